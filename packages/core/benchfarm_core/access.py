@@ -1,0 +1,76 @@
+"""Who may do what: the one role x route table. Routes are named by their operation id."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """A token has exactly one role."""
+
+    CLIENT = "client"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    AGENT = "agent"
+
+
+_PEOPLE = frozenset({Role.CLIENT, Role.OPERATOR, Role.ADMIN})
+_LAB = frozenset({Role.OPERATOR, Role.ADMIN})
+_ADMIN = frozenset({Role.ADMIN})
+_AGENT = frozenset({Role.AGENT})
+PUBLIC: Final[frozenset[Role]] = frozenset()
+"""An empty set marks a route that needs no token."""
+
+ACCESS: Final[dict[str, frozenset[Role]]] = {
+    "get_health": PUBLIC,
+    "get_ready": PUBLIC,
+    "get_metrics": PUBLIC,
+    "get_whoami": _PEOPLE | _AGENT,
+    "upload_model": _PEOPLE,
+    "list_models": _PEOPLE,
+    "get_model": _PEOPLE,
+    "delete_model": _PEOPLE,
+    "submit_job": _PEOPLE,
+    "list_jobs": _PEOPLE,
+    "get_job": _PEOPLE,
+    "cancel_job": _PEOPLE,
+    "retry_job": _PEOPLE,
+    "explain_job": _PEOPLE,
+    "list_job_items": _PEOPLE,
+    "get_job_results": _PEOPLE,
+    "stream_job_events": _PEOPLE,
+    "list_results": _PEOPLE,
+    "get_measurement": _PEOPLE,
+    "ask_latency": _PEOPLE,
+    "list_boards": _PEOPLE,
+    "get_board": _PEOPLE,
+    "set_board_health": _LAB,
+    "list_platforms": _PEOPLE,
+    "get_platform": _PEOPLE,
+    "set_platform_alias": _LAB,
+    "list_kernels": _PEOPLE,
+    "list_generated_models": _PEOPLE,
+    "list_protocols": _PEOPLE,
+    "list_engines": _PEOPLE,
+    "create_token": _ADMIN,
+    "list_tokens": _ADMIN,
+    "revoke_token": _ADMIN,
+    "create_account": _ADMIN,
+    "list_accounts": _ADMIN,
+    "create_enrol_token": _LAB,
+    "list_agents": _LAB,
+    "enrol_agent": PUBLIC,
+    "register_boards": _AGENT,
+    "poll_offers": _AGENT,
+    "accept_offer": _AGENT,
+    "renew_lease": _AGENT,
+    "report_started": _AGENT,
+    "report_results": _AGENT,
+    "release_lease": _AGENT,
+    "get_agent_file": _AGENT,
+}
+
+
+def may(role: Role, route: str) -> bool:
+    """Whether a role may call a route; unknown routes are closed to everyone."""
+    roles = ACCESS.get(route)
+    return roles is not None and (not roles or role in roles)

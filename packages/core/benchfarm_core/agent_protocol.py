@@ -1,0 +1,192 @@
+"""The agent API: every message between an agent and the farm. Changed by addition only."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from benchfarm_core.boards import BoardReport, BoardState, Health
+from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms
+from benchfarm_core.platforms import Platform
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.values import Answer, Value
+from benchfarm_core.workloads import Sha256, Workload
+
+PROTOCOL_VERSION: Final = 1
+OLDEST_PROTOCOL_VERSION: Final = 1
+MAX_RESULTS_PER_CHUNK: Final = 200
+
+BoardId = Annotated[str, Field(max_length=40)]
+LeaseToken = Annotated[str, Field(pattern=r"^l_[0-9a-f]{32}$")]
+
+
+class EnrolRequest(Value):
+    """Trades a one-time token for the agent's own."""
+
+    enrol_token: str = Field(max_length=200)
+    name: str = Field(min_length=1, max_length=100)
+    agent_version: str = Field(max_length=40)
+    protocol_version: int
+
+
+class EnrolAnswer(Answer):
+    """The agent's identity; the token is shown this once."""
+
+    agent_id: str
+    token: str
+
+
+class RegisterBoards(Value):
+    """All boards that the agent drives now; boards it registered before and leaves out go offline.
+
+    `process_started` is true in the first registration of a process: what an earlier process of the same agent
+    leased is over, and its boards need not wait for those leases to expire.
+    """
+
+    protocol_version: int
+    process_started: bool = False
+    agent_version: str = Field(max_length=40)
+    boards: tuple[BoardReport, ...] = Field(max_length=1000)
+
+
+class RegisteredBoard(Answer):
+    """A board's identity and standing, in the order of the request."""
+
+    board_id: str
+    state: BoardState
+    health: Health
+    reason: str
+
+
+class RegisterAnswer(Answer):
+    """One entry per board, in the order of the request."""
+
+    boards: list[RegisteredBoard]
+
+
+class PollRequest(Value):
+    """Lists the agent's idle boards and waits for offers; `leases` are those it still works on."""
+
+    protocol_version: int
+    agent_version: str = Field(max_length=40)
+    idle: tuple[BoardId, ...] = Field(max_length=1000)
+    leases: tuple[LeaseToken, ...] = Field(default=(), max_length=1000)
+    wait_s: float = Field(default=25.0, ge=0, le=55)
+
+
+class Offer(Answer):
+    """The right to accept a batch for one board within `expires_in_s`."""
+
+    lease_token: str
+    board_id: str
+    expires_in_s: float
+
+
+class PollAnswer(Answer):
+    """Offers for idle boards, and leases of the agent that are no longer live: stop their boards."""
+
+    offers: list[Offer]
+    ended_leases: list[str]
+    unknown_boards: list[str]
+
+
+class BatchItem(Answer):
+    """One measurement of a batch. Files are fetched by hash from /v1/agent/files/{sha256}."""
+
+    measurement_id: int
+    workload: Workload
+    file_sha256: Sha256 | None
+    reference_sha256: Sha256 | None
+    max_relative_l2: float
+    expected_s: float
+
+
+class LeaseGrant(Answer):
+    """The answer to accepting an offer: the lease has started."""
+
+    lease_token: str
+    board_id: str
+    platform: Platform
+    protocol: Protocol
+    generation: str
+    items: list[BatchItem]
+    expires_in_s: float
+    renew_in_s: float
+
+
+class RenewAnswer(Answer):
+    """How long the lease lives now; items that nobody wants any more may be skipped."""
+
+    expires_in_s: float
+    renew_in_s: float
+    cancelled: list[int]
+
+
+class StartedRequest(Value):
+    """Visits of these measurements have begun since the last report, in this order; the last one runs now.
+
+    `over`: nothing of the lease runs any more, so nothing pays when it is lost.
+    """
+
+    measurement_ids: tuple[MeasurementId, ...] = Field(max_length=1000)
+    over: bool = False
+
+
+class LaunchEvidence(Value):
+    """Facts about one launch of a lease, stored once.
+
+    `wall_ms` from process start to exit; `timed_ms`, `canary_ms`, `open_ms` are its shares. `began_unix_s` and
+    `ended_unix_s` are the board host's wall clock at start and exit, `first_block_unix_s` at the first timed block
+    (null when the launch timed nothing): for people and for busy shares, never for a rule.
+    """
+
+    launch_no: int = Field(ge=0, lt=64)
+    began_unix_s: float = Field(ge=0)
+    first_block_unix_s: float | None = Field(ge=0)
+    ended_unix_s: float = Field(ge=0)
+    engine_version: str = Field(max_length=60)
+    precision: str = Field(max_length=20)
+    threads: int = Field(ge=1)
+    threads_observed: int = Field(ge=0)
+    affinity: tuple[int, ...] = Field(max_length=4096)
+    confinement: tuple[str, ...] = Field(max_length=20)
+    witness_cost_ns: int = Field(ge=0)
+    import_ms: Ms
+    canary_open_ms: Ms
+    wall_ms: Ms
+    timed_ms: Ms
+    canary_ms: Ms
+    open_ms: Ms
+    peak_rss_bytes: int = Field(ge=0)
+    load_1m_before: float | None
+    freq_khz_observed: tuple[int, ...] = Field(max_length=4096)
+    governor: str | None = Field(max_length=40)
+    temperature_c_before: float | None
+    temperature_c_after: float | None
+    throttled: bool | None
+
+
+class ResultsRequest(Value):
+    """One chunk of a lease's results. Sending the same chunk again changes nothing."""
+
+    results: tuple[MeasurementResult, ...] = Field(max_length=MAX_RESULTS_PER_CHUNK)
+    launches: tuple[LaunchEvidence, ...] = Field(default=(), max_length=64)
+
+
+class ResultsAnswer(Answer):
+    """What became of each: `accepted`, `repeated` (known already) or `orphaned` (the lease was lost)."""
+
+    accepted: list[int]
+    repeated: list[int]
+    orphaned: list[int]
+
+
+ReleaseReason = Literal["done", "gate", "drain", "lease_lost", "board_lost", "error", "cancelled"]
+
+
+class ReleaseRequest(Value):
+    """Gives the board back. What has no result yet goes back to wanted; nobody pays for that."""
+
+    reason: ReleaseReason
+    detail: str = Field(default="", max_length=300)
+    conversion_ms: Ms = 0
+    lease_wall_ms: Ms = 0

@@ -1,0 +1,103 @@
+"""Boards: identity, state, health, and what an agent reports about one."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from benchfarm_core.platforms import ClockProof, Name, OperatingPoint, Precision
+from benchfarm_core.values import Answer, Value, digest
+
+
+class BoardState(StrEnum):
+    """The machine's view of a board."""
+
+    OFFLINE = "offline"
+    IDLE = "idle"
+    LEASED = "leased"
+    COOLING = "cooling"
+
+
+class Health(StrEnum):
+    """The lab's view of a board, apart from its state; each change has a reason and an author."""
+
+    GOOD = "good"
+    SUSPECT = "suspect"
+    QUARANTINED = "quarantined"
+    MAINTENANCE = "maintenance"
+    RETIRED = "retired"
+
+
+_B = BoardState
+BOARD_TRANSITIONS: Final[dict[BoardState, frozenset[BoardState]]] = {
+    # leased at once when it comes back before its lease has ended
+    _B.OFFLINE: frozenset({_B.IDLE, _B.LEASED}),
+    _B.IDLE: frozenset({_B.LEASED, _B.OFFLINE}),
+    _B.LEASED: frozenset({_B.IDLE, _B.COOLING, _B.OFFLINE}),
+    # a board that has rested takes its next offer without being idle in between; one that registers anew is idle
+    _B.COOLING: frozenset({_B.IDLE, _B.LEASED, _B.OFFLINE}),
+}
+
+_H = Health
+HEALTH_TRANSITIONS: Final[dict[Health, frozenset[Health]]] = {
+    _H.GOOD: frozenset({_H.SUSPECT, _H.QUARANTINED, _H.MAINTENANCE, _H.RETIRED}),
+    _H.SUSPECT: frozenset({_H.GOOD, _H.QUARANTINED, _H.MAINTENANCE, _H.RETIRED}),
+    _H.QUARANTINED: frozenset({_H.GOOD, _H.MAINTENANCE, _H.RETIRED}),
+    _H.MAINTENANCE: frozenset({_H.GOOD, _H.QUARANTINED, _H.RETIRED}),
+    _H.RETIRED: frozenset(),
+}
+
+USABLE_HEALTH: Final = (Health.GOOD, Health.SUSPECT)
+
+BoardKind = Literal["local", "adb", "ssh", "simulated"]
+
+
+class EngineReport(Value):
+    """One engine as a board has it; unavailable ones carry the reason."""
+
+    name: Name
+    available: bool
+    version: str | None = Field(default=None, max_length=60)
+    precisions: tuple[Precision, ...] = ()
+    reason: str = Field(default="", max_length=300)
+
+
+class BoardReport(Value):
+    """What an agent says about one board when it registers it."""
+
+    kind: BoardKind
+    serial: str = Field(min_length=1, max_length=200)
+    hardware_id: str = Field(max_length=200)
+    board_model: Name
+    model_name: str = Field(max_length=200)
+    generation: str = Field(min_length=1, max_length=64)
+    facts: dict[Annotated[str, Field(max_length=60)], str | int | float] = Field(max_length=100)
+    engines: tuple[EngineReport, ...] = Field(max_length=50)
+    operating_points: tuple[OperatingPoint, ...] = Field(max_length=500)
+    clock_proof: ClockProof
+
+
+class BoardView(Answer):
+    """A board as the API shows it; the serial is there for operators only."""
+
+    id: str
+    agent_id: str
+    kind: BoardKind
+    board_model: str
+    model_name: str
+    generation: str
+    state: BoardState
+    health: Health
+    reason: str
+    serial: str | None
+    facts: dict[str, str | int | float]
+    engines: list[EngineReport]
+    clock_proof: ClockProof
+    last_heard_at: datetime | None
+    platforms: list[str]
+
+
+def board_id(salt: str, report: BoardReport) -> str:
+    """Identity = hash(farm salt, kind, serial, hardware id): the serial cannot be read back from it."""
+    return "b_" + digest([salt, report.kind, report.serial, report.hardware_id], length=16)

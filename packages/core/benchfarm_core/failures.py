@@ -1,0 +1,80 @@
+"""Why a measurement failed: codes in three ranges that say whose fault it was.
+
+1000-9999 the farm's, 10000-19999 the user's (the workload cannot run there), 20000-29999 transient. Only
+transient ones are tried again, on another board if there is one.
+"""
+
+from enum import StrEnum
+from typing import Final, Literal
+
+Fault = Literal["farm", "user", "transient"]
+
+
+class FailureCode(StrEnum):
+    """The typed outcomes of a failed measurement."""
+
+    ENGINE_ERROR = "engine_error"
+    RUNNER_GARBAGE = "runner_garbage"
+    POISON = "poison"
+    INCONCLUSIVE = "inconclusive"
+    NO_BOARD = "no_board"
+    FILE_LOST = "file_lost"
+    UNSUPPORTED_OPERATOR = "unsupported_operator"
+    CONVERSION_FAILED = "conversion_failed"
+    WRONG_RESULT = "wrong_result"
+    OUT_OF_MEMORY = "out_of_memory"
+    INVALID_WORKLOAD = "invalid_workload"
+    TIMEOUT = "timeout"
+    PRECISION_NOT_OBEYED = "precision_not_obeyed"
+    THREADS_NOT_OBEYED = "threads_not_obeyed"
+    CLOCK_PROOF_UNAVAILABLE = "clock_proof_unavailable"
+    BUDGET_SPENT = "budget_spent"
+    EXPIRED = "expired"
+    LEASE_LOST = "lease_lost"
+    BOARD_LOST = "board_lost"
+    RUNNER_DIED = "runner_died"
+    DISK_FULL = "disk_full"
+    PIN_NOT_VERIFIED = "pin_not_verified"
+    CANARY_DRIFT = "canary_drift"
+    CONTENDED = "contended"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+
+
+FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
+    FailureCode.ENGINE_ERROR: 1000,
+    FailureCode.RUNNER_GARBAGE: 1001,
+    FailureCode.POISON: 1002,
+    FailureCode.INCONCLUSIVE: 1003,
+    FailureCode.NO_BOARD: 1004,
+    FailureCode.FILE_LOST: 1005,
+    FailureCode.UNSUPPORTED_OPERATOR: 10000,
+    FailureCode.CONVERSION_FAILED: 10001,
+    FailureCode.WRONG_RESULT: 10002,
+    FailureCode.OUT_OF_MEMORY: 10003,
+    FailureCode.INVALID_WORKLOAD: 10004,
+    FailureCode.TIMEOUT: 10005,
+    FailureCode.PRECISION_NOT_OBEYED: 10006,
+    FailureCode.THREADS_NOT_OBEYED: 10007,
+    FailureCode.CLOCK_PROOF_UNAVAILABLE: 10008,
+    FailureCode.BUDGET_SPENT: 10009,
+    FailureCode.EXPIRED: 10010,
+    FailureCode.LEASE_LOST: 20000,
+    FailureCode.BOARD_LOST: 20001,
+    FailureCode.RUNNER_DIED: 20002,
+    FailureCode.DISK_FULL: 20003,
+    FailureCode.PIN_NOT_VERIFIED: 20004,
+    FailureCode.CANARY_DRIFT: 20005,
+    FailureCode.CONTENDED: 20006,
+    FailureCode.ENGINE_UNAVAILABLE: 20007,
+}
+
+INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED})
+"""Transient outcomes that say the conditions were not good enough, not that anything broke."""
+
+
+def fault_of(code: FailureCode) -> Fault:
+    """Whose fault a failure is, by its number's range."""
+    number = FAILURE_NUMBERS[code]
+    if number < 10_000:
+        return "farm"
+    return "user" if number < 20_000 else "transient"

@@ -1,0 +1,216 @@
+"""What a job is: what a client asked for, and how it stands."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from benchfarm_core.platforms import ClockProof, PlatformFilter
+from benchfarm_core.protocols import Protocol, ProtocolRequest
+from benchfarm_core.summaries import Grade, Summary
+from benchfarm_core.values import Answer, Value
+from benchfarm_core.workloads import Workload, WorkloadRequest
+
+T = TypeVar("T")
+
+MAX_WORKLOADS: Final = 20_000
+MAX_ITEMS: Final = 100_000
+PLAN_CHUNK: Final = 1000
+"""Items planned in one transaction."""
+
+
+class JobState(StrEnum):
+    """Few states; the reason beside them is for people."""
+
+    QUEUED = "queued"
+    PLANNING = "planning"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_S = JobState
+JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    _S.QUEUED: frozenset({_S.PLANNING, _S.FAILED, _S.CANCELLED}),
+    _S.PLANNING: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.PARTIAL, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.PARTIAL, _S.FAILED, _S.CANCELLED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.PARTIAL: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+
+
+class ItemState(StrEnum):
+    """How one item of a job stands: workload x platform x repeat."""
+
+    PLANNED = "planned"
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ItemSource(StrEnum):
+    """Where an item's measurement comes from."""
+
+    KNOWN = "known"
+    JOINED = "joined"
+    NEW = "new"
+
+
+class PriorityClass(StrEnum):
+    """A class ages one step per 15 minutes waited."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+Label = Annotated[str, Field(max_length=100)]
+
+
+class JobRequest(Value):
+    """The body of POST /v1/jobs."""
+
+    name: str = Field(default="", max_length=200)
+    labels: dict[Annotated[str, Field(max_length=60)], Label] = Field(default={}, max_length=50)
+    workloads: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
+    platforms: tuple[Annotated[str, Field(max_length=300)], ...] | PlatformFilter = PlatformFilter()
+    protocol: ProtocolRequest = ProtocolRequest()
+    priority: PriorityClass = PriorityClass.NORMAL
+    max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)
+    min_grade: Grade = Grade.C
+    clock_proof: ClockProof = ClockProof.UNPINNED
+    repeats: int = Field(default=1, ge=1, le=20)
+    expires_in_s: int | None = Field(default=None, ge=1, le=30 * 86_400)
+    budget_device_s: float | None = Field(default=None, gt=0)
+
+
+class JobSpec(Value):
+    """A job as it is stored: every name resolved, so that planning needs no other source."""
+
+    workloads: tuple[Workload, ...]
+    platform_keys: tuple[str, ...]
+    protocol: Protocol
+    max_age_s: int
+    min_grade: Grade
+    clock_proof: ClockProof
+    repeats: int
+    budget_device_s: float | None
+
+    @property
+    def items_count(self) -> int:
+        """Workloads x platforms x repeats."""
+        return len(self.workloads) * len(self.platform_keys) * self.repeats
+
+
+class Progress(Answer):
+    """Counts over a job's items; they add up to `total`."""
+
+    total: int
+    planned: int
+    pending: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    known: int
+
+
+class JobView(Answer):
+    """A job as the API shows it."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    state: JobState
+    reason: str
+    priority: PriorityClass
+    protocol: Protocol
+    platforms: list[str]
+    progress: Progress
+    device_s_spent: float
+    created_at: datetime
+    finished_at: datetime | None
+    expires_at: datetime | None
+
+
+class ItemView(Answer):
+    """One item with its result, when it has one."""
+
+    item_no: int
+    workload_id: str
+    workload: Workload
+    label: str
+    platform_id: str
+    platform: str
+    repeat: int
+    state: ItemState
+    source: ItemSource | None
+    reason: str
+    failure: str | None
+    measurement_id: int | None
+    origin: str | None
+    board_id: str | None
+    measured_at: datetime | None
+    summary: Summary | None
+
+
+class Page(Answer, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+class WhyView(Answer):
+    """Why a job is not further: per platform, what stands in the way and of how many items."""
+
+    state: JobState
+    reason: str
+    platforms: list["PlatformWhy"]
+
+
+class PlatformWhy(Answer):
+    """What stands in the way of one platform's pending items."""
+
+    platform: str
+    pending: int
+    reason: str
+    boards: list["BoardWhy"]
+
+
+class BoardWhy(Answer):
+    """Which filter removed one board, or that it is in use."""
+
+    board_id: str
+    reason: str
+
+
+class DryRun(Answer):
+    """What a job would do, without doing it."""
+
+    items: int
+    known: int
+    joined: int
+    to_measure: int
+    impossible: int
+    device_s: float
+    expected_wait_s: float | None
+    reasons: list[str]
+    within_budget: bool
+
+
+def job_outcome(
+    progress: Progress,
+) -> tuple[Literal[JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED], str]:
+    """The final state of a job whose items have all ended, with its reason."""
+    lost = progress.failed + progress.cancelled
+    if lost == 0:
+        return JobState.SUCCEEDED, ""
+    if progress.succeeded == 0:
+        return JobState.FAILED, f"none of {progress.total} items could be measured"
+    return JobState.PARTIAL, f"{lost} of {progress.total} items could not be measured"

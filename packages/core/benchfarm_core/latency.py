@@ -1,0 +1,46 @@
+"""The latency question: measured where it is known, predicted where it can be, and which of the two it was."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.summaries import Grade
+from benchfarm_core.values import Answer, Value
+from benchfarm_core.workloads import WorkloadRequest
+
+
+class LatencyRequest(Value):
+    """The body of POST /v1/latency: every item on every platform."""
+
+    platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
+    items: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=20_000)
+    max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
+    min_grade: Grade = Grade.C
+
+
+class LatencyAnswer(Answer):
+    """One item on one platform; an item that cannot be answered carries `error` instead of numbers."""
+
+    item_no: int
+    platform: str
+    source: Literal["measured", "predicted", "mixed"] | None
+    median_ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    normalised_ms: float | None
+    grade: Grade | None
+    clock_proof: ClockProof | None
+    coverage: float | None
+    measurement_id: int | None
+    measured_at: datetime | None
+    origin: str | None
+    error: str | None
+    detail: str | None
+
+
+class LatencyResponse(Answer):
+    """Answers in the order of the request: items outer, platforms inner."""
+
+    answers: list[LatencyAnswer]

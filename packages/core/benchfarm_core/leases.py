@@ -1,0 +1,55 @@
+"""Offers and leases: how long they live and who pays when one is lost."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import Field, ValidationError, model_validator
+
+from benchfarm_core.values import Value
+
+AGENT_SILENT_S: Final = 60.0
+"""A board whose agent has not been heard for this long gets no offer."""
+
+
+class LeaseTimes(Value):
+    """Lengths given by the server with each answer; tests use short ones."""
+
+    offer_s: float = Field(default=10.0, gt=0, le=86_400)
+    lease_s: float = Field(default=60.0, gt=0, le=86_400)
+    renew_s: float = Field(default=15.0, gt=0, le=86_400)
+
+    @classmethod
+    def from_settings(cls, *, offer_s: float, lease_s: float, renew_s: float) -> "LeaseTimes":
+        """The lengths that a process was told. Raises ValueError with one line that names the settings."""
+        try:
+            return cls(offer_s=offer_s, lease_s=lease_s, renew_s=renew_s)
+        except ValidationError as error:
+            reasons = "; ".join(part["msg"] for part in error.errors())
+            names = "BENCHFARM_OFFER_S, BENCHFARM_LEASE_S, BENCHFARM_RENEW_S"
+            raise ValueError(f"{names} do not fit together: {reasons}") from None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LeaseTimes":
+        if self.renew_s * 2 > self.lease_s:
+            raise ValueError("renew_s must be at most half of lease_s")
+        return self
+
+
+def offer_ends(now: datetime, times: LeaseTimes) -> datetime:
+    """When an unanswered offer lapses."""
+    return now + timedelta(seconds=times.offer_s)
+
+
+def lease_ends(now: datetime, times: LeaseTimes) -> datetime:
+    """When a lease that is accepted or renewed now ends."""
+    return now + timedelta(seconds=times.lease_s)
+
+
+def is_expired(expires_at: datetime, now: datetime) -> bool:
+    """Expired from the instant of expiry on."""
+    return now >= expires_at
+
+
+def pays_attempt(*, started: bool, finished: bool) -> bool:
+    """On a lost lease only a measurement that was running pays an attempt."""
+    return started and not finished

@@ -1,0 +1,100 @@
+"""Which platforms a board offers, and why a board is not used. A scheduler that explains itself."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from benchfarm_core.boards import USABLE_HEALTH, BoardReport, BoardState, Health
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.leases import AGENT_SILENT_S
+from benchfarm_core.platforms import EngineSpec, Platform
+
+SHOWN_OFFERS = 6
+REST_REASONS: Final = {
+    "gate": "its conditions did not hold",
+    "error": "its agent met a fault",
+    "board_lost": "it was lost during a lease",
+    "unanswered": "its agent did not answer an offer",
+}
+"""What made a board rest, by how its last lease ended."""
+
+
+def offered_platforms(report: BoardReport) -> list[Platform]:
+    """Every operating point x available engine x precision of one board."""
+    return [
+        Platform(
+            board_model=report.board_model,
+            operating_point=point,
+            engine=EngineSpec(name=engine.name, version=engine.version),
+            precision=precision,
+        )
+        for engine in report.engines
+        if engine.available and engine.version is not None
+        for precision in engine.precisions
+        for point in report.operating_points
+    ]
+
+
+def may_exist(platform: Platform, offered: Sequence[Platform]) -> None:
+    """Raise InvalidRequest when no board ever offered this platform, naming the nearest that exist."""
+    if any(known.key == platform.key for known in offered):
+        return
+    nearest = sorted(offered, key=lambda known: (-_shared_parts(known, platform), known.key))
+    shown = ", ".join(known.key for known in nearest[:SHOWN_OFFERS]) or "nothing: no board is registered"
+    raise InvalidRequest(
+        f"no board of the farm offers {platform.key}; offered are {shown}",
+        code="platform_impossible",
+        field="platforms",
+    )
+
+
+def why_board_not(
+    *,
+    state: BoardState,
+    health: Health,
+    reason: str,
+    agent_heard_s: float | None,
+    offers_platform: bool,
+    clock_proof_ok: bool,
+    rests_after: str = "",
+    rest_detail: str = "",
+) -> str | None:
+    """The first filter that removes a board from a platform, or None when it may be used now.
+
+    `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave.
+    """
+    if not offers_platform:
+        return "does not offer this platform"
+    if not clock_proof_ok:
+        return "cannot prove its clock as the job asks"
+    if health not in USABLE_HEALTH:
+        return f"health is {health}" + (f": {reason}" if reason else "")
+    if agent_heard_s is None or agent_heard_s >= AGENT_SILENT_S:
+        return "its agent has not been heard" + ("" if agent_heard_s is None else f" for {agent_heard_s:.0f} s")
+    if state != BoardState.IDLE:
+        return {
+            BoardState.OFFLINE: "is offline",
+            BoardState.LEASED: "is measuring something else",
+            BoardState.COOLING: ": ".join(
+                filter(None, ("is cooling down", REST_REASONS.get(rests_after), rest_detail))
+            ),
+        }[state]
+    return None
+
+
+def why_platform(
+    platform: Platform, *, boards_offering: int, boards_online: int, boards_idle: int, resting: Sequence[str] = ()
+) -> str:
+    """Why items of one platform wait, in one sentence; `resting` says of each cooling board why."""
+    if boards_offering == 0:
+        return f"no board with engine {platform.engine.name} {platform.engine.version} offers this operating point"
+    if boards_online == 0:
+        return f"no board with engine {platform.engine.name} is online"
+    if boards_idle == 0 and resting:
+        return f"all {boards_online} boards of this platform are in use or rest; one {resting[0]}"
+    if boards_idle == 0:
+        return f"all {boards_online} boards of this platform are in use"
+    return "next in line"
+
+
+def _shared_parts(one: Platform, other: Platform) -> int:
+    return sum(a == b for a, b in zip(one.key.split("/"), other.key.split("/"), strict=False))

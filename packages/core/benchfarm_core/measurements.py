@@ -1,0 +1,153 @@
+"""What a measurement is, which moves are allowed, and what a failure does to it."""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode, fault_of
+from benchfarm_core.values import Value, digest
+from benchfarm_core.workloads import Sha256
+
+MAX_ATTEMPTS: Final = 3
+MAX_INCONCLUSIVE: Final = 3
+
+
+class MeasurementState(StrEnum):
+    """Wanted, then leased, then done or failed."""
+
+    WANTED = "wanted"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_S = MeasurementState
+MEASUREMENT_TRANSITIONS: Final[dict[MeasurementState, frozenset[MeasurementState]]] = {
+    _S.WANTED: frozenset({_S.LEASED, _S.CANCELLED}),
+    # what nobody wants any more while it is leased goes back to wanted first
+    _S.LEASED: frozenset({_S.WANTED, _S.DONE, _S.FAILED}),
+    _S.DONE: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+
+
+class Timing(StrEnum):
+    """Alone in a one-kernel graph, or in situ inside a model."""
+
+    ALONE = "alone"
+    IN_SITU = "in_situ"
+
+
+class Purpose(StrEnum):
+    """Why a measurement is wanted. A hold-out never trains and cannot be replaced."""
+
+    JOB = "job"
+    PROBE = "probe"
+    TRAIN = "train"
+    HOLDOUT = "holdout"
+    GOLDEN = "golden"
+    AUDIT = "audit"
+
+
+class MeasurementKey(Value):
+    """The identity of a measurement."""
+
+    workload_id: str
+    platform_id: str
+    protocol_id: str
+    timing: Timing = Timing.ALONE
+    repeat_no: int = Field(default=0, ge=0)
+
+    @property
+    def id(self) -> str:
+        """Hash of the identity; the same request always means the same measurement."""
+        return "m_" + digest(self)
+
+
+MeasurementId = Annotated[int, Field(gt=0, lt=2**53)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Ns = Annotated[int, Field(ge=0, lt=2**53)]
+RunNs = Annotated[int, Field(gt=0, lt=2**53)]
+Ms = Annotated[float, Field(ge=0, le=1e9)]
+"""Eleven days: far above any launch, and kept to the nanosecond it still fits 64 bits."""
+
+
+class LaunchSamples(Value):
+    """What one launch saw of one workload. All lists run over the timed blocks.
+
+    `blocks_ns`: total time of each block of `iterations` iterations. `delays_ns`: run-queue delay over
+    all threads of the process during the block. `switches`: involuntary context switches during it.
+    `canaries`: per canary, pairs (number of blocks timed before it, its time in ns).
+    """
+
+    launch_no: int = Field(ge=0, lt=64)
+    iterations: int = Field(ge=1, le=10_000_000)
+    blocks_ns: tuple[RunNs, ...] = Field(min_length=1, max_length=2000)
+    delays_ns: tuple[Ns, ...] = Field(max_length=2000)
+    switches: tuple[Count, ...] = Field(max_length=2000)
+    canaries: dict[Literal["sgemm", "mobilenet"], tuple[tuple[Count, RunNs], ...]]
+    open_ms: Ms
+    first_ms: Ms
+    warmup_runs: Count
+    gate_relative_l2: float | None = Field(ge=0)
+    timed_ms: Ms
+    canary_ms: Ms
+
+
+class MeasurementResult(Value):
+    """The outcome of one measurement of the lease: samples of every launch, or a typed failure."""
+
+    measurement_id: MeasurementId
+    outcome: Literal["ok", "failed"]
+    failure: FailureCode | None = None
+    detail: str = Field(default="", max_length=300)
+    launches: tuple[LaunchSamples, ...] = Field(default=(), max_length=64)
+    artifact_sha256: Sha256 | None = None
+
+
+class Verdict(Value):
+    """What becomes of a measurement after an attempt."""
+
+    state: MeasurementState
+    attempts: int
+    inconclusive: int
+    failure: FailureCode | None = None
+    reason: str = ""
+
+
+_LOSSES: Final = frozenset({FailureCode.LEASE_LOST, FailureCode.BOARD_LOST})
+"""What takes the board or its agent down each time is the workload's doing."""
+
+
+def after_failure(code: FailureCode, *, attempts: int, inconclusive: int) -> Verdict:
+    """The rule for one failed attempt; `attempts` and `inconclusive` are the counts before it."""
+    if code in INCONCLUSIVE_CODES:
+        count = inconclusive + 1
+        if count >= MAX_INCONCLUSIVE:
+            return Verdict(
+                state=_S.FAILED,
+                attempts=attempts,
+                inconclusive=count,
+                failure=FailureCode.INCONCLUSIVE,
+                reason=f"{count} inconclusive attempts, the last: {code}",
+            )
+        return Verdict(state=_S.WANTED, attempts=attempts, inconclusive=count, reason=f"inconclusive: {code}")
+    if fault_of(code) != "transient":
+        return Verdict(state=_S.FAILED, attempts=attempts + 1, inconclusive=inconclusive, failure=code)
+    if attempts + 1 >= MAX_ATTEMPTS:
+        return Verdict(
+            state=_S.FAILED,
+            attempts=attempts + 1,
+            inconclusive=inconclusive,
+            failure=FailureCode.POISON if code in _LOSSES else code,
+            reason=f"{attempts + 1} attempts, the last: {code}",
+        )
+    return Verdict(state=_S.WANTED, attempts=attempts + 1, inconclusive=inconclusive, reason=f"after {code}")
+
+
+def runs_alone(attempts: int) -> bool:
+    """A measurement that took two boards down is not batched with others again."""
+    return attempts >= MAX_ATTEMPTS - 1

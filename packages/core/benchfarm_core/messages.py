@@ -1,0 +1,53 @@
+"""Hints between processes: names of tasks, queues and channels. Postgres is the truth; these may be lost."""
+
+from enum import StrEnum
+
+from benchfarm_core.values import Value
+
+
+class Task(StrEnum):
+    """Celery tasks by name. Each carries ids only and is safe to run twice."""
+
+    PLAN_JOB = "benchfarm.plan_job"
+    DISPATCH = "benchfarm.dispatch"
+    SWEEP = "benchfarm.sweep"
+    ALIVE = "benchfarm.alive"
+
+
+QUEUES: dict[Task, str] = {Task.PLAN_JOB: "plan", Task.DISPATCH: "dispatch", Task.SWEEP: "sweep"}
+"""Anything slower than 1 s never shares a queue with dispatch. ALIVE goes to every queue in turn."""
+
+
+class TaskMessage(Value):
+    """Run a task."""
+
+    task: Task
+    args: tuple[str, ...] = ()
+
+
+class Nudge(Value):
+    """Publish on a channel that something may have changed; whoever hears it looks in Postgres."""
+
+    channel: str
+
+
+Message = TaskMessage | Nudge
+
+
+def broker_url(redis_url: str) -> str:
+    """The Celery form of a redis-py URL: `unix:///path?db=0` becomes `redis+socket:///path?virtual_host=0`."""
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    path, _, query = redis_url.removeprefix("unix://").partition("?")
+    database = dict(pair.split("=", 1) for pair in query.split("&") if "=" in pair).get("db", "0")
+    return f"redis+socket://{path}?virtual_host={database}"
+
+
+def agent_channel(agent_id: str) -> str:
+    """An offer or a cancellation waits for this agent."""
+    return f"benchfarm:agent:{agent_id}"
+
+
+def job_channel(job_id: str) -> str:
+    """The job has a new event."""
+    return f"benchfarm:job:{job_id}"

@@ -1,0 +1,95 @@
+"""What a job needs measured: known and fresh is reused, pending is joined, the rest is new."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import Field
+
+from benchfarm_core.jobs import ItemSource
+from benchfarm_core.measurements import MeasurementState
+from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.summaries import Grade, is_reusable, meets
+from benchfarm_core.values import Value
+from benchfarm_core.workloads import Cost
+
+ASSUMED_FLOPS_PER_S: Final = 40e9
+"""Used only to estimate board time of what was never measured; an estimate, never an answer."""
+VISIT_OVERHEAD_S: Final = 0.035
+LAUNCH_OVERHEAD_S: Final = 0.02
+"""A launch's start, shared by the batch, as a share of one measurement."""
+
+
+class Known(Value):
+    """A measurement of the wanted workload x platform x protocol x timing that exists already."""
+
+    measurement_id: int
+    repeat_no: int = Field(ge=0)
+    state: MeasurementState
+    measured_at: datetime | None
+    grade: Grade | None
+    clock_proof: ClockProof | None
+    fresh_generation: bool
+
+
+class Decision(Value):
+    """Where one repeat of an item comes from; NEW ones carry the repeat number to insert."""
+
+    repeat_no: int
+    source: ItemSource
+    measurement_id: int | None
+
+
+def decide(
+    known: Sequence[Known],
+    *,
+    repeats: int,
+    max_age_s: int,
+    min_grade: Grade,
+    clock_proof: ClockProof,
+    now: datetime,
+) -> list[Decision]:
+    """One decision per repeat. With `max_age_s` 0 only what still waits counts, nothing measured or running."""
+    oldest = now - timedelta(seconds=max_age_s)
+    done = [k for k in known if max_age_s > 0 and _reusable(k, oldest, min_grade, clock_proof)]
+    done.sort(key=lambda k: k.measured_at or oldest, reverse=True)
+    joinable = {MeasurementState.WANTED} | ({MeasurementState.LEASED} if max_age_s > 0 else set())
+    pending = sorted((k for k in known if k.state in joinable), key=lambda k: k.repeat_no)
+    decisions = [_existing(k, ItemSource.KNOWN) for k in done[:repeats]]
+    decisions += [_existing(k, ItemSource.JOINED) for k in pending[: repeats - len(decisions)]]
+    free = max((k.repeat_no for k in known), default=-1) + 1
+    while len(decisions) < repeats:
+        decisions.append(Decision(repeat_no=free, source=ItemSource.NEW, measurement_id=None))
+        free += 1
+    return decisions
+
+
+def expected_s(protocol: Protocol, cost: Cost | None, known_median_ms: float | None) -> float:
+    """Board seconds that one measurement is likely to take; used for batches, budgets and waits."""
+    if known_median_ms is not None:
+        run_s = known_median_ms / 1000
+    else:
+        run_s = cost.flops / ASSUMED_FLOPS_PER_S + 20e-6 if cost else 0.02
+    block_s = max(run_s, protocol.block_min_us / 1e6)
+    timed_s = max(protocol.visit_ms / 1000, protocol.blocks_min * block_s)
+    warm_s = max(protocol.warmup_min_ms / 1000, protocol.warmup_min_runs * run_s) + 2 * run_s
+    return protocol.launches_min * (timed_s * 1.25 + warm_s + VISIT_OVERHEAD_S + LAUNCH_OVERHEAD_S)
+
+
+def _reusable(known: Known, oldest: datetime, min_grade: Grade, clock_proof: ClockProof) -> bool:
+    return (
+        known.state == MeasurementState.DONE
+        and known.fresh_generation
+        and known.measured_at is not None
+        and known.measured_at >= oldest
+        and known.grade is not None
+        and is_reusable(known.grade)
+        and meets(known.grade, min_grade)
+        and known.clock_proof is not None
+        and CLOCK_PROOF_ORDER[known.clock_proof] >= CLOCK_PROOF_ORDER[clock_proof]
+    )
+
+
+def _existing(known: Known, source: ItemSource) -> Decision:
+    return Decision(repeat_no=known.repeat_no, source=source, measurement_id=known.measurement_id)

@@ -1,0 +1,113 @@
+"""How to measure: named, versioned, with parameters. A changed meaning is a new version."""
+
+from typing import Final
+
+from pydantic import Field, model_validator
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.values import Value, digest
+
+
+class Protocol(Value):
+    """Parameters of one way to measure.
+
+    A measurement is `launches_min` to `launches_max` launches; each launch times a workload for
+    `visit_ms` in blocks of at least `block_min_us`. Launches beyond the minimum replace contended ones, are added while
+    the floors of the others do not confirm each other or too few were quiet (`quality.wants_more_launches`) and, where
+    `half_width_target` is given, until half the interval's width is at most that share of the headline.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    version: int = Field(ge=1)
+    launches_min: int = Field(ge=1, le=20)
+    launches_max: int = Field(ge=1, le=40)
+    visit_ms: int = Field(ge=5, le=60_000)
+    block_min_us: int = Field(ge=50, le=1_000_000)
+    blocks_min: int = Field(ge=3, le=1000)
+    blocks_max: int = Field(ge=3, le=2000)
+    warmup_min_runs: int = Field(ge=1, le=1000)
+    warmup_min_ms: int = Field(ge=0, le=10_000)
+    canary_every_ms: int = Field(ge=5, le=10_000)
+    half_width_target: float | None = Field(gt=0, lt=1)
+    visit_timeout_s: int = Field(ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Protocol":
+        if self.launches_max < self.launches_min:
+            raise ValueError("launches_max is below launches_min")
+        if self.blocks_max < self.blocks_min:
+            raise ValueError("blocks_max is below blocks_min")
+        if self.visit_ms > self.visit_timeout_s * 1000:
+            raise ValueError("visit_ms is above visit_timeout_s")
+        return self
+
+    @property
+    def id(self) -> str:
+        """Hash of name, version and every parameter."""
+        return "proto_" + digest(self, length=12)
+
+
+_KERNEL: Final = Protocol(
+    name="kernel",
+    version=2,
+    launches_min=3,
+    launches_max=5,
+    visit_ms=60,
+    block_min_us=200,
+    blocks_min=10,
+    blocks_max=600,
+    warmup_min_runs=3,
+    warmup_min_ms=4,
+    canary_every_ms=20,
+    half_width_target=None,
+    visit_timeout_s=60,
+)
+
+PROTOCOLS: Final[dict[str, Protocol]] = {
+    "quick": _KERNEL.model_copy(update={"name": "quick", "launches_min": 1, "launches_max": 2, "visit_ms": 40}),
+    "kernel": _KERNEL,
+    "standard": _KERNEL.model_copy(
+        update={
+            "name": "standard",
+            "launches_min": 6,
+            "launches_max": 10,
+            "visit_ms": 100,
+            "blocks_min": 15,
+            "half_width_target": 0.01,
+        }
+    ),
+}
+
+
+class ProtocolRequest(Value):
+    """A protocol as a client names it: a name, and parameters that differ from it."""
+
+    name: str = "kernel"
+    parameters: dict[str, int | float] = {}
+
+
+def resolve_protocol(request: ProtocolRequest) -> Protocol:
+    """The protocol that a request means. Raises InvalidRequest on unknown names or impossible limits."""
+    known = PROTOCOLS.get(request.name)
+    if known is None:
+        raise InvalidRequest(
+            f"there is no protocol {request.name[:60]!r}; there are {', '.join(sorted(PROTOCOLS))}",
+            code="protocol_unknown",
+            field="protocol.name",
+        )
+    unknown = set(request.parameters) - (set(Protocol.model_fields) - {"name", "version"})
+    if unknown:
+        raise InvalidRequest(
+            f"a protocol has no parameter {min(unknown)[:60]!r}",
+            code="protocol_impossible",
+            field="protocol.parameters",
+        )
+    try:
+        return Protocol.model_validate({**known.model_dump(), **request.parameters})
+    except ValueError as error:
+        reason = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
+        raise InvalidRequest(
+            f"the protocol's parameters are impossible: {reason}",
+            code="protocol_impossible",
+            field="protocol.parameters",
+        ) from error

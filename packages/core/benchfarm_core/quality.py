@@ -1,0 +1,210 @@
+"""How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
+
+Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
+the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, the fastest clean
+blocks of the launches (J. Chen and J. Revels, Robust benchmarking in noisy environments, 2016), and the headline on
+medians. Every change of a rule here is a new `RULE_VERSION`; stored raw data are then derived anew.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median, stdev
+from typing import Final, Literal
+
+from pydantic import Field
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.intervals import half_width, median_interval
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
+from benchfarm_core.values import Value
+
+RULE_VERSION: Final = 2
+
+DELAY_SHARE: Final = 0.02
+"""A block is contaminated when its threads waited in the run queue for more than this share of it."""
+DELAY_FLOOR_NS: Final = 20_000
+"""Waits below this are the witness' own noise (wake-ups of pool threads)."""
+CLEAN_MIN_BLOCKS: Final = 5
+CLEAN_MIN_SHARE: Final = 0.25
+HISTORY_LIMITS: Final[dict[ClockProof, float]] = {
+    ClockProof.VERIFIED: 0.03,
+    ClockProof.BOUNDED: 0.15,
+    ClockProof.UNPINNED: 0.15,
+}
+BATCH_LIMITS: Final[dict[ClockProof, float | None]] = {
+    ClockProof.VERIFIED: 0.03,
+    ClockProof.BOUNDED: 0.15,
+    ClockProof.UNPINNED: None,
+}
+"""How far the canary may move from the first to the last launch. Where no clock is proven it moves by itself within
+seconds: there drift is normalised, and what is left shows in the grade (docs/decisions/0006)."""
+CLOCK_CANARY: Final[Literal["sgemm"]] = "sgemm"
+"""The canary that stands for the clock: its floor hardly feels the neighbours (docs/decisions/0008)."""
+CONFIRMED_SPREAD: Final = 0.05
+"""Launches are added while the lowest floors are farther apart than this: grade B is confirmed, C and D are not."""
+
+QUIET_LIMIT: Final = 1.08
+"""A launch was quiet when the MobileNet canary beside it came this near to the quiet launches of its lease: it feels
+neighbours about as much as a kernel does, so this is a look at them and not at the value."""
+QUIET_LAUNCHES: Final = 2
+
+CanaryName = Literal["sgemm", "mobilenet"]
+
+
+class CanaryGolden(Value):
+    """The canaries' reference times on one board generation and platform, in ns."""
+
+    sgemm_ns: int | None = Field(default=None, gt=0)
+    mobilenet_ns: int | None = Field(default=None, gt=0)
+
+    def of(self, canary: CanaryName) -> int | None:
+        """The reference time of one canary."""
+        return self.sgemm_ns if canary == "sgemm" else self.mobilenet_ns
+
+
+def check_result(result: MeasurementResult) -> None:
+    """Refuse results whose parts contradict each other. Raises InvalidRequest."""
+    if (result.outcome == "ok") != (result.failure is None) or (result.outcome == "ok") != bool(result.launches):
+        raise _invalid(result, "an ok outcome has launches and no failure code; a failed one the reverse")
+    numbers = [launch.launch_no for launch in result.launches]
+    if len(set(numbers)) != len(numbers):
+        raise _invalid(result, "a launch number appears twice")
+    for launch in result.launches:
+        if not len(launch.blocks_ns) == len(launch.delays_ns) == len(launch.switches):
+            raise _invalid(result, "blocks_ns, delays_ns and switches differ in length")
+
+
+def clean_blocks(launch: LaunchSamples) -> list[bool]:
+    """Which blocks ran undisturbed, by the witness alone."""
+    return [
+        switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
+        for block, delay, switches in zip(launch.blocks_ns, launch.delays_ns, launch.switches, strict=True)
+    ]
+
+
+def _enough_clean(launch: LaunchSamples) -> list[int]:
+    """The clean blocks of a launch in ns; none at all when they are too few to speak for it."""
+    clean = [ns for ns, ok in zip(launch.blocks_ns, clean_blocks(launch), strict=True) if ok]
+    count = len(launch.blocks_ns)
+    return clean if len(clean) >= max(min(CLEAN_MIN_BLOCKS, count), CLEAN_MIN_SHARE * count) else []
+
+
+def launch_median_ns(launch: LaunchSamples) -> float | None:
+    """Median time of one iteration over the clean blocks; None when too few are clean."""
+    clean = _enough_clean(launch)
+    return median(clean) / launch.iterations if clean else None
+
+
+def launch_floor_ns(launch: LaunchSamples) -> float | None:
+    """Time of one iteration in the fastest clean block; None when too few are clean."""
+    clean = _enough_clean(launch)
+    return min(clean) / launch.iterations if clean else None
+
+
+def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
+    """Each canary's fastest run in some launches, in ns."""
+    names: tuple[CanaryName, CanaryName] = ("sgemm", "mobilenet")
+    runs = {name: [ns for launch in launches for _, ns in launch.canaries.get(name, ())] for name in names}
+    return {name: min(times) for name, times in runs.items() if times}
+
+
+def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:
+    """Whether the clock canary's floor is farther from the board's history than drift explains: a broken board."""
+    seen, known = observed.get(CLOCK_CANARY), golden.of(CLOCK_CANARY)
+    return seen is not None and known is not None and abs(seen / known - 1) > HISTORY_LIMITS[proof]
+
+
+def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *, quiet_ns: int | None = None) -> bool:
+    """Whether launches are left and wanted: too few were clean or quiet, their floors do not confirm each other, or
+    the interval is wider than the protocol's target. `quiet_ns` is the lease's `quiet_canary_ns`."""
+    if len(launches) >= protocol.launches_max:
+        return False
+    floors = [value for launch in launches if (value := launch_floor_ns(launch)) is not None]
+    if len(floors) < protocol.launches_min or spread_of(floors, protocol) > CONFIRMED_SPREAD:
+        return True
+    if quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min):
+        return True
+    medians = [value for launch in launches if (value := launch_median_ns(launch)) is not None]
+    return protocol.half_width_target is not None and half_width(medians) > protocol.half_width_target
+
+
+def quiet_canary_ns(launches: Iterable[LaunchSamples]) -> int | None:
+    """What the MobileNet canary takes in the quieter launches of a lease, in ns: the lower quartile of its floors."""
+    floors = sorted(ns for launch in launches if (ns := canary_floors([launch]).get("mobilenet")) is not None)
+    return floors[(len(floors) - 1) // 4] if floors else None
+
+
+def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
+    """Launches whose canary came near; one whose canary never ran undisturbed was anything but quiet."""
+    near = (canary_floors([launch]).get("mobilenet") for launch in launches)
+    return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
+
+
+def spread_of(floors: Sequence[float], protocol: Protocol) -> float:
+    """How far apart the `launches_min` lowest floors are, two at least: their standard deviation over their median."""
+    lowest = sorted(floors)[: max(2, protocol.launches_min)]
+    return stdev(lowest) / median(lowest) if len(lowest) > 1 else 0.0
+
+
+def grade_of(spread: float, launches: int) -> Grade:
+    """Grade of a spread between launches; fewer than three launches: at best C."""
+    grade = next((grade for grade, limit in GRADE_LIMITS if spread <= limit), Grade.D)
+    return max(grade, Grade.C) if launches < 3 else grade
+
+
+def summarise(
+    launches: Sequence[LaunchSamples], *, protocol: Protocol, golden: CanaryGolden, clock_proof: ClockProof
+) -> Summary | FailureCode:
+    """Headline, interval, normalised time, grade.
+
+    `CONTENDED` when fewer launches than the protocol asks for were clean enough, `CANARY_DRIFT` when the clock canary
+    moved between the first and the last of them by more than a proven clock explains.
+    """
+    clean = [launch for launch in launches if launch_median_ns(launch) is not None]
+    if len(clean) < protocol.launches_min:
+        return FailureCode.CONTENDED
+    if _moved(clean, BATCH_LIMITS[clock_proof]):
+        return FailureCode.CANARY_DRIFT
+    medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
+    floors = [value / 1e6 for launch in clean if (value := launch_floor_ns(launch)) is not None]
+    interval = median_interval(medians)
+    spread = spread_of(floors, protocol)
+    blocks = [ok for launch in launches for ok in clean_blocks(launch)]
+    return Summary(
+        rule_version=RULE_VERSION,
+        median_ms=median(medians),
+        normalised_ms=_normalised_ms(min(floors), clean, golden),
+        canary=CLOCK_CANARY,
+        low_ms=interval.low,
+        high_ms=interval.high,
+        interval_coverage=interval.coverage,
+        spread=spread,
+        grade=grade_of(spread, len(clean)),
+        clock_proof=clock_proof,
+        launches=len(clean),
+        blocks=len(blocks),
+        clean_share=sum(blocks) / len(blocks),
+    )
+
+
+def _moved(launches: Sequence[LaunchSamples], limit: float | None) -> bool:
+    """Whether the clock canary's floor changed from the first to the last launch by more than `limit`."""
+    if limit is None or len(launches) < 2:
+        return False
+    in_order = sorted(launches, key=lambda launch: launch.launch_no)
+    first, last = (canary_floors([launch]).get(CLOCK_CANARY) for launch in (in_order[0], in_order[-1]))
+    return first is not None and last is not None and abs(last / first - 1) > limit
+
+
+def _normalised_ms(floor_ms: float, launches: Sequence[LaunchSamples], golden: CanaryGolden) -> float | None:
+    reference_ns, near_ns = golden.of(CLOCK_CANARY), canary_floors(launches).get(CLOCK_CANARY)
+    return floor_ms * reference_ns / near_ns if reference_ns and near_ns else None
+
+
+def _invalid(result: MeasurementResult, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"result of measurement {result.measurement_id}: {reason}", code="result_invalid", field="results"
+    )

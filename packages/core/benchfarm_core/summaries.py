@@ -1,0 +1,54 @@
+"""A summary: headline, interval and grade, derived from raw data by a numbered rule version."""
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.values import Value
+
+
+class Grade(StrEnum):
+    """Spread between launches: A <= 2 %, B <= 5 %, C <= 10 %, D above."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+
+
+GRADE_LIMITS: Final = ((Grade.A, 0.02), (Grade.B, 0.05), (Grade.C, 0.10))
+GRADE_ORDER: Final = {Grade.A: 0, Grade.B: 1, Grade.C: 2, Grade.D: 3}
+
+
+class Summary(Value):
+    """What one measurement says. Times in ms per iteration.
+
+    `interval_coverage` is the probability that the true median over launches lies in
+    [`low_ms`, `high_ms`]; 0 where a single launch allows no statement.
+    """
+
+    rule_version: int = Field(ge=1)
+    median_ms: float = Field(gt=0)
+    normalised_ms: float | None = Field(gt=0)
+    canary: str | None
+    low_ms: float = Field(gt=0)
+    high_ms: float = Field(gt=0)
+    interval_coverage: float = Field(ge=0, le=1)
+    spread: float = Field(ge=0)
+    grade: Grade
+    clock_proof: ClockProof
+    launches: int = Field(ge=1)
+    blocks: int = Field(ge=1)
+    clean_share: float = Field(ge=0, le=1)
+
+
+def meets(grade: Grade, wanted: Grade) -> bool:
+    """Whether a grade is at least as good as the wanted one."""
+    return GRADE_ORDER[grade] <= GRADE_ORDER[wanted]
+
+
+def is_reusable(grade: Grade) -> bool:
+    """D is delivered and marked, never reused and never trained on."""
+    return grade != Grade.D

@@ -1,0 +1,53 @@
+"""The base of every value on the wire, and the one canonical form used for identities."""
+
+import hashlib
+import json
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
+
+class Value(BaseModel):
+    """Frozen, strict about unknown fields; at once a domain value and a message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _numbers: ClassVar[frozenset[str]] = frozenset()
+    _truths: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
+        cls._numbers = frozenset(name for name, kind in kinds.items() if kind & {int, float} and bool not in kind)
+        cls._truths = frozenset(name for name, kind in kinds.items() if bool in kind and not kind & {int, float})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, data: Any) -> Any:
+        """`false` would be taken for 0, and 0 for `false`."""
+        if not isinstance(data, dict):
+            return data
+        wrong = [("int_type", name) for name in cls._numbers if isinstance(data.get(name), bool)]
+        wrong += [("bool_type", name) for name in cls._truths if type(data.get(name)) in (int, float)]
+        if wrong:
+            errors = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for kind, name in sorted(wrong)]
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        return data
+
+
+class Answer(BaseModel):
+    """A message that a server sends: unknown fields are ignored so that old clients survive additions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted keys, no spaces, no NaN: the same bytes for the same value in every process."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, *, length: int = 32) -> str:
+    """The first ``length`` hexadecimal digits of SHA-256 over the canonical form."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]

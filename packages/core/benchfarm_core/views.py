@@ -1,0 +1,133 @@
+"""Answers about platforms, models, results, and what the farm knows how to measure."""
+
+from datetime import datetime
+from typing import Any
+
+from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
+from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.summaries import Summary
+from benchfarm_core.values import Answer
+from benchfarm_core.workloads import InputSpec, Workload
+
+
+class PlatformView(Answer):
+    """A platform with the boards that serve it now."""
+
+    id: str
+    key: str
+    aliases: list[str]
+    board_model: str
+    operating_point: OperatingPoint
+    engine: EngineSpec
+    precision: Precision
+    boards: list[str]
+    boards_online: int
+    results: int
+
+
+class ModelView(Answer):
+    """An uploaded model of the account."""
+
+    id: str
+    name: str
+    sha256: str
+    size_bytes: int
+    format: str
+    opset: int
+    dims: dict[str, int]
+    inputs: list[InputSpec]
+    graph: dict[str, Any]
+    flops: int | None
+    parameters: int | None
+    reasons: list[str]
+    created_at: datetime
+
+
+class ResultView(Answer):
+    """A stored result with its summary."""
+
+    measurement_id: int
+    workload_id: str
+    workload: Workload
+    label: str
+    platform_id: str
+    platform: str
+    protocol: Protocol
+    timing: Timing
+    repeat_no: int
+    purpose: Purpose
+    origin: str
+    board_id: str
+    generation: str
+    measured_at: datetime
+    summary: Summary
+
+
+class AttemptView(Answer):
+    """One lease that worked on a measurement."""
+
+    lease_id: str
+    board_id: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+    launches: list[dict[str, Any]]
+
+
+class MeasurementView(Answer):
+    """A measurement with its evidence and, while they are kept, its samples."""
+
+    measurement_id: int
+    state: MeasurementState
+    workload: Workload
+    platform: str
+    protocol: Protocol
+    timing: Timing
+    repeat_no: int
+    purpose: Purpose
+    attempts: int
+    inconclusive: int
+    failure: str | None
+    detail: str
+    summary: Summary | None
+    evidence: AttemptView | None
+    samples: list[LaunchSamples]
+
+
+class KernelColumn(Answer):
+    """One column of a kernel type: an integer range or a set of choices."""
+
+    name: str
+    unit: str
+    low: int | None
+    high: int | None
+    choices: list[str]
+    meaning: str
+
+
+class KernelTypeView(Answer):
+    """A kernel type of the catalogue."""
+
+    type: str
+    catalogue_version: int
+    columns: list[KernelColumn]
+    rules: list[str]
+
+
+class GeneratedModelView(Answer):
+    """A generated model of the zoo."""
+
+    name: str
+    zoo_version: int
+    columns: list[KernelColumn]
+
+
+class EngineView(Answer):
+    """An engine at a version, with the boards that have it and the reasons of those that do not."""
+
+    name: str
+    versions: list[str]
+    precisions: list[str]
+    boards: list[str]
+    unavailable: dict[str, str]
