@@ -1,0 +1,109 @@
+"""The limited child that opens an uploaded model: ``python -I -m benchfarm_workloads.inspect_child``.
+
+Reads an InspectionRequest on its standard input, confines itself, and only then imports onnx and looks at the
+file, through descriptors that it inherited: it can open no path of the farm. Writes one verdict to its standard
+output, the reference to the descriptor that it was given, and what it has to tell the operator to stderr.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import IO
+
+from benchfarm_core.confine import ConfinementIncomplete, Limits, confine
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_workloads.verdicts import NOT_CONFINED, VERDICT, Accepted, InspectionRequest, Refused, cleaned
+
+
+def main() -> int:
+    """Always answers with a verdict, unless the kernel ends the process first or cannot confine it."""
+    verdict_stream = _private_stdout()
+    request = InspectionRequest.model_validate_json(sys.stdin.buffer.read())
+    signal.alarm(int(request.limits.wall_s) + 5)  # in case the parent is gone
+    try:
+        confinement = confine(_limits(request))
+    except ConfinementIncomplete as error:
+        print(error, file=sys.stderr)
+        return NOT_CONFINED
+    verdict = _verdict(request, confinement)
+    verdict_stream.write(VERDICT.dump_json(verdict))
+    verdict_stream.flush()
+    return 0
+
+
+def _limits(request: InspectionRequest) -> Limits:
+    return Limits(
+        memory_bytes=request.limits.memory_bytes,
+        cpu_s=request.limits.cpu_s,
+        uid=request.limits.uid,
+        gid=request.limits.gid,
+        readable=(str(Path(__file__).resolve().parent),),  # an editable install lies beside the search path
+        file_size_bytes=request.limits.reference_bytes + 1024**2,
+        strict=True,
+    )
+
+
+def _private_stdout() -> IO[bytes]:
+    """Keeps the real standard output for the verdict and sends what libraries print to stderr."""
+    private = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(private, "wb")
+
+
+def _verdict(request: InspectionRequest, confinement: tuple[str, ...]) -> Accepted | Refused:
+    try:
+        return _inspect(request, confinement)
+    except InvalidRequest as refusal:
+        return VERDICT.validate_python(
+            {
+                "verdict": "refused",
+                "code": refusal.code,
+                "detail": cleaned(refusal.detail),
+                "field": cleaned(refusal.field, 100) if refusal.field else None,
+            }
+        )
+    except MemoryError:
+        return Refused(
+            code="model_too_large_for_inspection",
+            detail="opening the model takes more memory than an inspection may use; submit a smaller one",
+        )
+    except Exception as error:  # boundary: whatever a file provokes becomes a verdict
+        traceback.print_exc()
+        said = cleaned(f"{type(error).__name__}: {error}", 200)
+        return Refused(code="inspection_failed", detail=f"the model could not be opened ({said}); export it again")
+
+
+def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accepted:
+    from benchfarm_workloads import onnx_checks, onnx_inputs, onnx_reading, onnx_reference
+
+    limits = request.limits
+    with os.fdopen(request.model_descriptor, "rb") as file:
+        content = file.read()
+    model = onnx_checks.parse(content)
+    opset = onnx_checks.check(model, max_nodes=limits.nodes)
+    onnx_inputs.refuse_outputs(model)
+    inputs = onnx_inputs.bind_inputs(model, request.dims, request.fills, max_bytes=limits.input_bytes)
+    parameters = onnx_reading.parameters(model)
+    weights = onnx_reading.weight_infos(model.graph)
+    onnx_checks.strip_weights(model)
+    reading = onnx_reading.read(onnx_reading.with_shapes(model), weights)
+    del model
+    files = {name: os.fdopen(descriptor, "rb") for name, descriptor in request.fill_descriptors.items()}
+    with os.fdopen(request.reference_descriptor, "wb") as target:
+        outputs = onnx_reference.write_reference(content, inputs, files, target, limits.reference_bytes)
+    return Accepted(
+        opset=opset,
+        inputs=inputs,
+        outputs=outputs,
+        graph=reading.graph,
+        flops=reading.flops,
+        parameters=parameters,
+        reasons=(*reading.reasons, *onnx_inputs.default_fill_reasons(inputs, request.fills)),
+        confinement=confinement,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""ONNX files of generated models and of any other network made of catalogue kernels."""
+
+from collections.abc import Mapping
+
+from benchfarm_core.values import digest
+from benchfarm_core.workloads import InputSpec, NormalFill
+from benchfarm_workloads.layers import INPUT, Network
+from benchfarm_workloads.models import model_recipe
+from benchfarm_workloads.onnx_graphs import OnnxGraph
+from benchfarm_workloads.onnx_kernels import emit_kernel, output_shape
+
+
+def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[InputSpec, ...]]:
+    """The ONNX file of a generated model and its inputs; the same bytes for the same configuration.
+
+    Raises:
+        InvalidRequest: unknown model or configuration out of range.
+    """
+    recipe = model_recipe(name)
+    canonical = recipe.validate(config)
+    network = recipe.layout(canonical)
+    seed = int(digest([name, canonical["seed"]], length=16), 16)
+    return build_network(network, seed=seed), network_inputs(network)
+
+
+def build_network(network: Network, *, seed: int) -> bytes:
+    """The ONNX file of a network with weights from ``seed``."""
+    graph = OnnxGraph(network.name, seed)
+    graph.input(INPUT, network.input_shape)
+    for layer in network.layers:
+        sources = list(layer.sources)
+        if layer.type == "fc":
+            # pooled features are n x c x 1 x 1; the catalogue's fc takes n x c
+            sources = [graph.node("Flatten", sources, f"{layer.name}/flat", axis=1)]
+        emit_kernel(graph, layer.name, layer.type, layer.config, sources)
+    last = network.layers[-1]
+    graph.output(last.name, output_shape(last.type, last.config))
+    return graph.to_bytes()
+
+
+def network_inputs(network: Network) -> tuple[InputSpec, ...]:
+    """The network's one image input, filled with seeded normal numbers."""
+    return (InputSpec(name=INPUT, dtype="float32", shape=network.input_shape, fill=NormalFill(seed=0)),)

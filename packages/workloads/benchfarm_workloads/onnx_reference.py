@@ -1,0 +1,110 @@
+"""The reference output of an uploaded model: one run in ONNX Runtime, fp32, one thread, no rewriting."""
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.workloads import FileFill, InputSpec
+from benchfarm_workloads.fills import filled
+from benchfarm_workloads.onnx_checks import shown
+from benchfarm_workloads.verdicts import cleaned
+
+Array = NDArray[Any]
+
+_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "not enough memory", "std::length_error")
+_NOT_IMPLEMENTED: Final = ("NOT_IMPLEMENTED", "is not a registered function/op", "Could not find an implementation")
+
+
+def write_reference(
+    content: bytes, inputs: Sequence[InputSpec], files: Mapping[str, IO[bytes]], target: IO[bytes], max_bytes: int
+) -> int:
+    """Runs the model once and writes out0..outN as .npz, in graph output order; returns how many there are.
+
+    ``files`` holds the .npy file of each input that is filled by one.
+
+    Raises:
+        InvalidRequest: ``invalid_workload`` for NaN, Inf or denormals, ``unknown_operator`` for one that ONNX
+            Runtime does not have, ``model_too_large_for_inspection``, or ``inspection_failed`` with its message.
+    """
+    feeds = {spec.name: _feed(spec, files) for spec in inputs}
+    names, outputs = _run(content, feeds)
+    for name, output in zip(names, outputs, strict=True):
+        _refuse_sick(name, output)
+    size_bytes = sum(output.nbytes for output in outputs)
+    if size_bytes > max_bytes:
+        raise InvalidRequest(
+            f"the outputs take {size_bytes} bytes, the limit is {max_bytes}; bind smaller dimensions",
+            code="model_too_large_for_inspection",
+        )
+    np.savez(target, **{f"out{index}": output for index, output in enumerate(outputs)})  # type: ignore[arg-type]
+    target.flush()
+    return len(outputs)
+
+
+def _feed(spec: InputSpec, files: Mapping[str, IO[bytes]]) -> Array:
+    if not isinstance(spec.fill, FileFill):
+        return filled(spec)
+    try:
+        values: Array = np.load(files[spec.name], allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        raise InvalidRequest(f"the file for input {shown(spec.name)} is no .npy array", field="fills") from None
+    if values.dtype != np.dtype(spec.dtype) or values.shape != spec.shape:
+        raise InvalidRequest(
+            f"the file for input {shown(spec.name)} holds {values.dtype} {values.shape}, not {spec.dtype} {spec.shape}",
+            field="fills",
+        )
+    return values
+
+
+def _run(content: bytes, feeds: dict[str, Array]) -> tuple[list[str], list[Array]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # memory stays what one run needs
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_prepacking", "1")  # would hold every weight twice
+    # unoptimised: the reference is what the graph says, not what a rewriting of it says
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        outputs = [np.asarray(output) for output in session.run(names, feeds)]
+    except MemoryError:
+        raise
+    except Exception as error:  # boundary: the engine's exceptions share no class but this one
+        raise _refusal(str(error)) from error
+    return names, outputs
+
+
+def _refusal(message: str) -> InvalidRequest:
+    said = cleaned(message.rsplit(") : ", maxsplit=1)[-1], 300)
+    if any(mark in message for mark in _OUT_OF_MEMORY):
+        return InvalidRequest(
+            "running the model once takes more memory than an inspection may use; bind smaller dimensions",
+            code="model_too_large_for_inspection",
+        )
+    if any(mark in message for mark in _NOT_IMPLEMENTED):
+        return InvalidRequest(f"ONNX Runtime lacks an operator of this model: {said}", code="unknown_operator")
+    return InvalidRequest(f"ONNX Runtime cannot run this model: {said}", code="inspection_failed")
+
+
+def _refuse_sick(name: str, output: Array) -> None:
+    if output.dtype.kind != "f":
+        if output.dtype.kind not in "iub":
+            raise InvalidRequest(f"output {shown(name)} holds {output.dtype}", code="unsupported_dtype")
+        return
+    sick = {
+        "NaN": np.isnan(output),
+        "Inf": np.isinf(output),
+        "denormals": (output != 0) & (np.abs(output) < np.finfo(output.dtype).tiny),
+    }
+    for kind, where in sick.items():
+        if where.any():
+            raise InvalidRequest(
+                f"output {shown(name)} holds {int(where.sum())} {kind} for the given inputs; "
+                "its latency would mean nothing: check the weights, or give fills as the model expects them",
+                code="invalid_workload",
+            )
