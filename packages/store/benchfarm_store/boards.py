@@ -1,0 +1,270 @@
+"""Boards: what agents register, and how the lab judges them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from benchfarm_core.agent_protocol import RegisterAnswer, RegisterBoards, RegisteredBoard
+from benchfarm_core.boards import (
+    HEALTH_TRANSITIONS,
+    USABLE_HEALTH,
+    BoardReport,
+    BoardState,
+    BoardView,
+    EngineReport,
+    Health,
+    board_id,
+)
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.jobs import Page
+from benchfarm_core.leases import AGENT_SILENT_S
+from benchfarm_core.matching import offered_platforms
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_core.states import advance
+from benchfarm_store import agents, cursors, endings, platforms
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
+from benchfarm_store.tables import boards
+from benchfarm_store.tokens import Caller
+
+
+def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> RegisterAnswer:
+    """Take over what an agent says about its boards; those it leaves out go offline.
+
+    A board that another live agent drives too is taken out of use on both. Raises InvalidRequest
+    (`duplicate_board`) when one request names a board twice, UpgradeRequired.
+    """
+    agents.check_version(request.protocol_version)
+    agents.heard(tx, agent_id, request.agent_version)
+    salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
+    named = {board_id(salt, report): report for report in request.boards}
+    if len(named) < len(request.boards):
+        raise InvalidRequest("the request names one board twice", code="duplicate_board", field="boards")
+    known = {row.public_id: row for row in tx.execute(_LOCK_BOARDS, {"ids": list(named), "agent": agent_id})}
+    _set_offline(tx, [row.id for public_id, row in known.items() if public_id not in named])
+    duplicates = {
+        public_id
+        for public_id, row in known.items()
+        if public_id in named and row.agent_id != agent_id and _is_heard(row, tx)
+    }
+    fresh = {public_id: report for public_id, report in named.items() if public_id not in duplicates}
+    if request.process_started:
+        own = [row.id for row in known.values() if row.agent_id == agent_id]
+        endings.end_of_process(tx, own)
+    _write(tx, agent_id, fresh)
+    for public_id in sorted(duplicates):
+        _stop_duplicate(tx, known[public_id])
+    standing = {row.public_id: row for row in tx.execute(_STANDING, {"ids": list(named)})}
+    return RegisterAnswer(boards=[_registered(standing[public_id]) for public_id in named])
+
+
+_LOCK_BOARDS = text("""
+    SELECT b.*, a.last_heard_at FROM boards b JOIN agents a ON a.id = b.agent_id
+    WHERE b.public_id = ANY(:ids) OR b.agent_id = :agent ORDER BY b.id FOR NO KEY UPDATE OF b
+""")
+_STANDING = text("SELECT public_id, state, health, reason FROM boards WHERE public_id = ANY(:ids)")
+
+
+def _is_heard(row: Row[Any], tx: Transaction) -> bool:
+    heard = row.last_heard_at
+    return heard is not None and (tx.now - heard).total_seconds() < AGENT_SILENT_S and row.state != "offline"
+
+
+def _registered(row: Row[Any]) -> RegisteredBoard:
+    return RegisteredBoard(board_id=row.public_id, state=row.state, health=row.health, reason=row.reason)
+
+
+def _set_offline(tx: Transaction, ids: Sequence[int]) -> None:
+    """Boards that an agent no longer drives; a live lease is left to its expiry."""
+    tx.execute(text("UPDATE boards SET state = 'offline' WHERE id = ANY(CAST(:ids AS int[]))"), {"ids": list(ids)})
+
+
+def _stop_duplicate(tx: Transaction, row: Row[Any]) -> None:
+    """The same serial on two live agents: nobody can say which is which, so both stop."""
+    if Health(row.health) in (*USABLE_HEALTH, Health.QUARANTINED):
+        _change_health(tx, row, Health.MAINTENANCE, "duplicate_board", author="farm")
+    tx.after_commit(Nudge(channel=agent_channel(row.agent_id)))
+
+
+def _write(tx: Transaction, agent_id: str, reports: dict[str, BoardReport]) -> None:
+    if not reports:
+        return
+    rows = [_columns(tx, agent_id, public_id, report) for public_id, report in sorted(reports.items())]
+    statement = insert(boards)
+    kept = {"public_id", "state", "health", "registered_at"}
+    changes = {name: statement.excluded[name] for name in rows[0] if name not in kept}
+    tx.execute(statement.on_conflict_do_update(index_elements=["public_id"], set_=changes), rows)
+    ids = {row.public_id: row.id for row in tx.execute(_IDS, {"ids": list(reports)})}
+    _write_generations(tx, {ids[public_id]: report.generation for public_id, report in reports.items()})
+    _write_platforms(tx, {ids[public_id]: report for public_id, report in reports.items()})
+    tx.execute(_TO_IDLE, {"ids": list(ids.values())})
+    for public_id in reports:
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(public_id,)))
+
+
+_IDS = text("SELECT public_id, id FROM boards WHERE public_id = ANY(:ids)")
+_TO_IDLE = text("""
+    UPDATE boards b SET cooling_until = NULL, state = CASE WHEN EXISTS (
+        SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL) THEN 'leased' ELSE 'idle' END
+    WHERE b.id = ANY(CAST(:ids AS int[]))
+""")
+
+
+def _columns(tx: Transaction, agent_id: str, public_id: str, report: BoardReport) -> dict[str, Any]:
+    return {
+        "public_id": public_id,
+        "agent_id": agent_id,
+        "kind": report.kind,
+        "serial": report.serial,
+        "hardware_id": report.hardware_id,
+        "board_model": report.board_model,
+        "model_name": report.model_name,
+        "facts": report.facts,
+        "engines": [engine.model_dump(mode="json") for engine in report.engines],
+        "clock_proof": clock_level(report.clock_proof),
+        "state": BoardState.OFFLINE,
+        "health": Health.GOOD,
+        "registered_at": tx.now,
+    }
+
+
+def _write_generations(tx: Transaction, names: dict[int, str]) -> None:
+    rows = rows_json([{"board": board, "name": name} for board, name in sorted(names.items())])
+    tx.execute(_NEW_GENERATIONS, {"rows": rows, "now": tx.now})
+    tx.execute(_CURRENT_GENERATIONS, {"rows": rows})
+
+
+_NEW_GENERATIONS = text("""
+    INSERT INTO generations (board_id, name, created_at)
+    SELECT x.board, x.name, :now FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board int, name text)
+    ON CONFLICT DO NOTHING
+""")
+_CURRENT_GENERATIONS = text("""
+    UPDATE boards b SET generation_id = g.id
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board int, name text)
+        JOIN generations g ON g.board_id = x.board AND g.name = x.name
+    WHERE b.id = x.board AND b.generation_id IS DISTINCT FROM g.id
+""")
+
+
+def _write_platforms(tx: Transaction, reports: dict[int, BoardReport]) -> None:
+    offers = {board: [p.key for p in offered_platforms(report)] for board, report in reports.items()}
+    ids = platforms.ensure(tx, [p for report in reports.values() for p in offered_platforms(report)])
+    rows = [{"board": board, "platform": ids[key]} for board, keys in sorted(offers.items()) for key in keys]
+    parameters = {"rows": rows_json(rows), "boards": list(reports)}
+    tx.execute(_DROP_PLATFORMS, parameters)
+    tx.execute(_ADD_PLATFORMS, parameters)
+
+
+_DROP_PLATFORMS = text("""
+    DELETE FROM board_platforms o WHERE o.board_id = ANY(CAST(:boards AS int[])) AND NOT EXISTS (
+        SELECT FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board int, platform int)
+        WHERE x.board = o.board_id AND x.platform = o.platform_id)
+""")
+_ADD_PLATFORMS = text("""
+    INSERT INTO board_platforms (board_id, platform_id)
+    SELECT DISTINCT x.board, x.platform FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board int, platform int)
+    ON CONFLICT DO NOTHING
+""")
+
+
+def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Caller) -> BoardView:
+    """The lab's judgement of a board, with its reason and author. Raises NotFound, Conflict.
+
+    A board taken out of use loses its lease at once; nobody pays for that.
+    """
+    row = tx.execute(select(boards).where(boards.c.public_id == board).with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise NotFound("there is no such board")
+    if row.health != health:
+        advance(HEALTH_TRANSITIONS, Health(row.health), health)
+    _change_health(tx, row, health, reason, author=f"{by.account}/{by.token_id}")
+    if health in USABLE_HEALTH:
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
+    return get_board(tx, board, show_serial=True)
+
+
+def suspect(tx: Transaction, row: Row[Any], reason: str) -> None:
+    """The farm's own judgement of a held board, where the lab thinks it good. It goes on measuring."""
+    if row.health == Health.GOOD:
+        _change_health(tx, row, Health.SUSPECT, reason, author="farm")
+
+
+def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, *, author: str) -> None:
+    tx.execute(
+        _RECORD,
+        {"id": row.id, "old": row.health, "new": health, "reason": reason, "author": author, "now": tx.now},
+    )
+    tx.execute(
+        text("UPDATE boards SET health = :health, reason = :reason WHERE id = :id"),
+        {"health": health, "reason": reason, "id": row.id},
+    )
+    if health not in USABLE_HEALTH:
+        endings.end_of_board(tx, row.id, "operator" if author != "farm" else reason)
+
+
+_RECORD = text("""
+    INSERT INTO health_changes (board_id, from_health, to_health, reason, author, at)
+    VALUES (:id, :old, :new, :reason, :author, :now)
+""")
+
+
+def list_boards(
+    tx: Transaction,
+    *,
+    state: BoardState | None = None,
+    health: Health | None = None,
+    kind: str | None = None,
+    board_model: str | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+    show_serial: bool = False,
+) -> Page[BoardView]:
+    """Boards in id order."""
+    wanted = {"state": state, "health": health, "kind": kind, "board_model": board_model}
+    statement = _BOARDS.where(*(boards.c[name] == value for name, value in wanted.items() if value is not None))
+    if cursor:
+        statement = statement.where(boards.c.id > cursors.decode("boards", cursor, int)[0])
+    rows = tx.execute(statement.order_by(boards.c.id).limit(limit + 1)).all()
+    return cursors.page(rows, limit, lambda r: _view(r, show_serial), lambda r: cursors.encode("boards", r.id))
+
+
+def get_board(tx: Transaction, board: str, show_serial: bool = False) -> BoardView:
+    """One board. Raises NotFound."""
+    row = tx.execute(_BOARDS.where(boards.c.public_id == board)).one_or_none()
+    if row is None:
+        raise NotFound("there is no such board")
+    return _view(row, show_serial)
+
+
+_BOARDS = select(
+    boards,
+    text("(SELECT g.name FROM generations g WHERE g.id = boards.generation_id) AS generation"),
+    text("(SELECT a.last_heard_at FROM agents a WHERE a.id = boards.agent_id) AS last_heard_at"),
+    text(
+        "ARRAY(SELECT p.key FROM board_platforms o JOIN platforms p ON p.id = o.platform_id"
+        " WHERE o.board_id = boards.id ORDER BY p.key) AS platforms"
+    ),
+)
+
+
+def _view(row: Any, show_serial: bool) -> BoardView:
+    return BoardView(
+        id=row.public_id,
+        agent_id=row.agent_id,
+        kind=row.kind,
+        board_model=row.board_model,
+        model_name=row.model_name,
+        generation=row.generation or "",
+        state=row.state,
+        health=row.health,
+        reason=row.reason,
+        serial=row.serial if show_serial else None,
+        facts=row.facts,
+        engines=[EngineReport.model_validate(engine) for engine in row.engines],
+        clock_proof=CLOCK_PROOFS[row.clock_proof],
+        last_heard_at=row.last_heard_at,
+        platforms=row.platforms,
+    )

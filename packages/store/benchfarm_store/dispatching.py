@@ -1,0 +1,243 @@
+"""Dispatch: what a board does next. One board at a time, under its row's lock."""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.boards import BoardState
+from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, offer_ends
+from benchfarm_core.measurements import runs_alone
+from benchfarm_core.messages import Nudge, agent_channel
+from benchfarm_core.scheduling import Candidate, Group, aged_rank, choose_group, decay, fill_batch
+from benchfarm_store import endings
+from benchfarm_store.database import Prepared, Transaction
+from benchfarm_store.encodings import PRIORITIES, lease_column
+
+CANDIDATES: Final = (32, 400)
+"""Rows looked at, at first and when those do not fill a batch; the shortest take tens of milliseconds each."""
+DISPATCH_LOCK: Final = 0x64697370
+"""The first half of the advisory locks of dispatch; the second stands for a board model."""
+
+
+def dispatch(tx: Transaction, board_id: str, times: LeaseTimes) -> str | None:
+    """Offer the board its next batch; the lease token, or None when there is nothing to offer.
+
+    A board that another transaction holds is left to it. Safe to run at any time and twice.
+    """
+    board = _take_board(tx, board_id)
+    if board is None or not _is_usable(tx, board):
+        return None
+    for queues in _classes(tx, board):
+        groups = {id(group): (group, row) for group, row in queues}
+        while groups:
+            queue = groups.pop(_choose(tx, board, [group for group, _ in groups.values()]))[1]
+            if batch := _take_batch(tx, board, queue):
+                return _offer(tx, board, queue, batch, times)
+    return None
+
+
+def _choose(tx: Transaction, board: Row[Any], groups: Sequence[Group]) -> int:
+    """The identity of the group to serve next."""
+    current = None if board.platform_id is None else str(board.platform_id)
+    return id(choose_group(groups, now=tx.now, current_platform_id=current, current_since=board.platform_since))
+
+
+def _take_board(tx: Transaction, board_id: str) -> Row[Any] | None:
+    """The board's row, held, with the turn of its board model: boards of other models share no queue with it.
+
+    Without turns, rows that one dispatcher merely looks at would seem taken to the others.
+    """
+    board = tx.execute_prepared(_TAKE, board_id, DISPATCH_LOCK).one_or_none()
+    if board is not None and board.state == BoardState.LEASED and endings.expire(tx, board_id):
+        board = tx.execute_prepared(_TAKE, board_id, DISPATCH_LOCK).one_or_none()
+    return board
+
+
+_TAKE = Prepared(
+    "dispatch_take",
+    "text, int",
+    """
+    SELECT b.id, b.public_id, b.agent_id, b.state, b.health, b.clock_proof, b.generation_id, b.platform_id,
+        b.platform_since, b.cooling_until, a.last_heard_at, pg_advisory_xact_lock($2, hashtext(b.board_model))
+    FROM boards b JOIN agents a ON a.id = b.agent_id
+    WHERE b.public_id = $1 FOR NO KEY UPDATE OF b SKIP LOCKED
+    """,
+)
+
+
+def _is_usable(tx: Transaction, board: Row[Any]) -> bool:
+    heard = board.last_heard_at is not None and (tx.now - board.last_heard_at).total_seconds() < AGENT_SILENT_S
+    rested = board.state == BoardState.COOLING and board.cooling_until is not None and board.cooling_until <= tx.now
+    return heard and board.health in ("good", "suspect") and (board.state == BoardState.IDLE or rested)
+
+
+def _classes(tx: Transaction, board: Row[Any]) -> Iterator[list[tuple[Group, Row[Any]]]]:
+    """The queues with something for this board, one aged class after the other, the highest first.
+
+    A lower class is chosen only when the higher ones give nothing: looking at them later keeps a decision short.
+    """
+    by_rank: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in tx.execute_prepared(_QUEUES, board.id, board.clock_proof).all():
+        by_rank[aged_rank(PRIORITIES[row.priority], tx.now.timestamp() - row.wanted_unix_s)].append(row)
+    for rank in sorted(by_rank, reverse=True):
+        yield [(_group(tx, row), row) for row in by_rank[rank]]
+
+
+def _group(tx: Transaction, row: Row[Any]) -> Group:
+    return Group(
+        platform_id=str(row.platform_id),
+        protocol_id=str(row.protocol_id),
+        account_id=str(row.account_id),
+        priority=PRIORITIES[row.priority],
+        oldest_at=datetime.fromtimestamp(row.wanted_unix_s, UTC),
+        account_device_s=decay(row.device_s, tx.now.timestamp() - row.device_unix_s),
+    )
+
+
+# one probe of the partial index per queue: the oldest waiting row; times as numbers, which the driver reads faster
+_QUEUES = Prepared(
+    "dispatch_queues",
+    "int, int",
+    """
+    SELECT q.id, q.platform_id, q.protocol_id, q.account_id, q.priority, a.device_s,
+        extract(epoch FROM m.wanted_at)::float8 AS wanted_unix_s,
+        extract(epoch FROM a.device_s_at)::float8 AS device_unix_s
+    FROM board_platforms o
+    JOIN queues q ON q.platform_id = o.platform_id
+    CROSS JOIN LATERAL (
+        SELECT wanted_at FROM measurements WHERE queue_id = q.id AND state = 'wanted' AND clock_need <= $2
+        ORDER BY wanted_at, id LIMIT 1) m
+    JOIN accounts a ON a.id = q.account_id
+    WHERE o.board_id = $1
+    """,
+)
+
+
+def _take_batch(tx: Transaction, board: Row[Any], queue: Row[Any]) -> list[int]:
+    """Hold the head of a queue and choose from it."""
+    batch: list[int] = []
+    for limit in CANDIDATES:
+        rows = tx.execute_prepared(_CANDIDATES, queue.id, board.clock_proof, limit).all()
+        candidates = _not_avoiding(tx, board, queue, _still_wanted(tx, rows))
+        batch = fill_batch([_candidate(row) for row in candidates])
+        if len(rows) < limit or len(batch) < len(candidates):
+            break
+    return batch
+
+
+def _candidate(row: Row[Any]) -> Candidate:
+    return Candidate(
+        measurement_id=row.id, expected_s=row.expected_s, alone=runs_alone(row.attempts), uploaded=row.uploaded
+    )
+
+
+_CANDIDATES = Prepared(
+    "dispatch_candidates",
+    "int, int, int",
+    """
+    SELECT m.id, m.expected_s, m.attempts, m.avoid_board_id,
+        (SELECT w.kind = 'upload' FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
+        m.purpose <> 'job' OR EXISTS (
+        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
+    FROM measurements m WHERE m.queue_id = $1 AND m.state = 'wanted' AND m.clock_need <= $2
+    ORDER BY m.wanted_at, m.id LIMIT $3 FOR NO KEY UPDATE OF m SKIP LOCKED
+    """,
+)
+
+
+def _still_wanted(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Without those that nobody wants any more: they are cancelled in passing.
+
+    An item may have been linked between the statement's snapshot and its locks, so a second statement decides.
+    """
+    doubtful = [row.id for row in rows if not row.wanted]
+    gone = set(tx.execute(_CANCEL_UNWANTED, {"ids": doubtful}).scalars()) if doubtful else set()
+    return [row for row in rows if row.id not in gone]
+
+
+_CANCEL_UNWANTED = text("""
+    UPDATE measurements m SET state = 'cancelled'
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND NOT EXISTS (
+        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') RETURNING id
+""")
+
+
+def _not_avoiding(tx: Transaction, board: Row[Any], queue: Row[Any], rows: list[Row[Any]]) -> list[Row[Any]]:
+    """What failed here goes elsewhere, when another board that could take it is there."""
+    elsewhere = [row for row in rows if row.avoid_board_id != board.id]
+    if len(elsewhere) == len(rows):
+        return rows
+    parameters = {"board": board.id, "platform": queue.platform_id, "clock": board.clock_proof, "now": tx.now}
+    return elsewhere if tx.execute(_OTHER_BOARD, parameters).scalar_one() else rows
+
+
+_OTHER_BOARD = text(f"""
+    SELECT EXISTS (
+        SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
+        WHERE o.platform_id = :platform AND b.id <> :board AND b.state <> 'offline' AND b.clock_proof >= :clock
+            AND b.health IN ('good', 'suspect') AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds')
+""")
+
+
+def _offer(tx: Transaction, board: Row[Any], queue: Row[Any], batch: Sequence[int], times: LeaseTimes) -> str:
+    token = "l_" + secrets.token_hex(16)
+    tx.execute_prepared(
+        _OFFER,
+        lease_column(token),
+        board.id,
+        board.agent_id,
+        board.generation_id,
+        queue.id,
+        queue.platform_id,
+        tx.now,
+        offer_ends(tx.now, times),
+        list(batch),
+    )
+    tx.after_commit(Nudge(channel=agent_channel(board.agent_id)))
+    return token
+
+
+_OFFER = Prepared(
+    "dispatch_offer",
+    "uuid, int, text, int, int, int, timestamptz, timestamptz, bigint[]",
+    """
+    WITH lease AS (
+        INSERT INTO leases (token, board_id, agent_id, generation_id, queue_id, offered_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $7, $8) RETURNING id),
+    items AS (
+        INSERT INTO lease_items (lease_id, measurement_id, position)
+        SELECT lease.id, x.id, x.position - 1 FROM lease, unnest($9) WITH ORDINALITY AS x(id, position)),
+    marked AS (
+        UPDATE measurements SET state = 'leased', lease_id = lease.id FROM lease
+        WHERE measurements.id = ANY($9) AND state = 'wanted')
+    UPDATE boards SET state = 'leased', cooling_until = NULL, platform_id = $6,
+        platform_since = CASE WHEN platform_id = $6 THEN platform_since ELSE $7 END
+    WHERE id = $2
+    """,
+)
+
+
+def boards_to_dispatch(tx: Transaction) -> list[str]:
+    """Boards that may take work now and for which there is some, or whose lease has expired, in id order."""
+    return list(tx.execute(_TO_DISPATCH, {"now": tx.now}).scalars())
+
+
+# a thousand idle boards without work must not mean a thousand tasks; one probe of the partial index per queue
+_TO_DISPATCH = text(f"""
+    WITH busy AS MATERIALIZED (
+        SELECT DISTINCT q.platform_id FROM queues q
+        CROSS JOIN LATERAL (SELECT FROM measurements WHERE queue_id = q.id AND state = 'wanted' LIMIT 1) m)
+    SELECT b.public_id FROM boards b JOIN agents a ON a.id = b.agent_id
+    WHERE b.state IN ('idle', 'leased', 'cooling') AND b.health IN ('good', 'suspect')
+        AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'
+        AND CASE WHEN b.state = 'leased' THEN EXISTS (
+                SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL AND l.expires_at <= :now)
+            ELSE (b.state = 'idle' OR b.cooling_until <= :now) AND EXISTS (
+                SELECT FROM board_platforms o JOIN busy ON busy.platform_id = o.platform_id WHERE o.board_id = b.id)
+            END
+    ORDER BY b.id
+""")

@@ -1,0 +1,201 @@
+"""How leases end: what becomes of their measurements, their boards, and who pays.
+
+A lost lease costs an attempt only for what was running. Everything is locked in the order that `progress`
+names, also when many leases end at once.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence, Set
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.boards import BoardState
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.jobs import ItemState
+from benchfarm_core.leases import pays_attempt
+from benchfarm_core.measurements import MeasurementState, Verdict, after_failure
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_store import accounts, measurements, progress
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json
+
+COOLING_S: Final[dict[str, float]] = {"gate": 10.0, "error": 5.0, "board_lost": 10.0, "unanswered": 5.0}
+"""How long a board rests after a lease that ended so: the same offer at once would end the same way."""
+
+
+def expire(tx: Transaction, board_id: str | None) -> int:
+    """End the leases and offers that ran out, of one board or of all; returns how many.
+
+    Boards that another transaction holds are left to it.
+    """
+    boards = tx.execute(_EXPIRED_BOARDS, {"board": board_id, "now": tx.now}).scalars().all()
+    leases = tx.execute(_EXPIRED, {"boards": list(boards), "now": tx.now}).all() if boards else []
+    if leases:
+        end_all(tx, leases, "expired", lost=True)
+    return len(leases)
+
+
+_EXPIRED_BOARDS = text("""
+    SELECT b.id FROM boards b WHERE (CAST(:board AS text) IS NULL OR b.public_id = :board) AND b.id IN (
+        SELECT l.board_id FROM leases l WHERE l.ended_at IS NULL AND l.expires_at <= :now)
+    ORDER BY b.id FOR NO KEY UPDATE SKIP LOCKED
+""")
+_EXPIRED = text("""
+    SELECT id, board_id, agent_id, queue_id, accepted_at FROM leases
+    WHERE board_id = ANY(CAST(:boards AS int[])) AND ended_at IS NULL AND expires_at <= :now
+    ORDER BY id FOR NO KEY UPDATE
+""")
+
+
+def end_of_board(tx: Transaction, board: int, reason: str) -> None:
+    """End the live lease of a held board, free of charge."""
+    leases = tx.execute(_LIVE_OF_BOARDS, {"boards": [board]}).all()
+    if leases:
+        end_all(tx, leases, reason, lost=False)
+        tx.after_commit(Nudge(channel=agent_channel(leases[0].agent_id)))
+
+
+def end_of_process(tx: Transaction, boards: Sequence[int]) -> None:
+    """End the live leases of held boards whose agent process is gone: what was running pays, as on expiry."""
+    leases = tx.execute(_LIVE_OF_BOARDS, {"boards": list(boards)}).all()
+    if leases:
+        end_all(tx, leases, "agent_restarted", lost=True)
+
+
+_LIVE_OF_BOARDS = text("""
+    SELECT id, board_id, agent_id, queue_id, accepted_at FROM leases
+    WHERE board_id = ANY(CAST(:boards AS int[])) AND ended_at IS NULL ORDER BY id FOR NO KEY UPDATE
+""")
+
+
+def end_all(tx: Transaction, leases: Sequence[Row[Any]], reason: str, *, lost: bool) -> None:
+    """End held leases of held boards: return or fail what is unfinished, free the boards, charge.
+
+    `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed.
+    """
+    ids = [lease.id for lease in leases]
+    boards = {lease.id: lease.board_id for lease in leases}
+    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason})
+    rows = tx.execute(_UNFINISHED, {"ids": ids}).all()
+    verdicts = {row.id: _verdict(row, boards[row.lease_id], lost=lost) for row in rows}
+    jobs = [*progress.waiting_jobs(tx, list(verdicts)), *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()]
+    progress.lock_jobs(tx, jobs)
+    write_verdicts(tx, verdicts)
+    progress.advance(tx, [_failed(id_, v) for id_, (v, _) in verdicts.items() if v.state == MeasurementState.FAILED])
+    measurements.drop_unwanted(tx, [id_ for id_, (v, _) in verdicts.items() if v.state == MeasurementState.WANTED])
+    unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
+    _free_boards(tx, set(boards.values()) - unanswered, reason)
+    _free_boards(tx, unanswered, "unanswered")
+    _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
+
+
+_END = text("""
+    UPDATE leases SET ended_at = :now, end_reason = :reason
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
+""")
+_UNFINISHED = text("""
+    SELECT m.id, m.lease_id, m.attempts, m.inconclusive, l.running_measurement_id = m.id AS running
+    FROM leases l JOIN lease_items i ON i.lease_id = l.id
+        JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
+    WHERE l.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
+""")
+_PAYING_JOBS = text("""
+    SELECT DISTINCT j.job_id::text FROM lease_items i
+    JOIN job_items j ON j.measurement_id = i.measurement_id AND j.source = 'new'
+    WHERE i.lease_id = ANY(CAST(:ids AS bigint[])) AND i.started_at IS NOT NULL
+""")
+
+Avoid = int | None
+"""The board that the next attempt should not go to, where another one could take it."""
+
+
+def _verdict(row: Row[Any], board: int, *, lost: bool) -> tuple[Verdict, Avoid]:
+    if lost and pays_attempt(started=bool(row.running), finished=False):
+        return after_failure(FailureCode.LEASE_LOST, attempts=row.attempts, inconclusive=row.inconclusive), board
+    free = Verdict(state=MeasurementState.WANTED, attempts=row.attempts, inconclusive=row.inconclusive)
+    return free, None
+
+
+def _failed(measurement_id: int, verdict: Verdict) -> progress.Finished:
+    return progress.Finished(
+        measurement_id=measurement_id, state=ItemState.FAILED, failure=verdict.failure, reason=verdict.reason[:300]
+    )
+
+
+def write_verdicts(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) -> None:
+    """Write verdicts on held measurements; jobs are told by the caller."""
+    rows = [
+        {
+            "id": id_,
+            "state": verdict.state,
+            "attempts": verdict.attempts,
+            "inconclusive": verdict.inconclusive,
+            "failure": verdict.failure,
+            "detail": verdict.reason[:300] or None,
+            "avoid": avoid,
+        }
+        for id_, (verdict, avoid) in verdicts.items()
+    ]
+    if rows:
+        tx.execute(_WRITE_VERDICTS, {"rows": rows_json(rows)})
+
+
+_WRITE_VERDICTS = text("""
+    UPDATE measurements m SET state = x.state, attempts = x.attempts,
+        inconclusive = x.inconclusive, failure = x.failure, detail = coalesce(x.detail, m.detail),
+        avoid_board_id = coalesce(x.avoid, m.avoid_board_id)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, state text, attempts smallint,
+        inconclusive smallint, failure text, detail text, avoid int)
+    WHERE m.id = x.id AND m.state = 'leased'
+""")
+
+
+def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
+    """Boards of ended leases: idle, resting after what would only repeat, offline when their agent drains."""
+    if not boards:
+        return
+    rest_s = COOLING_S.get(reason)
+    state = BoardState.OFFLINE if reason == "drain" else BoardState.COOLING if rest_s else BoardState.IDLE
+    until = tx.now + timedelta(seconds=rest_s) if rest_s else None
+    for board in tx.execute(_FREE, {"ids": sorted(boards), "state": state, "until": until}).scalars():
+        if state == BoardState.IDLE:
+            tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
+
+
+_FREE = text("""
+    UPDATE boards SET state = :state, cooling_until = :until
+    WHERE id = ANY(CAST(:ids AS int[])) AND state = 'leased' RETURNING public_id
+""")
+
+
+def _charge(tx: Transaction, leases: Sequence[Row[Any]]) -> None:
+    """Charge the leases' wall time to accounts, and to jobs by the share of their new measurements."""
+    seconds = {lease.id: (tx.now - lease.accepted_at).total_seconds() for lease in leases}
+    if not seconds:
+        return
+    rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])
+    tx.execute(_CHARGE_JOBS, {"rows": rows})
+    by_account: dict[int, float] = defaultdict(float)
+    for row in tx.execute(_ACCOUNTS, {"ids": list(seconds)}):
+        by_account[row.account_id] += seconds[row.id]
+    for account in sorted(by_account):
+        accounts.charge(tx, account, by_account[account])
+
+
+_ACCOUNTS = text("""
+    SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id WHERE l.id = ANY(CAST(:ids AS bigint[]))
+""")
+# what ran shares the time by its expected length; a lease of which nothing ran is no job's
+_CHARGE_JOBS = text("""
+    WITH ran AS (
+        SELECT m.id, x.s * m.expected_s / sum(m.expected_s) OVER (PARTITION BY x.id) AS device_s
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, s float8)
+            JOIN lease_items i ON i.lease_id = x.id AND i.started_at IS NOT NULL
+            JOIN measurements m ON m.id = i.measurement_id),
+    shares AS (
+        SELECT j.job_id, sum(ran.device_s) AS device_s FROM ran
+        JOIN job_items j ON j.measurement_id = ran.id AND j.source = 'new' GROUP BY j.job_id)
+    UPDATE jobs SET device_s_spent = device_s_spent + shares.device_s FROM shares WHERE jobs.id = shares.job_id
+""")

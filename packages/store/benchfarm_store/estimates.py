@@ -1,0 +1,142 @@
+"""What a job would do and cost, worked out without writing anything."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlalchemy import text
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
+from benchfarm_core.leases import AGENT_SILENT_S
+from benchfarm_core.matching import why_platform
+from benchfarm_core.planning import decide, expected_s
+from benchfarm_core.platforms import ClockProof, parse_platform_key
+from benchfarm_core.workloads import workload_id
+from benchfarm_store import measurements, specs
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import clock_level, rows_json, workload_digest
+
+CHUNK: Final = 1000
+MAX_COUNTED: Final = 20_000
+"""Waiting measurements looked at for the expected wait; above this the wait is a lower bound."""
+
+
+def check_budget(
+    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]
+) -> None:
+    """Raise InvalidRequest (`budget_too_small`) when the estimate is above the job's budget."""
+    estimate = dry_run(tx, spec, resolved, platform_ids)
+    if not estimate.within_budget:
+        raise InvalidRequest(
+            f"the job needs about {estimate.device_s:.1f} device-seconds, its budget is {spec.budget_device_s:g}",
+            code="budget_too_small",
+            field="budget_device_s",
+        )
+
+
+def dry_run(tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]) -> DryRun:
+    """Counts by source, device-seconds, wait and what stands in the way."""
+    keys = dict(zip(platform_ids, spec.platform_keys, strict=True))
+    boards = {row.platform_id: row for row in tx.execute(_BOARDS, {"ids": list(platform_ids), "now": tx.now})}
+    need = clock_level(spec.clock_proof)
+    unprovable = {p for p in platform_ids if p in boards and boards[p].best < need}
+    counts: Counter[str] = Counter()
+    device_s = 0.0
+    for platform, source, seconds in _decisions(tx, spec, resolved, platform_ids):
+        impossible = platform in unprovable and source != ItemSource.KNOWN
+        counts["impossible" if impossible else source] += 1
+        device_s += seconds if source == ItemSource.NEW and not impossible else 0.0
+    reasons = [f"{keys[p]}: no board can prove its clock as {spec.clock_proof}" for p in sorted(unprovable)]
+    online = 0
+    for platform in platform_ids:
+        row = boards.get(platform)
+        online += row.online if row else 0
+        if row is None or not row.online:
+            offering = row.offering if row else 0
+            why = why_platform(
+                parse_platform_key(keys[platform]), boards_offering=offering, boards_online=0, boards_idle=0
+            )
+            reasons.append(f"{keys[platform]}: {why}")
+    return DryRun(
+        items=spec.items_count,
+        known=counts[ItemSource.KNOWN],
+        joined=counts[ItemSource.JOINED],
+        to_measure=counts[ItemSource.NEW],
+        impossible=counts["impossible"],
+        device_s=device_s,
+        expected_wait_s=_wait_s(tx, platform_ids, device_s, counts[ItemSource.KNOWN] == spec.items_count),
+        reasons=reasons,
+        within_budget=spec.budget_device_s is None or device_s <= spec.budget_device_s,
+    )
+
+
+_BOARDS = text(f"""
+    SELECT o.platform_id, count(*) AS offering, max(b.clock_proof) AS best, count(*) FILTER (
+        WHERE b.state <> 'offline' AND b.health IN ('good', 'suspect')
+            AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS online
+    FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
+    WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.health <> 'retired' GROUP BY o.platform_id
+""")
+
+
+def _decisions(
+    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]
+) -> Iterator[tuple[int, ItemSource, float]]:
+    """(platform, source, expected seconds) of every item."""
+    pairs = [(one, platform) for one in resolved for platform in platform_ids]
+    protocol = tx.execute(_PROTOCOL, {"id": spec.protocol.id}).scalar_one_or_none() or 0
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        rows = workload_rows(tx, [one for one, _ in chunk])
+        groups = [(rows.get(workload_digest(workload_id(one.workload)), 0), p) for one, p in chunk]
+        known = measurements.find_known(tx, groups, protocol)
+        for index, (one, platform) in enumerate(chunk):
+            found = known.get(index, [])
+            medians = [row.median_ms for row in found if row.median_ms is not None]
+            seconds = expected_s(spec.protocol, one.cost, medians[-1] if medians else None)
+            decisions = decide(
+                [measurements.known_of(row) for row in found],
+                repeats=spec.repeats,
+                max_age_s=spec.max_age_s,
+                min_grade=spec.min_grade,
+                clock_proof=ClockProof(spec.clock_proof),
+                now=tx.now,
+            )
+            yield from ((platform, decision.source, seconds) for decision in decisions)
+
+
+_PROTOCOL = text("SELECT id FROM protocols WHERE public_id = :id")
+
+
+def workload_rows(tx: Transaction, wanted: Sequence[specs.Resolved]) -> dict[str, int]:
+    """Rows of the workloads that are known, by digest."""
+    digests = {workload_digest(workload_id(one.workload)) for one in wanted}
+    found = tx.execute(_WORKLOADS, {"rows": rows_json([{"digest": digest} for digest in sorted(digests)])})
+    return {row.digest: row.id for row in found}
+
+
+_WORKLOADS = text("""
+    SELECT w.id, w.digest::text AS digest FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid)
+    JOIN workloads w ON w.digest = x.digest
+""")
+
+
+def _wait_s(tx: Transaction, platform_ids: Sequence[int], device_s: float, nothing_to_do: bool) -> float | None:
+    """Board time that waits on these platforms and the job's own, over their boards; None without a board."""
+    if nothing_to_do:
+        return 0.0
+    row = tx.execute(_LOAD, {"ids": list(platform_ids), "now": tx.now, "limit": MAX_COUNTED}).one()
+    return (row.waiting_s + device_s) / row.boards if row.boards else None
+
+
+_LOAD = text(f"""
+    SELECT
+        (SELECT coalesce(sum(expected_s), 0) FROM (
+            SELECT m.expected_s FROM queues q JOIN measurements m ON m.queue_id = q.id AND m.state = 'wanted'
+            WHERE q.platform_id = ANY(CAST(:ids AS int[])) LIMIT :limit) w) AS waiting_s,
+        (SELECT count(DISTINCT b.id) FROM board_platforms o JOIN boards b ON b.id = o.board_id
+            JOIN agents a ON a.id = b.agent_id
+         WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.state <> 'offline' AND b.health IN ('good', 'suspect')
+            AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS boards
+""")

@@ -1,0 +1,95 @@
+"""Canaries of a board generation on a platform: the reference that normalises, and the history that judges.
+
+The reference is what the first accepted results saw and never changes, so that normalised times stay
+comparable. The history is the median of the latest leases: one lease that is off is inconclusive; a change
+that stays for two leases is how the board is now. Both are floors, the fastest runs of their lease. Leases with
+uploads give neither: a stranger's file ran in the process that timed them.
+"""
+
+from collections.abc import Mapping
+from statistics import median_low
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import text
+
+from benchfarm_core.quality import CanaryGolden, CanaryName
+from benchfarm_store.database import Transaction
+
+HISTORY_LEASES: Final = 3
+_NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
+
+
+class Canaries(NamedTuple):
+    """What is known of one generation on one platform."""
+
+    generation_id: int
+    platform_id: int
+    reference: CanaryGolden
+    history: CanaryGolden
+    is_kept: bool
+
+
+def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[CanaryName, int]) -> Canaries:
+    """Reference and history; a canary without a reference gets what is `seen` now (floors in ns)."""
+    row = tx.execute(_FIND, {"generation": generation_id, "platform": platform_id}).one_or_none()
+    if row is None:
+        return Canaries(
+            generation_id,
+            platform_id,
+            CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet")),
+            CanaryGolden(),
+            False,
+        )
+    return Canaries(
+        generation_id,
+        platform_id,
+        CanaryGolden(
+            sgemm_ns=row.sgemm_ns or seen.get("sgemm"), mobilenet_ns=row.mobilenet_ns or seen.get("mobilenet")
+        ),
+        CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
+        True,
+    )
+
+
+_FIND = text("SELECT * FROM canary_goldens WHERE generation_id = :generation AND platform_id = :platform")
+
+
+def _median(times_ns: list[int]) -> int | None:
+    return median_low(times_ns) if times_ns else None
+
+
+def remember(
+    tx: Transaction, canaries: Canaries, seen: Mapping[CanaryName, int], *, lease_id: int, keep_reference: bool
+) -> None:
+    """Add a lease's canaries to the history, once per lease; the reference waits for an accepted result."""
+    if not seen or not (keep_reference or canaries.is_kept):
+        return
+    parameters: dict[str, Any] = {
+        "generation": canaries.generation_id,
+        "platform": canaries.platform_id,
+        "lease": lease_id,
+        "now": tx.now,
+        "kept": HISTORY_LEASES,
+    }
+    for name in _NAMES:
+        parameters[f"{name}_ns"] = canaries.reference.of(name) if keep_reference else None
+        parameters[f"{name}_seen"] = [seen[name]] if name in seen else []
+    tx.execute(_REMEMBER, parameters)
+
+
+def _extended(name: CanaryName) -> str:
+    both = f"(g.{name}_recent_ns || excluded.{name}_recent_ns)"
+    return f"""CASE WHEN g.lease_id = excluded.lease_id THEN g.{name}_recent_ns
+        ELSE {both}[greatest(1, cardinality({both}) - :kept + 1):] END"""
+
+
+_REMEMBER = text(f"""
+    INSERT INTO canary_goldens AS g (generation_id, platform_id, sgemm_ns, mobilenet_ns, lease_id, measured_at,
+        sgemm_recent_ns, mobilenet_recent_ns)
+    VALUES (:generation, :platform, :sgemm_ns, :mobilenet_ns, :lease, :now,
+        CAST(:sgemm_seen AS bigint[]), CAST(:mobilenet_seen AS bigint[]))
+    ON CONFLICT (generation_id, platform_id) DO UPDATE SET sgemm_ns = coalesce(g.sgemm_ns, excluded.sgemm_ns),
+        mobilenet_ns = coalesce(g.mobilenet_ns, excluded.mobilenet_ns),
+        sgemm_recent_ns = {_extended("sgemm")}, mobilenet_recent_ns = {_extended("mobilenet")},
+        lease_id = excluded.lease_id
+""")

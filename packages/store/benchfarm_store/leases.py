@@ -1,0 +1,254 @@
+"""Leases: offered, accepted, renewed, given back, lost. Every call names the token or has no effect.
+
+Live means `ended_at IS NULL`, at most one per board. A lost lease costs an attempt only for what was
+running; everything else ends free of charge.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.agent_protocol import (
+    BatchItem,
+    LeaseGrant,
+    Offer,
+    ReleaseRequest,
+    RenewAnswer,
+    StartedRequest,
+)
+from benchfarm_core.correctness import gate_limit
+from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
+from benchfarm_core.leases import LeaseTimes, is_expired, lease_ends
+from benchfarm_core.messages import Task, TaskMessage
+from benchfarm_core.platforms import Platform
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.workloads import WORKLOAD, UploadedWorkload
+from benchfarm_store import agents, endings
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import lease_column, lease_token
+
+
+def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
+    """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back."""
+    for board in tx.execute(_COME_BACK, {"agent": agent_id, "idle": list(idle)}).scalars():
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
+    rows = tx.execute(_OFFERS, {"agent": agent_id, "idle": list(idle), "now": tx.now})
+    return [
+        Offer(
+            lease_token=lease_token(row.token),
+            board_id=row.public_id,
+            expires_in_s=(row.expires_at - tx.now).total_seconds(),
+        )
+        for row in rows
+    ]
+
+
+_COME_BACK = text("""
+    UPDATE boards b SET state = CASE WHEN EXISTS (
+            SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL) THEN 'leased' ELSE 'idle' END
+    WHERE b.agent_id = :agent AND b.public_id = ANY(:idle) AND b.state = 'offline' RETURNING b.public_id
+""")
+_OFFERS = text("""
+    SELECT l.token::text AS token, b.public_id, l.expires_at FROM leases l JOIN boards b ON b.id = l.board_id
+    WHERE l.agent_id = :agent AND b.public_id = ANY(:idle) AND l.ended_at IS NULL AND l.accepted_at IS NULL
+        AND l.expires_at > :now
+    ORDER BY l.offered_at
+""")
+
+
+def unknown_boards(tx: Transaction, agent_id: str, board_ids: Sequence[str]) -> list[str]:
+    """Those of some boards that the agent does not drive, as far as the farm knows."""
+    statement = text("SELECT public_id FROM boards WHERE agent_id = :agent AND public_id = ANY(:ids)")
+    known = set(tx.execute(statement, {"agent": agent_id, "ids": list(board_ids)}).scalars())
+    return [board for board in board_ids if board not in known]
+
+
+def ended(tx: Transaction, agent_id: str, lease_tokens: Sequence[str]) -> list[str]:
+    """Those of the tokens that are no longer live leases of this agent: it must stop their boards."""
+    columns = {lease_column(token): token for token in lease_tokens}
+    live = tx.execute(_LIVE, {"agent": agent_id, "tokens": list(columns), "now": tx.now}).scalars().all()
+    return [token for column, token in columns.items() if column not in live]
+
+
+_LIVE = text("""
+    SELECT token::text FROM leases WHERE token = ANY(CAST(:tokens AS uuid[])) AND agent_id = :agent
+        AND ended_at IS NULL AND expires_at > :now
+""")
+
+
+def hold(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
+    """The live lease of a token, held to the end of the transaction. Raises LeaseLost."""
+    try:
+        column = lease_column(token)
+    except NotFound as error:
+        raise LeaseLost("there is no such lease") from error
+    row = tx.execute(_HOLD, {"token": column, "agent": agent_id}).one_or_none()
+    if row is None:
+        raise LeaseLost("the lease ended or belongs to somebody else")
+    if is_expired(row.expires_at, tx.now):
+        raise LeaseLost("the lease has expired")
+    return row
+
+
+_HOLD = text("""
+    SELECT l.id, l.token::text AS token, l.board_id, l.agent_id, l.generation_id, l.queue_id, l.accepted_at,
+        l.expires_at
+    FROM leases l WHERE l.token = CAST(:token AS uuid) AND l.agent_id = :agent AND l.ended_at IS NULL
+    FOR NO KEY UPDATE
+""")
+
+
+def accept(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> LeaseGrant:
+    """Start the lease of an offer; accepting again gives the same batch. Raises LeaseLost."""
+    lease = hold(tx, agent_id, token)
+    tx.execute(_ACCEPT, {"id": lease.id, "now": tx.now, "expires": lease_ends(tx.now, times)})
+    head = tx.execute(_HEAD, {"id": lease.id}).one()
+    platform = Platform.model_validate(json.loads(head.platform))
+    return LeaseGrant(
+        lease_token=token,
+        board_id=head.board,
+        platform=platform,
+        protocol=Protocol.model_validate(json.loads(head.protocol)),
+        generation=head.generation,
+        items=[_batch_item(row, platform) for row in tx.execute(_BATCH, {"id": lease.id})],
+        expires_in_s=times.lease_s,
+        renew_in_s=times.renew_s,
+    )
+
+
+_ACCEPT = text("""
+    UPDATE leases SET accepted_at = coalesce(accepted_at, :now), expires_at = :expires
+    WHERE id = :id AND ended_at IS NULL
+""")
+_HEAD = text("""
+    SELECT b.public_id AS board, g.name AS generation, p.spec::text AS platform, t.spec::text AS protocol
+    FROM leases l JOIN boards b ON b.id = l.board_id JOIN generations g ON g.id = l.generation_id
+        JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
+        JOIN protocols t ON t.id = q.protocol_id
+    WHERE l.id = :id
+""")
+_BATCH = text("""
+    SELECT m.id, m.expected_s, w.spec::text AS spec, w.reference_sha256
+    FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
+    WHERE i.lease_id = :id AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
+""")
+
+
+def _batch_item(row: Row[Any], platform: Platform) -> BatchItem:
+    workload = WORKLOAD.validate_json(row.spec)
+    return BatchItem(
+        measurement_id=row.id,
+        workload=workload,
+        file_sha256=workload.sha256 if isinstance(workload, UploadedWorkload) else None,
+        reference_sha256=row.reference_sha256,
+        max_relative_l2=gate_limit(platform),
+        expected_s=row.expected_s,
+    )
+
+
+def renew(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> RenewAnswer:
+    """Let an accepted lease live on; names what nobody wants any more. Raises LeaseLost."""
+    agents.heard(tx, agent_id)
+    lease = hold(tx, agent_id, token)
+    if lease.accepted_at is None:
+        raise LeaseLost("the offer was not accepted")
+    statement = text("UPDATE leases SET expires_at = :expires WHERE id = :id AND ended_at IS NULL")
+    tx.execute(statement, {"id": lease.id, "expires": lease_ends(tx.now, times)})
+    cancelled = tx.execute(_UNWANTED, {"id": lease.id}).scalars().all()
+    return RenewAnswer(expires_in_s=times.lease_s, renew_in_s=times.renew_s, cancelled=list(cancelled))
+
+
+_UNWANTED = text("""
+    SELECT m.id FROM lease_items l JOIN measurements m ON m.id = l.measurement_id
+    WHERE l.lease_id = :id AND m.lease_id = :id AND m.state = 'leased' AND m.purpose = 'job'
+        AND NOT EXISTS (SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending')
+    ORDER BY m.id
+""")
+
+
+def started(tx: Transaction, agent_id: str, token: str, request: StartedRequest) -> None:
+    """These measurements have begun to run. Unless all is over the last one runs now: it pays if the lease is lost.
+
+    Every launch visits a measurement again, so what has started once is not what is running.
+    Twice changes nothing.
+
+    Raises LeaseLost, InvalidRequest (`result_invalid`) for a measurement outside the lease.
+    """
+    agents.heard(tx, agent_id)
+    lease = hold(tx, agent_id, token)
+    ids = set(request.measurement_ids)
+    known = tx.execute(_STARTED, {"id": lease.id, "ids": list(ids), "now": tx.now}).scalars().all()
+    if missing := ids - set(known):
+        raise InvalidRequest(
+            f"measurement {min(missing)} is not of this lease", code="result_invalid", field="measurement_ids"
+        )
+    last = request.measurement_ids[-1:]
+    tx.execute(_RUNNING, {"id": lease.id, "running": last[0] if last and not request.over else None})
+
+
+_RUNNING = text("UPDATE leases SET running_measurement_id = :running WHERE id = :id AND ended_at IS NULL")
+_STARTED = text("""
+    UPDATE lease_items SET started_at = coalesce(started_at, :now)
+    WHERE lease_id = :id AND measurement_id = ANY(CAST(:ids AS bigint[])) RETURNING measurement_id
+""")
+
+
+def release(tx: Transaction, agent_id: str, token: str, request: ReleaseRequest) -> None:
+    """Give the board back; what has no result goes back to wanted and nobody pays for that.
+
+    Releasing again changes nothing. Raises LeaseLost for a lease that ended otherwise.
+    """
+    agents.heard(tx, agent_id)
+    hold_board(tx, agent_id, token)
+    try:
+        lease = hold(tx, agent_id, token)
+    except LeaseLost:
+        if tx.execute(_RELEASED, {"token": lease_column(token), "agent": agent_id}).one_or_none() is None:
+            raise
+        return
+    notes = {"conversion": request.conversion_ms, "wall": request.lease_wall_ms, "detail": request.detail}
+    tx.execute(_NOTES, {"id": lease.id, **notes})
+    endings.end_all(tx, [lease], request.reason, lost=False)
+
+
+_RELEASED = text("""
+    SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent AND ended_at IS NOT NULL
+        AND end_reason IN ('done', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
+""")
+_NOTES = text("""
+    UPDATE leases SET conversion_ms = :conversion, lease_wall_ms = :wall, detail = :detail WHERE id = :id
+""")
+
+
+def hold_board(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
+    """The board's row of a lease, live or not, held: before the lease's own, see `progress`. Raises LeaseLost."""
+    try:
+        found = tx.execute(_HOLD_BOARD, {"token": lease_column(token), "agent": agent_id}).one_or_none()
+    except NotFound as error:
+        raise LeaseLost("there is no such lease") from error
+    if found is None:
+        raise LeaseLost("there is no such lease")
+    return found
+
+
+_HOLD_BOARD = text("""
+    SELECT b.id, b.public_id, b.health, b.generation_id FROM boards b
+    WHERE b.id = (SELECT board_id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent)
+    FOR NO KEY UPDATE
+""")
+
+
+def check_file(tx: Transaction, agent_id: str, sha256: str) -> None:
+    """Raise NotFound unless the agent holds a live lease on a workload that needs this file."""
+    if tx.execute(_FILE, {"sha256": sha256, "agent": agent_id}).one_or_none() is None:
+        raise NotFound("no live lease of this agent needs such a file")
+
+
+_FILE = text("""
+    SELECT 1 FROM leases l JOIN lease_items i ON i.lease_id = l.id JOIN measurements m ON m.id = i.measurement_id
+        JOIN workloads w ON w.id = m.workload_id
+    WHERE l.agent_id = :agent AND l.ended_at IS NULL AND w.kind = 'upload'
+        AND (w.spec->>'sha256' = :sha256 OR w.reference_sha256 = :sha256) LIMIT 1
+""")

@@ -1,0 +1,185 @@
+"""Measurements: what is known of a workload on a platform, what is wanted, and what nobody wants any more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.measurements import MeasurementState
+from benchfarm_core.messages import Nudge, agent_channel
+from benchfarm_core.planning import Known
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
+
+
+def find_known(tx: Transaction, groups: Sequence[tuple[int, int]], protocol_id: int) -> dict[int, list[Row[Any]]]:
+    """All measurements of (workload row, platform row) groups under a protocol, by the group's index."""
+    found: dict[int, list[Row[Any]]] = {}
+    rows = rows_json([{"g": g, "w": w, "p": p} for g, (w, p) in enumerate(groups)])
+    for row in tx.execute(_KNOWN, {"groups": rows, "protocol": protocol_id}):
+        found.setdefault(row.g, []).append(row)
+    return found
+
+
+_KNOWN = text("""
+    SELECT x.g, m.id, m.repeat_no, m.state, r.measured_at, s.grade, s.clock_proof, s.median_ms,
+        coalesce(b.generation_id = r.generation_id, false) AS fresh
+    FROM jsonb_to_recordset(CAST(:groups AS jsonb)) AS x(g int, w bigint, p int)
+    JOIN measurements m ON m.workload_id = x.w AND m.platform_id = x.p AND m.protocol_id = :protocol
+        AND m.timing = 'alone'
+    LEFT JOIN results r ON r.measurement_id = m.id
+    LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    LEFT JOIN generations g ON g.id = r.generation_id
+    LEFT JOIN boards b ON b.id = g.board_id
+""")
+
+
+def known_of(row: Row[Any]) -> Known:
+    """A row of `find_known` as the planning rule sees it."""
+    return Known(
+        measurement_id=row.id,
+        repeat_no=row.repeat_no,
+        state=MeasurementState(row.state),
+        measured_at=row.measured_at,
+        grade=row.grade,
+        clock_proof=None if row.clock_proof is None else CLOCK_PROOFS[row.clock_proof],
+        fresh_generation=row.fresh,
+    )
+
+
+QueueKey = tuple[int, int, int, int]
+"""Platform, protocol, account and priority number of a queue."""
+
+
+def ensure_queues(tx: Transaction, wanted: Sequence[QueueKey]) -> dict[QueueKey, int]:
+    """Rows of queues, made where they are missing. Waits for whoever makes one of them now."""
+    if not wanted:
+        return {}
+    names = ("platform_id", "protocol_id", "account_id", "priority")
+    rows = rows_json([dict(zip(names, queue, strict=True)) for queue in sorted(set(wanted))])
+    found = _queues(tx, rows)
+    if len(found) < len(set(wanted)):
+        tx.execute(_ADD_QUEUES, {"rows": rows})
+        found = _queues(tx, rows)
+    return found
+
+
+def _queues(tx: Transaction, rows: str) -> dict[QueueKey, int]:
+    found = tx.execute(_FIND_QUEUES, {"rows": rows})
+    return {(row.platform_id, row.protocol_id, row.account_id, row.priority): row.id for row in found}
+
+
+_QUEUE_ROWS = """
+    jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(platform_id int, protocol_id int, account_id int, priority int)
+"""
+_FIND_QUEUES = text(f"""
+    SELECT q.* FROM {_QUEUE_ROWS} JOIN queues q USING (platform_id, protocol_id, account_id, priority)
+""")
+_ADD_QUEUES = text(f"""
+    INSERT INTO queues (platform_id, protocol_id, account_id, priority)
+    SELECT platform_id, protocol_id, account_id, priority FROM {_QUEUE_ROWS} ON CONFLICT DO NOTHING
+""")
+
+
+def add_wanted(
+    tx: Transaction, rows: Sequence[dict[str, Any]], *, protocol_id: int, clock_need: int
+) -> dict[tuple[int, int, int], int]:
+    """Make wanted measurements; returns (workload, platform, repeat) -> id of those that did not exist.
+
+    Rows hold `w`, `p`, `r`, `q` (queue) and `s` (expected board seconds). They are inserted in identity
+    order, so that two planners with the same wishes wait for each other and never both.
+    """
+    parameters = {"rows": rows_json(rows), "protocol": protocol_id, "need": clock_need, "now": tx.now}
+    made = tx.execute(_ADD, parameters)
+    return {(row.workload_id, row.platform_id, row.repeat_no): row.id for row in made}
+
+
+_ADD = text("""
+    INSERT INTO measurements (workload_id, platform_id, protocol_id, queue_id, wanted_at, expected_s, repeat_no,
+        clock_need, timing, state, purpose)
+    SELECT w, p, :protocol, q, :now, s, r, :need, 'alone', 'wanted', 'job'
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(w bigint, p int, r int, q int, s real)
+    ORDER BY w, p, r ON CONFLICT DO NOTHING RETURNING id, workload_id, platform_id, repeat_no
+""")
+
+
+def raised_queues(tx: Transaction, ids: Sequence[int], *, priority: int) -> list[QueueKey]:
+    """The queues that measurements of a lower priority move to when a job joins them. Nothing is held."""
+    if not ids:
+        return []
+    rows = tx.execute(_LOWER, {"ids": list(ids), "priority": priority})
+    return [(row.platform_id, row.protocol_id, row.account_id, priority) for row in rows]
+
+
+_LOWER = text("""
+    SELECT DISTINCT m.platform_id, m.protocol_id, q.account_id FROM measurements m JOIN queues q ON q.id = m.queue_id
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) AND q.priority < :priority
+""")
+
+
+def lock_joined(
+    tx: Transaction, ids: Sequence[int], queues: Mapping[QueueKey, int], *, priority: int, clock_need: int
+) -> dict[int, Row[Any]]:
+    """Hold measurements that a job joins, in id order; waiting ones inherit the higher wish.
+
+    `queues` holds at least those of `raised_queues`; a measurement's priority only ever rises.
+    """
+    if not ids:
+        return {}
+    rows = {row.id: row for row in tx.execute(_LOCK, {"ids": list(ids)})}
+    raised = [
+        row
+        for row in rows.values()
+        if row.state == MeasurementState.WANTED and (row.priority < priority or row.clock_need < clock_need)
+    ]
+    if raised:
+        changes = [{"id": row.id, "q": _queue(row, queues, priority)} for row in raised]
+        tx.execute(_RAISE, {"rows": rows_json(changes), "need": clock_need})
+    return rows
+
+
+def _queue(row: Row[Any], queues: Mapping[QueueKey, int], priority: int) -> int:
+    if row.priority >= priority:
+        return int(row.queue_id)
+    return queues[row.platform_id, row.protocol_id, row.account_id, priority]
+
+
+_LOCK = text("""
+    SELECT m.id, m.state, m.failure, m.detail, m.clock_need, m.platform_id, m.protocol_id, m.queue_id, q.account_id,
+        q.priority
+    FROM measurements m JOIN queues q ON q.id = m.queue_id
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
+""")
+_RAISE = text("""
+    UPDATE measurements m SET queue_id = x.q, clock_need = greatest(m.clock_need, :need)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, q int) WHERE m.id = x.id
+""")
+
+
+def drop_unwanted(tx: Transaction, ids: Sequence[int]) -> int:
+    """Cancel waiting measurements that no item waits for; running ones are told to their agents.
+
+    Never waits for a lock: what another transaction holds is looked at again by dispatch. The second
+    statement has its own snapshot, so items linked just before the lock was taken are seen.
+    """
+    wanted = list(ids)
+    held = tx.execute(_HOLD_WANTED, {"ids": wanted}).scalars().all()
+    dropped = tx.execute(_DROP, {"ids": list(held)}).rowcount if held else 0
+    for agent_id in tx.execute(_RUNNING_AGENTS, {"ids": wanted}).scalars():
+        tx.after_commit(Nudge(channel=agent_channel(agent_id)))
+    return dropped
+
+
+_HOLD_WANTED = text("""
+    SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted' AND purpose = 'job'
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+""")
+_DROP = text("""
+    UPDATE measurements m SET state = 'cancelled'
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted' AND NOT EXISTS (
+        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending')
+""")
+_RUNNING_AGENTS = text("""
+    SELECT DISTINCT l.agent_id FROM measurements m JOIN leases l ON l.id = m.lease_id
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'leased'
+""")

@@ -1,0 +1,193 @@
+"""Platforms: found by id, key or alias; which boards serve them; which engines there are."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from benchfarm_core.boards import EngineReport
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.jobs import Page
+from benchfarm_core.leases import AGENT_SILENT_S
+from benchfarm_core.matching import may_exist
+from benchfarm_core.platforms import Platform, PlatformFilter, matches, parse_platform_key
+from benchfarm_core.views import EngineView, PlatformView
+from benchfarm_store import cursors
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json
+from benchfarm_store.tables import boards, platform_aliases, platforms
+
+ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
+
+
+def resolve(tx: Transaction, name: str) -> tuple[str, Platform]:
+    """The platform of an id, a key or an alias, as (id, platform).
+
+    Raises InvalidRequest: `platform_unknown`, or `platform_impossible` for a well-formed key that no board offers.
+    """
+    row = find(tx, name)
+    return row.public_id, Platform.model_validate(row.spec)
+
+
+def find(tx: Transaction, name: str) -> Row[Any]:
+    """The row that `resolve` means."""
+    columns = platforms.c
+    alias = select(platform_aliases.c.platform_id).where(platform_aliases.c.alias == name).scalar_subquery()
+    # a text with a zero byte cannot be sent to Postgres and names nothing
+    row = (
+        None
+        if "\x00" in name
+        else tx.execute(
+            select(platforms).where((columns.public_id == name) | (columns.key == name) | (columns.id == alias))
+        ).one_or_none()
+    )
+    if row is None:
+        raise _not_found(tx, name)
+    return row
+
+
+def _not_found(tx: Transaction, name: str) -> InvalidRequest:
+    try:
+        may_exist(parse_platform_key(name), [platform for _, platform in _offered(tx)])
+    except InvalidRequest as error:
+        if error.code == "platform_impossible":
+            return error
+    return InvalidRequest(
+        f"no platform has the id, key or alias {name[:120]!r}", code="platform_unknown", field="platforms"
+    )
+
+
+def offered(tx: Transaction, wanted: PlatformFilter) -> list[Platform]:
+    """The platforms that boards offer now and that pass the filter, in key order."""
+    return [platform for _, platform in _offered(tx) if matches(platform, wanted)]
+
+
+def find_offered(tx: Transaction, wanted: PlatformFilter) -> list[Row[Any]]:
+    """As `offered`, as rows."""
+    return [row for row, platform in _offered(tx) if matches(platform, wanted)]
+
+
+def _offered(tx: Transaction) -> list[tuple[Row[Any], Platform]]:
+    rows = tx.execute(select(platforms).where(_IS_OFFERED).order_by(platforms.c.key)).all()
+    return [(row, Platform.model_validate(row.spec)) for row in rows]
+
+
+_IS_OFFERED = text("""
+    EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
+            WHERE o.platform_id = platforms.id AND b.health <> 'retired')
+""")
+
+
+def ensure(tx: Transaction, wanted: Sequence[Platform]) -> dict[str, int]:
+    """Make the platforms that do not exist yet; returns key -> row id."""
+    by_key = {platform.key: platform for platform in wanted}
+    if not by_key:
+        return {}
+    rows = [
+        {
+            "public_id": by_key[key].id,
+            "key": key,
+            "spec": by_key[key].model_dump(mode="json"),
+            "created_at": tx.now,
+        }
+        for key in sorted(by_key)
+    ]
+    tx.execute(insert(platforms).on_conflict_do_nothing(), rows)
+    found = tx.execute(select(platforms.c.key, platforms.c.id).where(platforms.c.key.in_(by_key))).all()
+    return {row.key: row.id for row in found}
+
+
+def list_platforms(tx: Transaction, wanted: PlatformFilter, cursor: str | None, limit: int) -> Page[PlatformView]:
+    """Platforms in key order, with the boards that serve them."""
+    after = cursors.decode("platforms", cursor, str)[0] if cursor else ""
+    everything = tx.execute(select(platforms).where(platforms.c.key > after).order_by(platforms.c.key)).all()
+    rows = [row for row in everything if matches(Platform.model_validate(row.spec), wanted)][: limit + 1]
+    views = {view.id: view for view in _views(tx, rows[:limit])}
+    return cursors.page(rows, limit, lambda row: views[row.public_id], lambda row: cursors.encode("platforms", row.key))
+
+
+def get_platform(tx: Transaction, name: str) -> PlatformView:
+    """One platform by id, key or alias. Raises NotFound."""
+    try:
+        row = find(tx, name)
+    except InvalidRequest as error:
+        raise NotFound(error.detail) from error
+    return _views(tx, [row])[0]
+
+
+def set_alias(tx: Transaction, name: str, alias: str) -> PlatformView:
+    """Point an alias at a platform; an alias that exists is moved. Raises InvalidRequest, NotFound."""
+    if not ALIAS.fullmatch(alias) or alias.startswith("p_"):
+        raise InvalidRequest("an alias is 1 to 60 of a-z 0-9 _ . - and does not begin with p_", field="alias")
+    view = get_platform(tx, name)
+    platform_id = select(platforms.c.id).where(platforms.c.public_id == view.id).scalar_subquery()
+    statement = insert(platform_aliases).values(alias=alias, platform_id=platform_id, set_at=tx.now)
+    tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=["alias"],
+            set_={"platform_id": statement.excluded.platform_id, "set_at": statement.excluded.set_at},
+        )
+    )
+    return get_platform(tx, view.id)
+
+
+def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[PlatformView]:
+    facts = {
+        fact.id: fact
+        for fact in tx.execute(_FACTS, {"ids": rows_json([{"id": row.id} for row in rows]), "now": tx.now})
+    }
+    return [_view(row, facts[row.id]) for row in rows]
+
+
+_FACTS = text(f"""
+    SELECT p.id,
+        ARRAY(SELECT alias FROM platform_aliases WHERE platform_id = p.id ORDER BY alias) AS aliases,
+        ARRAY(SELECT b.public_id FROM board_platforms o JOIN boards b ON b.id = o.board_id
+              WHERE o.platform_id = p.id ORDER BY b.public_id) AS boards,
+        (SELECT count(*) FROM board_platforms o JOIN boards b ON b.id = o.board_id
+             JOIN agents a ON a.id = b.agent_id
+         WHERE o.platform_id = p.id AND b.state <> 'offline' AND b.health IN ('good', 'suspect')
+           AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS online,
+        (SELECT count(*) FROM results WHERE platform_id = p.id) AS results
+    FROM jsonb_to_recordset(CAST(:ids AS jsonb)) AS p(id int)
+""")
+
+
+def _view(row: Row[Any], facts: Row[Any]) -> PlatformView:
+    platform = Platform.model_validate(row.spec)
+    return PlatformView(
+        id=row.public_id,
+        key=row.key,
+        aliases=facts.aliases,
+        board_model=platform.board_model,
+        operating_point=platform.operating_point,
+        engine=platform.engine,
+        precision=platform.precision,
+        boards=facts.boards,
+        boards_online=facts.online,
+        results=facts.results,
+    )
+
+
+def list_engines(tx: Transaction) -> list[EngineView]:
+    """Every engine that some board has or lacks, in name order."""
+    reports: dict[str, list[tuple[str, EngineReport]]] = defaultdict(list)
+    known = select(boards.c.public_id, boards.c.engines).where(boards.c.health != "retired")
+    for row in tx.execute(known.order_by(boards.c.public_id)):
+        for engine in map(EngineReport.model_validate, row.engines):
+            reports[engine.name].append((row.public_id, engine))
+    return [_engine_view(name, reports[name]) for name in sorted(reports)]
+
+
+def _engine_view(name: str, reports: Sequence[tuple[str, EngineReport]]) -> EngineView:
+    usable = [(board, engine) for board, engine in reports if engine.available]
+    return EngineView(
+        name=name,
+        versions=sorted({engine.version for _, engine in usable if engine.version}),
+        precisions=sorted({precision for _, engine in usable for precision in engine.precisions}),
+        boards=[board for board, _ in usable],
+        unavailable={board: engine.reason for board, engine in reports if not engine.available},
+    )

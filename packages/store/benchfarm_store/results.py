@@ -1,0 +1,188 @@
+"""Results as people read them: by workload, platform, time and origin; one measurement with its evidence."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.jobs import Page
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.views import AttemptView, MeasurementView, ResultView
+from benchfarm_core.workloads import WORKLOAD, workload_label
+from benchfarm_store import cursors, platforms, sample_codec
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import workload_digest, workload_text
+from benchfarm_store.ingesting import ingest
+from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
+from benchfarm_store.tokens import Caller
+
+__all__ = ["get_measurement", "ingest", "list_results"]
+
+# uploads are private: only accounts that uploaded the same bytes, even if they deleted them since, may see
+VISIBLE = """
+    (w.kind <> 'upload' OR EXISTS (
+        SELECT FROM models mo WHERE mo.workload_id = w.id AND mo.account_id = :account))
+"""
+
+
+def list_results(
+    tx: Transaction,
+    by: Caller,
+    *,
+    workload_id: str | None = None,
+    platform: str | None = None,
+    origin: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = 200,
+) -> Page[ResultView]:
+    """Results that the caller may see, newest first; `since` is included, `until` is not.
+
+    Results of uploads are shown to accounts that uploaded the same bytes. Raises InvalidRequest.
+    """
+    filters, parameters = _filters(tx, workload_id, platform, origin, since, until)
+    if cursor:
+        at, last = cursors.decode("results", cursor, datetime, int)
+        filters.append("(r.measured_at, r.measurement_id) < (:at, :last)")
+        parameters |= {"at": at, "last": last}
+    # the page is found by index alone; only its rows are then joined with what people want to read
+    statement = text(f"{_RESULTS} WHERE {' AND '.join([VISIBLE, *filters])} {_NEWEST}")
+    rows = tx.execute(statement, {**parameters, "account": by.account_number, "limit": limit + 1}).all()
+    return cursors.page(
+        rows, limit, _result, lambda row: cursors.encode("results", row.measured_at, row.measurement_id)
+    )
+
+
+_RESULTS = f"""
+    SELECT r.measurement_id, r.measured_at, w.digest::text AS digest, w.spec::text AS workload,
+        p.public_id AS platform_id, p.key AS platform, t.spec::text AS protocol, m.timing, m.repeat_no, m.purpose,
+        f.name AS origin, b.public_id AS board_id, g.name AS generation, {SUMMARY_COLUMNS}
+    FROM results r
+    JOIN measurements m ON m.id = r.measurement_id
+    JOIN workloads w ON w.id = m.workload_id
+    JOIN platforms p ON p.id = m.platform_id
+    JOIN protocols t ON t.id = m.protocol_id
+    JOIN farms f ON f.id = m.origin_id
+    JOIN summaries s ON s.measurement_id = r.measurement_id AND s.active
+    JOIN generations g ON g.id = r.generation_id
+    JOIN boards b ON b.id = g.board_id
+"""
+_NEWEST = "ORDER BY r.measured_at DESC, r.measurement_id DESC LIMIT :limit"
+
+
+def _filters(
+    tx: Transaction,
+    workload_id: str | None,
+    platform: str | None,
+    origin: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> tuple[list[str], dict[str, Any]]:
+    filters: dict[str, tuple[str, Any]] = {}
+    if workload_id is not None:
+        try:
+            filters["w.digest = CAST(:workload AS uuid)"] = ("workload", workload_digest(workload_id))
+        except NotFound as error:
+            raise InvalidRequest("that is no workload id", field="workload_id") from error
+    if platform is not None:
+        filters["r.platform_id = :platform"] = ("platform", platforms.find(tx, platform).id)
+    if origin is not None:
+        filters["f.name = :origin"] = ("origin", origin.replace("\x00", ""))
+    if since is not None:
+        filters["r.measured_at >= :since"] = ("since", since)
+    if until is not None:
+        filters["r.measured_at < :until"] = ("until", until)
+    return list(filters), dict(filters.values())
+
+
+def _result(row: Any) -> ResultView:
+    workload = WORKLOAD.validate_json(row.workload)
+    summary = summary_of(row)
+    assert summary is not None  # the join is an inner one
+    return ResultView(
+        measurement_id=row.measurement_id,
+        workload_id=workload_text(row.digest),
+        workload=workload,
+        label=workload_label(workload),
+        platform_id=row.platform_id,
+        platform=row.platform,
+        protocol=Protocol.model_validate_json(row.protocol),
+        timing=row.timing,
+        repeat_no=row.repeat_no,
+        purpose=row.purpose,
+        origin=row.origin,
+        board_id=row.board_id,
+        generation=row.generation,
+        measured_at=row.measured_at,
+        summary=summary,
+    )
+
+
+def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> MeasurementView:
+    """A measurement with its evidence and samples. Raises NotFound, also for uploads of others."""
+    if not 0 < measurement_id < 2**63:
+        raise NotFound("there is no such measurement")
+    row = tx.execute(_MEASUREMENT, {"id": measurement_id, "account": by.account_number}).one_or_none()
+    if row is None:
+        raise NotFound("there is no such measurement")
+    return MeasurementView(
+        measurement_id=row.id,
+        state=row.state,
+        workload=WORKLOAD.validate_json(row.workload),
+        platform=row.platform,
+        protocol=Protocol.model_validate_json(row.protocol),
+        timing=row.timing,
+        repeat_no=row.repeat_no,
+        purpose=row.purpose,
+        attempts=row.attempts,
+        inconclusive=row.inconclusive,
+        failure=row.failure,
+        detail=row.detail or "",
+        summary=summary_of(row),
+        evidence=_evidence(tx, row.id),
+        samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
+    )
+
+
+_MEASUREMENT = text(f"""
+    SELECT m.*, w.spec::text AS workload, p.key AS platform, t.spec::text AS protocol, d.data, {SUMMARY_COLUMNS}
+    FROM measurements m
+    JOIN workloads w ON w.id = m.workload_id
+    JOIN platforms p ON p.id = m.platform_id
+    JOIN protocols t ON t.id = m.protocol_id
+    LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    LEFT JOIN samples d ON d.measurement_id = m.id
+    WHERE m.id = :id AND {VISIBLE}
+""")
+
+
+def _evidence(tx: Transaction, measurement_id: int) -> AttemptView | None:
+    """The lease that gave the result; for want of one, the latest that worked on the measurement."""
+    row = tx.execute(_LATEST_LEASE, {"id": measurement_id}).one_or_none()
+    if row is None:
+        return None
+    launches = tx.execute(_LAUNCHES, {"lease": row.id}).all()
+    return AttemptView(
+        lease_id=str(row.id),
+        board_id=row.board_id,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        end_reason=row.end_reason,
+        launches=[{"launch_no": launch.launch_no, **json.loads(launch.evidence)} for launch in launches],
+    )
+
+
+_LATEST_LEASE = text("""
+    SELECT l.id, b.public_id AS board_id, i.started_at, l.ended_at, l.end_reason
+    FROM measurements m LEFT JOIN results r ON r.measurement_id = m.id
+        JOIN leases l ON l.id = coalesce(r.lease_id, m.lease_id)
+        JOIN lease_items i ON i.lease_id = l.id AND i.measurement_id = m.id
+        JOIN boards b ON b.id = l.board_id
+    WHERE m.id = :id
+""")
+_LAUNCHES = text(
+    "SELECT launch_no, evidence::text AS evidence FROM launches WHERE lease_id = :lease ORDER BY launch_no"
+)

@@ -1,0 +1,186 @@
+"""From what a client names to what is stored: kernels, models and platforms resolved and made rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.jobs import MAX_ITEMS, JobRequest, JobSpec
+from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.protocols import Protocol, resolve_protocol
+from benchfarm_core.workloads import (
+    AnyWorkload,
+    Cost,
+    GeneratedModelRequest,
+    KernelRequest,
+    UploadedWorkload,
+    UploadRequest,
+    family,
+    workload_id,
+)
+from benchfarm_store import platforms
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json, workload_digest
+from benchfarm_store.tables import models, protocols, workloads
+from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.models import model_recipe
+
+AnyRequest = KernelRequest | GeneratedModelRequest | UploadRequest
+
+
+class Resolved(NamedTuple):
+    """A workload with its cost, where that is known."""
+
+    workload: AnyWorkload
+    cost: Cost | None
+
+
+def resolve_workloads(tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str) -> list[Resolved]:
+    """Each request's workload, in order, duplicates kept. Errors name `field.index`.
+
+    Raises InvalidRequest for what the catalogue refuses, NotFound for models the account has not uploaded.
+    """
+    uploads = _uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
+    return [_named(f"{field}.{index}", _resolver(request, uploads)) for index, request in enumerate(requests)]
+
+
+def _resolver(request: AnyRequest, uploads: dict[str, Resolved]) -> Callable[[], Resolved]:
+    if isinstance(request, KernelRequest):
+        return lambda: _kernel(request)
+    if isinstance(request, GeneratedModelRequest):
+        return lambda: _generated(request)
+    return lambda: _upload(request, uploads)
+
+
+def _named(field: str, resolve: Callable[[], Resolved]) -> Resolved:
+    try:
+        return resolve()
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.detail, code=error.code, field=f"{field}.{error.field}" if error.field else field
+        ) from error
+
+
+def _kernel(request: KernelRequest) -> Resolved:
+    kind = kernel_type(request.type)
+    workload = kind.workload(request.config)
+    return Resolved(workload, kind.cost_rule(workload.config))
+
+
+def _generated(request: GeneratedModelRequest) -> Resolved:
+    recipe = model_recipe(request.name)
+    return Resolved(recipe.workload(request.config), recipe.cost(request.config))
+
+
+def _upload(request: UploadRequest, uploads: dict[str, Resolved]) -> Resolved:
+    if request.model_id not in uploads:
+        raise NotFound(f"the account has no model {request.model_id}")
+    return uploads[request.model_id]
+
+
+def _uploads(tx: Transaction, model_ids: Sequence[str], account: int) -> dict[str, Resolved]:
+    if not model_ids:
+        return {}
+    mine = (models.c.account_id == account) & models.c.deleted_at.is_(None)
+    rows = tx.execute(
+        select(models.c.id, workloads)
+        .join(workloads, workloads.c.id == models.c.workload_id)
+        .where(mine & models.c.id.in_([m for m in model_ids if "\x00" not in m]))
+    )
+    return {row[0]: Resolved(UploadedWorkload.model_validate(row.spec), cost_of(row)) for row in rows}
+
+
+def cost_of(row: Any) -> Cost | None:
+    """The cost in a workload's row; None where it is not known."""
+    if row.flops is None:
+        return None
+    return Cost(
+        flops=row.flops,
+        parameters=row.parameters or 0,
+        input_bytes=row.input_bytes or 0,
+        output_bytes=row.output_bytes or 0,
+        weight_bytes=row.weight_bytes or 0,
+    )
+
+
+def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter) -> list[Any]:
+    """Rows of the platforms meant, duplicates removed. Raises InvalidRequest."""
+    if isinstance(wanted, PlatformFilter):
+        rows = platforms.find_offered(tx, wanted)
+        if not rows:
+            raise InvalidRequest(
+                "no board offers a platform that passes the filter", code="platform_none_matched", field="platforms"
+            )
+        return rows
+    found = {row.id: row for row in (platforms.find(tx, name) for name in wanted)}
+    if not found:
+        raise InvalidRequest("name at least one platform", code="workloads_empty", field="platforms")
+    return list(found.values())
+
+
+def resolve(tx: Transaction, request: JobRequest, account: int) -> tuple[JobSpec, list[Resolved], list[int]]:
+    """The spec of a job, its distinct workloads with costs, and its platforms' rows. Raises InvalidRequest."""
+    protocol = resolve_protocol(request.protocol)
+    rows = resolve_platforms(tx, request.platforms)
+    resolved = resolve_workloads(tx, request.workloads, account, field="workloads")
+    distinct = list({workload_id(one.workload): one for one in resolved}.values())
+    items = len(distinct) * len(rows) * request.repeats
+    if items > MAX_ITEMS:
+        raise InvalidRequest(f"the job has {items} items; the limit is {MAX_ITEMS}", code="too_large")
+    spec = JobSpec(
+        workloads=tuple(one.workload for one in distinct),
+        platform_keys=tuple(row.key for row in rows),
+        protocol=protocol,
+        max_age_s=request.max_age_s,
+        min_grade=request.min_grade,
+        clock_proof=request.clock_proof,
+        repeats=request.repeats,
+        budget_device_s=request.budget_device_s,
+    )
+    return spec, distinct, [row.id for row in rows]
+
+
+def ensure_workloads(tx: Transaction, wanted: Sequence[Resolved]) -> list[int]:
+    """The rows of workloads, made where they are missing, in order."""
+    ids = [workload_id(one.workload) for one in wanted]
+    rows = {id_: _workload_columns(id_, one) for id_, one in zip(ids, wanted, strict=True)}
+    parameters = {"rows": rows_json([rows[id_] for id_ in sorted(rows)])}
+    found = {row.digest: row.id for row in tx.execute(_FIND_WORKLOADS, parameters)}
+    if len(found) < len(rows):
+        missing = {"rows": rows_json([row for _, row in sorted(rows.items()) if row["digest"] not in found])}
+        tx.execute(_ADD_WORKLOADS, missing)
+        found |= {row.digest: row.id for row in tx.execute(_FIND_WORKLOADS, missing)}
+    return [found[workload_digest(id_)] for id_ in ids]
+
+
+_FIND_WORKLOADS = text("""
+    SELECT w.id, w.digest::text AS digest FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid)
+    JOIN workloads w ON w.digest = x.digest
+""")
+_ADD_WORKLOADS = text("""
+    INSERT INTO workloads (digest, spec, kind, family, flops, parameters, input_bytes, output_bytes, weight_bytes)
+    SELECT digest, CAST(spec AS json), kind, family, flops, parameters, input_bytes, output_bytes, weight_bytes
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid, spec text, kind text, family text, flops bigint,
+        parameters bigint, input_bytes bigint, output_bytes bigint, weight_bytes bigint)
+    ON CONFLICT DO NOTHING
+""")
+
+
+def _workload_columns(id_: str, one: Resolved) -> dict[str, Any]:
+    cost = one.cost.model_dump() if one.cost is not None else {}
+    return {
+        "digest": workload_digest(id_),
+        "spec": one.workload.model_dump_json(),
+        "kind": one.workload.kind,
+        "family": family(one.workload),
+        **cost,
+    }
+
+
+def ensure_protocol(tx: Transaction, protocol: Protocol) -> int:
+    """The row of a protocol, made where it is missing."""
+    statement = insert(protocols).values(public_id=protocol.id, spec=protocol.model_dump(mode="json"))
+    tx.execute(statement.on_conflict_do_nothing())
+    return int(tx.execute(select(protocols.c.id).where(protocols.c.public_id == protocol.id)).scalar_one())

@@ -1,0 +1,119 @@
+"""Summaries: derived from raw data by a numbered rule, derivable again, one active per measurement."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, insert, text
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.quality import RULE_VERSION, CanaryGolden, summarise
+from benchfarm_core.summaries import Summary
+from benchfarm_store import sample_codec
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import CLOCK_PROOFS, clock_level
+from benchfarm_store.tables import summaries
+
+MAX_DERIVED: Final = 500
+"""Summaries that are derived anew in one transaction."""
+SUMMARY_COLUMNS = """
+    s.rule_version, s.median_ms, s.normalised_ms, s.canary, s.low_ms, s.high_ms, s.interval_coverage, s.spread,
+    s.grade, s.clock_proof, s.launches, s.blocks, s.clean_share
+"""
+
+
+def summary_columns(measurement_id: int, summary: Summary) -> dict[str, Any]:
+    """The columns of an active summary."""
+    return {
+        **summary.model_dump(),
+        "measurement_id": measurement_id,
+        "clock_proof": clock_level(summary.clock_proof),
+        "active": True,
+    }
+
+
+def summary_of(row: Any) -> Summary | None:
+    """The summary in a row with SUMMARY_COLUMNS; None where there is none."""
+    if row.median_ms is None:
+        return None
+    return Summary(
+        rule_version=row.rule_version,
+        median_ms=row.median_ms,
+        normalised_ms=row.normalised_ms,
+        canary=row.canary,
+        low_ms=row.low_ms,
+        high_ms=row.high_ms,
+        interval_coverage=row.interval_coverage,
+        spread=row.spread,
+        grade=row.grade,
+        clock_proof=CLOCK_PROOFS[row.clock_proof],
+        launches=row.launches,
+        blocks=row.blocks,
+        clean_share=row.clean_share,
+    )
+
+
+def rederive(tx: Transaction, rule_version: int = RULE_VERSION, *, limit: int = MAX_DERIVED) -> int:
+    """Give up to `limit` results whose samples are kept a summary by this rule, and make it the active one.
+
+    Returns how many; 0 means that nothing is left. A result that the rule finds inconclusive keeps the summary
+    it has; one that another transaction holds is left for the next time. Only the version that this code
+    implements can be derived.
+    """
+    if rule_version != RULE_VERSION:
+        raise ValueError(f"this code derives rule version {RULE_VERSION} only")
+    rows = tx.execute(_OUTDATED, {"version": rule_version, "limit": limit}).all()
+    ids = [row.measurement_id for row in rows]
+    derived = {row.measurement_id: _derive(row) for row in rows}
+    _activate(tx, ids, {id_: summary for id_, summary in derived.items() if isinstance(summary, Summary)})
+    return len(ids)
+
+
+# a summary that the rule could not replace is marked as looked at by a copy under the new version
+_OUTDATED = text("""
+    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, c.sgemm_ns, c.mobilenet_ns
+    FROM summaries s
+    JOIN samples d ON d.measurement_id = s.measurement_id
+    JOIN results r ON r.measurement_id = s.measurement_id
+    JOIN measurements m ON m.id = s.measurement_id
+    JOIN protocols t ON t.id = m.protocol_id
+    LEFT JOIN canary_goldens c ON c.generation_id = r.generation_id AND c.platform_id = m.platform_id
+    WHERE s.active AND s.rule_version < :version
+    ORDER BY s.rule_version LIMIT :limit FOR NO KEY UPDATE OF s SKIP LOCKED
+""")
+
+
+def _derive(row: Row[Any]) -> Summary | FailureCode:
+    return summarise(
+        sample_codec.decode(bytes(row.data)),
+        protocol=Protocol.model_validate(json.loads(row.protocol)),
+        golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
+        clock_proof=CLOCK_PROOFS[row.clock_proof],
+    )
+
+
+def _activate(tx: Transaction, ids: Sequence[int], derived: dict[int, Summary]) -> None:
+    kept = [id_ for id_ in ids if id_ not in derived]
+    tx.execute(_COPY, {"ids": kept, "version": RULE_VERSION})
+    tx.execute(_RETIRE, {"ids": list(ids), "version": RULE_VERSION})
+    tx.execute(_ACTIVATE_COPIES, {"ids": kept, "version": RULE_VERSION})
+    if derived:
+        tx.execute(insert(summaries), [summary_columns(id_, summary) for id_, summary in derived.items()])
+
+
+_COPY = text("""
+    INSERT INTO summaries (measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread,
+        clean_share, blocks, rule_version, launches, clock_proof, active, grade, canary)
+    SELECT measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread, clean_share,
+        blocks, :version, launches, clock_proof, false, grade, canary
+    FROM summaries WHERE active AND measurement_id = ANY(CAST(:ids AS bigint[]))
+""")
+_RETIRE = text("""
+    UPDATE summaries SET active = false
+    WHERE active AND measurement_id = ANY(CAST(:ids AS bigint[])) AND rule_version < :version
+""")
+_ACTIVATE_COPIES = text("""
+    UPDATE summaries SET active = true
+    WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND rule_version = :version
+""")

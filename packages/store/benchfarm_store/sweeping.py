@@ -1,0 +1,128 @@
+"""One sweep repairs every loss. Each part does nothing where nothing is wrong, and never waits for a lock."""
+
+from typing import Any, Final
+
+from sqlalchemy import Row, select, text
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.jobs import ItemState, JobState, job_outcome
+from benchfarm_core.leases import AGENT_SILENT_S
+from benchfarm_core.messages import Task, TaskMessage
+from benchfarm_core.values import Value
+from benchfarm_store import dispatching, endings, progress
+from benchfarm_store import jobs as job_moves
+from benchfarm_store.database import Transaction
+from benchfarm_store.jobs import KEY_LIFE_DAYS
+from benchfarm_store.tables import jobs
+
+MAX_JOBS: Final = 100
+"""Jobs of one kind that one sweep looks after; the next sweep takes the others."""
+UNPLANNED_S: Final = 15
+"""A job whose planning has not moved for this long has lost its message."""
+MAX_KEYS: Final = 1000
+"""Idempotency-Keys that one sweep forgets."""
+
+
+class SweepReport(Value):
+    """What a sweep found and set right."""
+
+    expired_leases: int
+    offline_boards: int
+    unplanned_jobs: int
+    ended_jobs: int
+    settled_jobs: int
+    told_jobs: int
+    forgotten_keys: int
+    boards_to_dispatch: int
+
+
+def sweep(tx: Transaction) -> SweepReport:
+    """Repair what was lost and send its messages again after the commit."""
+    expired_leases = endings.expire(tx, None)
+    offline = tx.execute(_SILENT_BOARDS, {"now": tx.now}).rowcount
+    ended = _end_jobs(tx)
+    settled, told = _settle_jobs(tx)
+    unplanned = tx.execute(_UNPLANNED, {"now": tx.now, "limit": MAX_JOBS}).scalars().all()
+    for job_id in unplanned:
+        tx.after_commit(TaskMessage(task=Task.PLAN_JOB, args=(job_id,)))
+    forgotten = tx.execute(_FORGET_KEYS, {"now": tx.now, "limit": MAX_KEYS}).rowcount
+    boards = dispatching.boards_to_dispatch(tx)
+    for board_id in boards:
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board_id,)))
+    return SweepReport(
+        expired_leases=expired_leases,
+        offline_boards=offline,
+        unplanned_jobs=len(unplanned),
+        ended_jobs=ended,
+        settled_jobs=settled,
+        told_jobs=told,
+        forgotten_keys=forgotten,
+        boards_to_dispatch=len(boards),
+    )
+
+
+# a leased board goes offline when its lease has ended
+_SILENT_BOARDS = text(f"""
+    UPDATE boards SET state = 'offline', cooling_until = NULL WHERE id IN (
+        SELECT b.id FROM boards b JOIN agents a ON a.id = b.agent_id
+        WHERE b.state IN ('idle', 'cooling')
+            AND (a.last_heard_at IS NULL OR a.last_heard_at <= :now - interval '{AGENT_SILENT_S} seconds')
+        ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED)
+""")
+# a chain of messages that is alive is left alone: a second one would plan nothing and cost as much
+_UNPLANNED = text(f"""
+    SELECT id::text FROM jobs WHERE finished_at IS NULL AND state IN ('queued', 'planning')
+        AND coalesce(progressed_at, created_at) <= :now - interval '{UNPLANNED_S} seconds'
+    ORDER BY id LIMIT :limit
+""")
+_FORGET_KEYS = text(f"""
+    DELETE FROM idempotency_keys WHERE (account_id, key) IN (
+        SELECT account_id, key FROM idempotency_keys WHERE created_at <= :now - interval '{KEY_LIFE_DAYS} days'
+        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+
+def _end_jobs(tx: Transaction) -> int:
+    """Jobs that ran out of time or of budget: what waits fails, what is done stays."""
+    spent = jobs.c.options["budget_device_s"].as_float() < jobs.c.device_s_spent
+    statement = (
+        select(jobs)
+        .where(jobs.c.finished_at.is_(None), (jobs.c.expires_at <= tx.now) | spent)
+        .order_by(jobs.c.id)
+        .limit(MAX_JOBS)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    rows = tx.execute(statement).all()
+    for row in rows:
+        _end(tx, row)
+    return len(rows)
+
+
+def _end(tx: Transaction, row: Row[Any]) -> None:
+    is_late = row.expires_at is not None and row.expires_at <= tx.now
+    code, reason = (FailureCode.EXPIRED, _LATE) if is_late else (FailureCode.BUDGET_SPENT, _SPENT)
+    job_moves.end_waiting(tx, row, ItemState.FAILED, code, reason)
+    counts = tx.execute(select(jobs).where(jobs.c.id == row.id)).one()
+    outcome, _ = job_outcome(progress.progress_of(counts))
+    progress.finish(tx, row.id, JobState(row.state), outcome, reason)
+
+
+_LATE = "the job expired before everything was measured"
+_SPENT = "the job's device-seconds were spent before everything was measured"
+
+
+def _settle_jobs(tx: Transaction) -> tuple[int, int]:
+    """End jobs whose counts say so, and tell progress that came within a second of an earlier event."""
+    rows = tx.execute(_UNSETTLED, {"now": tx.now, "limit": MAX_JOBS}).all()
+    for row in rows:
+        progress.settle(tx, row.id)
+    done = sum(row.ended for row in rows)
+    return done, len(rows) - done
+
+
+_UNSETTLED = text("""
+    SELECT id::text AS id, planned = 0 AND pending = 0 AS ended FROM jobs
+    WHERE finished_at IS NULL AND ((planned = 0 AND pending = 0)
+        OR (progressed_at > progress_event_at AND progress_event_at <= :now - interval '1 second'))
+    ORDER BY jobs.id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+""")
