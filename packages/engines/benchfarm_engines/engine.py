@@ -1,0 +1,114 @@
+"""The interface of an engine: what the runner needs to know of an inference runtime, and no more."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.engine_options import Option, OptionValue
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Tensors = Mapping[str, "np.ndarray"]
+
+DETAIL_LENGTH = 300
+
+
+class EngineFailure(Exception):
+    """A workload cannot be measured here, for a reason with a stable code."""
+
+    def __init__(self, code: FailureCode, detail: str) -> None:
+        self.code = code
+        self.detail = one_line(detail)
+        super().__init__(f"{code}: {self.detail}")
+
+
+class EngineUnavailable(Exception):
+    """The engine is not installed or does not work on this host; the text says why."""
+
+
+class PrecisionNotObeyed(Exception):
+    """The engine computes in another precision than it was told to."""
+
+
+class ThreadsNotObeyed(Exception):
+    """The engine computes with another number of threads than it was told to."""
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """How to open one model.
+
+    artifact: the file. inputs: by name, all of them, with every dimension bound; the session keeps using
+    these buffers. precision: one of the engine's. threads: computing threads, the caller's included.
+    options: checked by ``engine_options.check_options``. beside_another: another session of this process is
+    measured in turn with this one, which must leave its processors alone while it does not run. cache: a
+    folder where the engine may leave what it made of a model, for other launches on the same host with the
+    same privileges; it must compute the same with it and without.
+    """
+
+    artifact: Path
+    inputs: Tensors
+    precision: str
+    threads: int
+    options: Mapping[str, OptionValue]
+    beside_another: bool = False
+    cache: Path | None = None
+
+
+class Session(Protocol):
+    """A model that is ready to run on fixed inputs."""
+
+    @property
+    def threads(self) -> int:
+        """Computing threads as the engine has set them up, asked of the engine or counted."""
+
+    def run(self) -> None:
+        """One inference. The output stays inside until the next one. Raises EngineFailure."""
+
+    def outputs(self) -> "list[np.ndarray]":
+        """Copies of the outputs of the latest run, in graph order."""
+
+    def computes_in(self) -> str:
+        """The precision that the opened model computes in, asked of the engine; may take milliseconds."""
+
+    def close(self) -> None:
+        """Frees the model; the session is of no use afterwards."""
+
+
+class Engine(Protocol):
+    """One inference runtime. Its module may import the runtime; nothing else of the farm does."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in platform keys."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """File formats that ``open`` takes."""
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The closed set of options, part of the platform's identity."""
+
+    def version(self) -> str:
+        """The exact version, as platform keys carry it."""
+
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions that this host can compute in."""
+
+    def open(self, request: OpenRequest) -> Session:
+        """Prepares a model for running. Raises EngineFailure with the code that fits."""
+
+
+def one_line(text: str) -> str:
+    """A text for people, in one line of bounded length."""
+    return " ".join(text.split())[:DETAIL_LENGTH]
+
+
+def failure_without_paths(code: FailureCode, error: BaseException, artifact: Path) -> EngineFailure:
+    """An engine's own message as a failure, without the board's file names."""
+    text = str(error) or type(error).__name__
+    return EngineFailure(code, text.replace(str(artifact), "the model"))

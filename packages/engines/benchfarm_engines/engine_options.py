@@ -1,0 +1,56 @@
+"""Typed engine options: closed sets, because they are part of a platform's identity."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OptionValue = bool | int | str
+
+
+class InvalidOption(ValueError):
+    """An option that the engine does not have, or a value outside its set."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: a switch, a whole number in a range, or one of some names. Never a path or free text."""
+
+    name: str
+    kind: Literal["switch", "number", "choice"]
+    default: OptionValue
+    meaning: str
+    choices: tuple[str, ...] = ()
+    low: int = 0
+    high: int = 0
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value is in the option's set."""
+        if self.kind == "switch":
+            return isinstance(value, bool)
+        if self.kind == "number":
+            return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+        return isinstance(value, str) and value in self.choices
+
+    def schema(self) -> dict[str, Any]:
+        """The option as ``--probe`` prints it."""
+        limits: dict[str, dict[str, Any]] = {
+            "switch": {},
+            "number": {"low": self.low, "high": self.high},
+            "choice": {"choices": list(self.choices)},
+        }
+        return {"kind": self.kind, "default": self.default, "meaning": self.meaning, **limits[self.kind]}
+
+
+def check_options(given: Mapping[str, object], known: tuple[Option, ...]) -> dict[str, OptionValue]:
+    """Every known option with its given or default value. Raises InvalidOption."""
+    unknown = sorted(set(given) - {option.name for option in known})
+    if unknown:
+        raise InvalidOption(f"the engine has no option {unknown[0][:60]!r}")
+    values: dict[str, OptionValue] = {}
+    for option in known:
+        value = given.get(option.name, option.default)
+        if not option.accepts(value):
+            raise InvalidOption(f"option {option.name} cannot be {str(value)[:60]!r}: {option.schema()}")
+        assert isinstance(value, bool | int | str)
+        values[option.name] = value
+    return values

@@ -1,0 +1,76 @@
+"""The correctness gate: relative L2 over the whole output against the stored reference."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.engine import EngineFailure
+
+Array = np.ndarray[Any, Any]
+
+
+# numpy answers a file of another kind with an array (which is no archive: TypeError, AttributeError) and a
+# header of garbage with SyntaxError; a damaged archive speaks through zipfile.
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, SyntaxError, BadZipFile)
+
+
+class BadReference(Exception):
+    """The stored reference cannot be read: the farm's fault, not the workload's."""
+
+
+def load_reference(path: Path) -> list[Array]:
+    """The arrays out0, out1, ... in graph order. Raises BadReference."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return [archive[f"out{number}"] for number in range(len(archive.files))]
+    except _UNREADABLE as error:
+        raise BadReference("the reference is no readable .npz of out0, out1, ...") from error
+
+
+def relative_l2(outputs: Sequence[Array], reference: Sequence[Array]) -> float:
+    """||outputs - reference|| / ||reference||, all outputs taken as one vector.
+
+    Raises EngineFailure (wrong_result) when a shape differs or an output is not finite.
+    """
+    if [each.shape for each in outputs] != [each.shape for each in reference]:
+        raise _wrong(f"output shapes {[each.shape for each in outputs]} differ from the reference")
+    error = norm = 0.0
+    for number, (output, expected) in enumerate(zip(outputs, reference, strict=True)):
+        flat, wanted = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+        if not np.isfinite(flat).all():
+            raise _wrong(f"output {number} holds NaN or Inf")
+        norm += float(wanted @ wanted)
+        flat -= wanted
+        error += float(flat @ flat)
+    if norm == 0:
+        return 0.0 if error == 0 else math.inf
+    return math.sqrt(error / norm)
+
+
+def check_outputs(outputs: Sequence[Array], reference: Sequence[Array], limit: float) -> float:
+    """The relative L2, which is at most `limit`. Raises EngineFailure (wrong_result)."""
+    found = relative_l2(outputs, reference)
+    if not found <= limit:
+        raise _wrong(f"relative L2 against the reference is {found:.3g}, allowed is {limit:g}")
+    return found
+
+
+def refuse_unfit_reference(outputs: Sequence[Array]) -> None:
+    """Raises EngineFailure (invalid_workload) for outputs that nothing can be compared with."""
+    for number, output in enumerate(outputs):
+        if not np.issubdtype(output.dtype, np.floating):
+            continue
+        if not np.isfinite(output).all():
+            raise EngineFailure(FailureCode.INVALID_WORKLOAD, f"output {number} holds NaN or Inf")
+        magnitude = np.abs(output)
+        if ((magnitude > 0) & (magnitude < np.finfo(output.dtype).tiny)).any():
+            raise EngineFailure(FailureCode.INVALID_WORKLOAD, f"output {number} holds denormal numbers")
+
+
+def _wrong(detail: str) -> EngineFailure:
+    return EngineFailure(FailureCode.WRONG_RESULT, detail)

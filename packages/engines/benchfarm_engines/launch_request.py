@@ -1,0 +1,234 @@
+"""The launch request: the one JSON document that a runner reads, checked before anything acts on it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchfarm_core.confine import Limits
+
+CONTRACT: Final = 1
+MAX_REQUEST_BYTES: Final = 32 * 1024**2
+_DTYPES: Final = ("float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool")
+_MAX_DIMENSIONS: Final = 8
+
+
+class BadRequest(ValueError):
+    """The request is not what the contract says; the text names the place."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One model input: dtype and shape fixed, ``fill`` one of normal (seed), ints (below, seed), file (path)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    fill: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One workload of the batch. reference: the .npz that its outputs are held against."""
+
+    visit: int
+    artifact: str
+    format: str
+    inputs: tuple[InputSpec, ...]
+    reference: str
+    max_relative_l2: float
+
+
+@dataclass(frozen=True)
+class ProtocolParameters:
+    """What the runner needs of a protocol; the rest concerns the agent."""
+
+    block_min_us: int
+    visit_ms: int
+    blocks_min: int
+    blocks_max: int
+    warmup_min_runs: int
+    warmup_min_ms: int
+    canary_every_ms: int
+    visit_timeout_s: float
+
+
+@dataclass(frozen=True)
+class CanaryRequest:
+    """The two canaries: a seeded n x n x n SGEMM and a small model for the engine itself."""
+
+    sgemm_n: int
+    sgemm_seed: int
+    artifact: str
+    inputs: tuple[InputSpec, ...]
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """Everything that one launch does, in the order in which it does it.
+
+    cache: a writable folder that launches of one lease share, None for none; see ``engine.OpenRequest``.
+    """
+
+    engine: str
+    precision: str
+    threads: int
+    cores: tuple[int, ...]
+    options: Mapping[str, Any]
+    limits: Limits
+    protocol: ProtocolParameters
+    canaries: CanaryRequest
+    visits: tuple[Visit, ...]
+    cache: str | None
+
+
+def read_launch_request(text: bytes) -> LaunchRequest:
+    """The checked request. Raises BadRequest."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadRequest("the request is not JSON") from error
+    root = _Reader(document, "request")
+    if root.whole("contract", 0, 1000) != CONTRACT:
+        raise BadRequest(f"this runner speaks contract {CONTRACT}")
+    return LaunchRequest(
+        engine=root.text("engine"),
+        precision=root.text("precision"),
+        threads=root.whole("threads", 1, 4096),
+        cores=root.wholes("cores", 0, 4095),
+        options=root.object("options").fields,
+        limits=read_limits(root.object("limits").fields),
+        protocol=_protocol(root.object("protocol")),
+        canaries=_canaries(root.object("canaries")),
+        visits=tuple(_visit(each) for each in root.objects("visits")),
+        cache=root.text("cache") if root.fields.get("cache") is not None else None,
+    )
+
+
+def read_limits(document: Mapping[str, Any]) -> Limits:
+    """The limits of a confined child; what ``strict`` asks for says ``confine.left_open``. Raises BadRequest."""
+    reader = _Reader(document, "limits")
+    return Limits(
+        memory_bytes=reader.whole("memory_bytes", 1, 2**62),
+        cpu_s=reader.whole("cpu_s", 1, 10**7),
+        readable=reader.texts("readable"),
+        writable=reader.texts("writable"),
+        network=bool(document.get("network", False)),
+        strict=reader.switch("strict"),
+        uid=reader.whole("uid", 0, 2**32 - 2) if document.get("uid") is not None else None,
+        gid=reader.whole("gid", 0, 2**32 - 2) if document.get("gid") is not None else None,
+    )
+
+
+def read_inputs(documents: object) -> tuple[InputSpec, ...]:
+    """Input specifications from a list of objects. Raises BadRequest."""
+    return tuple(_input(each) for each in _Reader({"inputs": documents}, "").objects("inputs"))
+
+
+def _protocol(reader: "_Reader") -> ProtocolParameters:
+    return ProtocolParameters(
+        block_min_us=reader.whole("block_min_us", 1, 10**7),
+        visit_ms=reader.whole("visit_ms", 1, 10**6),
+        blocks_min=reader.whole("blocks_min", 1, 10**5),
+        blocks_max=reader.whole("blocks_max", 1, 10**5),
+        warmup_min_runs=reader.whole("warmup_min_runs", 1, 10**5),
+        warmup_min_ms=reader.whole("warmup_min_ms", 0, 10**6),
+        canary_every_ms=reader.whole("canary_every_ms", 1, 10**6),
+        visit_timeout_s=reader.number("visit_timeout_s"),
+    )
+
+
+def _canaries(reader: "_Reader") -> CanaryRequest:
+    sgemm, model = reader.object("sgemm"), reader.object("mobilenet")
+    return CanaryRequest(
+        sgemm_n=sgemm.whole("n", 8, 4096),
+        sgemm_seed=sgemm.whole("seed", 0, 2**32 - 1),
+        artifact=model.text("artifact"),
+        inputs=tuple(_input(each) for each in model.objects("inputs")),
+    )
+
+
+def _visit(reader: "_Reader") -> Visit:
+    return Visit(
+        visit=reader.whole("visit", 0, 2**53),
+        artifact=reader.text("artifact"),
+        format=reader.text("format"),
+        inputs=tuple(_input(each) for each in reader.objects("inputs")),
+        reference=reader.text("reference"),
+        max_relative_l2=reader.number("max_relative_l2"),
+    )
+
+
+def _input(reader: "_Reader") -> InputSpec:
+    dtype, shape = reader.text("dtype"), reader.wholes("shape", 0, 2**31)
+    if dtype not in _DTYPES:
+        raise BadRequest(f"{reader.place}.dtype: there is no dtype {dtype[:40]!r}")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise BadRequest(f"{reader.place}.shape has more than {_MAX_DIMENSIONS} dimensions")
+    fill = reader.object("fill")
+    kind = fill.text("kind")
+    if kind not in ("normal", "ints", "file"):
+        raise BadRequest(f"{fill.place}.kind: there is no fill {kind[:40]!r}")
+    checked: dict[str, Any] = {"kind": kind}
+    if kind == "file":
+        checked["path"] = fill.text("path")
+    else:
+        checked["seed"] = fill.whole("seed", 0, 2**32 - 1)
+    if kind == "ints":
+        checked["below"] = fill.whole("below", 1, 2**31 - 1)
+    return InputSpec(reader.text("name"), dtype, shape, checked)
+
+
+class _Reader:
+    """Typed access to a JSON object; the errors name the place."""
+
+    def __init__(self, document: object, place: str) -> None:
+        if not isinstance(document, Mapping):
+            raise BadRequest(f"{place} is not an object")
+        self.fields: Mapping[str, Any] = document
+        self.place = place
+
+    def text(self, key: str) -> str:
+        value = self.fields.get(key)
+        if not isinstance(value, str) or not value:
+            raise BadRequest(f"{self.place}.{key} is not a text")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.fields.get(key)
+        if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+            raise BadRequest(f"{self.place}.{key} is not a list of texts")
+        return tuple(value)
+
+    def whole(self, key: str, low: int, high: int) -> int:
+        value = self.fields.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise BadRequest(f"{self.place}.{key} is not a whole number from {low} to {high}")
+        return value
+
+    def switch(self, key: str) -> bool:
+        value = self.fields.get(key, False)
+        if not isinstance(value, bool):
+            raise BadRequest(f"{self.place}.{key} is not true or false")
+        return value
+
+    def wholes(self, key: str, low: int, high: int) -> tuple[int, ...]:
+        value = self.fields.get(key)
+        if not isinstance(value, list):
+            raise BadRequest(f"{self.place}.{key} is not a list")
+        return tuple(_Reader({key: each}, self.place).whole(key, low, high) for each in value)
+
+    def number(self, key: str) -> float:
+        value = self.fields.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise BadRequest(f"{self.place}.{key} is not a positive number")
+        return float(value)
+
+    def object(self, key: str) -> "_Reader":
+        return _Reader(self.fields.get(key), f"{self.place}.{key}")
+
+    def objects(self, key: str) -> "list[_Reader]":
+        value = self.fields.get(key)
+        if not isinstance(value, list):
+            raise BadRequest(f"{self.place}.{key} is not a list")
+        return [_Reader(each, f"{self.place}.{key}[{number}]") for number, each in enumerate(value)]

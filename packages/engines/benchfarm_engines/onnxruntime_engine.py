@@ -1,0 +1,189 @@
+"""ONNX Runtime on its CPU provider, fp32."""
+
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, failure_without_paths
+from benchfarm_engines.engine_options import Option
+from benchfarm_engines.task_threads import thread_ids
+
+_OPTIMISATION_LEVELS: Final = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+_TYPES: Final = {"float32": "float", "float64": "double"}
+"""ONNX Runtime's names of element types where they are not numpy's."""
+_ERRORS_ONLY: Final = 3
+_UNSUPPORTED_SIGNS: Final = ("not a registered function/op", "No Op registered for", "opset", "NOT_IMPLEMENTED")
+_MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+
+# The native errors share no base of their own.
+_NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
+    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *_NATIVE_ERRORS,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OSError,
+    MemoryError,
+)
+
+
+class OnnxRuntime:
+    """Reads ONNX. Buffers are bound beforehand, so that a number is the engine's and not Python's."""
+
+    name = "onnxruntime"
+    formats = ("onnx",)
+    options = (
+        Option(
+            "graph_optimization",
+            "choice",
+            "all",
+            "how far the graph is rewritten",
+            choices=tuple(_OPTIMISATION_LEVELS),
+        ),
+    )
+
+    def version(self) -> str:
+        """The version of the installed wheel."""
+        return str(ort.__version__)
+
+    def precisions(self) -> tuple[str, ...]:
+        """fp32 only: this provider computes in the types of the graph."""
+        return ("fp32",)
+
+    def open(self, request: OpenRequest) -> Session:
+        """Builds a session and binds the inputs. Raises EngineFailure."""
+        ort.set_default_logger_severity(_ERRORS_ONLY)
+        before = thread_ids()
+        try:
+            session = _build(request)
+            return _OnnxRuntimeSession(session, request, threads=1 + len(thread_ids() - before))
+        except _ERRORS as error:
+            raise _failure(error, request) from error
+
+
+def _build(request: OpenRequest) -> Any:
+    model = request.artifact.read_bytes()
+    session = ort.InferenceSession(model, _session_options(request, {}), providers=["CPUExecutionProvider"])
+    _refuse_other_inputs(session, request)
+    open_dimensions = _open_dimensions(session, request)
+    if open_dimensions:  # again with every dimension bound: fixed shapes are optimised differently
+        options = _session_options(request, open_dimensions)
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session
+
+
+def _session_options(request: OpenRequest, dimensions: dict[str, int]) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _OPTIMISATION_LEVELS[str(request.options["graph_optimization"])]
+    options.log_severity_level = _ERRORS_ONLY
+    # On ARM this switch would trade fp32 for bf16 inside matrix products; off is the default, said aloud.
+    options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "0")
+    if request.beside_another:
+        # Pool threads spin after a run in hope of the next one, on the cores of the session that runs now.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    for name, size in dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
+    return options
+
+
+def _refuse_other_inputs(session: Any, request: OpenRequest) -> None:
+    wanted = {each.name for each in session.get_inputs()}
+    if wanted != set(request.inputs):
+        raise EngineFailure(
+            FailureCode.INVALID_WORKLOAD,
+            f"the model's inputs are {sorted(wanted)}, the workload names {sorted(request.inputs)}",
+        )
+    for each in session.get_inputs():
+        array = request.inputs[each.name]
+        wanted_shape = [size if isinstance(size, int) else given for size, given in _dimensions(each, array)]
+        wanted_type = _TYPES.get(array.dtype.name, array.dtype.name)
+        if each.type != f"tensor({wanted_type})" or wanted_shape != list(array.shape):
+            raise EngineFailure(
+                FailureCode.INVALID_WORKLOAD, f"input {each.name} is {each.type} {each.shape} in the model"
+            )
+
+
+def _dimensions(each: Any, array: np.ndarray[Any, Any]) -> list[tuple[int | str | None, int]]:
+    if len(each.shape) != array.ndim:
+        return [(-1, 0)]  # equal to no shape
+    return list(zip(each.shape, array.shape, strict=True))
+
+
+def _open_dimensions(session: Any, request: OpenRequest) -> dict[str, int]:
+    return {
+        name: size
+        for each in session.get_inputs()
+        for name, size in _dimensions(each, request.inputs[each.name])
+        if isinstance(name, str)
+    }
+
+
+class _OnnxRuntimeSession:
+    def __init__(self, session: Any, request: OpenRequest, *, threads: int) -> None:
+        self.threads = threads
+        self._request = request
+        self._session = session
+        self._binding = session.io_binding()
+        for name, array in request.inputs.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for each in session.get_outputs():
+            self._binding.bind_output(each.name, "cpu")
+        self._call = session.run_with_iobinding
+        self._outputs_bound = False
+
+    def run(self) -> None:
+        try:
+            self._call(self._binding)
+            if not self._outputs_bound:
+                self._bind_outputs()
+        except _ERRORS as error:
+            raise _failure(error, self._request) from error
+
+    def _bind_outputs(self) -> None:
+        """Later runs write where the first one did; before it, shapes that depend on data are not known."""
+        values = self._binding.get_outputs()
+        for each, value in zip(self._session.get_outputs(), values, strict=True):
+            if not value.is_tensor():
+                raise EngineFailure(FailureCode.INVALID_WORKLOAD, f"output {each.name} is not a tensor")
+            self._binding.bind_ortvalue_output(each.name, value)
+        self._outputs_bound = True
+
+    def outputs(self) -> list[np.ndarray[Any, Any]]:
+        return [np.array(value.numpy()) for value in self._binding.get_outputs()]
+
+    def computes_in(self) -> str:
+        return "fp32"
+
+    def close(self) -> None:
+        del self._call, self._binding, self._session
+
+
+def _failure(error: Exception, request: OpenRequest) -> EngineFailure:
+    return failure_without_paths(_code(error), error, request.artifact)
+
+
+def _code(error: Exception) -> FailureCode:
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
+        return FailureCode.OUT_OF_MEMORY
+    if isinstance(error, native.NotImplemented) or any(sign in text for sign in _UNSUPPORTED_SIGNS):
+        return FailureCode.UNSUPPORTED_OPERATOR
+    if isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.InvalidArgument | native.NoModel):
+        return FailureCode.INVALID_WORKLOAD
+    return FailureCode.ENGINE_ERROR
+
+
+ENGINE: Final[Engine] = OnnxRuntime()

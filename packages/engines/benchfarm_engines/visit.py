@@ -1,0 +1,147 @@
+"""One visit: open a workload, check its result, time it, close it. Failures come out typed."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.blocks import BlockSamples, time_blocks
+from benchfarm_engines.canary import Canaries
+from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session
+from benchfarm_engines.engine_options import OptionValue
+from benchfarm_engines.gate import BadReference, check_outputs, load_reference
+from benchfarm_engines.inputs import make_inputs
+from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.witness import Witness
+
+
+class _TimedOut(BaseException):
+    """Not an Exception, so that no engine binding takes it for one of its own."""
+
+
+@dataclass
+class Shares:
+    """Where the time of a launch went, in ns; first_block_unix_s is None until a block was timed."""
+
+    timed_ns: int = 0
+    open_ns: int = 0
+    first_block_unix_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all visits of a launch share."""
+
+    engine: Engine
+    options: dict[str, OptionValue]
+    witness: Witness
+    canaries: Canaries
+    shares: Shares
+
+    def totals(self) -> dict[str, Any]:
+        """The shares as the `end` line carries them."""
+        return {
+            "timed_ms": self.shares.timed_ns / 1e6,
+            "canary_ms": self.canaries.spent_ns / 1e6,
+            "open_ms": self.shares.open_ns / 1e6,
+            "first_block_unix_s": self.shares.first_block_unix_s,
+        }
+
+
+def run_visit(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
+    """The `done` line of one visit; never raises for a workload's fault."""
+    try:
+        with _time_limit(request.protocol.visit_timeout_s):
+            return {"outcome": "ok", **_measure(visit, request, bench)}
+    except EngineFailure as failure:
+        return failed(failure.code, failure.detail)
+    except _TimedOut:
+        return failed(FailureCode.TIMEOUT, f"longer than {request.protocol.visit_timeout_s:g} s")
+    except MemoryError:
+        return failed(FailureCode.OUT_OF_MEMORY, "more memory than a runner may use")
+    except BadReference as error:
+        return failed(FailureCode.ENGINE_ERROR, str(error))
+
+
+def failed(code: FailureCode, detail: str) -> dict[str, Any]:
+    """The part of a `done` line that says why there are no samples."""
+    return {"outcome": "failed", "code": str(code), "detail": detail}
+
+
+def _measure(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
+    if visit.format not in bench.engine.formats:
+        raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{bench.engine.name} does not read {visit.format[:40]}")
+    reference = load_reference(Path(visit.reference))
+    inputs = make_inputs(visit.inputs)
+    begun = time.perf_counter_ns()
+    session = bench.engine.open(
+        OpenRequest(
+            Path(visit.artifact),
+            inputs,
+            request.precision,
+            request.threads,
+            bench.options,
+            cache=Path(request.cache) if request.cache else None,
+        )
+    )
+    opened = time.perf_counter_ns()
+    try:
+        if session.threads != request.threads:
+            raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
+        session.run()
+        ran = time.perf_counter_ns()
+        bench.shares.open_ns += opened - begun
+        gate = check_outputs(session.outputs(), reference, visit.max_relative_l2)
+        samples = _timed(session, request, bench)
+    finally:
+        session.close()
+    return {
+        **_sample_fields(samples),
+        "open_ms": (opened - begun) / 1e6,
+        "first_ms": (ran - opened) / 1e6,
+        "gate_relative_l2": gate,
+    }
+
+
+def _timed(session: Session, request: LaunchRequest, bench: Bench) -> tuple[BlockSamples, int]:
+    canary_before_ns = bench.canaries.spent_ns
+    bench.witness.refresh()
+    bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
+    samples = time_blocks(session.run, request.protocol, bench.witness, bench.canaries)
+    bench.shares.timed_ns += sum(samples.blocks_ns)
+    return samples, bench.canaries.spent_ns - canary_before_ns
+
+
+def _sample_fields(measured: tuple[BlockSamples, int]) -> dict[str, Any]:
+    samples, canary_ns = measured
+    return {
+        "iterations": samples.iterations,
+        "blocks_ns": samples.blocks_ns,
+        "delays_ns": samples.delays_ns,
+        "switches": samples.switches,
+        "canaries": samples.canaries,
+        "warmup_runs": samples.warmup_runs,
+        "timed_ms": sum(samples.blocks_ns) / 1e6,
+        "canary_ms": canary_ns / 1e6,
+    }
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises _TimedOut between two native calls; a call that hangs is ended by the agent from outside."""
+
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
+        raise _TimedOut
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
