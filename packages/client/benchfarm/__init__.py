@@ -1,0 +1,63 @@
+"""The Benchfarm SDK.
+
+    with Client(url, token) as farm:
+        job = farm.submit(workloads=[GeneratedModelRequest(name="mobilenet_v2")])
+        farm.wait(job.id, progress=lambda seen: print(seen.progress))
+        for item in farm.results(job.id).measured:
+            print(item.platform, item.summary.median_ms)
+
+Errors are the classes of `benchfarm_core.errors`.
+"""
+
+from benchfarm.client import Client
+from benchfarm.results import Results
+from benchfarm.retries import Retries
+from benchfarm_core.errors import (
+    BenchfarmError,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from benchfarm_core.jobs import ItemState, ItemView, JobRequest, JobState, JobView, PriorityClass, Progress
+from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.platforms import ClockProof, PlatformFilter, Precision
+from benchfarm_core.protocols import ProtocolRequest
+from benchfarm_core.summaries import Grade, Summary
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, UploadRequest
+
+__all__ = [
+    "BenchfarmError",
+    "Client",
+    "ClockProof",
+    "Conflict",
+    "Forbidden",
+    "GeneratedModelRequest",
+    "Grade",
+    "InvalidRequest",
+    "ItemState",
+    "ItemView",
+    "JobRequest",
+    "JobState",
+    "JobView",
+    "KernelRequest",
+    "LatencyAnswer",
+    "NotFound",
+    "PlatformFilter",
+    "Precision",
+    "PriorityClass",
+    "Progress",
+    "ProtocolRequest",
+    "QuotaExceeded",
+    "Results",
+    "Retries",
+    "Summary",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "UploadRequest",
+]

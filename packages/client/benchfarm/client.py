@@ -1,0 +1,364 @@
+"""`Client`: everything a person or a program asks of a farm."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from benchfarm import waiting
+from benchfarm.connection import Connection, Params, path_part, platform_path
+from benchfarm.results import Results
+from benchfarm.retries import Retries
+from benchfarm_core.accounts import (
+    AccountRequest,
+    AccountView,
+    AgentView,
+    CreatedToken,
+    EnrolToken,
+    EnrolTokenRequest,
+    TokenRequest,
+    TokenView,
+    WhoAmI,
+)
+from benchfarm_core.boards import BoardState, BoardView, Health
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.events import Event
+from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, Page, WhyView
+from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
+from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.views import (
+    EngineView,
+    GeneratedModelView,
+    KernelTypeView,
+    MeasurementView,
+    ModelView,
+    PlatformView,
+    ResultView,
+)
+from benchfarm_core.workloads import WorkloadRequest
+
+T = TypeVar("T")
+V = TypeVar("V", bound=BaseModel)
+
+PAGE_ITEMS = 1000
+JOBS_PAGE_ITEMS = 50
+"""Who lists jobs mostly wants to see the newest."""
+UPLOAD_TIMEOUT_S = 180.0
+"""The farm opens an upload in a limited child before it answers, and others may be before it."""
+
+
+class Client:
+    """A farm as one token sees it. Use it as a context manager, share it between threads.
+
+    Lists are iterators that ask for one page after the other. All errors are those of `benchfarm_core.errors`, the
+    same classes that the farm raises; `request_id` on them finds the request in the farm's log.
+
+    Args:
+        url: `https://host`, or `http://` to this very machine; anything else would send the token in clear.
+        token: the bearer token; None reaches the public routes only.
+        transport: what carries the requests; tests pass an application in the same process.
+        ca_file: certificates of a lab's own authority.
+        retries: when requests are sent again; the default tries for up to 30 s.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        ca_file: Path | None = None,
+        retries: Retries | None = None,
+    ) -> None:
+        self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
+
+    @property
+    def url(self) -> str:
+        """The farm's URL without /v1."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def whoami(self) -> WhoAmI:
+        """The account and the role of the token."""
+        return self._connection.read(WhoAmI, "/whoami")
+
+    # models
+
+    def upload_model(
+        self,
+        source: Path | str | bytes,
+        *,
+        name: str | None = None,
+        dims: Mapping[str, int] | None = None,
+        ints: Mapping[str, int] | None = None,
+    ) -> ModelView:
+        """Upload an ONNX file, given by its path or as bytes. The same bytes and dimensions are the same model.
+
+        Args:
+            source: the file.
+            name: for people; by default that of the file.
+            dims: numbers for dimensions that have none, by dimension (`batch`) or by place (`input[0]`).
+            ints: inputs that take integers, with the limit that these stay below.
+        """
+        given = name or ("model.onnx" if isinstance(source, bytes) else Path(source).name)
+        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            answer = self._connection.request(
+                "POST",
+                "/models",
+                params={"name": given, "dims": _pairs(dims), "ints": _pairs(ints)},
+                file=file,
+                headers={"Content-Type": "application/octet-stream"},
+                repeatable=True,
+                read_timeout_s=UPLOAD_TIMEOUT_S,
+            )
+        return self._connection.value(ModelView, answer)
+
+    def models(self) -> Iterator[ModelView]:
+        """The account's uploaded models."""
+        return self._pages(ModelView, "/models")
+
+    def model(self, model_id: str) -> ModelView:
+        """One uploaded model with its operator graph."""
+        return self._connection.read(ModelView, f"/models/{path_part(model_id)}")
+
+    def delete_model(self, model_id: str) -> None:
+        """Forget an uploaded model; results that name it stay."""
+        self._connection.request("DELETE", f"/models/{path_part(model_id)}")
+
+    # jobs
+
+    def submit(
+        self, request: JobRequest | None = None, *, idempotency_key: str | None = None, **fields: Any
+    ) -> JobView:
+        """Submit a job, given whole or by its fields (`workloads=[...]`, `platforms=[...]`, ...).
+
+        Every call carries an Idempotency-Key, a fresh one by default, so that a repeated sending never makes a second
+        job. Pass your own to make the call itself safe to repeat, also in another process.
+        """
+        answer = self._connection.request(
+            "POST",
+            "/jobs",
+            json=_job_request(request, fields),
+            headers={"Idempotency-Key": idempotency_key or str(uuid4())},
+            repeatable=True,
+        )
+        return self._connection.value(JobView, answer)
+
+    def dry_run(self, request: JobRequest | None = None, **fields: Any) -> DryRun:
+        """What a job would do: what is known, what would be measured, how long that takes."""
+        answer = self._connection.request(
+            "POST", "/jobs", params={"dry_run": "true"}, json=_job_request(request, fields), repeatable=True
+        )
+        return self._connection.value(DryRun, answer)
+
+    def job(self, job_id: str, *, wait_s: float | None = None) -> JobView:
+        """The job as it stands, or as it stands after its next change within `wait_s`."""
+        return waiting.get_job(self._connection, job_id, wait_s=wait_s)
+
+    def jobs(self, *, state: JobState | None = None, label: str | None = None) -> Iterator[JobView]:
+        """The account's jobs, the newest first; `label` is `name` or `name=value`."""
+        return self._pages(JobView, "/jobs", {"state": state, "label": label}, page_items=JOBS_PAGE_ITEMS)
+
+    def wait(
+        self, job_id: str, *, progress: waiting.OnProgress | None = None, timeout_s: float | None = None
+    ) -> JobView:
+        """The job in its final state; it may be `failed`: look at it.
+
+        Args:
+            job_id: the job.
+            progress: called with the job at the start and after every change, at most about once a second.
+            timeout_s: how long to wait; None waits until the end.
+
+        Raises:
+            TimeoutError: the time is up; the job goes on.
+        """
+        deadline = waiting.Deadline(timeout_s)
+        return waiting.wait(self._connection, job_id, progress=progress, deadline=deadline)
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's events after number `after` as they happen, until the stream ends."""
+        return (event for event in waiting.events(self._connection, job_id, after=after) if event is not None)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Cancel what of the job is not measured yet. Cancelling twice changes nothing."""
+        answer = self._connection.request("POST", f"/jobs/{path_part(job_id)}/cancel", repeatable=True)
+        return self._connection.value(JobView, answer)
+
+    def retry(self, job_id: str) -> JobView:
+        """A new job of the items that failed in a finished one."""
+        return self._post(JobView, f"/jobs/{path_part(job_id)}/retry")
+
+    def why(self, job_id: str) -> WhyView:
+        """What stands in the way of the job's pending items."""
+        return self._connection.read(WhyView, f"/jobs/{path_part(job_id)}/why")
+
+    def items(self, job_id: str, *, state: ItemState | None = None) -> Iterator[ItemView]:
+        """The job's items in order, with their results as far as there are any."""
+        return self._pages(ItemView, f"/jobs/{path_part(job_id)}/items", {"state": state})
+
+    def results(self, job_id: str, *, state: ItemState | None = None) -> Results:
+        """All items of the job, or those in one state, as records."""
+        return Results(self.items(job_id, state=state))
+
+    # what is stored, and what it answers
+
+    def stored_results(
+        self,
+        *,
+        workload_id: str | None = None,
+        platform: str | None = None,
+        origin: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[ResultView]:
+        """Stored results by workload, platform, origin and time of measurement."""
+        params = {
+            "workload_id": workload_id,
+            "platform": platform,
+            "origin": origin,
+            "since": since.isoformat() if since else None,
+            "until": until.isoformat() if until else None,
+        }
+        return self._pages(ResultView, "/results", params)
+
+    def measurement(self, measurement_id: int) -> MeasurementView:
+        """A measurement with its evidence and, while they are kept, its samples."""
+        return self._connection.read(MeasurementView, f"/measurements/{measurement_id}")
+
+    def latency(self, items: Iterable[WorkloadRequest], platforms: Iterable[str], **limits: Any) -> list[LatencyAnswer]:
+        """The latency of every item on every platform, items outer; `limits` are `max_age_s` and `min_grade`."""
+        request = checked(LatencyRequest, {"items": tuple(items), "platforms": tuple(platforms), **limits})
+        answer = self._connection.request("POST", "/latency", json=request, repeatable=True)
+        return self._connection.value(LatencyResponse, answer).answers
+
+    # the lab
+
+    def boards(self, *, state: BoardState | None = None, health: Health | None = None) -> Iterator[BoardView]:
+        """The farm's boards."""
+        return self._pages(BoardView, "/boards", {"state": state, "health": health})
+
+    def board(self, board_id: str) -> BoardView:
+        """One board."""
+        return self._connection.read(BoardView, f"/boards/{path_part(board_id)}")
+
+    def set_board_health(self, board_id: str, health: Health, reason: str) -> BoardView:
+        """Take a board out of use or back into it; operators only."""
+        return self._post(BoardView, f"/boards/{path_part(board_id)}/health", {"health": health, "reason": reason})
+
+    def agents(self) -> list[AgentView]:
+        """The agents that drive boards; operators only."""
+        return list(self._pages(AgentView, "/agents"))
+
+    def create_enrol_token(self, *, name: str = "", expires_in_s: int = 86_400) -> EnrolToken:
+        """A one-time token with which one agent enrols; operators only."""
+        request = checked(EnrolTokenRequest, {"name": name, "expires_in_s": expires_in_s})
+        return self._post(EnrolToken, "/enrol-tokens", request)
+
+    def platforms(self, **filters: Any) -> Iterator[PlatformView]:
+        """Platforms by the parts of a `PlatformFilter`: `engine=["openvino"]`, `threads=[1, 2]`, ..."""
+        wanted = checked(PlatformFilter, filters).model_dump(mode="json")
+        return self._pages(PlatformView, "/platforms", {name: values or None for name, values in wanted.items()})
+
+    def platform(self, platform: str) -> PlatformView:
+        """One platform by its id, key or alias."""
+        return self._connection.read(PlatformView, f"/platforms/{platform_path(platform)}")
+
+    def set_platform_alias(self, platform: str, alias: str) -> PlatformView:
+        """Point an alias at a platform; operators only."""
+        path = f"/platforms/{platform_path(platform)}/alias"
+        answer = self._connection.request("PUT", path, json={"alias": alias})
+        return self._connection.value(PlatformView, answer)
+
+    # what the farm knows how to measure
+
+    def kernels(self) -> list[KernelTypeView]:
+        """The kernel types with their columns, ranges and units."""
+        return list(self._pages(KernelTypeView, "/kernels"))
+
+    def generated_models(self) -> list[GeneratedModelView]:
+        """The models that the farm generates by recipe."""
+        return list(self._pages(GeneratedModelView, "/generated-models"))
+
+    def protocols(self) -> list[Protocol]:
+        """The measurement protocols."""
+        return list(self._pages(Protocol, "/protocols"))
+
+    def engines(self) -> list[EngineView]:
+        """The engines, with the boards that have them and the reasons of those that do not."""
+        return list(self._pages(EngineView, "/engines"))
+
+    # accounts and tokens; administrators only
+
+    def accounts(self) -> Iterator[AccountView]:
+        """All accounts."""
+        return self._pages(AccountView, "/accounts")
+
+    def create_account(self, request: AccountRequest) -> AccountView:
+        """A new account."""
+        return self._post(AccountView, "/accounts", request)
+
+    def tokens(self) -> Iterator[TokenView]:
+        """All tokens, without their secrets."""
+        return self._pages(TokenView, "/tokens")
+
+    def create_token(self, request: TokenRequest) -> CreatedToken:
+        """A new token; its text is in this answer and nowhere else."""
+        return self._post(CreatedToken, "/tokens", request)
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        """End a token. Revoking twice changes nothing."""
+        answer = self._connection.request("DELETE", f"/tokens/{path_part(token_id)}")
+        return self._connection.value(TokenView, answer)
+
+    def _post(self, kind: type[T], path: str, json: BaseModel | Mapping[str, object] | None = None) -> T:
+        return self._connection.value(kind, self._connection.request("POST", path, json=json))
+
+    def _pages(
+        self, kind: type[V], path: str, params: Params | None = None, *, page_items: int | None = None
+    ) -> Iterator[V]:
+        cursor: str | None = None
+        while True:
+            page = self._connection.read(
+                Page[kind],  # type: ignore[valid-type]  # pydantic makes the page type at run time
+                path,
+                params={**(params or {}), "cursor": cursor, "limit": page_items or PAGE_ITEMS},
+            )
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def checked(kind: type[V], fields: Mapping[str, Any]) -> V:
+    """A request made of its fields. Raises InvalidRequest with the first field that does not fit, as the farm would."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InvalidRequest(f"{place}: {first['msg']}" if place else first["msg"], field=place or None) from error
+
+
+def _pairs(values: Mapping[str, int] | None) -> list[str]:
+    return [f"{name}:{value}" for name, value in (values or {}).items()]
+
+
+def _job_request(request: JobRequest | None, fields: Mapping[str, Any]) -> JobRequest:
+    if request is not None and not fields:
+        return request
+    return checked(JobRequest, {**(request.model_dump() if request else {}), **fields})

@@ -1,0 +1,130 @@
+"""Options that several verbs share, and what they mean together."""
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from benchfarm.client import Client
+from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.platforms import Precision
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, UploadRequest
+
+AnyRequest = KernelRequest | GeneratedModelRequest | UploadRequest
+
+KERNEL_EXAMPLE = "conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1"
+
+Dims = Annotated[list[str], typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")]
+Ints = Annotated[
+    list[str], typer.Option(help="An input that takes integers below a limit: token_ids=30522. Repeatable.")
+]
+Reason = Annotated[str, typer.Option(help="Why; stands in the board's history.")]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOptions:
+    """What to measure, or to ask about."""
+
+    kernel: Annotated[
+        list[str], typer.Option("--kernel", metavar="TEXT", help=f"A kernel: '{KERNEL_EXAMPLE}'. Repeatable.")
+    ] = field(default_factory=list)
+    model: Annotated[
+        list[str], typer.Option("--model", metavar="TEXT", help="A generated model: 'mobilenet_v2 hw=224'. Repeatable.")
+    ] = field(default_factory=list)
+    model_id: Annotated[list[str], typer.Option(help="A model that was uploaded before. Repeatable.")] = field(
+        default_factory=list
+    )
+    upload: Annotated[
+        list[Path], typer.Option(exists=True, dir_okay=False, help="An ONNX file, uploaded first. Repeatable.")
+    ] = field(default_factory=list)
+    dim: Dims = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[str]:
+        """What the person typed, in the order of `requests`."""
+        return [*self.kernel, *self.model, *self.model_id, *map(str, self.upload)]
+
+    def requests(self, client: Client) -> list[AnyRequest]:
+        """The workloads: kernels, models, uploads. Files are uploaded only when all the texts are well-formed."""
+        named: list[AnyRequest] = [parse_kernel(text) for text in self.kernel]
+        named += [parse_generated_model(text) for text in self.model]
+        named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
+        dims = parse_numbers(self.dim, field="dims")
+        return named + [UploadRequest(model_id=client.upload_model(path, dims=dims).id) for path in self.upload]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformOptions:
+    """Which platforms, by their parts."""
+
+    board_model: Annotated[list[str], typer.Option(help="Only this board model. Repeatable.")] = field(
+        default_factory=list
+    )
+    engine: Annotated[list[str], typer.Option(help="Only this engine. Repeatable.")] = field(default_factory=list)
+    precision: Annotated[list[Precision], typer.Option(help="Only this precision. Repeatable.")] = field(
+        default_factory=list
+    )
+    threads: Annotated[list[int], typer.Option(min=1, help="Only so many threads. Repeatable.")] = field(
+        default_factory=list
+    )
+
+    @property
+    def filters(self) -> dict[str, list[Any]]:
+        """The filters that were given."""
+        every: dict[str, list[Any]] = {
+            "board_model": self.board_model,
+            "engine": self.engine,
+            "precision": self.precision,
+            "threads": self.threads,
+        }
+        return {name: values for name, values in every.items() if values}
+
+    def wanted(self, names: list[str]) -> list[str] | dict[str, list[Any]] | None:
+        """Platforms by name or by filter, for a request; None for neither. Raises InvalidRequest for both."""
+        if names and self.filters:
+            option = next(iter(self.filters)).replace("_", "-")
+            raise InvalidRequest(f"--platform names platforms, so --{option} cannot choose", field="platforms")
+        return names or self.filters or None
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters that are dataclasses are replaced by their fields: one option each."""
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        made = {
+            name: kind(**{part.name: given.pop(part.name) for part in fields(kind)}) for name, kind in groups.items()
+        }
+        function(**given, **made)
+
+    parameters = [
+        parameter
+        for name, own in signature(function).parameters.items()
+        for parameter in (_options(groups[name]) if name in groups else [own.replace(annotation=hints[name])])
+    ]
+    listed = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+    vars(command).update(
+        __signature__=Signature(listed), __annotations__={parameter.name: parameter.annotation for parameter in listed}
+    )
+    return command
+
+
+def _options(kind: type[Any]) -> list[Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        Parameter(part.name, Parameter.KEYWORD_ONLY, default=_default(part), annotation=hints[part.name])
+        for part in fields(kind)
+    ]
+
+
+def _default(part: Field[Any]) -> Any:
+    if part.default_factory is not MISSING:
+        return part.default_factory()
+    return Parameter.empty if part.default is MISSING else part.default

@@ -1,0 +1,60 @@
+"""`benchfarm platforms`: where things are measured."""
+
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from benchfarm.commands.options import PlatformOptions, grouped
+from benchfarm.commands.session import Json, Session
+from benchfarm.commands.tables import facts, table
+from benchfarm_core.views import PlatformView
+
+app = typer.Typer(
+    help="Where things are measured: board model x operating point x engine x precision.", no_args_is_help=True
+)
+
+PlatformText = Annotated[str, typer.Argument(metavar="PLATFORM", help="The platform's id, key or alias.")]
+
+
+@app.command("list")
+@grouped
+def list_platforms(
+    context: typer.Context,
+    filters: PlatformOptions,
+    _json: Json = False,
+) -> None:
+    """Platforms, with the boards that serve them now."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = list(client.platforms(**filters.filters))
+    rows = [(p.id, p.key, p.aliases, p.boards_online, p.results) for p in found]
+    session.show(found, lambda: table(("id", "key", "aliases", "online", "results"), rows))
+
+
+@app.command()
+def show(context: typer.Context, platform: PlatformText, _json: Json = False) -> None:
+    """One platform."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.platform(platform)
+    session.show(found, lambda: _facts(found))
+
+
+@app.command()
+def alias(
+    context: typer.Context,
+    platform: PlatformText,
+    alias: Annotated[str, typer.Argument(help="The name that shall point at it.")],
+    _json: Json = False,
+) -> None:
+    """Point an alias at a platform. Operators only; answers go on naming the real key."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.set_platform_alias(platform, alias)
+    session.show(found, lambda: _facts(found))
+
+
+def _facts(found: PlatformView) -> RenderableType:
+    point = found.operating_point.model_dump(exclude_none=True)
+    return facts({**found.model_dump(exclude={"operating_point", "engine"}), **point, "engine": found.engine.key})

@@ -1,0 +1,74 @@
+"""A job's results as tables: one per platform, with the reasons of what could not be measured."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from benchfarm.commands.tables import ms_text, table
+from benchfarm.results import Results
+from benchfarm_core.jobs import ItemView
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.summaries import Grade
+
+COLUMNS = ("workload", "median ms", "normalised ms", "interval ms", "grade", "launches", "from, or why not")
+
+
+def results_tables(results: Results) -> RenderableType:
+    """All results of a job, platform by platform; an item without one has its reason in the last column."""
+    return Group(*_tables(results))
+
+
+def tally_text(results: Results) -> str:
+    """How many items have a result, and of which grades: ``60 of 62 measured: 12 A, 40 B, 8 C``."""
+    grades = Counter(str(item.summary.grade) for item in results if item.summary)
+    counts = ", ".join(f"{count} {grade}" for grade, count in sorted(grades.items()))
+    return f"{len(results.measured)} of {len(results)} measured{': ' if counts else ''}{counts}"
+
+
+def reasons(results: Results) -> Counter[str]:
+    """Why items have no result, and how often each."""
+    return Counter(reason_text(item) for item in results.unmeasured)
+
+
+def grade_text(grade: Grade | None, clock_proof: ClockProof | None) -> str:
+    """Grade and clock proof, always together: "B, unpinned"."""
+    return f"{grade}, {clock_proof}" if grade and clock_proof else "-"
+
+
+def interval_text(low_ms: float | None, high_ms: float | None, coverage: float | None) -> str:
+    """An interval with its coverage; a single launch allows none, which is said."""
+    if low_ms is None or high_ms is None:
+        return "-"
+    if not coverage:
+        return "none (1 launch)"
+    return f"{ms_text(low_ms)}-{ms_text(high_ms)} @ {coverage:.0%}"
+
+
+def reason_text(item: ItemView) -> str:
+    """Why an item has no result: the failure's code, unless the reason says it anyway, and the reason."""
+    named = item.failure if item.failure and item.failure not in item.reason else None
+    return ": ".join(part for part in (named, item.reason) if part) or str(item.state)
+
+
+def _tables(results: Results) -> Iterator[RenderableType]:
+    for platform, items in results.by_platform.items():
+        yield table(COLUMNS, [_row(item) for item in items], title=platform)
+        yield escape(f"{platform}: {tally_text(items)}\n")
+
+
+def _row(item: ItemView) -> tuple[object, ...]:
+    label = item.label if item.repeat == 0 else f"{item.label} #{item.repeat}"
+    summary = item.summary
+    if summary is None:
+        return label, None, None, None, None, None, reason_text(item)
+    return (
+        label,
+        ms_text(summary.median_ms),
+        ms_text(summary.normalised_ms),
+        interval_text(summary.low_ms, summary.high_ms, summary.interval_coverage),
+        grade_text(summary.grade, summary.clock_proof),
+        summary.launches,
+        item.source,
+    )

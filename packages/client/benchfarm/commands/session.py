@@ -1,0 +1,130 @@
+"""What one run of the command shares: the farm to talk to, and where its words go.
+
+Results go to stdout, everything else to stderr. With --json, stdout holds exactly one JSON document, also when the
+farm refuses: then it is `{"error": {...}}`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from benchfarm.client import Client
+from benchfarm.exit_codes import ExitCode, exit_code_of_error
+from benchfarm.login import effective
+from benchfarm.retries import Retries
+from benchfarm_core.errors import BenchfarmError
+
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+IMPATIENT_ATTEMPTS = 3
+PIPE_COLUMNS = 200
+"""Width of tables where stdout is no terminal: nothing is cut off in a file."""
+
+
+class _Console(Console):
+    """rich's own console ends with 1 when the reader is gone, which says something else here."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        _end_unread()
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return _Console(stderr=stderr, width=None if stream.isatty() else PIPE_COLUMNS, highlight=False)
+
+
+def _end_unread() -> NoReturn:
+    """End without a word: nobody reads stdout any more. What is still buffered goes nowhere instead of failing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(ExitCode.UNREAD)
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of the command."""
+
+    url: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    as_json: bool = False
+    out: Console = field(default_factory=lambda: _console(stderr=False))
+    err: Console = field(default_factory=lambda: _console(stderr=True))
+
+    @classmethod
+    def of(cls, context: typer.Context) -> "Session":
+        """The session of a command's context."""
+        session = context.find_object(cls)
+        assert session is not None, "main passes the session to every command"
+        return session
+
+    def client(self, *, patient: bool = False) -> Client:
+        """A client for the farm that options, environment and the stored login name.
+
+        A person who asks for a list wants to hear soon that the farm is away; who waits for a job (`patient`) wants
+        to sit out a restart of it.
+        """
+        login = effective(self.url, self.token_file, self.ca_file)
+        retries = Retries() if patient else Retries(attempts=IMPATIENT_ATTEMPTS)
+        return Client(login.url, login.token, ca_file=login.ca_file, retries=retries)
+
+    def show(self, document: object, *tables: Callable[[], RenderableType]) -> None:
+        """Print a result: as one JSON document, or as tables, which are only made when they are wanted."""
+        if self.as_json:
+            self.write(_JSON.dump_json(document, indent=2).decode() + "\n")
+            return
+        for table in tables:
+            self.out.print(table())
+
+    def write(self, text: str) -> None:
+        """Print text for programs, as it is."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _end_unread()
+
+    def say(self, text: str) -> None:
+        """A remark for people."""
+        self.err.print(escape(text))
+
+    def refuse(self, error: BenchfarmError) -> ExitCode:
+        """Tell an error in one line, with what is needed to ask about it, and return the exit code."""
+        code = exit_code_of_error(error)
+        parts = {"code": error.code, "field": error.field, "request": error.request_id}
+        known = " ".join(f"{name}={value}" for name, value in parts.items() if value)
+        return self.end(code, f"{error.detail} [{known}]", error)
+
+    def end(self, code: ExitCode, text: str, error: BenchfarmError | None = None) -> ExitCode:
+        """Tell in one line why the command ends like this, and return the exit code."""
+        line = " ".join(text.split())
+        sys.stderr.write(f"benchfarm: {line}\n")
+        if self.as_json:
+            detail = {
+                "code": error.code if error else code.name.lower(),
+                "detail": error.detail if error else line,
+                "field": error.field if error else None,
+                "request_id": error.request_id if error else None,
+                "exit_code": int(code),
+            }
+            sys.stdout.write(json.dumps({"error": detail}) + "\n")
+        return code
+
+
+def _remember_json(context: typer.Context, value: bool) -> bool:
+    if value:
+        Session.of(context).as_json = True
+    return value
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.", callback=_remember_json)
+]
+"""The option that every command has; the session remembers it."""

@@ -1,0 +1,69 @@
+"""`benchfarm tokens`: who may come in. Administrators only."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchfarm.client import checked
+from benchfarm.commands.session import Json, Session
+from benchfarm.commands.tables import facts, table
+from benchfarm.durations import parse_duration_s
+from benchfarm_core.access import Role
+from benchfarm_core.accounts import TokenRequest
+from benchfarm_core.errors import InvalidRequest
+
+app = typer.Typer(help="Who may come in. Administrators only.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The account's name.")],
+    role: Annotated[Role, typer.Option(help="What the token may do.")] = Role.CLIENT,
+    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="90d; by default never.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A new file for the token, instead of printing it.")] = None,
+    _json: Json = False,
+) -> None:
+    """Make a token. Its text is shown this once."""
+    session = Session.of(context)
+    fields = {"account": account, "role": role, "name": name}
+    request = checked(TokenRequest, {**fields, "expires_in_s": parse_duration_s(expires_in) if expires_in else None})
+    if output is not None and output.exists():
+        raise InvalidRequest(f"{output} exists already", field="output")
+    with session.client() as client:
+        made = client.create_token(request)
+    if output is not None:
+        keep_secret(output, made.token)
+        made = made.model_copy(update={"token": str(output)})
+    session.show(made, lambda: facts(made.model_dump(exclude={"revoked_at", "last_used_at"})))
+
+
+@app.command("list")
+def list_tokens(context: typer.Context, _json: Json = False) -> None:
+    """All tokens, without their texts."""
+    session = Session.of(context)
+    with session.client() as client:
+        tokens = list(client.tokens())
+    rows = [(t.id, t.account, t.role, t.name, t.created_at, t.expires_at, t.revoked_at, t.last_used_at) for t in tokens]
+    names = ("id", "account", "role", "name", "created", "expires", "revoked", "last used")
+    session.show(tokens, lambda: table(names, rows))
+
+
+@app.command()
+def revoke(
+    context: typer.Context, token: Annotated[str, typer.Argument(help="The token's id.")], _json: Json = False
+) -> None:
+    """End a token at once."""
+    session = Session.of(context)
+    with session.client() as client:
+        ended = client.revoke_token(token)
+    session.show(ended, lambda: f"revoked {ended.id}")
+
+
+def keep_secret(path: Path, text: str) -> None:
+    """Write a secret into a new file of its own, readable by its owner alone from its first moment."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")

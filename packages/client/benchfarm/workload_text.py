@@ -1,0 +1,63 @@
+"""Workloads as a person types them: ``conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1 act=relu``."""
+
+from collections.abc import Iterable
+
+from benchfarm.client import checked
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
+
+
+def parse_kernel(text: str) -> KernelRequest:
+    """A kernel: its type, then its columns. Raises InvalidRequest; whether the columns fit, the farm says."""
+    name, config = _split(text, "kernel")
+    return checked(KernelRequest, {"type": name, "config": config})
+
+
+def parse_generated_model(text: str) -> GeneratedModelRequest:
+    """A generated model: its name, then the columns that differ from its defaults. Raises InvalidRequest."""
+    name, config = _split(text, "model")
+    return checked(GeneratedModelRequest, {"name": name, "config": config})
+
+
+def parse_numbers(texts: Iterable[str], *, field: str) -> dict[str, int]:
+    """Numbers by name: ``batch=1``. Raises InvalidRequest that names `field`."""
+    numbers: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not name or not (number.isascii() and number.isdigit()):
+            raise InvalidRequest(f"{text!r} is no name=number", field=field)
+        if name in numbers:
+            raise InvalidRequest(f"{name!r} is given twice", field=field)
+        numbers[name] = int(number)
+    return numbers
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Labels of a job: ``purpose=baseline``. Raises InvalidRequest."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not name or not sign:
+            raise InvalidRequest(f"{text!r} is no label; the form is name=value", field="labels")
+        labels[name] = value
+    return labels
+
+
+def _split(text: str, noun: str) -> tuple[str, dict[str, int | str]]:
+    head, *pairs = text.split() or [""]
+    if not head or "=" in head:
+        raise InvalidRequest(f"{text!r} names no {noun}; the form is: name column=value ...", field=noun)
+    config: dict[str, int | str] = {}
+    for pair in pairs:
+        column, sign, value = pair.partition("=")
+        if not column or not value or not sign:
+            raise InvalidRequest(f"{pair!r} in {text!r} is no column=value", field=noun)
+        if column in config:
+            raise InvalidRequest(f"the column {column!r} is given twice in {text!r}", field=noun)
+        config[column] = _scalar(value)
+    return head, config
+
+
+def _scalar(text: str) -> int | str:
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() else text
