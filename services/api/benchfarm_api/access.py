@@ -1,0 +1,107 @@
+"""Who calls, and whether he may: decided for every route in one place, before its body is read."""
+
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
+
+import anyio
+import anyio.to_thread
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from benchfarm_api.bodies import read_body, refuse_nul
+from benchfarm_core.access import ACCESS, PUBLIC, may
+from benchfarm_core.errors import Forbidden, Unauthenticated
+from benchfarm_store import tokens
+from benchfarm_store.database import Database
+from benchfarm_store.tokens import Caller
+
+REMEMBER_S: Final = 1.0
+"""A revoked token works for this long at most: a second look within it does not ask Postgres."""
+REMEMBER_TOKENS: Final = 10_000
+WAITING: Final = frozenset({"poll_offers", "stream_job_events"})
+"""Operations that come in great numbers and wait; they use the threads kept for looks of that kind."""
+
+
+class Authenticator:
+    """Token to caller. Remembers hashes of accepted tokens for `REMEMBER_S`; refusals are never remembered."""
+
+    def __init__(self, database: Database, waiting: anyio.CapacityLimiter) -> None:
+        self._database = database
+        self._waiting = waiting
+        self._remembered: dict[bytes, tuple[float, Caller]] = {}
+
+    async def caller(self, token: str, *, waits: bool) -> Caller:
+        """Whose token this is; `waits` when it comes with one of many requests that wait. Raises Unauthenticated."""
+        until_s, caller = self._remembered.get(_key(token), (0.0, None))
+        if caller is not None and time.monotonic() < until_s:
+            return caller
+        return await anyio.to_thread.run_sync(self._look, token, limiter=self._waiting if waits else None)
+
+    def _look(self, token: str) -> Caller:
+        with self._database.transaction() as tx:
+            caller = tokens.authenticate(tx, token)
+        if len(self._remembered) >= REMEMBER_TOKENS:
+            self._remembered.clear()
+        self._remembered[_key(token)] = (time.monotonic() + REMEMBER_S, caller)
+        return caller
+
+
+async def authorise(request: Request, operation: str) -> Caller | None:
+    """The caller of an operation; None where the route is public. Raises Unauthenticated, Forbidden."""
+    if ACCESS.get(operation) == PUBLIC:
+        return None
+    token = _bearer(request)
+    authenticator: Authenticator = request.app.state.authenticator
+    caller = await authenticator.caller(token, waits=operation in WAITING)
+    if not may(caller.role, operation):
+        raise Forbidden(f"a token with role {caller.role} has no right to {operation}")
+    return caller
+
+
+class GuardedRoute(APIRoute):
+    """A route that authorises by its operation id, and only then reads the body, up to its limit."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            request.state.caller = await authorise(request, self.name)
+            refuse_nul(request)
+            return await handle(await read_body(request, self.name) if has_body else request)
+
+        return guarded
+
+
+async def caller_of(request: Request) -> Caller:
+    """Who calls; only for routes that are not public."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]
+
+
+async def agent_id_of(caller: CallerDep) -> str:
+    """The agent whose token this is. Raises Forbidden for an agent token without an agent."""
+    if caller.agent_id is None:
+        raise Forbidden("this token belongs to no enrolled agent; enrol first")
+    return caller.agent_id
+
+
+AgentIdDep = Annotated[str, Depends(agent_id_of)]
+
+
+def _key(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("send a token: Authorization: Bearer <token>")
+    return token.strip()

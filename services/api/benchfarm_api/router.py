@@ -1,0 +1,50 @@
+"""All routes of the application."""
+
+from typing import Final
+
+from fastapi import FastAPI
+
+from benchfarm_api.routes import (
+    accounts,
+    agent,
+    agents,
+    boards,
+    engines,
+    events,
+    health,
+    jobs,
+    kernels,
+    latency,
+    models,
+    platforms,
+    protocols,
+    results,
+    tokens,
+)
+
+PREFIX: Final = "/v1"
+
+_NOUNS: Final = (
+    jobs,
+    events,
+    models,
+    results,
+    latency,
+    boards,
+    platforms,
+    kernels,
+    protocols,
+    engines,
+    accounts,
+    tokens,
+    agents,
+    agent,
+    health,
+)
+
+
+def include_all(app: FastAPI) -> None:
+    """Add every route to an application."""
+    for noun in _NOUNS:
+        app.include_router(noun.router, prefix=PREFIX)
+    app.include_router(health.metrics_router)

@@ -1,0 +1,118 @@
+"""The agent API: everything that an agent asks of the farm."""
+
+from random import uniform
+from typing import Annotated
+
+from fastapi import Path, Request
+from fastapi.responses import FileResponse
+
+from benchfarm_api.access import AgentIdDep
+from benchfarm_api.parts import PartsDep
+from benchfarm_api.problems import binary_answer, lease_lost, not_found, unauthenticated, upgrade_required
+from benchfarm_api.routes import new_router
+from benchfarm_api.waiting import wait_for
+from benchfarm_core.agent_protocol import (
+    EnrolAnswer,
+    EnrolRequest,
+    LeaseGrant,
+    LeaseToken,
+    PollAnswer,
+    PollRequest,
+    RegisterAnswer,
+    RegisterBoards,
+    ReleaseRequest,
+    RenewAnswer,
+    ResultsAnswer,
+    ResultsRequest,
+    StartedRequest,
+)
+from benchfarm_core.messages import agent_channel
+from benchfarm_core.workloads import Sha256
+from benchfarm_store import agents, boards, ingesting, leases
+
+router = new_router("agent")
+
+Token = Annotated[LeaseToken, Path()]
+
+
+@router.post("/agent/enrol", status_code=201, responses=unauthenticated() | upgrade_required())
+def enrol_agent(enrolment: EnrolRequest, parts: PartsDep) -> EnrolAnswer:
+    """Trade a one-time token for the agent's own."""
+    with parts.database.transaction() as tx:
+        return agents.enrol(tx, enrolment)
+
+
+@router.post("/agent/boards", responses=upgrade_required())
+def register_boards(report: RegisterBoards, agent_id: AgentIdDep, parts: PartsDep) -> RegisterAnswer:
+    """All boards that the agent drives now."""
+    with parts.database.transaction() as tx:
+        return boards.register(tx, agent_id, report)
+
+
+@router.post("/agent/poll", responses=upgrade_required())
+async def poll_offers(request: Request, poll: PollRequest, agent_id: AgentIdDep, parts: PartsDep) -> PollAnswer:
+    """Wait for offers to idle boards, and for the end of leases that the agent still works on."""
+    agents.check_version(poll.protocol_version)
+
+    def look() -> PollAnswer:
+        with parts.database.transaction() as tx:
+            tx.allow_loss()  # it only notes when the agent spoke; hundreds of polls must not queue at the disk
+            agents.heard(tx, agent_id, poll.agent_version)
+            return PollAnswer(
+                offers=leases.offers_for(tx, agent_id, poll.idle),
+                ended_leases=leases.ended(tx, agent_id, poll.leases) if poll.leases else [],
+                unknown_boards=leases.unknown_boards(tx, agent_id, poll.idle) if poll.idle else [],
+            )
+
+    channel = agent_channel(agent_id)
+    # A part left to chance: agents that came together, after a restart, do not come back together for ever.
+    wait_s = min(poll.wait_s, parts.settings.benchfarm_longest_wait_s) * uniform(0.8, 1.0)
+    with parts.metrics.parked_polls.track_inprogress():
+        return await wait_for(request, parts, channel, look, _has_news, wait_s)
+
+
+def _has_news(answer: PollAnswer) -> bool:
+    return bool(answer.offers or answer.ended_leases or answer.unknown_boards)
+
+
+@router.post("/agent/leases/{lease_token}/accept", responses=lease_lost())
+def accept_offer(lease_token: Token, agent_id: AgentIdDep, parts: PartsDep) -> LeaseGrant:
+    """Accept an offer: the lease starts, and this is its batch."""
+    with parts.database.transaction() as tx:
+        return leases.accept(tx, agent_id, lease_token, parts.settings.lease_times)
+
+
+@router.post("/agent/leases/{lease_token}/renew", responses=lease_lost())
+def renew_lease(lease_token: Token, agent_id: AgentIdDep, parts: PartsDep) -> RenewAnswer:
+    """Keep the lease alive."""
+    with parts.database.transaction() as tx:
+        return leases.renew(tx, agent_id, lease_token, parts.settings.lease_times)
+
+
+@router.post("/agent/leases/{lease_token}/started", status_code=204, responses=lease_lost())
+def report_started(lease_token: Token, started: StartedRequest, agent_id: AgentIdDep, parts: PartsDep) -> None:
+    """These measurements are running now."""
+    with parts.database.transaction() as tx:
+        leases.started(tx, agent_id, lease_token, started)
+
+
+@router.post("/agent/leases/{lease_token}/results", responses=lease_lost())
+def report_results(lease_token: Token, report: ResultsRequest, agent_id: AgentIdDep, parts: PartsDep) -> ResultsAnswer:
+    """One chunk of results. Sending it again changes nothing; after a lost lease it is kept apart."""
+    with parts.database.transaction() as tx:
+        return ingesting.ingest(tx, agent_id, lease_token, report)
+
+
+@router.post("/agent/leases/{lease_token}/release", status_code=204, responses=lease_lost())
+def release_lease(lease_token: Token, release: ReleaseRequest, agent_id: AgentIdDep, parts: PartsDep) -> None:
+    """Give the board back."""
+    with parts.database.transaction() as tx:
+        leases.release(tx, agent_id, lease_token, release)
+
+
+@router.get("/agent/files/{sha256}", response_class=FileResponse, responses=not_found() | binary_answer())
+def get_agent_file(sha256: Annotated[Sha256, Path()], agent_id: AgentIdDep, parts: PartsDep) -> FileResponse:
+    """A file that a live lease of this agent needs."""
+    with parts.database.transaction(read_only=True) as tx:
+        leases.check_file(tx, agent_id, sha256)
+    return FileResponse(parts.files.path(sha256), media_type="application/octet-stream")

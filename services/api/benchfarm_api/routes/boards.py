@@ -1,0 +1,63 @@
+"""Boards: what is plugged in, how it is, and the lab's judgement of it."""
+
+from typing import Annotated, Final
+
+from fastapi import Path, Query
+from pydantic import Field
+
+from benchfarm_api.access import CallerDep
+from benchfarm_api.parts import PartsDep
+from benchfarm_api.problems import conflict, not_found
+from benchfarm_api.routes import PageQuery, new_router
+from benchfarm_core.access import Role
+from benchfarm_core.boards import BoardKind, BoardState, BoardView, Health
+from benchfarm_core.jobs import Page
+from benchfarm_core.values import Value
+from benchfarm_store import boards
+
+router = new_router("boards")
+
+SEE_SERIALS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
+
+BoardId = Annotated[str, Path(max_length=40)]
+
+
+class HealthRequest(Value):
+    """The lab's judgement of a board."""
+
+    health: Health
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class BoardsQuery(PageQuery):
+    """Every given field must match."""
+
+    state: BoardState | None = None
+    health: Health | None = None
+    kind: BoardKind | None = None
+    board_model: str | None = Field(default=None, max_length=60)
+
+
+@router.get("/boards")
+def list_boards(caller: CallerDep, parts: PartsDep, query: Annotated[BoardsQuery, Query()]) -> Page[BoardView]:
+    """Boards; serials are shown to operators only."""
+    with parts.database.transaction(read_only=True) as tx:
+        return boards.list_boards(
+            tx,
+            **dict(query),
+            show_serial=caller.role in SEE_SERIALS,
+        )
+
+
+@router.get("/boards/{board_id}", responses=not_found())
+def get_board(board_id: BoardId, caller: CallerDep, parts: PartsDep) -> BoardView:
+    """One board."""
+    with parts.database.transaction(read_only=True) as tx:
+        return boards.get_board(tx, board_id, caller.role in SEE_SERIALS)
+
+
+@router.post("/boards/{board_id}/health", responses=not_found() | conflict())
+def set_board_health(board_id: BoardId, change: HealthRequest, caller: CallerDep, parts: PartsDep) -> BoardView:
+    """Change a board's health; one taken out of use loses its lease, and nobody pays for that."""
+    with parts.database.transaction() as tx:
+        return boards.set_health(tx, board_id, change.health, change.reason, caller)

@@ -1,0 +1,17 @@
+"""The latency question."""
+
+from benchfarm_api.access import CallerDep
+from benchfarm_api.parts import PartsDep
+from benchfarm_api.problems import not_found
+from benchfarm_api.routes import new_router
+from benchfarm_core.latency import LatencyRequest, LatencyResponse
+from benchfarm_store import latency
+
+router = new_router("latency")
+
+
+@router.post("/latency", responses=not_found())
+def ask_latency(question: LatencyRequest, caller: CallerDep, parts: PartsDep) -> LatencyResponse:
+    """How long each item takes on each platform: measured, or why there is no answer. Measures nothing."""
+    with parts.database.transaction(read_only=True) as tx:
+        return latency.ask(tx, question, caller)
