@@ -1,0 +1,78 @@
+"""`python -m benchfarm_worker run [--queues plan,dispatch]` and `python -m benchfarm_worker beat`.
+
+`run` without `--queues` serves all queues and ticks by itself (one machine); with `--queues` it serves
+those only and a single `beat` ticks for all.
+"""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from celery import Celery
+from celery.signals import worker_ready
+from pydantic import ValidationError
+
+from benchfarm_core.log import configure
+from benchfarm_core.messages import QUEUES
+from benchfarm_worker.celery_app import create_celery
+from benchfarm_worker.settings import Settings
+from benchfarm_worker.tasks import register
+from benchfarm_worker.watchdog import Watchdog
+
+
+def create_worker(settings: Settings) -> Celery:
+    """The application with its tasks."""
+    celery = create_celery(settings)
+    register(celery, settings)
+    return celery
+
+
+def main() -> int:
+    """Parse, configure, run until stopped."""
+    arguments = _parse()
+    configure("worker" if arguments.verb == "run" else "beat")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        parts = (": ".join((*map(str.upper, map(str, part["loc"])), part["msg"])) for part in error.errors())
+        sys.stderr.write("the worker's settings in its environment are not complete: " + "; ".join(parts) + "\n")
+        return 2
+    celery = create_worker(settings)
+    if arguments.verb == "beat":
+        celery.Beat(loglevel="INFO").run()
+    else:
+        Watchdog().install()
+        worker_ready.connect(partial(_say_ready, settings.benchfarm_ready_file), weak=False)
+        celery.worker_main(_worker_arguments(arguments.queues, settings))
+    return 0
+
+
+def _say_ready(ready_file: Path | None, **_: object) -> None:
+    """Tell whoever started this process that it consumes now."""
+    if ready_file is not None:
+        ready_file.touch()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchfarm_worker")
+    parser.add_argument("verb", choices=("run", "beat"))
+    parser.add_argument("--queues", default="", help="comma-separated, of: " + ", ".join(QUEUES.values()))
+    arguments = parser.parse_args()
+    unknown = set(filter(None, arguments.queues.split(","))) - set(QUEUES.values())
+    if unknown:
+        parser.error(f"no queue is called {min(unknown)}")
+    return arguments
+
+
+def _worker_arguments(queues: str, settings: Settings) -> list[str]:
+    processes = str(settings.benchfarm_worker_processes)
+    served = queues or ",".join(QUEUES.values())
+    shared = ["worker", "--concurrency", processes, "--queues", served, "--loglevel", "INFO", "--without-gossip"]
+    quiet = ["--without-mingle", "--hostname", f"benchfarm-{os.getpid()}@%h"]
+    return shared + quiet + ([] if queues else ["--beat"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Sends what a transaction collected, after its commit. Best effort: the sweep repairs what is lost."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from benchfarm_core.messages import QUEUES, Message, Nudge
+
+logger = logging.getLogger(__name__)
+
+
+def sender(celery: Celery, redis_url: str) -> Callable[[Sequence[Message]], None]:
+    """A function for `Database(on_commit=...)`: tasks go to Celery, nudges to a channel."""
+    channel = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
+
+    def send(messages: Sequence[Message]) -> None:
+        try:
+            for message in dict.fromkeys(messages):
+                if isinstance(message, Nudge):
+                    channel.publish(message.channel, b"")
+                else:
+                    celery.send_task(message.task.value, args=message.args, queue=QUEUES[message.task])
+        except (redis.RedisError, OperationalError, OSError) as error:
+            logger.warning("hints not sent, the sweep repeats them", extra={"error": str(error)})
+
+    return send

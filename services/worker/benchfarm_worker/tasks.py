@@ -1,0 +1,89 @@
+"""The tasks. Each takes ids, opens one transaction, and is safe to run twice."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from celery import Celery
+
+from benchfarm_core.errors import NotFound
+from benchfarm_core.messages import Task, TaskMessage
+from benchfarm_store import dispatching, planning, summaries, sweeping
+from benchfarm_store.database import Database
+from benchfarm_store.files import Files
+from benchfarm_worker.collecting import Collector
+from benchfarm_worker.sending import sender
+from benchfarm_worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def register(celery: Celery, settings: Settings) -> None:
+    """Add every task to the application."""
+    database = _database_per_process(celery, settings)
+    collector = _collector_per_process(settings, database)
+
+    @celery.task(name=Task.PLAN_JOB.value)
+    def plan_job(job_id: str) -> None:
+        """One chunk of a job's items; a longer job sends itself again so that it never holds the queue."""
+        try:
+            with database().transaction() as tx:
+                if planning.plan_chunk(tx, job_id):
+                    tx.after_commit(TaskMessage(task=Task.PLAN_JOB, args=(job_id,)))
+        except NotFound:
+            logger.info("job is gone", extra={"job_id": job_id})
+
+    @celery.task(name=Task.DISPATCH.value)
+    def dispatch(board_id: str) -> None:
+        """At most one offer for one board."""
+        with database().transaction() as tx:
+            dispatching.dispatch(tx, board_id, settings.lease_times)
+
+    @celery.task(name=Task.SWEEP.value)
+    def sweep() -> None:
+        """Repairs every loss: expired leases, unplanned jobs, unsent messages, idle boards with work.
+
+        Then derives the summaries that an older rule left.
+        """
+        with database().transaction() as tx:
+            sweeping.sweep(tx)
+        if (found := collector()) is not None:
+            _collect(found)
+        with database().transaction() as tx:  # last and by itself: it holds nothing that the repairs need
+            summaries.rederive(tx)
+
+    @celery.task(name=Task.ALIVE.value)
+    def alive() -> None:
+        """Proves to the watchdog that this queue is consumed."""
+
+
+def _collect(collector: Collector) -> None:
+    try:
+        collector.step(time.time())
+    except OSError as error:
+        logger.warning("stored files are not looked after", extra={"error": str(error)})
+
+
+def _collector_per_process(settings: Settings, database: Callable[[], Database]) -> Callable[[], Collector | None]:
+    """A worker without the folder of stored files looks after none."""
+    folder = settings.benchfarm_data_dir
+    made: list[Collector] = []
+
+    def collector() -> Collector | None:
+        if not made and folder is not None and (folder / "incoming").is_dir():
+            made.append(Collector(Files(folder), database()))
+        return made[0] if made else None
+
+    return collector
+
+
+def _database_per_process(celery: Celery, settings: Settings) -> Callable[[], Database]:
+    """Connections must not cross a fork, so each process makes its own at first use."""
+    made: list[Database] = []
+
+    def database() -> Database:
+        if not made:
+            made.append(Database(settings.database_url, on_commit=sender(celery, settings.redis_url), pool_size=2))
+        return made[0]
+
+    return database
