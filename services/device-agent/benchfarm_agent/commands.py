@@ -1,0 +1,52 @@
+"""`benchfarm agent ...`: the verbs that this package adds to the command line.
+
+Exit codes: 0 after a drain, 2 for a wrong command line, 3 when the farm or this machine refuses the agent and
+only a person can mend it.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import ValidationError
+
+from benchfarm_agent.main import run as run_agent
+from benchfarm_agent.settings import Settings
+from benchfarm_core.errors import BenchfarmError
+
+logger = logging.getLogger(__name__)
+
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
+
+app = typer.Typer(name="agent", no_args_is_help=True, help="Drive the boards of a lab for a farm.")
+
+
+@app.callback()
+def agent() -> None:
+    """Drive the boards of a lab for a farm."""
+
+
+@app.command()
+def run(
+    url: Annotated[str | None, typer.Option(help="The farm's address; http:// on loopback only.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where identity, spool and cache live.")] = None,
+    enrol_token_file: Annotated[
+        Path | None, typer.Option(help="A one-time token, needed at the first start only.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The agent's name for people; the host's name by default.")] = None,
+) -> None:
+    """Enrol if needed, then measure until SIGTERM. Options may come as BENCHFARM_AGENT_URL and so on."""
+    given: dict[str, Any] = {"url": url, "state_dir": state_dir, "enrol_token_file": enrol_token_file, "name": name}
+    try:
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            typer.echo(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", err=True)
+        raise typer.Exit(EXIT_USAGE) from error
+    try:
+        run_agent(settings)
+    except BenchfarmError as error:
+        typer.echo(f"agent stopped: {error.detail}", err=True)
+        raise typer.Exit(EXIT_REFUSED) from error

@@ -1,0 +1,53 @@
+"""Which engines a host has, asked of a child each: what an engine's import does stays out of the agent."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from benchfarm_agent.processes import kill_group, start_child
+from benchfarm_core.boards import EngineReport
+from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.registry import engine_names
+
+PROBE_S: Final = 60.0
+
+
+async def probe_engines(runner_argv: Sequence[str], scratch: Path) -> tuple[EngineReport, ...]:
+    """One report per engine of the registry, unavailable ones with the reason."""
+    return tuple(await asyncio.gather(*(probe_engine(runner_argv, name, scratch) for name in engine_names())))
+
+
+async def probe_engine(runner_argv: Sequence[str], name: str, scratch: Path) -> EngineReport:
+    """What one engine says about itself; a child that dies, hangs or talks nonsense makes it unavailable."""
+    environment = launch_environment(str(scratch))
+    process = await start_child([*runner_argv, "--probe", name], env=environment, folder=scratch)
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(b""), timeout=PROBE_S)
+    except TimeoutError:
+        return _unavailable(name, f"its probe did not answer within {PROBE_S:.0f} s")
+    finally:
+        kill_group(process.pid)
+        await process.wait()
+    try:
+        return _report(name, json.loads(output))
+    except (ValueError, ValidationError, KeyError, TypeError):
+        last = errors.decode(errors="replace").strip().splitlines()[-1:]
+        return _unavailable(name, f"its probe ended with code {process.returncode}: {' '.join(last)}")
+
+
+def _report(name: str, answer: dict[str, Any]) -> EngineReport:
+    return EngineReport(
+        name=name,
+        available=bool(answer["available"]),
+        version=answer.get("version"),
+        precisions=tuple(answer.get("precisions", ())),
+        reason=str(answer.get("reason") or "")[:300],
+    )
+
+
+def _unavailable(name: str, reason: str) -> EngineReport:
+    return EngineReport(name=name, available=False, reason=reason[:300])

@@ -1,0 +1,215 @@
+"""The verbs of the agent API over HTTP. Every verb but `enrol` may be repeated, so passing faults are retried here."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from benchfarm_agent import VERSION
+from benchfarm_agent.clock import boottime_s
+from benchfarm_agent.pauses import Pauses
+from benchfarm_core import errors
+from benchfarm_core.agent_protocol import (
+    EnrolAnswer,
+    EnrolRequest,
+    LeaseGrant,
+    PollAnswer,
+    PollRequest,
+    RegisterAnswer,
+    RegisterBoards,
+    ReleaseRequest,
+    RenewAnswer,
+    ResultsAnswer,
+    ResultsRequest,
+    StartedRequest,
+)
+from benchfarm_core.error_codes import ERROR_CODES
+
+_Any = TypeVar("_Any")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+PATIENCE_S: Final = 30.0
+"""How long one call is repeated while the farm is away."""
+ANSWER_S: Final = 20.0
+ACCEPT_ANSWER_S: Final = 5.0
+"""A lost answer to `accept` must leave time to ask again before the offer lapses."""
+CONNECT_S: Final = 5.0
+KEEP_ALIVE_S: Final = 4.0
+"""Below the 5 s after which the server closes an idle connection, so that no request meets a closing one."""
+
+_BY_STATUS: Final[dict[int, type[errors.BenchfarmError]]] = {
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    426: errors.UpgradeRequired,
+    429: errors.Unavailable,
+}
+
+
+class FarmClient:
+    """One connection pool to one farm. Answers are checked; failures are the errors of `benchfarm_core.errors`."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        self._http = httpx2.AsyncClient(
+            base_url=url,
+            headers={"User-Agent": f"benchfarm-agent/{VERSION}"},
+            timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S, pool=None),
+            limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S),
+            trust_env=False,
+        )
+        if token is not None:
+            self.use_token(token)
+
+    def use_token(self, token: str) -> None:
+        """Sends this bearer token from now on."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._http.aclose()
+
+    async def enrol(self, request: EnrolRequest) -> EnrolAnswer:
+        """Trades the one-time token; repeated only while no connection could be made."""
+        path = "/v1/agent/enrol"
+        content = await _patiently(lambda: self._exchange(path, request), PATIENCE_S, _NotConnected)
+        return _read(EnrolAnswer, content)
+
+    async def register(self, request: RegisterBoards) -> RegisterAnswer:
+        """Names all boards of this agent. Not repeated: the desk goes on trying, and says so."""
+        return _read(RegisterAnswer, await self._exchange("/v1/agent/boards", request))
+
+    async def poll(self, request: PollRequest) -> PollAnswer:
+        """Waits up to `request.wait_s` for offers. Not repeated: the caller's next poll is the retry."""
+        return _read(PollAnswer, await self._exchange("/v1/agent/poll", request, answer_s=ANSWER_S + request.wait_s))
+
+    async def accept(self, lease_token: str, *, patience_s: float) -> LeaseGrant:
+        """Starts the lease. Accepting again gives the same batch, so a lost answer does not idle the board."""
+        path = _lease(lease_token, "accept")
+        return _read(LeaseGrant, await _patiently(lambda: self._exchange(path, answer_s=ACCEPT_ANSWER_S), patience_s))
+
+    async def renew(self, lease_token: str) -> RenewAnswer:
+        """Prolongs the lease. Not repeated here: the keeper of the lease knows how long trying makes sense."""
+        return _read(RenewAnswer, await self._exchange(_lease(lease_token, "renew")))
+
+    async def started(self, lease_token: str, request: StartedRequest) -> None:
+        """Reports what runs now. Not repeated: the next report is newer."""
+        await self._exchange(_lease(lease_token, "started"), request)
+
+    async def results(self, lease_token: str, request: ResultsRequest, *, patience_s: float) -> ResultsAnswer:
+        """Hands over one chunk of results."""
+        path = _lease(lease_token, "results")
+        return _read(ResultsAnswer, await _patiently(lambda: self._exchange(path, request), patience_s))
+
+    async def release(self, lease_token: str, request: ReleaseRequest, *, patience_s: float = PATIENCE_S) -> None:
+        """Gives the board back."""
+        path = _lease(lease_token, "release")
+        await _patiently(lambda: self._exchange(path, request), patience_s)
+
+    async def fetch(self, sha256: str, target: Path, *, limit_bytes: int) -> None:
+        """Writes the file with this hash to `target`. Raises DamagedFile, another BenchfarmError, OSError."""
+        await _patiently(lambda: self._fetch_once(sha256, target, limit_bytes), PATIENCE_S)
+
+    async def _fetch_once(self, sha256: str, target: Path, limit_bytes: int) -> None:
+        try:
+            async with self._http.stream("GET", f"/v1/agent/files/{sha256}") as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _error_of(answer)
+                found = await _receive(answer, target, limit_bytes)
+        except httpx2.TransportError as error:
+            raise errors.Unavailable(f"the connection to the farm broke: {error!r}") from error
+        if found != sha256:
+            raise DamagedFile(f"file {sha256} arrived with another content")
+
+    async def _exchange(self, path: str, body: BaseModel | None = None, *, answer_s: float = ANSWER_S) -> bytes:
+        """One request; the body of its good answer, else an error of `benchfarm_core.errors`."""
+        content = b"" if body is None else body.model_dump_json().encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        timeout = httpx2.Timeout(answer_s, connect=CONNECT_S, pool=None)
+        try:
+            answer = await self._http.post(path, content=content, headers=headers, timeout=timeout)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise _NotConnected(f"the farm cannot be reached: {error!r}") from error
+        except httpx2.TransportError as error:
+            raise errors.Unavailable(f"the connection to the farm broke: {error!r}") from error
+        if not answer.is_success:
+            raise _error_of(answer)
+        return answer.content
+
+
+class DamagedFile(errors.Unavailable):
+    """A file keeps coming with other bytes than its hash says."""
+
+
+class _NotConnected(errors.Unavailable):
+    """The request cannot have arrived."""
+
+
+def _lease(lease_token: str, verb: str) -> str:
+    return f"/v1/agent/leases/{lease_token}/{verb}"
+
+
+def _read(model: type[_Model], content: bytes) -> _Model:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise errors.Unavailable(f"the farm's answer cannot be understood: {error}") from error
+
+
+async def _patiently(
+    attempt: Callable[[], Awaitable[_Any]],
+    patience_s: float,
+    passing: type[errors.Unavailable] = errors.Unavailable,
+) -> _Any:
+    """Repeats while the fault is a passing one and patience lasts."""
+    until_s, pauses = boottime_s() + patience_s, Pauses()
+    while True:
+        try:
+            return await attempt()
+        except passing:
+            pause_s = pauses.next_s()
+            if boottime_s() + pause_s > until_s:
+                raise
+        await asyncio.sleep(pause_s)
+
+
+async def _receive(answer: httpx2.Response, target: Path, limit_bytes: int) -> str:
+    """Writes a body to a file while counting and hashing; returns the SHA-256."""
+    digest, size_bytes = hashlib.sha256(), 0
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), "wb") as file:
+        async for part in answer.aiter_bytes():
+            size_bytes += len(part)
+            if size_bytes > limit_bytes:
+                raise errors.TooLarge(f"a file of the farm is larger than {limit_bytes} bytes")
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
+
+
+def _error_of(response: httpx2.Response) -> errors.BenchfarmError:
+    """The error that an answer stands for: class by status, lease_lost by its code."""
+    code, detail = _problem(response)
+    status = response.status_code
+    if code == errors.LeaseLost.default_code:
+        return errors.LeaseLost(detail)
+    kind = _BY_STATUS.get(status) or (errors.Unavailable if status >= httpx2.codes.INTERNAL_SERVER_ERROR else None)
+    return (kind or errors.InvalidRequest)(detail, code=code)
+
+
+def _problem(response: httpx2.Response) -> tuple[str | None, str]:
+    """Code (None when it is not one that this version knows) and detail of a problem+json body."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return None, f"HTTP {response.status_code}"
+    code = body.get("code")
+    return (code if code in ERROR_CODES else None), str(body.get("detail", f"HTTP {response.status_code}"))[:1000]

@@ -1,0 +1,42 @@
+"""What the agent changed on its boards, on disk before the change, so that a restart can put it back."""
+
+import json
+from pathlib import Path
+
+from benchfarm_agent.files import write_whole
+
+
+class Journal:
+    """Per board a few named values. What they mean is the board's own business.
+
+    `durable` writes survive a power cut; a change that a reboot undoes anyway needs no more than a kill-proof one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def entries(self, board: str) -> dict[str, str]:
+        """What is still to be put back on a board; a damaged file counts as nothing."""
+        try:
+            content = json.loads(self._path(board).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else {}
+
+    def remember(self, board: str, name: str, value: str, *, durable: bool = True) -> None:
+        """Notes a value before it is changed. The first note of a name stays: it is what was found."""
+        entries = self.entries(board)
+        if name not in entries:
+            self._write(board, {**entries, name: value}, durable=durable)
+
+    def forget(self, board: str, name: str, *, durable: bool = True) -> None:
+        """Strikes out a value that was put back."""
+        entries = self.entries(board)
+        if entries.pop(name, None) is not None:
+            self._write(board, entries, durable=durable)
+
+    def _write(self, board: str, entries: dict[str, str], *, durable: bool) -> None:
+        write_whole(self._path(board), json.dumps(entries).encode(), durable=durable)
+
+    def _path(self, board: str) -> Path:
+        return self._folder / f"{board}.json"

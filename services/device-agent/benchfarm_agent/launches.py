@@ -1,0 +1,310 @@
+"""The launches of one lease: in which order, with which request, and what each of them found."""
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from benchfarm_agent.artifacts import Canary, PreparedItem
+from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
+from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, read_lines, started_visit
+from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
+
+logger = logging.getLogger(__name__)
+
+SGEMM_CANARY: Final = {"n": 192, "seed": 1}
+GRACE_S: Final = 10.0
+"""A runner ends a visit that takes too long by itself; the agent cuts only one that cannot."""
+BARREN_MAX: Final = 2
+"""Processes in a row that end before any visit does, and with no visit to blame."""
+
+DISK_FULL_WORDS: Final = ("No space left on device", "Disk quota exceeded")
+
+_PROTOCOL_FIELDS: Final = (
+    "block_min_us",
+    "visit_ms",
+    "blocks_min",
+    "blocks_max",
+    "warmup_min_runs",
+    "warmup_min_ms",
+    "canary_every_ms",
+    "visit_timeout_s",
+)
+
+
+@dataclass
+class _Findings:
+    """What the launches of a lease have found so far."""
+
+    samples: dict[int, list[LaunchSamples]]
+    failures: dict[int, tuple[FailureCode, str]] = field(default_factory=dict)
+    evidence: list[LaunchEvidence] = field(default_factory=list)
+
+
+class LeaseLaunches:
+    """Runs the launches of one lease on one board.
+
+    `on_running` hears which measurement is being visited and None between visits, in time with the runner.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        grant: LeaseGrant,
+        items: Iterable[PreparedItem],
+        canary: Canary,
+        on_running: Callable[[int | None], None],
+    ) -> None:
+        self.board = board
+        self._grant = grant
+        self._items = {item.measurement_id: item for item in items}
+        self._canary = canary
+        self._on_running = on_running
+        self._found = _Findings(samples={measurement_id: [] for measurement_id in self._items})
+        self._dropped: set[int] = set()
+        self._stopping = False
+
+    def drop(self, measurement_ids: Iterable[int]) -> None:
+        """Leaves measurements out of later launches: nobody wants them any more."""
+        self._dropped.update(measurement_ids)
+
+    def finish_early(self) -> None:
+        """No launch after the one in progress."""
+        self._stopping = True
+
+    @property
+    def evidence(self) -> list[LaunchEvidence]:
+        return self._found.evidence
+
+    async def run(self) -> None:
+        """All launches, or those up to `finish_early`. Raises what `Board.launch` raises."""
+        for launch_no in range(self._grant.protocol.launches_max):
+            wanted = self._wanted()
+            if not wanted or self._stopping:
+                return
+            await self._launch(launch_no, shuffled(wanted, self._grant.lease_token, launch_no))
+
+    def give_up(self, code: FailureCode, detail: str) -> None:
+        """No launch is possible any more: what would need another one fails."""
+        self._fail(self._wanted(), code, detail)
+
+    def results(self) -> list[MeasurementResult]:
+        """Outcomes of all measurements that came to one; the others simply stay wanted."""
+        failed = [_failure(mid, *why) for mid, why in self._found.failures.items() if mid not in self._dropped]
+        complete = [
+            MeasurementResult(
+                measurement_id=measurement_id,
+                outcome="ok",
+                launches=tuple(samples),
+                artifact_sha256=self._items[measurement_id].artifact_sha256,
+            )
+            for measurement_id, samples in self._found.samples.items()
+            if self._is_complete(measurement_id, samples)
+        ]
+        return failed + complete
+
+    def _is_complete(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> bool:
+        if measurement_id in self._found.failures or measurement_id in self._dropped:
+            return False
+        return self._has_enough(samples)
+
+    def _has_enough(self, samples: Sequence[LaunchSamples]) -> bool:
+        """Clean launches enough, or no replacement left. After an early end the others stay wanted, free of charge."""
+        protocol = self._grant.protocol
+        if len(samples) >= protocol.launches_max or not self._stopping:
+            return len(samples) >= protocol.launches_min
+        return sum(launch_median_ns(launch) is not None for launch in samples) >= protocol.launches_min
+
+    def _wanted(self) -> list[int]:
+        """What still needs a launch. The samples are looked into only when they could be enough: the board waits."""
+        found, protocol = self._found.samples, self._grant.protocol
+        open_ = [mid for mid in found if mid not in self._found.failures and mid not in self._dropped]
+        if all(len(found[mid]) < protocol.launches_min for mid in open_):
+            return open_
+        quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
+        return [mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)]
+
+    async def _launch(self, launch_no: int, order: list[int]) -> None:
+        """One launch. A process that dies takes one measurement with it; a new one goes on with the rest."""
+        parts: list[LaunchEvidence] = []
+        barren = 0
+        while order:
+            before = await self.board.evidence(self._grant.platform.operating_point)
+            record, ended = await self._process(launch_no, order)
+            after = await self.board.evidence(self._grant.platform.operating_point)
+            self._keep(record)
+            parts += launch_evidence(launch_no, record, ended, before, after)
+            if ended.cut == "stopped":
+                break
+            order = self._rest(order, record, ended)
+            barren = 0 if record.visited() or record.running is not None else barren + 1
+            if barren == BARREN_MAX:
+                self._fail(order, *why_ended(record, ended))
+                break
+        self._found.evidence += merged(parts)
+
+    async def _process(self, launch_no: int, order: list[int]) -> tuple[LaunchRecord, LaunchExit]:
+        lines: list[bytes] = []
+
+        def on_line(line: bytes) -> None:
+            self._on_running(started_visit(line))
+            lines.append(line)
+
+        ended = await self.board.launch(self._order(order), on_line)
+        self._on_running(None)
+        return read_lines(lines, visits=order, launch_no=launch_no), ended
+
+    def _order(self, order: list[int]) -> LaunchOrder:
+        items = [self._items[measurement_id] for measurement_id in order]
+        protocol = self._grant.protocol
+        return LaunchOrder(
+            request=launch_request(self._grant, items, self._canary),
+            readable=tuple(dict.fromkeys([self._canary.artifact, *(path for item in items for path in item.files)])),
+            silence_s=protocol.visit_timeout_s + GRACE_S,
+            lines_max=2 * len(items) + 2,
+            strict=any(item.uploaded for item in items),
+        )
+
+    def _keep(self, record: LaunchRecord) -> None:
+        for measurement_id, samples in record.samples.items():
+            self._found.samples[measurement_id].append(samples)
+        self._found.failures.update(record.failures)
+
+    def _rest(self, order: list[int], record: LaunchRecord, ended: LaunchExit) -> list[int]:
+        """What is left for another process; blames the measurement that was running, or all when nothing can run."""
+        left = [measurement_id for measurement_id in order if measurement_id not in record.visited()]
+        if record.failed is not None:
+            self._fail(left, *record.failed)
+            return []
+        if record.running is not None:
+            self._fail([record.running], *why_ended(record, ended))
+            left.remove(record.running)
+        return left
+
+    def _fail(self, measurement_ids: Iterable[int], code: FailureCode, detail: str) -> None:
+        logger.warning("a launch failed: %s: %s", code, detail)
+        self._found.failures.update(dict.fromkeys(measurement_ids, (code, detail)))
+
+
+def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -> list[int]:
+    """The order of one launch: by chance, but the same again for the same lease and launch."""
+    order = sorted(measurement_ids)
+    random.Random(f"{lease_token}:{launch_no}").shuffle(order)
+    return order
+
+
+def launch_request(grant: LeaseGrant, items: Sequence[PreparedItem], canary: Canary) -> dict[str, Any]:
+    """The runner contract's request, less the limits that the board adds."""
+    platform = grant.platform
+    return {
+        "contract": CONTRACT,
+        "engine": platform.engine.name,
+        "precision": str(platform.precision),
+        "threads": platform.operating_point.threads,
+        "cores": list(platform.operating_point.cores),
+        "options": dict(platform.engine.options),
+        "protocol": protocol_parameters(grant.protocol),
+        "canaries": {
+            "sgemm": SGEMM_CANARY,
+            "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs)},
+        },
+        "visits": [_visit(item) for item in items],
+    }
+
+
+def protocol_parameters(protocol: Protocol) -> dict[str, int]:
+    """The part of a protocol that a runner needs."""
+    return {name: getattr(protocol, name) for name in _PROTOCOL_FIELDS}
+
+
+def why_ended(record: LaunchRecord, ended: LaunchExit) -> tuple[FailureCode, str]:
+    """What to hold against the measurement that was running when a runner ended too early."""
+    if record.garbage is not None or ended.cut == "garbage":
+        return FailureCode.RUNNER_GARBAGE, record.garbage or "a line or a number of lines above the limit"
+    if ended.cut == "silent":
+        return FailureCode.TIMEOUT, "the runner said nothing for longer than a visit may take and was ended"
+    if ended.out_of_memory:
+        return FailureCode.OUT_OF_MEMORY, "the runner was ended for want of memory"
+    if any(words in ended.stderr_tail for words in DISK_FULL_WORDS):
+        return FailureCode.DISK_FULL, "the runner found no room for its scratch files"
+    how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
+    last = " ".join(ended.stderr_tail.strip().splitlines()[-1:])
+    return FailureCode.RUNNER_DIED, f"the runner ended with {how} {last}".strip()[:300]
+
+
+def launch_evidence(
+    launch_no: int, record: LaunchRecord, ended: LaunchExit, before: Conditions, after: Conditions
+) -> list[LaunchEvidence]:
+    """The facts of one process; none when it never got ready."""
+    ready = record.ready
+    if ready is None:
+        return []
+    return [
+        LaunchEvidence(
+            launch_no=launch_no,
+            began_unix_s=ended.began_unix_s,
+            first_block_unix_s=record.end.first_block_unix_s if record.end else None,
+            ended_unix_s=ended.ended_unix_s,
+            engine_version=ready.engine_version,
+            precision=ready.precision,
+            threads=ready.threads,
+            threads_observed=ready.threads_observed,
+            affinity=ready.affinity,
+            confinement=ready.confinement,
+            witness_cost_ns=ready.witness_cost_ns,
+            import_ms=ready.import_ms,
+            canary_open_ms=ready.canary_open_ms,
+            wall_ms=ended.wall_ms,
+            timed_ms=sum(samples.timed_ms for samples in record.samples.values()),
+            canary_ms=sum(samples.canary_ms for samples in record.samples.values()),
+            open_ms=sum(samples.open_ms for samples in record.samples.values()),
+            peak_rss_bytes=record.end.peak_rss_bytes if record.end else 0,
+            load_1m_before=before.load_1m,
+            freq_khz_observed=after.freq_khz,
+            governor=after.governor,
+            temperature_c_before=before.temperature_c,
+            temperature_c_after=after.temperature_c,
+            throttled=_throttled(before, after),
+        )
+    ]
+
+
+def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
+    """One piece of evidence for a launch that took several processes: times add up, facts are the last one's."""
+    if not parts:
+        return []
+    shares = ("wall_ms", "timed_ms", "canary_ms", "open_ms")
+    sums = {name: sum(getattr(part, name) for part in parts) for name in shares}
+    firsts = [part.first_block_unix_s for part in parts if part.first_block_unix_s is not None]
+    whole = {
+        "began_unix_s": parts[0].began_unix_s,
+        "first_block_unix_s": firsts[0] if firsts else None,
+        "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
+    }
+    return [parts[-1].model_copy(update=sums | whole)]
+
+
+def _throttled(before: Conditions, after: Conditions) -> bool | None:
+    if before.throttle_count is None or after.throttle_count is None:
+        return None
+    return after.throttle_count > before.throttle_count
+
+
+def _visit(item: PreparedItem) -> dict[str, Any]:
+    return {
+        "visit": item.measurement_id,
+        "artifact": str(item.artifact),
+        "format": "onnx",
+        "inputs": list(item.inputs),
+        "reference": str(item.reference),
+        "max_relative_l2": item.max_relative_l2,
+    }
+
+
+def _failure(measurement_id: int, code: FailureCode, detail: str) -> MeasurementResult:
+    return MeasurementResult(measurement_id=measurement_id, outcome="failed", failure=code, detail=detail[:300])

@@ -1,0 +1,279 @@
+"""One lease from its grant to its release: prepare, gate, pin, launch, restore, hand in, give back."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchfarm_agent.artifacts import ArtifactCache, Canary, PreparedItem
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.clock import boottime_s
+from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.files import is_disk_full
+from benchfarm_agent.keeper import LeaseKeeper, StartedReports
+from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.spool import LeaseSpool, Spool
+from benchfarm_core.agent_protocol import LeaseGrant, ReleaseReason, ReleaseRequest
+from benchfarm_core.errors import BenchfarmError, LeaseLost, NotFound, TransientDeviceError
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import MeasurementResult
+
+logger = logging.getLogger(__name__)
+
+GATE_LOOK_S: Final = 0.05
+DRAIN_PATIENCE_S: Final = 2.0
+ORPHAN_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What all leases of one agent share. `quiet` is held by whatever must not run beside a launch on this host."""
+
+    settings: Settings
+    farm: FarmClient
+    artifacts: ArtifactCache
+    spool: Spool
+    canary: Canary
+    quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass
+class _Ending:
+    """How the lease is to be released, should nothing better be known."""
+
+    reason: ReleaseReason = "done"
+    detail: str = ""
+
+
+class LeaseWork:
+    """The work on one lease. `run` is called once; `drain` and `lose` may come at any time."""
+
+    def __init__(self, lab: Lab, board: Board, grant: LeaseGrant, *, asked_s: float) -> None:
+        self._lab = lab
+        self._board = board
+        self._grant = grant
+        self._spool = lab.spool.lease(grant.lease_token)
+        self._reports = StartedReports(lab.farm, grant.lease_token, every_s=lab.settings.started_every_s)
+        self._keeper = LeaseKeeper(lab.farm, grant.lease_token, on_cancelled=self._drop, on_lost=self._halt)
+        self._keeper.granted(asked_s, expires_in_s=grant.expires_in_s, renew_in_s=grant.renew_in_s)
+        self._launches: LeaseLaunches | None = None
+        self._results: list[MeasurementResult] = []
+        self._cancelled: set[int] = set()
+        self._halted = asyncio.Event()
+        self._draining = False
+        self._releasing = False
+        self._begun_s = asked_s
+        self._conversion_ms = 0.0
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> ReleaseReason:
+        """Works until the lease is released or lost; returns why it ended. Raises BenchfarmError, OSError."""
+        helpers = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._reports.run())]
+        try:
+            return await self._work()
+        finally:
+            for task in helpers:
+                task.cancel()
+            for outcome in await asyncio.gather(*helpers, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    logger.error("what keeps the lease has failed", exc_info=outcome)
+            self._spool.close()
+
+    async def _work(self) -> ReleaseReason:
+        """Measures and hands in. A fault of the agent ends the lease too: left alone it would idle the board."""
+        try:
+            self._open_spool()
+            ending = await self._measure()
+        except Exception as fault:  # boundary: what was found before goes to the farm, and the board goes back
+            logger.exception("a lease ends with a fault of the agent")
+            ending = _after(fault)
+        try:
+            return await self._hand_in(ending)
+        except Exception as fault:  # boundary: results may be lost with the spool, the board is not
+            if not self._keeper.lost:
+                await self._release(_after(fault))
+            raise
+
+    def drain(self) -> None:
+        """Ends after the launch in progress, or after `drain_s` when that takes longer."""
+        self._draining = True
+        if self._launches is not None:
+            self._launches.finish_early()
+        asyncio.get_running_loop().call_later(self._lab.settings.drain_s, self._halt)
+
+    def lose(self) -> None:
+        """The farm says that this lease has ended. While it is being released that is no news."""
+        if not self._releasing:
+            self._keeper.lose()
+
+    def _halt(self) -> None:
+        """Stops the board now."""
+        self._halted.set()
+        if self._launches is not None:
+            self._launches.finish_early()
+        task = asyncio.ensure_future(self._board.stop())
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    def _drop(self, measurement_ids: Iterable[int]) -> None:
+        self._cancelled.update(measurement_ids)
+        if self._launches is not None:
+            self._launches.drop(self._cancelled)
+        if self._cancelled.issuperset(item.measurement_id for item in self._grant.items):
+            self._halt()
+
+    def _open_spool(self) -> None:
+        try:
+            self._spool.open()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            logger.error("the spool's disk is full: this lease leaves no trace on it")
+
+    async def _measure(self) -> _Ending:
+        async with AsyncExitStack() as files:
+            async with self._lab.quiet:
+                begun_s = boottime_s()
+                preparation = self._lab.artifacts.prepared(self._grant.items, self._spool.note_running)
+                ready, failed = await files.enter_async_context(preparation)
+                self._conversion_ms = (boottime_s() - begun_s) * 1000
+            self._results += failed
+            ending = await self._with_files(list(ready.values()))
+            left = len(self._grant.items) - len(ready) - len(failed)
+            if left and ending.reason == "done":  # an error lets the board rest, or the same offer came at once
+                return _Ending("error", f"the farm did not hand out the files of {left} measurements")
+            return ending
+
+    async def _with_files(self, items: Sequence[PreparedItem]) -> _Ending:
+        if not items or self._must_end():
+            return self._ending()
+        why = await self._gate()
+        if why is not None:
+            return self._ending() if self._must_end() else _Ending("gate", why)
+        point = self._grant.platform.operating_point
+        try:
+            await self._board.pin(point)
+        except TransientDeviceError as error:
+            self._fail(items, FailureCode.PIN_NOT_VERIFIED, error.detail)
+            return _Ending()
+        try:
+            await self._launch(items)
+        finally:
+            await self._board.restore()
+        return self._ending()
+
+    async def _launch(self, items: Sequence[PreparedItem]) -> None:
+        launches = LeaseLaunches(self._board, self._grant, items, self._lab.canary, self._on_running)
+        launches.drop(self._cancelled)
+        self._launches = launches
+        try:
+            if self._board.on_this_host:
+                async with self._lab.quiet:
+                    await launches.run()
+            else:
+                await launches.run()
+        except TransientDeviceError as error:
+            launches.give_up(FailureCode.BOARD_LOST, error.detail)
+        except OSError as error:
+            code = FailureCode.DISK_FULL if is_disk_full(error) else FailureCode.RUNNER_DIED
+            launches.give_up(code, f"the runner could not be started: {error.strerror}")
+        self._results += launches.results()
+
+    async def _gate(self) -> str | None:
+        """Waits for good conditions; None when they are there, else why they did not come in time."""
+        until_s = boottime_s() + self._lab.settings.gate_wait_s
+        while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
+            if boottime_s() > until_s or self._must_end():
+                return why
+            await asyncio.sleep(GATE_LOOK_S)
+        return None
+
+    async def _hand_in(self, ending: _Ending) -> ReleaseReason:
+        """Results to disk, then to the farm, then the board back; whatever cannot be sent stays in the spool."""
+        evidence = self._launches.evidence if self._launches is not None else []
+        await asyncio.to_thread(self._spool.add, self._results, evidence)
+        if not self._keeper.lost:
+            await self._reports.end()
+        try:
+            await self._spool.deliver(self._lab.farm, patience_s=self._patience_s())
+            if not self._keeper.lost:
+                await self._release(ending)
+        except LeaseLost:
+            self._spool.drop()
+            self._keeper.lose()
+        except NotFound:
+            self._keeper.lose()
+        except BenchfarmError as error:
+            logger.warning("results wait in the spool: %s", error.detail)
+        return "lease_lost" if self._keeper.lost else ending.reason
+
+    def _patience_s(self) -> float:
+        if self._draining:
+            return DRAIN_PATIENCE_S
+        return ORPHAN_PATIENCE_S if self._keeper.lost else self._keeper.left_s()
+
+    async def _release(self, ending: _Ending) -> None:
+        request = ReleaseRequest(
+            reason=ending.reason,
+            detail=ending.detail[:300],
+            conversion_ms=self._conversion_ms,
+            lease_wall_ms=(boottime_s() - self._begun_s) * 1000,
+        )
+        self._releasing = True
+        await self._lab.farm.release(self._grant.lease_token, request, patience_s=self._patience_s())
+
+    def _must_end(self) -> bool:
+        return self._draining or self._halted.is_set()
+
+    def _ending(self) -> _Ending:
+        if self._draining:
+            return _Ending("drain")
+        return _Ending("cancelled") if self._halted.is_set() else _Ending()
+
+    def _on_running(self, measurement_id: int | None) -> None:
+        self._spool.note_running(measurement_id)
+        if measurement_id is not None:
+            self._reports.note(measurement_id)
+
+    def _fail(self, items: Sequence[PreparedItem], code: FailureCode, detail: str) -> None:
+        self._results += [
+            MeasurementResult(measurement_id=item.measurement_id, outcome="failed", failure=code, detail=detail[:300])
+            for item in items
+        ]
+
+
+def _after(fault: Exception) -> _Ending:
+    return _Ending("error", f"a fault of the agent: {fault!r}")
+
+
+async def settle_leftover(farm: FarmClient, left: LeaseSpool, *, patience_s: float) -> None:
+    """Sends what an earlier run of the agent left of a lease, blames what ran when it was killed, gives the board back.
+
+    Raises BenchfarmError when the farm is away; the leftover then stays.
+    """
+    running = left.running()
+    if running is not None and running not in left.known_ids():
+        left.add([_was_running(running)], ())
+        left.note_settled()
+    try:
+        await left.deliver(farm, patience_s=patience_s)
+    except LeaseLost:
+        left.drop()
+    try:
+        request = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
+        await farm.release(left.lease_token, request, patience_s=patience_s)
+    except (LeaseLost, NotFound):
+        logger.info("a lease of an earlier run had ended already")
+    left.close()
+
+
+def _was_running(measurement_id: int) -> MeasurementResult:
+    return MeasurementResult(
+        measurement_id=measurement_id,
+        outcome="failed",
+        failure=FailureCode.BOARD_LOST,
+        detail="the agent was killed while this was prepared or ran",
+    )

@@ -1,0 +1,156 @@
+"""The agent's process: everything is wired here, and here it starts and ends."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from benchfarm_agent.artifacts import ArtifactCache, Canary
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.identity import identify
+from benchfarm_agent.journal import Journal
+from benchfarm_agent.leases import Lab, settle_leftover
+from benchfarm_agent.offers import OfferDesk
+from benchfarm_agent.pauses import Pauses
+from benchfarm_agent.processes import watch_children_without_threads
+from benchfarm_agent.references import ReferenceChild
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.spool import Spool
+from benchfarm_agent.state_dir import StateDir, open_state_dir
+from benchfarm_core import log
+from benchfarm_core.errors import BenchfarmError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+START_PATIENCE_S: Final = 2.0
+LEFTOVERS_EVERY_S: Final = 30.0
+
+
+def run(settings: Settings) -> None:
+    """Runs an agent until SIGTERM or SIGINT. Raises BenchfarmError for what only a person can mend."""
+    log.configure("agent")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    watch_children_without_threads()
+    state, lock = open_state_dir(settings.state_dir)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):  # a signal during the start
+            asyncio.run(_run(settings, state))
+    finally:
+        os.close(lock)
+
+
+async def _run(settings: Settings, state: StateDir) -> None:
+    end_on_signals(cancel_this_task())
+    async with open_farm(settings, state) as farm, open_lab(settings, state, farm) as lab:
+        boards: list[Board] = [LocalBoard(state, Journal(state.journal), settings)]
+        for board in boards:
+            await board.restore()
+        await settle_before_start(lab)
+        await serve(lab, boards)
+        for board in boards:
+            await board.restore()
+
+
+async def serve(lab: Lab, boards: list[Board]) -> None:
+    """Works for the farm until a signal asks for the end."""
+    desk = OfferDesk(lab, boards)
+    await desk.begin()
+    if lab.settings.ready_file is not None:
+        lab.settings.ready_file.touch()
+    end_on_signals(desk.drain)
+    later = asyncio.create_task(_settle_now_and_then(lab, desk))
+    try:
+        await desk.run()
+    finally:
+        later.cancel()
+        await asyncio.gather(later, return_exceptions=True)
+    logger.info("drained")
+
+
+def end_on_signals(end: Callable[[], object]) -> None:
+    """Calls `end` on SIGTERM and SIGINT, instead of what was called before."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def cancel_this_task() -> Callable[[], object]:
+    """Ends the running task from a signal handler."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
+
+
+@contextlib.asynccontextmanager
+async def open_farm(settings: Settings, state: StateDir) -> AsyncIterator[FarmClient]:
+    """A connection to the farm as the agent that lives in this state folder; enrols it first where it must."""
+    farm = FarmClient(settings.url)
+    try:
+        identity = await identify(farm, state.identity, settings)
+        farm.use_token(identity.token)
+        yield farm
+    finally:
+        await farm.close()
+
+
+@contextlib.asynccontextmanager
+async def open_lab(settings: Settings, state: StateDir, farm: FarmClient) -> AsyncIterator[Lab]:
+    """The parts that leases share, warm: the first job must not wait for imports."""
+    references = ReferenceChild(state.cache, state.scratch)
+    artifacts = ArtifactCache(
+        state.cache,
+        farm,
+        references,
+        limit_bytes=settings.cache_limit_bytes,
+        file_limit_bytes=settings.max_file_bytes,
+    )
+    artifacts.open()
+    try:
+        yield Lab(settings, farm, artifacts, Spool(state.spool), await warm_canary(artifacts, references))
+    finally:
+        await references.close()
+
+
+async def warm_canary(artifacts: ArtifactCache, references: ReferenceChild) -> Canary:
+    """The MobileNet canary's file; computing its reference once leaves the child and its engine warm."""
+    canary = await asyncio.to_thread(artifacts.put_canary)
+    found, _ = await references.compute(canary.artifact, canary.inputs)
+    found.unlink()
+    return canary
+
+
+async def settle_before_start(lab: Lab) -> None:
+    """Hands over what an earlier process left behind, for as long as that takes.
+
+    Registering ends that process's leases at the farm: whatever it measured and has not handed over by then is lost,
+    and what it was running pays. So an agent waits for its farm here.
+    """
+    pauses = Pauses()
+    while not await settle_leftovers(lab, patience_s=START_PATIENCE_S):  # noqa: ASYNC110  (a farm that is back sets no event)
+        await asyncio.sleep(pauses.next_s())
+
+
+async def settle_leftovers(lab: Lab, *, patience_s: float, besides: frozenset[str] = frozenset()) -> bool:
+    """Hands over what leases left behind; False when the farm was away: then some of it waits for the next time."""
+    for left in lab.spool.leftovers():
+        if left.lease_token in besides:
+            continue
+        try:
+            await settle_leftover(lab.farm, left, patience_s=patience_s)
+        except Unavailable as error:
+            logger.warning("leftovers stay in the spool: %s", error.detail)
+            return False
+        except BenchfarmError as error:
+            logger.error("the farm refuses leftovers: %s", error.detail, extra={"spool": left.lease_token[:8]})
+    return True
+
+
+async def _settle_now_and_then(lab: Lab, desk: OfferDesk) -> None:
+    while True:
+        await asyncio.sleep(LEFTOVERS_EVERY_S)
+        await settle_leftovers(lab, patience_s=0.0, besides=desk.lease_tokens())

@@ -1,0 +1,192 @@
+"""What a runner said, checked. A runner may say anything: what is no proper line is named, never believed."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import LaunchSamples
+
+CONTRACT: Final = 1
+_SHORT_LINE_BYTES: Final = 200
+
+LAUNCH_FAILURES: Final[dict[str, FailureCode]] = {
+    "engine_unavailable": FailureCode.ENGINE_UNAVAILABLE,
+    "threads_not_obeyed": FailureCode.THREADS_NOT_OBEYED,
+    "precision_not_obeyed": FailureCode.PRECISION_NOT_OBEYED,
+    "affinity_refused": FailureCode.PIN_NOT_VERIFIED,
+    "bad_request": FailureCode.ENGINE_ERROR,
+}
+"""Why a whole launch could not go on, as the failure of each of its measurements."""
+
+VISIT_FAILURES: Final = frozenset(
+    {
+        FailureCode.UNSUPPORTED_OPERATOR,
+        FailureCode.CONVERSION_FAILED,
+        FailureCode.WRONG_RESULT,
+        FailureCode.OUT_OF_MEMORY,
+        FailureCode.INVALID_WORKLOAD,
+        FailureCode.TIMEOUT,
+        FailureCode.ENGINE_ERROR,
+        FailureCode.PRECISION_NOT_OBEYED,
+        FailureCode.THREADS_NOT_OBEYED,
+    }
+)
+
+
+class _Line(BaseModel):
+    """Lines are changed by addition only, so unknown fields pass."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class ReadyLine(_Line):
+    """The runner's first line: what it is and what holds it."""
+
+    contract: int
+    engine: str = Field(max_length=60)
+    engine_version: str = Field(max_length=60)
+    precision: str = Field(max_length=20)
+    threads: int = Field(ge=1)
+    threads_observed: int = Field(ge=0)
+    affinity: tuple[Annotated[int, Field(ge=0, lt=4096)], ...] = Field(max_length=4096)
+    confinement: tuple[Annotated[str, Field(max_length=40)], ...] = Field(max_length=20)
+    witness_cost_ns: int = Field(ge=0)
+    import_ms: float = Field(ge=0)
+    canary_open_ms: float = Field(ge=0)
+
+
+class EndLine(_Line):
+    """The runner's last line."""
+
+    peak_rss_bytes: int = Field(ge=0)
+    first_block_unix_s: float | None = Field(default=None, ge=0)
+
+
+@dataclass
+class LaunchRecord:
+    """One runner process, read.
+
+    `running`: the visit that had started and not ended when the lines stop. `garbage`: why a line is no proper
+    line; nothing behind it was read. `failed`: why the launch itself could not go on.
+    """
+
+    ready: ReadyLine | None = None
+    samples: dict[int, LaunchSamples] = field(default_factory=dict)
+    failures: dict[int, tuple[FailureCode, str]] = field(default_factory=dict)
+    running: int | None = None
+    end: EndLine | None = None
+    failed: tuple[FailureCode, str] | None = None
+    garbage: str | None = None
+
+    def visited(self) -> set[int]:
+        """Visits that came to an end, good or bad."""
+        return {*self.samples, *self.failures}
+
+
+class _Garbage(ValueError):
+    """A line that no proper runner says at this place."""
+
+
+def read_lines(lines: Sequence[bytes], *, visits: Collection[int], launch_no: int) -> LaunchRecord:
+    """Reads a runner's lines in order; stops at the first that is not what the contract says."""
+    record = LaunchRecord()
+    try:
+        for line in lines:
+            _read_line(record, line, visits, launch_no)
+    except ValidationError as error:
+        first = error.errors()[0]
+        record.garbage = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
+    except _Garbage as error:
+        record.garbage = str(error)[:200]
+    return record
+
+
+def started_visit(line: bytes) -> int | None:
+    """The visit that a line starts, else None. Cheap: made for use while a launch runs."""
+    if len(line) > _SHORT_LINE_BYTES or b'"started"' not in line:
+        return None
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    visit = content.get("visit") if isinstance(content, dict) else None
+    return visit if isinstance(visit, int) else None
+
+
+def _read_line(record: LaunchRecord, line: bytes, visits: Collection[int], launch_no: int) -> None:
+    content = _object(line)
+    event = content.get("event")
+    if record.end is not None or record.failed is not None:
+        raise _Garbage("a line after the last one")
+    if event == "failed":
+        record.failed = _launch_failure(content)
+    elif record.ready is None:
+        _expect(event == "ready", f"{event!r} before ready")
+        record.ready = ReadyLine.model_validate(content)
+        _expect(record.ready.contract == CONTRACT, f"contract {record.ready.contract}, not {CONTRACT}")
+    elif event == "started":
+        _start(record, content.get("visit"), visits)
+    elif event == "done":
+        _finish(record, content, launch_no)
+    else:
+        _expect(event == "end" and record.running is None, f"{event!r} out of its place")
+        record.end = EndLine.model_validate(content)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _Garbage(f"no JSON: {line[:60]!r}") from error
+    if not isinstance(content, dict):
+        raise _Garbage(f"no JSON object: {line[:60]!r}")
+    return content
+
+
+def _expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise _Garbage(otherwise)
+
+
+def _launch_failure(content: dict[str, Any]) -> tuple[FailureCode, str]:
+    code = LAUNCH_FAILURES.get(str(content.get("code")))
+    if code is None:
+        raise _Garbage(f"an unknown failure code {str(content.get('code'))[:60]!r}")
+    return code, str(content.get("detail", ""))[:300]
+
+
+def _start(record: LaunchRecord, visit: object, visits: Collection[int]) -> None:
+    _expect(record.running is None, "a visit starts before the last one is done")
+    _expect(isinstance(visit, int) and visit in visits, f"visit {str(visit)[:30]!r} was not asked for")
+    assert isinstance(visit, int)
+    _expect(visit not in record.visited(), f"visit {visit} a second time")
+    record.running = visit
+
+
+def _finish(record: LaunchRecord, content: dict[str, Any], launch_no: int) -> None:
+    visit = content.get("visit")
+    _expect(record.running is not None and visit == record.running, "a visit is done that did not run")
+    assert isinstance(visit, int)
+    if content.get("outcome") == "ok":
+        record.samples[visit] = _samples(content, launch_no)
+    else:
+        record.failures[visit] = _visit_failure(content)
+    record.running = None
+
+
+def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:
+    known = {name: content[name] for name in LaunchSamples.model_fields if name in content}
+    samples = LaunchSamples.model_validate({**known, "launch_no": launch_no})
+    lengths = {len(samples.blocks_ns), len(samples.delays_ns), len(samples.switches)}
+    _expect(len(lengths) == 1, "blocks_ns, delays_ns and switches differ in length")
+    return samples
+
+
+def _visit_failure(content: dict[str, Any]) -> tuple[FailureCode, str]:
+    code = str(content.get("code"))
+    _expect(code in VISIT_FAILURES, f"an unknown failure code {code[:60]!r}")
+    return FailureCode(code), str(content.get("detail", ""))[:300]

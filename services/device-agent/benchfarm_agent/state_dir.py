@@ -1,0 +1,68 @@
+"""The agent's folder: who it is, what it still owes the farm, what it changed on boards, and its cache."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchfarm_core.errors import Conflict
+
+
+@dataclass(frozen=True)
+class StateDir:
+    """Paths below one state folder.
+
+    The folder itself can be passed but not listed by others, because a runner may run as another user and has
+    to reach `cache` and `scratch`; everything else in it is the agent's alone.
+    """
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity.json"
+
+    @property
+    def hardware_id(self) -> Path:
+        return self.root / "hardware-id"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+
+def open_state_dir(root: Path) -> tuple[StateDir, int]:
+    """Makes the folders and takes the lock; the descriptor holds it until the process ends.
+
+    Raises Conflict when another agent lives in the same folder.
+    """
+    state = StateDir(root.resolve())
+    for folder, mode in ((state.root, 0o711), (state.cache, 0o711), (state.scratch, 0o711)):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(mode)
+    for folder in (state.spool, state.journal):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
+    return state, _lock(state.root / "lock")
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Conflict(f"another agent runs in {path.parent}: stop it or give this one another --state-dir") from error
+    return descriptor
