@@ -1,0 +1,1 @@
+"""Runs a whole Benchfarm on one machine: embedded Postgres and Valkey, and the supervised process tree."""
