@@ -1,0 +1,55 @@
+"""docs/performance.md: one section per measurement, each replaced by the program that measures it."""
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+HEAD = """# Measured performance
+
+Each section is written by the program that it names; none is edited by hand.
+"""
+
+
+def write_section(name: str, command: str, table: Sequence[Mapping[str, object]], *, path: Path = PERFORMANCE) -> None:
+    """Write or replace the section `name`: the command that gives it, when, where, and the rows as a table."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    measured = f"Measured by `{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}."
+    section = "\n".join([begin, f"## {name}", "", measured, "", *_lines(table), end])
+    text = path.read_text() if path.exists() else HEAD
+    known = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if known.search(text):
+        text = known.sub(lambda _: section, text)
+    else:
+        text = f"{text.rstrip()}\n\n{section}\n"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def machine() -> str:
+    """The machine in a few words: what a number depends on."""
+    model = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "CPU")
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, {platform.system()} {platform.machine()}"
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _lines(table: Sequence[Mapping[str, object]]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in table for column in row))
+    rows = [[_cell(row.get(column, "")) for column in columns] for row in table]
+    return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
