@@ -1,0 +1,205 @@
+"""What every kind of board promises the agent. A new kind is one module, and one entry in BOARDS."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.errors import TransientDeviceError
+from benchfarm_core.matching import offered_platforms
+from benchfarm_core.platforms import OperatingPoint
+
+BOARDS = ("local",)
+Make = Callable[..., Board]
+Run = Callable[[Any], Any]
+
+
+@pytest.fixture(params=BOARDS)
+def board(request: pytest.FixtureRequest, local_board: Callable[..., LocalBoard]) -> Make:
+    """Makes a board of each kind, with a runner of the given faults."""
+    return {"local": local_board}[request.param]
+
+
+def order(*visits: int, silence_s: float = 20.0, lines_max: int = 100) -> LaunchOrder:
+    request = {
+        "engine": "e",
+        "precision": "fp32",
+        "threads": 1,
+        "cores": [0],
+        "visits": [{"visit": visit} for visit in visits],
+    }
+    return LaunchOrder(request=request, readable=(), silence_s=silence_s, lines_max=lines_max)
+
+
+def when_started(started: asyncio.Event) -> Callable[[bytes], None]:
+    """Sets the event at the first visit."""
+
+    def on_line(line: bytes) -> None:
+        if b'"started"' in line:
+            started.set()
+
+    return on_line
+
+
+def first_point(board: Board) -> OperatingPoint:
+    cores = tuple(sorted(os.sched_getaffinity(0)))[-1:]
+    return OperatingPoint(mode="free", cores=cores, threads=1)
+
+
+def launched(running: Run, board: Board, wanted: LaunchOrder) -> tuple[LaunchExit, list[bytes]]:
+    lines: list[bytes] = []
+    return running(board.launch(wanted, lines.append)), lines
+
+
+def test_its_name_is_a_file_name(board: Make) -> None:
+    name = board().name
+    assert name
+    assert name == Path(name).name
+
+
+def test_it_describes_itself_the_same_twice(board: Make, running: Run) -> None:
+    one = running(board().describe())
+    two = running(board().describe())
+    assert one == two
+    assert one.operating_points
+    assert [engine.name for engine in one.engines if engine.available] == ["onnxruntime"]
+    assert len({point.key for point in one.operating_points}) == len(one.operating_points)
+    assert len({platform.id for platform in offered_platforms(one)}) == len(offered_platforms(one))
+
+
+def test_a_launch_hands_over_every_line_in_order(board: Make, running: Run) -> None:
+    ended, lines = launched(running, board(), order(1, 2))
+    assert (ended.returncode, ended.cut) == (0, None)
+    assert len(lines) == 6
+    assert b'"ready"' in lines[0]
+    assert b'"end"' in lines[-1]
+    assert ended.wall_ms > 0
+    assert ended.began_unix_s < ended.ended_unix_s <= time.time()
+
+
+@pytest.mark.parametrize("fault", ["segfault", "exit", "bad-alloc", "hang-in-child"])
+def test_a_crash_is_an_exit(board: Make, running: Run, fault: str) -> None:
+    ended, lines = launched(running, board(f"{fault}@1"), order(1, silence_s=1.0))
+    assert ended.returncode != 0
+    assert b'"started"' in lines[-1]
+    assert ended.out_of_memory == (fault == "bad-alloc")
+
+
+def test_silence_is_cut(board: Make, running: Run) -> None:
+    ended, _ = launched(running, board("hang@1"), order(1, silence_s=0.5))
+    assert ended.cut == "silent"
+
+
+@pytest.mark.parametrize("fault", ["long-line", "flood"])
+def test_too_much_is_cut(board: Make, running: Run, fault: str) -> None:
+    ended, lines = launched(running, board(f"{fault}@1"), order(1, lines_max=10))
+    assert ended.cut == "garbage"
+    assert len(lines) <= 10 + 1
+
+
+def test_stopping_ends_the_launch(board: Make, running: Run) -> None:
+    one = board("hang@1")
+
+    async def stop_when_started() -> LaunchExit:
+        started = asyncio.Event()
+        launch = asyncio.create_task(one.launch(order(1), when_started(started)))
+        await started.wait()
+        await one.stop()
+        return await launch
+
+    assert running(stop_when_started()).cut == "stopped"
+
+
+def test_cancelling_ends_the_launch_first(board: Make, running: Run, state: StateDir) -> None:
+    one = board("hang@1")
+
+    async def cancel_when_started() -> None:
+        started = asyncio.Event()
+        launch = asyncio.create_task(one.launch(order(1), when_started(started)))
+        await started.wait()
+        launch.cancel()
+        await asyncio.gather(launch, return_exceptions=True)
+
+    running(cancel_when_started())
+    assert children() == set()
+    assert not list(state.scratch.iterdir())
+
+
+def test_two_launches_at_once_are_refused(board: Make, running: Run) -> None:
+    one = board("hang@1")
+
+    async def twice() -> None:
+        started = asyncio.Event()
+        launch = asyncio.create_task(one.launch(order(1), when_started(started)))
+        await started.wait()
+        with pytest.raises(TransientDeviceError):
+            await one.launch(order(1), lambda _: None)
+        await one.stop()
+        await launch
+
+    running(twice())
+
+
+def test_nothing_is_inherited(board: Make, running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHFARM_AGENT_ENROL_TOKEN", "secret")
+    _, lines = launched(running, board("environment@1"), order(1))
+    names = str(lines[2])
+    assert "HOME" in names
+    assert "BENCHFARM" not in names
+
+
+def test_stopping_and_restoring_without_a_launch_are_harmless(board: Make, running: Run) -> None:
+    one = board()
+
+    async def nothing_to_do() -> None:
+        await one.stop()
+        await one.restore()
+        await one.restore()
+
+    running(nothing_to_do())
+
+
+def test_restoring_leaves_nothing_of_a_lease(board: Make, running: Run, state: StateDir) -> None:
+    one = board()
+
+    async def lease() -> None:
+        await one.pin(first_point(one))
+        await one.launch(order(1), lambda _: None)
+        await one.restore()
+
+    running(lease())
+    assert not list(state.scratch.iterdir())
+    assert children() == set()
+
+
+def test_an_impossible_operating_point_is_refused(board: Make, running: Run) -> None:
+    with pytest.raises(TransientDeviceError):
+        running(board().pin(OperatingPoint(mode="free", cores=(4000,), threads=1)))
+
+
+def test_evidence_and_gate_answer(board: Make, running: Run) -> None:
+    one = board()
+    conditions = running(one.evidence(first_point(one)))
+    assert conditions.load_1m is None or conditions.load_1m >= 0
+    why = running(one.gate(first_point(one)))
+    assert why is None or why
+
+
+def children() -> set[int]:
+    """Living children of this process."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.add(int(status.parent.name))
+    return found

@@ -1,0 +1,230 @@
+"""A lease's launches against a runner that crashes, hangs, lies or runs out of something."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent import launches as launches_module
+from benchfarm_agent.artifacts import Canary, PreparedItem
+from benchfarm_agent.boards.interface import LaunchOrder
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.launches import LeaseLaunches, shuffled
+from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.quality import check_result
+
+Make = Callable[..., LeaseLaunches]
+Run = Callable[[Any], Any]
+
+
+def outcomes(results: list[MeasurementResult]) -> dict[int, str]:
+    """Per measurement `ok` or its failure code."""
+    for result in results:
+        check_result(result)
+    return {result.measurement_id: str(result.failure or "ok") for result in results}
+
+
+def test_every_launch_visits_everything_once(launches: Make, running: Run) -> None:
+    work = launches()
+    running(work.run())
+    results = work.results()
+    assert outcomes(results) == dict.fromkeys(range(1, 6), "ok")
+    assert all([launch.launch_no for launch in result.launches] == [0, 1, 2] for result in results)
+    assert [evidence.launch_no for evidence in work.evidence] == [0, 1, 2]
+    assert all(evidence.wall_ms > 0 and evidence.first_block_unix_s == 1.0 for evidence in work.evidence)
+    began = [evidence.began_unix_s for evidence in work.evidence]
+    assert began == sorted(began)
+
+
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_a_launch_with_an_upload_is_strict(
+    local_board: Callable[..., LocalBoard],
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    tmp_path: Path,
+    uploaded: bool,
+) -> None:
+    orders: list[bytes] = []
+
+    class Noting(LocalBoard):
+        def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
+            orders.append(super()._request(order, scratch))
+            return orders[-1]
+
+    path = tmp_path / "file"
+    items = [
+        PreparedItem(number, path, "0" * 64, (), path, 1e-3, uploaded=uploaded and number == 2) for number in (1, 2)
+    ]
+    board = local_board(kind=Noting)
+    running(LeaseLaunches(board, grant(2), items, Canary(path, ()), lambda _: None).run())
+    assert {json.loads(order)["limits"]["strict"] for order in orders} == {uploaded}
+
+
+def test_the_order_is_by_chance_but_repeatable() -> None:
+    orders = [shuffled(range(20), "l_a", launch) for launch in range(3)]
+    assert orders == [shuffled(range(19, -1, -1), "l_a", launch) for launch in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(20)) for order in orders)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("segfault", FailureCode.RUNNER_DIED),
+        ("exit", FailureCode.RUNNER_DIED),
+        ("bad-alloc", FailureCode.OUT_OF_MEMORY),
+        ("no-space", FailureCode.DISK_FULL),
+        ("garbage", FailureCode.RUNNER_GARBAGE),
+        ("binary", FailureCode.RUNNER_GARBAGE),
+        ("nan", FailureCode.RUNNER_GARBAGE),
+        ("negative", FailureCode.RUNNER_GARBAGE),
+        ("lengths", FailureCode.RUNNER_GARBAGE),
+        ("other-visit", FailureCode.RUNNER_GARBAGE),
+        ("long-line", FailureCode.RUNNER_GARBAGE),
+        ("flood", FailureCode.RUNNER_GARBAGE),
+        ("refuse", FailureCode.UNSUPPORTED_OPERATOR),
+    ],
+)
+def test_a_fault_takes_one_measurement_and_leaves_the_others(
+    launches: Make, running: Run, fault: str, code: FailureCode
+) -> None:
+    work = launches(f"{fault}@3")
+    running(work.run())
+    assert outcomes(work.results()) == {1: "ok", 2: "ok", 3: code, 4: "ok", 5: "ok"}
+    assert [evidence.launch_no for evidence in work.evidence] == [0, 1, 2]
+
+
+def test_a_visit_done_twice_keeps_the_first_and_goes_on(launches: Make, running: Run) -> None:
+    work = launches("twice@3")
+    running(work.run())
+    found = outcomes(work.results())
+    assert {found[number] for number in (1, 2, 4, 5)} == {"ok"}
+
+
+def test_noise_on_stderr_is_no_fault(launches: Make, running: Run) -> None:
+    work = launches("stderr@2", count=3)
+    running(work.run())
+    assert set(outcomes(work.results()).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("fault", ["hang", "hang-in-child"])
+def test_a_runner_that_says_nothing_is_ended(
+    launches: Make, running: Run, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launches_module, "GRACE_S", 0.2)
+    protocol = PROTOCOLS["quick"].model_copy(update={"visit_timeout_s": 1})
+    work = launches(f"{fault}@2", count=3, protocol=protocol)
+    running(work.run())
+    found = outcomes(work.results())
+    assert found[2] in (FailureCode.TIMEOUT, FailureCode.RUNNER_DIED)
+    assert found[1] == found[3] == "ok"
+
+
+def test_an_engine_that_is_gone_fails_every_measurement_typed(launches: Make, running: Run) -> None:
+    work = launches("engine-unavailable@ready")
+    running(work.run())
+    assert outcomes(work.results()) == dict.fromkeys(range(1, 6), "engine_unavailable")
+    assert work.evidence == []
+
+
+@pytest.mark.parametrize(("fault", "code"), [("segfault", "runner_died"), ("garbage", "runner_garbage")])
+def test_a_runner_that_never_gets_ready_is_given_up(launches: Make, running: Run, fault: str, code: str) -> None:
+    work = launches(f"{fault}@ready")
+    running(work.run())
+    assert outcomes(work.results()) == dict.fromkeys(range(1, 6), code)
+
+
+def test_every_visit_crashing_ends_the_lease(launches: Make, running: Run) -> None:
+    work = launches("segfault@all", count=4)
+    running(work.run())
+    assert outcomes(work.results()) == dict.fromkeys(range(1, 5), "runner_died")
+
+
+def test_more_launches_only_where_the_interval_is_wide(launches: Make, running: Run) -> None:
+    protocol = PROTOCOLS["kernel"].model_copy(update={"launches_max": 5, "half_width_target": 0.01})
+    work = launches("wide@2", count=6, protocol=protocol)
+    running(work.run())
+    counts = {result.measurement_id: len(result.launches) for result in work.results()}
+    assert {counts[number] for number in (1, 3, 4, 5, 6)} == {3}
+    assert counts[2] in (3, 5)  # 3 when chance never put it first
+
+
+def test_contended_launches_are_replaced_and_all_are_reported(launches: Make, running: Run) -> None:
+    visits: list[int] = []
+    work = launches("contended@2", count=3, on_running=lambda number: visits.append(number) if number else None)
+    running(work.run())
+    counts = {result.measurement_id: len(result.launches) for result in work.results()}
+    assert counts == {1: 3, 2: 5, 3: 3}
+    assert visits[9:] == [2, 2]
+    assert [evidence.launch_no for evidence in work.evidence] == [0, 1, 2, 3, 4]
+
+
+def test_an_early_end_leaves_what_was_contended_wanted(launches: Make, running: Run) -> None:
+    work: LeaseLaunches
+    begun: list[int] = []
+
+    def stop_in_the_fourth_launch(measurement_id: int | None) -> None:
+        if measurement_id is not None:
+            begun.append(measurement_id)
+        if len(begun) == 7:
+            work.finish_early()
+
+    work = launches("contended@2", count=2, on_running=stop_in_the_fourth_launch)
+    running(work.run())
+    assert outcomes(work.results()) == {1: "ok"}
+
+
+def test_what_nobody_wants_any_more_is_left_out(launches: Make, running: Run) -> None:
+    seen: list[int | None] = []
+    work = launches(count=3, on_running=seen.append)
+    work.drop([2])
+    running(work.run())
+    assert sorted(outcomes(work.results())) == [1, 3]
+    assert 2 not in seen
+
+
+def test_what_runs_is_known_in_time(launches: Make, running: Run) -> None:
+    seen: list[int | None] = []
+    work = launches(count=2, protocol=PROTOCOLS["quick"], on_running=seen.append)
+    running(work.run())
+    assert [one for one in seen if one is not None] == shuffled([1, 2], "l_" + "5a" * 16, 0)
+    assert seen[-1] is None
+
+
+def test_finishing_early_keeps_only_complete_measurements(launches: Make, running: Run) -> None:
+    work: LeaseLaunches
+    started = 0
+
+    def stop_in_the_second_launch(measurement_id: int | None) -> None:
+        nonlocal started
+        started += measurement_id is not None
+        if started == 4:
+            work.finish_early()
+
+    work = launches(count=3, on_running=stop_in_the_second_launch)
+    running(work.run())
+    assert len(work.evidence) == 2
+    assert work.results() == []
+
+
+def test_stopping_the_board_ends_a_launch_at_once(
+    launches: Make, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = launches("hang@2", count=2, protocol=PROTOCOLS["quick"])
+
+    async def stop_soon() -> None:
+        task = asyncio.create_task(work.run())
+        while not work.evidence and not task.done():
+            await asyncio.sleep(0.05)
+            work.finish_early()
+            await work.board.stop()
+        await task
+
+    running(stop_soon())
+    assert 2 not in outcomes(work.results())

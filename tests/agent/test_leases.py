@@ -1,0 +1,252 @@
+"""One lease from grant to release, on this host's board with a stand-in runner and a farm that follows a script."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.clock import boottime_s
+from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.leases import Lab, LeaseWork
+from benchfarm_agent.main import open_lab
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_core.errors import TransientDeviceError
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.platforms import OperatingPoint
+from benchfarm_core.workloads import UploadedWorkload
+from tests.agent.scripted_farm import HANG_UP, Call, Script, problem, scripted_farm
+
+Run = Callable[[Any], Any]
+MakeBoard = Callable[..., LocalBoard]
+Grant = Callable[..., LeaseGrant]
+
+
+class Hot(LocalBoard):
+    """Never cool enough."""
+
+    async def gate(self, point: OperatingPoint) -> str | None:
+        return "92 degrees"
+
+
+class Stubborn(LocalBoard):
+    """Does not take a clock."""
+
+    async def pin(self, point: OperatingPoint) -> None:
+        raise TransientDeviceError("the governor stayed powersave")
+
+
+class Faulty(LocalBoard):
+    """Meets what nobody has foreseen."""
+
+    async def gate(self, point: OperatingPoint) -> str | None:
+        raise ValueError("no such sensor")
+
+
+def content_farm(call: Call) -> tuple[int, Any]:
+    """Takes everything, renews for a minute."""
+    match call.path.rsplit("/", 1)[1]:
+        case "results":
+            numbers = [one["measurement_id"] for one in call.body["results"]]
+            return 200, {"accepted": numbers, "repeated": [], "orphaned": []}
+        case "renew":
+            return 200, {"expires_in_s": 60, "renew_in_s": 15, "cancelled": []}
+    return 204, b""
+
+
+class Scene:
+    """A lab on a scripted farm; `work` runs one lease and keeps what the farm heard."""
+
+    def __init__(self, state: StateDir, grant: LeaseGrant) -> None:
+        self.state = state
+        self.grant = grant
+        self.calls: list[Call] = []
+        self.reason = ""
+
+    async def work(
+        self, board: Board, script: Script = content_farm, meanwhile: Callable[[LeaseWork], Any] | None = None
+    ) -> None:
+        async with scripted_farm(script) as farm:
+            settings = Settings(url=farm.url, state_dir=self.state.root, gate_wait_s=0.2, drain_s=0.5)
+            client = FarmClient(farm.url)
+            try:
+                async with open_lab(settings, self.state, client) as lab:
+                    await self._work(lab, board, meanwhile)
+            finally:
+                await client.close()
+                self.calls = farm.calls
+
+    async def _work(self, lab: Lab, board: Board, meanwhile: Callable[[LeaseWork], Any] | None) -> None:
+        work = LeaseWork(lab, board, self.grant, asked_s=boottime_s())
+        task = asyncio.create_task(work.run())
+        if meanwhile is not None:
+            await meanwhile(work)
+        self.reason = await task
+
+    def paths(self) -> list[str]:
+        return [call.path.rsplit("/", 1)[1] for call in self.calls]
+
+    def outcomes(self) -> dict[int, str]:
+        sent = [one for call in self.calls if call.path.endswith("/results") for one in call.body["results"]]
+        return {one["measurement_id"]: one["failure"] or "ok" for one in sent}
+
+    def release(self) -> Any:
+        return next(call.body for call in self.calls if call.path.endswith("/release"))
+
+    def spooled(self) -> list[str]:
+        return sorted(path.name for path in self.state.spool.glob("*/*.json"))
+
+
+@pytest.fixture
+def scene(state: StateDir, grant: Grant) -> Scene:
+    return Scene(state, grant(3))
+
+
+def visit_begun(scene: Scene) -> bool:
+    return any(path.read_text().strip() for path in scene.state.spool.glob("*/running"))
+
+
+async def until_a_visit_runs(scene: Scene) -> None:
+    while not visit_begun(scene):  # noqa: ASYNC110  (the note is a file)
+        await asyncio.sleep(0.01)
+
+
+def test_results_come_before_the_release(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    running(scene.work(local_board()))
+    assert scene.reason == "done"
+    assert scene.outcomes() == dict.fromkeys((1, 2, 3), "ok")
+    assert [path for path in scene.paths() if path != "started"] == ["results", "release"]
+    assert scene.release()["lease_wall_ms"] > scene.release()["conversion_ms"] > 0
+    assert not list(scene.state.spool.iterdir())
+    reported = [call.body["measurement_ids"] for call in scene.calls if call.path.endswith("/started")]
+    assert reported
+    assert {number for numbers in reported for number in numbers} <= {1, 2, 3}
+    over = [call.body["over"] for call in scene.calls if call.path.endswith("/started")]
+    assert over == [False] * (len(over) - 1) + [True]
+    assert scene.paths()[-3:] == ["started", "results", "release"]
+    assert len(scene.calls[-2].body["launches"]) == 3
+
+
+def test_a_gate_that_stays_shut_costs_nothing(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    running(scene.work(local_board(kind=Hot)))
+    assert scene.reason == "gate"
+    assert scene.release()["detail"] == "92 degrees"
+    assert scene.outcomes() == {}
+
+
+def test_a_pin_that_fails_is_never_measured(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    running(scene.work(local_board(kind=Stubborn)))
+    assert scene.outcomes() == dict.fromkeys((1, 2, 3), FailureCode.PIN_NOT_VERIFIED)
+
+
+def test_a_fault_of_the_agent_gives_the_board_back_with_what_was_found(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    newer = scene.grant.items[0].workload.model_copy(update={"catalogue_version": 9999})
+    scene.grant.items[0] = scene.grant.items[0].model_copy(update={"workload": newer})
+    running(scene.work(local_board(kind=Faulty)))
+    assert scene.reason == scene.release()["reason"] == "error"
+    assert "no such sensor" in scene.release()["detail"]
+    assert scene.outcomes() == {1: FailureCode.INVALID_WORKLOAD}
+
+
+def test_what_the_farm_does_not_hand_out_costs_nothing_and_rests(
+    scene: Scene, local_board: MakeBoard, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.farm_client.PATIENCE_S", 0.2)
+    workload = UploadedWorkload(sha256="a" * 64, format="onnx", dims={}, inputs=())
+    files = {"workload": workload, "file_sha256": "a" * 64, "reference_sha256": "b" * 64}
+    scene.grant.items[1] = scene.grant.items[1].model_copy(update=files)
+
+    def without_files(call: Call) -> Any:
+        return problem(503, "unavailable") if "/files/" in call.path else content_farm(call)
+
+    running(scene.work(local_board(), script=without_files))
+    assert scene.outcomes() == {1: "ok", 3: "ok"}
+    assert scene.release()["reason"] == "error"
+
+
+def test_a_spool_that_fails_does_not_keep_the_board(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    (scene.state.spool / scene.grant.lease_token).write_text("no folder")
+    running(scene.work(local_board()))
+    assert scene.reason == scene.release()["reason"] == "error"
+
+
+def test_a_lost_lease_stops_the_board_and_is_not_released(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    async def lose(work: LeaseWork) -> None:
+        await until_a_visit_runs(scene)
+        work.lose()
+
+    running(scene.work(local_board("hang@all"), meanwhile=lose))
+    assert scene.reason == "lease_lost"
+    assert "release" not in scene.paths()
+    assert scene.outcomes() == {}
+
+
+def test_a_lease_that_is_not_renewed_in_time_stops_the_board(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    scene.grant = scene.grant.model_copy(update={"expires_in_s": 3.0, "renew_in_s": 0.5})
+
+    def deaf_to_renewals(call: Call) -> Any:
+        return HANG_UP if call.path.endswith("/renew") else content_farm(call)
+
+    running(scene.work(local_board("hang@all"), script=deaf_to_renewals))
+    assert scene.reason == "lease_lost"
+
+
+def test_draining_ends_a_long_launch_and_gives_the_board_back(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    async def drain(work: LeaseWork) -> None:
+        await until_a_visit_runs(scene)
+        work.drain()
+
+    running(scene.work(local_board("hang@all"), meanwhile=drain))
+    assert scene.reason == scene.release()["reason"] == "drain"
+    assert scene.outcomes() == {}
+
+
+def test_a_batch_that_nobody_wants_any_more_is_ended(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    scene.grant = scene.grant.model_copy(update={"renew_in_s": 0.2})
+
+    def cancel_all(call: Call) -> Any:
+        if call.path.endswith("/renew"):
+            return 200, {"expires_in_s": 60, "renew_in_s": 0.2, "cancelled": [1, 2, 3]}
+        return content_farm(call)
+
+    running(scene.work(local_board("hang@all"), script=cancel_all))
+    assert scene.release()["reason"] == "cancelled"
+    assert scene.outcomes() == {}
+
+
+def test_results_wait_on_disk_while_the_farm_is_away(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    scene.grant = scene.grant.model_copy(update={"expires_in_s": 4.0, "renew_in_s": 1.0})
+
+    def away_at_the_end(call: Call) -> Any:
+        return content_farm(call) if call.path.endswith("/started") else problem(503, "unavailable")
+
+    running(scene.work(local_board(), script=away_at_the_end))
+    assert scene.spooled() == ["000000.json"]
+
+
+def test_results_of_a_lease_that_the_farm_does_not_know_are_not_kept(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    def forgetful(call: Call) -> Any:
+        return problem(409, "lease_lost") if call.path.endswith("/results") else content_farm(call)
+
+    running(scene.work(local_board(), script=forgetful))
+    assert scene.reason == "lease_lost"
+    assert not list(scene.state.spool.iterdir())
+
+
+def test_a_restart_leaves_no_trace_of_the_last_launch(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    board = local_board()
+    (scene.state.scratch / "launch-old").mkdir()
+    running(board.restore())
+    assert not (scene.state.scratch / "launch-old").exists()

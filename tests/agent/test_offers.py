@@ -1,0 +1,137 @@
+"""The desk takes offers, keeps in touch while its boards are busy, and waits for a farm that is away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.main import open_lab
+from benchfarm_agent.offers import OfferDesk
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.agent_protocol import LeaseGrant
+from tests.agent.scripted_farm import HANG_UP, Answer, Call, problem, scripted_farm, true_soon
+
+Run = Callable[[Any], Any]
+MakeBoard = Callable[..., LocalBoard]
+BOARD = "b_test"
+PARKED_S = 0.05
+
+
+@dataclass
+class OneOffer:
+    """A farm with one lease to give. Answers in `instead` are given first, by verb."""
+
+    grant: LeaseGrant
+    instead: dict[str, list[Answer]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    is_offered: bool = False
+    calls: list[Call] = field(default_factory=list)
+
+    async def script(self, call: Call) -> Answer:
+        verb = call.path.rsplit("/", 1)[1]
+        if self.instead.get(verb):
+            return self.instead[verb].pop(0)
+        match verb:
+            case "boards":
+                return 200, {"boards": [{"board_id": BOARD, "state": "idle", "health": "good", "reason": ""}]}
+            case "poll":
+                return await self._polled(call)
+            case "accept":
+                return 200, self.grant.model_dump(mode="json")
+            case "results":
+                return 200, {"accepted": [], "repeated": [], "orphaned": []}
+        return 204, b""
+
+    async def _polled(self, call: Call) -> Answer:
+        ended = sorted(self.ended.intersection(call.body["leases"]))
+        offers = []
+        if call.body["idle"] and not self.is_offered:
+            self.is_offered = True
+            offers = [{"lease_token": self.grant.lease_token, "board_id": BOARD, "expires_in_s": 10}]
+        if not ended and not offers:
+            await asyncio.sleep(PARKED_S)
+        return 200, {"offers": offers, "ended_leases": ended, "unknown_boards": []}
+
+    def bodies(self, verb: str) -> list[Any]:
+        return [call.body for call in self.calls if call.path.endswith(f"/{verb}")]
+
+
+@pytest.fixture
+def one_offer(grant: Callable[..., LeaseGrant]) -> OneOffer:
+    return OneOffer(grant(2))
+
+
+@pytest.fixture
+def at_desk(state: StateDir, one_offer: OneOffer, running: Run) -> Callable[..., None]:
+    """Runs a desk with one board until `meanwhile` returns."""
+
+    async def sit(board: LocalBoard, meanwhile: Callable[[OfferDesk], Awaitable[None]]) -> None:
+        async with scripted_farm(one_offer.script) as farm:
+            one_offer.calls = farm.calls
+            client = FarmClient(farm.url)
+            try:
+                async with open_lab(Settings(url=farm.url, state_dir=state.root), state, client) as lab:
+                    desk = OfferDesk(lab, [board])
+                    await desk.begin()
+                    task = asyncio.create_task(desk.run())
+                    await meanwhile(desk)
+                    desk.drain()
+                    await task
+            finally:
+                await client.close()
+
+    return lambda board, meanwhile: running(sit(board, meanwhile))
+
+
+def test_a_lost_answer_to_accept_costs_no_lease(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.instead["accept"] = [HANG_UP, HANG_UP]
+    at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("release"))))
+    assert len(one_offer.bodies("accept")) == 3
+    assert one_offer.bodies("release")[0]["reason"] == "done"
+
+
+def test_a_busy_agent_polls_and_hears_that_its_lease_has_ended(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    token = one_offer.grant.lease_token
+
+    def busy_polls() -> list[Any]:
+        return [body for body in one_offer.bodies("poll") if not body["idle"]]
+
+    async def end_the_lease(desk: OfferDesk) -> None:
+        await true_soon(lambda: len(busy_polls()) >= 3 and bool(one_offer.bodies("started")))
+        one_offer.ended.add(token)
+        await true_soon(lambda: not desk.lease_tokens())
+        await true_soon(lambda: one_offer.bodies("poll")[-1]["idle"] == [BOARD])
+
+    at_desk(local_board("hang@all"), end_the_lease)
+    assert busy_polls()[0]["leases"] == [token]
+    assert one_offer.bodies("release") == []
+    assert len([body for body in one_offer.bodies("poll") if token in body["leases"]]) < len(one_offer.bodies("poll"))
+
+
+def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    one_offer.instead["boards"] = [problem(503, "unavailable"), HANG_UP]
+    forgotten = {"offers": [], "ended_leases": [], "unknown_boards": [BOARD]}
+    one_offer.instead["poll"] = [(200, forgotten)]
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 4))
+    assert [body["process_started"] for body in one_offer.bodies("boards")] == [True, True, True, False]
+
+
+def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.offers.ACCEPT_DRAIN_S", 0.05)
+    one_offer.instead["accept"] = [problem(503, "unavailable")] * 1000
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("accept")) >= 2))
+    assert one_offer.bodies("results") == []

@@ -1,0 +1,182 @@
+"""The running service against its own description: made-up requests, alone and in chains, never get a 5xx
+and never an answer that the description does not allow."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Lab, Serving
+
+DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.json"
+EXAMPLES = 100
+FEWEST = 50
+"""Of an operation's examples, those that are equal are sent once; so many must be left."""
+SEED = 20_261_120
+
+# Where a check does not fit an operation, it is left out there and nowhere else.
+EXCEPTIONS = """
+# Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
+# must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
+# name a platform that there is.
+{refusing}
+# A platform's key holds slashes: another method on its path, or that of its alias, is a platform that does not exist.
+{slashed}
+# An agent's list of cores takes false for 0.
+{lenient}
+"""
+REFUSING = (
+    "submit_job",
+    "ask_latency",
+    "upload_model",
+    "register_boards",
+    "report_results",
+    "report_started",
+    "enrol_agent",
+    "poll_offers",
+    "create_token",
+    "list_results",
+)
+LENIENT = ("register_boards",)
+SLASHED = ("get_platform", "set_platform_alias")
+
+QUICK = {
+    "BENCHFARM_LONGEST_WAIT_S": "0.05",
+    "BENCHFARM_LONGEST_STREAM_S": "0.05",
+    "BENCHFARM_UPLOAD_STALL_S": "2",
+}
+
+
+def small_model() -> bytes:
+    inputs, outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [inputs], [outputs])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def exceptions() -> str:
+    """The configuration file: which check is left out for which operation."""
+
+    def without(check: str, operations: tuple[str, ...]) -> str:
+        tables = (
+            f'[[operations]]\ninclude-operation-id = "{name}"\nchecks.{check}.enabled = false' for name in operations
+        )
+        return "\n".join(tables)
+
+    return EXCEPTIONS.format(
+        refusing=without("positive_data_acceptance", REFUSING),
+        slashed=without("unsupported_method", SLASHED),
+        lenient=without("negative_data_rejection", LENIENT),
+    )
+
+
+def run(url: str, token: str, existing: dict[str, Any], folder: Path, *selection: str) -> None:
+    arguments = [
+        *("--url", url, "-H", f"Authorization: Bearer {token}", "--request-timeout", "20"),
+        *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--phases", "examples,coverage,fuzzing,stateful"),
+        *("--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"),
+        *("--report", "ndjson", "--report-ndjson-path", str(folder / "report.ndjson")),
+    ]
+    (folder / "schemathesis.toml").write_text(exceptions())
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(DESCRIPTION), *arguments, *selection]
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "made_up_requests",
+        "PYTHONPATH": str(Path(__file__).parent),
+        "BENCHFARM_EXISTING": json.dumps(existing),
+    }
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    (folder / "schemathesis.log").write_text(ended.stdout + ended.stderr)
+    assert ended.returncode == 0, (ended.stdout + ended.stderr)[-20_000:]
+
+
+def answers(log: Path) -> dict[str, Counter[int]]:
+    """How often each operation answered with which status, by the service's own log."""
+    found: dict[str, Counter[int]] = {}
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["message"] == "request":
+            found.setdefault(entry["operation"], Counter())[entry["status"]] += 1
+    return found
+
+
+def described(*, agent: bool) -> dict[str, bool]:
+    """The operations of people or of agents, each with whether its requests can differ."""
+    paths = json.loads(DESCRIPTION.read_text())["paths"].values()
+    every = [operation for methods in paths for operation in methods.values()]
+    return {
+        one["operationId"]: bool(one.get("parameters") or one.get("requestBody"))
+        for one in every
+        if ("agent" in one["tags"]) == agent
+    }
+
+
+def check_reached(log: Path, *, agent: bool, never_well: set[str]) -> None:
+    """Every operation was called often enough, without a 5xx, and unless it cannot, answered well at least once."""
+    found = answers(log)
+    for operation, differs in described(agent=agent).items():
+        statuses = found[operation]
+        assert statuses.total() >= (FEWEST if differs else 1), (operation, statuses)
+        assert max(statuses) < 500, (operation, statuses)
+        assert operation in never_well or any(status < 300 for status in statuses), (operation, statuses)
+
+
+@pytest.fixture
+def existing(alice: httpx2.Client, lab: "Lab") -> dict[str, Any]:
+    """A farm in which something happened: a measured job and another one, whose lease is live."""
+    workloads = [{"kind": "kernel", "type": "fc", "config": {"cin": 1 + n, "cout": 8}} for n in range(3)]
+    done = alice.post("/v1/jobs", json={"workloads": workloads, "protocol": {"name": "quick"}}).json()
+    lab.finish(done["id"])
+    live = alice.post("/v1/jobs", json={"workloads": workloads, "max_age_s": 0}).json()
+    grant = lab.lease(live["id"])
+    model = alice.post("/v1/models?name=m", content=small_model()).json()
+    (platform,) = alice.get("/v1/platforms").json()["items"]
+    return {
+        "job_id": done["id"],
+        "model_id": model["id"],
+        "platform": platform["key"],
+        "board_id": lab.boards[0],
+        "lease_token": grant["lease_token"],
+        "measurement_id": grant["items"][0]["measurement_id"],
+        "sha256": model["sha256"],
+        "account": "alice",
+        "token_id": alice.get("/v1/whoami").json()["token_id"],
+        "board": lab.reports[0],
+        "onnx": base64.b64encode(small_model()).decode(),
+    }
+
+
+@pytest.mark.slow
+def test_the_routes_of_people(
+    serving: "Serving", environment: dict[str, str], token: Callable[..., str], existing: dict[str, Any], tmp_path: Path
+) -> None:
+    admin = token("admin", "alice")
+    with serving({**environment, **QUICK}) as served:
+        run(served.url, admin, existing, tmp_path, "--exclude-tag", "agent", "--exclude-operation-id", "revoke_token")
+        # Last, because it finds the very token that all of this is called with.
+        run(served.url, admin, existing, tmp_path, "--include-operation-id", "revoke_token")
+    check_reached(tmp_path / "api.log", agent=False, never_well=set())
+
+
+@pytest.mark.slow
+def test_the_routes_of_agents(
+    serving: "Serving", environment: dict[str, str], lab: "Lab", existing: dict[str, Any], tmp_path: Path
+) -> None:
+    agent = lab.headers["Authorization"].removeprefix("Bearer ")
+    with serving({**environment, **QUICK}) as served:
+        ending = ("release_lease", "register_boards")
+        without = [part for name in ending for part in ("--exclude-operation-id", name)]
+        run(served.url, agent, existing, tmp_path, "--include-tag", "agent", *without)
+        for name in ending:  # these end the live lease that the others want
+            run(served.url, agent, existing, tmp_path, "--include-operation-id", name)
+    check_reached(tmp_path / "api.log", agent=True, never_well={"enrol_agent", "get_agent_file"})

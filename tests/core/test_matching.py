@@ -1,0 +1,89 @@
+"""Which platforms exist, and the one sentence that says why not."""
+
+import pytest
+
+from benchfarm_core.boards import BoardReport, BoardState, EngineReport, Health, board_id
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.matching import may_exist, offered_platforms, why_board_not, why_platform
+from benchfarm_core.messages import broker_url
+from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision, parse_platform_key
+
+REPORT = BoardReport(
+    kind="local",
+    serial="s",
+    hardware_id="h",
+    board_model="host-1",
+    model_name="a host",
+    generation="g",
+    facts={},
+    engines=(
+        EngineReport(name="onnxruntime", available=True, version="1.31.1", precisions=(Precision.FP32,)),
+        EngineReport(name="openvino", available=True, version="2026.4.1", precisions=(Precision.FP32, Precision.BF16)),
+        EngineReport(name="ncnn", available=False, reason="not installed"),
+    ),
+    operating_points=(
+        OperatingPoint(mode="free", cores=(1,), threads=1),
+        OperatingPoint(mode="free", cores=(0, 1), threads=2),
+    ),
+    clock_proof=ClockProof.UNPINNED,
+)
+
+
+def test_a_board_offers_points_times_engines_times_precisions() -> None:
+    offered = offered_platforms(REPORT)
+    assert len(offered) == 6
+    assert "host-1/c0-1.t2.free/openvino-2026.4.1/bf16" in {platform.key for platform in offered}
+
+
+def test_what_nobody_offers_cannot_exist_and_the_nearest_is_named() -> None:
+    offered = offered_platforms(REPORT)
+    may_exist(offered[0], offered)
+    with pytest.raises(InvalidRequest) as caught:
+        may_exist(parse_platform_key("host-1/c1.t1.free/onnxruntime-9.9/fp32"), offered)
+    assert caught.value.code == "platform_impossible"
+    assert "onnxruntime-1.31.1" in caught.value.detail
+
+
+def test_the_first_filter_that_removes_a_board_is_named() -> None:
+    usable = {
+        "state": BoardState.IDLE,
+        "health": Health.GOOD,
+        "reason": "",
+        "agent_heard_s": 1.0,
+        "offers_platform": True,
+        "clock_proof_ok": True,
+    }
+    assert why_board_not(**usable) is None  # type: ignore[arg-type]
+    changes: dict[str, dict[str, object]] = {
+        "does not offer": {"offers_platform": False},
+        "clock": {"clock_proof_ok": False},
+        "quarantined: hot": {"health": Health.QUARANTINED, "reason": "hot"},
+        "for 61 s": {"agent_heard_s": 61.0},
+        "offline": {"state": BoardState.OFFLINE},
+        "measuring something else": {"state": BoardState.LEASED},
+        "cooling down: its conditions did not hold: load 4.2": {
+            "state": BoardState.COOLING,
+            "rests_after": "gate",
+            "rest_detail": "load 4.2",
+        },
+        "cooling down: its agent did not answer an offer": {"state": BoardState.COOLING, "rests_after": "unanswered"},
+    }
+    for text, change in changes.items():
+        assert text in (why_board_not(**(usable | change)) or "")  # type: ignore[arg-type]
+
+
+def test_a_waiting_platform_says_why() -> None:
+    platform = parse_platform_key("host-1/c1.t1.free/ncnn-1.0/fp32")
+    assert "no board with engine ncnn is online" in why_platform(
+        platform, boards_offering=1, boards_online=0, boards_idle=0
+    )
+
+
+def test_a_boards_identity_needs_the_farms_salt() -> None:
+    assert board_id("one", REPORT) != board_id("two", REPORT)
+    assert board_id("one", REPORT) != "s"
+
+
+def test_broker_urls() -> None:
+    assert broker_url("unix:///run/kv.sock?db=3") == "redis+socket:///run/kv.sock?virtual_host=3"
+    assert broker_url("redis://cache:6379/0") == "redis://cache:6379/0"

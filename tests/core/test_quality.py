@@ -1,0 +1,266 @@
+"""From raw blocks to a graded number: validity by the witness alone, headline by medians."""
+
+import random
+from itertools import pairwise
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.intervals import coverage_of, median_interval
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.quality import (
+    CanaryGolden,
+    check_result,
+    clean_blocks,
+    drifted,
+    grade_of,
+    quiet_canary_ns,
+    spread_of,
+    summarise,
+    wants_more_launches,
+)
+from benchfarm_core.summaries import Grade, Summary
+
+KERNEL = PROTOCOLS["kernel"]
+STANDARD = PROTOCOLS["standard"]
+
+
+def launch(
+    number: int,
+    blocks_ns: list[int],
+    *,
+    switches: list[int] | None = None,
+    canary_ns: int = 100_000,
+    iterations: int = 10,
+) -> LaunchSamples:
+    count = len(blocks_ns)
+    return LaunchSamples(
+        launch_no=number,
+        iterations=iterations,
+        blocks_ns=tuple(blocks_ns),
+        delays_ns=(0,) * count,
+        switches=tuple(switches or [0] * count),
+        canaries={"mobilenet": ((0, 500_000), (count, 800_000)), "sgemm": ((0, canary_ns), (count, canary_ns * 2))},
+        open_ms=1,
+        first_ms=1,
+        warmup_runs=3,
+        gate_relative_l2=1e-6,
+        timed_ms=60,
+        canary_ms=3,
+    )
+
+
+def derive(launches: list[LaunchSamples], **changes: object) -> Summary | FailureCode:
+    arguments: dict[str, object] = {
+        "protocol": KERNEL,
+        "golden": CanaryGolden(mobilenet_ns=500_000, sgemm_ns=100_000),
+        "clock_proof": ClockProof.UNPINNED,
+    }
+    return summarise(launches, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def test_the_headline_is_the_median_of_launch_medians_per_iteration() -> None:
+    summary = derive([launch(n, [ns] * 9 + [ns * 5]) for n, ns in enumerate((1_000_000, 1_010_000, 1_300_000))])
+    assert isinstance(summary, Summary)
+    assert summary.median_ms == pytest.approx(0.101)
+    assert (summary.low_ms, summary.high_ms) == (pytest.approx(0.1), pytest.approx(0.13))
+    assert summary.interval_coverage == pytest.approx(0.75)
+
+
+def test_contaminated_blocks_are_left_out_whatever_their_value() -> None:
+    disturbed = [1_000_000] * 8 + [9_000_000] * 4
+    witnessed = [0] * 8 + [1] * 4
+    summary = derive([launch(n, disturbed, switches=witnessed) for n in range(3)])
+    assert isinstance(summary, Summary)
+    assert summary.median_ms == pytest.approx(0.1)
+    assert summary.clean_share == pytest.approx(8 / 12)
+    slow_but_clean = derive([launch(n, disturbed) for n in range(3)])
+    assert isinstance(slow_but_clean, Summary)
+    assert slow_but_clean.clean_share == 1.0
+
+
+def test_too_few_clean_blocks_are_inconclusive_never_guessed() -> None:
+    contended = launch(0, [1_000_000] * 20, switches=[1] * 18 + [0] * 2)
+    fine = launch(1, [1_000_000] * 20)
+    assert derive([contended, fine, fine.model_copy(update={"launch_no": 2})]) is FailureCode.CONTENDED
+
+
+def test_normalised_is_the_floor_of_all_launches_at_the_clock_of_the_reference() -> None:
+    slow_hour = [launch(n, [1_500_000] * 6 + [1_200_000 + n] * 4, canary_ns=120_000) for n in range(3)]
+    summary = derive(slow_hour)
+    assert isinstance(summary, Summary)
+    assert summary.median_ms == pytest.approx(0.15)
+    assert summary.normalised_ms == pytest.approx(0.1)
+    without_reference = derive(slow_hour, golden=CanaryGolden())
+    assert isinstance(without_reference, Summary)
+    assert without_reference.normalised_ms is None
+
+
+@pytest.mark.parametrize(
+    ("floors", "grade"),
+    [
+        ([1.0, 1.001, 0.999], Grade.A),
+        ([1.0, 1.04, 1.0], Grade.B),
+        ([1.0, 1.12, 1.0], Grade.C),
+        ([1.0, 1.5, 1.0], Grade.D),
+        ([1.0, 1.5, 1.0, 1.9, 1.01], Grade.A),
+        ([1.0, 1.0], Grade.C),
+        ([1.0], Grade.C),
+        ([1.0, 2.0], Grade.D),
+    ],
+)
+def test_grades(floors: list[float], grade: Grade) -> None:
+    assert grade_of(spread_of(floors, KERNEL), len(floors)) is grade
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_two_launches_that_contradict_each_other_are_graded_d(name: str) -> None:
+    floors = [1.0, 2.0] * max(1, PROTOCOLS[name].launches_min // 2)
+    assert grade_of(spread_of(floors, PROTOCOLS[name]), len(floors)) is Grade.D
+
+
+def test_neighbours_that_only_add_time_change_the_headline_and_not_what_is_learnt() -> None:
+    quiet = [launch(n, [1_000_000] * 20) for n in range(3)]
+    noisy = [launch(n, [1_700_000] * 15 + [1_004_000] * 5) for n in range(3)]
+    one, other = derive(quiet), derive(noisy)
+    assert isinstance(one, Summary)
+    assert isinstance(other, Summary)
+    assert other.median_ms == pytest.approx(one.median_ms * 1.7)
+    assert other.normalised_ms == pytest.approx(one.normalised_ms, rel=0.005)
+    assert (one.grade, other.grade) == (Grade.A, Grade.A)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40))
+def test_an_interval_contains_the_median_and_states_its_coverage(values: list[float]) -> None:
+    interval = median_interval(values)
+    assert interval.low <= median(values) <= interval.high
+    assert 0 <= interval.coverage <= 1
+    if len(values) >= 6:
+        assert interval.coverage >= 0.95
+
+
+def test_coverage_is_the_share_of_draws_that_hold_the_true_median() -> None:
+    chance = random.Random(5)
+    for count, rank in ((3, 1), (6, 1), (10, 2)):
+        held = 0
+        for _ in range(4000):
+            ordered = sorted(chance.random() for _ in range(count))
+            held += ordered[rank - 1] <= 0.5 <= ordered[count - rank]
+        assert held / 4000 == pytest.approx(coverage_of(count, rank), abs=0.03)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(10_000, 10**9), min_size=5, max_size=50), st.integers(1, 1000))
+def test_scaling_every_block_scales_the_headline_and_keeps_the_grade(blocks: list[int], factor: int) -> None:
+    one = derive([launch(n, blocks) for n in range(3)])
+    other = derive([launch(n, [ns * factor for ns in blocks]) for n in range(3)])
+    assert isinstance(one, Summary)
+    assert isinstance(other, Summary)
+    assert other.median_ms == pytest.approx(one.median_ms * factor)
+    assert other.grade is one.grade
+
+
+def test_a_contended_launch_is_replaced_while_launches_are_left() -> None:
+    clean = [launch(n, [1_000_000] * 10) for n in range(3)]
+    contended = launch(1, [1_000_000] * 10, switches=[1] * 10)
+    assert not wants_more_launches(clean, KERNEL)
+    assert wants_more_launches([clean[0], contended, clean[2]], KERNEL)
+    assert not wants_more_launches([clean[0], *[contended] * 4], KERNEL)
+
+
+def test_a_floor_is_confirmed_by_other_launches_while_some_are_left() -> None:
+    alone = [launch(0, [1_000_000] * 10), launch(1, [1_300_000] * 10), launch(2, [1_300_000] * 10)]
+    assert wants_more_launches(alone, KERNEL)
+    met = [*alone, launch(3, [1_001_000] * 10), launch(4, [1_002_000] * 10)]
+    assert not wants_more_launches(met[:4] + met[3:4], KERNEL)
+    summary = derive(met)
+    assert isinstance(summary, Summary)
+    assert summary.grade is Grade.A
+
+
+def test_launches_beside_a_busy_neighbour_are_not_enough() -> None:
+    """The floors agree with each other, all of them in the slow mode; the canary beside them tells."""
+
+    def beside(number: int, mobilenet_ns: int) -> LaunchSamples:
+        one = launch(number, [1_000_000] * 10)
+        return one.model_copy(update={"canaries": {**one.canaries, "mobilenet": ((0, mobilenet_ns),)}})
+
+    quiet = [beside(n, 500_000 + n) for n in range(3)]
+    slow = [beside(n, 600_000) for n in range(3)]
+    quiet_ns = quiet_canary_ns([*quiet, *slow])
+    assert quiet_ns == 500_001
+    assert not wants_more_launches(quiet, KERNEL, quiet_ns=quiet_ns)
+    assert wants_more_launches([*slow[:2], quiet[2]], KERNEL, quiet_ns=quiet_ns)
+    assert not wants_more_launches([*slow[:2], *quiet[1:]], KERNEL, quiet_ns=quiet_ns)
+    assert not wants_more_launches([*slow, *slow[:2]], KERNEL, quiet_ns=quiet_ns), "none are left"
+    assert quiet_canary_ns([]) is None
+    drowned = [one.model_copy(update={"canaries": {}}) for one in quiet]
+    assert wants_more_launches(drowned, KERNEL, quiet_ns=quiet_ns), "their canary never ran undisturbed"
+
+
+def test_a_proven_clock_allows_no_moving_canary() -> None:
+    moving = [launch(n, [1_000_000] * 10, canary_ns=100_000 + 2_000 * n) for n in range(3)]
+    assert isinstance(derive(moving, clock_proof=ClockProof.UNPINNED), Summary)
+    assert derive(moving, clock_proof=ClockProof.VERIFIED) is FailureCode.CANARY_DRIFT
+
+
+def test_more_launches_until_narrow_or_spent() -> None:
+    steady = [launch(n, [1_000_000] * 10) for n in range(6)]
+    wild = [launch(n, [1_000_000 + 100_000 * n] * 10) for n in range(10)]
+    assert wants_more_launches(steady[:5], STANDARD)
+    assert not wants_more_launches(steady, STANDARD)
+    assert wants_more_launches(wild[:6], STANDARD)
+    assert not wants_more_launches(wild, STANDARD)
+
+
+def test_drift_against_history_depends_on_the_clock_proof() -> None:
+    golden = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
+    assert not drifted({"sgemm": 110_000}, golden, ClockProof.UNPINNED)
+    assert drifted({"sgemm": 110_000}, golden, ClockProof.VERIFIED)
+    assert drifted({"sgemm": 120_000}, golden, ClockProof.UNPINNED)
+    assert not drifted({"mobilenet": 900_000}, golden, ClockProof.VERIFIED), (
+        "the neighbours' traffic, no fault of the board"
+    )
+    assert not drifted({"sgemm": 120_000}, CanaryGolden(), ClockProof.VERIFIED)
+
+
+def test_the_witness_tolerates_its_own_noise() -> None:
+    noisy = launch(0, [1_000_000] * 3).model_copy(update={"delays_ns": (19_000, 20_001, 500_000)})
+    assert clean_blocks(noisy) == [True, False, False]
+    long_blocks = launch(0, [100_000_000]).model_copy(update={"delays_ns": (1_900_000,)})
+    assert clean_blocks(long_blocks) == [True]
+
+
+def test_results_that_contradict_themselves_are_refused() -> None:
+    one = launch(0, [1] * 5)
+    bad = [
+        MeasurementResult(measurement_id=1, outcome="ok"),
+        MeasurementResult(measurement_id=1, outcome="failed"),
+        MeasurementResult(measurement_id=1, outcome="ok", failure=FailureCode.TIMEOUT, launches=(one,)),
+        MeasurementResult(measurement_id=1, outcome="ok", launches=(one, one)),
+        MeasurementResult(measurement_id=1, outcome="ok", launches=(one.model_copy(update={"switches": (0,)}),)),
+    ]
+    for result in bad:
+        with pytest.raises(InvalidRequest) as caught:
+            check_result(result)
+        assert caught.value.code == "result_invalid"
+    check_result(MeasurementResult(measurement_id=1, outcome="ok", launches=(one,)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -1, 0, float("inf")])
+def test_impossible_times_do_not_become_samples(bad: float) -> None:
+    with pytest.raises(ValueError, match="blocks_ns"):
+        launch(0, [bad])  # type: ignore[list-item]
+
+
+def test_protocols_ask_for_enough_launches() -> None:
+    assert PROTOCOLS["kernel"].launches_min >= 3
+    assert PROTOCOLS["standard"].launches_min >= 6
+    ids = [protocol.id for protocol in PROTOCOLS.values()]
+    assert all(one != other for one, other in pairwise(sorted(ids)))

@@ -1,0 +1,89 @@
+"""What a board does next, and how much of it."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchfarm_core.jobs import PriorityClass
+from benchfarm_core.scheduling import BATCH_LIMIT_S, Candidate, Group, choose_group, decay, fill_batch
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def group(
+    platform: str, *, priority: str = "normal", waited_s: float = 10, used_s: float = 0, account: str = "a"
+) -> Group:
+    return Group(
+        platform_id=platform,
+        protocol_id="q",
+        account_id=account,
+        priority=PriorityClass(priority),
+        oldest_at=NOW - timedelta(seconds=waited_s),
+        account_device_s=used_s,
+    )
+
+
+def test_class_then_fair_share_then_age() -> None:
+    assert choose_group([group("p"), group("q", priority="high")], now=NOW) == group("q", priority="high")
+    assert choose_group([group("p", used_s=5), group("q", used_s=1)], now=NOW) == group("q", used_s=1)
+    assert choose_group([group("p"), group("q", waited_s=60)], now=NOW) == group("q", waited_s=60)
+    assert choose_group([], now=NOW) is None
+
+
+def test_waiting_raises_the_class() -> None:
+    patient = group("p", priority="low", waited_s=31 * 60)
+    assert choose_group([patient, group("q", priority="normal")], now=NOW) == patient
+
+
+def test_a_board_stays_a_minute_on_its_platform_then_leaves_if_another_waits() -> None:
+    groups = [group("here", waited_s=1, used_s=9), group("there", waited_s=50)]
+    fresh = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW - timedelta(seconds=59))
+    spent = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW - timedelta(seconds=61))
+    assert fresh is not None
+    assert fresh.platform_id == "here"
+    assert spent is not None
+    assert spent.platform_id == "there"
+    alone = choose_group(groups[:1], now=NOW, current_platform_id="here", current_since=NOW - timedelta(hours=1))
+    assert alone == groups[0]
+
+
+def test_a_higher_class_does_not_wait_for_the_minute() -> None:
+    groups = [group("here"), group("there", priority="high")]
+    chosen = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW)
+    assert chosen is not None
+    assert chosen.platform_id == "there"
+
+
+@given(st.lists(st.floats(0.01, 60), max_size=60))
+def test_batches_are_bounded_and_never_empty_while_something_waits(lengths: list[float]) -> None:
+    candidates = [Candidate(measurement_id=n, expected_s=s, alone=False) for n, s in enumerate(lengths)]
+    batch = fill_batch(candidates)
+    assert bool(batch) == bool(candidates)
+    total = sum(lengths[n] for n in batch)
+    assert total <= BATCH_LIMIT_S or len(batch) == 1
+    assert batch == sorted(batch)
+
+
+def test_what_took_two_boards_down_runs_alone() -> None:
+    def one(number: int, alone: bool) -> Candidate:
+        return Candidate(measurement_id=number, expected_s=0.1, alone=alone)
+
+    assert fill_batch([one(1, True), one(2, False)]) == [1]
+    assert fill_batch([one(1, False), one(2, True), one(3, False)]) == [1, 3]
+
+
+def test_uploads_and_generated_workloads_share_no_batch() -> None:
+    kinds = {1: True, 2: False, 3: True, 4: False}
+    waiting = [
+        Candidate(measurement_id=number, expected_s=0.1, alone=False, uploaded=uploaded)
+        for number, uploaded in kinds.items()
+    ]
+    assert fill_batch(waiting) == [1, 3]
+    assert fill_batch(waiting[1:]) == [2, 4]
+
+
+def test_use_is_forgotten_by_half_an_hour() -> None:
+    assert decay(8.0, 3600) == pytest.approx(4.0)
+    assert decay(8.0, 0) == 8.0

@@ -1,0 +1,57 @@
+"""Identities are the same for the same meaning, in any order and process."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from benchfarm_core.measurements import MeasurementKey, Timing
+from benchfarm_core.values import Value, canonical_json, digest
+from benchfarm_core.workloads import KernelWorkload, workload_id
+
+configs = st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(0, 4096), min_size=1, max_size=8)
+
+
+@given(configs)
+def test_the_order_of_columns_does_not_change_a_workload(config: dict[str, int | str]) -> None:
+    turned = dict(reversed(list(config.items())))
+    one = KernelWorkload(catalogue_version=1, type="conv-bn-act", config=config)
+    other = KernelWorkload(catalogue_version=1, type="conv-bn-act", config=turned)
+    assert workload_id(one) == workload_id(other)
+
+
+@given(configs, configs)
+def test_different_configurations_have_different_names(one: dict[str, int | str], other: dict[str, int | str]) -> None:
+    names = {workload_id(KernelWorkload(catalogue_version=1, type="fc", config=config)) for config in (one, other)}
+    assert len(names) == (1 if one == other else 2)
+
+
+def test_every_part_of_a_measurements_identity_counts() -> None:
+    key = MeasurementKey(workload_id="w", platform_id="p", protocol_id="q")
+    changed = [
+        key.model_copy(update={"workload_id": "x"}),
+        key.model_copy(update={"platform_id": "x"}),
+        key.model_copy(update={"protocol_id": "x"}),
+        key.model_copy(update={"timing": Timing.IN_SITU}),
+        key.model_copy(update={"repeat_no": 1}),
+    ]
+    assert len({key.id, *(other.id for other in changed)}) == 6
+
+
+def test_the_canonical_form_is_pinned() -> None:
+    """A changed canonical form would rename every stored workload."""
+    assert canonical_json({"b": 1, "a": [True, None, "ä"]}) == '{"a":[true,null,"ä"],"b":1}'
+    assert digest({"b": 1, "a": 2}) == "d3626ac30a87e6f7a6428233b3c68299"
+
+
+def test_numbers_and_truths_are_not_taken_for_each_other() -> None:
+    class Mixed(Value):
+        count: int = 1
+        limit_s: float | None = None
+        urgent: bool = False
+
+    for wrong, field in (({"count": False}, "count"), ({"limit_s": True}, "limit_s"), ({"urgent": 0}, "urgent")):
+        with pytest.raises(ValidationError) as caught:
+            Mixed.model_validate(wrong)
+        assert [error["loc"] for error in caught.value.errors()] == [(field,)]
+    assert Mixed.model_validate({"count": 2, "limit_s": 1, "urgent": True}).urgent

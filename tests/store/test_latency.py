@@ -1,0 +1,65 @@
+import pytest
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.latency import LatencyRequest
+from benchfarm_store import latency
+
+ONE = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+TWO = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
+
+
+def ask(farm, by, request, **changes):
+    question = LatencyRequest.model_validate({"platforms": [ONE, TWO], "items": request.workloads, **changes})
+    with farm.transaction() as tx:
+        return latency.ask(tx, question, by).answers
+
+
+def test_answers_are_items_outer_platforms_inner(farm, ann, agent, job_of):
+    farm.submit_planned(ann, job_of(3, platforms=[ONE]))
+    agent.measure_all()
+    answers = ask(farm, ann, job_of(3))
+    assert [(a.item_no, a.platform) for a in answers] == [(n, p) for n in range(3) for p in (ONE, TWO)]
+    for answer in answers:
+        assert (answer.source == "measured") == (answer.platform == ONE)
+        assert (answer.error is None) == (answer.platform == ONE)
+        if answer.platform == TWO:
+            assert (answer.error, answer.median_ms) == ("no_predictor", None)
+        else:
+            assert answer.low_ms <= answer.median_ms <= answer.high_ms
+            assert (answer.origin, answer.grade, answer.clock_proof) == ("local", "A", "unpinned")
+
+
+def test_what_is_old_or_from_an_older_generation_is_no_answer(farm, ann, agent, job_of, report_of):
+    farm.submit_planned(ann, job_of(1))
+    agent.measure_all()
+    farm.run("UPDATE results SET measured_at = measured_at - interval '10 minutes'")
+    assert ask(farm, ann, job_of(1))[0].source == "measured"
+    assert ask(farm, ann, job_of(1), max_age_s=300)[0].error == "no_predictor"
+    agent.register(report_of(generation="g2"))
+    assert ask(farm, ann, job_of(1))[0].error == "no_predictor"
+
+
+def test_a_grade_below_the_wish_is_no_answer_and_d_never_is(farm, ann, agent, job_of):
+    farm.submit_planned(ann, job_of(1))
+    agent.measure_all()
+    farm.run("UPDATE summaries SET grade = 'C'")
+    assert ask(farm, ann, job_of(1))[0].source == "measured"
+    assert ask(farm, ann, job_of(1), min_grade="B")[0].error == "no_predictor"
+    farm.run("UPDATE summaries SET grade = 'D'")
+    assert ask(farm, ann, job_of(1), min_grade="D")[0].error == "no_predictor"
+
+
+def test_more_launches_go_before_a_newer_quick_visit(farm, ann, agent, job_of):
+    farm.submit_planned(ann, job_of(1))
+    agent.measure_all(run_ns=1_000_000)
+    farm.submit_planned(ann, job_of(1, protocol={"name": "quick"}))
+    agent.measure_all(run_ns=3_000_000, launches=1)
+    assert ask(farm, ann, job_of(1))[0].median_ms == pytest.approx(1.0, rel=0.01)
+
+
+def test_bad_questions_name_the_item(farm, ann, agent, job_of):
+    with pytest.raises(InvalidRequest) as refused:
+        ask(farm, ann, job_of(1), items=[*job_of(1).workloads, {"kind": "kernel", "type": "warp", "config": {}}])
+    assert str(refused.value.field).startswith("items.1")
+    with pytest.raises(InvalidRequest):
+        ask(farm, ann, job_of(1), platforms=["nonsense"])

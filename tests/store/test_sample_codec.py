@@ -1,0 +1,52 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_store.sample_codec import RESOLUTION_BITS, decode, encode
+
+NS = st.integers(min_value=0, max_value=2**53 - 1)
+RUN_NS = st.integers(min_value=1, max_value=2**53 - 1)
+MS = st.integers(min_value=0, max_value=10**15).map(lambda ns: ns / 1e6)
+
+
+@st.composite
+def launches(draw):
+    numbers = draw(st.lists(st.integers(0, 63), min_size=1, max_size=4, unique=True))
+    return [draw(_launch(number)) for number in numbers]
+
+
+@st.composite
+def _launch(draw, number):
+    blocks = draw(st.lists(RUN_NS, min_size=1, max_size=30))
+    pairs = st.lists(st.tuples(st.integers(0, 2000), RUN_NS), max_size=4).map(tuple)
+    return LaunchSamples(
+        launch_no=number,
+        iterations=draw(st.integers(1, 10_000_000)),
+        blocks_ns=tuple(blocks),
+        delays_ns=tuple(draw(NS) for _ in blocks),
+        switches=tuple(draw(st.integers(0, 2**31 - 1)) for _ in blocks),
+        canaries=draw(st.dictionaries(st.sampled_from(["sgemm", "mobilenet"]), pairs)),
+        open_ms=draw(MS),
+        first_ms=draw(MS),
+        warmup_runs=draw(st.integers(0, 2**31 - 1)),
+        gate_relative_l2=draw(st.none() | st.floats(0, 1)),
+        timed_ms=draw(MS),
+        canary_ms=draw(MS),
+    )
+
+
+@given(launches())
+def test_samples_come_back_in_launch_order_at_their_resolution(sent):
+    got = decode(encode(sent))
+    step = max(1, min(min(one.blocks_ns) for one in sent) >> RESOLUTION_BITS)
+    for was, now in zip(sorted(sent, key=lambda one: one.launch_no), got, strict=True):
+        assert now.model_dump(exclude={"blocks_ns"}) == was.model_dump(exclude={"blocks_ns"})
+        assert len(now.blocks_ns) == len(was.blocks_ns)
+        for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
+            assert abs(a - b) * 2 <= step
+
+
+@given(launches())
+def test_what_was_read_back_packs_to_the_same_samples(sent):
+    once = decode(encode(sent))
+    assert decode(encode(once)) == once

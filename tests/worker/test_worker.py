@@ -1,0 +1,217 @@
+"""A real worker process on a real broker and database: from a submitted job to an offer, whatever is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from benchfarm_core.access import Role
+from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, TokenRequest
+from benchfarm_core.agent_protocol import (
+    PROTOCOL_VERSION,
+    EnrolRequest,
+    Offer,
+    RegisterBoards,
+    ResultsRequest,
+)
+from benchfarm_core.boards import BoardReport, EngineReport
+from benchfarm_core.jobs import JobRequest, JobState, JobView
+from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.messages import agent_channel
+from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
+from benchfarm_core.workloads import KernelRequest
+from benchfarm_store import accounts, agents, boards, jobs, leases, results, tokens
+from benchfarm_store.database import Database
+from benchfarm_store.files import Files
+from benchfarm_store.tokens import Caller
+from benchfarm_workloads.draws import draw_mixed
+
+T = TypeVar("T")
+
+REPORT = BoardReport(
+    kind="simulated", serial="s1", hardware_id="h1", board_model="sim-1", model_name="a simulated board",
+    generation="g1", facts={},
+    engines=(EngineReport(name="onnxruntime", available=True, version="1.31.1", precisions=(Precision.FP32,)),),
+    operating_points=(OperatingPoint(mode="free", cores=(0,), threads=1),), clock_proof=ClockProof.UNPINNED,
+)  # fmt: skip
+
+
+def launch(launch_no: int) -> LaunchSamples:
+    """An undisturbed launch of something that takes a millisecond."""
+    return LaunchSamples(
+        launch_no=launch_no, iterations=1, blocks_ns=(1_000_000,) * 10, delays_ns=(0,) * 10, switches=(0,) * 10,
+        canaries={"sgemm": ((0, 500_000),)}, open_ms=1, first_ms=1, warmup_runs=3, gate_relative_l2=None,
+        timed_ms=10, canary_ms=1,
+    )  # fmt: skip
+
+
+def within(limit_s: float, look: Callable[[], T]) -> T:
+    """What `look` gives as soon as it is true, or its last answer when the time is up."""
+    end = time.monotonic() + limit_s
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+class Farm:
+    """The database with one client, one agent and one board, and the worker that serves it."""
+
+    def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
+        self.redis_url, self.ready_file, self.log = redis_url, folder / "ready", folder / "worker.log"
+        self.env = os.environ | {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "BENCHFARM_SWEEP_S": "1",
+            "BENCHFARM_DATA_DIR": str(folder / "data"),
+            "BENCHFARM_READY_FILE": str(self.ready_file),
+        }
+        self.database = Database(database_url)
+        self.caller, self.agent_id, self.board_id = self._populate()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _populate(self) -> tuple[Caller, str, str]:
+        with self.database.transaction() as tx:
+            accounts.create_account(tx, AccountRequest(name="lab"))
+            token = tokens.create_token(tx, TokenRequest(account="lab", role=Role.OPERATOR)).token
+            caller = tokens.authenticate(tx, token)
+            enrol = tokens.create_enrol_token(tx, EnrolTokenRequest(), caller).token
+            agent = agents.enrol(
+                tx,
+                EnrolRequest(enrol_token=enrol, name="a", agent_version="1", protocol_version=PROTOCOL_VERSION),
+            )
+            request = RegisterBoards(protocol_version=PROTOCOL_VERSION, agent_version="1", boards=(REPORT,))
+            board = boards.register(tx, agent.agent_id, request).boards[0]
+        return caller, agent.agent_id, board.board_id
+
+    def start_worker(self) -> None:
+        self.ready_file.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            argv = [sys.executable, "-m", "benchfarm_worker", "run"]
+            self.process = subprocess.Popen(argv, env=self.env, stdout=log, stderr=log, start_new_session=True)
+        assert within(30, self.ready_file.exists), self.log.read_text()[-2000:]
+
+    def stop_worker(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        if how is signal.SIGKILL:
+            os.killpg(self.process.pid, how)
+        else:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+    def submit(self, count: int) -> JobView:
+        request = JobRequest(
+            workloads=tuple(KernelRequest(type=one.type, config=one.config) for one in draw_mixed(1, count)),
+        )
+        with self.database.transaction() as tx:
+            job = jobs.submit(tx, request, by=self.caller, idempotency_key=None, request_sha256="0" * 64)[0]
+            # the sweep waits for the message, which is lost here, as long as it may take: it has waited
+            tx.execute(text("UPDATE jobs SET created_at = created_at - interval '1 minute'"))
+        return job
+
+    def job(self, job_id: str) -> JobView:
+        with self.database.transaction() as tx:
+            return jobs.get_job(tx, job_id, self.caller)
+
+    def offers(self) -> list[Offer]:
+        with self.database.transaction() as tx:
+            agents.heard(tx, self.agent_id, "1")
+            return leases.offers_for(tx, self.agent_id, [self.board_id])
+
+    def measure(self, offer: Offer) -> None:
+        with self.database.transaction() as tx:
+            grant = leases.accept(tx, self.agent_id, offer.lease_token, LeaseTimes())
+        launches = tuple(launch(number) for number in range(grant.protocol.launches_min))
+        found = tuple(
+            MeasurementResult(measurement_id=item.measurement_id, outcome="ok", launches=launches)
+            for item in grant.items
+        )
+        with self.database.transaction() as tx:
+            results.ingest(tx, self.agent_id, offer.lease_token, ResultsRequest(results=found))
+
+    def scalar(self, statement: str) -> object:
+        with self.database.transaction() as tx:
+            return tx.execute(text(statement)).scalar()
+
+
+@pytest.fixture
+def farm(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(database_url, redis_url, tmp_path)
+    yield farm
+    if farm.process is not None and farm.process.poll() is None:
+        farm.stop_worker(signal.SIGKILL)
+    farm.database.dispose()
+
+
+def test_the_sweep_alone_brings_a_job_to_a_board(farm: Farm) -> None:
+    """Nobody told the worker of the job: the hint was lost, the tick finds it."""
+    farm.start_worker()
+    with redis.Redis.from_url(farm.redis_url) as channel, channel.pubsub() as heard:
+        heard.subscribe(agent_channel(farm.agent_id))
+        job = farm.submit(1500)
+        assert within(20, lambda: farm.job(job.id).state is JobState.RUNNING), farm.log.read_text()[-2000:]
+        progress = farm.job(job.id).progress
+        assert (progress.total, progress.pending) == (1500, 1500)
+        assert len(within(20, farm.offers)) == 1
+        messages = within(5, lambda: [m for m in [heard.get_message(timeout=0.1)] if m and m["type"] == "message"])
+        assert messages, "the agent was not nudged"
+    assert farm.stop_worker() == 0
+
+
+def test_a_killed_worker_loses_nothing(farm: Farm) -> None:
+    farm.start_worker()
+    job = farm.submit(3000)
+    within(20, lambda: farm.job(job.id).state is not JobState.QUEUED)
+    farm.stop_worker(signal.SIGKILL)
+    farm.start_worker()
+    assert within(30, lambda: farm.job(job.id).state is JobState.RUNNING)
+    assert farm.job(job.id).progress.pending == 3000
+
+
+def test_files_that_nobody_needs_are_deleted(farm: Farm, tmp_path: Path) -> None:
+    files = Files(tmp_path / "data")
+    old, young = (files.keep(files.receive(iter([content]), 10)) for content in (b"old", b"young"))
+    os.utime(old, (1000, 1000))
+    farm.start_worker()
+    assert within(60, lambda: not old.exists()), farm.log.read_text()[-2000:]
+    assert young.exists()
+
+
+def test_a_summary_of_an_older_rule_is_replaced_after_sweeps(farm: Farm) -> None:
+    farm.start_worker()
+    farm.submit(1)
+    (offer,) = within(20, farm.offers)
+    farm.measure(offer)
+    with farm.database.transaction() as tx:
+        tx.execute(text("UPDATE summaries SET rule_version = 1, median_ms = 77"))
+    outdated = "SELECT count(*) FROM summaries WHERE active AND rule_version = 1"
+    assert within(20, lambda: farm.scalar(outdated) == 0), farm.log.read_text()[-2000:]
+    assert farm.scalar("SELECT median_ms FROM summaries WHERE active") == pytest.approx(1, rel=0.001)
+    assert farm.scalar("SELECT median_ms FROM summaries WHERE NOT active AND rule_version = 1") == 77
+    assert farm.stop_worker() == 0
+
+
+def test_missing_settings_are_named() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    argv = [sys.executable, "-m", "benchfarm_worker", "run"]
+    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "DATABASE_URL" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_lease_times_that_cannot_work_are_refused() -> None:
+    told = {"DATABASE_URL": "postgresql://nowhere", "REDIS_URL": "redis://nowhere", "BENCHFARM_LEASE_S": "20"}
+    argv = [sys.executable, "-m", "benchfarm_worker", "run"]
+    ended = subprocess.run(argv, env=os.environ | told, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "renew_s must be at most half of lease_s" in ended.stderr
+    assert "Traceback" not in ended.stderr
