@@ -58,6 +58,9 @@ def test_results_of_the_farm(alice: httpx2.Client, measured: dict[str, Any], cal
     assert [row["measurement_id"] for row in same["items"]] == [one["measurement_id"]]
     assert alice.get("/v1/results", params={"since": "2100-01-01T00:00:00Z"}).json()["items"] == []
     assert alice.get("/v1/results", params={"since": "2100-01-01T00:00:00"}).json()["field"] == "since"
+    for zone in ("-23:16", "+23:59"):  # Postgres itself knows no zone beyond 16 hours
+        assert alice.get("/v1/results", params={"until": f"7738-04-20T03:48:07{zone}"}).json()["items"]
+    assert alice.get("/v1/results", params={"until": "9999-12-31T23:59:59-01:00"}).json()["field"] == "until"
     assert alice.get("/v1/results", params={"platform": one["platform_id"]}).json()["items"]
     assert len(caller("client", "bob").get("/v1/results").json()["items"]) == 4  # kernels are nobody's secret
 

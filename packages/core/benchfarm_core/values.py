@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -51,3 +52,11 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any, *, length: int = 32) -> str:
     """The first ``length`` hexadecimal digits of SHA-256 over the canonical form."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC: Postgres refuses zones beyond 16 hours, ISO 8601 does not. Raises ValueError."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the moment lies outside the years 1 to 9999 in UTC") from error

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import Page
+from benchfarm_core.values import in_utc
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ def _typed(value: object, wanted: type) -> object:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("a time without a zone")
-        return moment
+        return in_utc(moment)
     if type(value) is not wanted:
         raise ValueError("a value of another type")
     if wanted is int and not -(2**63) <= int(str(value)) < 2**63:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from benchfarm_api.access import CallerDep
 from benchfarm_api.csv_export import PAGE_ROWS, RESULT_COLUMNS, csv_response, wants_csv
@@ -12,6 +12,7 @@ from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import csv_too, not_found
 from benchfarm_api.routes import ExportQuery, new_router
 from benchfarm_core.jobs import Page
+from benchfarm_core.values import in_utc
 from benchfarm_core.views import MeasurementView, ResultView
 from benchfarm_store import results
 
@@ -25,7 +26,7 @@ def _date_and_time(value: object) -> object:
     return value
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(_date_and_time)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_date_and_time), AfterValidator(in_utc)]
 
 
 class ResultsQuery(ExportQuery):
