@@ -1,59 +1,41 @@
 """What a board does next, and how much of it."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchfarm_core.jobs import PriorityClass
 from benchfarm_core.scheduling import BATCH_LIMIT_S, Candidate, Group, choose_group, decay, fill_batch
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HERE, THERE = 1, 2
+RANKS = {"low": 0, "normal": 1, "high": 2}
 
 
-def group(
-    platform: str, *, priority: str = "normal", waited_s: float = 10, used_s: float = 0, account: str = "a"
-) -> Group:
-    return Group(
-        platform_id=platform,
-        protocol_id="q",
-        account_id=account,
-        priority=PriorityClass(priority),
-        oldest_at=NOW - timedelta(seconds=waited_s),
-        account_device_s=used_s,
-    )
+def group(platform_id: int, *, priority: str = "normal", waited_s: float = 10, used_s: float = 0) -> Group:
+    return Group(platform_id, platform_id, RANKS[priority], waited_s, used_s)
 
 
 def test_class_then_fair_share_then_age() -> None:
-    assert choose_group([group("p"), group("q", priority="high")], now=NOW) == group("q", priority="high")
-    assert choose_group([group("p", used_s=5), group("q", used_s=1)], now=NOW) == group("q", used_s=1)
-    assert choose_group([group("p"), group("q", waited_s=60)], now=NOW) == group("q", waited_s=60)
-    assert choose_group([], now=NOW) is None
+    assert choose_group([group(1), group(2, priority="high")]) == group(2, priority="high")
+    assert choose_group([group(1, used_s=5), group(2, used_s=1)]) == group(2, used_s=1)
+    assert choose_group([group(1), group(2, waited_s=60)]) == group(2, waited_s=60)
+    assert choose_group([]) is None
 
 
 def test_waiting_raises_the_class() -> None:
-    patient = group("p", priority="low", waited_s=31 * 60)
-    assert choose_group([patient, group("q", priority="normal")], now=NOW) == patient
+    patient = group(1, priority="low", waited_s=31 * 60)
+    assert choose_group([patient, group(2, priority="normal")]) == patient
 
 
 def test_a_board_stays_a_minute_on_its_platform_then_leaves_if_another_waits() -> None:
-    groups = [group("here", waited_s=1, used_s=9), group("there", waited_s=50)]
-    fresh = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW - timedelta(seconds=59))
-    spent = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW - timedelta(seconds=61))
-    assert fresh is not None
-    assert fresh.platform_id == "here"
-    assert spent is not None
-    assert spent.platform_id == "there"
-    alone = choose_group(groups[:1], now=NOW, current_platform_id="here", current_since=NOW - timedelta(hours=1))
-    assert alone == groups[0]
+    groups = [group(HERE, waited_s=1, used_s=9), group(THERE, waited_s=50)]
+    assert choose_group(groups, current_platform_id=HERE, stayed_s=59) == groups[0]
+    assert choose_group(groups, current_platform_id=HERE, stayed_s=61) == groups[1]
+    assert choose_group(groups[:1], current_platform_id=HERE, stayed_s=3600) == groups[0]
 
 
 def test_a_higher_class_does_not_wait_for_the_minute() -> None:
-    groups = [group("here"), group("there", priority="high")]
-    chosen = choose_group(groups, now=NOW, current_platform_id="here", current_since=NOW)
-    assert chosen is not None
-    assert chosen.platform_id == "there"
+    groups = [group(HERE), group(THERE, priority="high")]
+    assert choose_group(groups, current_platform_id=HERE, stayed_s=0) == groups[1]
 
 
 @given(st.lists(st.floats(0.01, 60), max_size=60))

@@ -1,11 +1,8 @@
 """What a board does next: one platform group, by priority class, fair share of device-seconds, age."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
-
-from benchfarm_core.jobs import PriorityClass
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 AGE_STEP_S: Final = 15 * 60.0
 HALF_LIFE_S: Final = 3600.0
@@ -14,24 +11,21 @@ STAY_S: Final = 60.0
 BATCH_TARGET_S: Final = 10.0
 BATCH_LIMIT_S: Final = 30.0
 
-_RANK: Final = {PriorityClass.LOW: 0, PriorityClass.NORMAL: 1, PriorityClass.HIGH: 2}
 
-
-# No messages: a decision makes a hundred of these from the store's own rows, which need no checks.
-@dataclass(frozen=True, slots=True)
-class Group:
+# No messages but plain tuples: a decision makes a hundred of these from the store's own rows, which need no checks.
+class Group(NamedTuple):
     """What waits for one platform, protocol, account and priority class."""
 
-    platform_id: str
-    protocol_id: str
-    account_id: str
-    priority: PriorityClass
-    oldest_at: datetime
+    queue_id: int
+    platform_id: int
+    rank: int
+    """Place of the priority class, 0 for the lowest."""
+    waited_s: float
+    """Age of the oldest."""
     account_device_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One waiting measurement of the chosen group."""
 
     measurement_id: int
@@ -40,38 +34,27 @@ class Candidate:
     uploaded: bool = False
 
 
-def aged_rank(priority: PriorityClass, waited_s: float) -> int:
-    """The class, one step higher per 15 minutes waited."""
-    return _RANK[priority] + int(max(0.0, waited_s) // AGE_STEP_S)
-
-
 def choose_group(
-    groups: Sequence[Group],
-    *,
-    now: datetime,
-    current_platform_id: str | None = None,
-    current_since: datetime | None = None,
+    groups: Iterable[Group], *, current_platform_id: int | None = None, stayed_s: float = math.inf
 ) -> Group | None:
-    """The group to serve next. A board stays on its platform for up to 60 s unless a higher class waits."""
-    if not groups:
-        return None
-    stay = current_since is not None and (now - current_since).total_seconds() < STAY_S
+    """The group to serve next. A board stays on its platform for up to 60 s unless a higher class waits.
+
+    A class counts one step higher per 15 minutes waited.
+    """
+    stay = stayed_s < STAY_S
     leave = current_platform_id if not stay else None
 
-    def order(group: Group) -> tuple[object, ...]:
-        rank = aged_rank(group.priority, (now - group.oldest_at).total_seconds())
-        here = group.platform_id == current_platform_id
+    def order(group: Group) -> tuple[float, ...]:
         return (
-            -rank,
-            0 if stay and here else 1,
-            1 if group.platform_id == leave else 0,
+            -(group.rank + max(0.0, group.waited_s) // AGE_STEP_S),
+            not (stay and group.platform_id == current_platform_id),
+            group.platform_id == leave,
             group.account_device_s,
-            group.oldest_at,
-            group.platform_id,
-            group.protocol_id,
+            -group.waited_s,
+            group.queue_id,
         )
 
-    return min(groups, key=order)
+    return min(groups, key=order, default=None)
 
 
 def fill_batch(

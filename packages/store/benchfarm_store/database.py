@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, RootTransaction, create_engine, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, Executable, RootTransaction, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -137,7 +137,7 @@ class Database:
             if read_only:
                 connection.execution_options(postgresql_readonly=True)
             commit = connection.begin()
-            return Transaction(connection, connection.execute(_NOW).scalar_one()), commit
+            return Transaction(connection, connection.exec_driver_sql(_NOW).scalar_one()), commit
         except BaseException:  # boundary: whatever went wrong, the connection goes back
             connection.close()
             raise
@@ -149,7 +149,7 @@ class Database:
             log.warning("messages after commit were not sent", exc_info=True)
 
 
-_NOW: Final = text("SELECT clock_timestamp()")
+_NOW: Final = "SELECT clock_timestamp()"
 
 
 def create_database_engine(url: str, *, pool_size: int = 1) -> Engine:

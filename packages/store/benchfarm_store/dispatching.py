@@ -1,9 +1,8 @@
 """Dispatch: what a board does next. One board at a time, under its row's lock."""
 
+import math
 import secrets
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -12,10 +11,10 @@ from benchfarm_core.boards import BoardState
 from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, offer_ends
 from benchfarm_core.measurements import runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
-from benchfarm_core.scheduling import Candidate, Group, aged_rank, choose_group, decay, fill_batch
+from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch
 from benchfarm_store import endings
 from benchfarm_store.database import Prepared, Transaction
-from benchfarm_store.encodings import PRIORITIES, lease_column
+from benchfarm_store.encodings import lease_column
 
 CANDIDATES: Final = (32, 400)
 """Rows looked at, at first and when those do not fill a batch; the shortest take tens of milliseconds each."""
@@ -31,19 +30,18 @@ def dispatch(tx: Transaction, board_id: str, times: LeaseTimes) -> str | None:
     board = _take_board(tx, board_id)
     if board is None or not _is_usable(tx, board):
         return None
-    for queues in _classes(tx, board):
-        groups = {id(group): (group, row) for group, row in queues}
-        while groups:
-            queue = groups.pop(_choose(tx, board, [group for group, _ in groups.values()]))[1]
-            if batch := _take_batch(tx, board, queue):
-                return _offer(tx, board, queue, batch, times)
+    groups = _groups(tx, board)
+    while (group := _choose(tx, board, groups)) is not None:
+        if batch := _take_batch(tx, board, group):
+            return _offer(tx, board, group, batch, times)
+        groups.remove(group)
     return None
 
 
-def _choose(tx: Transaction, board: Row[Any], groups: Sequence[Group]) -> int:
-    """The identity of the group to serve next."""
-    current = None if board.platform_id is None else str(board.platform_id)
-    return id(choose_group(groups, now=tx.now, current_platform_id=current, current_since=board.platform_since))
+def _choose(tx: Transaction, board: Row[Any], groups: Sequence[Group]) -> Group | None:
+    since = board.platform_since
+    stayed_s = math.inf if since is None else (tx.now - since).total_seconds()
+    return choose_group(groups, current_platform_id=board.platform_id, stayed_s=stayed_s)
 
 
 def _take_board(tx: Transaction, board_id: str) -> Row[Any] | None:
@@ -75,37 +73,21 @@ def _is_usable(tx: Transaction, board: Row[Any]) -> bool:
     return heard and board.health in ("good", "suspect") and (board.state == BoardState.IDLE or rested)
 
 
-def _classes(tx: Transaction, board: Row[Any]) -> Iterator[list[tuple[Group, Row[Any]]]]:
-    """The queues with something for this board, one aged class after the other, the highest first.
-
-    A lower class is chosen only when the higher ones give nothing: looking at them later keeps a decision short.
-    """
-    by_rank: dict[int, list[Row[Any]]] = defaultdict(list)
-    for row in tx.execute_prepared(_QUEUES, board.id, board.clock_proof).all():
-        by_rank[aged_rank(PRIORITIES[row.priority], tx.now.timestamp() - row.wanted_unix_s)].append(row)
-    for rank in sorted(by_rank, reverse=True):
-        yield [(_group(tx, row), row) for row in by_rank[rank]]
-
-
-def _group(tx: Transaction, row: Row[Any]) -> Group:
-    return Group(
-        platform_id=str(row.platform_id),
-        protocol_id=str(row.protocol_id),
-        account_id=str(row.account_id),
-        priority=PRIORITIES[row.priority],
-        oldest_at=datetime.fromtimestamp(row.wanted_unix_s, UTC),
-        account_device_s=decay(row.device_s, tx.now.timestamp() - row.device_unix_s),
-    )
+def _groups(tx: Transaction, board: Row[Any]) -> list[Group]:
+    rows: Sequence[Any] = tx.execute_prepared(_QUEUES, board.id, board.clock_proof, tx.now).all()
+    return [
+        Group(queue_id, platform_id, rank, waited_s, decay(device_s, since_s))
+        for queue_id, platform_id, rank, waited_s, device_s, since_s in rows
+    ]
 
 
 # one probe of the partial index per queue: the oldest waiting row; times as numbers, which the driver reads faster
 _QUEUES = Prepared(
     "dispatch_queues",
-    "int, int",
+    "int, int, timestamptz",
     """
-    SELECT q.id, q.platform_id, q.protocol_id, q.account_id, q.priority, a.device_s,
-        extract(epoch FROM m.wanted_at)::float8 AS wanted_unix_s,
-        extract(epoch FROM a.device_s_at)::float8 AS device_unix_s
+    SELECT q.id, q.platform_id, q.priority, extract(epoch FROM $3 - m.wanted_at)::float8, a.device_s,
+        extract(epoch FROM $3 - a.device_s_at)::float8
     FROM board_platforms o
     JOIN queues q ON q.platform_id = o.platform_id
     CROSS JOIN LATERAL (
@@ -117,12 +99,12 @@ _QUEUES = Prepared(
 )
 
 
-def _take_batch(tx: Transaction, board: Row[Any], queue: Row[Any]) -> list[int]:
+def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
     """Hold the head of a queue and choose from it."""
     batch: list[int] = []
     for limit in CANDIDATES:
-        rows = tx.execute_prepared(_CANDIDATES, queue.id, board.clock_proof, limit).all()
-        candidates = _not_avoiding(tx, board, queue, _still_wanted(tx, rows))
+        rows = tx.execute_prepared(_CANDIDATES, group.queue_id, board.clock_proof, limit).all()
+        candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
         batch = fill_batch([_candidate(row) for row in candidates])
         if len(rows) < limit or len(batch) < len(candidates):
             break
@@ -130,9 +112,7 @@ def _take_batch(tx: Transaction, board: Row[Any], queue: Row[Any]) -> list[int]:
 
 
 def _candidate(row: Row[Any]) -> Candidate:
-    return Candidate(
-        measurement_id=row.id, expected_s=row.expected_s, alone=runs_alone(row.attempts), uploaded=row.uploaded
-    )
+    return Candidate(row.id, row.expected_s, runs_alone(row.attempts), row.uploaded)
 
 
 _CANDIDATES = Prepared(
@@ -166,12 +146,12 @@ _CANCEL_UNWANTED = text("""
 """)
 
 
-def _not_avoiding(tx: Transaction, board: Row[Any], queue: Row[Any], rows: list[Row[Any]]) -> list[Row[Any]]:
+def _not_avoiding(tx: Transaction, board: Row[Any], group: Group, rows: list[Row[Any]]) -> list[Row[Any]]:
     """What failed here goes elsewhere, when another board that could take it is there."""
     elsewhere = [row for row in rows if row.avoid_board_id != board.id]
     if len(elsewhere) == len(rows):
         return rows
-    parameters = {"board": board.id, "platform": queue.platform_id, "clock": board.clock_proof, "now": tx.now}
+    parameters = {"board": board.id, "platform": group.platform_id, "clock": board.clock_proof, "now": tx.now}
     return elsewhere if tx.execute(_OTHER_BOARD, parameters).scalar_one() else rows
 
 
@@ -183,7 +163,7 @@ _OTHER_BOARD = text(f"""
 """)
 
 
-def _offer(tx: Transaction, board: Row[Any], queue: Row[Any], batch: Sequence[int], times: LeaseTimes) -> str:
+def _offer(tx: Transaction, board: Row[Any], group: Group, batch: Sequence[int], times: LeaseTimes) -> str:
     token = "l_" + secrets.token_hex(16)
     tx.execute_prepared(
         _OFFER,
@@ -191,8 +171,8 @@ def _offer(tx: Transaction, board: Row[Any], queue: Row[Any], batch: Sequence[in
         board.id,
         board.agent_id,
         board.generation_id,
-        queue.id,
-        queue.platform_id,
+        group.queue_id,
+        group.platform_id,
         tx.now,
         offer_ends(tx.now, times),
         list(batch),
