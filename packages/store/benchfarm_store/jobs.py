@@ -38,11 +38,6 @@ SHOWN_MODELS: Final = 5
 """Models that one refusal names."""
 
 
-def resolve_spec(tx: Transaction, request: JobRequest, by: Caller) -> JobSpec:
-    """A request with every name resolved. Raises InvalidRequest, NotFound for models of other accounts."""
-    return specs.resolve(tx, request, by.account_number)[0]
-
-
 def submit(
     tx: Transaction,
     request: JobRequest,
