@@ -82,10 +82,28 @@ def flood(visit: int) -> bool:
     return True
 
 
+def boast(visit: int) -> bool:
+    say(event="started", visit=visit)
+    return False
+
+
 def slow_when_first(visit: int) -> bool:
     """One launch twice as slow as the others: the interval stays wide."""
     first = REQUEST["visits"][0]["visit"] == visit
     return done(visit, blocks_ns=[2_000_000 if first else 1_000_000] * 10)
+
+
+def launch_number() -> int:
+    """How many runners of the lease came before this one, counted in a file beside the canary's."""
+    with open(os.path.join(os.path.dirname(REQUEST["canaries"]["mobilenet"]["artifact"]), ".launches"), "ab") as file:
+        file.write(b"x")
+        return file.tell() - 1
+
+
+def unsteady(visit: int, later: str) -> bool:
+    """Every launch slower than the last, so that more are asked to confirm the first three; there `later` happens."""
+    number = launch_number()
+    return done(visit, blocks_ns=[1_000_000 * (1 + number)] * 10) if number < 3 else bool(FAULTS[later](visit))
 
 
 def noise() -> bool:
@@ -110,6 +128,9 @@ FAULTS: dict[str, Any] = {
     "lengths": lambda visit: done(visit, switches=[]),
     "twice": lambda visit: done(visit) and done(visit),
     "other-visit": lambda visit: done(visit + 1000),
+    "starts-no-id": lambda _: boast(99_999_999_999_999_999_999),
+    "starts-truth": lambda _: boast(True),
+    "starts-other": lambda visit: boast(visit + 1000),
     "refuse": lambda visit: failed(visit, "unsupported_operator", "no such operator"),
     "environment": lambda visit: failed(visit, "engine_error", " ".join(sorted(os.environ))),
     "wide": slow_when_first,
@@ -117,6 +138,7 @@ FAULTS: dict[str, Any] = {
     "stderr": lambda _: noise(),
     "engine-unavailable": lambda _: refuse_launch("engine_unavailable"),
 }
+FAULTS |= {f"then-{later}": lambda visit, later=later: unsteady(visit, later) for later in tuple(FAULTS)}
 
 
 def main() -> None:

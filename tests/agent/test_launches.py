@@ -86,6 +86,9 @@ def test_the_order_is_by_chance_but_repeatable() -> None:
         ("negative", FailureCode.RUNNER_GARBAGE),
         ("lengths", FailureCode.RUNNER_GARBAGE),
         ("other-visit", FailureCode.RUNNER_GARBAGE),
+        ("starts-no-id", FailureCode.RUNNER_GARBAGE),
+        ("starts-truth", FailureCode.RUNNER_GARBAGE),
+        ("starts-other", FailureCode.RUNNER_GARBAGE),
         ("long-line", FailureCode.RUNNER_GARBAGE),
         ("flood", FailureCode.RUNNER_GARBAGE),
         ("refuse", FailureCode.UNSUPPORTED_OPERATOR),
@@ -163,6 +166,26 @@ def test_contended_launches_are_replaced_and_all_are_reported(launches: Make, ru
     assert counts == {1: 3, 2: 5, 3: 3}
     assert visits[9:] == [2, 2]
     assert [evidence.launch_no for evidence in work.evidence] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("later", "outcome"),
+    [
+        ("segfault", "ok"),
+        ("no-space", "ok"),
+        ("engine-unavailable", "ok"),
+        ("garbage", "runner_garbage"),
+        ("refuse", "unsupported_operator"),
+    ],
+)
+def test_what_is_lost_while_confirming_takes_nothing_back_but_a_fault_of_the_workload_does(
+    launches: Make, running: Run, later: str, outcome: str
+) -> None:
+    work = launches(f"then-{later}@2", count=3)
+    running(work.run())
+    results = work.results()
+    assert outcomes(results) == {1: "ok", 2: outcome, 3: "ok"}
+    assert {len(result.launches) for result in results if result.outcome == "ok"} == {3}
 
 
 def test_an_early_end_leaves_what_was_contended_wanted(launches: Make, running: Run) -> None:

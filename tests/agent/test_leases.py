@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -45,6 +45,18 @@ class Faulty(LocalBoard):
 
     async def gate(self, point: OperatingPoint) -> str | None:
         raise ValueError("no such sensor")
+
+
+class Unplugged(LocalBoard):
+    """Out of reach from one launch on."""
+
+    launches_left = 3
+
+    async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
+        if not self.launches_left:
+            raise TransientDeviceError("the cable was pulled")
+        self.launches_left -= 1
+        return await super().launch(order, on_line)
 
 
 def content_farm(call: Call) -> tuple[int, Any]:
@@ -131,6 +143,18 @@ def test_results_come_before_the_release(scene: Scene, local_board: MakeBoard, r
     assert len(scene.calls[-2].body["launches"]) == 3
 
 
+@pytest.mark.parametrize("fault", ["starts-no-id", "starts-truth", "starts-other"])
+def test_a_runner_that_starts_what_was_not_ordered_harms_itself_alone(
+    scene: Scene, local_board: MakeBoard, running: Run, fault: str
+) -> None:
+    running(scene.work(local_board(f"{fault}@2")))
+    assert scene.outcomes() == {1: "ok", 2: FailureCode.RUNNER_GARBAGE, 3: "ok"}
+    assert scene.reason == scene.release()["reason"] == "done"
+    reported = [call.body["measurement_ids"] for call in scene.calls if call.path.endswith("/started")]
+    assert 2 in {number for numbers in reported for number in numbers} <= {1, 2, 3}
+    assert not list(scene.state.spool.iterdir())
+
+
 def test_a_gate_that_stays_shut_costs_nothing(scene: Scene, local_board: MakeBoard, running: Run) -> None:
     running(scene.work(local_board(kind=Hot)))
     assert scene.reason == "gate"
@@ -141,6 +165,17 @@ def test_a_gate_that_stays_shut_costs_nothing(scene: Scene, local_board: MakeBoa
 def test_a_pin_that_fails_is_never_measured(scene: Scene, local_board: MakeBoard, running: Run) -> None:
     running(scene.work(local_board(kind=Stubborn)))
     assert scene.outcomes() == dict.fromkeys((1, 2, 3), FailureCode.PIN_NOT_VERIFIED)
+
+
+@pytest.mark.parametrize(("launches", "outcome"), [(2, FailureCode.BOARD_LOST), (3, "ok")])
+def test_a_board_that_is_lost_takes_only_what_still_needed_it(
+    scene: Scene, local_board: MakeBoard, running: Run, launches: int, outcome: str
+) -> None:
+    board = local_board("then-exit@2", kind=Unplugged)
+    assert isinstance(board, Unplugged)
+    board.launches_left = launches
+    running(scene.work(board))
+    assert scene.outcomes() == dict.fromkeys((1, 2, 3), outcome)
 
 
 def test_a_fault_of_the_agent_gives_the_board_back_with_what_was_found(

@@ -123,10 +123,15 @@ def test_failures_of_visits_and_of_launches_are_typed() -> None:
 
 
 def test_only_started_lines_name_a_visit_during_a_launch() -> None:
-    assert started_visit(json.dumps(STARTED).encode()) == 4
-    assert started_visit(json.dumps(DONE).encode()) is None
-    assert started_visit(b'{"event":"started","visit":"x"}') is None
-    assert started_visit(b'"started"') is None
+    assert started_visit(json.dumps(STARTED).encode(), [4]) == 4
+    assert started_visit(json.dumps(DONE).encode(), [4]) is None
+    assert started_visit(b'{"event":"started","visit":"x"}', [4]) is None
+    assert started_visit(b'"started"', [4]) is None
+
+
+@pytest.mark.parametrize("visit", ["5", "true", "1.0", "99999999999999999999"])
+def test_a_visit_that_was_not_ordered_is_not_believed_during_a_launch(visit: str) -> None:
+    assert started_visit(f'{{"event":"started","visit":{visit}}}'.encode(), [1, 4]) is None
 
 
 @settings(deadline=None)

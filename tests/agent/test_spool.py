@@ -165,6 +165,18 @@ def test_nothing_is_blamed_when_nothing_ran(spool: Spool, lease: LeaseSpool, run
     assert [call.path.rsplit("/", 1)[1] for call in calls] == ["release"]
 
 
+@pytest.mark.parametrize(
+    "note", [b"99999999999999999999", b"0", b"-3", b"7.0", b"true", "²".encode(), b"\xff", b"7" * 5000]
+)
+def test_a_note_that_names_no_measurement_blames_nobody(
+    spool: Spool, lease: LeaseSpool, running: Run, tmp_path: Path, note: bytes
+) -> None:
+    (tmp_path / TOKEN / "running").write_bytes(note)
+    calls = with_farm(running, accepted, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+    assert [call.path.rsplit("/", 1)[1] for call in calls] == ["release"]
+    assert spool.leftovers() == []
+
+
 def test_a_leftover_of_a_lost_lease_is_an_orphan_and_gone(spool: Spool, lease: LeaseSpool, running: Run) -> None:
     lease.add([result(3)], ())
 

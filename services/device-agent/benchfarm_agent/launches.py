@@ -10,7 +10,7 @@ from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
-from benchfarm_core.failures import FailureCode
+from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import LaunchSamples, MeasurementResult
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
@@ -95,29 +95,30 @@ class LeaseLaunches:
 
     def results(self) -> list[MeasurementResult]:
         """Outcomes of all measurements that came to one; the others simply stay wanted."""
-        failed = [_failure(mid, *why) for mid, why in self._found.failures.items() if mid not in self._dropped]
-        complete = [
-            MeasurementResult(
-                measurement_id=measurement_id,
-                outcome="ok",
-                launches=tuple(samples),
-                artifact_sha256=self._items[measurement_id].artifact_sha256,
-            )
-            for measurement_id, samples in self._found.samples.items()
-            if self._is_complete(measurement_id, samples)
-        ]
-        return failed + complete
+        open_ = {mid: samples for mid, samples in self._found.samples.items() if mid not in self._dropped}
+        complete = [self._ok(mid, samples) for mid, samples in open_.items() if self._is_complete(mid, samples)]
+        done = {result.measurement_id for result in complete}
+        failures = self._found.failures.items()
+        return [_failure(mid, *why) for mid, why in failures if mid in open_ and mid not in done] + complete
+
+    def _ok(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> MeasurementResult:
+        artifact_sha256 = self._items[measurement_id].artifact_sha256
+        return MeasurementResult(
+            measurement_id=measurement_id, outcome="ok", launches=tuple(samples), artifact_sha256=artifact_sha256
+        )
 
     def _is_complete(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> bool:
-        if measurement_id in self._found.failures or measurement_id in self._dropped:
-            return False
-        return self._has_enough(samples)
+        """Clean launches enough, or no replacement left. After an early end the others stay wanted, free of charge.
 
-    def _has_enough(self, samples: Sequence[LaunchSamples]) -> bool:
-        """Clean launches enough, or no replacement left. After an early end the others stay wanted, free of charge."""
+        Once enough are clean, further launches only seek confirmation: a board or a runner that is lost in one of
+        them takes nothing back. A fault of the workload does: it says that the numbers mean nothing.
+        """
         protocol = self._grant.protocol
-        if len(samples) >= protocol.launches_max or not self._stopping:
+        failure = self._found.failures.get(measurement_id)
+        if failure is None and (len(samples) >= protocol.launches_max or not self._stopping):
             return len(samples) >= protocol.launches_min
+        if failure is not None and fault_of(failure[0]) != "transient":
+            return False
         return sum(launch_median_ns(launch) is not None for launch in samples) >= protocol.launches_min
 
     def _wanted(self) -> list[int]:
@@ -152,7 +153,7 @@ class LeaseLaunches:
         lines: list[bytes] = []
 
         def on_line(line: bytes) -> None:
-            self._on_running(started_visit(line))
+            self._on_running(started_visit(line, order))
             lines.append(line)
 
         ended = await self.board.launch(self._order(order), on_line)

@@ -12,14 +12,14 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import is_disk_full, write_whole
 from benchfarm_core.agent_protocol import MAX_RESULTS_PER_CHUNK, LaunchEvidence, ResultsRequest
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, TooLarge
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import MeasurementId, MeasurementResult
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ CHUNK_SAMPLES: Final = 50_000
 """Blocks in one chunk: below a megabyte on the wire, so that one request never takes long."""
 _RUNNING: Final = "running"
 _RUNNING_BYTES: Final = 20
+_NOTE: Final[TypeAdapter[int]] = TypeAdapter(MeasurementId)
 
 
 class LeaseSpool:
@@ -55,12 +56,11 @@ class LeaseSpool:
             os.pwrite(self._running, text.ljust(_RUNNING_BYTES).encode(), 0)
 
     def running(self) -> int | None:
-        """The measurement that ran when the note was last written."""
+        """The measurement that ran when the note was last written; None where the note names none."""
         try:
-            text = (self._folder / _RUNNING).read_text().strip()
-        except OSError:
+            return _NOTE.validate_json((self._folder / _RUNNING).read_bytes(), strict=True)
+        except (OSError, ValidationError):
             return None
-        return int(text) if text.isdigit() else None
 
     def add(self, results: Sequence[MeasurementResult], launches: Sequence[LaunchEvidence]) -> None:
         """Writes results to disk; what does not fit there stays in memory and is sent from there."""
