@@ -24,6 +24,8 @@ ITEMS_PER_JOB = 10_000
 ITEMS_PER_LEASE = 20
 EVENTS_PER_JOB = 500
 SAMPLE_KINDS = 200
+EMPTY_PER_QUEUE = 9
+"""Queues in which nothing waits any more, for each one that is used."""
 
 
 def fill_farm(database: Database) -> None:
@@ -46,6 +48,7 @@ def fill_wishes(database: Database, count: int) -> None:
     with _long(database) as tx:
         _fill_measurements(tx, 2, count, "wanted")
         _fill_jobs(tx, count, "pending")
+        tx.execute(_EMPTY_QUEUES_SQL, {"protocols": EMPTY_PER_QUEUE})
 
 
 @contextmanager
@@ -107,6 +110,12 @@ _OFFERS_SQL = text("""
     SELECT b.id, p.id FROM boards b JOIN platforms p ON p.spec->>'board_model' = b.board_model
 """)
 _PROTOCOL_SQL = text("INSERT INTO protocols (public_id, spec) VALUES (:id, CAST(:spec AS jsonb))")
+_EMPTY_QUEUES_SQL = text("""
+    WITH made AS (INSERT INTO protocols (public_id, spec) SELECT 'q_' || n, '{}' FROM generate_series(1, :protocols) n
+        RETURNING id)
+    INSERT INTO queues (platform_id, protocol_id, account_id, priority)
+    SELECT q.platform_id, made.id, q.account_id, q.priority FROM queues q, made
+""")
 _QUEUES_SQL = text("""
     INSERT INTO queues (platform_id, protocol_id, account_id, priority)
     SELECT p.id, t.id, a.id, n FROM platforms p, protocols t, accounts a, generate_series(0, 2) n

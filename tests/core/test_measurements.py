@@ -4,40 +4,43 @@ import pytest
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, after_failure, runs_alone
+from benchfarm_core.measurements import MeasurementState, Tries, after_failure, runs_alone
 
 
 def test_user_and_farm_faults_are_final_at_once() -> None:
     for code in (FailureCode.WRONG_RESULT, FailureCode.UNSUPPORTED_OPERATOR, FailureCode.ENGINE_ERROR):
-        verdict = after_failure(code, attempts=0, inconclusive=0)
+        verdict = after_failure(code, Tries())
         assert (verdict.state, verdict.failure) == (MeasurementState.FAILED, code)
 
 
-def test_transient_ones_try_again_and_a_third_lost_lease_is_poison() -> None:
-    first = after_failure(FailureCode.LEASE_LOST, attempts=0, inconclusive=0)
-    assert (first.state, first.attempts) == (MeasurementState.WANTED, 1)
-    assert not runs_alone(first.attempts)
-    second = after_failure(FailureCode.LEASE_LOST, attempts=1, inconclusive=0)
+@pytest.mark.parametrize("loss", [FailureCode.LEASE_LOST, FailureCode.BOARD_LOST])
+def test_what_takes_boards_down_runs_alone_after_two_and_is_poison_after_three(loss: FailureCode) -> None:
+    first = after_failure(loss, Tries())
+    assert (first.state, first.tries) == (MeasurementState.WANTED, Tries(1, 1, 0))
+    assert not runs_alone(first.tries.losses)
+    second = after_failure(loss, first.tries)
     assert second.state is MeasurementState.WANTED
-    assert runs_alone(second.attempts)
-    third = after_failure(FailureCode.LEASE_LOST, attempts=2, inconclusive=0)
+    assert runs_alone(second.tries.losses)
+    third = after_failure(loss, second.tries)
     assert (third.state, third.failure) == (MeasurementState.FAILED, FailureCode.POISON)
+    assert loss in third.reason
 
 
-@pytest.mark.parametrize("last", [FailureCode.LEASE_LOST, FailureCode.BOARD_LOST])
-def test_what_takes_boards_down_three_times_is_poison(last: FailureCode) -> None:
-    verdict = after_failure(last, attempts=2, inconclusive=0)
-    assert (verdict.state, verdict.failure) == (MeasurementState.FAILED, FailureCode.POISON)
-    assert last in verdict.reason
+def test_other_attempts_end_too_but_are_no_poison() -> None:
+    died = after_failure(FailureCode.RUNNER_DIED, Tries())
+    again = after_failure(FailureCode.DISK_FULL, died.tries)
+    assert not runs_alone(again.tries.losses)
+    last = after_failure(FailureCode.LEASE_LOST, again.tries)
+    assert (last.state, last.failure) == (MeasurementState.FAILED, FailureCode.LEASE_LOST)
 
 
 def test_three_inconclusive_attempts_end_and_cost_no_attempt() -> None:
-    counts = (0, 0)
+    tries = Tries()
     for expected in (MeasurementState.WANTED, MeasurementState.WANTED, MeasurementState.FAILED):
-        verdict = after_failure(FailureCode.CONTENDED, attempts=counts[0], inconclusive=counts[1])
-        counts = (verdict.attempts, verdict.inconclusive)
+        verdict = after_failure(FailureCode.CONTENDED, tries)
+        tries = verdict.tries
         assert verdict.state is expected
-        assert verdict.attempts == 0
+        assert tries.attempts == 0
     assert verdict.failure is FailureCode.INCONCLUSIVE
 
 

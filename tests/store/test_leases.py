@@ -379,6 +379,9 @@ def test_the_clock_an_item_needs_decides_the_board(farm, ann, job_of, report_of)
     loose, tight = agent.boards
     farm.submit_planned(ann, job_of(2, clock_proof="verified"))
     assert agent.take(loose) is None
+    farm.submit_planned(ann, job_of(3))  # younger, in the same queue, and good enough for the loose board
+    grant = agent.must_take(loose)
+    assert len(grant.items) == 1
     assert agent.take(tight) is not None
 
 

@@ -1,7 +1,7 @@
 """What a measurement is, which moves are allowed, and what a failure does to it."""
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from benchfarm_core.values import Value, digest
 from benchfarm_core.workloads import Sha256
 
 MAX_ATTEMPTS: Final = 3
+MAX_LOSSES: Final = 3
 MAX_INCONCLUSIVE: Final = 3
 
 
@@ -108,12 +109,20 @@ class MeasurementResult(Value):
     artifact_sha256: Sha256 | None = None
 
 
+class Tries(NamedTuple):
+    """What a measurement went through so far."""
+
+    attempts: int = 0
+    losses: int = 0
+    """The attempts among them that took the board or its agent down."""
+    inconclusive: int = 0
+
+
 class Verdict(Value):
     """What becomes of a measurement after an attempt."""
 
     state: MeasurementState
-    attempts: int
-    inconclusive: int
+    tries: Tries
     failure: FailureCode | None = None
     reason: str = ""
 
@@ -122,32 +131,29 @@ _LOSSES: Final = frozenset({FailureCode.LEASE_LOST, FailureCode.BOARD_LOST})
 """What takes the board or its agent down each time is the workload's doing."""
 
 
-def after_failure(code: FailureCode, *, attempts: int, inconclusive: int) -> Verdict:
-    """The rule for one failed attempt; `attempts` and `inconclusive` are the counts before it."""
+def after_failure(code: FailureCode, tries: Tries) -> Verdict:
+    """The rule for one failed attempt; `tries` are the counts before it."""
     if code in INCONCLUSIVE_CODES:
-        count = inconclusive + 1
-        if count >= MAX_INCONCLUSIVE:
-            return Verdict(
-                state=_S.FAILED,
-                attempts=attempts,
-                inconclusive=count,
-                failure=FailureCode.INCONCLUSIVE,
-                reason=f"{count} inconclusive attempts, the last: {code}",
-            )
-        return Verdict(state=_S.WANTED, attempts=attempts, inconclusive=count, reason=f"inconclusive: {code}")
+        return _after_inconclusive(code, tries._replace(inconclusive=tries.inconclusive + 1))
+    after = tries._replace(attempts=tries.attempts + 1, losses=tries.losses + (code in _LOSSES))
     if fault_of(code) != "transient":
-        return Verdict(state=_S.FAILED, attempts=attempts + 1, inconclusive=inconclusive, failure=code)
-    if attempts + 1 >= MAX_ATTEMPTS:
-        return Verdict(
-            state=_S.FAILED,
-            attempts=attempts + 1,
-            inconclusive=inconclusive,
-            failure=FailureCode.POISON if code in _LOSSES else code,
-            reason=f"{attempts + 1} attempts, the last: {code}",
-        )
-    return Verdict(state=_S.WANTED, attempts=attempts + 1, inconclusive=inconclusive, reason=f"after {code}")
+        return Verdict(state=_S.FAILED, tries=after, failure=code)
+    if after.losses >= MAX_LOSSES:
+        reason = f"{after.losses} boards or agents lost, the last: {code}"
+        return Verdict(state=_S.FAILED, tries=after, failure=FailureCode.POISON, reason=reason)
+    if after.attempts >= MAX_ATTEMPTS:
+        reason = f"{after.attempts} attempts, the last: {code}"
+        return Verdict(state=_S.FAILED, tries=after, failure=code, reason=reason)
+    return Verdict(state=_S.WANTED, tries=after, reason=f"after {code}")
 
 
-def runs_alone(attempts: int) -> bool:
+def _after_inconclusive(code: FailureCode, after: Tries) -> Verdict:
+    if after.inconclusive < MAX_INCONCLUSIVE:
+        return Verdict(state=_S.WANTED, tries=after, reason=f"inconclusive: {code}")
+    reason = f"{after.inconclusive} inconclusive attempts, the last: {code}"
+    return Verdict(state=_S.FAILED, tries=after, failure=FailureCode.INCONCLUSIVE, reason=reason)
+
+
+def runs_alone(losses: int) -> bool:
     """A measurement that took two boards down is not batched with others again."""
-    return attempts >= MAX_ATTEMPTS - 1
+    return losses >= MAX_LOSSES - 1

@@ -81,20 +81,38 @@ def _groups(tx: Transaction, board: Row[Any]) -> list[Group]:
     ]
 
 
-# one probe of the partial index per queue: the oldest waiting row; times as numbers, which the driver reads faster
+# Steps over the partial index from queue to queue, the oldest row of each: one in which nothing waits costs nothing,
+# and there are as many as ever were. The oldest that this board's clock suffices for is sought only where the oldest
+# of all asks for more. Times come as numbers, which the driver reads faster.
 _QUEUES = Prepared(
     "dispatch_queues",
     "int, int, timestamptz",
     """
-    SELECT q.id, q.platform_id, q.priority, extract(epoch FROM $3 - m.wanted_at)::float8, a.device_s,
+    WITH RECURSIVE heads AS (
+        SELECT o.platform_id, m.* FROM board_platforms o
+        CROSS JOIN LATERAL (
+            SELECT queue_id, wanted_at, clock_need FROM measurements
+            WHERE platform_id = o.platform_id AND state = 'wanted'
+            ORDER BY queue_id, wanted_at, id LIMIT 1) m
+        WHERE o.board_id = $1
+        UNION ALL
+        SELECT h.platform_id, m.* FROM heads h
+        CROSS JOIN LATERAL (
+            SELECT queue_id, wanted_at, clock_need FROM measurements
+            WHERE platform_id = h.platform_id AND state = 'wanted' AND queue_id > h.queue_id
+            ORDER BY queue_id, wanted_at, id LIMIT 1) m)
+    SELECT h.queue_id, h.platform_id, q.priority, extract(epoch FROM $3 - m.wanted_at)::float8, a.device_s,
         extract(epoch FROM $3 - a.device_s_at)::float8
-    FROM board_platforms o
-    JOIN queues q ON q.platform_id = o.platform_id
-    CROSS JOIN LATERAL (
-        SELECT wanted_at FROM measurements WHERE queue_id = q.id AND state = 'wanted' AND clock_need <= $2
-        ORDER BY wanted_at, id LIMIT 1) m
+    FROM heads h
+    CROSS JOIN LATERAL (SELECT account_id, priority FROM queues WHERE id = h.queue_id OFFSET 0) q
     JOIN accounts a ON a.id = q.account_id
-    WHERE o.board_id = $1
+    CROSS JOIN LATERAL (
+        SELECT h.wanted_at WHERE h.clock_need <= $2
+        UNION ALL (
+            SELECT wanted_at FROM measurements
+            WHERE h.clock_need > $2 AND platform_id = h.platform_id AND queue_id = h.queue_id AND state = 'wanted'
+                AND clock_need <= $2
+            ORDER BY wanted_at, id LIMIT 1)) m
     """,
 )
 
@@ -103,7 +121,7 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
     """Hold the head of a queue and choose from it."""
     batch: list[int] = []
     for limit in CANDIDATES:
-        rows = tx.execute_prepared(_CANDIDATES, group.queue_id, board.clock_proof, limit).all()
+        rows = tx.execute_prepared(_CANDIDATES, group.platform_id, group.queue_id, board.clock_proof, limit).all()
         candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
         batch = fill_batch([_candidate(row) for row in candidates])
         if len(rows) < limit or len(batch) < len(candidates):
@@ -112,19 +130,19 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
 
 
 def _candidate(row: Row[Any]) -> Candidate:
-    return Candidate(row.id, row.expected_s, runs_alone(row.attempts), row.uploaded)
+    return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded)
 
 
 _CANDIDATES = Prepared(
     "dispatch_candidates",
-    "int, int, int",
+    "int, int, int, int",
     """
-    SELECT m.id, m.expected_s, m.attempts, m.avoid_board_id,
+    SELECT m.id, m.expected_s, m.losses, m.avoid_board_id,
         (SELECT w.kind = 'upload' FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
         m.purpose <> 'job' OR EXISTS (
         SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
-    FROM measurements m WHERE m.queue_id = $1 AND m.state = 'wanted' AND m.clock_need <= $2
-    ORDER BY m.wanted_at, m.id LIMIT $3 FOR NO KEY UPDATE OF m SKIP LOCKED
+    FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
+    ORDER BY m.wanted_at, m.id LIMIT $4 FOR NO KEY UPDATE OF m SKIP LOCKED
     """,
 )
 
@@ -206,11 +224,11 @@ def boards_to_dispatch(tx: Transaction) -> list[str]:
     return list(tx.execute(_TO_DISPATCH, {"now": tx.now}).scalars())
 
 
-# a thousand idle boards without work must not mean a thousand tasks; one probe of the partial index per queue
+# a thousand idle boards without work must not mean a thousand tasks; one probe of the partial index per platform
 _TO_DISPATCH = text(f"""
     WITH busy AS MATERIALIZED (
-        SELECT DISTINCT q.platform_id FROM queues q
-        CROSS JOIN LATERAL (SELECT FROM measurements WHERE queue_id = q.id AND state = 'wanted' LIMIT 1) m)
+        SELECT p.id AS platform_id FROM platforms p
+        CROSS JOIN LATERAL (SELECT FROM measurements WHERE platform_id = p.id AND state = 'wanted' LIMIT 1) m)
     SELECT b.public_id FROM boards b JOIN agents a ON a.id = b.agent_id
     WHERE b.state IN ('idle', 'leased', 'cooling') AND b.health IN ('good', 'suspect')
         AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'

@@ -15,7 +15,7 @@ from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, Verdict, after_failure
+from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_failure
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_store import accounts, measurements, progress
 from benchfarm_store.database import Transaction
@@ -96,7 +96,7 @@ _END = text("""
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
 """)
 _UNFINISHED = text("""
-    SELECT m.id, m.lease_id, m.attempts, m.inconclusive, l.running_measurement_id = m.id AS running
+    SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
     WHERE l.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
@@ -112,10 +112,10 @@ Avoid = int | None
 
 
 def _verdict(row: Row[Any], board: int, *, lost: bool) -> tuple[Verdict, Avoid]:
+    tries = Tries(row.attempts, row.losses, row.inconclusive)
     if lost and pays_attempt(started=bool(row.running), finished=False):
-        return after_failure(FailureCode.LEASE_LOST, attempts=row.attempts, inconclusive=row.inconclusive), board
-    free = Verdict(state=MeasurementState.WANTED, attempts=row.attempts, inconclusive=row.inconclusive)
-    return free, None
+        return after_failure(FailureCode.LEASE_LOST, tries), board
+    return Verdict(state=MeasurementState.WANTED, tries=tries), None
 
 
 def _failed(measurement_id: int, verdict: Verdict) -> progress.Finished:
@@ -130,8 +130,7 @@ def write_verdicts(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) 
         {
             "id": id_,
             "state": verdict.state,
-            "attempts": verdict.attempts,
-            "inconclusive": verdict.inconclusive,
+            **verdict.tries._asdict(),
             "failure": verdict.failure,
             "detail": verdict.reason[:300] or None,
             "avoid": avoid,
@@ -144,9 +143,9 @@ def write_verdicts(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) 
 
 _WRITE_VERDICTS = text("""
     UPDATE measurements m SET state = x.state, attempts = x.attempts,
-        inconclusive = x.inconclusive, failure = x.failure, detail = coalesce(x.detail, m.detail),
+        losses = x.losses, inconclusive = x.inconclusive, failure = x.failure, detail = coalesce(x.detail, m.detail),
         avoid_board_id = coalesce(x.avoid, m.avoid_board_id)
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, state text, attempts smallint,
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, state text, attempts smallint, losses smallint,
         inconclusive smallint, failure text, detail text, avoid int)
     WHERE m.id = x.id AND m.state = 'leased'
 """)

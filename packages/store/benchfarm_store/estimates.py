@@ -133,8 +133,8 @@ def _wait_s(tx: Transaction, platform_ids: Sequence[int], device_s: float, nothi
 _LOAD = text(f"""
     SELECT
         (SELECT coalesce(sum(expected_s), 0) FROM (
-            SELECT m.expected_s FROM queues q JOIN measurements m ON m.queue_id = q.id AND m.state = 'wanted'
-            WHERE q.platform_id = ANY(CAST(:ids AS int[])) LIMIT :limit) w) AS waiting_s,
+            SELECT expected_s FROM measurements
+            WHERE platform_id = ANY(CAST(:ids AS int[])) AND state = 'wanted' LIMIT :limit) w) AS waiting_s,
         (SELECT count(DISTINCT b.id) FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN agents a ON a.id = b.agent_id
          WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.state <> 'offline' AND b.health IN ('good', 'suspect')

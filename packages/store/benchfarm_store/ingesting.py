@@ -15,6 +15,7 @@ from benchfarm_core.measurements import (
     LaunchSamples,
     MeasurementResult,
     MeasurementState,
+    Tries,
     Verdict,
     after_failure,
 )
@@ -170,7 +171,7 @@ def _hold_measurements(tx: Transaction, lease_id: int, ids: Sequence[int]) -> di
 
 
 _HOLD = text("""
-    SELECT id, attempts, inconclusive FROM measurements
+    SELECT id, attempts, losses, inconclusive FROM measurements
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'leased' AND lease_id = :lease
     ORDER BY id FOR NO KEY UPDATE
 """)
@@ -196,7 +197,7 @@ def _judge(
             good.append(_Good(result, packed[result.measurement_id], outcome))
         else:
             code = outcome or FailureCode.RUNNER_GARBAGE
-            verdict = after_failure(code, attempts=row.attempts, inconclusive=row.inconclusive)
+            verdict = after_failure(code, Tries(row.attempts, row.losses, row.inconclusive))
             bad.append(_Bad(result, code, verdict))
     goldens.remember(tx, canaries, seen, lease_id=lease.row.id, keep_reference=bool(good))
     return good, bad

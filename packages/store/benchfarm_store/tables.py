@@ -355,6 +355,7 @@ measurements = Table(
     Column("origin_id", SmallInteger, nullable=False, server_default=text("1")),
     Column("attempts", SmallInteger, nullable=False, server_default=ZERO),
     Column("inconclusive", SmallInteger, nullable=False, server_default=ZERO),
+    Column("losses", SmallInteger, nullable=False, server_default=ZERO, comment="the attempts that took a board down"),
     Column("clock_need", SmallInteger, nullable=False, server_default=ZERO),
     Column("timing", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -366,7 +367,14 @@ measurements = Table(
     _one_of("state", MeasurementState),
     _one_of("purpose", Purpose),
     CheckConstraint("state <> 'leased' OR lease_id IS NOT NULL", name="lease"),
-    Index("ix_measurements_wanted", "queue_id", "wanted_at", "id", postgresql_where=text("state = 'wanted'")),
+    Index(
+        "ix_measurements_wanted",
+        "platform_id",
+        "queue_id",
+        "wanted_at",
+        "id",
+        postgresql_where=text("state = 'wanted'"),
+    ),
 )
 
 leases = Table(
