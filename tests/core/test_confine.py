@@ -13,6 +13,7 @@ import pytest
 
 import benchfarm_core
 from benchfarm_core.confine import CONFINED_ID, left_open
+from tests.old_kernel import NO_FILTER
 
 CORE = str(Path(benchfarm_core.__file__).parent.parent)
 
@@ -187,6 +188,9 @@ def test_behind_the_filter_a_process_can_signal_and_limit_itself() -> None:
     [
         (("rlimits", "landlock", "seccomp"), ()),
         (("uid", "netns"), ()),
+        (("landlock", "netns", "no_capabilities"), ("network",)),
+        (("landlock", "uid"), ("network",)),
+        (("netns",), ("files", "network")),
         (("landlock", "no_capabilities"), ("network",)),
         (("seccomp",), ("files",)),
         ((), ("files", "network")),
@@ -194,6 +198,37 @@ def test_behind_the_filter_a_process_can_signal_and_limit_itself() -> None:
 )
 def test_what_the_mechanisms_that_hold_leave_open(held: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert left_open(held) == expected
+
+
+WITHOUT_FILTER = """
+import sys
+sys.path.append({core!r})
+{bars}
+import socket
+from benchfarm_core.confine import ConfinementIncomplete, Limits, confine, left_open
+strict = sys.argv[2] == "strict"
+try:
+    held = confine(Limits(memory_bytes=3 * 1024**3, cpu_s=20, readable=(sys.argv[1],), strict=strict))
+except ConfinementIncomplete as error:
+    sys.exit(str(error))
+socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+print(*left_open(held))
+"""
+
+
+def test_a_socket_is_reached_by_its_path_without_the_filter_so_strict_refuses(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    code = WITHOUT_FILTER.format(core=CORE, bars=NO_FILTER)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        loose, strict = (
+            subprocess.run([sys.executable, "-I", "-c", code, path, how], capture_output=True, text=True, timeout=60)
+            for how in ("loose", "strict")
+        )
+    assert "network" in loose.stdout.split(), loose.stderr
+    assert strict.returncode == 1
+    assert "network stay open" in strict.stderr
 
 
 def test_it_reads_what_it_was_given_and_writes_only_to_its_scratch(tmp_path: Path) -> None:

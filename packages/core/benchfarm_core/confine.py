@@ -84,11 +84,18 @@ def confine(limits: Limits) -> tuple[str, ...]:
 def left_open(held: Collection[str]) -> tuple[str, ...]:
     """What the mechanisms that hold leave to a stranger: ``files``, ``network``, both or nothing.
 
-    Files need Landlock or another user; the network needs a namespace or the filter of system calls. Landlock is
-    not enough for it: it knows TCP alone.
+    Files need Landlock or another user; the network needs the filter of system calls, or a namespace *and* another
+    user: in a namespace alone a Unix socket can still be reached by its path, and an embedded database trusts whoever
+    has its user. Landlock is not enough for the network: it knows TCP alone.
     """
-    closed_by = {"files": {"landlock", "uid"}, "network": {"netns", "seccomp"}}
-    return tuple(what for what, closers in closed_by.items() if closers.isdisjoint(held))
+    return tuple(what for what, ways in _CLOSED_BY.items() if not any(way.issubset(held) for way in ways))
+
+
+_CLOSED_BY: Final = {
+    "files": ({"landlock"}, {"uid"}),
+    "network": ({"seccomp"}, {"netns", "uid"}),
+}
+"""What each is closed by: one of the ways, which are the mechanisms that must hold together."""
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
