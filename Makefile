@@ -32,7 +32,7 @@ setup: .venv/.dev ## create .venv with everything: the farm, its tests, its chec
 check: .venv/.dev ## style, types, import contracts, house rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy packages services docs tests
+	$(BIN)/mypy packages services migrations docs tests bench examples
 	PYTHONPATH= $(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/architecture/house_rules.py
 

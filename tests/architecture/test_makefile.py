@@ -1,5 +1,6 @@
 """What the targets of the Makefile promise, with a stand-in for the programs that they would run for hours."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,3 +23,10 @@ def test_bench_runs_every_program_and_fails_when_one_did(fails: str, root: Path,
     programs = sorted(path for path in (root / "bench").glob("*.py") if "__main__" in path.read_text())
     assert ran == [f"bench.{path.stem}" for path in programs], done.stderr
     assert (done.returncode != 0) == (fails != "none")
+
+
+def test_the_types_of_every_folder_are_checked(root: Path) -> None:
+    checked = re.search(r"^\t\$\(BIN\)/mypy (.+)$", (root / "Makefile").read_text(), re.MULTILINE)
+    assert checked is not None
+    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    assert sorted(checked[1].split()) == sorted(folder.name for folder in folders if any(folder.rglob("*.py")))
