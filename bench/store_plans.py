@@ -109,8 +109,7 @@ def _calls(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
     yield from _leasing(database)
 
     def sweep() -> object:
-        with database.transaction() as tx:
-            return sweeping.sweep(tx)
+        return sweeping.sweep(database)
 
     yield "sweep", sweep
 

@@ -1,4 +1,5 @@
-"""Waiting measurements by platform: a queue without any costs dispatch nothing. Losses apart from attempts.
+"""Waiting measurements by platform: a queue without any costs dispatch nothing. Losses apart from attempts. Old orphans
+by age.
 
 Revision ID: 0005
 Revises: 0004
@@ -16,6 +17,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 _WANTED = sa.text("state = 'wanted'")
+_ORPHANS_BEFORE = "results that came after their lease had ended; kept, never an answer"
 
 
 def set_timeouts() -> None:
@@ -37,10 +39,18 @@ def upgrade() -> None:
     op.drop_index("ix_measurements_wanted", table_name="measurements")
     columns = ["platform_id", "queue_id", "wanted_at", "id"]
     op.create_index("ix_measurements_wanted", "measurements", columns, postgresql_where=_WANTED)
+    op.create_index("ix_orphans_received_at", "orphans", ["received_at"])
+    op.create_table_comment(
+        "orphans",
+        "results that came after their lease had ended; kept for a while, never an answer",
+        existing_comment=_ORPHANS_BEFORE,
+    )
 
 
 def downgrade() -> None:
     set_timeouts()
+    op.create_table_comment("orphans", _ORPHANS_BEFORE)
+    op.drop_index("ix_orphans_received_at", table_name="orphans")
     op.drop_index("ix_measurements_wanted", table_name="measurements")
     columns = ["queue_id", "wanted_at", "id"]
     op.create_index("ix_measurements_wanted", "measurements", columns, postgresql_where=_WANTED)

@@ -326,8 +326,7 @@ def test_a_silent_agent_gets_no_offer(farm, ann, agent, job_of):
     farm.submit_planned(ann, job_of(2))
     farm.run("UPDATE agents SET last_heard_at = now() - interval '61 seconds'")
     assert agent.take() is None
-    with farm.transaction() as tx:
-        report = sweeping.sweep(tx)
+    report = sweeping.sweep(farm.database)
     assert report.offline_boards == 1
     assert _board(farm, agent).state == BoardState.OFFLINE
     with farm.transaction() as tx:

@@ -42,6 +42,8 @@ def test_what_comes_after_the_lease_is_kept_as_an_orphan_and_never_an_answer(far
     with farm.transaction() as tx:
         endings.expire(tx, None)
     assert agent.send(grant, *map(ok_result, ids)).orphaned == ids
+    with pytest.raises(InvalidRequest, match="not of this lease"):
+        agent.send(grant, ok_result(max(ids) + 1000))
     assert farm.scalar("SELECT count(*) FROM orphans") == len(ids)
     assert farm.scalar("SELECT count(*) FROM results") == 0
     agent.measure_all()

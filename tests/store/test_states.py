@@ -20,8 +20,7 @@ def poll(farm, agent):
 def fall_silent(farm):
     """The agent is not heard for a while; then it speaks again."""
     farm.run("UPDATE agents SET last_heard_at = now() - interval '5 minutes'")
-    with farm.transaction() as tx:
-        sweeping.sweep(tx)
+    sweeping.sweep(farm.database)
     farm.run("UPDATE agents SET last_heard_at = now()")
 
 

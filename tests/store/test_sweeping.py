@@ -1,4 +1,5 @@
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from benchfarm_core.jobs import ItemState, JobState
 from benchfarm_core.messages import Task, TaskMessage
@@ -6,8 +7,7 @@ from benchfarm_store import events, jobs, planning, sweeping
 
 
 def sweep(farm):
-    with farm.transaction() as tx:
-        return sweeping.sweep(tx)
+    return sweeping.sweep(farm.database)
 
 
 def test_a_farm_at_rest_has_nothing_to_repair(farm, ann, agent, job_of):
@@ -16,7 +16,7 @@ def test_a_farm_at_rest_has_nothing_to_repair(farm, ann, agent, job_of):
     report = sweep(farm)
     assert report.model_dump(exclude={"boards_to_dispatch", "told_jobs"}) == {
         "expired_leases": 0, "offline_boards": 0, "unplanned_jobs": 0, "ended_jobs": 0, "settled_jobs": 0,
-        "forgotten_keys": 0,
+        "forgotten_keys": 0, "forgotten_orphans": 0,
     }  # fmt: skip
 
 
@@ -55,6 +55,28 @@ def test_idempotency_keys_are_forgotten_after_a_week(farm, ann, agent, job_of):
     farm.run("UPDATE idempotency_keys SET created_at = now() - interval '7 days 1 second'")
     assert sweep(farm).forgotten_keys == 1
     assert submit()
+
+
+def test_orphans_are_forgotten_after_a_month(farm, ann, agent, job_of, ok_result):
+    farm.submit_planned(ann, job_of(2))
+    grant = agent.must_take()
+    farm.run("UPDATE leases SET expires_at = now() - interval '1 second'")
+    agent.send(grant, *(ok_result(item.measurement_id) for item in grant.items))
+    farm.run("UPDATE orphans SET received_at = now() - interval '29 days'")
+    assert sweep(farm).forgotten_orphans == 0
+    farm.run("UPDATE orphans SET received_at = now() - interval '31 days'")
+    assert sweep(farm).forgotten_orphans == len(grant.items)
+
+
+def test_a_part_that_fails_undoes_no_other(farm, ann, agent, job_of):
+    farm.submit_planned(ann, job_of(2))
+    agent.start(agent.must_take())
+    farm.run("UPDATE leases SET expires_at = now() - interval '1 second'")
+    farm.run("UPDATE jobs SET expires_at = now() - interval '1 second'")
+    farm.run("ALTER TABLE events RENAME TO lost")  # ending a job writes an event
+    with pytest.raises(ProgrammingError):
+        sweep(farm)
+    assert farm.scalar("SELECT count(*) FROM leases WHERE ended_at IS NULL") == 0
 
 
 def test_lost_leases_come_back(farm, ann, agent, job_of):

@@ -62,7 +62,7 @@ class _Lease(NamedTuple):
 def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
     """Take in one chunk of a lease's results. The same chunk again changes nothing.
 
-    What comes after the lease ended is kept as an orphan and never an answer. Raises InvalidRequest
+    What comes after the lease ended is kept for a while as an orphan and never an answer. Raises InvalidRequest
     (`result_invalid`) for impossible numbers, duplicates in the chunk and measurements outside the lease.
     """
     _check(request)
@@ -283,33 +283,27 @@ def _reason(one: _Bad) -> str:
 
 def _too_late(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
     """The lease is over: what it delivered before is repeated, the rest is orphaned."""
-    try:
-        column = lease_column(token)
-    except NotFound as error:
-        raise LeaseLost("there is no such lease") from error
-    ids = [result.measurement_id for result in request.results]
-    if not _is_lease_of(tx, agent_id, column):
-        raise LeaseLost("this agent never had such a lease")
-    done = set(tx.execute(_DELIVERED, {"token": column, "agent": agent_id, "ids": ids}).scalars())
+    standing = _standing(tx, _lease_id(tx, agent_id, token), request)
+    done = {id_ for id_, row in standing.items() if row.outcome is not None}
     late = [result for result in request.results if result.measurement_id not in done]
     _keep_orphans(tx, agent_id, token, late)
     return ResultsAnswer(
         accepted=[],
-        repeated=[id_ for id_ in ids if id_ in done],
+        repeated=[result.measurement_id for result in request.results if result.measurement_id in done],
         orphaned=[result.measurement_id for result in late],
     )
 
 
-def _is_lease_of(tx: Transaction, agent_id: str, column: str) -> bool:
+def _lease_id(tx: Transaction, agent_id: str, token: str) -> int:
+    """The agent's lease, live or not. Raises LeaseLost."""
     statement = text("SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent")
-    return tx.execute(statement, {"token": column, "agent": agent_id}).one_or_none() is not None
-
-
-_DELIVERED = text("""
-    SELECT i.measurement_id FROM leases l JOIN lease_items i ON i.lease_id = l.id
-    WHERE l.token = CAST(:token AS uuid) AND l.agent_id = :agent AND i.outcome IS NOT NULL
-        AND i.measurement_id = ANY(CAST(:ids AS bigint[]))
-""")
+    try:
+        found = tx.execute(statement, {"token": lease_column(token), "agent": agent_id}).scalar_one_or_none()
+    except NotFound as error:
+        raise LeaseLost("there is no such lease") from error
+    if found is None:
+        raise LeaseLost("this agent never had such a lease")
+    return int(found)
 
 
 def _keep_orphans(tx: Transaction, agent_id: str, token: str, late: Sequence[MeasurementResult]) -> None:

@@ -1,8 +1,9 @@
 """One sweep repairs every loss. Each part does nothing where nothing is wrong, and never waits for a lock."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, TextClause, select, text
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState, JobState, job_outcome
@@ -11,16 +12,19 @@ from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.values import Value
 from benchfarm_store import dispatching, endings, progress
 from benchfarm_store import jobs as job_moves
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Database, Transaction
 from benchfarm_store.jobs import KEY_LIFE_DAYS
 from benchfarm_store.tables import jobs
 
 MAX_JOBS: Final = 100
 """Jobs of one kind that one sweep looks after; the next sweep takes the others."""
+MAX_ENDINGS: Final = 10
+"""Of jobs to end one sweep takes fewer: a hundred thousand waiting items take seconds."""
 UNPLANNED_S: Final = 15
 """A job whose planning has not moved for this long has lost its message."""
-MAX_KEYS: Final = 1000
-"""Idempotency-Keys that one sweep forgets."""
+MAX_FORGOTTEN: Final = 1000
+"""Rows of one kind that one sweep forgets."""
+ORPHAN_LIFE_DAYS: Final = 30
 
 
 class SweepReport(Value):
@@ -29,36 +33,54 @@ class SweepReport(Value):
     expired_leases: int
     offline_boards: int
     unplanned_jobs: int
-    ended_jobs: int
+    boards_to_dispatch: int
     settled_jobs: int
     told_jobs: int
+    ended_jobs: int
     forgotten_keys: int
-    boards_to_dispatch: int
+    forgotten_orphans: int
 
 
-def sweep(tx: Transaction) -> SweepReport:
-    """Repair what was lost and send its messages again after the commit."""
-    expired_leases = endings.expire(tx, None)
-    offline = tx.execute(_SILENT_BOARDS, {"now": tx.now}).rowcount
-    ended = _end_jobs(tx)
-    settled, told = _settle_jobs(tx)
+def sweep(database: Database) -> SweepReport:
+    """Repair what was lost and send its messages again, each part in a transaction of its own.
+
+    A slow part then holds nothing that the others need and undoes none of them; what takes longest comes last.
+    """
+
+    def part(repair: Callable[[Transaction], Any]) -> Any:
+        with database.transaction() as tx:
+            return repair(tx)
+
+    found = {
+        "expired_leases": part(lambda tx: endings.expire(tx, None)),
+        "offline_boards": part(lambda tx: tx.execute(_SILENT_BOARDS, {"now": tx.now}).rowcount),
+        "unplanned_jobs": part(_plan_again),
+        "boards_to_dispatch": part(_dispatch_again),
+    }
+    settled, told = part(_settle_jobs)
+    found |= {"settled_jobs": settled, "told_jobs": told, "ended_jobs": 0}
+    while found["ended_jobs"] < MAX_ENDINGS and part(_end_job):
+        found["ended_jobs"] += 1
+    found |= {"forgotten_keys": part(_forget(_OLD_KEYS)), "forgotten_orphans": part(_forget(_OLD_ORPHANS))}
+    return SweepReport(**found)
+
+
+def _plan_again(tx: Transaction) -> int:
     unplanned = tx.execute(_UNPLANNED, {"now": tx.now, "limit": MAX_JOBS}).scalars().all()
     for job_id in unplanned:
         tx.after_commit(TaskMessage(task=Task.PLAN_JOB, args=(job_id,)))
-    forgotten = tx.execute(_FORGET_KEYS, {"now": tx.now, "limit": MAX_KEYS}).rowcount
+    return len(unplanned)
+
+
+def _dispatch_again(tx: Transaction) -> int:
     boards = dispatching.boards_to_dispatch(tx)
     for board_id in boards:
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board_id,)))
-    return SweepReport(
-        expired_leases=expired_leases,
-        offline_boards=offline,
-        unplanned_jobs=len(unplanned),
-        ended_jobs=ended,
-        settled_jobs=settled,
-        told_jobs=told,
-        forgotten_keys=forgotten,
-        boards_to_dispatch=len(boards),
-    )
+    return len(boards)
+
+
+def _forget(old: TextClause) -> Callable[[Transaction], int]:
+    return lambda tx: tx.execute(old, {"now": tx.now, "limit": MAX_FORGOTTEN}).rowcount
 
 
 # a leased board goes offline when its lease has ended
@@ -75,35 +97,40 @@ _UNPLANNED = text(f"""
         AND coalesce(progressed_at, created_at) <= :now - interval '{UNPLANNED_S} seconds'
     ORDER BY id LIMIT :limit
 """)
-_FORGET_KEYS = text(f"""
+_OLD_KEYS = text(f"""
     DELETE FROM idempotency_keys WHERE (account_id, key) IN (
         SELECT account_id, key FROM idempotency_keys WHERE created_at <= :now - interval '{KEY_LIFE_DAYS} days'
         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
 """)
 
 
-def _end_jobs(tx: Transaction) -> int:
-    """Jobs that ran out of time or of budget: what waits fails, what is done stays."""
+_OLD_ORPHANS = text(f"""
+    DELETE FROM orphans WHERE id IN (
+        SELECT id FROM orphans WHERE received_at <= :now - interval '{ORPHAN_LIFE_DAYS} days'
+        ORDER BY received_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+
+def _end_job(tx: Transaction) -> bool:
+    """A job that ran out of time or of budget: what waits fails, what is done stays. Whether there was one."""
     spent = jobs.c.options["budget_device_s"].as_float() < jobs.c.device_s_spent
     statement = (
-        select(jobs)
+        select(jobs.c.id, jobs.c.state, jobs.c.planned, jobs.c.expires_at)
         .where(jobs.c.finished_at.is_(None), (jobs.c.expires_at <= tx.now) | spent)
         .order_by(jobs.c.id)
-        .limit(MAX_JOBS)
+        .limit(1)
         .with_for_update(key_share=True, skip_locked=True)
     )
-    rows = tx.execute(statement).all()
-    for row in rows:
+    row = tx.execute(statement).one_or_none()
+    if row is not None:
         _end(tx, row)
-    return len(rows)
+    return row is not None
 
 
 def _end(tx: Transaction, row: Row[Any]) -> None:
     is_late = row.expires_at is not None and row.expires_at <= tx.now
     code, reason = (FailureCode.EXPIRED, _LATE) if is_late else (FailureCode.BUDGET_SPENT, _SPENT)
-    job_moves.end_waiting(tx, row, ItemState.FAILED, code, reason)
-    counts = tx.execute(select(jobs).where(jobs.c.id == row.id)).one()
-    outcome, _ = job_outcome(progress.progress_of(counts))
+    outcome, _ = job_outcome(job_moves.end_waiting(tx, row, ItemState.FAILED, code, reason))
     progress.finish(tx, row.id, JobState(row.state), outcome, reason)
 
 

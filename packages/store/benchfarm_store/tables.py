@@ -491,7 +491,8 @@ orphans = Table(
     Column("data", LargeBinary, nullable=False),
     _at("received_at"),
     UniqueConstraint("lease_token", "measurement_id"),
-    comment="results that came after their lease had ended; kept, never an answer",
+    Index("ix_orphans_received_at", "received_at"),
+    comment="results that came after their lease had ended; kept for a while, never an answer",
 )
 
 events = Table(

@@ -45,8 +45,7 @@ def register(celery: Celery, settings: Settings) -> None:
 
         Then derives the summaries that an older rule left.
         """
-        with database().transaction() as tx:
-            sweeping.sweep(tx)
+        sweeping.sweep(database())
         if (found := collector()) is not None:
             _collect(found)
         with database().transaction() as tx:  # last and by itself: it holds nothing that the repairs need
