@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, Quotas, TokenRequest
@@ -226,6 +227,18 @@ class Farm:
     def job(self, job_id: str, by: Caller) -> JobView:
         with self.database.transaction() as tx:
             return jobs.get_job(tx, job_id, by)
+
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """What is sent to Postgres meanwhile."""
+        sent: list[str] = []
+
+        def keep(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            sent.append(statement)
+
+        event.listen(self.database._engine, "before_cursor_execute", keep)
+        yield sent
+        event.remove(self.database._engine, "before_cursor_execute", keep)
 
     def scalar(self, statement: str, **parameters: Any) -> Any:
         from sqlalchemy import text

@@ -63,3 +63,26 @@ def test_bad_questions_name_the_item(farm, ann, agent, job_of):
     assert str(refused.value.field).startswith("items.1")
     with pytest.raises(InvalidRequest):
         ask(farm, ann, job_of(1), platforms=["nonsense"])
+
+
+def test_a_platform_is_asked_once_however_often_and_however_it_is_named(farm, ann, agent, job_of):
+    farm.run("INSERT INTO platform_aliases SELECT 'one', id, now() FROM platforms WHERE key = :key", key=ONE)
+    with farm.statements() as few:
+        ask(farm, ann, job_of(2), platforms=[ONE])
+    with farm.statements() as many:
+        answers = ask(farm, ann, job_of(2), platforms=[ONE, "one", TWO, ONE, *["one"] * 50])
+    assert [(a.item_no, a.platform) for a in answers] == [(0, ONE), (0, TWO), (1, ONE), (1, TWO)]
+    assert len(many) == len(few)
+
+
+def test_too_many_answers_are_refused_before_an_item_is_looked_at(farm, ann, report_of, job_of):
+    points = [{"mode": "free", "cores": [core], "threads": 1} for core in range(11)]
+    farm.agent(ann, report_of(operating_points=points))
+    keys = [f"host-a/c{core}.t1.free/onnxruntime-1.31.1/fp32" for core in range(11)]
+    items = [{"kind": "kernel", "type": "warp", "config": {}}] * 20_000
+    with pytest.raises(InvalidRequest, match="220000 answers") as refused:
+        ask(farm, ann, job_of(1), platforms=keys, items=items)
+    assert refused.value.code == "too_large"
+    with pytest.raises(InvalidRequest) as refused:  # 200,000 are within the limit: now the items are looked at
+        ask(farm, ann, job_of(1), platforms=[*keys[:10], *keys[:10]], items=items)
+    assert refused.value.code == "kernel_unknown"

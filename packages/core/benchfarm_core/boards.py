@@ -59,7 +59,7 @@ class EngineReport(Value):
     name: Name
     available: bool
     version: str | None = Field(default=None, max_length=60)
-    precisions: tuple[Precision, ...] = ()
+    precisions: tuple[Precision, ...] = Field(default=(), max_length=20)
     reason: str = Field(default="", max_length=300)
 
 

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MAX_WORKLOADS: Final = 20_000
 MAX_ITEMS: Final = 100_000
+MAX_PLATFORMS: Final = 1000
+"""Platforms that one request names."""
 PLAN_CHUNK: Final = 1000
 """Items planned in one transaction."""
 
@@ -71,6 +73,7 @@ class PriorityClass(StrEnum):
 
 
 Label = Annotated[str, Field(max_length=100)]
+PlatformNames = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=MAX_PLATFORMS)]
 
 
 class JobRequest(Value):
@@ -79,7 +82,7 @@ class JobRequest(Value):
     name: str = Field(default="", max_length=200)
     labels: dict[Annotated[str, Field(max_length=60)], Label] = Field(default={}, max_length=50)
     workloads: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
-    platforms: tuple[Annotated[str, Field(max_length=300)], ...] | PlatformFilter = PlatformFilter()
+    platforms: PlatformNames | PlatformFilter = PlatformFilter()
     protocol: ProtocolRequest = ProtocolRequest()
     priority: PriorityClass = PriorityClass.NORMAL
     max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)

@@ -1,7 +1,7 @@
 """The latency question: measured where it is known, predicted where it can be, and which of the two it was."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -10,12 +10,16 @@ from benchfarm_core.summaries import Grade
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import WorkloadRequest
 
+MAX_ITEMS: Final = 20_000
+MAX_ANSWERS: Final = 200_000
+"""Items x distinct platforms of one question."""
+
 
 class LatencyRequest(Value):
-    """The body of POST /v1/latency: every item on every platform."""
+    """The body of POST /v1/latency: every item on every platform; a platform named twice is asked once."""
 
     platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
-    items: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=20_000)
+    items: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=MAX_ITEMS)
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
     min_grade: Grade = Grade.C
 
@@ -41,6 +45,6 @@ class LatencyAnswer(Answer):
 
 
 class LatencyResponse(Answer):
-    """Answers in the order of the request: items outer, platforms inner."""
+    """Answers in the order of the request: items outer, platforms inner, each platform where it is first named."""
 
     answers: list[LatencyAnswer]

@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,10 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value, digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,59}$")]
+
+MAX_CORES: Final = 4096
+MAX_ALTERNATIVES: Final = 100
+"""Values that one part of a filter lists."""
 
 
 class Precision(StrEnum):
@@ -41,9 +45,9 @@ class OperatingPoint(Value):
     """Cores, threads and clock as asked for. What was observed is evidence, never part of this."""
 
     mode: Literal["pinned", "fixed_performance", "free"]
-    cores: tuple[Annotated[int, Field(ge=0, lt=4096)], ...] = Field(min_length=1)
-    threads: int = Field(ge=1, le=4096)
-    freq_khz: tuple[Annotated[int, Field(gt=0, lt=2**31)], ...] = ()
+    cores: tuple[Annotated[int, Field(ge=0, lt=MAX_CORES)], ...] = Field(min_length=1, max_length=MAX_CORES)
+    threads: int = Field(ge=1, le=MAX_CORES)
+    freq_khz: tuple[Annotated[int, Field(gt=0, lt=2**31)], ...] = Field(default=(), max_length=MAX_CORES)
     governor: Name | None = None
 
     @model_validator(mode="after")
@@ -100,11 +104,11 @@ class Platform(Value):
 class PlatformFilter(Value):
     """Selects platforms by their parts; every given field must match, lists mean any of."""
 
-    board_model: tuple[str, ...] = ()
-    engine: tuple[str, ...] = ()
-    precision: tuple[Precision, ...] = ()
-    threads: tuple[int, ...] = ()
-    mode: tuple[Literal["pinned", "fixed_performance", "free"], ...] = ()
+    board_model: tuple[Annotated[str, Field(max_length=60)], ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
+    engine: tuple[Annotated[str, Field(max_length=60)], ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
+    precision: tuple[Precision, ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
+    threads: tuple[int, ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
+    mode: tuple[Literal["pinned", "fixed_performance", "free"], ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
 
 
 def platform_id(key: str) -> str:

@@ -1,6 +1,6 @@
 """How to measure: named, versioned, with parameters. A changed meaning is a new version."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
@@ -83,7 +83,7 @@ class ProtocolRequest(Value):
     """A protocol as a client names it: a name, and parameters that differ from it."""
 
     name: str = "kernel"
-    parameters: dict[str, int | float] = {}
+    parameters: dict[Annotated[str, Field(max_length=60)], int | float] = Field(default={}, max_length=50)
 
 
 def resolve_protocol(request: ProtocolRequest) -> Protocol:

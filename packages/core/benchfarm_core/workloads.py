@@ -7,7 +7,9 @@ from pydantic import Field, TypeAdapter
 from benchfarm_core.values import Value, digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Config = dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]]
+Config = Annotated[
+    dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]], Field(max_length=50)
+]
 Dtype = Literal["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"]
 
 
@@ -26,14 +28,7 @@ class IntsFill(Value):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class FileFill(Value):
-    """The content of an uploaded .npy file."""
-
-    kind: Literal["file"] = "file"
-    sha256: Sha256
-
-
-Fill = Annotated[NormalFill | IntsFill | FileFill, Field(discriminator="kind")]
+Fill = Annotated[NormalFill | IntsFill, Field(discriminator="kind")]
 
 
 class InputSpec(Value):

@@ -4,7 +4,8 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, LatencyResponse
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.summaries import GRADE_ORDER, Grade
@@ -18,9 +19,11 @@ from benchfarm_store.tokens import Caller
 def ask(tx: Transaction, request: LatencyRequest, by: Caller) -> LatencyResponse:
     """Every item on every platform, items outer: the newest fresh result, of any protocol of the farm's own.
 
-    What is not measured answers `no_predictor`. Raises InvalidRequest, NotFound for models of other accounts.
+    What is not measured answers `no_predictor`. Raises InvalidRequest (`too_large` above `MAX_ANSWERS`), NotFound for
+    models of other accounts.
     """
-    rows = [platforms.find(tx, name) for name in request.platforms]
+    rows = platforms.find_all(tx, request.platforms)
+    _check_size(len(request.items) * len(rows))
     resolved = specs.resolve_workloads(tx, request.items, by.account_number, field="items")
     digests = [workload_digest(workload_id(one.workload)) for one in resolved]
     ids = estimates.workload_rows(tx, resolved)
@@ -33,6 +36,13 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller) -> LatencyResponse
             for row in rows
         ]
     )
+
+
+def _check_size(answers: int) -> None:
+    if answers > MAX_ANSWERS:
+        raise InvalidRequest(
+            f"the question has {answers} answers (items x platforms); the limit is {MAX_ANSWERS}", code="too_large"
+        )
 
 
 def _best(tx: Transaction, request: LatencyRequest, pairs: set[tuple[int, int]]) -> dict[tuple[int, int], Row[Any]]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, Subquery, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import EngineReport
@@ -34,19 +34,29 @@ def resolve(tx: Transaction, name: str) -> tuple[str, Platform]:
 
 def find(tx: Transaction, name: str) -> Row[Any]:
     """The row that `resolve` means."""
-    columns = platforms.c
-    alias = select(platform_aliases.c.platform_id).where(platform_aliases.c.alias == name).scalar_subquery()
+    return find_all(tx, [name])[0]
+
+
+def find_all(tx: Transaction, names: Sequence[str]) -> list[Row[Any]]:
+    """The rows that these names mean, in order, each platform once. Raises as `resolve`, for the first stray name."""
     # a text with a zero byte cannot be sent to Postgres and names nothing
-    row = (
-        None
-        if "\x00" in name
-        else tx.execute(
-            select(platforms).where((columns.public_id == name) | (columns.key == name) | (columns.id == alias))
-        ).one_or_none()
-    )
-    if row is None:
-        raise _not_found(tx, name)
-    return row
+    known = _named([name for name in dict.fromkeys(names) if "\x00" not in name])
+    found = tx.execute(select(known.c.name, platforms).join(known, known.c.id == platforms.c.id))
+    rows = {row.name: row for row in found}
+    for name in names:
+        if name not in rows:
+            raise _not_found(tx, name)
+    return list({rows[name].id: rows[name] for name in names}.values())
+
+
+def _named(names: Sequence[str]) -> Subquery:
+    """Which platform each of some names is: one query, however many there are."""
+    columns, aliases = platforms.c, platform_aliases.c
+    return union_all(
+        select(columns.public_id.label("name"), columns.id).where(columns.public_id.in_(names)),
+        select(columns.key, columns.id).where(columns.key.in_(names)),
+        select(aliases.alias, aliases.platform_id).where(aliases.alias.in_(names)),
+    ).subquery()
 
 
 def _not_found(tx: Transaction, name: str) -> InvalidRequest:

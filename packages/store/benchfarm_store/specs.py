@@ -114,10 +114,9 @@ def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter) -
                 "no board offers a platform that passes the filter", code="platform_none_matched", field="platforms"
             )
         return rows
-    found = {row.id: row for row in (platforms.find(tx, name) for name in wanted)}
-    if not found:
+    if not wanted:
         raise InvalidRequest("name at least one platform", code="workloads_empty", field="platforms")
-    return list(found.values())
+    return platforms.find_all(tx, wanted)
 
 
 def resolve(tx: Transaction, request: JobRequest, account: int) -> tuple[JobSpec, list[Resolved], list[int]]:
