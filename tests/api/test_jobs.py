@@ -105,6 +105,9 @@ def test_another_account_sees_nothing(alice: httpx2.Client, caller: MakeCaller) 
             "platforms",
         ),
         ({"workloads": kernels(1), "platforms": {"engine": ["ncnn"]}}, "platform_none_matched", None),
+        ({"workloads": kernels(1), "platforms": []}, "workloads_empty", "platforms"),
+        ({"workloads": kernels(1), "platforms": ["p"] * 1001}, "invalid_request", None),
+        ({"workloads": kernels(1), "platforms": {"engine": ["ncnn"] * 101}}, "invalid_request", None),
         ({"workloads": kernels(1), "protocol": {"name": "guess"}}, "protocol_unknown", "protocol.name"),
         (
             {"workloads": kernels(1), "protocol": {"parameters": {"blocks_min": 9000}}},
@@ -165,6 +168,21 @@ def test_cancel_and_retry(alice: httpx2.Client, lab: "Lab") -> None:
     assert retried.json()["progress"]["total"] == 2
     lab.finish(retried.json()["id"])
     assert alice.get(f"/v1/jobs/{retried.json()['id']}").json()["state"] == "succeeded"
+
+
+def test_a_retry_sent_twice_is_one_job(alice: httpx2.Client, lab: "Lab") -> None:
+    job = submit(alice, 2)
+    alice.post(f"/v1/jobs/{job['id']}/cancel")
+    path, key = f"/v1/jobs/{job['id']}/retry", {"Idempotency-Key": "again"}
+    first, second = (alice.post(path, headers=key) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert first.headers["Location"] == second.headers["Location"] == f"/v1/jobs/{first.json()['id']}"
+    assert len(alice.get("/v1/jobs").json()["items"]) == 2
+    other = submit(alice, 1)
+    alice.post(f"/v1/jobs/{other['id']}/cancel")
+    mismatch = alice.post(f"/v1/jobs/{other['id']}/retry", headers=key)
+    assert (mismatch.status_code, mismatch.json()["code"]) == (409, "idempotency_mismatch")
 
 
 def test_why_names_what_stands_in_the_way(alice: httpx2.Client, lab: "Lab") -> None:

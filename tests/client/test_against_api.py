@@ -128,8 +128,9 @@ def test_a_failed_part_is_retried_as_a_new_job(farm: Any, workloads: list[Kernel
             sdk.retry(job_id)
         assert caught.value.code == "job_not_finished"
         farm.measure(job_id, failing='"cin": 17')
-        again = sdk.retry(job_id)
+        again = sdk.retry(job_id, idempotency_key="again")
         assert again.id != job_id
+        assert sdk.retry(job_id, idempotency_key="again").id == again.id
         farm.measure(again.id)
         assert [item.label for item in sdk.results(again.id).measured] == [f"{farm.kernels[1]} act=none batch=1"]
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchfarm import BenchfarmError, Client, InvalidRequest, KernelRequest, QuotaExceeded, Retries, Unavailable
 from benchfarm.connection import checked_url, path_part, platform_path
+from benchfarm_core.accounts import AccountRequest
 from benchfarm_core.errors import Unauthenticated
 
 WHO = {"account": "lab", "role": "client", "token_id": "t"}
@@ -53,11 +54,15 @@ def retry(farm: Farm) -> object:
     return farm.client.retry("j")
 
 
+def create_account(farm: Farm) -> object:
+    return farm.client.create_account(AccountRequest(name="new"))
+
+
 def upload(farm: Farm) -> object:
     return farm.client.upload_model(b"bytes")
 
 
-REPEATABLE: Sequence[Callable[[Farm], object]] = (whoami, submit, upload)
+REPEATABLE: Sequence[Callable[[Farm], object]] = (whoami, submit, retry, upload)
 
 
 @pytest.mark.parametrize(
@@ -83,15 +88,15 @@ def test_a_repeatable_request_is_sent_again(step: Step) -> None:
 def test_a_request_that_may_have_worked_is_not_sent_again(step: Step) -> None:
     farm = Farm(step)
     with pytest.raises(Unavailable):
-        retry(farm)
+        create_account(farm)
     assert len(farm.requests) == 1
 
 
 @pytest.mark.parametrize("step", [httpx2.ConnectError("refused"), problem(503, "unavailable")], ids=str)
 def test_a_request_that_surely_did_not_work_is_sent_again(step: Step) -> None:
-    farm = Farm(step, problem(409, "job_finished"))
+    farm = Farm(step, problem(409, "conflict"))
     with pytest.raises(BenchfarmError, match="not now"):
-        retry(farm)
+        create_account(farm)
     assert len(farm.requests) == 2
 
 
@@ -126,10 +131,11 @@ def test_refusals_are_final(code: str) -> None:
     assert len(farm.requests) == 1
 
 
-def test_all_sendings_of_a_submission_carry_the_same_key() -> None:
+@pytest.mark.parametrize("call", [submit, retry])
+def test_all_sendings_of_a_submission_carry_the_same_key(call: Callable[[Farm], object]) -> None:
     farm = Farm(httpx2.ReadError("reset"), problem(503, "unavailable"), problem(422, "kernel_unknown"))
     with pytest.raises(InvalidRequest):
-        submit(farm)
+        call(farm)
     keys = {request.headers["Idempotency-Key"] for request in farm.requests}
     assert len(farm.requests) == 3
     assert len(keys) == 1

@@ -55,6 +55,14 @@ def test_the_same_upload_again_is_the_same_model_and_is_counted_once(farm, ann):
     assert [model.id for model in page.items + rest.items] == [other.id, first.id]
 
 
+def test_a_list_reads_no_graph(farm, ann):
+    model = add(farm, ann)
+    with farm.statements() as sent, farm.transaction() as tx:
+        (listed,) = models.list_models(tx, ann, None, 10).items
+    assert listed.model_dump() == model.model_dump(exclude={"graph"})
+    assert not [one for one in sent if "graph" in one]
+
+
 def test_a_full_quota_refuses_and_keeps_nothing(farm):
     small = farm.account("small", quotas=Quotas(stored_bytes=1500))
     add(farm, small)
@@ -248,4 +256,4 @@ def test_a_retry_names_models_that_were_deleted(farm, ann, agent, job_of):
     assert refused.value.code == "model_deleted"
     add(farm, ann)
     with farm.transaction() as tx:
-        assert jobs.retry(tx, job.id, ann).progress.total == 2
+        assert jobs.retry(tx, job.id, ann)[0].progress.total == 2

@@ -36,6 +36,7 @@ from benchfarm_core.views import (
     EngineView,
     GeneratedModelView,
     KernelTypeView,
+    ListedModel,
     MeasurementView,
     ModelView,
     PlatformView,
@@ -128,9 +129,9 @@ class Client:
             )
         return self._connection.value(ModelView, answer)
 
-    def models(self) -> Iterator[ModelView]:
-        """The account's uploaded models."""
-        return self._pages(ModelView, "/models")
+    def models(self) -> Iterator[ListedModel]:
+        """The account's uploaded models; `model` has the operator graph of one."""
+        return self._pages(ListedModel, "/models")
 
     def model(self, model_id: str) -> ModelView:
         """One uploaded model with its operator graph."""
@@ -199,9 +200,15 @@ class Client:
         answer = self._connection.request("POST", f"/jobs/{path_part(job_id)}/cancel", repeatable=True)
         return self._connection.value(JobView, answer)
 
-    def retry(self, job_id: str) -> JobView:
-        """A new job of the items that failed in a finished one."""
-        return self._post(JobView, f"/jobs/{path_part(job_id)}/retry")
+    def retry(self, job_id: str, *, idempotency_key: str | None = None) -> JobView:
+        """A new job of the items that failed in a finished one. It carries an Idempotency-Key as `submit` does."""
+        answer = self._connection.request(
+            "POST",
+            f"/jobs/{path_part(job_id)}/retry",
+            headers={"Idempotency-Key": idempotency_key or str(uuid4())},
+            repeatable=True,
+        )
+        return self._connection.value(JobView, answer)
 
     def why(self, job_id: str) -> WhyView:
         """What stands in the way of the job's pending items."""

@@ -26,8 +26,8 @@ class PlatformView(Answer):
     results: int
 
 
-class ModelView(Answer):
-    """An uploaded model of the account."""
+class ListedModel(Answer):
+    """An uploaded model of the account, as lists show it."""
 
     id: str
     name: str
@@ -37,11 +37,16 @@ class ModelView(Answer):
     opset: int
     dims: dict[str, int]
     inputs: list[InputSpec]
-    graph: dict[str, Any]
     flops: int | None
     parameters: int | None
     reasons: list[str]
     created_at: datetime
+
+
+class ModelView(ListedModel):
+    """An uploaded model of the account with its operator graph."""
+
+    graph: dict[str, Any]
 
 
 class ResultView(Answer):

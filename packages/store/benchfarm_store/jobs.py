@@ -19,11 +19,13 @@ from benchfarm_core.jobs import (
     JobState,
     JobView,
     Page,
+    Progress,
     WhyView,
 )
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.states import final_states
+from benchfarm_core.values import digest
 from benchfarm_store import accounts, cursors, estimates, events, measurements, progress, specs, why
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import PRIORITIES, job_column, priority_number
@@ -72,10 +74,7 @@ def submit(
         "expires_at": expires_at,
     }
     accounts.check_room_for_job(tx, account, spec.items_count)
-    job_id = _insert(tx, columns)
-    if idempotency_key is not None:
-        tx.execute(_NAME_KEY, {"account": account, "key": idempotency_key, "job": job_id})
-    return get_job(tx, job_id, by), True
+    return _insert(tx, columns, idempotency_key, by), True
 
 
 def _options(spec: JobSpec) -> dict[str, Any]:
@@ -107,12 +106,14 @@ _NAME_KEY = text("""
 """)
 
 
-def _insert(tx: Transaction, columns: Mapping[str, Any]) -> str:
+def _insert(tx: Transaction, columns: Mapping[str, Any], key: str | None, by: Caller) -> JobView:
     values = {**columns, "state": JobState.QUEUED, "planned": columns["total"], "created_at": tx.now}
     job_id: str = tx.execute(insert(jobs).values(**values).returning(jobs.c.id)).scalar_one()
     events.append(tx, job_id, EventKind.STATE, {"state": JobState.QUEUED, "reason": ""})
     tx.after_commit(TaskMessage(task=Task.PLAN_JOB, args=(job_id,)))
-    return job_id
+    if key is not None:
+        tx.execute(_NAME_KEY, {"account": by.account_number, "key": key, "job": job_id})
+    return get_job(tx, job_id, by)
 
 
 def dry_run(tx: Transaction, request: JobRequest, by: Caller) -> DryRun:
@@ -167,8 +168,12 @@ def _job_cursor(cursor: str) -> str:
         raise InvalidRequest("the cursor names no job", code="cursor_invalid", field="cursor") from error
 
 
+_COUNTS = [jobs.c[name] for name in Progress.model_fields]
+# the arrays stay where they are: planning, retrying and dispatch read them, no view shows them
 _JOBS = select(
-    jobs,
+    *(jobs.c[name] for name in ("id", "account_id", "name", "labels", "state", "reason", "priority")),
+    *(jobs.c[name] for name in ("device_s_spent", "created_at", "finished_at", "expires_at")),
+    *_COUNTS,
     protocols.c.spec.label("protocol"),
     text(
         "ARRAY(SELECT p.key FROM unnest(jobs.platform_ids) WITH ORDINALITY AS x(id, n)"
@@ -201,8 +206,11 @@ def cancel(tx: Transaction, job_id: str, by: Caller) -> JobView:
     return get_job(tx, job_id, by)
 
 
-def end_waiting(tx: Transaction, row: Row[Any], state: ItemState, failure: FailureCode | None, reason: str) -> None:
-    """Give all waiting items of a held job one final state, and drop measurements that nobody wants then."""
+def end_waiting(tx: Transaction, row: Row[Any], state: ItemState, failure: FailureCode | None, reason: str) -> Progress:
+    """Give all waiting items of a held job one final state, and drop measurements that nobody wants then.
+
+    Returns how the job stands after that.
+    """
     parameters = {"id": row.id, "state": state, "failure": failure, "reason": reason}
     closed = tx.execute(_END_ITEMS, parameters).all()
     cancelled = state == ItemState.CANCELLED
@@ -218,9 +226,10 @@ def end_waiting(tx: Transaction, row: Row[Any], state: ItemState, failure: Failu
     )
     if not cancelled:
         progress.tell_failures(tx, row.id, closed)
-    standing = tx.execute(select(jobs).where(jobs.c.id == row.id)).one()
-    progress.tell_progress(tx, row.id, progress.progress_of(standing))
+    standing = progress.progress_of(tx.execute(select(*_COUNTS).where(jobs.c.id == row.id)).one())
+    progress.tell_progress(tx, row.id, standing)
     measurements.drop_unwanted(tx, [item.measurement_id for item in closed])
+    return standing
 
 
 _END_ITEMS = text("""
@@ -235,12 +244,18 @@ _COUNT_END = text("""
 """)
 
 
-def retry(tx: Transaction, job_id: str, by: Caller) -> JobView:
-    """A new job of the items that failed or were cancelled, labels and wishes kept.
+def retry(tx: Transaction, job_id: str, by: Caller, *, idempotency_key: str | None = None) -> tuple[JobView, bool]:
+    """A new job of the items that failed or were cancelled, labels and wishes kept, and True.
+
+    With a key as `submit`: the same key for the same job gives the job made before, and False.
 
     Raises Conflict (`job_not_finished`) before the job has ended and when nothing of it is missing,
     InvalidRequest naming uploaded models among them that the account has deleted.
     """
+    request_sha256 = digest({"retry_of": job_column(job_id)}, length=64)
+    known = _claim_key(tx, by.account_number, idempotency_key, request_sha256)
+    if known is not None:
+        return get_job(tx, known, by), False
     row = lock_job(tx, job_id, by)
     if JobState(row.state) not in FINAL:
         raise Conflict("only a finished job can be retried", code="job_not_finished")
@@ -253,7 +268,7 @@ def retry(tx: Transaction, job_id: str, by: Caller) -> JobView:
     kept = ("account_id", "protocol_id", "name", "labels", "priority", "options", "workload_ids", "platform_ids")
     columns = {name: getattr(row, name) for name in kept}
     columns |= {"item_nos": list(item_nos), "total": len(item_nos), "retry_of": row.id, "expires_at": expires_at}
-    return get_job(tx, _insert(tx, columns), by)
+    return _insert(tx, columns, idempotency_key, by), True
 
 
 def _check_models(tx: Transaction, row: Row[Any], item_nos: Sequence[int]) -> None:

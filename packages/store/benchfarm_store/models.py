@@ -4,14 +4,14 @@ import math
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import Column, Row, Select, insert, select, text, update
 
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
-from benchfarm_core.views import ModelView
+from benchfarm_core.views import ListedModel, ModelView
 from benchfarm_core.workloads import Cost, InputSpec, Sha256, UploadedWorkload
 from benchfarm_store import accounts, cursors, specs
 from benchfarm_store.database import Transaction
@@ -67,7 +67,7 @@ def add(tx: Transaction, model: NewModel, *, by: Caller) -> ModelView:
         tx.execute(_REFERENCE, {"id": workload_id, "sha256": model.reference_sha256})
     # the account's row is the lock under which the same upload twice at once stays one model
     accounts.take_bytes(tx, by.account_number, model.size_bytes)
-    row = tx.execute(_mine(by).where(models.c.workload_id == workload_id)).one_or_none()
+    row = tx.execute(_of(by, _SHOWN).where(models.c.workload_id == workload_id)).one_or_none()
     if row is not None:
         accounts.take_bytes(tx, by.account_number, -model.size_bytes)
         tx.execute(update(models).where(models.c.id == row.id).values(reference_sha256=model.reference_sha256))
@@ -78,7 +78,7 @@ def add(tx: Transaction, model: NewModel, *, by: Caller) -> ModelView:
         "workload_id": workload_id,
         "created_at": tx.now,
     }
-    return _view(tx.execute(insert(models).values(**columns).returning(models)).one())
+    return _view(tx.execute(insert(models).values(**columns).returning(*_SHOWN)).one())
 
 
 _REFERENCE = text("""
@@ -86,20 +86,20 @@ _REFERENCE = text("""
 """)
 
 
-def list_models(tx: Transaction, by: Caller, cursor: str | None, limit: int) -> Page[ModelView]:
-    """The account's models, newest first."""
-    statement = _mine(by).order_by(models.c.created_at.desc(), models.c.id.desc()).limit(limit + 1)
+def list_models(tx: Transaction, by: Caller, cursor: str | None, limit: int) -> Page[ListedModel]:
+    """The account's models without their graphs, newest first."""
+    statement = _of(by, _LISTED).order_by(models.c.created_at.desc(), models.c.id.desc()).limit(limit + 1)
     if cursor:
         at, model_id = cursors.decode("models", cursor, datetime, str)
         older = (models.c.created_at < at) | ((models.c.created_at == at) & (models.c.id < model_id))
         statement = statement.where(older)
     rows = tx.execute(statement).all()
-    return cursors.page(rows, limit, _view, lambda row: cursors.encode("models", row.created_at, row.id))
+    return cursors.page(rows, limit, _listed, lambda row: cursors.encode("models", row.created_at, row.id))
 
 
 def get_model(tx: Transaction, model_id: str, by: Caller) -> ModelView:
     """One model of the caller's account. Raises NotFound, also for those of others."""
-    row = tx.execute(_mine(by).where(models.c.id == model_id)).one_or_none()
+    row = tx.execute(_of(by, _SHOWN).where(models.c.id == model_id)).one_or_none()
     if row is None:
         raise NotFound("there is no such model")
     return _view(row)
@@ -134,23 +134,17 @@ _UNNEEDED = text("""
 """)
 
 
-def _mine(by: Caller) -> Any:
-    return select(models).where(models.c.account_id == by.account_number, models.c.deleted_at.is_(None))
+_SHOWN: Final = [models.c[name] for name in ModelView.model_fields]
+_LISTED: Final = [models.c[name] for name in ListedModel.model_fields]
 
 
-def _view(row: Any) -> ModelView:
-    return ModelView(
-        id=row.id,
-        name=row.name,
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
-        format=row.format,
-        opset=row.opset,
-        dims=row.dims,
-        inputs=[InputSpec.model_validate(one) for one in row.inputs],
-        graph=row.graph,
-        flops=row.flops,
-        parameters=row.parameters,
-        reasons=row.reasons,
-        created_at=row.created_at,
-    )
+def _of(by: Caller, columns: Sequence[Column[Any]]) -> Select[Any]:
+    return select(*columns).where(models.c.account_id == by.account_number, models.c.deleted_at.is_(None))
+
+
+def _listed(row: Row[Any]) -> ListedModel:
+    return ListedModel.model_validate(row._asdict())
+
+
+def _view(row: Row[Any]) -> ModelView:
+    return ModelView.model_validate(row._asdict())

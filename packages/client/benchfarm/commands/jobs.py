@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.submission import submit
+from benchfarm.commands.submission import IdempotencyKey, submit
 from benchfarm.commands.tables import facts, table
 from benchfarm.commands.watching import progress_text, watch
 from benchfarm.durations import duration_text, parse_duration_s
@@ -81,11 +81,13 @@ def cancel(context: typer.Context, job: JobId, _json: Json = False) -> None:
 
 
 @app.command()
-def retry(context: typer.Context, job: JobId, _json: Json = False) -> None:
+def retry(
+    context: typer.Context, job: JobId, idempotency_key: IdempotencyKey | None = None, _json: Json = False
+) -> None:
     """Submit the failed items of a finished job again, as a new job."""
     session = Session.of(context)
     with session.client() as client:
-        found = client.retry(job)
+        found = client.retry(job, idempotency_key=idempotency_key)
     session.show(found, lambda: f"job {found.id}: {progress_text(found)}")
 
 

@@ -23,6 +23,8 @@ from benchfarm_core.jobs import DryRun, JobRequest, PriorityClass
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.summaries import Grade
 
+IdempotencyKey = Annotated[str, typer.Option(help="Submitting again with the same key is the same job.")]
+
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
@@ -73,9 +75,7 @@ def submit(
     platform: Annotated[
         list[str] | None, typer.Option(help="A platform's id, key or alias. Repeatable. Without any: all.")
     ] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="Submitting again with the same key is the same job.")
-    ] = None,
+    idempotency_key: IdempotencyKey | None = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--watch", help="Show progress until it ends, then the results.")] = False,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="With --watch: stop waiting.")] = None,

@@ -32,6 +32,7 @@ from benchfarm_store import jobs
 router = new_router("jobs")
 
 JobId = Annotated[UUID, Path()]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
 class JobsQuery(PageQuery):
@@ -62,7 +63,7 @@ def submit_job(
     parts: PartsDep,
     response: Response,
     dry_run: bool = False,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView | Response:
     """Submit a job. With an Idempotency-Key the same body gives the same job, another body is a conflict.
 
@@ -76,6 +77,10 @@ def submit_job(
         view, created = jobs.submit(
             tx, job, by=caller, idempotency_key=idempotency_key, request_sha256=digest(job, length=64)
         )
+    return _made(view, created, response)
+
+
+def _made(view: JobView, created: bool, response: Response) -> JobView:
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
@@ -124,11 +129,21 @@ def cancel_job(job_id: JobId, caller: CallerDep, parts: PartsDep) -> JobView:
         return jobs.cancel(tx, str(job_id), caller)
 
 
-@router.post("/jobs/{job_id}/retry", status_code=201, responses=not_found() | conflict() | quota())
-def retry_job(job_id: JobId, caller: CallerDep, parts: PartsDep) -> JobView:
-    """A new job of the failed part of one that has ended."""
+@router.post(
+    "/jobs/{job_id}/retry",
+    status_code=201,
+    responses=not_found()
+    | conflict()
+    | quota()
+    | {200: {"model": JobView, "description": "The job of an earlier call with this key"}},
+)
+def retry_job(
+    job_id: JobId, caller: CallerDep, parts: PartsDep, response: Response, idempotency_key: IdempotencyKey = None
+) -> JobView:
+    """A new job of the failed part of one that has ended. With an Idempotency-Key it is made once."""
     with parts.database.transaction() as tx:
-        return jobs.retry(tx, str(job_id), caller)
+        view, created = jobs.retry(tx, str(job_id), caller, idempotency_key=idempotency_key)
+    return _made(view, created, response)
 
 
 @router.get("/jobs/{job_id}/why", responses=not_found())

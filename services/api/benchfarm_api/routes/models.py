@@ -15,7 +15,7 @@ from benchfarm_api.uploads import inspect_and_keep, received
 from benchfarm_core.errors import BenchfarmError, InvalidRequest
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
-from benchfarm_core.views import ModelView
+from benchfarm_core.views import ListedModel, ModelView
 from benchfarm_core.workloads import Fill, IntsFill
 from benchfarm_store import models
 
@@ -66,15 +66,15 @@ async def upload_model(
 
 
 @router.get("/models")
-def list_models(caller: CallerDep, parts: PartsDep, page: PageParameters) -> Page[ModelView]:
-    """The account's models."""
+def list_models(caller: CallerDep, parts: PartsDep, page: PageParameters) -> Page[ListedModel]:
+    """The account's models, without their operator graphs."""
     with parts.database.transaction(read_only=True) as tx:
         return models.list_models(tx, caller, page.cursor, page.limit)
 
 
 @router.get("/models/{model_id}", responses=not_found())
 def get_model(model_id: ModelId, caller: CallerDep, parts: PartsDep) -> ModelView:
-    """One model of the account."""
+    """One model of the account, with its operator graph."""
     with parts.database.transaction(read_only=True) as tx:
         return models.get_model(tx, model_id, caller)
 
