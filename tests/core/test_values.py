@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from benchfarm_core.measurements import MeasurementKey, Timing
 from benchfarm_core.values import Value, canonical_json, digest
-from benchfarm_core.workloads import KernelWorkload, workload_id
+from benchfarm_core.workloads import InputSpec, IntsFill, KernelWorkload, NormalFill, UploadedWorkload, workload_id
 
 configs = st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(0, 4096), min_size=1, max_size=8)
 
@@ -42,6 +42,19 @@ def test_the_canonical_form_is_pinned() -> None:
     """A changed canonical form would rename every stored workload."""
     assert canonical_json({"b": 1, "a": [True, None, "ä"]}) == '{"a":[true,null,"ä"],"b":1}'
     assert digest({"b": 1, "a": 2}) == "d3626ac30a87e6f7a6428233b3c68299"
+
+
+def test_the_name_of_an_uploaded_workload_is_pinned() -> None:
+    image = InputSpec(name="x", dtype="float32", shape=(1, 3), fill=NormalFill(seed=7))
+    index = InputSpec(name="i", dtype="int64", shape=(1,), fill=IntsFill(below=5))
+    workload = UploadedWorkload(sha256="a" * 64, dims={"n": 1}, inputs=(image, index))
+    assert workload_id(workload) == "w_9b2a9ae00278d123124c4701dc3c0dc6"
+
+
+@pytest.mark.parametrize("fill", [{"kind": "file", "sha256": "0" * 64}, {"kind": "zeros"}, {}])
+def test_an_input_is_filled_by_a_seed_and_nothing_else(fill: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        InputSpec.model_validate({"name": "x", "dtype": "float32", "shape": (1,), "fill": fill})
 
 
 def test_numbers_and_truths_are_not_taken_for_each_other() -> None:

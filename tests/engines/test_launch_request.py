@@ -93,7 +93,7 @@ PLACES = [
     (("visits", 0, "inputs", 0, "shape"), [1] * 9),
     (("visits", 0, "inputs", 0, "fill"), {"kind": "zeros"}),
     (("visits", 0, "inputs", 0, "fill"), {"kind": "ints", "seed": 0, "below": 0}),
-    (("visits", 0, "inputs", 0, "fill"), {"kind": "file"}),
+    (("visits", 0, "inputs", 0, "fill"), {"kind": "file", "seed": 0, "path": "/etc/passwd"}),
 ]
 
 

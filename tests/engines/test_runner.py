@@ -194,24 +194,6 @@ def test_an_input_larger_than_the_limit_is_out_of_memory(launch: Any, workloads:
     assert outcome_beside_a_good_one(launch, workloads, bad) == "out_of_memory"
 
 
-def test_a_file_input_cannot_be_a_token(launch: Any, workloads: dict[str, Any], tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("bf_agent_secret")
-    token.chmod(0o600)
-    bad = workloads["conv"].visit(1, inputs=[{**X, "fill": {"kind": "file", "path": str(token)}}])
-    assert outcome_beside_a_good_one(launch, workloads, bad) == "invalid_workload"
-
-
-def test_a_file_input_is_read_as_it_is(launch: Any, workloads: dict[str, Any], batch_folder: Path) -> None:
-    conv = workloads["conv"]
-    array = np.random.default_rng(0).standard_normal((1, 32, 28, 28), dtype=np.float32)
-    np.save(batch_folder / "given.npy", array)
-    fill = {"kind": "file", "path": str(batch_folder / "given.npy")}
-    assert launch([conv.visit(1, inputs=[{**conv.inputs[0], "fill": fill}])]).done[1]["outcome"] == "ok"
-    bad = conv.visit(1, inputs=[{**conv.inputs[0], "shape": [1, 32, 28, 29], "fill": fill}])
-    assert outcome_beside_a_good_one(launch, workloads, bad) == "invalid_workload"
-
-
 def test_weights_outside_the_file_are_not_followed_to_a_token(
     launch: Any, workloads: dict[str, Any], write_model: Any, tmp_path: Path, engine: str
 ) -> None:

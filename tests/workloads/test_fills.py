@@ -6,8 +6,7 @@ The board side of the engines may import numpy and the engine alone, so it canno
 import numpy as np
 import pytest
 
-from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import Dtype, FileFill, Fill, InputSpec, IntsFill, NormalFill
+from benchfarm_core.workloads import Dtype, Fill, InputSpec, IntsFill, NormalFill
 from benchfarm_engines.inputs import make_inputs
 from benchfarm_engines.launch_request import read_inputs
 from benchfarm_workloads.fills import filled
@@ -30,9 +29,3 @@ def test_the_runner_fills_with_the_same_numbers(dtype: Dtype, fill: Fill) -> Non
     assert (ours.dtype, ours.shape) == (np.dtype(dtype), (2, 3, 5))
     assert theirs.dtype == ours.dtype
     np.testing.assert_array_equal(theirs, ours)
-
-
-def test_file_fills_are_not_generated() -> None:
-    spec = InputSpec(name="x", dtype="float32", shape=(1,), fill=FileFill(sha256="0" * 64))
-    with pytest.raises(InvalidRequest, match="filled by a file"):
-        filled(spec)

@@ -18,7 +18,7 @@ import pytest
 from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import FileFill, IntsFill, NormalFill
+from benchfarm_core.workloads import IntsFill, NormalFill
 from benchfarm_workloads.fills import filled
 from benchfarm_workloads.inspection import Inspection, inspect_upload
 from benchfarm_workloads.onnx_canary import build_canary
@@ -173,21 +173,6 @@ def test_integer_inputs_get_small_integers_and_a_note(inspect: Inspect) -> None:
     assert chosen.reasons == ()
     assert refused(inspect, content, fills={"ids": NormalFill()}).field == "fills"
     assert refused(inspect, content, fills={"idz": NormalFill()}).field == "fills"
-
-
-def test_an_input_can_be_filled_from_a_file(inspect: Inspect, tmp_path: Path) -> None:
-    given = np.arange(3, dtype=np.float32).reshape(1, 3) - 1
-    path = tmp_path / "x.npy"
-    np.save(path, given)
-    fills = {"x": FileFill(sha256=hashlib.sha256(path.read_bytes()).hexdigest())}
-    found = inspect(relu(), fills=fills, fill_files={"x": path})
-    with np.load(found.reference_path, allow_pickle=False) as reference:
-        np.testing.assert_array_equal(reference["out0"], [[0, 0, 1]])
-    np.save(path, given.astype(np.float64))
-    assert "float64" in refused(inspect, relu(), fills=fills, fill_files={"x": path}).detail
-    assert "upload it first" in refused(inspect, relu(), fills=fills).detail
-    path.write_bytes(b"no array")
-    assert refused(inspect, relu(), fills=fills, fill_files={"x": path}).field == "fills"
 
 
 def test_flops_of_the_counted_operators(inspect: Inspect) -> None:

@@ -19,7 +19,7 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One model input: dtype and shape fixed, ``fill`` one of normal (seed), ints (below, seed), file (path)."""
+    """One model input: dtype and shape fixed, ``fill`` either normal (seed) or ints (below, seed)."""
 
     name: str
     dtype: str
@@ -167,13 +167,9 @@ def _input(reader: "_Reader") -> InputSpec:
         raise BadRequest(f"{reader.place}.shape has more than {_MAX_DIMENSIONS} dimensions")
     fill = reader.object("fill")
     kind = fill.text("kind")
-    if kind not in ("normal", "ints", "file"):
+    if kind not in ("normal", "ints"):
         raise BadRequest(f"{fill.place}.kind: there is no fill {kind[:40]!r}")
-    checked: dict[str, Any] = {"kind": kind}
-    if kind == "file":
-        checked["path"] = fill.text("path")
-    else:
-        checked["seed"] = fill.whole("seed", 0, 2**32 - 1)
+    checked: dict[str, Any] = {"kind": kind, "seed": fill.whole("seed", 0, 2**32 - 1)}
     if kind == "ints":
         checked["below"] = fill.whole("below", 1, 2**31 - 1)
     return InputSpec(reader.text("name"), dtype, shape, checked)

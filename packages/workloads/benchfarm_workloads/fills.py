@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import FileFill, InputSpec, IntsFill
+from benchfarm_core.workloads import InputSpec, IntsFill
 
 
 def filled(spec: InputSpec) -> NDArray[Any]:
-    """An array of the input's type and shape.
-
-    Raises:
-        InvalidRequest: the fill is a file, whose content only its holder has.
-    """
-    if isinstance(spec.fill, FileFill):
-        raise InvalidRequest(f"input {spec.name!r} is filled by a file", field="fills")
+    """An array of the input's type and shape."""
     rng = np.random.default_rng(spec.fill.seed)
     if isinstance(spec.fill, IntsFill):
         return rng.integers(0, spec.fill.below, size=spec.shape, dtype=np.int64).astype(spec.dtype)

@@ -90,9 +90,8 @@ def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accept
     onnx_checks.strip_weights(model)
     reading = onnx_reading.read(onnx_reading.with_shapes(model), weights)
     del model
-    files = {name: os.fdopen(descriptor, "rb") for name, descriptor in request.fill_descriptors.items()}
     with os.fdopen(request.reference_descriptor, "wb") as target:
-        outputs = onnx_reference.write_reference(content, inputs, files, target, limits.reference_bytes)
+        outputs = onnx_reference.write_reference(content, inputs, target, limits.reference_bytes)
     return Accepted(
         opset=opset,
         inputs=inputs,

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.values import Value
-from benchfarm_core.workloads import FileFill, Fill, InputSpec, Sha256
+from benchfarm_core.workloads import Fill, InputSpec, Sha256
 from benchfarm_workloads.verdicts import (
     MAX_DIM,
     MAX_VERDICT_BYTES,
@@ -67,27 +67,25 @@ def inspect_upload(
     out_dir: Path,
     dims: Mapping[str, int] | None = None,
     fills: Mapping[str, Fill] | None = None,
-    fill_files: Mapping[str, Path] | None = None,
     limits: InspectionLimits | None = None,
 ) -> Inspection:
     """Opens an uploaded ONNX file in the limited child and leaves ``reference.npz`` in ``out_dir``.
 
     ``dims`` binds open dimensions by name, or by ``input[axis]`` where one has no name. ``fills`` says per input
-    what fills it, ``fill_files`` where the .npy file of a file fill lies. Blocks up to ``limits.wall_s``; the
-    caller decides how many run at once. Leaves nothing behind when it raises.
+    what fills it. Blocks up to ``limits.wall_s``; the caller decides how many run at once. Leaves nothing behind
+    when it raises.
 
     Raises:
         InvalidRequest: with a stable code and what to do about it; nothing of the file is to be kept.
         Unavailable: `inspection_unavailable`, this host cannot confine the child; the file was not opened.
     """
     limits = limits or InspectionLimits()
-    dims, fills, fill_files = dict(dims or {}), dict(fills or {}), dict(fill_files or {})
+    dims, fills = dict(dims or {}), dict(fills or {})
     _refuse_sizes(dims)
-    _refuse_missing_files(fills, fill_files)
     reference_path = out_dir / REFERENCE_NAME
     with ExitStack() as undo:
         undo.callback(reference_path.unlink, missing_ok=True)
-        accepted = _ask_child(path, reference_path, dims, fills, fill_files, limits)
+        accepted = _ask_child(path, reference_path, dims, fills, limits)
         sha256, size_bytes = _measure_file(reference_path, limits.reference_bytes + 1024**2)
         undo.pop_all()
     return Inspection(
@@ -109,38 +107,19 @@ def _refuse_sizes(dims: Mapping[str, int]) -> None:
             )
 
 
-def _refuse_missing_files(fills: Mapping[str, Fill], fill_files: Mapping[str, Path]) -> None:
-    for name, fill in fills.items():
-        if isinstance(fill, FileFill) and name not in fill_files:
-            raise InvalidRequest(
-                f"input {cleaned(name, 80)!r} is filled by file {fill.sha256[:12]}, which is not here; upload it first",
-                field="fills",
-            )
-
-
 def _ask_child(
-    path: Path,
-    reference_path: Path,
-    dims: dict[str, int],
-    fills: dict[str, Fill],
-    fill_files: Mapping[str, Path],
-    limits: InspectionLimits,
+    path: Path, reference_path: Path, dims: dict[str, int], fills: dict[str, Fill], limits: InspectionLimits
 ) -> Accepted:
-    with ExitStack() as stack:
-        model = stack.enter_context(path.open("rb"))
-        reference = stack.enter_context(reference_path.open("wb"))
-        fill_descriptors = {name: stack.enter_context(file.open("rb")).fileno() for name, file in fill_files.items()}
+    with path.open("rb") as model, reference_path.open("wb") as reference:
         request = InspectionRequest(
             model_descriptor=model.fileno(),
             reference_descriptor=reference.fileno(),
-            fill_descriptors=fill_descriptors,
             dims=dims,
             fills=fills,
             limits=limits,
         )
-        descriptors = (model.fileno(), reference.fileno(), *fill_descriptors.values())
         with _scratch(reference_path.parent) as (answer, complaints):
-            ending = _run_child(request, descriptors, answer, complaints)
+            ending = _run_child(request, (model.fileno(), reference.fileno()), answer, complaints)
             return _judge(ending, _head(answer), _tail(complaints), limits)
 
 

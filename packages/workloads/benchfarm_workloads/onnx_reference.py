@@ -1,6 +1,6 @@
 """The reference output of an uploaded model: one run in ONNX Runtime, fp32, one thread, no rewriting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import IO, Any, Final
 
 import numpy as np
@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import FileFill, InputSpec
+from benchfarm_core.workloads import InputSpec
 from benchfarm_workloads.fills import filled
 from benchfarm_workloads.onnx_checks import shown
 from benchfarm_workloads.verdicts import cleaned
@@ -19,19 +19,14 @@ _OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "not enough m
 _NOT_IMPLEMENTED: Final = ("NOT_IMPLEMENTED", "is not a registered function/op", "Could not find an implementation")
 
 
-def write_reference(
-    content: bytes, inputs: Sequence[InputSpec], files: Mapping[str, IO[bytes]], target: IO[bytes], max_bytes: int
-) -> int:
+def write_reference(content: bytes, inputs: Sequence[InputSpec], target: IO[bytes], max_bytes: int) -> int:
     """Runs the model once and writes out0..outN as .npz, in graph output order; returns how many there are.
-
-    ``files`` holds the .npy file of each input that is filled by one.
 
     Raises:
         InvalidRequest: ``invalid_workload`` for NaN, Inf or denormals, ``unknown_operator`` for one that ONNX
             Runtime does not have, ``model_too_large_for_inspection``, or ``inspection_failed`` with its message.
     """
-    feeds = {spec.name: _feed(spec, files) for spec in inputs}
-    names, outputs = _run(content, feeds)
+    names, outputs = _run(content, {spec.name: filled(spec) for spec in inputs})
     for name, output in zip(names, outputs, strict=True):
         _refuse_sick(name, output)
     size_bytes = sum(output.nbytes for output in outputs)
@@ -43,21 +38,6 @@ def write_reference(
     np.savez(target, **{f"out{index}": output for index, output in enumerate(outputs)})  # type: ignore[arg-type]
     target.flush()
     return len(outputs)
-
-
-def _feed(spec: InputSpec, files: Mapping[str, IO[bytes]]) -> Array:
-    if not isinstance(spec.fill, FileFill):
-        return filled(spec)
-    try:
-        values: Array = np.load(files[spec.name], allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        raise InvalidRequest(f"the file for input {shown(spec.name)} is no .npy array", field="fills") from None
-    if values.dtype != np.dtype(spec.dtype) or values.shape != spec.shape:
-        raise InvalidRequest(
-            f"the file for input {shown(spec.name)} holds {values.dtype} {values.shape}, not {spec.dtype} {spec.shape}",
-            field="fills",
-        )
-    return values
 
 
 def _run(content: bytes, feeds: dict[str, Array]) -> tuple[list[str], list[Array]]:

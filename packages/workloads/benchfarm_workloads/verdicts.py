@@ -112,7 +112,6 @@ class InspectionRequest(Value):
 
     model_descriptor: int
     reference_descriptor: int
-    fill_descriptors: dict[str, int]
     dims: dict[str, int]
     fills: dict[str, Fill]
     limits: InspectionLimits

@@ -20,7 +20,7 @@ from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.values import Value
-from benchfarm_core.workloads import FileFill, InputSpec, Sha256, UploadedWorkload, workload_id
+from benchfarm_core.workloads import InputSpec, Sha256, UploadedWorkload, workload_id
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,11 @@ class PreparedItem:
     inputs: tuple[dict[str, Any], ...]
     reference: Path
     max_relative_l2: float
-    input_files: tuple[Path, ...] = ()
     uploaded: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.artifact, self.reference, *self.input_files)
+        return (self.artifact, self.reference)
 
 
 @dataclass(frozen=True)
@@ -221,18 +220,15 @@ class ArtifactCache:
     async def _fetched(self, item: BatchItem, workload: UploadedWorkload) -> PreparedItem:
         if item.file_sha256 is None or item.reference_sha256 is None:
             raise Unusable(FailureCode.INVALID_WORKLOAD, "the farm names no file or no reference for this upload")
-        fills = [spec.fill.sha256 for spec in workload.inputs if isinstance(spec.fill, FileFill)]
-        wanted = list(dict.fromkeys([item.file_sha256, item.reference_sha256, *fills]))
-        for sha256 in wanted:
+        for sha256 in (item.file_sha256, item.reference_sha256):
             await self._fetch(sha256)
         return PreparedItem(
             measurement_id=item.measurement_id,
             artifact=self._files / item.file_sha256,
             artifact_sha256=item.file_sha256,
-            inputs=tuple(self._input(spec) for spec in workload.inputs),
+            inputs=tuple(spec.model_dump(mode="json") for spec in workload.inputs),
             reference=self._files / item.reference_sha256,
             max_relative_l2=item.max_relative_l2,
-            input_files=tuple(self._files / sha256 for sha256 in fills),
             uploaded=True,
         )
 
@@ -246,12 +242,6 @@ class ArtifactCache:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-
-    def _input(self, spec: InputSpec) -> dict[str, Any]:
-        document = spec.model_dump(mode="json")
-        if isinstance(spec.fill, FileFill):
-            document["fill"] = {"kind": "file", "path": str(self._files / spec.fill.sha256)}
-        return document
 
     def _evict(self, limit_bytes: int, *, kept: frozenset[str], older_than_s: float = 0.0) -> None:
         """Removes the least recently used files above a limit. An index entry without its files is built anew."""
