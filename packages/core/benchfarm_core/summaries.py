@@ -10,7 +10,7 @@ from benchfarm_core.values import Value
 
 
 class Grade(StrEnum):
-    """Spread between launches: A <= 2 %, B <= 5 %, C <= 10 %, D above."""
+    """Spread between the floors of the quietest launches: A <= 2 %, B <= 5 %, C <= 10 %, D above."""
 
     A = "A"
     B = "B"
@@ -30,14 +30,18 @@ class Summary(Value):
     """
 
     rule_version: int = Field(ge=1)
-    median_ms: float = Field(gt=0)
-    normalised_ms: float | None = Field(gt=0)
+    median_ms: float = Field(gt=0, description="what was seen, median over all launches; its interval judges it")
+    normalised_ms: float | None = Field(
+        gt=0, description="the floor of all launches at the reference clock; `spread` and `grade` judge it"
+    )
     canary: str | None
     low_ms: float = Field(gt=0)
     high_ms: float = Field(gt=0)
     interval_coverage: float = Field(ge=0, le=1)
-    spread: float = Field(ge=0)
-    grade: Grade
+    spread: float = Field(ge=0, description="of the lowest floors of launches, as many as the protocol needs")
+    grade: Grade = Field(
+        description="by `spread`; says nothing of how far `median_ms` repeats, which the interval does"
+    )
     clock_proof: ClockProof
     launches: int = Field(ge=1)
     blocks: int = Field(ge=1)
