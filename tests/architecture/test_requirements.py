@@ -1,0 +1,74 @@
+"""The locks are complete on every Python that we support: nothing is resolved when they are installed."""
+
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LEFT_OUT = {
+    "openvino-telemetry": "OpenVINO works without it and then contacts nobody",
+    "pip": "every environment is made with one",
+}
+SUPPORTED = [
+    {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.{patch}", "platform_machine": machine}
+    for minor in (11, 12, 13, 14)
+    for patch in range(20)
+    for machine in ("x86_64", "aarch64")
+]
+
+
+@pytest.mark.parametrize("name", ["build", "client", "agent", "server", "runtime", "dev"])
+def test_a_lock_has_what_any_supported_python_needs(name: str, root: Path) -> None:
+    locked = set(locked_names((root / f"requirements/{name}.txt").read_text()))
+    assert {one: why for one, why in reached(root / f"requirements/{name}.in").items() if one not in locked} == {}
+
+
+def locked_names(lock: str) -> list[str]:
+    return [canonicalize_name(one) for one in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)]
+
+
+def reached(source: Path) -> dict[str, str]:
+    """Every package below the wishes of one file, less what is left out on purpose, with the wish that led to it."""
+    wishes = [(source.name, wish) for wish in wishes_of(source)]
+    found: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    while wishes:
+        asker, wish = wishes.pop()
+        name = canonicalize_name(wish.name)
+        if name in LEFT_OUT:
+            continue
+        found.setdefault(name, f"{asker} asks for {wish}")
+        news = {(name, extra) for extra in ("", *wish.extras)} - seen
+        seen |= news
+        wishes += [(name, below) for _, extra in news for below in wishes_below(name, extra)]
+    return found
+
+
+def wishes_of(source: Path) -> list[Requirement]:
+    """The lines of an *.in file and of those that it includes."""
+    wishes = []
+    for line in source.read_text().splitlines():
+        text = line.partition("#")[0].strip()
+        if text.startswith("-r "):
+            wishes += wishes_of(source.with_name(text.removeprefix("-r ")))
+        elif text:
+            wishes.append(Requirement(text))
+    return wishes
+
+
+@cache
+def wishes_below(name: str, extra: str) -> list[Requirement]:
+    """What a package with this extra asks for on at least one supported Python; one that is not here asks for nothing."""
+    try:
+        wishes = [Requirement(text) for text in requires(name) or []]
+    except PackageNotFoundError:
+        return []
+    return [
+        wish
+        for wish in wishes
+        if wish.marker is None or any(wish.marker.evaluate({**python, "extra": extra}) for python in SUPPORTED)
+    ]
