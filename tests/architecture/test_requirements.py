@@ -62,7 +62,7 @@ def wishes_of(source: Path) -> list[Requirement]:
 
 @cache
 def wishes_below(name: str, extra: str) -> list[Requirement]:
-    """What a package with this extra asks for on at least one supported Python; one that is not here asks for nothing."""
+    """What a package with this extra asks for on some supported Python; one that is not here asks for nothing."""
     try:
         wishes = [Requirement(text) for text in requires(name) or []]
     except PackageNotFoundError:
