@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from benchfarm_api.csv_export import ITEM_COLUMNS, RESULT_COLUMNS
+from benchfarm_core.csv_rows import ITEM_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab

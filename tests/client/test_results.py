@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchfarm import Grade, ItemState, ItemView, Results, Summary
-from benchfarm.results import CSV_COLUMNS
+from benchfarm_core.csv_rows import ITEM_COLUMNS
 from benchfarm_core.jobs import ItemSource
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.workloads import KernelWorkload
@@ -67,7 +67,7 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     text = results.to_csv(tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes().decode() == text
     first, second = csv.DictReader(io.StringIO(text, newline=""))
-    assert tuple(first) == CSV_COLUMNS
+    assert tuple(first) == ITEM_COLUMNS
     assert float(first["median_ms"]) == 1.25
     assert (first["grade"], first["clock_proof"], first["normalised_ms"]) == ("B", "unpinned", "")
     assert datetime.fromisoformat(first["measured_at"]) == results[0].measured_at
@@ -82,4 +82,4 @@ def test_csv_cells_cannot_become_formulas() -> None:
 
 
 def test_an_empty_job_is_a_header() -> None:
-    assert Results().to_csv().strip() == ",".join(CSV_COLUMNS)
+    assert Results().to_csv().strip() == ",".join(ITEM_COLUMNS)

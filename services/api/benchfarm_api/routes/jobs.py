@@ -9,11 +9,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from benchfarm_api.access import CallerDep
-from benchfarm_api.csv_export import ITEM_COLUMNS, PAGE_ROWS, csv_response, wants_csv
+from benchfarm_api.csv_export import PAGE_ROWS, csv_response, wants_csv
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import conflict, csv_too, not_found, quota
 from benchfarm_api.routes import ExportQuery, PageQuery, new_router
 from benchfarm_api.waiting import wait_for
+from benchfarm_core.csv_rows import ITEM_COLUMNS
 from benchfarm_core.jobs import (
     JOB_TRANSITIONS,
     DryRun,

@@ -7,10 +7,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from benchfarm_api.access import CallerDep
-from benchfarm_api.csv_export import PAGE_ROWS, RESULT_COLUMNS, csv_response, wants_csv
+from benchfarm_api.csv_export import PAGE_ROWS, csv_response, wants_csv
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import csv_too, not_found
 from benchfarm_api.routes import ExportQuery, new_router
+from benchfarm_core.csv_rows import RESULT_COLUMNS
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import in_utc
 from benchfarm_core.views import MeasurementView, ResultView

@@ -1,0 +1,46 @@
+"""CSV as the farm and the SDK write it: every field has its column, and no cell is a formula."""
+
+import pytest
+
+from benchfarm_core.csv_rows import ITEM_COLUMNS, RESULT_COLUMNS, csv_header, csv_rows
+from benchfarm_core.jobs import ItemState, ItemView
+from benchfarm_core.summaries import Summary
+from benchfarm_core.views import ResultView
+from benchfarm_core.workloads import KernelWorkload
+
+
+def item(label: str) -> ItemView:
+    return ItemView(
+        item_no=0,
+        workload_id="w_1",
+        workload=KernelWorkload(catalogue_version=1, type="fc", config={"cin": 8}),
+        label=label,
+        platform_id="p_1",
+        platform="p",
+        repeat=0,
+        state=ItemState.PENDING,
+        source=None,
+        reason="",
+        failure=None,
+        measurement_id=None,
+        origin=None,
+        board_id=None,
+        measured_at=None,
+        summary=None,
+    )
+
+
+@pytest.mark.parametrize(("columns", "kind"), [(ITEM_COLUMNS, ItemView), (RESULT_COLUMNS, ResultView)])
+def test_every_field_has_one_column(columns: tuple[str, ...], kind: type[ItemView | ResultView]) -> None:
+    assert len(set(columns)) == len(columns)
+    assert set(columns) == (set(kind.model_fields) - {"summary"}) | set(Summary.model_fields)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_text_that_a_spreadsheet_would_run_gets_a_quote(start: str) -> None:
+    assert f"'{start}1" in csv_rows(("label",), [item(f"{start}1")])
+
+
+def test_lines_have_the_cells_of_the_header() -> None:
+    assert csv_header(("item_no", "workload", "median_ms")) == "item_no,workload,median_ms\r\n"
+    assert csv_rows(("item_no", "workload", "median_ms"), [item("x")]) == "0,fc cin=8,\r\n"
