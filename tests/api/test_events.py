@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from benchfarm_core.events import EventKind
+from benchfarm_store import events
+from benchfarm_store.database import Database
+
 if TYPE_CHECKING:
     from tests.api.conftest import Lab, Served
 
@@ -106,6 +110,33 @@ def test_a_stream_ends_with_its_token(live: httpx2.Client, caller: MakeCaller) -
         assert caller("admin", "root").delete(f"/v1/tokens/{me['token_id']}").status_code == 200
         for _ in lines:
             pass
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_busy_stream_ends_with_its_token_too(live: httpx2.Client, caller: MakeCaller, database: Database) -> None:
+    job_id = submitted(live)
+    me = live.get("/v1/whoami").json()
+    enough = threading.Event()
+
+    def keep_busy() -> None:
+        while not enough.wait(0.02):  # far below the heartbeat: the stream is never silent
+            with database.transaction() as tx:
+                events.append(tx, job_id, EventKind.PROGRESS, {})
+
+    worker = threading.Thread(target=keep_busy)
+    worker.start()
+    try:
+        with live.stream("GET", f"/v1/jobs/{job_id}/events") as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert caller("admin", "root").delete(f"/v1/tokens/{me['token_id']}").status_code == 200
+            revoked_s = time.monotonic()
+            for line in lines:
+                assert line != ": alive", "the stream was not busy"
+                assert time.monotonic() - revoked_s < 10
+    finally:
+        enough.set()
+        worker.join()
 
 
 @pytest.mark.usefixtures("lab")

@@ -26,6 +26,8 @@ from benchfarm_store.tokens import Caller
 router = new_router("events")
 
 PAGE_EVENTS: Final = 200
+AUTHORISE_S: Final = 3.0
+"""A busy stream goes on for this long at most with a token that was revoked, a silent one until its next comment."""
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -51,6 +53,7 @@ class _Stream:
         self._job_id = job_id
         self._caller = caller
         self._number = number
+        self._authorised_until_s = 0.0
 
     def look(self) -> tuple[Sequence[Event], bool]:
         """The next events, and whether no more can come. Blocks."""
@@ -68,6 +71,7 @@ class _Stream:
             while _now_s() < until_s and not wakeups.closing:
                 listener.reset()
                 try:
+                    await self._authorise(request)
                     found, ended = await anyio.to_thread.run_sync(self.look, limiter=self._parts.waiting)
                     for event in found:
                         self._number = event.number
@@ -80,13 +84,19 @@ class _Stream:
                 except BenchfarmError:
                     return
 
+    async def _authorise(self, request: Request) -> None:
+        """Look at the token again when that is due, however busy the stream is. Raises Unauthenticated."""
+        if _now_s() >= self._authorised_until_s:
+            await authorise(request, stream_job_events.__name__)
+            self._authorised_until_s = _now_s() + _about(AUTHORISE_S)
+
     async def _signs_of_life(self, request: Request, listener: Listener, until_s: float) -> AsyncIterator[str]:
         """A comment from time to time until something is heard or looking again is due. Raises Unauthenticated."""
         look_s = min(until_s, _now_s() + _about(self._parts.wakeups.look_again_s))
         while (left_s := look_s - _now_s()) > 0 and not self._parts.wakeups.closing:
             if await park(listener, min(_about(self._parts.settings.benchfarm_heartbeat_s), left_s)):
                 return
-            await authorise(request, stream_job_events.__name__)
+            await self._authorise(request)
             yield ": alive\n\n"
 
 
