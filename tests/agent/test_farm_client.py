@@ -56,6 +56,24 @@ def test_every_answer_has_its_error(running: Run, answer: Any, kind: type[errors
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (problem(400, "lease_lost"), errors.LeaseLost, "lease_lost"),
+        (problem(410, "gone_tomorrow"), errors.NotFound, "gone_tomorrow"),
+        (problem(409, "duplicate_board"), errors.Conflict, "duplicate_board"),
+        (problem(507, "disk_full"), errors.Unavailable, "disk_full"),
+        (problem(500, "internal_error"), errors.Unavailable, "internal_error"),
+    ],
+)
+def test_the_code_decides_before_the_status_and_is_kept(
+    running: Run, answer: Any, kind: type[errors.BenchfarmError], code: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        running(with_farm(lambda _: answer, lambda client: client.poll(POLL)))
+    assert (type(caught.value), caught.value.code) == (kind, code)
+
+
 def test_the_token_travels_as_a_bearer(running: Run) -> None:
     _, calls = running(with_farm(lambda _: (200, NOTHING), lambda client: client.poll(POLL)))
     assert calls[0].authorization == "bearer secret"

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from benchfarm.problems import error_from, retry_after_s
 from benchfarm.retries import Retries, may_repeat
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unauthenticated, Unavailable
+from benchfarm_core.problems import error_from, retry_after_s
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeo
 class Connection:
     """The requests of one token to one farm. Safe to share between threads.
 
-    Raises InvalidRequest for a URL that would send the token in clear over a network.
+    Raises InvalidRequest for a URL that would send the token in clear over a network, and for a useless `ca_file`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Connection:
             headers=_headers(token),
             timeout=_TIMEOUT,
             transport=transport,
-            verify=ssl.create_default_context(cafile=str(ca_file)) if ca_file else True,
+            verify=_trusting(ca_file) if ca_file else True,
             # A proxy of the environment must not see the token of a farm on this very machine.
             trust_env=base.scheme == "https",
         )
@@ -181,16 +181,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def path_part(text: str, *, safe: str = "") -> str:
-    """One part of a path, quoted. Raises InvalidRequest for texts that would name another path."""
-    if text in ("", ".", ".."):
+def path_part(text: object, *, safe: str = "") -> str:
+    """One part of a path, quoted. Raises InvalidRequest for what is no text, and for texts of another path."""
+    if not isinstance(text, str) or text in ("", ".", ".."):
         raise InvalidRequest(f"{text!r} names nothing")
     return quote(text, safe=safe)
 
 
-def platform_path(text: str) -> str:
+def platform_path(text: object) -> str:
     """A platform's id, alias or key as path parts: a key keeps its slashes."""
-    return "/".join(path_part(part, safe="~=+") for part in text.split("/"))
+    parts = text.split("/") if isinstance(text, str) else [text]
+    return "/".join(path_part(part, safe="~=+") for part in parts)
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise InvalidRequest(f"{ca_file} holds no certificates in PEM form", field="ca_file") from error
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {ca_file}: {error.strerror}", field="ca_file") from error
 
 
 def _headers(token: str | None) -> dict[str, str]:

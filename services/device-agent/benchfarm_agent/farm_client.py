@@ -28,7 +28,7 @@ from benchfarm_core.agent_protocol import (
     ResultsRequest,
     StartedRequest,
 )
-from benchfarm_core.error_codes import ERROR_CODES
+from benchfarm_core.problems import error_from
 
 _Any = TypeVar("_Any")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -41,16 +41,6 @@ ACCEPT_ANSWER_S: Final = 5.0
 CONNECT_S: Final = 5.0
 KEEP_ALIVE_S: Final = 4.0
 """Below the 5 s after which the server closes an idle connection, so that no request meets a closing one."""
-
-_BY_STATUS: Final[dict[int, type[errors.BenchfarmError]]] = {
-    401: errors.Unauthenticated,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    413: errors.TooLarge,
-    426: errors.UpgradeRequired,
-    429: errors.Unavailable,
-}
 
 
 class FarmClient:
@@ -194,22 +184,14 @@ async def _receive(answer: httpx2.Response, target: Path, limit_bytes: int) -> s
 
 
 def _error_of(response: httpx2.Response) -> errors.BenchfarmError:
-    """The error that an answer stands for: class by status, lease_lost by its code."""
-    code, detail = _problem(response)
-    status = response.status_code
-    if code == errors.LeaseLost.default_code:
-        return errors.LeaseLost(detail)
-    kind = _BY_STATUS.get(status) or (errors.Unavailable if status >= httpx2.codes.INTERNAL_SERVER_ERROR else None)
-    return (kind or errors.InvalidRequest)(detail, code=code)
+    """The error that an answer stands for; "not now" and faults of the farm may pass, so they are Unavailable."""
+    error = error_from(response.status_code, response.content, response.headers)
+    if isinstance(error, errors.Unavailable) or not _may_pass(response.status_code):
+        return error
+    passing = errors.Unavailable(error.detail)
+    passing.code = error.code
+    return passing
 
 
-def _problem(response: httpx2.Response) -> tuple[str | None, str]:
-    """Code (None when it is not one that this version knows) and detail of a problem+json body."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        return None, f"HTTP {response.status_code}"
-    code = body.get("code")
-    return (code if code in ERROR_CODES else None), str(body.get("detail", f"HTTP {response.status_code}"))[:1000]
+def _may_pass(status: int) -> bool:
+    return status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR

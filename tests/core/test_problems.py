@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchfarm.problems import STATUS_ERRORS, error_from
 from benchfarm_api.errors import STATUS, answer
 from benchfarm_core import errors
 from benchfarm_core.error_codes import ERROR_CODES
 from benchfarm_core.errors import BenchfarmError, QuotaExceeded
+from benchfarm_core.problems import STATUS_ERRORS, error_from
 
 
 def error_classes() -> Iterator[type[BenchfarmError]]:

@@ -1,4 +1,4 @@
-"""Error answers (problem+json, RFC 9457) as the errors of `benchfarm_core`: the same class on both ends."""
+"""Error answers (problem+json, RFC 9457) as errors again, for SDK and agent: the same class on both ends."""
 
 import json
 from collections.abc import Mapping
