@@ -1,9 +1,11 @@
 """The stored description equals the application's."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from fastapi import FastAPI
 
 from benchfarm_api import openapi
@@ -37,6 +39,22 @@ def test_everything_is_described(app: FastAPI) -> None:
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             assert operation["description"], operation["operationId"]
+
+
+def test_a_request_s_texts_hold_no_nul(app: FastAPI, alice: httpx2.Client) -> None:
+    document = app.openapi()
+    schemas = document["components"]["schemas"]
+    job = schemas["JobRequest"]["properties"]
+    (model_id,) = document["paths"]["/v1/models/{model_id}"]["get"]["parameters"]
+    labels = job["labels"]
+    for described in (job["name"], labels["propertyNames"], labels["additionalProperties"], model_id["schema"]):
+        assert re.search(described["pattern"], "m_1")
+        assert re.search(described["pattern"], "m_\0") is None
+    body = {"workloads": [{"kind": "kernel", "type": "fc", "config": {"cin": 1, "cout": 8}}]}
+    for refused in ({"name": "a\0"}, {"labels": {"a\0": "b"}}, {"labels": {"a": "b\0"}}):
+        assert alice.post("/v1/jobs", json=body | refused).status_code == 422
+    assert alice.get("/v1/models/m_%00").status_code == 422
+    assert "pattern" not in schemas["JobView"]["properties"]["name"]  # answers promise nothing of the kind
 
 
 def test_every_number_is_exact_for_readers_that_keep_doubles(app: FastAPI) -> None:

@@ -32,7 +32,8 @@ EXCEPTIONS = """
 {refusing}
 # A platform's key holds slashes: another method on its path, or that of its alias, is a platform that does not exist.
 {slashed}
-# An agent's list of cores takes false for 0.
+# An agent's list of cores takes false for 0. Of a list in a query a single value, given as a plain text, is the same
+# query string as a list of that one value.
 {lenient}
 """
 REFUSING = (
@@ -47,7 +48,7 @@ REFUSING = (
     "create_token",
     "list_results",
 )
-LENIENT = ("register_boards",)
+LENIENT = ("register_boards", "list_platforms")
 SLASHED = ("get_platform", "set_platform_alias")
 
 QUICK = {

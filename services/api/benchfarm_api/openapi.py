@@ -5,9 +5,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -15,6 +16,10 @@ from fastapi.openapi.utils import get_openapi
 from benchfarm_api import problems
 from benchfarm_api.errors import Problem
 from benchfarm_core.access import ACCESS, PUBLIC
+
+WITHOUT_NUL: Final = r"^[^\u0000]*$"
+"""What `bodies` lets through of every text; more exact patterns say it already."""
+_SAID_ELSEWHERE: Final = frozenset({"enum", "const", "pattern", "format", "contentMediaType"})
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -33,6 +38,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             _complete(operation)
+            _refuse_nul([operation.get("parameters"), operation.get("requestBody")], schemas)
     return document
 
 
@@ -46,6 +52,31 @@ def _complete(operation: dict[str, Any]) -> None:
         shared |= problems.too_large()
     responses = operation["responses"] | {str(status): answer for status, answer in shared.items()}
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _refuse_nul(request: Any, schemas: dict[str, Any]) -> None:
+    """Say of every text of a request that it holds no NUL."""
+    for schema in _texts(request, schemas, set()):
+        schema["pattern"] = WITHOUT_NUL
+
+
+def _texts(part: Any, schemas: dict[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
+    """The schemas of plain texts and of names in a part of the document, and in the shared ones that it names."""
+    if isinstance(part, list):
+        for inner in part:
+            yield from _texts(inner, schemas, seen)
+    if not isinstance(part, dict):
+        return
+    names = part.get("propertyNames")
+    for schema in (part if part.get("type") == "string" else None, names):
+        if schema is not None and not _SAID_ELSEWHERE & schema.keys():
+            yield schema
+    for inner in part.values():
+        yield from _texts(inner, schemas, seen)
+    name = str(part.get("$ref", "")).rpartition("/")[2]
+    if name and name not in seen:
+        seen.add(name)
+        yield from _texts(schemas[name], schemas, seen)
 
 
 def text(app: FastAPI) -> str:
