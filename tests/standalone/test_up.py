@@ -9,8 +9,9 @@ import pytest
 
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.probes import get_json
-from benchfarm_standalone.processes import descendants_of, is_alive
+from benchfarm_standalone.processes import is_alive
 from benchfarm_standalone.socket_dir import socket_dir_path
+from tests.standalone.descendants import descendants_of
 
 Eventually = Callable[[Callable[[], object], float], None]
 SERVICES = ("agent", "worker", "api", "valkey", "postgres")
