@@ -144,6 +144,14 @@ def test_a_line_of_our_logs_is_told_without_its_stack_trace(tmp_path: Path) -> N
     assert told.endswith("(last line: cannot go on: ResponseError: MISCONF the disk is full)")
 
 
+@pytest.mark.parametrize(("before", "told"), [('{"message": "no room"}\n', " (last line: no room)"), ("", "")])
+def test_a_line_that_a_full_disk_cut_off_is_not_told(before: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "worker.log").write_text(before + '{"at": "2026-01-01T00:00:00Z", "level": "in')
+    assert (
+        str(ServiceFailed("worker", "died", tmp_path / "worker.log")) == f"worker died; see {tmp_path}/worker.log{told}"
+    )
+
+
 def test_four_deaths_are_forgiven(tmp_path: Path) -> None:
     async def work(supervisor: Supervisor) -> None:
         await supervisor.start(sleeper("unlucky"))

@@ -4,5 +4,8 @@ import typer
 
 from benchfarm_standalone.commands import up
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(up)
+
 if __name__ == "__main__":
-    typer.run(up)
+    app()

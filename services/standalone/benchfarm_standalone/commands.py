@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Coroutine
@@ -110,7 +111,7 @@ def _tell(farm: Farm, *, as_json: bool) -> None:
         f"Benchfarm is up at {farm.url}",
         f"  admin token  {token_file}",
         f"  logs         {farm.home.log_dir}",
-        f"  first steps  benchfarm login {farm.url} --token-file {token_file}",
+        f"  first steps  benchfarm login {farm.url} --token-file {shlex.quote(str(token_file))}",
         "Ctrl-C stops it.",
     )
     print("\n".join(lines), flush=True)

@@ -22,23 +22,24 @@ class ServiceFailed(FarmError):
         self.log_file = log_file
 
 
-def _last_line(log_file: Path, tail_bytes: int = 4096) -> str:
-    """The last line that is not blank, ready to be appended to a sentence, or nothing."""
+def _last_line(log_file: Path, tail_bytes: int = 65536) -> str:
+    """The last line that says something, ready to be appended to a sentence, or nothing."""
     try:
         with log_file.open("rb") as file:
             file.seek(max(0, log_file.stat().st_size - tail_bytes))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return f" (last line: {_told(lines[-1])[:300]})" if lines else ""
+    told = next(filter(None, (_told(line.strip()) for line in reversed(lines))), "")
+    return f" (last line: {told[:300]})" if told else ""
 
 
 def _told(line: str) -> str:
-    """What a line of our own logs says, without its stack trace; another line as it is."""
+    """What a line of our own logs says, without its stack trace; nothing if it was cut off; another line as it is."""
     try:
         entry = json.loads(line)
     except ValueError:
-        return line
+        return "" if line.startswith("{") else line
     if not isinstance(entry, dict) or "message" not in entry:
         return line
     cause = str(entry.get("exception", "")).strip().splitlines()[-1:]

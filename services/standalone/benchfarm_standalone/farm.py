@@ -30,6 +30,7 @@ log = logging.getLogger("benchfarm.standalone")
 
 DEFAULT_PORT = 8650
 CALLS_WAITING = 2048
+DATABASE_SCHEMES = ("postgresql", "postgresql+psycopg2", "postgres")
 
 
 class Farm:
@@ -137,10 +138,9 @@ class Farm:
 
     async def _start(self) -> None:
         began_s = time.monotonic()
-        self.home.make()
-        await asyncio.to_thread(self._lock.take)
-        self.home.state_file.unlink(missing_ok=True)  # what a killed supervisor left
-        self._listener = listen(self._wanted_port)
+        if self._database_url:
+            check_database_url(self._database_url)
+        await self._settle_in()
         self._socket_dir = private_socket_dir(self.home.path)
         postgres = await self._postgres(self._socket_dir)
         valkey = embedded_valkey(self.home.valkey_dir, self._socket_dir)
@@ -153,6 +153,15 @@ class Farm:
         if self._local_board:
             await self._supervisor.start(tree.agent())
         log.info("the farm is ready after %.1f s", time.monotonic() - began_s)
+
+    async def _settle_in(self) -> None:
+        """Take home and port. A taken port makes no new home; in an old one "a farm runs here" is what helps more."""
+        if not self.home.path.exists():
+            self._listener = listen(self._wanted_port)
+        self.home.make()
+        await asyncio.to_thread(self._lock.take)
+        self.home.state_file.unlink(missing_ok=True)  # what a killed supervisor left
+        self._listener = self._listener or listen(self._wanted_port)
 
     async def _postgres(self, socket_dir: Path) -> EmbeddedPostgres | None:
         if self._database_url:
@@ -220,6 +229,15 @@ class Farm:
             "admin_token_file": str(self.home.admin_token_file),
             "services": services,
         }
+
+
+def check_database_url(url: str) -> None:
+    """Raises FarmError for what cannot be a Postgres. The address itself is never told: it may hold a password."""
+    scheme, found, _ = url.partition("://")
+    if not found:
+        raise FarmError("--database-url (or DATABASE_URL) is no address: it must begin with postgresql://")
+    if scheme not in DATABASE_SCHEMES:
+        raise FarmError(f"--database-url (or DATABASE_URL) must begin with postgresql://, not {scheme[:40]}://")
 
 
 def listen(port: int) -> socket.socket:

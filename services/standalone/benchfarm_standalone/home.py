@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -131,9 +132,11 @@ class HomeLock:
             raise no_home(self._home.path, error) from error
 
     def _where(self) -> str:
+        """Where the farm that holds the lock answers; nothing while it has not said so."""
         try:
-            return f" ({self._home.state_file.read_text().strip()[:200]})" if self._home.state_file.exists() else ""
-        except OSError:
+            state = json.loads(self._home.state_file.read_text())
+            return f" at {state['url']}, process {state['pid']}"
+        except (OSError, ValueError, KeyError, TypeError):
             return ""
 
 

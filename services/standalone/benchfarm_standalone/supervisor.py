@@ -127,8 +127,10 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for child in children:
                     group.create_task(self._bring_up(child))
-        except* FarmError as failures:
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as failures:
+            # Not by except*: what that raises comes wrapped in one more group before Python 3.11.4.
+            reason = next((one for one in failures.exceptions if isinstance(one, FarmError)), failures)
+            raise reason from None
         for child in children:
             self._watch(child.service.name, self._keep(child))
         self._watch("logs", self._keep_logs_short())
