@@ -154,3 +154,11 @@ def test_a_platform_that_cannot_exist_names_what_is_offered(farm, agent):
         platforms.resolve(tx, "host-a/c0.t1.free/onnxruntime-9.9/fp32")
     assert refused.value.code == "platform_impossible"
     assert "onnxruntime-1.31.1" in refused.value.detail
+
+
+def test_a_registration_with_too_many_platforms_is_refused(farm, ann, agent, report_of):
+    point = {"mode": "free", "cores": [0], "threads": 1}
+    engine = {"name": "ncnn", "available": True, "version": "1", "precisions": ["fp32"] * 20}
+    with pytest.raises(InvalidRequest, match="500000 platforms") as refused:
+        agent.register(report_of("s2", operating_points=[point] * 500, engines=[engine] * 50))
+    assert (refused.value.code, refused.value.field) == ("too_large", "boards")

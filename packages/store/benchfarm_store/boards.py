@@ -1,7 +1,7 @@
 """Boards: what agents register, and how the lab judges them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -29,14 +29,18 @@ from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
 from benchfarm_store.tables import boards
 from benchfarm_store.tokens import Caller
 
+MAX_OFFERED: Final = 50_000
+"""Platforms of one registration: operating points x engines x precisions, over all its boards."""
+
 
 def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> RegisterAnswer:
     """Take over what an agent says about its boards; those it leaves out go offline.
 
     A board that another live agent drives too is taken out of use on both. Raises InvalidRequest
-    (`duplicate_board`) when one request names a board twice, UpgradeRequired.
+    (`duplicate_board`) when one request names a board twice, and (`too_large`) above `MAX_OFFERED`; UpgradeRequired.
     """
     agents.check_version(request.protocol_version)
+    _check_size(request.boards)
     agents.heard(tx, agent_id, request.agent_version)
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
     named = {board_id(salt, report): report for report in request.boards}
@@ -58,6 +62,14 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
         _stop_duplicate(tx, known[public_id])
     standing = {row.public_id: row for row in tx.execute(_STANDING, {"ids": list(named)})}
     return RegisterAnswer(boards=[_registered(standing[public_id]) for public_id in named])
+
+
+def _check_size(reports: Sequence[BoardReport]) -> None:
+    counts = [len(r.operating_points) * sum(len(engine.precisions) for engine in r.engines) for r in reports]
+    if sum(counts) > MAX_OFFERED:
+        raise InvalidRequest(
+            f"the boards offer {sum(counts)} platforms; the limit is {MAX_OFFERED}", code="too_large", field="boards"
+        )
 
 
 _LOCK_BOARDS = text("""
