@@ -7,6 +7,7 @@ every way; that the real services keep to the same is shown in test_up.py.
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -22,8 +23,9 @@ import pytest
 from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.farm import Farm
 from benchfarm_standalone.farm_process import FarmProcess
-from benchfarm_standalone.processes import descendants_of, is_alive
+from benchfarm_standalone.processes import is_alive
 from benchfarm_standalone.socket_dir import socket_dir_path
+from tests.standalone.descendants import descendants_of
 
 Eventually = Callable[[Callable[[], object], float], None]
 
@@ -151,7 +153,10 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(
 
 
 def test_a_second_farm_in_the_same_home_is_refused(farm: FarmProcess, env: dict[str, str]) -> None:
-    with pytest.raises(FarmError, match=r"ended with 9: benchfarm up: a farm already runs in .*stop it"):
+    words = (
+        rf"ended with 9: benchfarm up: a farm already runs in .* at {farm.url}, process {farm.supervisor_pid}: stop it"
+    )
+    with pytest.raises(FarmError, match=words):
         FarmProcess(farm.home.path, env=env).start()
     assert is_alive(farm.pid("api"))
 
@@ -161,6 +166,20 @@ def test_a_taken_port_is_named(tmp_path: Path, env: dict[str, str]) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(FarmError, match=f"port {port} is in use: choose another with --port"):
             FarmProcess(tmp_path / "home", port=port, env=env).start()
+        with pytest.raises(FarmError, match=f"port {port} is in use"):
+            asyncio.run(Farm(tmp_path / "new", port=port).start())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_second_start_names_the_farm_rather_than_its_port(farm: FarmProcess) -> None:
+    with pytest.raises(FarmError, match="a farm already runs in"):
+        asyncio.run(Farm(farm.home.path, port=port_of(farm)).start())
+
+
+def test_a_fault_is_told_in_its_own_words(tmp_path: Path) -> None:
+    with_few_files = ("sh", "-c", 'ulimit -n 5; exec "$@"', "sh")
+    with pytest.raises(FarmError, match=r"the farm ended with 1: \w+Error: ."):
+        FarmProcess(tmp_path / "home", preface=with_few_files, env={"PYTHONWARNINGS": "ignore"}).start()
 
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -202,6 +221,19 @@ def test_ready_is_told_as_json(tmp_path: Path, env: dict[str, str]) -> None:
     assert "agent" not in state["services"]
 
 
+def test_the_first_steps_can_be_pasted(tmp_path: Path, env: dict[str, str]) -> None:
+    home = tmp_path / "my home"
+    argv = [sys.executable, "-m", "benchfarm_standalone", "--home", str(home), "--port", "0", "--boards", "none"]
+    with subprocess.Popen(
+        argv, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        steps = next(line for line in process.stdout if "first steps" in line)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert shlex.split(steps)[-2:] == ["--token-file", str(home / "admin.token")]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an ordinary user")
 def test_an_ordinary_user_can_do_the_same(
     env: dict[str, str], nobodys_folder: Path, as_nobody: dict[str, Any], nobodys_python: str
@@ -240,6 +272,17 @@ def test_a_database_of_ones_own_is_used_and_none_is_started(tmp_path: Path, env:
         assert set(farm.state()["services"]) == {"valkey", "api", "worker"}
         assert (farm.home.log_dir / "migrate.log").read_text().split() == ["migrate", url]
     assert not farm.home.postgres_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("mysql://me:secret@x/y", "must begin with postgresql://, not mysql://"), ("secret", "is no address")],
+)
+def test_what_is_no_postgres_is_refused_before_anything_is_made(url: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(FarmError, match=words) as refused:
+        asyncio.run(Farm(tmp_path / "home", port=0, database_url=url).start())
+    assert "secret" not in str(refused.value)
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
