@@ -34,8 +34,10 @@ def test_a_listener_hears_its_channel_only(redis_url: str) -> None:
             async with redis.asyncio.Redis.from_url(redis_url) as valkey:
                 await valkey.publish(agent_channel("a_1"), b"")
             await asyncio.wait_for(mine.heard(), 5)
+            hearing = asyncio.create_task(other.heard())
             await asyncio.sleep(0)
-            assert not other.is_awake
+            assert not hearing.done()
+            hearing.cancel()
         await wakeups.stop()
 
     asyncio.run(listen())

@@ -7,6 +7,9 @@ import tomllib
 
 import pytest
 
+from benchfarm_core.error_codes import ERROR_CODES
+from benchfarm_core.failures import FailureCode
+
 PROSE = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"]
 SUFFIXES = (".py", ".md", ".toml", ".yml", ".json", ".txt", ".in", ".service", ".mako", ".ini")
 ROOTS = ("packages/", "services/", "docs/", "tests/", "deploy/", "migrations/", "bench/", "examples/", "requirements/")
@@ -42,6 +45,15 @@ def test_architecture_names_every_package(root):
     text = (root / "ARCHITECTURE.md").read_text()
     for path in [*root.glob("packages/*/pyproject.toml"), *root.glob("services/*/pyproject.toml")]:
         assert f"`{path.parent.relative_to(root).as_posix()}/`" in text
+
+
+@pytest.mark.parametrize("codes", [ERROR_CODES, FailureCode], ids=["errors", "failures"])
+def test_every_code_that_is_listed_is_said_somewhere(root, codes):
+    tables = {"error_codes.py", "failures.py"}
+    sources = [*root.glob("packages/*/benchfarm*/**/*.py"), *root.glob("services/*/benchfarm*/**/*.py")]
+    said = "".join(source.read_text() for source in sources if source.name not in tables)
+    silent = [code for code in codes if f'"{code}"' not in said and f"FailureCode.{code.upper()}" not in said]
+    assert silent == []
 
 
 def test_generated_pages_are_fresh(root):

@@ -45,7 +45,7 @@ def test_three_inconclusive_attempts_end_and_cost_no_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("started", "finished", "pays"), [(True, False, True), (True, True, False), (False, False, False)]
+    ("lost", "running", "pays"), [(True, True, True), (True, False, False), (False, True, False), (False, False, False)]
 )
-def test_only_what_was_running_pays(started: bool, finished: bool, pays: bool) -> None:
-    assert pays_attempt(started=started, finished=finished) is pays
+def test_only_what_was_running_pays(lost: bool, running: bool, pays: bool) -> None:
+    assert pays_attempt(lost=lost, running=running) is pays

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchfarm_core.measurements import MeasurementKey, Timing
 from benchfarm_core.values import Value, canonical_json, digest
 from benchfarm_core.workloads import InputSpec, IntsFill, KernelWorkload, NormalFill, UploadedWorkload, workload_id
 
@@ -24,18 +23,6 @@ def test_the_order_of_columns_does_not_change_a_workload(config: dict[str, int |
 def test_different_configurations_have_different_names(one: dict[str, int | str], other: dict[str, int | str]) -> None:
     names = {workload_id(KernelWorkload(catalogue_version=1, type="fc", config=config)) for config in (one, other)}
     assert len(names) == (1 if one == other else 2)
-
-
-def test_every_part_of_a_measurements_identity_counts() -> None:
-    key = MeasurementKey(workload_id="w", platform_id="p", protocol_id="q")
-    changed = [
-        key.model_copy(update={"workload_id": "x"}),
-        key.model_copy(update={"platform_id": "x"}),
-        key.model_copy(update={"protocol_id": "x"}),
-        key.model_copy(update={"timing": Timing.IN_SITU}),
-        key.model_copy(update={"repeat_no": 1}),
-    ]
-    assert len({key.id, *(other.id for other in changed)}) == 6
 
 
 def test_the_canonical_form_is_pinned() -> None:

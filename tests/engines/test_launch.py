@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchfarm_engines.launch import launch_environment, probe_argv, reference_argv, runner_argv
+from benchfarm_engines.launch import launch_environment, reference_argv, runner_argv
 
 LIGHT = (
     "benchfarm_engines.launch",
@@ -41,9 +41,5 @@ def test_the_environment_is_made_and_not_inherited(monkeypatch: pytest.MonkeyPat
 
 
 def test_children_ignore_variables_and_folders() -> None:
-    for argv in (
-        runner_argv(),
-        probe_argv("openvino"),
-        reference_argv(memory_bytes=1, cpu_s=1, readable=[], writable=[]),
-    ):
+    for argv in (runner_argv(), reference_argv(memory_bytes=1, cpu_s=1, readable=[], writable=[])):
         assert argv[:3] == [sys.executable, "-I", "-m"]

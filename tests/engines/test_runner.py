@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import benchfarm_core
 from benchfarm_core.confine import left_open
-from benchfarm_engines.launch import launch_environment, probe_argv, runner_argv
+from benchfarm_engines.launch import launch_environment, runner_argv
 from benchfarm_engines.registry import engine_names
 from tests.old_kernel import OLD_KERNEL
 
@@ -293,11 +293,13 @@ def test_a_canary_that_does_not_run_ends_the_launch(launch: Any, batch_folder: P
     assert (said.returncode, said.lines[0]["code"]) == (3, "engine_unavailable")
 
 
+def probe(engine: str, scratch: Path) -> str:
+    argv, environment = [*runner_argv(), "--probe", engine], launch_environment(str(scratch))
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60).stdout
+
+
 def test_a_probe_says_what_an_engine_is(tmp_path: Path, engine: str) -> None:
-    done = subprocess.run(
-        probe_argv(engine), env=launch_environment(str(tmp_path)), capture_output=True, text=True, timeout=60
-    )
-    found = json.loads(done.stdout)
+    found = json.loads(probe(engine, tmp_path))
     assert (found["engine"], found["available"], found["reason"]) == (engine, True, "")
     assert found["version"][0].isdigit()
     assert "fp32" in found["precisions"]
@@ -306,8 +308,6 @@ def test_a_probe_says_what_an_engine_is(tmp_path: Path, engine: str) -> None:
 
 
 def test_a_probe_of_an_unknown_engine_is_an_answer_too(tmp_path: Path) -> None:
-    done = subprocess.run(
-        probe_argv("tvm"), env=launch_environment(str(tmp_path)), capture_output=True, text=True, timeout=60
-    )
-    assert json.loads(done.stdout)["available"] is False
-    assert sys.executable not in done.stdout
+    said = probe("tvm", tmp_path)
+    assert json.loads(said)["available"] is False
+    assert sys.executable not in said

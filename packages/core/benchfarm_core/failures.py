@@ -17,7 +17,6 @@ class FailureCode(StrEnum):
     RUNNER_GARBAGE = "runner_garbage"
     POISON = "poison"
     INCONCLUSIVE = "inconclusive"
-    NO_BOARD = "no_board"
     FILE_LOST = "file_lost"
     UNSUPPORTED_OPERATOR = "unsupported_operator"
     CONVERSION_FAILED = "conversion_failed"
@@ -45,7 +44,6 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.RUNNER_GARBAGE: 1001,
     FailureCode.POISON: 1002,
     FailureCode.INCONCLUSIVE: 1003,
-    FailureCode.NO_BOARD: 1004,
     FailureCode.FILE_LOST: 1005,
     FailureCode.UNSUPPORTED_OPERATOR: 10000,
     FailureCode.CONVERSION_FAILED: 10001,

@@ -50,6 +50,6 @@ def is_expired(expires_at: datetime, now: datetime) -> bool:
     return now >= expires_at
 
 
-def pays_attempt(*, started: bool, finished: bool) -> bool:
-    """On a lost lease only a measurement that was running pays an attempt."""
-    return started and not finished
+def pays_attempt(*, lost: bool, running: bool) -> bool:
+    """On a lost lease the measurement that was running pays an attempt; nothing else does."""
+    return lost and running

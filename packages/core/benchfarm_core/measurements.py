@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import Field
 
 from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode, fault_of
-from benchfarm_core.values import Value, digest
+from benchfarm_core.values import Value
 from benchfarm_core.workloads import Sha256
 
 MAX_ATTEMPTS: Final = 3
@@ -53,20 +53,8 @@ class Purpose(StrEnum):
     AUDIT = "audit"
 
 
-class MeasurementKey(Value):
-    """The identity of a measurement."""
-
-    workload_id: str
-    platform_id: str
-    protocol_id: str
-    timing: Timing = Timing.ALONE
-    repeat_no: int = Field(default=0, ge=0)
-
-    @property
-    def id(self) -> str:
-        """Hash of the identity; the same request always means the same measurement."""
-        return "m_" + digest(self)
-
+MEASUREMENT_IDENTITY: Final = ("workload_id", "platform_id", "protocol_id", "timing", "repeat_no")
+"""What makes two wishes the same measurement. The store's table is unique by these columns, and that alone decides."""
 
 MeasurementId = Annotated[int, Field(gt=0, lt=2**53)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -89,7 +77,7 @@ class LaunchSamples(Value):
     blocks_ns: tuple[RunNs, ...] = Field(min_length=1, max_length=2000)
     delays_ns: tuple[Ns, ...] = Field(max_length=2000)
     switches: tuple[Count, ...] = Field(max_length=2000)
-    canaries: dict[Literal["sgemm", "mobilenet"], tuple[tuple[Count, RunNs], ...]]
+    canaries: dict[Literal["sgemm", "mobilenet"], Annotated[tuple[tuple[Count, RunNs], ...], Field(max_length=10_000)]]
     open_ms: Ms
     first_ms: Ms
     warmup_runs: Count

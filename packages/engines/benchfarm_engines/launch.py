@@ -10,13 +10,11 @@ _INTERPRETER: Final = (sys.executable, "-I", "-m")
 
 
 def runner_argv() -> list[str]:
-    """Starts a runner: one launch request on stdin, JSON lines on stdout."""
+    """Starts a runner: one launch request on stdin, JSON lines on stdout.
+
+    With `--probe ENGINE` behind it, one JSON line that says what the engine is on this host.
+    """
     return [*_INTERPRETER, "benchfarm_engines.runner"]
-
-
-def probe_argv(engine: str) -> list[str]:
-    """Starts a probe: one JSON line that says what the engine is on this host."""
-    return [*runner_argv(), "--probe", engine]
 
 
 def reference_argv(*, memory_bytes: int, cpu_s: int, readable: Sequence[str], writable: Sequence[str]) -> list[str]:

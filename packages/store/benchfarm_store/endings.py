@@ -113,7 +113,7 @@ Avoid = int | None
 
 def _verdict(row: Row[Any], board: int, *, lost: bool) -> tuple[Verdict, Avoid]:
     tries = Tries(row.attempts, row.losses, row.inconclusive)
-    if lost and pays_attempt(started=bool(row.running), finished=False):
+    if pays_attempt(lost=lost, running=bool(row.running)):
         return after_failure(FailureCode.LEASE_LOST, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
 

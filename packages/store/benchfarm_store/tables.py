@@ -37,7 +37,7 @@ from benchfarm_core.access import Role
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.events import EventKind
 from benchfarm_core.jobs import ItemSource, ItemState, JobState
-from benchfarm_core.measurements import MeasurementState, Purpose, Timing
+from benchfarm_core.measurements import MEASUREMENT_IDENTITY, MeasurementState, Purpose, Timing
 from benchfarm_core.summaries import Grade
 
 metadata = MetaData(
@@ -362,7 +362,7 @@ measurements = Table(
     Column("purpose", Text, nullable=False),
     Column("failure", Text),
     Column("detail", Text),
-    UniqueConstraint("workload_id", "platform_id", "protocol_id", "timing", "repeat_no", name="identity"),
+    UniqueConstraint(*MEASUREMENT_IDENTITY, name="identity"),
     _one_of("timing", Timing),
     _one_of("state", MeasurementState),
     _one_of("purpose", Purpose),

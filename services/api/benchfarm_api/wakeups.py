@@ -29,11 +29,6 @@ class Listener:
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    @property
-    def is_awake(self) -> bool:
-        """Whether something was heard since the last reset."""
-        return self._event.is_set()
-
     def reset(self) -> None:
         """Forget what was heard."""
         self._event.clear()
