@@ -45,17 +45,6 @@ def children_of(pid: int) -> set[int]:
     return {child for child, parent in parents().items() if parent == pid}
 
 
-def descendants_of(pid: int) -> set[int]:
-    """All processes below ``pid``, children and further, zombies among them."""
-    parent_by_pid = parents()
-    found: set[int] = set()
-    front = {pid}
-    while front:
-        front = {child for child, parent in parent_by_pid.items() if parent in front} - found
-        found |= front
-    return found
-
-
 def is_alive(pid: int) -> bool:
     """Whether ``pid`` runs. A zombie has ended."""
     try:
