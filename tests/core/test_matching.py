@@ -4,7 +4,7 @@ import pytest
 
 from benchfarm_core.boards import BoardReport, BoardState, EngineReport, Health, board_id
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.matching import may_exist, offered_platforms, why_board_not, why_platform
+from benchfarm_core.matching import may_exist, offered_platforms, why_board_not, why_board_unusable, why_platform
 from benchfarm_core.messages import broker_url
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision, parse_platform_key
 
@@ -77,6 +77,40 @@ def test_a_waiting_platform_says_why() -> None:
     assert "no board with engine ncnn is online" in why_platform(
         platform, boards_offering=1, boards_online=0, boards_idle=0
     )
+
+
+BROKEN = "is out of use: fan broken"
+
+
+@pytest.mark.parametrize(
+    ("offering", "online", "unusable", "resting", "sentence"),
+    [
+        (1, 0, [BROKEN], [], "its only board is out of use: fan broken"),
+        (3, 0, [BROKEN] * 3, [], "none of its 3 boards can be used; one is out of use: fan broken"),
+        (2, 1, [BROKEN], [], "its only usable board is in use"),
+        (3, 2, [BROKEN], [], "all 2 usable boards of this platform are in use"),
+        (2, 0, [BROKEN], [], "no usable board with engine ncnn is online"),
+        (1, 1, [], [], "its only board is in use"),
+        (1, 1, [], ["is cooling down"], "its only board is cooling down"),
+        (2, 2, [], [], "all 2 boards of this platform are in use"),
+        (2, 2, [], ["is cooling down"], "all 2 boards of this platform are in use or rest; one is cooling down"),
+    ],
+)
+def test_only_boards_that_can_serve_are_counted_as_in_use(
+    offering: int, online: int, unusable: list[str], resting: list[str], sentence: str
+) -> None:
+    platform = parse_platform_key("host-1/c1.t1.free/ncnn-1.0/fp32")
+    why = why_platform(
+        platform, boards_offering=offering, boards_online=online, boards_idle=0, unusable=unusable, resting=resting
+    )
+    assert why == sentence
+
+
+def test_a_board_that_cannot_serve_a_job_says_why() -> None:
+    assert why_board_unusable(health=Health.SUSPECT, reason="odd", clock_proof_ok=True) is None
+    assert why_board_unusable(health=Health.QUARANTINED, reason="fan broken", clock_proof_ok=True) == BROKEN
+    assert why_board_unusable(health=Health.MAINTENANCE, reason="", clock_proof_ok=True) == "is out of use: maintenance"
+    assert "clock" in (why_board_unusable(health=Health.GOOD, reason="", clock_proof_ok=False) or "")
 
 
 def test_a_boards_identity_needs_the_farms_salt() -> None:

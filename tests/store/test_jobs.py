@@ -360,6 +360,17 @@ def test_why_a_job_waits(farm, ann, agent, job_of):
     assert "has not been heard" in why.platforms[0].boards[0].reason
 
 
+def test_a_board_that_is_out_of_use_is_not_in_use(farm, ann, agent, job_of):
+    job = farm.submit_planned(ann, job_of(2))
+    farm.run("UPDATE boards SET health = 'quarantined', reason = 'fan broken'")
+    with farm.transaction() as tx:
+        why = jobs.explain(tx, job.id, ann)
+        planned = jobs.dry_run(tx, job_of(2), ann)
+    assert why.reason == "its only board is out of use: fan broken"
+    assert why.platforms[0].boards[0].reason == "health is quarantined: fan broken"
+    assert [reason.partition(": ")[2] for reason in planned.reasons] == [why.reason] * 2
+
+
 def test_why_a_job_waits_for_a_board_that_rests(farm, ann, agent, job_of):
     def reason() -> str:
         with farm.transaction() as tx:

@@ -81,19 +81,44 @@ def why_board_not(
     return None
 
 
+def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool) -> str | None:
+    """What keeps a board from a job whatever it does at the moment, as the end of a sentence; else None."""
+    if not clock_proof_ok:
+        return "cannot prove its clock as the job asks"
+    if health not in USABLE_HEALTH:
+        return f"is out of use: {reason or health}"
+    return None
+
+
 def why_platform(
-    platform: Platform, *, boards_offering: int, boards_online: int, boards_idle: int, resting: Sequence[str] = ()
+    platform: Platform,
+    *,
+    boards_offering: int,
+    boards_online: int,
+    boards_idle: int,
+    unusable: Sequence[str] = (),
+    resting: Sequence[str] = (),
 ) -> str:
-    """Why items of one platform wait, in one sentence; `resting` says of each cooling board why."""
+    """Why items of one platform wait, in one sentence.
+
+    `boards_online` and `boards_idle` count usable boards; `unusable` says of each other board why it is none, and
+    `resting` of each cooling board.
+    """
     if boards_offering == 0:
         return f"no board with engine {platform.engine.name} {platform.engine.version} offers this operating point"
+    if len(unusable) == boards_offering:
+        if boards_offering == 1:
+            return f"its only board {unusable[0]}"
+        return f"none of its {boards_offering} boards can be used; one {unusable[0]}"
+    usable = "usable " if unusable else ""
     if boards_online == 0:
-        return f"no board with engine {platform.engine.name} is online"
-    if boards_idle == 0 and resting:
-        return f"all {boards_online} boards of this platform are in use or rest; one {resting[0]}"
-    if boards_idle == 0:
-        return f"all {boards_online} boards of this platform are in use"
-    return "next in line"
+        return f"no {usable}board with engine {platform.engine.name} is online"
+    if boards_idle:
+        return "next in line"
+    if boards_online == 1:
+        return f"its only {usable}board {resting[0] if resting else 'is in use'}"
+    state = f"are in use or rest; one {resting[0]}" if resting else "are in use"
+    return f"all {boards_online} {usable}boards of this platform {state}"
 
 
 def _shared_parts(one: Platform, other: Platform) -> int:

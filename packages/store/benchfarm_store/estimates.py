@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
+from benchfarm_core.boards import Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import why_platform
+from benchfarm_core.matching import why_board_unusable, why_platform
 from benchfarm_core.planning import decide, expected_s
 from benchfarm_core.platforms import ClockProof, parse_platform_key
 from benchfarm_core.workloads import workload_id
@@ -53,9 +54,12 @@ def dry_run(tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], 
         row = boards.get(platform)
         online += row.online if row else 0
         if row is None or not row.online:
-            offering = row.offering if row else 0
             why = why_platform(
-                parse_platform_key(keys[platform]), boards_offering=offering, boards_online=0, boards_idle=0
+                parse_platform_key(keys[platform]),
+                boards_offering=row.offering if row else 0,
+                boards_online=0,
+                boards_idle=0,
+                unusable=_unusable(row) if row else (),
             )
             reasons.append(f"{keys[platform]}: {why}")
     return DryRun(
@@ -71,8 +75,18 @@ def dry_run(tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], 
     )
 
 
+def _unusable(row: Row[Any]) -> list[str]:
+    """Why each board that is out of use is so."""
+    pairs = zip(row.unusable_healths or (), row.unusable_reasons or (), strict=True)
+    whys = (why_board_unusable(health=Health(health), reason=why, clock_proof_ok=True) for health, why in pairs)
+    return [why for why in whys if why is not None]
+
+
 _BOARDS = text(f"""
-    SELECT o.platform_id, count(*) AS offering, max(b.clock_proof) AS best, count(*) FILTER (
+    SELECT o.platform_id, count(*) AS offering, max(b.clock_proof) AS best,
+        array_agg(b.health ORDER BY b.id) FILTER (WHERE b.health NOT IN ('good', 'suspect')) AS unusable_healths,
+        array_agg(b.reason ORDER BY b.id) FILTER (WHERE b.health NOT IN ('good', 'suspect')) AS unusable_reasons,
+        count(*) FILTER (
         WHERE b.state <> 'offline' AND b.health IN ('good', 'suspect')
             AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS online
     FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id

@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from benchfarm_core.boards import BoardState
 from benchfarm_core.jobs import BoardWhy, JobState, JobView, PlatformWhy, WhyView
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import why_board_not, why_platform
+from benchfarm_core.matching import why_board_not, why_board_unusable, why_platform
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_store.database import Transaction
 
@@ -44,16 +44,16 @@ _BOARDS = text("""
 
 def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]]) -> PlatformWhy:
     reasons = [(board, _board_reason(tx, board, row.clock_need)) for board in boards]
-    online = sum(_is_online(tx, board) for board in boards)
+    unusable = {board.public_id: why for board in boards if (why := _unusable(board, row.clock_need))}
+    online = [board for board in boards if board.public_id not in unusable and _is_online(tx, board)]
     why = why_platform(
         parse_platform_key(row.key),
         boards_offering=len(boards),
-        boards_online=online,
+        boards_online=len(online),
         boards_idle=sum(reason is None for _, reason in reasons),
+        unusable=list(unusable.values()),
         resting=[
-            reason
-            for board, reason in reasons
-            if reason and board.state == BoardState.COOLING and _is_online(tx, board)
+            reason for board, reason in reasons if reason and board.state == BoardState.COOLING and board in online
         ],
     )
     return PlatformWhy(
@@ -62,6 +62,10 @@ def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]]) -> Pla
         reason=f"measuring {row.leased} now" if row.leased else why,
         boards=[BoardWhy(board_id=board.public_id, reason=reason or "next in line") for board, reason in reasons],
     )
+
+
+def _unusable(board: Row[Any], clock_need: int) -> str | None:
+    return why_board_unusable(health=board.health, reason=board.reason, clock_proof_ok=board.clock_proof >= clock_need)
 
 
 def _is_online(tx: Transaction, board: Row[Any]) -> bool:
