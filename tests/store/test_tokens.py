@@ -95,6 +95,14 @@ def test_an_enrolment_token_serves_once(farm, ann):
         agents.enrol(tx, request.model_copy(update={"protocol_version": 99}))
 
 
+@pytest.mark.parametrize(("of_token", "shown"), [("a2", "a2"), ("", "a-host")])
+def test_an_agent_has_the_name_that_its_token_carries(farm, ann, of_token, shown):
+    with farm.transaction() as tx:
+        once = tokens.create_enrol_token(tx, EnrolTokenRequest(name=of_token), ann).token
+        agents.enrol(tx, EnrolRequest(enrol_token=once, name="a-host", agent_version="1", protocol_version=1))
+        assert [agent.name for agent in agents.list_agents(tx)] == [shown]
+
+
 def test_bootstrap_writes_files_for_the_owner_and_keeps_what_is_good(farm, tmp_path):
     admin, enrol = tmp_path / "secrets" / "admin", tmp_path / "secrets" / "enrol"
 

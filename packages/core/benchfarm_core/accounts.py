@@ -62,7 +62,7 @@ class CreatedToken(TokenView):
 
 
 class EnrolTokenRequest(Value):
-    """A one-time token with which one agent enrols."""
+    """A one-time token with which one agent enrols. `name` becomes the agent's; empty, the agent names itself."""
 
     name: str = Field(default="", max_length=100)
     expires_in_s: int = Field(default=86_400, ge=60, le=30 * 86_400)

@@ -29,7 +29,10 @@ def check_version(protocol_version: int) -> None:
 
 
 def enrol(tx: Transaction, request: EnrolRequest) -> EnrolAnswer:
-    """Trade a one-time token for an agent's own. Raises Unauthenticated (`enrol_token_used`)."""
+    """Trade a one-time token for an agent's own. Raises Unauthenticated (`enrol_token_used`).
+
+    The name that an operator gave with the token goes before the one that the agent gives itself.
+    """
     check_version(request.protocol_version)
     statement = select(enrol_tokens).where(enrol_tokens.c.hash == tokens.token_hash(request.enrol_token))
     row = tx.execute(statement.with_for_update()).one_or_none()
@@ -37,12 +40,13 @@ def enrol(tx: Transaction, request: EnrolRequest) -> EnrolAnswer:
         raise Unauthenticated("the enrolment token is unknown")
     if row.used_at is not None or row.expires_at <= tx.now:
         raise Unauthenticated("the enrolment token was used or has expired", code="enrol_token_used")
+    name = row.name or request.name
     agent_id = "a_" + secrets.token_hex(8)
     tx.execute(
         insert(agents).values(
             id=agent_id,
             account_id=row.account_id,
-            name=request.name,
+            name=name,
             agent_version=request.agent_version,
             last_heard_at=tx.now,
             created_at=tx.now,
@@ -50,7 +54,7 @@ def enrol(tx: Transaction, request: EnrolRequest) -> EnrolAnswer:
     )
     used = update(enrol_tokens).where(enrol_tokens.c.hash == row.hash).values(used_at=tx.now, agent_id=agent_id)
     tx.execute(used)
-    token, _ = tokens.issue(tx, row.account_id, Role.AGENT, name=request.name, agent_id=agent_id)
+    token, _ = tokens.issue(tx, row.account_id, Role.AGENT, name=name, agent_id=agent_id)
     return EnrolAnswer(agent_id=agent_id, token=token)
 
 

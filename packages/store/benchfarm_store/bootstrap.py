@@ -31,7 +31,7 @@ def bootstrap(tx: Transaction, *, admin_token_file: Path, enrol_token_file: Path
         token, _ = tokens.issue(tx, account, Role.ADMIN, name="bootstrap")
         write_secret(admin_token_file, token)
     if not _is_good_enrol(tx, _read(enrol_token_file)):
-        request = EnrolTokenRequest(name="bootstrap", expires_in_s=ENROL_LIFE_S)
+        request = EnrolTokenRequest(expires_in_s=ENROL_LIFE_S)
         write_secret(enrol_token_file, tokens.issue_enrol_token(tx, account, request).token)
 
 

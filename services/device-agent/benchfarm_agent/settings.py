@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     state_dir: Path
     """Folder for identity, spool, journal and cache."""
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
-    """A name for people."""
+    """A name for people; the one that the enrolment token carries goes before it."""
     enrol_token: SecretStr | None = None
     """One-time token, needed at the first start only."""
     enrol_token_file: Path | None = None
