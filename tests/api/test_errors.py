@@ -54,6 +54,16 @@ def test_a_body_that_is_no_job(alice: httpx2.Client, body: bytes) -> None:
 def test_a_body_of_another_type(alice: httpx2.Client) -> None:
     answer = alice.post("/v1/jobs", content=b'{"workloads": []}', headers={"Content-Type": "text/plain"})
     assert_problem(answer, 422, "invalid_request")
+    assert "send Content-Type: application/json" in answer.json()["detail"]
+    untyped = alice.post("/v1/jobs", content=b'{"workloads": []}')
+    assert "send Content-Type: application/json" in untyped.json()["detail"]
+    assert "Content-Type" not in alice.post("/v1/jobs", json=[]).json()["detail"]
+
+
+def test_an_id_of_another_form_is_told_as_such(alice: httpx2.Client) -> None:
+    answer = alice.get("/v1/jobs/nope")
+    assert_problem(answer, 422, "invalid_request")
+    assert answer.json()["detail"] == "'nope' is no job id"
 
 
 def test_a_field_is_named_with_its_path(alice: httpx2.Client) -> None:

@@ -1,7 +1,8 @@
 """Errors as HTTP answers: one table from class to status, one shape (problem+json, RFC 9457)."""
 
 import logging
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -108,9 +109,25 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     # The first part says where FastAPI looked (body, query, path, header); the rest names the field.
     place = [str(part) for part in first["loc"][1:] if first["type"] != "json_invalid"]
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    detail = f"{'.'.join(place) or first['loc'][0]}: {first['msg']}{others}"
+    detail = _told_in_our_words(request, first) or f"{'.'.join(place) or first['loc'][0]}: {first['msg']}{others}"
     invalid = errors.InvalidRequest(detail[:MESSAGE_LENGTH], field=".".join(place)[:MESSAGE_LENGTH] or None)
     return answer(invalid, request.state.request_id)
+
+
+def _told_in_our_words(request: Request, first: Mapping[str, Any]) -> str | None:
+    """What the framework tells in words of its own, which say nothing to the caller; None for all the rest."""
+    loc, kind = first["loc"], first["type"]
+    if loc[0] == "path" and kind == "uuid_parsing":
+        return f"{str(first['input'])[:60]!r} is no {str(loc[-1]).replace('_', ' ')}"
+    # without a type that says JSON the framework hands the body on as bytes, which are never what is wanted
+    if tuple(loc) == ("body",) and kind != "missing" and not _is_json(request.headers.get("Content-Type", "")):
+        return "the body was not read as JSON: send Content-Type: application/json"
+    return None
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
