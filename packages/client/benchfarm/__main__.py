@@ -1,5 +1,5 @@
 """`python -m benchfarm`: the `benchfarm` command."""
 
-from benchfarm.commands.main import main
+from benchfarm_command import main
 
 main()

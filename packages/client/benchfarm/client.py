@@ -1,10 +1,11 @@
 """`Client`: everything a person or a program asks of a farm."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 from uuid import uuid4
 
 import httpx2
@@ -115,9 +116,12 @@ class Client:
             name: for people; by default that of the file.
             dims: numbers for dimensions that have none, by dimension (`batch`) or by place (`input[0]`).
             ints: inputs that take integers, with the limit that these stay below.
+
+        Raises:
+            InvalidRequest: the farm refuses the model, or the file cannot be read or is no regular one.
         """
         given = name or ("model.onnx" if isinstance(source, bytes) else Path(source).name)
-        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        with _opened(source) as file:
             answer = self._connection.request(
                 "POST",
                 "/models",
@@ -359,6 +363,22 @@ def checked(kind: type[V], fields: Mapping[str, Any]) -> V:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InvalidRequest(f"{place}: {first['msg']}" if place else first["msg"], field=place or None) from error
+
+
+@contextmanager
+def _opened(source: Path | str | bytes) -> Iterator[IO[bytes]]:
+    """The bytes of an upload, which may be sent more than once: a pipe cannot be, and a device may never end."""
+    if isinstance(source, bytes):
+        yield BytesIO(source)
+        return
+    path = Path(source)
+    try:
+        if path.exists() and not path.is_file():
+            raise InvalidRequest(f"{path} is no regular file", field="path")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror or error}", field="path") from error
 
 
 def _pairs(values: Mapping[str, int] | None) -> list[str]:

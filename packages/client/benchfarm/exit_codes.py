@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
     QUOTA = 8
     FAULT = 9
     TIMEOUT = 10
+    UNWRITTEN = 11
     NOT_INSTALLED = 127
     INTERRUPTED = 130
     UNREAD = 141
@@ -49,6 +50,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.QUOTA: "a quota of the account is used up",
     ExitCode.FAULT: "a fault of the farm or of this command; the request id finds it in the farm's log",
     ExitCode.TIMEOUT: "`--timeout` passed before the job ended; the job goes on",
+    ExitCode.UNWRITTEN: "stdout cannot be written, as on a full disk; what was asked for may be done",
     ExitCode.NOT_INSTALLED: "the verb comes with a distribution that is not installed; the answer says how to get it",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; a job that was waited for goes on",
     ExitCode.UNREAD: "whoever read stdout went away, as `head` does",

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
+from benchfarm.connection import checked_url
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest, Unauthenticated
 from benchfarm_core.values import Value
@@ -81,13 +82,14 @@ def effective(url: str | None, token_file: Path | None, ca_file: Path | None) ->
 
     Raises:
         Unauthenticated: there is no URL or no token.
-        InvalidRequest: a file cannot be read.
+        InvalidRequest: the URL is none of a farm, or a file cannot be read.
     """
     given = Settings()
     kept = stored()
     farm = url or given.url or (kept.url if kept else None)
     if farm is None:
         raise Unauthenticated("no farm is known: benchfarm login URL --token-file FILE")
+    checked_url(farm)
     own = kept if kept and kept.url.rstrip("/") == farm.rstrip("/") else None
     token = _token(token_file, given) or (own.token if own else None)
     if token is None:

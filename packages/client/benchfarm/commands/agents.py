@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
+from benchfarm.commands.output_files import kept_secret
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
-from benchfarm.commands.tokens import keep_secret
 from benchfarm.durations import parse_duration_s
-from benchfarm_core.errors import InvalidRequest
 
 app = typer.Typer(help="The agents that drive boards. Operators only.", no_args_is_help=True)
 
@@ -27,18 +26,14 @@ def list_agents(context: typer.Context, _json: Json = False) -> None:
 @app.command()
 def enrol_token(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    name: Annotated[str, typer.Option(help="The agent's name in `agents list`; by default it names itself.")] = "",
     expires_in: Annotated[str, typer.Option(metavar="DURATION", help="How long it can be used.")] = "1d",
     output: Annotated[Path | None, typer.Option(help="A new file for the token, instead of printing it.")] = None,
     _json: Json = False,
 ) -> None:
     """Make a token with which one agent enrols, once."""
     session = Session.of(context)
-    if output is not None and output.exists():
-        raise InvalidRequest(f"{output} exists already", field="output")
+    expires_in_s = parse_duration_s(expires_in)
     with session.client() as client:
-        made = client.create_enrol_token(name=name, expires_in_s=parse_duration_s(expires_in))
-    if output is not None:
-        keep_secret(output, made.token)
-        made = made.model_copy(update={"token": str(output)})
+        made = kept_secret(output, lambda: client.create_enrol_token(name=name, expires_in_s=expires_in_s))
     session.show(made, lambda: facts(made.model_dump()))

@@ -2,11 +2,12 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import RenderableType
 
+from benchfarm.commands.output_files import writing
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.submission import IdempotencyKey, submit
@@ -19,6 +20,7 @@ from benchfarm_core.jobs import ItemState, JobState, JobView, WhyView
 app = typer.Typer(help="Submit jobs, watch them, read their results.", no_args_is_help=True)
 app.command("submit")(submit)
 
+MOST_JOBS: Final = 100_000
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -27,7 +29,7 @@ def list_jobs(
     context: typer.Context,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     label: Annotated[str | None, typer.Option(help="Only jobs with this label: name or name=value.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Most jobs to list.")] = 50,
     _json: Json = False,
 ) -> None:
     """Your jobs, the newest first."""
@@ -81,9 +83,7 @@ def cancel(context: typer.Context, job: JobId, _json: Json = False) -> None:
 
 
 @app.command()
-def retry(
-    context: typer.Context, job: JobId, idempotency_key: IdempotencyKey | None = None, _json: Json = False
-) -> None:
+def retry(context: typer.Context, job: JobId, idempotency_key: IdempotencyKey = None, _json: Json = False) -> None:
     """Submit the failed items of a finished job again, as a new job."""
     session = Session.of(context)
     with session.client() as client:
@@ -108,7 +108,8 @@ def results(
     elif str(csv) == "-":
         session.write(found.to_csv())
     else:
-        found.to_csv(csv)
+        with writing(csv, field="csv"):
+            found.to_csv(csv)
         session.say(f"{len(found)} items written to {csv}")
 
 

@@ -1,6 +1,5 @@
 """The door of the `benchfarm` command: its options, its verbs, and how each end becomes an exit code."""
 
-import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchfarm.commands import accounts, agents, boards, jobs, kernels, latency, logins, models, platforms, tokens
-from benchfarm.commands.session import Session
+from benchfarm.commands.session import Session, StdoutLost
 from benchfarm.commands.verbs import VerbGroup
 from benchfarm.exit_codes import ExitCode
 from benchfarm.settings import Settings
@@ -68,6 +67,8 @@ def run(arguments: list[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BenchfarmError as error:
         return session.refuse(error)
+    except StdoutLost as error:
+        return session.end(ExitCode.UNWRITTEN, str(error))
     except TimeoutError as error:
         return session.end(ExitCode.TIMEOUT, str(error))
     except KeyboardInterrupt:
@@ -79,8 +80,3 @@ def run(arguments: list[str] | None = None) -> int:
             ExitCode.FAULT, f"a fault of this command: {type(error).__name__}: {error} (BENCHFARM_TRACE=1 shows where)"
         )
     return ExitCode.OK
-
-
-def main() -> None:
-    """The entry point of the console script."""
-    sys.exit(run())

@@ -23,8 +23,8 @@ def upload(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX file.")],
     name: Annotated[str | None, typer.Option(help="A name for people; by default that of the file.")] = None,
-    dim: Dims | None = None,
-    ints: Ints | None = None,
+    dim: Dims = None,
+    ints: Ints = None,
     _json: Json = False,
 ) -> None:
     """Upload a model. It is inspected before the answer, which lists what stands in its way."""

@@ -19,9 +19,11 @@ AnyRequest = KernelRequest | GeneratedModelRequest | UploadRequest
 
 KERNEL_EXAMPLE = "conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1"
 
-Dims = Annotated[list[str], typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")]
+Dims = Annotated[
+    list[str] | None, typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")
+]
 Ints = Annotated[
-    list[str], typer.Option(help="An input that takes integers below a limit: token_ids=30522. Repeatable.")
+    list[str] | None, typer.Option(help="An input that takes integers below a limit: token_ids=30522. Repeatable.")
 ]
 Reason = Annotated[str, typer.Option(help="Why; stands in the board's history.")]
 
@@ -42,7 +44,7 @@ class WorkloadOptions:
     upload: Annotated[
         list[Path], typer.Option(exists=True, dir_okay=False, help="An ONNX file, uploaded first. Repeatable.")
     ] = field(default_factory=list)
-    dim: Dims = field(default_factory=list)
+    dim: Dims = None
 
     @property
     def labels(self) -> list[str]:
@@ -54,7 +56,7 @@ class WorkloadOptions:
         named: list[AnyRequest] = [parse_kernel(text) for text in self.kernel]
         named += [parse_generated_model(text) for text in self.model]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
-        dims = parse_numbers(self.dim, field="dims")
+        dims = parse_numbers(self.dim or [], field="dims")
         return named + [UploadRequest(model_id=client.upload_model(path, dims=dims).id) for path in self.upload]
 
 

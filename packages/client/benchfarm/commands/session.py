@@ -6,11 +6,14 @@ farm refuses: then it is `{"error": {...}}`.
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from shlex import quote
+from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 from pydantic import TypeAdapter
@@ -24,6 +27,8 @@ from benchfarm.retries import Retries
 from benchfarm_core.errors import BenchfarmError
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
+_DIMS: Final = re.compile(r"dims=\{'(.*)': 1\}")
+"""How the farm and the SDK write the dimension that an upload lacks; here it is an option."""
 IMPATIENT_ATTEMPTS = 3
 PIPE_COLUMNS = 200
 """Width of tables where stdout is no terminal: nothing is cut off in a file."""
@@ -41,10 +46,41 @@ def _console(*, stderr: bool) -> Console:
     return _Console(stderr=stderr, width=None if stream.isatty() else PIPE_COLUMNS, highlight=False)
 
 
+class StdoutLost(Exception):
+    """stdout cannot be written, and nobody went away: a full disk, mostly."""
+
+
+@contextmanager
+def _writing_stdout() -> Iterator[None]:
+    """Write and flush; where that fails, the command ends with the exit code that says so."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
+    except OSError as error:
+        _abandon(sys.stdout)
+        raise StdoutLost(f"cannot write to stdout: {error.strerror or error}") from error
+
+
 def _end_unread() -> NoReturn:
-    """End without a word: nobody reads stdout any more. What is still buffered goes nowhere instead of failing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End without a word: nobody reads stdout any more."""
+    _abandon(sys.stdout)
     raise typer.Exit(ExitCode.UNREAD)
+
+
+def _abandon(stream: TextIO) -> None:
+    """What a stream still buffers goes nowhere, instead of failing once more when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _try_to_write(stream: TextIO, text: str) -> None:
+    """Last words: that they cannot be written must not hide what they are about."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        _abandon(stream)
 
 
 @dataclass(slots=True)
@@ -80,16 +116,15 @@ class Session:
         if self.as_json:
             self.write(_JSON.dump_json(document, indent=2).decode() + "\n")
             return
-        for table in tables:
-            self.out.print(table())
+        made = [make() for make in tables]
+        with _writing_stdout():
+            for table in made:
+                self.out.print(table)
 
     def write(self, text: str) -> None:
         """Print text for programs, as it is."""
-        try:
+        with _writing_stdout():
             sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _end_unread()
 
     def say(self, text: str) -> None:
         """A remark for people."""
@@ -98,6 +133,7 @@ class Session:
     def refuse(self, error: BenchfarmError) -> ExitCode:
         """Tell an error in one line, with what is needed to ask about it, and return the exit code."""
         code = exit_code_of_error(error)
+        error.detail = _DIMS.sub(lambda found: f"--dim {quote(found[1] + '=1')}", error.detail)
         parts = {"code": error.code, "field": error.field, "request": error.request_id}
         known = " ".join(f"{name}={value}" for name, value in parts.items() if value)
         return self.end(code, f"{error.detail} [{known}]", error)
@@ -105,7 +141,7 @@ class Session:
     def end(self, code: ExitCode, text: str, error: BenchfarmError | None = None) -> ExitCode:
         """Tell in one line why the command ends like this, and return the exit code."""
         line = " ".join(text.split())
-        sys.stderr.write(f"benchfarm: {line}\n")
+        _try_to_write(sys.stderr, f"benchfarm: {line}\n")
         if self.as_json:
             detail = {
                 "code": error.code if error else code.name.lower(),
@@ -114,7 +150,7 @@ class Session:
                 "request_id": error.request_id if error else None,
                 "exit_code": int(code),
             }
-            sys.stdout.write(json.dumps({"error": detail}) + "\n")
+            _try_to_write(sys.stdout, json.dumps({"error": detail}) + "\n")
         return code
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import RenderableType
@@ -23,7 +23,10 @@ from benchfarm_core.jobs import DryRun, JobRequest, PriorityClass
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.summaries import Grade
 
-IdempotencyKey = Annotated[str, typer.Option(help="Submitting again with the same key is the same job.")]
+IdempotencyKey = Annotated[str | None, typer.Option(help="Submitting again with the same key is the same job.")]
+
+MOST_CHARACTERS: Final = 8 * 2**20
+"""The farm takes no larger body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def submit(
     platform: Annotated[
         list[str] | None, typer.Option(help="A platform's id, key or alias. Repeatable. Without any: all.")
     ] = None,
-    idempotency_key: IdempotencyKey | None = None,
+    idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--watch", help="Show progress until it ends, then the results.")] = False,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="With --watch: stop waiting.")] = None,
@@ -123,14 +126,28 @@ def _body(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
+        body = json.loads(_text(file))
     except OSError as error:
         raise InvalidRequest(f"cannot read {file}: {error.strerror}", field="file") from error
     except ValueError as error:
         raise InvalidRequest(f"{file} is no JSON: {error}", field="file") from error
+    except RecursionError as error:
+        raise InvalidRequest(f"{file} holds no job: it is nested too deeply", field="file") from error
     if not isinstance(body, dict) or not isinstance(body.get("workloads", []), list):
         raise InvalidRequest(f"{file} holds no job: a JSON object with a list of workloads is needed", field="file")
     return body
+
+
+def _text(file: Path) -> str:
+    """What the file holds, at most: a device or a pipe may never end."""
+    if str(file) == "-":
+        text = sys.stdin.read(MOST_CHARACTERS + 1)
+    else:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(MOST_CHARACTERS + 1)
+    if len(text) > MOST_CHARACTERS:
+        raise InvalidRequest(f"{file} holds no job: the farm takes {MOST_CHARACTERS} bytes at most", field="file")
+    return text
 
 
 def _dry_run(answer: DryRun) -> RenderableType:

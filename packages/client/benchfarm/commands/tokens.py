@@ -1,18 +1,17 @@
 """`benchfarm tokens`: who may come in. Administrators only."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchfarm.client import checked
+from benchfarm.commands.output_files import kept_secret
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm.durations import parse_duration_s
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import TokenRequest
-from benchfarm_core.errors import InvalidRequest
 
 app = typer.Typer(help="Who may come in. Administrators only.", no_args_is_help=True)
 
@@ -31,13 +30,8 @@ def create(
     session = Session.of(context)
     fields = {"account": account, "role": role, "name": name}
     request = checked(TokenRequest, {**fields, "expires_in_s": parse_duration_s(expires_in) if expires_in else None})
-    if output is not None and output.exists():
-        raise InvalidRequest(f"{output} exists already", field="output")
     with session.client() as client:
-        made = client.create_token(request)
-    if output is not None:
-        keep_secret(output, made.token)
-        made = made.model_copy(update={"token": str(output)})
+        made = kept_secret(output, lambda: client.create_token(request))
     session.show(made, lambda: facts(made.model_dump(exclude={"revoked_at", "last_used_at"})))
 
 
@@ -61,9 +55,3 @@ def revoke(
     with session.client() as client:
         ended = client.revoke_token(token)
     session.show(ended, lambda: f"revoked {ended.id}")
-
-
-def keep_secret(path: Path, text: str) -> None:
-    """Write a secret into a new file of its own, readable by its owner alone from its first moment."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text + "\n")

@@ -11,15 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from benchfarm.client import Client
 from benchfarm.waiting import OnProgress
+from benchfarm_core.errors import Unavailable
 from benchfarm_core.jobs import JobView
 
 LINE_EVERY_S: Final = 5.0
 
 
 def watch(client: Client, job_id: str, console: Console, *, timeout_s: float | None = None) -> JobView:
-    """Wait for a job and show how it goes. Raises TimeoutError."""
-    with (_bar if console.is_terminal else _lines)(console) as show:
-        return client.wait(job_id, progress=show, timeout_s=timeout_s)
+    """Wait for a job and show how it goes. Raises TimeoutError, and Unavailable with how to go on."""
+    try:
+        with (_bar if console.is_terminal else _lines)(console) as show:
+            return client.wait(job_id, progress=show, timeout_s=timeout_s)
+    except Unavailable as error:
+        error.detail += f"; the job goes on when the farm is back: benchfarm jobs watch {job_id}"
+        raise
 
 
 def progress_text(job: JobView) -> str:

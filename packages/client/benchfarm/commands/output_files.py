@@ -1,0 +1,54 @@
+"""Files that the command writes for a person: what stands in their way is told in one sentence."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import O_CREAT, O_EXCL, O_WRONLY, fdopen
+from os import open as open_descriptor
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+from benchfarm_core.accounts import CreatedToken, EnrolToken
+from benchfarm_core.errors import InvalidRequest
+
+Secret = TypeVar("Secret", CreatedToken, EnrolToken)
+
+ROOM: Final = " " * 256 + "\n"
+"""Longer than any token: a full disk is noticed before the farm makes one."""
+
+
+@contextmanager
+def writing(path: Path, *, field: str) -> Iterator[None]:
+    """What the system refuses becomes an InvalidRequest that names the file and the option `field`."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", field=field) from error
+
+
+def kept_secret(output: Path | None, make: Callable[[], Secret]) -> Secret:
+    """What `make` asks of the farm; with an `output` its token stands in that new file, and the file's name here.
+
+    The file is there before the farm is asked, and gone when that fails: no token is made that nobody can read.
+    """
+    if output is None:
+        return make()
+    with writing(output, field="output"), _new_secret_file(output) as file:
+        made = make()
+        file.seek(0)
+        file.write(f"{made.token}\n")
+        file.truncate()
+    return made.model_copy(update={"token": str(output)})
+
+
+@contextmanager
+def _new_secret_file(path: Path) -> Iterator[IO[str]]:
+    """A file that was not there, readable by its owner alone from its first moment."""
+    descriptor = open_descriptor(path, O_WRONLY | O_CREAT | O_EXCL, 0o600)
+    try:
+        with fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(ROOM)
+            file.flush()
+            yield file
+    except BaseException:  # boundary: whatever ended the command, no empty file is left in the way of the next try
+        path.unlink(missing_ok=True)
+        raise
