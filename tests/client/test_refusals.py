@@ -57,6 +57,13 @@ def test_a_refused_token_leaves_no_file(logged_in: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "token").exists()
 
 
+def test_a_login_that_cannot_be_kept(farm: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text(farm.token())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    refused(command("login", farm.url, "--token-file", tmp_path / "token"), "file/benchfarm/login.json")
+
+
 @pytest.mark.parametrize("form", [["--json"], []])
 def test_a_full_disk_behind_stdout_is_told_once(logged_in: Any, form: list[str]) -> None:
     done = _to_full_disk("kernels", "list", *form)
@@ -145,6 +152,8 @@ def test_only_regular_files_are_uploaded(logged_in: Any, path: str) -> None:
 def test_an_id_that_is_no_text_is_an_invalid_request() -> None:
     with Client("http://127.0.0.1:9", "bft_x", retries=Retries(attempts=1)) as sdk:
         nothing: Any = None
+        with pytest.raises(InvalidRequest, match="names nothing"):
+            sdk.job("\udcff")
         for ask in (sdk.wait, sdk.job, sdk.why, sdk.platform):
             with pytest.raises(InvalidRequest, match="None names nothing"):
                 ask(nothing)
@@ -169,7 +178,7 @@ def _with_open_batch() -> bytes:
     model = onnx.load_from_string(build(kernel_type("fc").workload({"cin": 16, "cout": 8})).onnx_bytes)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def test_every_argument_of_every_verb_has_a_help_text() -> None:

@@ -15,6 +15,7 @@ def test_a_kernel() -> None:
 def test_a_generated_model() -> None:
     assert parse_generated_model("mobilenet_v2") == GeneratedModelRequest(name="mobilenet_v2")
     assert parse_generated_model("mobilenet_v2 hw=160").config == {"hw": 160}
+    assert parse_generated_model("mobilenet_v2 hw=" + "9" * 30).config == {"hw": "9" * 30}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,9 @@ def test_numbers_by_name() -> None:
     assert parse_numbers(["batch=1", "input[0]=3"], field="dims") == {"batch": 1, "input[0]": 3}
 
 
-@pytest.mark.parametrize("texts", [["batch"], ["=1"], ["batch=x"], ["batch=-1"], ["batch=²"], ["a=1", "a=2"]])
+@pytest.mark.parametrize(
+    "texts", [["batch"], ["=1"], ["batch=x"], ["batch=-1"], ["batch=²"], ["a=1", "a=2"], ["a=" + "9" * 5000]]
+)
 def test_what_is_no_number(texts: list[str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_numbers(texts, field="dims")

@@ -185,7 +185,10 @@ def path_part(text: object, *, safe: str = "") -> str:
     """One part of a path, quoted. Raises InvalidRequest for what is no text, and for texts of another path."""
     if not isinstance(text, str) or text in ("", ".", ".."):
         raise InvalidRequest(f"{text!r} names nothing")
-    return quote(text, safe=safe)
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError as error:  # bytes of a command line that are no text
+        raise InvalidRequest(f"{text!r} names nothing") from error
 
 
 def platform_path(text: object) -> str:

@@ -1,10 +1,13 @@
 """Workloads as a person types them: ``conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1 act=relu``."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from benchfarm.client import checked
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
+
+MOST_DIGITS: Final = 18
 
 
 def parse_kernel(text: str) -> KernelRequest:
@@ -24,7 +27,7 @@ def parse_numbers(texts: Iterable[str], *, field: str) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
-        if not name or not (number.isascii() and number.isdigit()):
+        if not name or not _is_number(number):
             raise InvalidRequest(f"{text!r} is no name=number", field=field)
         if name in numbers:
             raise InvalidRequest(f"{name!r} is given twice", field=field)
@@ -59,5 +62,9 @@ def _split(text: str, noun: str) -> tuple[str, dict[str, int | str]]:
 
 
 def _scalar(text: str) -> int | str:
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() else text
+    return int(text) if _is_number(text.removeprefix("-")) else text
+
+
+def _is_number(text: str) -> bool:
+    """Whether Python and the farm take the text as a number: Python itself refuses thousands of digits."""
+    return text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS

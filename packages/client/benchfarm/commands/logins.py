@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from benchfarm.client import Client
+from benchfarm.commands.output_files import writing
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts
 from benchfarm.connection import checked_url
@@ -40,7 +41,9 @@ def login(
     )
     with Client(kept.url, kept.token, ca_file=kept.ca_file) as client:
         who = client.whoami()
-    path = store(kept)
+    path = login_file()
+    with writing(path):
+        store(kept)
     session.show(who, lambda: f"logged in to {kept.url} as {who.role} of {who.account}; kept in {path}")
 
 

@@ -17,8 +17,8 @@ ROOM: Final = " " * 256 + "\n"
 
 
 @contextmanager
-def writing(path: Path, *, field: str) -> Iterator[None]:
-    """What the system refuses becomes an InvalidRequest that names the file and the option `field`."""
+def writing(path: Path, *, field: str | None = None) -> Iterator[None]:
+    """What the system refuses becomes an InvalidRequest that names the file and, as `field`, the option."""
     try:
         yield
     except OSError as error:
