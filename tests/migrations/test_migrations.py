@@ -9,12 +9,15 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
+from benchfarm_core.access import Role
+from benchfarm_core.accounts import TokenRequest
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_store import __main__ as program
-from benchfarm_store import migrations
+from benchfarm_store import jobs, migrations, results, summaries, tokens
 from benchfarm_store.database import Database, create_database_engine
+from benchfarm_store.sample_codec import RESOLUTION_BITS
 from benchfarm_store.tables import metadata
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
@@ -97,6 +100,59 @@ def test_rows_in_place_survive_the_later_steps(empty_database_url):
         assert connection.execute(text("SELECT name FROM accounts")).scalars().all() == ["ann"]
     engine.dispose()
     assert len(salt) == 64
+
+
+def contents(engine, of=None):
+    """All rows by table; of known tables and columns when `of` holds such rows."""
+    with engine.connect() as connection:
+        tables = of or [table for table in inspect(connection).get_table_names() if table != "alembic_version"]
+        names = {table: ", ".join(of[table][0]) if of and of[table] else "*" for table in tables}
+        found = {table: connection.execute(text(f"SELECT {names[table]} FROM {table}")).mappings() for table in tables}
+        return {table: sorted((dict(row) for row in rows), key=str) for table, rows in found.items()}
+
+
+def test_what_was_measured_survives_the_later_steps_and_back(empty_database_url):
+    config = migrations.config(empty_database_url)
+    command.upgrade(config, "0003")
+    engine = create_database_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql((Path(__file__).parent / "rows_0003.sql").read_text())
+    before = contents(engine)
+    for table in ("measurements", "leases", "launches", "results", "samples", "summaries", "canary_goldens", "orphans"):
+        assert before[table], table
+    for revision in REVISIONS[REVISIONS.index("0003") + 1 :]:
+        command.upgrade(config, revision)
+        assert contents(engine, of=before) == before
+    command.downgrade(config, "0003")
+    assert contents(engine) == before
+    migrations.upgrade(empty_database_url)
+    engine.dispose()
+    look_at_what_was_measured(empty_database_url)
+
+
+def look_at_what_was_measured(url):
+    """The store of today reads what the farm of revision 0003 wrote."""
+    database = Database(url, pool_size=1)
+    with database.transaction() as tx:
+        token = tokens.create_token(tx, TokenRequest(account="ann", role=Role.CLIENT)).token
+        ann = tokens.authenticate(tx, token)
+        (job,) = jobs.list_jobs(tx, ann).items
+        (found,) = results.list_results(tx, ann).items
+        measured, waiting = (results.get_measurement(tx, number, ann) for number in (1, 2))
+        tx.execute(text("UPDATE summaries SET rule_version = 1"))
+        assert summaries.rederive(tx) == 1
+        again = results.get_measurement(tx, 1, ann)
+    database.dispose()
+    assert (job.name, job.state, job.progress.succeeded, job.progress.pending) == ("before", "running", 1, 1)
+    assert again.summary is not None
+    assert again.summary.median_ms == found.summary.median_ms
+    assert found.summary == measured.summary
+    assert (found.summary.median_ms, found.summary.grade) == (1.0004, "A")
+    assert [launch.launch_no for launch in measured.samples] == [0, 1, 2]
+    assert measured.samples[0].blocks_ns[:2] == pytest.approx((1_000_000, 1_000_100), rel=2**-RESOLUTION_BITS)
+    assert measured.evidence is not None
+    assert measured.evidence.launches[0]["engine_version"] == "1.31.1"
+    assert (waiting.state, waiting.attempts, waiting.summary) == ("wanted", 1, None)
 
 
 def test_each_farm_has_its_own_salt(empty_database_url, database_url):

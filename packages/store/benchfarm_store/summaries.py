@@ -54,16 +54,13 @@ def summary_of(row: Any) -> Summary | None:
     )
 
 
-def rederive(tx: Transaction, rule_version: int = RULE_VERSION, *, limit: int = MAX_DERIVED) -> int:
-    """Give up to `limit` results whose samples are kept a summary by this rule, and make it the active one.
+def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
+    """Give up to `limit` results whose samples are kept a summary by `RULE_VERSION`, and make it the active one.
 
     Returns how many; 0 means that nothing is left. A result that the rule finds inconclusive keeps the summary
-    it has; one that another transaction holds is left for the next time. Only the version that this code
-    implements can be derived.
+    it has; one that another transaction holds is left for the next time.
     """
-    if rule_version != RULE_VERSION:
-        raise ValueError(f"this code derives rule version {RULE_VERSION} only")
-    rows = tx.execute(_OUTDATED, {"version": rule_version, "limit": limit}).all()
+    rows = tx.execute(_OUTDATED, {"version": RULE_VERSION, "limit": limit}).all()
     ids = [row.measurement_id for row in rows]
     derived = {row.measurement_id: _derive(row) for row in rows}
     _activate(tx, ids, {id_: summary for id_, summary in derived.items() if isinstance(summary, Summary)})
