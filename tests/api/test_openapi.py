@@ -57,6 +57,30 @@ def test_a_request_s_texts_hold_no_nul(app: FastAPI, alice: httpx2.Client) -> No
     assert "pattern" not in schemas["JobView"]["properties"]["name"]  # answers promise nothing of the kind
 
 
+def test_every_list_of_a_request_has_a_limit(app: FastAPI) -> None:
+    document = app.openapi()
+    schemas = document["components"]["schemas"]
+
+    def parts(part: Any, seen: set[str]) -> Iterator[dict[str, Any]]:
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            yield from parts(inner, seen)
+        if isinstance(part, dict):
+            yield part
+            name = part.get("$ref", "").rpartition("/")[2]
+            if name and name not in seen:
+                seen.add(name)
+                yield from parts(schemas[name], seen)
+
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    requests = [[one.get("parameters"), one.get("requestBody")] for one in operations]
+    found = list(parts(requests, set()))
+    lists = [part for part in found if part.get("type") == "array"]
+    maps = [part for part in found if isinstance(part.get("additionalProperties"), dict)]
+    assert len(lists) > 20
+    assert [part for part in lists if "maxItems" not in part] == []
+    assert [part for part in maps if "maxProperties" not in part and "enum" not in part.get("propertyNames", {})] == []
+
+
 def test_every_number_is_exact_for_readers_that_keep_doubles(app: FastAPI) -> None:
     def numbers(part: Any) -> Iterator[float]:
         if isinstance(part, int | float):
