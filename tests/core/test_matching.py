@@ -50,12 +50,10 @@ def test_the_first_filter_that_removes_a_board_is_named() -> None:
         "health": Health.GOOD,
         "reason": "",
         "agent_heard_s": 1.0,
-        "offers_platform": True,
         "clock_proof_ok": True,
     }
     assert why_board_not(**usable) is None  # type: ignore[arg-type]
     changes: dict[str, dict[str, object]] = {
-        "does not offer": {"offers_platform": False},
         "clock": {"clock_proof_ok": False},
         "quarantined: hot": {"health": Health.QUARANTINED, "reason": "hot"},
         "for 61 s": {"agent_heard_s": 61.0},

@@ -9,7 +9,7 @@ import pytest
 from benchfarm_core.errors import Conflict
 from benchfarm_core.failures import FAILURE_NUMBERS, FailureCode, fault_of
 from benchfarm_core.jobs import JOB_TRANSITIONS, JobState
-from benchfarm_core.states import advance, final_states, sources
+from benchfarm_core.states import advance, final_states
 from benchfarm_core.states_doc import TABLES, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +32,8 @@ def test_moves_outside_the_table_are_refused() -> None:
         advance(JOB_TRANSITIONS, JobState.SUCCEEDED, JobState.RUNNING)
 
 
-def test_sources_and_final_states_follow_from_the_table() -> None:
+def test_final_states_follow_from_the_table() -> None:
     assert final_states(JOB_TRANSITIONS) == {JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED}
-    assert set(sources(JOB_TRANSITIONS, JobState.RUNNING)) == {JobState.PLANNING}
 
 
 def test_every_failure_code_has_a_number_in_a_range_of_its_own() -> None:

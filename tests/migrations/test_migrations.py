@@ -73,7 +73,7 @@ def test_every_step_goes_down_and_up_again(empty_database_url):
         command.upgrade(config, revision)
         command.downgrade(config, "-1")
         command.upgrade(config, revision)
-    migrations.downgrade(empty_database_url, "base")
+    command.downgrade(config, "base")
     engine = create_database_engine(empty_database_url)
     with engine.connect() as connection:
         tables = connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars().all()

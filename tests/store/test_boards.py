@@ -64,7 +64,8 @@ def test_an_engine_that_goes_away_is_no_longer_offered_but_its_results_stay(farm
     upgraded = EngineReport(name="onnxruntime", available=True, version="1.32.0", precisions=(Precision.FP32,))
     agent.register(report_of(engines=(upgraded,)))
     with farm.transaction() as tx:
-        assert {p.engine.version for p in platforms.offered(tx, PlatformFilter())} == {"1.32.0"}
+        found = platforms.find_offered(tx, PlatformFilter())
+        assert {row.spec["engine"]["version"] for row in found} == {"1.32.0"}
         old = platforms.get_platform(tx, "host-a/c0.t1.free/onnxruntime-1.31.1/fp32")
     assert (old.boards, old.boards_online, old.results) == ([], 0, 2)
 
@@ -107,7 +108,7 @@ def test_health_moves_by_its_table(farm, ann, agent):
             boards.set_health(tx, agent.boards[0], Health.GOOD, "", operator)
         with pytest.raises(NotFound):
             boards.set_health(tx, "b_none", Health.GOOD, "", operator)
-        assert platforms.offered(tx, PlatformFilter()) == []
+        assert platforms.find_offered(tx, PlatformFilter()) == []
 
 
 def test_boards_are_listed_by_state_kind_and_model(farm, ann, report_of):
@@ -129,11 +130,11 @@ def test_unknown_boards_of_a_poll(farm, agent):
 def test_platforms_by_id_key_and_alias(farm, agent):
     key = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
     with farm.transaction() as tx:
-        id_, platform = platforms.resolve(tx, key)
-        assert platforms.resolve(tx, id_) == (id_, platform)
-        assert platform.key == key
+        found = platforms.find(tx, key)
+        id_ = found.public_id
+        assert (platforms.find(tx, id_).key, found.key) == (key, key)
         assert platforms.set_alias(tx, id_, "fast").aliases == ["fast"]
-        assert platforms.resolve(tx, "fast") == (id_, platform)
+        assert platforms.find(tx, "fast").public_id == id_
         assert platforms.get_platform(tx, "fast").key == key
         other = platforms.list_platforms(tx, PlatformFilter(threads=(2,)), None, 10).items[0]
         assert platforms.set_alias(tx, other.id, "fast").id == other.id
@@ -143,7 +144,7 @@ def test_platforms_by_id_key_and_alias(farm, agent):
                 platforms.set_alias(tx, id_, bad)
         for nothing in ("nothing", "\x00", "p_000000000000"):
             with pytest.raises(InvalidRequest) as refused:
-                platforms.resolve(tx, nothing)
+                platforms.find(tx, nothing)
             assert refused.value.code == "platform_unknown"
             with pytest.raises(NotFound):
                 platforms.get_platform(tx, nothing)
@@ -151,7 +152,7 @@ def test_platforms_by_id_key_and_alias(farm, agent):
 
 def test_a_platform_that_cannot_exist_names_what_is_offered(farm, agent):
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
-        platforms.resolve(tx, "host-a/c0.t1.free/onnxruntime-9.9/fp32")
+        platforms.find(tx, "host-a/c0.t1.free/onnxruntime-9.9/fp32")
     assert refused.value.code == "platform_impossible"
     assert "onnxruntime-1.31.1" in refused.value.detail
 

@@ -39,10 +39,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def configure(service: str, level: int = logging.INFO) -> None:
+def configure(service: str) -> None:
     """Send every log line of this process to stderr as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)

@@ -53,7 +53,6 @@ def why_board_not(
     health: Health,
     reason: str,
     agent_heard_s: float | None,
-    offers_platform: bool,
     clock_proof_ok: bool,
     rests_after: str = "",
     rest_detail: str = "",
@@ -62,8 +61,6 @@ def why_board_not(
 
     `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave.
     """
-    if not offers_platform:
-        return "does not offer this platform"
     if not clock_proof_ok:
         return "cannot prove its clock as the job asks"
     if health not in USABLE_HEALTH:

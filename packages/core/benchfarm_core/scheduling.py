@@ -57,10 +57,8 @@ def choose_group(
     return min(groups, key=order, default=None)
 
 
-def fill_batch(
-    candidates: Sequence[Candidate], *, target_s: float = BATCH_TARGET_S, limit_s: float = BATCH_LIMIT_S
-) -> list[int]:
-    """Measurement ids for one lease: about `target_s`, never above `limit_s` unless the first needs more.
+def fill_batch(candidates: Sequence[Candidate]) -> list[int]:
+    """Measurement ids for one lease: about `BATCH_TARGET_S`, never above `BATCH_LIMIT_S` unless the first needs more.
 
     Uploads share no lease with generated workloads: a stranger's file in the process could bend their numbers, which
     all accounts reuse. The first decides which kind it is.
@@ -74,13 +72,13 @@ def fill_batch(
             if not chosen:
                 return [candidate.measurement_id]
             continue
-        if chosen and (total_s >= target_s or total_s + candidate.expected_s > limit_s):
+        if chosen and (total_s >= BATCH_TARGET_S or total_s + candidate.expected_s > BATCH_LIMIT_S):
             break
         chosen.append(candidate.measurement_id)
         total_s += candidate.expected_s
     return chosen
 
 
-def decay(device_s: float, since_s: float, half_life_s: float = HALF_LIFE_S) -> float:
+def decay(device_s: float, since_s: float) -> float:
     """An account's use of boards, forgotten by half every hour."""
-    return float(device_s * 0.5 ** (max(0.0, since_s) / half_life_s))
+    return float(device_s * 0.5 ** (max(0.0, since_s) / HALF_LIFE_S))

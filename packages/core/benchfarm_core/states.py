@@ -19,8 +19,3 @@ def advance(table: Mapping[S, frozenset[S]], current: S, to: S) -> S:
 def final_states(table: Mapping[S, frozenset[S]]) -> frozenset[S]:
     """States that nothing leaves."""
     return frozenset(state for state, nexts in table.items() if not nexts)
-
-
-def sources(table: Mapping[S, frozenset[S]], to: S) -> tuple[S, ...]:
-    """The states from which ``to`` may be reached: what a guarded update puts in its condition."""
-    return tuple(state for state, nexts in table.items() if to in nexts)

@@ -25,15 +25,9 @@ def upgrade(url: str, revision: str = "head", *, scripts: Path | None = None) ->
         command.upgrade(config(url, scripts), revision)
 
 
-def downgrade(url: str, revision: str, *, scripts: Path | None = None) -> None:
-    """Run the migrations back down to a revision."""
-    with _alembic:
-        command.downgrade(config(url, scripts), revision)
-
-
-def head_revision(*, scripts: Path | None = None) -> str:
+def head_revision() -> str:
     """The newest revision. Raises when there is more than one."""
-    revision = ScriptDirectory.from_config(config("", scripts)).get_current_head()
+    revision = ScriptDirectory.from_config(config("")).get_current_head()
     assert revision is not None  # the folder holds at least the first migration
     return revision
 

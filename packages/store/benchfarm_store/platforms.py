@@ -23,22 +23,16 @@ from benchfarm_store.tables import boards, platform_aliases, platforms
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
 
-def resolve(tx: Transaction, name: str) -> tuple[str, Platform]:
-    """The platform of an id, a key or an alias, as (id, platform).
+def find(tx: Transaction, name: str) -> Row[Any]:
+    """The row of the platform with this id, key or alias.
 
     Raises InvalidRequest: `platform_unknown`, or `platform_impossible` for a well-formed key that no board offers.
     """
-    row = find(tx, name)
-    return row.public_id, Platform.model_validate(row.spec)
-
-
-def find(tx: Transaction, name: str) -> Row[Any]:
-    """The row that `resolve` means."""
     return find_all(tx, [name])[0]
 
 
 def find_all(tx: Transaction, names: Sequence[str]) -> list[Row[Any]]:
-    """The rows that these names mean, in order, each platform once. Raises as `resolve`, for the first stray name."""
+    """The rows that these names mean, in order, each platform once. Raises as `find`, for the first stray name."""
     # a text with a zero byte cannot be sent to Postgres and names nothing
     known = _named([name for name in dict.fromkeys(names) if "\x00" not in name])
     found = tx.execute(select(known.c.name, platforms).join(known, known.c.id == platforms.c.id))
@@ -70,13 +64,8 @@ def _not_found(tx: Transaction, name: str) -> InvalidRequest:
     )
 
 
-def offered(tx: Transaction, wanted: PlatformFilter) -> list[Platform]:
-    """The platforms that boards offer now and that pass the filter, in key order."""
-    return [platform for _, platform in _offered(tx) if matches(platform, wanted)]
-
-
 def find_offered(tx: Transaction, wanted: PlatformFilter) -> list[Row[Any]]:
-    """As `offered`, as rows."""
+    """The rows of the platforms that boards offer now and that pass the filter, in key order."""
     return [row for row, platform in _offered(tx) if matches(platform, wanted)]
 
 

@@ -74,8 +74,8 @@ def lock_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
     return [row.id for row in tx.execute(statement, {"ids": list(job_ids)})]
 
 
-def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any], *, planned: int = 0) -> None:
-    """Move items from pending (and `planned` of them from planned) to their final counts, with events.
+def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any]) -> None:
+    """Move items from pending to their final counts, with events.
 
     `closed` are rows with `item_no`, `state`, `failure`, `reason`; the caller holds the job's row.
     """
@@ -84,8 +84,7 @@ def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any], *, planned
         _COUNT,
         {
             "id": job_id,
-            "planned": planned,
-            "pending": len(closed) - planned,
+            "closed": len(closed),
             "succeeded": counts[ItemState.SUCCEEDED],
             "failed": counts[ItemState.FAILED],
             "cancelled": counts[ItemState.CANCELLED],
@@ -97,7 +96,7 @@ def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any], *, planned
 
 
 _COUNT = text("""
-    UPDATE jobs SET planned = planned - :planned, pending = pending - :pending,
+    UPDATE jobs SET pending = pending - :closed,
         succeeded = succeeded + :succeeded, failed = failed + :failed, cancelled = cancelled + :cancelled,
         progressed_at = :now
     WHERE id = CAST(:id AS uuid)

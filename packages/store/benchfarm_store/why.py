@@ -83,7 +83,6 @@ def _board_reason(tx: Transaction, board: Row[Any], clock_need: int) -> str | No
         health=board.health,
         reason=board.reason,
         agent_heard_s=_heard_s(tx, board),
-        offers_platform=True,
         clock_proof_ok=board.clock_proof >= clock_need,
         rests_after=board.rests_after or "",
         rest_detail=board.rest_detail or "",
