@@ -37,7 +37,7 @@ class ScriptedFarm:
 
 
 @asynccontextmanager
-async def scripted_farm(script: Script) -> AsyncIterator[ScriptedFarm]:
+async def scripted_farm(script: Script, port: int = 0) -> AsyncIterator[ScriptedFarm]:
     """Serves until the block ends; `script` gives status and body, at once or later, or HANG_UP."""
     farm = ScriptedFarm()
     writers: set[asyncio.StreamWriter] = set()
@@ -55,7 +55,7 @@ async def scripted_farm(script: Script) -> AsyncIterator[ScriptedFarm]:
             writer.write(f"HTTP/1.1 {status} x\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     farm.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield farm

@@ -265,6 +265,32 @@ def test_an_unsafe_address_is_refused(tmp_path: Path, url: str, code: int, words
     assert words in agent.said()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--enrol-token-file", "/nope"], "cannot read a token from /nope (No such file or directory): give another"),
+        (
+            ["--state-dir", "/proc/foo"],
+            "cannot use /proc/foo as the agent's folder (No such file or directory): choose",
+        ),
+    ],
+)
+def test_what_cannot_be_opened_is_a_wrong_command_line(options: list[str], words: str, tmp_path: Path) -> None:
+    agent = AgentProcess("http://127.0.0.1:1", tmp_path / "state", tmp_path / "log")
+    agent.start(*options)
+    assert agent.wait_ended() == 2
+    assert words in agent.said()
+
+
+def test_one_that_cannot_enrol_says_at_once_that_its_farm_is_away(tmp_path: Path) -> None:
+    agent = AgentProcess("http://127.0.0.1:1", tmp_path / "state", tmp_path / "log")
+    agent.start(env={"BENCHFARM_AGENT_ENROL_TOKEN": "bfe_" + "0" * 43})
+    try:
+        wait_until(lambda: "cannot reach the farm at http://127.0.0.1:1" in agent.said(), "it says so", limit_s=10)
+    finally:
+        agent.stop()
+
+
 def test_without_a_token_it_says_how_to_enrol(farm: FarmProcess, tmp_path: Path) -> None:
     agent = AgentProcess(farm.url, tmp_path / "state", tmp_path / "log")
     agent.start()
@@ -367,7 +393,7 @@ def test_an_agent_whose_farm_is_away_says_so_and_goes_on(tmp_path: Path) -> None
     (agent.state_dir / "identity.json").write_text('{"agent_id": "a_x", "token": "bft_x"}')
     agent.start()
     try:
-        wait_until(lambda: agent.said().count("could not register, trying again") >= 2, "it tries again")
+        wait_until(lambda: "cannot reach the farm at http://127.0.0.1:1, trying again" in agent.said(), "it says so")
         agent.signal(signal.SIGTERM)
         assert agent.wait_ended() == 0
     finally:

@@ -1,6 +1,7 @@
 """The agent's side of HTTP: which answers are errors of what kind, and what is tried again."""
 
 import hashlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,30 @@ def test_a_farm_that_is_away_is_unavailable(running: Run) -> None:
 
     with pytest.raises(errors.Unavailable, match="reached"):
         running(poll_nobody())
+
+
+def test_a_farm_that_is_away_and_comes_is_told_once_each(running: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def call_until_it_is_there() -> None:
+        client = FarmClient(f"http://127.0.0.1:{port}")
+        try:
+            for _ in range(2):
+                with pytest.raises(errors.Unavailable):
+                    await client.poll(POLL)
+            async with scripted_farm(lambda _: (200, NOTHING), port):
+                await client.poll(POLL)
+                await client.poll(POLL)
+        finally:
+            await client.close()
+
+    running(call_until_it_is_there())
+    assert [one.getMessage() for one in caplog.records if one.name == farm_client.__name__] == [
+        f"cannot reach the farm at http://127.0.0.1:{port}, trying again",
+        f"the farm at http://127.0.0.1:{port} is reached again",
+    ]
 
 
 def test_a_file_is_taken_only_with_its_hash(running: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

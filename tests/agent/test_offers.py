@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.main import open_lab
 from benchfarm_agent.offers import OfferDesk
@@ -126,6 +127,32 @@ def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
     one_offer.instead["poll"] = [(200, forgotten)]
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 4))
     assert [body["process_started"] for body in one_offer.bodies("boards")] == [True, True, True, False]
+
+
+def test_a_board_that_could_not_be_named_anew_is_not_forgotten(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    named = {"boards": [{"board_id": BOARD, "state": "idle", "health": "good", "reason": ""}]}
+    one_offer.instead["boards"] = [(200, named), problem(503, "unavailable")]
+    forgotten = {"offers": [], "ended_leases": [], "unknown_boards": [BOARD]}
+    one_offer.instead["poll"] = [(200, forgotten), (200, forgotten)]
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 3))
+    assert [body["idle"] for body in one_offer.bodies("poll")[:2]] == [[BOARD], [BOARD]]
+
+
+def test_a_board_that_another_agent_drives_is_asked_for_with_pauses_and_told_once(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    forgotten = {"offers": [], "ended_leases": [], "unknown_boards": [BOARD]}
+    one_offer.instead["poll"] = [(200, forgotten)] * 1000
+    began_s = boottime_s()
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 7))
+    assert boottime_s() - began_s > 0.05 + 0.1 + 0.2 + 0.4 + 0.8
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if line.startswith("another agent drives this host's board")]) == 1
+    assert said.count("board local registered") == 1
 
 
 def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(

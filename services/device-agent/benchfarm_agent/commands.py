@@ -49,4 +49,4 @@ def run(
         run_agent(settings)
     except BenchfarmError as error:
         typer.echo(f"agent stopped: {error.detail}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from error
+        raise typer.Exit(EXIT_USAGE if error.field in given else EXIT_REFUSED) from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from benchfarm_core.agent_protocol import (
 )
 from benchfarm_core.problems import error_from
 
+logger = logging.getLogger(__name__)
+
 _Any = TypeVar("_Any")
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -47,6 +50,8 @@ class FarmClient:
     """One connection pool to one farm. Answers are checked; failures are the errors of `benchfarm_core.errors`."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
+        self._url = url
+        self._is_reached = True
         self._http = httpx2.AsyncClient(
             base_url=url,
             headers={"User-Agent": f"benchfarm-agent/{VERSION}"},
@@ -68,7 +73,7 @@ class FarmClient:
     async def enrol(self, request: EnrolRequest) -> EnrolAnswer:
         """Trades the one-time token; repeated only while no connection could be made."""
         path = "/v1/agent/enrol"
-        content = await _patiently(lambda: self._exchange(path, request), PATIENCE_S, _NotConnected)
+        content = await _patiently(lambda: self._exchange(path, request), PATIENCE_S, NotConnected)
         return _read(EnrolAnswer, content)
 
     async def register(self, request: RegisterBoards) -> RegisterAnswer:
@@ -126,20 +131,30 @@ class FarmClient:
         try:
             answer = await self._http.post(path, content=content, headers=headers, timeout=timeout)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise _NotConnected(f"the farm cannot be reached: {error!r}") from error
+            self._tell_reached(False)
+            raise NotConnected(f"the farm cannot be reached: {error!r}") from error
         except httpx2.TransportError as error:
             raise errors.Unavailable(f"the connection to the farm broke: {error!r}") from error
+        self._tell_reached(True)
         if not answer.is_success:
             raise _error_of(answer)
         return answer.content
+
+    def _tell_reached(self, is_reached: bool) -> None:
+        """Says when the farm goes and when it is back, not how often it was called in between."""
+        if self._is_reached and not is_reached:
+            logger.warning("cannot reach the farm at %s, trying again", self._url)
+        elif is_reached and not self._is_reached:
+            logger.info("the farm at %s is reached again", self._url)
+        self._is_reached = is_reached
 
 
 class DamagedFile(errors.Unavailable):
     """A file keeps coming with other bytes than its hash says."""
 
 
-class _NotConnected(errors.Unavailable):
-    """The request cannot have arrived."""
+class NotConnected(errors.Unavailable):
+    """The request cannot have arrived. The client itself has told the log."""
 
 
 def _lease(lease_token: str, verb: str) -> str:

@@ -9,7 +9,7 @@ from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.settings import Settings
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, EnrolRequest
-from benchfarm_core.errors import Unauthenticated
+from benchfarm_core.errors import InvalidRequest, Unauthenticated
 from benchfarm_core.values import Value
 
 
@@ -21,7 +21,10 @@ class Identity(Value):
 
 
 async def identify(farm: FarmClient, path: Path, settings: Settings) -> Identity:
-    """The stored identity, else a new one. Raises Unauthenticated when there is neither it nor a way to get it."""
+    """The stored identity, else a new one.
+
+    Raises Unauthenticated when there is neither it nor a way to get it, InvalidRequest when the way named is none.
+    """
     known = _stored(path)
     if known is not None:
         return known
@@ -50,4 +53,9 @@ def _enrol_token(settings: Settings) -> SecretStr | None:
         return settings.enrol_token
     if settings.enrol_token_file is None:
         return None
-    return SecretStr(settings.enrol_token_file.read_text().strip())
+    try:
+        return SecretStr(settings.enrol_token_file.read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no text"
+        detail = f"cannot read a token from {settings.enrol_token_file} ({reason}): give another --enrol-token-file"
+        raise InvalidRequest(detail, field="enrol_token_file") from error

@@ -9,6 +9,7 @@ from typing import Final
 from benchfarm_agent import VERSION
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
+from benchfarm_agent.farm_client import NotConnected
 from benchfarm_agent.leases import Lab, LeaseWork
 from benchfarm_agent.pauses import Pauses
 from benchfarm_core.agent_protocol import (
@@ -29,6 +30,9 @@ ACCEPT_DRAIN_S: Final = 2.0
 """How long an answer to `accept` is awaited after SIGTERM."""
 FATAL: Final = (Unauthenticated, Forbidden, UpgradeRequired)
 """Answers that no repetition changes: the agent stops and says what to do."""
+CONTESTED: Final = (
+    "another agent drives this host's board; stop one of them, then `benchfarm boards release ...` puts it back to use"
+)
 
 
 class OfferDesk:
@@ -51,6 +55,10 @@ class OfferDesk:
         self._has_registered = False
         self._draining = False
         self._pauses = Pauses()
+        self._told: dict[str, dict[str, str]] = {}  # what the log last said of each board
+        self._disowned: frozenset[str] = frozenset()  # what the last poll did not know
+        self._is_contested = False
+        self._contest_pauses = Pauses()
 
     async def begin(self) -> None:
         """Names all boards to the farm, for as long as that takes: an agent waits for its farm.
@@ -62,6 +70,8 @@ class OfferDesk:
         while True:
             try:
                 return await self._register(reports)
+            except NotConnected:
+                pass
             except Unavailable as error:
                 logger.warning("could not register, trying again: %s", error.detail)
             await asyncio.sleep(self._pauses.next_s())
@@ -82,14 +92,19 @@ class OfferDesk:
         self._note(answer)
 
     def _note(self, answer: RegisterAnswer) -> None:
-        """Boards that were not known before are idle."""
+        """Boards that were not known before are idle. The log hears of a board again when its standing changed."""
         known = set(self._by_id)
+        for gone in known.difference(registered.board_id for registered in answer.boards):
+            del self._by_id[gone]
+            self._idle.discard(gone)
         for board, registered in zip(self._boards, answer.boards, strict=True):
             self._by_id[registered.board_id] = board
             if registered.board_id not in known:
                 self._idle.add(registered.board_id)
             facts = {"board_id": registered.board_id, "health": str(registered.health), "why": registered.reason}
-            logger.info("board %s registered", board.name, extra=facts)
+            if facts != self._told.get(board.name):
+                logger.info("board %s registered", board.name, extra=facts)
+            self._told[board.name] = facts
 
     async def run(self) -> None:
         """Polls until drained; then every lease has ended. Raises what no repetition changes."""
@@ -124,8 +139,7 @@ class OfferDesk:
             return
         for token in answer.ended_leases:
             self._lose(token)
-        if answer.unknown_boards:
-            await self._register_again(answer.unknown_boards)
+        await self._regain(answer.unknown_boards)
         for offer in answer.offers:
             self._take(offer)
 
@@ -163,27 +177,45 @@ class OfferDesk:
         except FATAL:
             raise
         except BenchfarmError as error:
-            logger.warning("polling failed: %s", error.detail)
-            await self._wait_out()
+            if not isinstance(error, NotConnected):
+                logger.warning("polling failed: %s", error.detail)
+            await self._wait_out(self._pauses)
             return None
         self._pauses.reset()
         return answer
 
-    async def _wait_out(self) -> None:
+    async def _wait_out(self, pauses: Pauses) -> None:
         """Pauses before the next try, unless something changes."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout=self._pauses.next_s())
+            await asyncio.wait_for(self._changed.wait(), timeout=pauses.next_s())
+
+    async def _regain(self, unknown: Sequence[str]) -> None:
+        """Names boards anew that the farm has forgotten, as after a restore of its database.
+
+        One that it does not know though it was just named belongs to another agent. Until a person has stopped one of
+        the two, this one asks again after growing pauses.
+        """
+        contested = sorted(self._disowned.intersection(unknown))
+        self._disowned = frozenset()
+        if contested:
+            if not self._is_contested:
+                logger.warning(CONTESTED, extra={"board_ids": contested})
+            await self._wait_out(self._contest_pauses)
+        else:
+            self._contest_pauses.reset()
+        self._is_contested = bool(contested)
+        if unknown and not self._draining:
+            await self._register_again(unknown)
 
     async def _register_again(self, unknown: Sequence[str]) -> None:
-        """The farm has forgotten boards, as after a restore of its database."""
-        for board_id in unknown:
-            self._by_id.pop(board_id, None)
-            self._idle.discard(board_id)
+        """One try. What failed leaves the boards idle as they were, so the next poll tells again who is unknown."""
         try:
             await self._register(await self._describe())
         except Unavailable as error:
             logger.warning("could not register: %s", error.detail)
-            await self._wait_out()
+            await self._wait_out(self._pauses)
+        else:
+            self._disowned = frozenset(unknown)
 
     def _take(self, offer: Offer) -> None:
         board = self._by_id.get(offer.board_id)

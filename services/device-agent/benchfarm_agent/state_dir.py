@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchfarm_core.errors import Conflict
+from benchfarm_core.errors import Conflict, InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,17 @@ class StateDir:
 def open_state_dir(root: Path) -> tuple[StateDir, int]:
     """Makes the folders and takes the lock; the descriptor holds it until the process ends.
 
-    Raises Conflict when another agent lives in the same folder.
+    Raises Conflict when another agent lives in the same folder, InvalidRequest when the place cannot hold an agent's.
     """
+    try:
+        state = _make(root)
+        return state, _lock(state.root / "lock")
+    except OSError as error:
+        detail = f"cannot use {root} as the agent's folder ({error.strerror}): choose another with --state-dir"
+        raise InvalidRequest(detail, field="state_dir") from error
+
+
+def _make(root: Path) -> StateDir:
     state = StateDir(root.resolve())
     for folder, mode in ((state.root, 0o711), (state.cache, 0o711), (state.scratch, 0o711)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,14 +64,14 @@ def open_state_dir(root: Path) -> tuple[StateDir, int]:
     for folder in (state.spool, state.journal):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
-    return state, _lock(state.root / "lock")
+    return state
 
 
 def _lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise Conflict(f"another agent runs in {path.parent}: stop it or give this one another --state-dir") from error
     return descriptor
