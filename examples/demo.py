@@ -4,7 +4,10 @@
 same job again is answered from what is stored, and stops everything. KEEP=1 keeps the farm up until Ctrl-C.
 """
 
+import contextlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,8 +35,11 @@ from benchfarm.commands.watching import watch
 from benchfarm_core.boards import BoardState
 from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.farm_process import FarmProcess
+from benchfarm_standalone.home import Home, HomeLock
+from benchfarm_standalone.socket_dir import socket_dir_path
 from benchfarm_workloads.draws import draw_mixed
 
+PREFIX = "benchfarm-demo-"
 SEED = 60
 KERNELS = 60
 BOARD_READY_WITHIN_S = 60.0
@@ -49,7 +55,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _home() as home, FarmProcess(home) as farm, Client(farm.url, farm.admin_token) as client:
+        with _home(console) as home, FarmProcess(home) as farm, Client(farm.url, farm.admin_token) as client:
             console.print(f"A farm runs at {farm.url}")
             good = demonstrate(client, console)
             if os.environ.get("KEEP"):
@@ -126,7 +132,8 @@ def ask_again(client: Client, request: JobRequest, console: Console) -> None:
 def keep(farm: FarmProcess, console: Console) -> None:
     """Stay until Ctrl-C."""
     console.print(f"\nThe farm stays at {farm.url}; Ctrl-C stops it. In another terminal:")
-    console.print(f"  benchfarm login {farm.url} --token-file {farm.home.admin_token_file}", soft_wrap=True)
+    token_file = shlex.quote(str(farm.home.admin_token_file))
+    console.print(escape(f"  benchfarm login {farm.url} --token-file {token_file}"), soft_wrap=True)
     try:
         while True:
             signal.pause()
@@ -139,14 +146,35 @@ def _known_text(job: JobView) -> str:
 
 
 @contextmanager
-def _home() -> Iterator[Path]:
-    """The folder of BENCHFARM_HOME, or one that is gone afterwards."""
+def _home(console: Console) -> Iterator[Path]:
+    """The folder of BENCHFARM_HOME, or one that is gone afterwards unless it tells why the farm did not start."""
     given = os.environ.get("BENCHFARM_HOME")
     if given:
         yield Path(given)
         return
-    with tempfile.TemporaryDirectory(prefix="benchfarm-demo-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    remove_abandoned(Path(tempfile.gettempdir()))
+    folder, stays = Path(tempfile.mkdtemp(prefix=PREFIX)), False
+    try:
+        yield folder
+    except FarmError:
+        stays = True
+        console.print(f"What the farm wrote stays in {folder} until the next demo.", soft_wrap=True)
+        raise
+    finally:
+        if not stays:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders that killed or failed demos left: ours alone, and only where no farm holds the lock."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        lock = HomeLock(Home(folder))
+        with contextlib.suppress(FarmError, OSError):
+            if not folder.is_symlink() and folder.stat().st_uid == os.geteuid() and (folder / "farm.lock").exists():
+                lock.take()
+                shutil.rmtree(socket_dir_path(folder), ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

@@ -1,0 +1,43 @@
+"""The demo's folder: kept when it tells why the farm did not start, and removed later when a killed demo left it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchfarm_standalone.home import Home, HomeLock
+from examples import demo
+
+
+def test_a_start_that_fails_keeps_what_the_farm_wrote(tmp_path: Path) -> None:
+    store = tmp_path / "programs" / "benchfarm_store"
+    store.mkdir(parents=True)
+    (store / "__init__.py").touch()
+    (store / "__main__.py").write_text("raise SystemExit('this schema is from the future')")
+    env = {**os.environ, "PYTHONPATH": str(store.parent), "TMPDIR": str(tmp_path), "BENCHFARM_HOME": ""}
+    done = subprocess.run(
+        [sys.executable, demo.__file__], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "this schema is from the future" in said
+    stays = re.search(r"stays in (\S+) until the next demo", said)
+    assert stays is not None, said
+    assert "from the future" in (Path(stays[1]) / "log" / "migrate.log").read_text()
+
+
+def test_only_what_no_demo_uses_is_removed(tmp_path: Path) -> None:
+    dead, running, fresh, elsewhere = (
+        tmp_path / name for name in ("benchfarm-demo-1", "benchfarm-demo-2", "benchfarm-demo-3", "elsewhere")
+    )
+    for folder in (dead, running, fresh, elsewhere):
+        (folder / "log").mkdir(parents=True)
+    for folder in (dead, elsewhere):
+        (folder / "farm.lock").touch()
+    (tmp_path / "benchfarm-demo-4").symlink_to(elsewhere)
+    lock = HomeLock(Home(running))
+    lock.take()
+    demo.remove_abandoned(tmp_path)
+    lock.release()
+    assert [folder.exists() for folder in (dead, running, fresh, elsewhere)] == [False, True, True, True]
