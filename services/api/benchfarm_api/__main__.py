@@ -1,7 +1,6 @@
 """`python -m benchfarm_api`: serve until stopped."""
 
 import gc
-import logging
 import socket
 import sys
 from ipaddress import ip_address
@@ -15,8 +14,6 @@ from pydantic import ValidationError
 from benchfarm_api.main import create_app
 from benchfarm_api.settings import Settings
 from benchfarm_core.log import configure
-
-logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 2048
 GRACE_S: Final = 10

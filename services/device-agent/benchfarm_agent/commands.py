@@ -4,7 +4,6 @@ Exit codes: 0 after a drain, 2 for a wrong command line, 3 when the farm or this
 only a person can mend it.
 """
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,8 +13,6 @@ from pydantic import ValidationError
 from benchfarm_agent.main import run as run_agent
 from benchfarm_agent.settings import Settings
 from benchfarm_core.errors import BenchfarmError
-
-logger = logging.getLogger(__name__)
 
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
