@@ -53,8 +53,7 @@ metadata = MetaData(
 ZERO = text("0")
 EMPTY = text("''")
 NOT_DELETED = text("deleted_at IS NULL")
-UNFINISHED = text("finished_at IS NULL")
-EXPIRING = text("finished_at IS NULL AND expires_at IS NOT NULL")
+WANTED = text("state = 'wanted'")
 
 
 def _at(name: str, *, nullable: bool = False) -> Column[Any]:
@@ -295,8 +294,8 @@ jobs = Table(
     CheckConstraint("planned + pending + succeeded + failed + cancelled = total", name="counts"),
     CheckConstraint("least(planned, pending, succeeded, failed, cancelled, known) >= 0", name="not_negative"),
     Index("ix_jobs_account", "account_id", "id"),
-    Index("ix_jobs_unfinished", "account_id", postgresql_where=UNFINISHED),
-    Index("ix_jobs_expiring", "expires_at", postgresql_where=EXPIRING),
+    Index("ix_jobs_unfinished", "account_id", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_jobs_expiring", "expires_at", postgresql_where=text("finished_at IS NULL AND expires_at IS NOT NULL")),
 )
 
 job_items = Table(
@@ -367,14 +366,7 @@ measurements = Table(
     _one_of("state", MeasurementState),
     _one_of("purpose", Purpose),
     CheckConstraint("state <> 'leased' OR lease_id IS NOT NULL", name="lease"),
-    Index(
-        "ix_measurements_wanted",
-        "platform_id",
-        "queue_id",
-        "wanted_at",
-        "id",
-        postgresql_where=text("state = 'wanted'"),
-    ),
+    Index("ix_measurements_wanted", "platform_id", "queue_id", "wanted_at", "id", postgresql_where=WANTED),
 )
 
 leases = Table(
