@@ -6,7 +6,7 @@ python examples/submit_kernels.py https://farm.example token.txt
 import sys
 from pathlib import Path
 
-from benchfarm import Client, JobView, KernelRequest
+from benchfarm import Client, JobView, KernelRequest, PlatformFilter, Precision
 
 KERNELS = [
     KernelRequest(type="conv-bn-act", config={"hw": 56, "cin": cin, "cout": 64, "k": 3, "s": 1, "act": "relu"})
@@ -17,7 +17,8 @@ KERNELS = [
 def main(url: str, token_file: str) -> None:
     """Submit, wait, print."""
     with Client(url, Path(token_file).read_text().strip()) as farm:
-        job = farm.submit(name="example", workloads=KERNELS, protocol={"name": "quick"})
+        fp32 = PlatformFilter(precision=(Precision.FP32,))
+        job = farm.submit(name="example", workloads=KERNELS, platforms=fp32, protocol={"name": "quick"})
         farm.wait(job.id, progress=print_progress)
         for item in farm.results(job.id):
             if item.summary is None:
