@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ from benchfarm_core.measurements import LaunchSamples, MeasurementResult
 from benchfarm_core.messages import agent_channel
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
 from benchfarm_core.workloads import KernelRequest
+from benchfarm_standalone.children import run_alone
+from benchfarm_standalone.valkey import embedded_valkey
 from benchfarm_store import accounts, agents, boards, jobs, leases, results, tokens
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
@@ -137,18 +140,30 @@ class Farm:
         with self.database.transaction() as tx:
             results.ingest(tx, self.agent_id, offer.lease_token, ResultsRequest(results=found))
 
+    def waiting_for_locks(self) -> object:
+        return self.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
     def scalar(self, statement: str) -> object:
         with self.database.transaction() as tx:
             return tx.execute(text(statement)).scalar()
 
 
+@contextmanager
+def running_farm(database_url: str, redis_url: str, folder: Path) -> Iterator[Farm]:
+    """A farm whose worker, if one was started, is gone afterwards."""
+    farm = Farm(database_url, redis_url, folder)
+    try:
+        yield farm
+    finally:
+        if farm.process is not None and farm.process.poll() is None:
+            farm.stop_worker(signal.SIGKILL)
+        farm.database.dispose()
+
+
 @pytest.fixture
 def farm(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
-    farm = Farm(database_url, redis_url, tmp_path)
-    yield farm
-    if farm.process is not None and farm.process.poll() is None:
-        farm.stop_worker(signal.SIGKILL)
-    farm.database.dispose()
+    with running_farm(database_url, redis_url, tmp_path) as farm:
+        yield farm
 
 
 def test_the_sweep_alone_brings_a_job_to_a_board(farm: Farm) -> None:
@@ -174,6 +189,29 @@ def test_a_killed_worker_loses_nothing(farm: Farm) -> None:
     farm.start_worker()
     assert within(30, lambda: farm.job(job.id).state is JobState.RUNNING)
     assert farm.job(job.id).progress.pending == 3000
+
+
+def test_a_worker_outlives_a_broker_that_dies_while_a_task_runs(
+    database_url: str, socket_dir: Path, tmp_path: Path
+) -> None:
+    """A task that waits for a lock has not acknowledged its message when the broker goes."""
+    valkey = embedded_valkey(tmp_path / "valkey", socket_dir / "dies", durable=False)
+    with ExitStack() as ending:
+        broker = ending.enter_context(run_alone(valkey.service(), tmp_path))
+        farm = ending.enter_context(running_farm(database_url, valkey.redis_url(), tmp_path))
+        farm.start_worker()
+        job = farm.submit(3)
+        with farm.database.transaction() as tx:
+            tx.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
+            assert within(10, farm.waiting_for_locks), farm.log.read_text()[-2000:]
+            broker.kill()
+            broker.wait(10)
+            time.sleep(1)  # wait: long enough for the worker to find nobody listening
+        ending.enter_context(run_alone(valkey.service(), tmp_path))
+        assert within(30, lambda: farm.job(job.id).state is JobState.RUNNING), farm.log.read_text()[-2000:]
+        assert farm.process is not None
+        assert farm.process.poll() is None
+        assert "Unrecoverable" not in farm.log.read_text()
 
 
 def test_files_that_nobody_needs_are_deleted(farm: Farm, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.transport.redis import QoS
 
 from benchfarm_core.messages import QUEUES, Task, broker_url
 from benchfarm_worker.settings import Settings
@@ -12,6 +13,9 @@ ALIVE_S = 15.0
 
 def create_celery(settings: Settings) -> Celery:
     """A configured application without tasks; `tasks.register` adds them."""
+    # A broker that dies while a task runs: kombu would restore its message over the very connection that has gone, and
+    # the error ends the worker. The message stays among the unacknowledged, and the sweep repeats what it asked for.
+    QoS.restore_at_shutdown = False
     celery = Celery("benchfarm", broker=broker_url(settings.redis_url), set_as_current=False)
     celery.conf.update(_DELIVERY | _CONNECTION | _WORKER)
     # A queue without an exchange of its own is bound to the default one, and then gets every message.
@@ -67,7 +71,7 @@ _WORKER = {
     "worker_prefetch_multiplier": 1,
     "task_time_limit": HARD_LIMIT_S,
     "task_soft_time_limit": HARD_LIMIT_S - 10,
-    # Unacknowledged messages are lost on SIGTERM without a soft shutdown.
+    # Without a soft shutdown SIGTERM breaks off what runs.
     "worker_soft_shutdown_timeout": 5,
     "worker_enable_soft_shutdown_on_idle": True,
     "worker_send_task_events": False,
