@@ -30,8 +30,8 @@ from benchfarm_workloads.draws import draw_mixed
 
 VICTIMS = ("agent", "worker", "api", "valkey", "postgres")
 ROUND_S = 20.5
-"""Five deaths of one process within 60 s stop a farm on purpose; a round is longer than a third of that, so that one more
-death, of what could not live without the victim, does not."""
+"""Five deaths of one process within 60 s stop a farm on purpose; a round is longer than a third of that, so that one
+more death, of what could not live without the victim, does not."""
 JOB_LIMIT_S = 900.0
 STOPS_WITHIN_S = 5.0
 KILLS_EACH = 5
