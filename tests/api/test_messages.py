@@ -10,7 +10,7 @@ import redis
 
 from benchfarm_api.messages import HintSender
 from benchfarm_api.metrics import create_metrics
-from benchfarm_core.messages import QUEUES, Nudge, Task, TaskMessage
+from benchfarm_core.messages import BACKLOG_LIMIT, QUEUES, Nudge, Task, TaskMessage
 from benchfarm_worker.celery_app import create_celery
 from benchfarm_worker.settings import Settings as WorkerSettings
 
@@ -38,6 +38,20 @@ def test_every_queue_gets_its_own_messages_only(redis_url: str) -> None:
     hints.close()
     with redis.Redis.from_url(redis_url) as valkey:
         assert [valkey.llen(f"benchfarm:{queue}") for queue in QUEUES.values()] == [1] * len(QUEUES)
+
+
+def test_a_queue_that_nobody_reads_takes_no_more(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = create_metrics()
+    hints = HintSender(redis_url, metrics, lambda channel: None)
+    with redis.Redis.from_url(redis_url) as valkey:
+        valkey.rpush("benchfarm:plan", *["{}"] * BACKLOG_LIMIT)
+        hints.start()
+        hints([TaskMessage(task=Task.PLAN_JOB), TaskMessage(task=Task.DISPATCH)])
+        hints.close()
+        assert valkey.llen("benchfarm:plan") == BACKLOG_LIMIT
+        assert valkey.llen("benchfarm:dispatch") == 1
+    assert metrics.registry.get_sample_value("benchfarm_api_hints_lost_total") == 1
+    assert "hints are not sent" in caplog.text
 
 
 def test_a_nudge_is_published(redis_url: str) -> None:

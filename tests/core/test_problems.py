@@ -54,6 +54,12 @@ def test_every_status_of_the_farm_is_known() -> None:
     assert {status for status in STATUS.values() if status != 500} <= set(STATUS_ERRORS)
 
 
+@pytest.mark.parametrize("pause", ["9" * 400, "\u00b2", "Sat, 21 Nov 2026 16:00:00 GMT", "-1"])
+def test_what_is_no_answer_of_the_farm_becomes_an_error_too(pause: str) -> None:
+    assert isinstance(error_from(429, b"[" * 100_000, {"retry-after": pause}), QuotaExceeded)
+    assert isinstance(error_from(502, b"\xff<html>", {}), errors.Unavailable)
+
+
 def test_a_code_of_a_newer_farm_is_kept_and_its_status_decides() -> None:
     received = error_from(409, b'{"code": "code_of_tomorrow", "detail": "x"}', {})
     assert type(received) is errors.Conflict

@@ -1,6 +1,7 @@
 """Hints between processes: names of tasks, queues and channels. Postgres is the truth; these may be lost."""
 
 from enum import StrEnum
+from typing import Final
 
 from benchfarm_core.values import Value
 
@@ -16,6 +17,12 @@ class Task(StrEnum):
 
 QUEUES: dict[Task, str] = {Task.PLAN_JOB: "plan", Task.DISPATCH: "dispatch", Task.SWEEP: "sweep"}
 """Anything slower than 1 s never shares a queue with dispatch. ALIVE goes to every queue in turn."""
+
+
+BROKER_PREFIX: Final = "benchfarm:"
+"""Before every key of the broker that is ours; a queue's waiting messages are the list of its name."""
+BACKLOG_LIMIT: Final = 5000
+"""Where so many hints wait in one queue nobody reads it, and more would only fill the broker; the sweep repeats."""
 
 
 class TaskMessage(Value):

@@ -1,6 +1,7 @@
 """Error answers (problem+json, RFC 9457) as errors again, for SDK and agent: the same class on both ends."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ def error_from(status: int, body: bytes, headers: Mapping[str, str]) -> Benchfar
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After header; None where it is absent or a date, which the farm never sends."""
     text = headers.get("retry-after", "")
-    return float(text) if text.isdigit() else None
+    return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 _CLASS_OF_CODE: Final[dict[str, type[BenchfarmError]]] = {
@@ -93,7 +94,7 @@ def _instance(
 def _problem(body: bytes) -> Mapping[str, Any]:
     try:
         problem = json.loads(body)
-    except ValueError:  # not JSON: something before the farm answered
+    except (ValueError, RecursionError):  # not JSON: something before the farm answered
         return {}
     return problem if isinstance(problem, dict) else {}
 

@@ -214,7 +214,7 @@ def _ended(ending: int | None, complaints: str, limits: InspectionLimits) -> Ben
             code="model_too_large_for_inspection",
         )
     assert ending is not None
-    how = signal.Signals(-ending).name if ending < 0 else f"exit status {ending}"
+    how = f"signal {-ending}" if ending < 0 else f"exit status {ending}"
     return InvalidRequest(
         f"the process that opened the model ended with {how}: the file is damaged or provokes a fault; "
         "check it with onnx.checker and export it again",

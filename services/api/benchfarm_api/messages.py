@@ -11,12 +11,16 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from benchfarm_api.metrics import Metrics
-from benchfarm_core.messages import QUEUES, Message, Nudge, broker_url
+from benchfarm_core.messages import BACKLOG_LIMIT, BROKER_PREFIX, QUEUES, Message, Nudge, broker_url
 
 logger = logging.getLogger(__name__)
 
 WAITING_LIMIT: Final = 10_000
 TIMEOUT_S: Final = 1.0
+
+
+class _NobodyReads(Exception):
+    """More hints wait than any worker leaves standing."""
 
 
 class HintSender:
@@ -61,7 +65,7 @@ class HintSender:
         while (message := self._waiting.get()) is not None:
             try:
                 self._send(message)
-            except (redis.RedisError, OperationalError, OSError) as error:
+            except (redis.RedisError, OperationalError, OSError, _NobodyReads) as error:
                 self._lost(message, error)
             else:
                 self._away = False
@@ -70,8 +74,11 @@ class HintSender:
     def _send(self, message: Message) -> None:
         if isinstance(message, Nudge):
             self._redis.publish(message.channel, b"")
-        else:
-            self._celery.send_task(message.task.value, args=message.args, queue=QUEUES[message.task])
+            return
+        queue_name = QUEUES[message.task]
+        if self._redis.llen(BROKER_PREFIX + queue_name) >= BACKLOG_LIMIT:
+            raise _NobodyReads(f"nobody reads the queue {queue_name}")
+        self._celery.send_task(message.task.value, args=message.args, queue=queue_name)
 
     def _lost(self, message: Message, error: Exception) -> None:
         self._metrics.hints_lost.inc()
@@ -92,7 +99,7 @@ def _producer(redis_url: str) -> Celery:
         task_publish_retry=False,
         broker_connection_timeout=TIMEOUT_S,
         broker_transport_options={
-            "global_keyprefix": "benchfarm:",
+            "global_keyprefix": BROKER_PREFIX,
             "socket_timeout": TIMEOUT_S,
             "socket_connect_timeout": TIMEOUT_S,
         },

@@ -4,7 +4,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.transport.redis import QoS
 
-from benchfarm_core.messages import QUEUES, Task, broker_url
+from benchfarm_core.messages import BROKER_PREFIX, QUEUES, Task, broker_url
 from benchfarm_worker.settings import Settings
 
 HARD_LIMIT_S = 60
@@ -44,7 +44,7 @@ _DELIVERY = {
     "broker_transport_options": {
         "visibility_timeout": 7200,
         # The shortest visibility timeout of any application on the broker wins: keep to our own keys.
-        "global_keyprefix": "benchfarm:",
+        "global_keyprefix": BROKER_PREFIX,
         # Half-open connections after a broker reset leave a worker alive and silent; all default to none.
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
@@ -85,7 +85,7 @@ _WORKER = {
 
 
 def _schedule(settings: Settings) -> dict[str, dict[str, object]]:
-    """A tick that was not taken in time is worthless: it expires instead of piling up behind a dead worker."""
+    """A tick that was not taken in time is worthless: a worker that comes back drops those that waited for it."""
     sweep = {
         "task": Task.SWEEP.value,
         "schedule": settings.benchfarm_sweep_s,

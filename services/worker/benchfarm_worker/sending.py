@@ -7,7 +7,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from benchfarm_core.messages import QUEUES, Message, Nudge
+from benchfarm_core.messages import BACKLOG_LIMIT, BROKER_PREFIX, QUEUES, Message, Nudge
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +17,21 @@ def sender(celery: Celery, redis_url: str) -> Callable[[Sequence[Message]], None
     channel = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
 
     def send(messages: Sequence[Message]) -> None:
+        wanted = list(dict.fromkeys(messages))
         try:
-            for message in dict.fromkeys(messages):
+            full = {queue for queue in _queues(wanted) if channel.llen(BROKER_PREFIX + queue) >= BACKLOG_LIMIT}
+            for message in wanted:
                 if isinstance(message, Nudge):
                     channel.publish(message.channel, b"")
-                else:
+                elif QUEUES[message.task] not in full:
                     celery.send_task(message.task.value, args=message.args, queue=QUEUES[message.task])
+            if full:
+                logger.warning("hints not sent, nobody reads their queue", extra={"queues": sorted(full)})
         except (redis.RedisError, OperationalError, OSError) as error:
             logger.warning("hints not sent, the sweep repeats them", extra={"error": str(error)})
 
     return send
+
+
+def _queues(messages: Sequence[Message]) -> set[str]:
+    return {QUEUES[message.task] for message in messages if not isinstance(message, Nudge)}
