@@ -36,6 +36,7 @@ from benchfarm_core.boards import BoardState
 from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.home import Home, HomeLock
+from benchfarm_standalone.programs_dir import remove_programs_dir
 from benchfarm_standalone.socket_dir import socket_dir_path
 from benchfarm_workloads.draws import draw_mixed
 
@@ -173,6 +174,7 @@ def remove_abandoned(parent: Path) -> None:
             if not folder.is_symlink() and folder.stat().st_uid == os.geteuid() and (folder / "farm.lock").exists():
                 lock.take()
                 shutil.rmtree(socket_dir_path(folder), ignore_errors=True)
+                remove_programs_dir(folder)
                 shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 

