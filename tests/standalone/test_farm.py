@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.processes import is_alive
 from benchfarm_standalone.programs_dir import own_programs_dir, programs_dir_path
 from benchfarm_standalone.socket_dir import socket_dir_path
+from tests.old_kernel import OLD_KERNEL
 from tests.standalone.descendants import descendants_of
 
 Eventually = Callable[[Callable[[], object], float], None]
@@ -123,6 +125,21 @@ def test_a_stop_leaves_nothing(number: signal.Signals, tmp_path: Path, env: dict
     assert stops == sorted(stops)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run Postgres as another user")
+def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OLD_KERNEL)
+    path = os.pathsep.join([env["PYTHONPATH"], str(tmp_path)])
+    with (
+        tempfile.TemporaryDirectory(prefix="benchfarm-test-") as home,  # pytest's own folders let nobody through
+        FarmProcess(Path(home), env={**env, "PYTHONPATH": path}) as farm,
+    ):
+        assert Path(f"/proc/{farm.pid('postgres')}").stat().st_uid == 65534
+        assert socket_dir_path(farm.home.path).stat().st_mode & 0o777 == 0o711
+        sockets = [*socket_dir_path(farm.home.path).rglob("*")]
+        assert len(sockets) >= 3
+        assert not any(found.stat().st_mode & 0o077 for found in sockets)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_service_comes_back_alone(name: str, farm: FarmProcess) -> None:
     before = {service: farm.pid(service) for service in SERVICES}
@@ -137,7 +154,7 @@ def test_a_server_comes_back_though_its_socket_folder_was_removed(tmp_path: Path
         folder = socket_dir_path(farm.home.path)
         shutil.rmtree(folder)
         farm.wait_until_back("postgres", farm.kill("postgres"), limit_s=20)
-        assert folder.stat().st_mode & 0o777 == 0o700
+        assert folder.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
 
 
 def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(

@@ -68,6 +68,7 @@ class Home:
         mode = 0o711 if os.geteuid() == 0 else 0o700
         try:
             self.path.mkdir(parents=True, mode=mode, exist_ok=True)
+            self.path.chmod(self.path.stat().st_mode & 0o777 | mode)
             self.agent_dir.mkdir(mode=mode, exist_ok=True)
             for folder in (self.data_dir, self.log_dir):
                 folder.mkdir(mode=0o700, exist_ok=True)

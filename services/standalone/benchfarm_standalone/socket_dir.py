@@ -2,7 +2,9 @@
 
 The path of a Unix socket has at most 107 bytes, a farm's home may be longer. So the sockets lie in
 ``$XDG_RUNTIME_DIR/benchfarm-<key>``, or ``benchfarm-<uid>-<key>`` in the temporary directory, where ``key`` is a hash
-of the home's path: the same home finds the same sockets again. The directory's mode 0700 is the access control.
+of the home's path: the same home finds the same sockets again. The access control is the sockets' own: each may be
+used by its owner alone, and so may Postgres' folder. Root's directory can be passed through, because without user
+namespaces Postgres is another user.
 """
 
 import hashlib
@@ -39,16 +41,16 @@ def postgres_socket_dir(socket_dir: Path) -> Path:
 
 
 def private_socket_dir(home: Path) -> Path:
-    """Make the directory of ``home``, mode 0700 and ours alone, or find it from an earlier run.
+    """Make the directory of ``home``, which nobody else can list or write to, or find it from an earlier run.
 
     Raises FarmError when somebody else made it first: in a shared temporary directory that may be an attack.
     """
-    path = socket_dir_path(home)
+    path, mode = socket_dir_path(home), 0o711 if os.geteuid() == 0 else 0o700
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=mode)
     except FileExistsError:
         status = path.lstat()
-        if path.is_symlink() or not path.is_dir() or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        if path.is_symlink() or not path.is_dir() or status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode:
             raise FarmError(f"{path} exists and is not a private directory of yours: remove it") from None
     except OSError as error:
         raise FarmError(f"cannot make the socket directory {path}: {error.strerror}") from error
