@@ -38,6 +38,24 @@ def write(content: bytes) -> bool:
     return True
 
 
+def ready(**more: Any) -> bool:
+    facts: dict[str, Any] = {
+        "contract": 1,
+        "engine": REQUEST["engine"],
+        "engine_version": "1",
+        "precision": REQUEST["precision"],
+        "threads": 1,
+        "threads_observed": 1,
+        "affinity": REQUEST["cores"],
+        "confinement": ["rlimits"],
+        "witness_cost_ns": 1,
+        "import_ms": 1.0,
+        "canary_open_ms": 1.0,
+    }
+    say(event="ready", **(facts | more))
+    return True
+
+
 def done(visit: int, **more: Any) -> bool:
     say(event="done", visit=visit, outcome="ok", **({"blocks_ns": [1_000_000] * 10} | SAMPLES | more))
     return True
@@ -128,6 +146,10 @@ FAULTS: dict[str, Any] = {
     "lengths": lambda visit: done(visit, switches=[]),
     "twice": lambda visit: done(visit) and done(visit),
     "other-visit": lambda visit: done(visit + 1000),
+    "done-float-id": lambda visit: write(b'{"event":"done","visit":%d.0,"outcome":"ok"}\n' % visit),
+    "surrogate-detail": lambda visit: failed(visit, "engine_error", "half a character: \ud800, and \0"),
+    "huge-import-ms": lambda _: ready(import_ms=1e12),
+    "huge-shares": lambda visit: done(visit, timed_ms=1e9, canary_ms=1e9, open_ms=1e9),
     "starts-no-id": lambda _: boast(99_999_999_999_999_999_999),
     "starts-truth": lambda _: boast(True),
     "starts-other": lambda visit: boast(visit + 1000),
@@ -148,11 +170,7 @@ def main() -> None:
     wanted = {visit: FAULTS[fault] for fault, _, visit in (argument.partition("@") for argument in sys.argv[1:])}
     if "ready" in wanted:
         wanted["ready"](0)
-    say(
-        event="ready", contract=1, engine=REQUEST["engine"], engine_version="1", precision=REQUEST["precision"],
-        threads=1, threads_observed=1, affinity=REQUEST["cores"], confinement=["rlimits"], witness_cost_ns=1,
-        import_ms=1.0, canary_open_ms=1.0,
-    )  # fmt: skip
+    ready()
     for visit in REQUEST["visits"]:
         number = visit["visit"]
         say(event="started", visit=number)

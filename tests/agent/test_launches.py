@@ -12,10 +12,10 @@ from benchfarm_agent import launches as launches_module
 from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
-from benchfarm_agent.launches import LeaseLaunches, shuffled
-from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_agent.launches import LeaseLaunches, merged, shuffled
+from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import MS_MAX, MeasurementResult
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import check_result
 
@@ -86,6 +86,10 @@ def test_the_order_is_by_chance_but_repeatable() -> None:
         ("negative", FailureCode.RUNNER_GARBAGE),
         ("lengths", FailureCode.RUNNER_GARBAGE),
         ("other-visit", FailureCode.RUNNER_GARBAGE),
+        ("done-float-id", FailureCode.RUNNER_GARBAGE),
+        ("surrogate-detail", FailureCode.ENGINE_ERROR),
+        ("huge-import-ms", FailureCode.RUNNER_GARBAGE),
+        ("huge-shares", "ok"),
         ("starts-no-id", FailureCode.RUNNER_GARBAGE),
         ("starts-truth", FailureCode.RUNNER_GARBAGE),
         ("starts-other", FailureCode.RUNNER_GARBAGE),
@@ -95,7 +99,7 @@ def test_the_order_is_by_chance_but_repeatable() -> None:
     ],
 )
 def test_a_fault_takes_one_measurement_and_leaves_the_others(
-    launches: Make, running: Run, fault: str, code: FailureCode
+    launches: Make, running: Run, fault: str, code: str
 ) -> None:
     work = launches(f"{fault}@3")
     running(work.run())
@@ -136,11 +140,22 @@ def test_an_engine_that_is_gone_fails_every_measurement_typed(launches: Make, ru
     assert work.evidence == []
 
 
-@pytest.mark.parametrize(("fault", "code"), [("segfault", "runner_died"), ("garbage", "runner_garbage")])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("segfault", "runner_died"), ("garbage", "runner_garbage"), ("huge-import-ms", "runner_garbage")],
+)
 def test_a_runner_that_never_gets_ready_is_given_up(launches: Make, running: Run, fault: str, code: str) -> None:
     work = launches(f"{fault}@ready")
     running(work.run())
     assert outcomes(work.results()) == dict.fromkeys(range(1, 6), code)
+
+
+def test_times_that_a_runner_claims_add_up_to_what_evidence_can_carry(launches: Make, running: Run) -> None:
+    work = launches("huge-shares@all")
+    running(work.run())
+    assert set(outcomes(work.results()).values()) == {"ok"}
+    whole = merged(work.evidence)
+    assert LaunchEvidence.model_validate(whole[0].model_dump()).timed_ms == work.evidence[0].timed_ms == MS_MAX
 
 
 def test_every_visit_crashing_ends_the_lease(launches: Make, running: Run) -> None:

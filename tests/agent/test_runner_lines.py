@@ -1,13 +1,25 @@
 """Nothing that a runner says gets past the reader unchecked, and nothing it says can break it."""
 
+import asyncio
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchfarm_agent.artifacts import Canary, PreparedItem
+from benchfarm_agent.boards.interface import Conditions, LaunchExit, LaunchOrder
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines, started_visit
+from benchfarm_core.agent_protocol import ResultsRequest
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.platforms import OperatingPoint
+from benchfarm_core.protocols import PROTOCOLS
+from tests.agent.conftest import grant_of
 
 READY = {
     "event": "ready",
@@ -141,17 +153,64 @@ def test_no_bytes_break_the_reader(lines: list[bytes]) -> None:
     assert record.garbage is not None or not lines
 
 
+REFUSED = {"event": "done", "visit": 4, "outcome": "failed", "code": "engine_error", "detail": "so"}
+GAVE_UP: dict[str, object] = {"event": "failed", "code": "engine_unavailable", "detail": "so"}
+ODD = (4.0, 9.0, 1e9, 1e12, 1e300, 10**18, 10**400, -0.0, "\ud800", "\0", "a\0b", "\udfff" * 500)
+_ODD = st.sampled_from(ODD)
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | _ODD,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("\ud800"), inner, max_size=3)
+    ),
     max_leaves=8,
 )
+LINES: list[dict[str, object]] = [READY, STARTED, DONE, REFUSED, GAVE_UP, END]
+_CHANGES = st.sampled_from(LINES).flatmap(lambda line: st.tuples(st.just(line), st.sampled_from(sorted(line)), _JSON))
+GRANT = grant_of(4, PROTOCOLS["quick"])
+
+
+class Saying(LocalBoard):
+    """A board whose runner says these lines."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+
+    async def evidence(self, point: OperatingPoint) -> Conditions:
+        return Conditions()
+
+    async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
+        for line in self._lines:
+            on_line(line)
+        return LaunchExit(returncode=0, cut=None, out_of_memory=False, wall_ms=1.0, began_unix_s=1.0, ended_unix_s=2.0)
+
+
+def lines_with(line: dict[str, object], changed: dict[str, object]) -> list[bytes]:
+    """A launch of one visit in which one line is another; it stops there where nothing may follow."""
+    before = {"ready": [], "started": [READY], "end": [READY, STARTED, DONE]}.get(str(line["event"]), [READY, STARTED])
+    after = {"ready": [STARTED, DONE, END], "started": [DONE, END], "done": [END]}.get(str(line["event"]), [])
+    return [json.dumps(one).encode() for one in (*before, changed, *after)]
 
 
 @settings(deadline=None)
-@given(st.sampled_from([READY, STARTED, DONE, END]), st.data())
-def test_no_value_in_any_field_breaks_the_reader(line: dict[str, object], data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from(sorted(line)))
-    changed = {**line, field: data.draw(_JSON)}
-    record = read(READY, STARTED, changed) if line is not READY else read(changed)
-    assert record.garbage is None or isinstance(record.garbage, str)
+@example((DONE, "visit", 4.0))
+@example((REFUSED, "visit", 4.0))
+@example((REFUSED, "detail", "\ud800"))
+@example((REFUSED, "detail", "\0"))
+@example((GAVE_UP, "detail", "\ud800"))
+@example((READY, "import_ms", 1e12))
+@example((READY, "canary_open_ms", 1e12))
+@example((READY, "engine_version", "\0"))
+@example((DONE, "canaries", {"\0": []}))
+@given(_CHANGES)
+def test_no_value_in_any_field_breaks_the_reader_or_what_follows(change: tuple[dict[str, object], str, Any]) -> None:
+    """Whatever a runner says: its measurement comes to an outcome, and the farm can be told."""
+    line, field, value = change
+    board = Saying(lines_with(line, {**line, field: value}))
+    item = PreparedItem(4, Path("artifact"), "0" * 64, (), Path("reference"), 1e-3)
+    work = LeaseLaunches(board, GRANT, [item], Canary(Path("canary"), ()), lambda _: None)
+    asyncio.run(work.run())
+    told = ResultsRequest(results=tuple(work.results()), launches=tuple(work.evidence))
+    assert [result.measurement_id for result in told.results] == [4]
+    content = told.model_dump_json()
+    assert "\\u0000" not in content
+    assert ResultsRequest.model_validate_json(content) == told

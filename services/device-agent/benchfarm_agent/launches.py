@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
-from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, read_lines, started_visit
+from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.failures import FailureCode, fault_of
-from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
 
@@ -234,7 +234,7 @@ def why_ended(record: LaunchRecord, ended: LaunchExit) -> tuple[FailureCode, str
     if any(words in ended.stderr_tail for words in DISK_FULL_WORDS):
         return FailureCode.DISK_FULL, "the runner found no room for its scratch files"
     how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
-    last = " ".join(ended.stderr_tail.strip().splitlines()[-1:])
+    last = plain_text(" ".join(ended.stderr_tail.strip().splitlines()[-1:]))
     return FailureCode.RUNNER_DIED, f"the runner ended with {how} {last}".strip()[:300]
 
 
@@ -261,9 +261,9 @@ def launch_evidence(
             import_ms=ready.import_ms,
             canary_open_ms=ready.canary_open_ms,
             wall_ms=ended.wall_ms,
-            timed_ms=sum(samples.timed_ms for samples in record.samples.values()),
-            canary_ms=sum(samples.canary_ms for samples in record.samples.values()),
-            open_ms=sum(samples.open_ms for samples in record.samples.values()),
+            timed_ms=_total_ms(samples.timed_ms for samples in record.samples.values()),
+            canary_ms=_total_ms(samples.canary_ms for samples in record.samples.values()),
+            open_ms=_total_ms(samples.open_ms for samples in record.samples.values()),
             peak_rss_bytes=record.end.peak_rss_bytes if record.end else 0,
             load_1m_before=before.load_1m,
             freq_khz_observed=after.freq_khz,
@@ -280,7 +280,7 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
     if not parts:
         return []
     shares = ("wall_ms", "timed_ms", "canary_ms", "open_ms")
-    sums = {name: sum(getattr(part, name) for part in parts) for name in shares}
+    sums = {name: _total_ms(getattr(part, name) for part in parts) for name in shares}
     firsts = [part.first_block_unix_s for part in parts if part.first_block_unix_s is not None]
     whole = {
         "began_unix_s": parts[0].began_unix_s,
@@ -288,6 +288,11 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
         "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
     }
     return [parts[-1].model_copy(update=sums | whole)]
+
+
+def _total_ms(shares: Iterable[float]) -> float:
+    """A runner may claim the most for every visit; evidence carries no more than that for all of them."""
+    return min(sum(shares), MS_MAX)
 
 
 def _throttled(before: Conditions, after: Conditions) -> bool | None:

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.measurements import LaunchSamples, Ms
 
 CONTRACT: Final = 1
 _SHORT_LINE_BYTES: Final = 200
+_DETAIL_CHARS: Final = 300
+_Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""The farm takes no NUL, and refuses whatever comes with one."""
 
 LAUNCH_FAILURES: Final[dict[str, FailureCode]] = {
     "engine_unavailable": FailureCode.ENGINE_UNAVAILABLE,
@@ -47,16 +50,16 @@ class ReadyLine(_Line):
     """The runner's first line: what it is and what holds it."""
 
     contract: int
-    engine: str = Field(max_length=60)
-    engine_version: str = Field(max_length=60)
-    precision: str = Field(max_length=20)
+    engine: _Word = Field(max_length=60)
+    engine_version: _Word = Field(max_length=60)
+    precision: _Word = Field(max_length=20)
     threads: int = Field(ge=1)
     threads_observed: int = Field(ge=0)
     affinity: tuple[Annotated[int, Field(ge=0, lt=4096)], ...] = Field(max_length=4096)
-    confinement: tuple[Annotated[str, Field(max_length=40)], ...] = Field(max_length=20)
+    confinement: tuple[Annotated[_Word, Field(max_length=40)], ...] = Field(max_length=20)
     witness_cost_ns: int = Field(ge=0)
-    import_ms: float = Field(ge=0)
-    canary_open_ms: float = Field(ge=0)
+    import_ms: Ms
+    canary_open_ms: Ms
 
 
 class EndLine(_Line):
@@ -99,10 +102,15 @@ def read_lines(lines: Sequence[bytes], *, visits: Collection[int], launch_no: in
             _read_line(record, line, visits, launch_no)
     except ValidationError as error:
         first = error.errors()[0]
-        record.garbage = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
+        record.garbage = plain_text(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")[:200]
     except _Garbage as error:
         record.garbage = str(error)[:200]
     return record
+
+
+def plain_text(said: object) -> str:
+    """What a runner wrote, as a result can carry it to the farm: whole characters, no NUL, of bounded length."""
+    return str(said).replace("\0", "")[:_DETAIL_CHARS].encode("utf-8", "replace").decode()
 
 
 def started_visit(line: bytes, visits: Collection[int]) -> int | None:
@@ -156,7 +164,7 @@ def _launch_failure(content: dict[str, Any]) -> tuple[FailureCode, str]:
     code = LAUNCH_FAILURES.get(str(content.get("code")))
     if code is None:
         raise _Garbage(f"an unknown failure code {str(content.get('code'))[:60]!r}")
-    return code, str(content.get("detail", ""))[:300]
+    return code, plain_text(content.get("detail", ""))
 
 
 def _start(record: LaunchRecord, visit: object, visits: Collection[int]) -> None:
@@ -169,7 +177,7 @@ def _start(record: LaunchRecord, visit: object, visits: Collection[int]) -> None
 
 def _finish(record: LaunchRecord, content: dict[str, Any], launch_no: int) -> None:
     visit = content.get("visit")
-    _expect(record.running is not None and visit == record.running, "a visit is done that did not run")
+    _expect(type(visit) is int and visit == record.running, "a visit is done that did not run")
     assert isinstance(visit, int)
     if content.get("outcome") == "ok":
         record.samples[visit] = _samples(content, launch_no)
@@ -189,4 +197,4 @@ def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:
 def _visit_failure(content: dict[str, Any]) -> tuple[FailureCode, str]:
     code = str(content.get("code"))
     _expect(code in VISIT_FAILURES, f"an unknown failure code {code[:60]!r}")
-    return FailureCode(code), str(content.get("detail", ""))[:300]
+    return FailureCode(code), plain_text(content.get("detail", ""))
