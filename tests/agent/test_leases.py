@@ -59,6 +59,18 @@ class Unplugged(LocalBoard):
         return await super().launch(order, on_line)
 
 
+class Baffled(LocalBoard):
+    """Meets a runner that nobody has foreseen, in the second launch."""
+
+    launches_begun = 0
+
+    async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
+        self.launches_begun += 1
+        if self.launches_begun == 2:
+            raise ValueError("\ud800 cannot be")
+        return await super().launch(order, on_line)
+
+
 def content_farm(call: Call) -> tuple[int, Any]:
     """Takes everything, renews for a minute."""
     match call.path.rsplit("/", 1)[1]:
@@ -187,6 +199,16 @@ def test_a_fault_of_the_agent_gives_the_board_back_with_what_was_found(
     assert scene.reason == scene.release()["reason"] == "error"
     assert "no such sensor" in scene.release()["detail"]
     assert scene.outcomes() == {1: FailureCode.INVALID_WORKLOAD}
+
+
+def test_what_breaks_a_launch_costs_an_attempt_and_keeps_what_was_found(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    """Free of charge, the same batch would come back for ever."""
+    running(scene.work(local_board("refuse@2", kind=Baffled)))
+    died = FailureCode.RUNNER_DIED
+    assert scene.outcomes() == {1: died, 2: FailureCode.UNSUPPORTED_OPERATOR, 3: died}
+    assert scene.release()["reason"] == "done"
 
 
 def test_what_the_farm_does_not_hand_out_costs_nothing_and_rests(

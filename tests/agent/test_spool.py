@@ -9,8 +9,9 @@ import pytest
 
 from benchfarm_agent import spool as spool_module
 from benchfarm_agent.farm_client import FarmClient
-from benchfarm_agent.leases import settle_leftover
+from benchfarm_agent.leases import AFTER_RESTART, HANDED_IN_LATE, settle_leftover
 from benchfarm_agent.spool import LeaseSpool, Spool, chunks_of
+from benchfarm_core.agent_protocol import LaunchEvidence, ReleaseRequest
 from benchfarm_core.errors import Unavailable
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples, MeasurementResult
@@ -73,6 +74,12 @@ def deliver(running: Run, lease: LeaseSpool, script: Script) -> list[Call]:
     return with_farm(running, script, lambda client: lease.deliver(client, patience_s=0.3))
 
 
+def settle(
+    running: Run, left: LeaseSpool, script: Script, release: ReleaseRequest = AFTER_RESTART, patience_s: float = 0.3
+) -> list[Call]:
+    return with_farm(running, script, lambda client: settle_leftover(client, left, release, patience_s=patience_s))
+
+
 def sent(calls: list[Call]) -> list[list[int]]:
     return [[one["measurement_id"] for one in call.body["results"]] for call in calls]
 
@@ -119,6 +126,57 @@ def test_one_refused_result_holds_up_no_other(lease: LeaseSpool, running: Run) -
     assert taken == {**dict.fromkeys((1, 2, 3, 4, 6, 7)), 5: FailureCode.RUNNER_GARBAGE}
 
 
+def evidence() -> LaunchEvidence:
+    return LaunchEvidence(
+        launch_no=0,
+        began_unix_s=1,
+        first_block_unix_s=None,
+        ended_unix_s=2,
+        engine_version="1",
+        precision="fp32",
+        threads=1,
+        threads_observed=1,
+        affinity=(1,),
+        confinement=(),
+        witness_cost_ns=1,
+        import_ms=1,
+        canary_open_ms=1,
+        wall_ms=1,
+        timed_ms=1,
+        canary_ms=1,
+        open_ms=1,
+        peak_rss_bytes=1,
+        load_1m_before=None,
+        freq_khz_observed=(),
+        governor=None,
+        temperature_c_before=None,
+        temperature_c_after=None,
+        throttled=None,
+    )
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_a_refused_result_takes_no_evidence_with_it(lease: LeaseSpool, running: Run, refused: int) -> None:
+    lease.add([result(1), result(2), result(3)], [evidence()])
+    taken: list[int] = []
+
+    def refuse_one(call: Call) -> tuple[int, Any]:
+        if any(one["measurement_id"] == refused and one["outcome"] == "ok" for one in call.body["results"]):
+            return problem(422, "result_invalid")
+        taken.extend(one["launch_no"] for one in call.body["launches"])
+        return accepted(call)
+
+    deliver(running, lease, refuse_one)
+    assert taken == [0]
+
+
+def test_refused_evidence_holds_up_no_result(lease: LeaseSpool, running: Run) -> None:
+    lease.add([result(1), result(2)], [evidence()])
+    calls = deliver(running, lease, lambda call: problem(422, "invalid") if call.body["launches"] else accepted(call))
+    assert sorted(sent([call for call in calls if not call.body["launches"]])) == [[1], [2]]
+    assert lease.known_ids() == set()
+
+
 def test_a_farm_that_refuses_everything_does_not_hold_the_agent(lease: LeaseSpool, running: Run) -> None:
     lease.add([result(1), result(2)], ())
     calls = deliver(running, lease, lambda _: problem(422, "result_invalid"))
@@ -151,7 +209,7 @@ def test_what_ran_when_the_agent_was_killed_is_blamed_alone(spool: Spool, lease:
     lease.note_running(7)
     (left,) = spool.leftovers()
     assert left.running() == 7
-    calls = with_farm(running, accepted, lambda client: settle_leftover(client, left, patience_s=0.3))
+    calls = settle(running, left, accepted)
     (failure,) = calls[0].body["results"]
     assert (failure["measurement_id"], failure["failure"]) == (7, FailureCode.BOARD_LOST)
     assert calls[1].path.endswith("/release")
@@ -161,7 +219,7 @@ def test_what_ran_when_the_agent_was_killed_is_blamed_alone(spool: Spool, lease:
 def test_nothing_is_blamed_when_nothing_ran(spool: Spool, lease: LeaseSpool, running: Run) -> None:
     lease.note_running(7)
     lease.note_running(None)
-    calls = with_farm(running, accepted, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+    calls = settle(running, spool.leftovers()[0], accepted)
     assert [call.path.rsplit("/", 1)[1] for call in calls] == ["release"]
 
 
@@ -172,7 +230,7 @@ def test_a_note_that_names_no_measurement_blames_nobody(
     spool: Spool, lease: LeaseSpool, running: Run, tmp_path: Path, note: bytes
 ) -> None:
     (tmp_path / TOKEN / "running").write_bytes(note)
-    calls = with_farm(running, accepted, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+    calls = settle(running, spool.leftovers()[0], accepted)
     assert [call.path.rsplit("/", 1)[1] for call in calls] == ["release"]
     assert spool.leftovers() == []
 
@@ -185,8 +243,16 @@ def test_a_leftover_of_a_lost_lease_is_an_orphan_and_gone(spool: Spool, lease: L
             return problem(409, "lease_lost")
         return 200, {"accepted": [], "repeated": [], "orphaned": [3]}
 
-    with_farm(running, too_late, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+    settle(running, spool.leftovers()[0], too_late)
     assert spool.leftovers() == []
+
+
+@pytest.mark.parametrize("release", [AFTER_RESTART, HANDED_IN_LATE])
+def test_the_board_is_given_back_for_the_reason_that_holds(
+    lease: LeaseSpool, running: Run, release: ReleaseRequest
+) -> None:
+    lease.add([result(3)], ())
+    assert settle(running, lease, accepted, release)[-1].body == release.model_dump(mode="json")
 
 
 def test_a_lease_that_the_farm_does_not_know_leaves_nothing(spool: Spool, lease: LeaseSpool, running: Run) -> None:
@@ -194,7 +260,7 @@ def test_a_lease_that_the_farm_does_not_know_leaves_nothing(spool: Spool, lease:
     lease.note_running(4)
     lease.add([result(3)], ())
     unknown: Script = lambda _: problem(409, "lease_lost", "this agent never had such a lease")  # noqa: E731
-    calls = with_farm(running, unknown, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+    calls = settle(running, spool.leftovers()[0], unknown)
     assert [call.path.rsplit("/", 1)[1] for call in calls] == ["results", "release"]
     assert spool.leftovers() == []
 
@@ -220,6 +286,6 @@ def test_blame_is_not_lost_when_the_farm_is_away(spool: Spool, lease: LeaseSpool
     away: Script = lambda _: problem(503, "unavailable")  # noqa: E731
     for _ in range(2):
         with pytest.raises(Unavailable):
-            with_farm(running, away, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.2))
-    calls = with_farm(running, accepted, lambda client: settle_leftover(client, spool.leftovers()[0], patience_s=0.3))
+            settle(running, spool.leftovers()[0], away, patience_s=0.2)
+    calls = settle(running, spool.leftovers()[0], accepted)
     assert sent(calls[:1]) == [[9]]

@@ -14,6 +14,7 @@ from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import is_disk_full
 from benchfarm_agent.keeper import LeaseKeeper, StartedReports
 from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import LeaseSpool, Spool
 from benchfarm_core.agent_protocol import LeaseGrant, ReleaseReason, ReleaseRequest
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 GATE_LOOK_S: Final = 0.05
 DRAIN_PATIENCE_S: Final = 2.0
 ORPHAN_PATIENCE_S: Final = 5.0
+AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
+HANDED_IN_LATE: Final = ReleaseRequest(reason="done", detail="handed in late: the farm was away")
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,9 @@ class LeaseWork:
         except OSError as error:
             code = FailureCode.DISK_FULL if is_disk_full(error) else FailureCode.RUNNER_DIED
             launches.give_up(code, f"the runner could not be started: {error.strerror}")
+        except Exception as fault:  # boundary: whatever a runner breaks here is paid for, or it would return for ever
+            logger.exception("the launches of a lease end with a fault of the agent")
+            launches.give_up(FailureCode.RUNNER_DIED, _after(fault).detail)
         self._results += launches.results()
 
     async def _gate(self) -> str | None:
@@ -246,11 +252,11 @@ class LeaseWork:
 
 
 def _after(fault: Exception) -> _Ending:
-    return _Ending("error", f"a fault of the agent: {fault!r}")
+    return _Ending("error", plain_text(f"a fault of the agent: {fault!r}"))
 
 
-async def settle_leftover(farm: FarmClient, left: LeaseSpool, *, patience_s: float) -> None:
-    """Sends what an earlier run of the agent left of a lease, blames what ran when it was killed, gives the board back.
+async def settle_leftover(farm: FarmClient, left: LeaseSpool, release: ReleaseRequest, *, patience_s: float) -> None:
+    """Sends what is left of a lease, blames what ran when the agent was killed, gives the board back as `release` says.
 
     Raises BenchfarmError when the farm is away; the leftover then stays.
     """
@@ -263,10 +269,9 @@ async def settle_leftover(farm: FarmClient, left: LeaseSpool, *, patience_s: flo
     except LeaseLost:
         left.drop()
     try:
-        request = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
-        await farm.release(left.lease_token, request, patience_s=patience_s)
+        await farm.release(left.lease_token, release, patience_s=patience_s)
     except (LeaseLost, NotFound):
-        logger.info("a lease of an earlier run had ended already")
+        logger.info("a lease that something was owed for had ended already")
     left.close()
 
 

@@ -14,7 +14,7 @@ from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.identity import identify
 from benchfarm_agent.journal import Journal
-from benchfarm_agent.leases import Lab, settle_leftover
+from benchfarm_agent.leases import AFTER_RESTART, HANDED_IN_LATE, Lab, settle_leftover
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.pauses import Pauses
 from benchfarm_agent.processes import watch_children_without_threads
@@ -23,6 +23,7 @@ from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import Spool
 from benchfarm_agent.state_dir import StateDir, open_state_dir
 from benchfarm_core import log
+from benchfarm_core.agent_protocol import ReleaseRequest
 from benchfarm_core.errors import BenchfarmError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -131,17 +132,19 @@ async def settle_before_start(lab: Lab) -> None:
     and what it was running pays. So an agent waits for its farm here.
     """
     pauses = Pauses()
-    while not await settle_leftovers(lab, patience_s=START_PATIENCE_S):  # noqa: ASYNC110  (a farm that is back sets no event)
+    while not await settle_leftovers(lab, AFTER_RESTART, patience_s=START_PATIENCE_S):  # noqa: ASYNC110  (a farm that is back sets no event)
         await asyncio.sleep(pauses.next_s())
 
 
-async def settle_leftovers(lab: Lab, *, patience_s: float, besides: frozenset[str] = frozenset()) -> bool:
+async def settle_leftovers(
+    lab: Lab, release: ReleaseRequest, *, patience_s: float, besides: frozenset[str] = frozenset()
+) -> bool:
     """Hands over what leases left behind; False when the farm was away: then some of it waits for the next time."""
     for left in lab.spool.leftovers():
         if left.lease_token in besides:
             continue
         try:
-            await settle_leftover(lab.farm, left, patience_s=patience_s)
+            await settle_leftover(lab.farm, left, release, patience_s=patience_s)
         except Unavailable as error:
             logger.warning("leftovers stay in the spool: %s", error.detail)
             return False
@@ -153,4 +156,4 @@ async def settle_leftovers(lab: Lab, *, patience_s: float, besides: frozenset[st
 async def _settle_now_and_then(lab: Lab, desk: OfferDesk) -> None:
     while True:
         await asyncio.sleep(LEFTOVERS_EVERY_S)
-        await settle_leftovers(lab, patience_s=0.0, besides=desk.lease_tokens())
+        await settle_leftovers(lab, HANDED_IN_LATE, patience_s=0.0, besides=desk.lease_tokens())

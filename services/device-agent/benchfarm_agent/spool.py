@@ -176,8 +176,8 @@ def smaller_chunks(chunk: ResultsRequest, error: BenchfarmError) -> list[Results
         first = ResultsRequest(results=chunk.results[:half], launches=chunk.launches)
         return [first, ResultsRequest(results=chunk.results[half:])]
     logger.error("the farm refused a result: %s", error.detail)
-    if chunk.launches:
-        return [ResultsRequest(results=chunk.results)] if chunk.results else []
+    if chunk.launches and chunk.results:  # the evidence is the whole lease's: it must not fall with one result
+        return [ResultsRequest(results=(), launches=chunk.launches), ResultsRequest(results=chunk.results)]
     if not chunk.results or chunk.results[0].failure == FailureCode.RUNNER_GARBAGE:
         return []
     return [ResultsRequest(results=(_refused(chunk.results[0].measurement_id, error),))]
