@@ -1,25 +1,32 @@
 """The desk takes offers, keeps in touch while its boards are busy, and waits for a farm that is away."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from benchfarm_agent import main as main_module
+from benchfarm_agent.boards.interface import LaunchExit, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
-from benchfarm_agent.main import open_lab
+from benchfarm_agent.main import open_lab, serve
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_core.boards import BoardReport
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import MeasurementResult
 from tests.agent.scripted_farm import HANG_UP, Answer, Call, problem, scripted_farm, true_soon
 
 Run = Callable[[Any], Any]
 MakeBoard = Callable[..., LocalBoard]
 BOARD = "b_test"
+GONE = "b_gone"
 PARKED_S = 0.05
 
 
@@ -32,6 +39,7 @@ class OneOffer:
     ended: set[str] = field(default_factory=set)
     is_offered: bool = False
     calls: list[Call] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     async def script(self, call: Call) -> Answer:
         verb = call.path.rsplit("/", 1)[1]
@@ -56,7 +64,8 @@ class OneOffer:
             offers = [{"lease_token": self.grant.lease_token, "board_id": BOARD, "expires_in_s": 10}]
         if not ended and not offers:
             await asyncio.sleep(PARKED_S)
-        return 200, {"offers": offers, "ended_leases": ended, "unknown_boards": []}
+        unknown, self.unknown = self.unknown, []
+        return 200, {"offers": offers, "ended_leases": ended, "unknown_boards": unknown}
 
     def bodies(self, verb: str) -> list[Any]:
         return [call.body for call in self.calls if call.path.endswith(f"/{verb}")]
@@ -162,3 +171,76 @@ def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(
     one_offer.instead["accept"] = [problem(503, "unavailable")] * 1000
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("accept")) >= 2))
     assert one_offer.bodies("results") == []
+
+
+def test_an_offer_is_taken_before_boards_are_named_anew(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.unknown = [GONE]
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 2))
+    verbs = [call.path.rsplit("/", 1)[1] for call in one_offer.calls]
+    assert verbs.index("accept") < verbs.index("boards", verbs.index("poll"))
+
+
+class Watched(LocalBoard):
+    """Launches that last until somebody has probed the engines beside them, or half a second longer."""
+
+    on_launch: Callable[[], None]
+    launching = False
+    probed: asyncio.Event
+    beside_a_launch = False
+
+    async def describe(self) -> BoardReport:
+        self.beside_a_launch |= self.launching
+        self.probed.set()
+        return await super().describe()
+
+    async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
+        self.probed.clear()
+        self.launching = True
+        self.on_launch()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.probed.wait(), timeout=0.5)
+        ended = await super().launch(order, on_line)
+        self.launching = False
+        return ended
+
+
+def test_engines_are_never_probed_beside_a_launch(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    board = local_board(kind=Watched)
+    assert isinstance(board, Watched)
+    board.probed = asyncio.Event()
+    board.on_launch = lambda: one_offer.unknown.append(GONE)
+    at_desk(board, lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 2))
+    assert not board.beside_a_launch
+
+
+def test_what_waited_for_the_farm_is_handed_in_as_late(
+    state: StateDir, one_offer: OneOffer, local_board: MakeBoard, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent was never killed: its farm was away when the lease ended."""
+    monkeypatch.setattr(main_module, "LEFTOVERS_EVERY_S", 0.05)
+    one_offer.is_offered = True
+    found = MeasurementResult(measurement_id=1, outcome="failed", failure=FailureCode.RUNNER_DIED)
+
+    async def end_a_lease_while_the_farm_is_away() -> None:
+        async with scripted_farm(one_offer.script) as farm:
+            one_offer.calls = farm.calls
+            client = FarmClient(farm.url)
+            async with open_lab(Settings(url=farm.url, state_dir=state.root), state, client) as lab:
+                left = lab.spool.lease(one_offer.grant.lease_token)
+                left.open()
+                left.add([found], ())
+                left.close()
+                agent = asyncio.create_task(serve(lab, [local_board()]))
+                await true_soon(lambda: bool(one_offer.bodies("release")))
+                agent.cancel()
+                await asyncio.gather(agent, return_exceptions=True)
+            await client.close()
+
+    running(end_a_lease_while_the_farm_is_away())
+    assert one_offer.bodies("results")[0]["results"][0]["measurement_id"] == 1
+    assert one_offer.bodies("release")[0]["reason"] == "done"
+    assert "late" in one_offer.bodies("release")[0]["detail"]

@@ -139,9 +139,9 @@ class OfferDesk:
             return
         for token in answer.ended_leases:
             self._lose(token)
-        await self._regain(answer.unknown_boards)
-        for offer in answer.offers:
+        for offer in answer.offers:  # at once: an offer runs out while boards are named anew
             self._take(offer)
+        await self._regain(answer.unknown_boards)
 
     def _lose(self, token: str) -> None:
         """Stops a lease. It is named to the farm no longer, whose answer to the next poll would come at once."""
@@ -209,8 +209,10 @@ class OfferDesk:
 
     async def _register_again(self, unknown: Sequence[str]) -> None:
         """One try. What failed leaves the boards idle as they were, so the next poll tells again who is unknown."""
+        async with self._lab.quiet:  # engines are probed, which must not run beside a launch
+            reports = await self._describe()
         try:
-            await self._register(await self._describe())
+            await self._register(reports)
         except Unavailable as error:
             logger.warning("could not register: %s", error.detail)
             await self._wait_out(self._pauses)
