@@ -6,6 +6,7 @@ the real migrations; a test gets a copy of it, made from that template, and may 
 
 import itertools
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,9 @@ from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.socket_dir import private_socket_dir
 from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEMPLATE = "farm_template"
 VALKEY_DATABASES = 16
