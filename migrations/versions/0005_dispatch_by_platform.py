@@ -38,7 +38,9 @@ def upgrade() -> None:
     op.add_column("measurements", losses)
     op.drop_index("ix_measurements_wanted", table_name="measurements")
     columns = ["platform_id", "queue_id", "wanted_at", "id"]
-    op.create_index("ix_measurements_wanted", "measurements", columns, postgresql_where=_WANTED)
+    op.create_index(
+        "ix_measurements_wanted", "measurements", columns, postgresql_where=_WANTED, postgresql_include=["clock_need"]
+    )
     op.create_index("ix_orphans_received_at", "orphans", ["received_at"])
     op.create_table_comment(
         "orphans",

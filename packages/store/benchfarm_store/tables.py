@@ -53,7 +53,7 @@ metadata = MetaData(
 ZERO = text("0")
 EMPTY = text("''")
 NOT_DELETED = text("deleted_at IS NULL")
-WANTED = text("state = 'wanted'")
+WANTED: dict[str, Any] = {"postgresql_where": text("state = 'wanted'"), "postgresql_include": ["clock_need"]}
 
 
 def _at(name: str, *, nullable: bool = False) -> Column[Any]:
@@ -366,7 +366,7 @@ measurements = Table(
     _one_of("state", MeasurementState),
     _one_of("purpose", Purpose),
     CheckConstraint("state <> 'leased' OR lease_id IS NOT NULL", name="lease"),
-    Index("ix_measurements_wanted", "platform_id", "queue_id", "wanted_at", "id", postgresql_where=WANTED),
+    Index("ix_measurements_wanted", "platform_id", "queue_id", "wanted_at", "id", **WANTED),
 )
 
 leases = Table(

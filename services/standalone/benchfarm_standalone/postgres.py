@@ -34,7 +34,6 @@ POLL_S = 0.02
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "shared_buffers": "64MB",
     "max_connections": "120",
     # One process does its own reads: the three I/O workers gain nothing on a farm's small data and cost memory.
     "io_method": "sync",
@@ -44,7 +43,9 @@ SETTINGS = {
     "log_checkpoints": "off",
 }
 # A test's data need not survive a power cut. It still survives kill -9, which it would not without synchronous_commit.
-TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+BUFFERS_MB = (64, 256)
+"""The least and the most memory for pages; between them a sixteenth of the machine's. Taken as it is used."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,12 @@ def reachable_binaries(binaries: PostgresBinaries, identity: str, copies: Path) 
     return replace(binaries, folder=copies / package.name / binaries.folder.relative_to(package))
 
 
+def _buffers_mb() -> int:
+    least, most = BUFFERS_MB
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(least, min(most, machine_bytes // 16 // 2**20))
+
+
 def _others_can_reach(path: Path) -> bool:
     """Whether every folder on the way, and the last one, lets others through."""
     return all(part.stat().st_mode & 0o001 for part in (path, *path.resolve().parents))
@@ -169,7 +176,7 @@ class EmbeddedPostgres:
 
     def service(self) -> Service:
         """The server process. SIGINT is its fast stop: SIGTERM would wait for every client to leave."""
-        settings = SETTINGS if self.durable else {**SETTINGS, **TEST_SETTINGS}
+        settings = SETTINGS | {"shared_buffers": f"{_buffers_mb()}MB"} | ({} if self.durable else TEST_SETTINGS)
         chosen = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         program = str(self.binaries.folder / "postgres")
         place = ("-D", str(self.data_dir), "-k", str(self.socket_dir), "-p", str(PORT))
