@@ -59,8 +59,6 @@ def test_samples_are_raw_and_complete(launch: Any, workloads: dict[str, Any], en
             assert all(ns > 0 for _, ns in samples)
         assert line["gate_relative_l2"] < 1e-3
     assert done[1]["iterations"] > done[0]["iterations"] >= 1
-    # The block length is fixed beforehand on the fastest run, so a block is hardly ever shorter than asked.
-    assert float(np.median(done[1]["blocks_ns"])) >= 180_000
 
 
 def test_the_samples_are_what_core_takes(launch: Any, workloads: dict[str, Any]) -> None:
