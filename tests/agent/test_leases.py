@@ -67,7 +67,7 @@ class Baffled(LocalBoard):
     async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
         self.launches_begun += 1
         if self.launches_begun == 2:
-            raise ValueError("\ud800 cannot be")
+            raise ValueError("\0 cannot be")
         return await super().launch(order, on_line)
 
 
