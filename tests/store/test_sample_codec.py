@@ -44,3 +44,9 @@ def test_samples_come_back_in_launch_order_at_their_resolution(sent):
         assert len(now.blocks_ns) == len(was.blocks_ns)
         for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
             assert abs(a - b) * 2 <= step
+
+
+@given(launches())
+def test_what_was_read_back_packs_to_the_same_samples(sent):
+    once = decode(encode(sent))
+    assert decode(encode(once)) == once

@@ -5,6 +5,7 @@ noise): a result then stays within its 2 KB. Summaries are derived from what was
 again gives the same numbers. Millisecond fields are kept to the nanosecond.
 """
 
+import math
 import struct
 import sys
 from array import array
@@ -31,7 +32,7 @@ _TIMES: Final = 4
 def encode(launches: Sequence[LaunchSamples]) -> bytes:
     """Pack the launches of one measurement."""
     ordered = sorted(launches, key=lambda launch: launch.launch_no)
-    step = max(1, min(min(launch.blocks_ns) for launch in ordered) >> RESOLUTION_BITS)
+    step = _step([block for launch in ordered for block in launch.blocks_ns])
     blocks = [(block + step // 2) // step for launch in ordered for block in launch.blocks_ns]
     offset, packed = _smaller(blocks)
     pairs = [pair for launch in ordered for name in CANARIES for pair in launch.canaries.get(name, ())]
@@ -68,6 +69,13 @@ def decode(data: bytes) -> tuple[LaunchSamples, ...]:
         )
         for n in range(launches)
     )
+
+
+def _step(blocks_ns: Sequence[int]) -> int:
+    """The resolution in ns; what was rounded once has a common divisor, which keeps it exactly."""
+    step = max(1, min(blocks_ns) >> RESOLUTION_BITS)
+    common = math.gcd(*blocks_ns)
+    return common if 2 * common >= step else step
 
 
 def _smaller(blocks: Sequence[int]) -> tuple[int, list[int]]:
