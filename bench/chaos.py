@@ -29,9 +29,8 @@ from benchfarm_store.database import Database
 from benchfarm_workloads.draws import draw_mixed
 
 VICTIMS = ("agent", "worker", "api", "valkey", "postgres")
-ROUND_S = 20.5
-"""Five deaths of one process within 60 s stop a farm on purpose; a round is longer than a third of that, so that one
-more death, of what could not live without the victim, does not."""
+ROUND_S = 17.0
+"""Five deaths of one process within 60 s stop a farm on purpose; a round is longer than a quarter of that."""
 JOB_LIMIT_S = 900.0
 STOPS_WITHIN_S = 5.0
 KILLS_EACH = 5
