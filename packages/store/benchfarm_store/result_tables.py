@@ -1,0 +1,121 @@
+"""What was found: results, summaries, goldens, orphans, events."""
+
+from sqlalchemy import (
+    ARRAY,
+    REAL,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from benchfarm_core.events import EventKind
+from benchfarm_core.summaries import Grade
+from benchfarm_store.schema import at, metadata, one_of
+
+launches = Table(
+    "launches",
+    metadata,
+    Column("lease_id", ForeignKey("leases.id"), nullable=False),
+    Column("launch_no", SmallInteger, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    PrimaryKeyConstraint("lease_id", "launch_no"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("measurement_id", ForeignKey("measurements.id"), primary_key=True),
+    Column("lease_id", ForeignKey("leases.id"), nullable=False),
+    at("measured_at"),
+    Column("platform_id", Integer, nullable=False, comment="as the measurement has it, for the list by time"),
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("artifact_sha256", LargeBinary),
+    Index("ix_results_time", "measured_at"),
+    Index("ix_results_platform", "platform_id", "measured_at"),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("measurement_id", ForeignKey("results.measurement_id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("measurement_id", ForeignKey("results.measurement_id"), nullable=False),
+    Column("median_ms", Double, nullable=False),
+    Column("normalised_ms", Double),
+    Column("low_ms", Double, nullable=False),
+    Column("high_ms", Double, nullable=False),
+    Column("interval_coverage", REAL, nullable=False),
+    Column("spread", REAL, nullable=False),
+    Column("clean_share", REAL, nullable=False),
+    Column("blocks", Integer, nullable=False),
+    Column("rule_version", SmallInteger, nullable=False),
+    Column("launches", SmallInteger, nullable=False),
+    Column("clock_proof", SmallInteger, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("grade", Text, nullable=False),
+    Column("canary", Text),
+    PrimaryKeyConstraint("measurement_id", "rule_version"),
+    one_of("grade", Grade),
+    Index("uq_summaries_active", "measurement_id", unique=True, postgresql_where=text("active")),
+    Index("ix_summaries_rule", "rule_version", postgresql_where=text("active")),
+)
+
+canary_goldens = Table(
+    "canary_goldens",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("platform_id", ForeignKey("platforms.id"), nullable=False),
+    Column("sgemm_ns", BigInteger),
+    Column("mobilenet_ns", BigInteger),
+    Column("lease_id", ForeignKey("leases.id"), nullable=False, comment="the latest lease in the history"),
+    Column("sgemm_recent_ns", ARRAY(BigInteger), nullable=False),
+    Column("mobilenet_recent_ns", ARRAY(BigInteger), nullable=False),
+    at("measured_at"),
+    PrimaryKeyConstraint("generation_id", "platform_id"),
+    comment="per canary the reference, which never changes, and the medians of the latest leases",
+)
+
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("measurement_id", BigInteger, nullable=False),
+    Column("lease_token", Uuid(as_uuid=False), nullable=False),
+    Column("agent_id", ForeignKey("agents.id"), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    at("received_at"),
+    UniqueConstraint("lease_token", "measurement_id"),
+    Index("ix_orphans_received_at", "received_at"),
+    comment="results that came after their lease had ended; kept for a while, never an answer",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    at("at"),
+    Column("data", JSONB, nullable=False),
+    PrimaryKeyConstraint("job_id", "number"),
+    one_of("kind", EventKind),
+)
