@@ -40,7 +40,7 @@ def write(content: bytes) -> bool:
 
 def ready(**more: Any) -> bool:
     facts: dict[str, Any] = {
-        "contract": 1,
+        "contract": 2,
         "engine": REQUEST["engine"],
         "engine_version": "1",
         "precision": REQUEST["precision"],

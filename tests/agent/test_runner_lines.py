@@ -23,7 +23,7 @@ from tests.agent.conftest import grant_of
 
 READY = {
     "event": "ready",
-    "contract": 1,
+    "contract": 2,
     "engine": "onnxruntime",
     "engine_version": "1",
     "precision": "fp32",
@@ -119,7 +119,7 @@ def test_garbage_is_named_and_blames_the_visit_that_ran(bad: object) -> None:
         (READY, DONE),
         (READY, STARTED, DONE, END, END),
         (READY, STARTED, {**STARTED, "visit": 9}),
-        ({**READY, "contract": 2},),
+        ({**READY, "contract": 1},),
     ],
 )
 def test_lines_out_of_their_order_are_garbage(lines: tuple[object, ...]) -> None:

@@ -58,14 +58,13 @@ class Workload:
     inputs: list[dict[str, Any]]
     reference: Path
 
-    def visit(self, number: int, **changes: Any) -> dict[str, Any]:
+    def visit(self, number: int, *, max_relative_l2: float = 1e-3, **changes: Any) -> dict[str, Any]:
         return {
             "visit": number,
             "artifact": str(self.artifact),
             "format": "onnx",
             "inputs": self.inputs,
-            "reference": str(self.reference),
-            "max_relative_l2": 1e-3,
+            "gates": [{"reference": str(self.reference), "max_relative_l2": max_relative_l2}],
             **changes,
         }
 
@@ -170,7 +169,7 @@ PROTOCOL = {
 
 def launch_request(visits: list[dict[str, Any]], folder: Path, home: Path, canary: Workload) -> dict[str, Any]:
     return {
-        "contract": 1,
+        "contract": 2,
         "engine": "onnxruntime",
         "precision": "fp32",
         "threads": 1,

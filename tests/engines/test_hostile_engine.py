@@ -104,8 +104,7 @@ def hostile(launch: Any, tmp_path: Path, batch_folder: Path) -> Any:
         "artifact": str(artifact),
         "format": "onnx",
         "inputs": [x],
-        "reference": str(reference),
-        "max_relative_l2": 1e-3,
+        "gates": [{"reference": str(reference), "max_relative_l2": 1e-3}],
     }
 
     def run(deed: str, *, token: str = "", port: int = 0, unix: str = "", **changes: Any) -> Any:

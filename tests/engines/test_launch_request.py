@@ -12,7 +12,7 @@ from benchfarm_engines.launch_request import BadRequest, read_launch_request
 
 INPUT = {"name": "x", "dtype": "float32", "shape": [1, 4], "fill": {"kind": "normal", "seed": 0}}
 GOOD: dict[str, Any] = {
-    "contract": 1,
+    "contract": 2,
     "engine": "onnxruntime",
     "precision": "fp32",
     "threads": 2,
@@ -44,8 +44,7 @@ GOOD: dict[str, Any] = {
             "artifact": "/a",
             "format": "onnx",
             "inputs": [INPUT],
-            "reference": "/r",
-            "max_relative_l2": 1e-3,
+            "gates": [{"reference": "/r", "max_relative_l2": 1e-3}],
         }
     ],
 }
@@ -71,7 +70,7 @@ def test_later_additions_are_let_through() -> None:
     assert read({**GOOD, "something_new": 1}).engine == "onnxruntime"
 
 
-PLACES = [
+PLACES: list[tuple[tuple[str | int, ...], object]] = [
     (("contract",), 9),
     (("contract",), None),
     (("engine",), ""),
@@ -87,8 +86,11 @@ PLACES = [
     (("protocol", "visit_timeout_s"), 0),
     (("canaries", "mobilenet"), None),
     (("visits",), {}),
-    (("visits", 0, "max_relative_l2"), float("nan")),
-    (("visits", 0, "reference"), None),
+    (("visits", 0, "gates"), []),
+    (("visits", 0, "gates", 0, "max_relative_l2"), float("nan")),
+    (("visits", 0, "gates", 0, "reference"), None),
+    (("visits", 0, "edges"), {"inputs": []}),
+    (("visits", 0, "edges"), {"inputs": [], "outputs": [{"name": "y", "dtype": "void", "axes": [], "shape": []}]}),
     (("visits", 0, "inputs", 0, "dtype"), "complex64"),
     (("visits", 0, "inputs", 0, "shape"), [1] * 9),
     (("visits", 0, "inputs", 0, "fill"), {"kind": "zeros"}),

@@ -121,6 +121,10 @@ def test_a_cache_is_filled_once_and_used_again(launch: Any, workloads: dict[str,
 # --- what a workload can do wrong: one typed failure, and the next visit is measured
 
 
+def gates(reference: Path) -> list[dict[str, Any]]:
+    return [{"reference": str(reference), "max_relative_l2": 1e-3}]
+
+
 def outcome_beside_a_good_one(launch: Any, workloads: dict[str, Any], bad: dict[str, Any], **changes: Any) -> Any:
     said = launch([bad, workloads["conv"].visit(7)], **changes)
     assert said.done[7]["outcome"] == "ok", said.stderr
@@ -138,7 +142,7 @@ def test_a_wrong_result_is_no_number(launch: Any, workloads: dict[str, Any], eng
 
 
 def test_another_shape_than_the_reference_is_a_wrong_result(launch: Any, workloads: dict[str, Any]) -> None:
-    bad = workloads["conv"].visit(1, reference=str(workloads["small"].reference))
+    bad = workloads["conv"].visit(1, gates=gates(workloads["small"].reference))
     assert outcome_beside_a_good_one(launch, workloads, bad) == "wrong_result"
 
 
@@ -148,7 +152,7 @@ def test_a_garbage_reference_is_the_farms_fault(
 ) -> None:
     garbage = batch_folder / "garbage.npz"
     garbage.write_bytes(content)
-    bad = workloads["conv"].visit(1, reference=str(garbage))
+    bad = workloads["conv"].visit(1, gates=gates(garbage))
     assert outcome_beside_a_good_one(launch, workloads, bad) == "engine_error"
 
 
@@ -189,7 +193,7 @@ def test_an_output_larger_than_the_limit_is_out_of_memory(
     launch: Any, workloads: dict[str, Any], write_model: Any, engine: str
 ) -> None:
     model = write_model("huge", expanding_model(2**30), [X])
-    bad = model.visit(1, reference=str(workloads["two"].reference))
+    bad = model.visit(1, gates=gates(workloads["two"].reference))
     assert outcome_beside_a_good_one(launch, workloads, bad, engine=engine) == "out_of_memory"
 
 
@@ -214,7 +218,7 @@ def test_weights_outside_the_file_are_not_followed_to_a_token(
         [outside],
     )
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
-    bad = write_model("outside", content, [X]).visit(1, reference=str(workloads["two"].reference))
+    bad = write_model("outside", content, [X]).visit(1, gates=gates(workloads["two"].reference))
     code = outcome_beside_a_good_one(launch, workloads, bad, engine=engine)
     assert code in {"engine_error", "conversion_failed", "invalid_workload"}
 
@@ -225,7 +229,7 @@ def test_weights_outside_the_file_are_not_followed_to_a_token(
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"contract": 2}, "bad_request"),
+        ({"contract": 1}, "bad_request"),
         ({"engine": "tvm"}, "engine_unavailable"),
         ({"precision": "int8"}, "precision_not_obeyed"),
         ({"options": {"path": "/etc"}}, "bad_request"),

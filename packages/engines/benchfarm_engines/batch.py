@@ -18,11 +18,11 @@ from benchfarm_engines.engine import (
     ThreadsNotObeyed,
 )
 from benchfarm_engines.engine_options import OptionValue, check_options
-from benchfarm_engines.inputs import make_inputs
-from benchfarm_engines.launch_request import LaunchRequest
+from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.pair_visit import measure_pair
 from benchfarm_engines.registry import load_engine
 from benchfarm_engines.task_threads import cpu_ns_by_thread, threads_outside
-from benchfarm_engines.visit import Bench, Shares, run_visit
+from benchfarm_engines.visit import Bench, Measure, Shares, artifact_inputs, run_visit
 from benchfarm_engines.witness import Witness, WitnessUnavailable
 
 _SETTLING_RUNS: Final = 20
@@ -65,15 +65,19 @@ def visit_all(request: LaunchRequest, bench: Bench, write: Callable[[Mapping[str
     """Every visit in the order of the request, two lines each."""
     for visit in request.visits:
         write({"event": "started", "visit": visit.visit})
-        write({"event": "done", "visit": visit.visit, **run_visit(visit, request, bench)})
+        write({"event": "done", "visit": visit.visit, **run_visit(visit, request, bench, _measure_of(visit))})
         gc.collect()  # between visits, since it is off while they are timed
+
+
+def _measure_of(visit: Visit) -> Measure | None:
+    return measure_pair if visit.beside is not None else None
 
 
 def _open_canary(engine: Engine, request: LaunchRequest, options: dict[str, OptionValue]) -> Session:
     canary = request.canaries
     opening = OpenRequest(
         Path(canary.artifact),
-        make_inputs(canary.inputs),
+        artifact_inputs(canary.inputs, canary.edges),
         request.precision,
         request.threads,
         options,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine_options import Option, OptionValue
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "np.ndarray"]
 
 DETAIL_LENGTH = 300
+SUBJECT_LENGTH = 60
 
 
 class EngineFailure(Exception):
     """A workload cannot be measured here, for a reason with a stable code."""
 
-    def __init__(self, code: FailureCode, detail: str) -> None:
+    def __init__(self, code: FailureCode, detail: str, *, subject: str = "") -> None:
+        """subject: what it was about, in one word for tables: the operator that an engine lacks."""
         self.code = code
         self.detail = one_line(detail)
+        self.subject = one_line(subject)[:SUBJECT_LENGTH]
         super().__init__(f"{code}: {self.detail}")
 
 
@@ -46,7 +49,8 @@ class OpenRequest:
     options: checked by ``engine_options.check_options``. beside_another: another session of this process is
     measured in turn with this one, which must leave its processors alone while it does not run. cache: a
     folder where the engine may leave what it made of a model, for other launches on the same host with the
-    same privileges; it must compute the same with it and without.
+    same privileges; it must compute the same with it and without. profiled: the session will be asked for
+    ``profile``; a profiled session's runs are slower.
     """
 
     artifact: Path
@@ -56,6 +60,15 @@ class OpenRequest:
     options: Mapping[str, OptionValue]
     beside_another: bool = False
     cache: Path | None = None
+    profiled: bool = False
+
+
+class NodeTime(NamedTuple):
+    """One operator that an engine executed. kind: its operator type there; ns: its time in one inference."""
+
+    name: str
+    kind: str
+    ns: int
 
 
 class Session(Protocol):
@@ -78,6 +91,13 @@ class Session(Protocol):
         """Frees the model; the session is of no use afterwards."""
 
 
+class ProfilingSession(Session, Protocol):
+    """A session that was opened ``profiled``, in an engine whose ``profiles`` is true."""
+
+    def profile(self, runs: int) -> "list[list[NodeTime]]":
+        """That many inferences, each as its operators in the order of execution. Raises EngineFailure."""
+
+
 class Engine(Protocol):
     """One inference runtime. Its module may import the runtime; nothing else of the farm does."""
 
@@ -92,6 +112,10 @@ class Engine(Protocol):
     @property
     def options(self) -> tuple[Option, ...]:
         """The closed set of options, part of the platform's identity."""
+
+    @property
+    def profiles(self) -> bool:
+        """Whether it tells the time of single operators."""
 
     def version(self) -> str:
         """The exact version, as platform keys carry it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 OptionValue = bool | int | str
 
@@ -54,3 +54,16 @@ def check_options(given: Mapping[str, object], known: tuple[Option, ...]) -> dic
         assert isinstance(value, bool | int | str)
         values[option.name] = value
     return values
+
+
+INT8_OPTIONS: Final = (
+    Option(
+        "edges",
+        "choice",
+        "int8",
+        "what an int8 model takes and gives: int8 itself, or fp32 that it quantises first",
+        choices=("int8", "fp32"),
+    ),
+    Option("calibration_seed", "number", 0, "seed of the inputs that int8 ranges are learnt from", high=2**16),
+)
+"""How int8 is made, for every engine that has it; other precisions take the defaults alone."""

@@ -16,7 +16,7 @@ _ALIGNMENT_BYTES = 64
 
 def make_inputs(specs: Sequence[InputSpec]) -> dict[str, np.ndarray[Any, Any]]:
     """Aligned arrays by input name."""
-    return {spec.name: _aligned(_filled(spec)) for spec in specs}
+    return {spec.name: aligned(_filled(spec)) for spec in specs}
 
 
 def _filled(spec: InputSpec) -> np.ndarray[Any, Any]:
@@ -27,7 +27,8 @@ def _filled(spec: InputSpec) -> np.ndarray[Any, Any]:
     return generator.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype)
 
 
-def _aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy on the bounds of cache lines."""
     raw = np.empty(array.nbytes + _ALIGNMENT_BYTES, dtype=np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT_BYTES
     copy: np.ndarray[Any, Any] = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchfarm_core.confine import Limits
+from benchfarm_engines.edges import Edge, Edges
 
-CONTRACT: Final = 1
+CONTRACT: Final = 2
 MAX_REQUEST_BYTES: Final = 32 * 1024**2
 _DTYPES: Final = ("float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool")
 _MAX_DIMENSIONS: Final = 8
@@ -28,15 +29,41 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What the outputs are held against: an .npz, and the largest relative L2 distance from it."""
+
+    reference: str
+    max_relative_l2: float
+
+
+@dataclass(frozen=True)
 class Visit:
-    """One workload of the batch. reference: the .npz that its outputs are held against."""
+    """One workload of the batch.
+
+    inputs: the workload's; edges: how the artifact's tensors differ from them, None where they do not. gates: the
+    first is the workload's own reference, whose distance is reported.
+    """
 
     visit: int
     artifact: str
     format: str
     inputs: tuple[InputSpec, ...]
-    reference: str
-    max_relative_l2: float
+    edges: Edges | None
+    gates: tuple[Gate, ...]
+    beside: "Beside | None" = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The b side of a pair, whose a side is the visit that carries it.
+
+    precision, options: where they differ from the request's, else None. opens_first: b's model is opened before a's.
+    """
+
+    visit: Visit
+    precision: str | None
+    options: Mapping[str, Any] | None
+    opens_first: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,7 @@ class CanaryRequest:
     sgemm_seed: int
     artifact: str
     inputs: tuple[InputSpec, ...]
+    edges: Edges | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +173,7 @@ def _canaries(reader: "_Reader") -> CanaryRequest:
         sgemm_seed=sgemm.whole("seed", 0, 2**32 - 1),
         artifact=model.text("artifact"),
         inputs=tuple(_input(each) for each in model.objects("inputs")),
+        edges=_edges(model),
     )
 
 
@@ -154,8 +183,52 @@ def _visit(reader: "_Reader") -> Visit:
         artifact=reader.text("artifact"),
         format=reader.text("format"),
         inputs=tuple(_input(each) for each in reader.objects("inputs")),
-        reference=reader.text("reference"),
-        max_relative_l2=reader.number("max_relative_l2"),
+        edges=_edges(reader),
+        gates=_gates(reader),
+        beside=_beside(reader) if reader.fields.get("beside") is not None else None,
+    )
+
+
+def _beside(reader: "_Reader") -> Beside:
+    beside = reader.object("beside")
+    side = _visit(_Reader({**beside.fields, "visit": reader.fields["visit"]}, beside.place))
+    if side.beside is not None:
+        raise BadRequest(f"{beside.place}.beside: a pair does not nest")
+    return Beside(
+        visit=side,
+        precision=beside.text("precision") if beside.fields.get("precision") is not None else None,
+        options=beside.object("options").fields if beside.fields.get("options") is not None else None,
+        opens_first=beside.switch("opens_first"),
+    )
+
+
+def _gates(reader: "_Reader") -> tuple[Gate, ...]:
+    gates = tuple(Gate(each.text("reference"), each.number("max_relative_l2")) for each in reader.objects("gates"))
+    if not gates:
+        raise BadRequest(f"{reader.place}.gates is empty: nothing is measured unchecked")
+    return gates
+
+
+def _edges(reader: "_Reader") -> Edges | None:
+    if reader.fields.get("edges") is None:
+        return None
+    edges = reader.object("edges")
+    inputs, outputs = (tuple(_edge(each) for each in edges.objects(side)) for side in ("inputs", "outputs"))
+    return Edges(inputs, outputs)
+
+
+def _edge(reader: "_Reader") -> Edge:
+    dtype = reader.text("dtype")
+    if dtype not in _DTYPES:
+        raise BadRequest(f"{reader.place}.dtype: there is no dtype {dtype[:40]!r}")
+    scale = reader.fields.get("scale", 0)
+    return Edge(
+        name=reader.text("name"),
+        dtype=dtype,
+        axes=reader.wholes("axes", 0, _MAX_DIMENSIONS - 1),
+        shape=reader.wholes("shape", 0, 2**31),
+        scale=reader.number("scale") if scale else 0.0,
+        zero_point=reader.whole("zero_point", -(2**15), 2**16),
     )
 
 

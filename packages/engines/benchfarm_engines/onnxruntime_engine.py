@@ -42,6 +42,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     formats = ("onnx",)
+    profiles = False
     options = (
         Option(
             "graph_optimization",

@@ -36,6 +36,7 @@ class OpenVino:
 
     name = "openvino"
     formats = ("onnx",)
+    profiles = False
     options = (Option("denormals_as_zero", "switch", False, "treat denormal numbers as zero"),)
 
     def __init__(self) -> None:

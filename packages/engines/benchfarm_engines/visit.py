@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.blocks import BlockSamples, time_blocks
 from benchfarm_engines.canary import Canaries
+from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import OptionValue
-from benchfarm_engines.gate import BadReference, check_outputs, load_reference
-from benchfarm_engines.inputs import make_inputs
-from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.gate import Array, BadReference, check_outputs, load_reference
+from benchfarm_engines.inputs import aligned, make_inputs
+from benchfarm_engines.launch_request import InputSpec, LaunchRequest, Visit
+from benchfarm_engines.translation import to_artifact, to_workload
 from benchfarm_engines.witness import Witness
 
 
@@ -53,13 +55,17 @@ class Bench:
         }
 
 
-def run_visit(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
-    """The `done` line of one visit; never raises for a workload's fault."""
+Measure = Callable[[Visit, LaunchRequest, Bench], dict[str, Any]]
+"""The fields of a `done` line; raises EngineFailure."""
+
+
+def run_visit(visit: Visit, request: LaunchRequest, bench: Bench, measure: Measure | None = None) -> dict[str, Any]:
+    """The `done` line of one visit; never raises for a workload's fault. measure: other than of one workload."""
     try:
         with _time_limit(request.protocol.visit_timeout_s):
-            return {"outcome": "ok", **_measure(visit, request, bench)}
+            return {"outcome": "ok", **(measure or _measure)(visit, request, bench)}
     except EngineFailure as failure:
-        return failed(failure.code, failure.detail)
+        return failed(failure.code, failure.detail, failure.subject)
     except _TimedOut:
         return failed(FailureCode.TIMEOUT, f"longer than {request.protocol.visit_timeout_s:g} s")
     except MemoryError:
@@ -68,16 +74,16 @@ def run_visit(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, A
         return failed(FailureCode.ENGINE_ERROR, str(error))
 
 
-def failed(code: FailureCode, detail: str) -> dict[str, Any]:
+def failed(code: FailureCode, detail: str, subject: str = "") -> dict[str, Any]:
     """The part of a `done` line that says why there are no samples."""
-    return {"outcome": "failed", "code": str(code), "detail": detail}
+    return {"outcome": "failed", "code": str(code), "detail": detail, "subject": subject}
 
 
 def _measure(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
     if visit.format not in bench.engine.formats:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{bench.engine.name} does not read {visit.format[:40]}")
-    reference = load_reference(Path(visit.reference))
-    inputs = make_inputs(visit.inputs)
+    references = [load_reference(Path(gate.reference)) for gate in visit.gates]
+    inputs = artifact_inputs(visit.inputs, visit.edges)
     begun = time.perf_counter_ns()
     session = bench.engine.open(
         OpenRequest(
@@ -96,7 +102,7 @@ def _measure(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, An
         session.run()
         ran = time.perf_counter_ns()
         bench.shares.open_ns += opened - begun
-        gate = check_outputs(session.outputs(), reference, visit.max_relative_l2)
+        distances = check_session(session, visit, references)
         samples = _timed(session, request, bench)
     finally:
         session.close()
@@ -104,8 +110,32 @@ def _measure(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, An
         **_sample_fields(samples),
         "open_ms": (opened - begun) / 1e6,
         "first_ms": (ran - opened) / 1e6,
-        "gate_relative_l2": gate,
+        "gate_relative_l2": distances[0],
     }
+
+
+def artifact_inputs(specs: Sequence[InputSpec], edges: Edges | None) -> dict[str, Array]:
+    """A workload's seeded inputs as its artifact takes them. Raises EngineFailure (conversion_failed)."""
+    made = make_inputs(specs)
+    if edges is None:
+        return made
+    try:
+        return {name: aligned(array) for name, array in to_artifact(made, edges.inputs).items()}
+    except ValueError as error:
+        raise EngineFailure(FailureCode.CONVERSION_FAILED, f"the artifact's edges do not fit: {error}") from error
+
+
+def check_session(session: Session, visit: Visit, references: Sequence[Sequence[Array]]) -> list[float]:
+    """The latest run's outputs against every reference; their distances. Raises EngineFailure (wrong_result)."""
+    outputs = session.outputs()
+    if visit.edges is not None:
+        shapes = [each.shape for each in references[0]]
+        try:
+            outputs = to_workload(outputs, visit.edges.outputs, shapes)
+        except ValueError as error:
+            raise EngineFailure(FailureCode.WRONG_RESULT, f"the outputs do not fit the edges: {error}") from error
+    pairs = zip(references, visit.gates, strict=True)
+    return [check_outputs(outputs, reference, gate.max_relative_l2) for reference, gate in pairs]
 
 
 def _timed(session: Session, request: LaunchRequest, bench: Bench) -> tuple[BlockSamples, int]:

@@ -307,8 +307,8 @@ def _visit(item: PreparedItem) -> dict[str, Any]:
         "artifact": str(item.artifact),
         "format": "onnx",
         "inputs": list(item.inputs),
-        "reference": str(item.reference),
-        "max_relative_l2": item.max_relative_l2,
+        "edges": None,
+        "gates": [{"reference": str(item.reference), "max_relative_l2": item.max_relative_l2}],
     }
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples, Ms
 
-CONTRACT: Final = 1
+CONTRACT: Final = 2
 _SHORT_LINE_BYTES: Final = 200
 _DETAIL_CHARS: Final = 300
 _Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]

@@ -1,0 +1,65 @@
+"""Conversion: from a workload's ONNX graph to the file that one engine opens, in the precision of a platform.
+
+It runs on the agent's host in a confined child (``converting``), never on the board and never during a launch. A
+module ``<engine>_convert`` offers ``CONVERTER``; an engine without one opens the ONNX file itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final, Protocol
+
+from benchfarm_engines.edges import Edges
+from benchfarm_engines.engine import EngineUnavailable, one_line
+from benchfarm_engines.engine_options import OptionValue
+from benchfarm_engines.launch_request import InputSpec
+
+ONNX: Final = "onnx"
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """What to convert.
+
+    onnx_bytes: the graph; for ``int8`` the quantised one (static QDQ, see ``quantise``). precision: the
+    platform's. options: the engine's, complete. inputs: the workload's, every dimension bound. edges: those of
+    ``onnx_bytes`` where it is the quantised graph.
+    """
+
+    onnx_bytes: bytes
+    precision: str
+    options: Mapping[str, OptionValue]
+    inputs: Sequence[InputSpec]
+    edges: Edges | None = None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An artifact: one file, its format as engines name it, and its edges (None: those of the ONNX graph)."""
+
+    content: bytes
+    format: str
+    edges: Edges | None = None
+
+
+class Converter(Protocol):
+    """Writes one engine's files."""
+
+    def convert(self, request: ConversionRequest) -> Converted:
+        """The same bytes for the same request.
+
+        Raises EngineFailure: ``unsupported_operator`` with the operator as its subject, or ``conversion_failed``.
+        """
+
+
+def load_converter(engine: str) -> Converter | None:
+    """The engine's converter, None where it opens ONNX itself. Raises EngineUnavailable where it cannot be imported."""
+    module = f"benchfarm_engines.{engine}_convert"
+    if find_spec(module) is None:
+        return None
+    try:
+        converter: Converter = import_module(module).CONVERTER
+    except (ImportError, OSError) as error:
+        raise EngineUnavailable(one_line(f"files for {engine} cannot be made here: {error}")) from error
+    return converter

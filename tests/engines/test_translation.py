@@ -1,0 +1,45 @@
+"""Edges: a tensor goes to an artifact and back unchanged, up to the steps of its quantisation."""
+
+import numpy as np
+import pytest
+
+from benchfarm_engines.edges import Edge
+from benchfarm_engines.translation import to_artifact, to_workload
+
+X = np.random.default_rng(0).standard_normal((1, 3, 4, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        Edge("a"),
+        Edge("a", axes=(0, 2, 3, 1)),
+        Edge("a", axes=(0, 2, 3, 1), shape=(4, 5, 3)),
+        Edge("a", shape=(3, 4, 5)),
+    ],
+)
+def test_layout_comes_back(edge: Edge) -> None:
+    inside = to_artifact({"x": X}, [edge])["a"]
+    assert inside.flags.c_contiguous
+    assert inside.shape == (edge.shape or tuple(X.shape[axis] for axis in edge.axes or range(4)))
+    np.testing.assert_array_equal(to_workload([inside], [edge], [X.shape])[0], X)
+
+
+def test_channels_last_moves_the_channels() -> None:
+    inside = to_artifact({"x": X}, [Edge("a", axes=(0, 2, 3, 1))])["a"]
+    assert inside[0, 2, 4, 1] == X[0, 1, 2, 4]
+
+
+def test_eight_bits_keep_half_a_step_and_saturate() -> None:
+    edge = Edge("a", dtype="int8", scale=0.01, zero_point=5)
+    inside = to_artifact({"x": X}, [edge])["a"]
+    assert inside.dtype == np.int8
+    back = to_workload([inside], [edge], [X.shape])[0]
+    inner = np.abs(X) < 1.2
+    assert np.abs(back - X)[inner].max() <= 0.0051
+    assert back.max() == pytest.approx((127 - 5) * 0.01)
+
+
+def test_a_wrong_number_of_edges_is_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        to_artifact({"x": X}, [])
