@@ -2,9 +2,17 @@
 
 import pytest
 
-from benchfarm_core.boards import BoardReport, BoardState, EngineReport, Health, board_id
+from benchfarm_core.boards import BoardReport, BoardState, EngineOption, EngineReport, Health, board_id
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.matching import may_exist, offered_platforms, why_board_not, why_board_unusable, why_platform
+from benchfarm_core.matching import (
+    is_too_large,
+    may_exist,
+    offered_platforms,
+    why_board_not,
+    why_board_unusable,
+    why_platform,
+    with_meant_options,
+)
 from benchfarm_core.messages import broker_url
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision, parse_platform_key
 
@@ -119,3 +127,50 @@ def test_a_boards_identity_needs_the_farms_salt() -> None:
 def test_broker_urls() -> None:
     assert broker_url("unix:///run/kv.sock?db=3") == "redis+socket:///run/kv.sock?virtual_host=3"
     assert broker_url("redis://cache:6379/0") == "redis://cache:6379/0"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"kind": "switch", "default": "on"},
+        {"kind": "number", "default": 1},
+        {"kind": "number", "default": 9, "low": 0, "high": 8},
+        {"kind": "choice", "default": "a", "choices": ["b"]},
+        {"kind": "choice", "default": "a", "choices": ["a", "../x"]},
+        {"kind": "path", "default": "a"},
+        {"kind": "number", "default": 1, "low": 0, "high": 2**53},
+        {"kind": "switch", "default": False, "more": 1},
+    ],
+)
+def test_an_option_that_contradicts_itself_is_no_option(schema):
+    with pytest.raises(ValueError, match="validation error"):
+        EngineOption.model_validate(schema)
+
+
+def test_a_report_s_options_are_bounded():
+    switch = {"kind": "switch", "default": False}
+    fields = {"name": "e", "available": True, "version": "1"}
+    assert EngineReport.model_validate({**fields, "options": {f"o{n}": switch for n in range(40)}}).options
+    for options in ({f"o{n}": switch for n in range(41)}, {"A": switch}, {"a b": switch}):
+        with pytest.raises(ValueError, match="validation error"):
+            EngineReport.model_validate({**fields, "options": options})
+
+
+def test_options_at_their_default_are_left_out():
+    known = {
+        "one": EngineOption(kind="choice", default="1", choices=("1", "true")),
+        "two": EngineOption(kind="number", default=3, low=-5, high=5),
+    }
+    base = "m/c0.t1.free/e-1{}/fp32"
+    for given, meant in (("~one=1~two=3", ""), ("~one=true", "~one=true"), ("~two=-5", "~two=-5"), ("", "")):
+        platform = with_meant_options(parse_platform_key(base.format(given)), known)
+        assert platform.key == base.format(meant)
+        assert parse_platform_key(platform.key).key == platform.key
+
+
+def test_too_large_is_said_only_when_it_is_certain():
+    gib = 2**30
+    assert is_too_large(gib, gib)
+    assert not is_too_large(gib * 3 // 4, gib)
+    assert not is_too_large(None, gib)
+    assert not is_too_large(gib, None)

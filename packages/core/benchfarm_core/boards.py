@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchfarm_core.platforms import ClockProof, Name, OperatingPoint, Precision
 from benchfarm_core.values import Answer, Value, digest
@@ -53,14 +53,63 @@ USABLE_HEALTH: Final = (Health.GOOD, Health.SUSPECT)
 BoardKind = Literal["local", "adb", "ssh", "simulated"]
 
 
+MAX_OPTIONS: Final = 40
+MEMORY_SHARE: Final = 0.75
+"""Of a board's memory, what one launch may use."""
+
+OptionValue = int | bool | Name
+_Limit = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+
+
+class EngineOption(Value):
+    """One option of an engine: a switch, a whole number in a range, or one of some names."""
+
+    kind: Literal["switch", "number", "choice"]
+    default: int | bool | Name
+    meaning: str = Field(default="", max_length=300)
+    choices: tuple[Name, ...] = Field(default=(), max_length=100)
+    low: _Limit | None = None
+    high: _Limit | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EngineOption":
+        if self.kind == "number" and (self.low is None or self.high is None):
+            raise ValueError("a number has a low and a high limit")
+        if self.value_of(self.default) is None:
+            raise ValueError("the default is outside the option's own set")
+        return self
+
+    def value_of(self, given: OptionValue) -> OptionValue | None:
+        """The value that is meant, as the engine takes it; None outside the option's set.
+
+        A platform key is text: `1` may be a number or the name of a choice.
+        """
+        if self.kind == "choice":
+            name = str(given).lower() if isinstance(given, bool) else str(given)
+            return name if name in self.choices else None
+        if self.kind == "switch":
+            return given if isinstance(given, bool) else None
+        if not isinstance(given, int) or isinstance(given, bool) or self.low is None or self.high is None:
+            return None
+        return given if self.low <= given <= self.high else None
+
+    @property
+    def values(self) -> str:
+        """The option's set, for people."""
+        if self.kind == "number":
+            return f"{self.low} to {self.high}"
+        return " or ".join(self.choices) if self.kind == "choice" else "true or false"
+
+
 class EngineReport(Value):
-    """One engine as a board has it; unavailable ones carry the reason."""
+    """One engine as a board has it; unavailable ones carry the reason. `options` is None where nothing is known."""
 
     name: Name
     available: bool
     version: str | None = Field(default=None, max_length=60)
     precisions: tuple[Precision, ...] = Field(default=(), max_length=20)
     reason: str = Field(default="", max_length=300)
+    options: dict[Name, EngineOption] | None = Field(default=None, max_length=MAX_OPTIONS)
 
 
 class BoardReport(Value):

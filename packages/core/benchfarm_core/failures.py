@@ -29,6 +29,7 @@ class FailureCode(StrEnum):
     CLOCK_PROOF_UNAVAILABLE = "clock_proof_unavailable"
     BUDGET_SPENT = "budget_spent"
     EXPIRED = "expired"
+    MODEL_TOO_LARGE_FOR_BOARD = "model_too_large_for_board"
     LEASE_LOST = "lease_lost"
     BOARD_LOST = "board_lost"
     RUNNER_DIED = "runner_died"
@@ -56,6 +57,7 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.CLOCK_PROOF_UNAVAILABLE: 10008,
     FailureCode.BUDGET_SPENT: 10009,
     FailureCode.EXPIRED: 10010,
+    FailureCode.MODEL_TOO_LARGE_FOR_BOARD: 10011,
     FailureCode.LEASE_LOST: 20000,
     FailureCode.BOARD_LOST: 20001,
     FailureCode.RUNNER_DIED: 20002,

@@ -1,9 +1,17 @@
 """Which platforms a board offers, and why a board is not used. A scheduler that explains itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from benchfarm_core.boards import USABLE_HEALTH, BoardReport, BoardState, Health
+from benchfarm_core.boards import (
+    MEMORY_SHARE,
+    USABLE_HEALTH,
+    BoardReport,
+    BoardState,
+    EngineOption,
+    Health,
+    OptionValue,
+)
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.platforms import EngineSpec, Platform
@@ -44,6 +52,53 @@ def may_exist(platform: Platform, offered: Sequence[Platform]) -> None:
         f"no board of the farm offers {platform.key}; offered are {shown}",
         code="platform_impossible",
         field="platforms",
+    )
+
+
+def with_options(platform: Platform, options: Mapping[str, OptionValue]) -> Platform:
+    """The same platform with other options of its engine."""
+    engine = EngineSpec(name=platform.engine.name, version=platform.engine.version, options=dict(options))
+    return platform.model_copy(update={"engine": engine})
+
+
+def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) -> Platform:
+    """The platform that is meant: an option at its default and one left out are the same.
+
+    `known` are the engine's options. Raises InvalidRequest: `engine_option_unknown`, `engine_option_invalid`.
+    """
+    given = platform.engine.options
+    engine = f"{platform.engine.name} {platform.engine.version}"
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        have = "; ".join(f"{name} ({option.values})" for name, option in sorted(known.items()))
+        raise InvalidRequest(
+            f"{engine} has no option {unknown[0]!r}; " + (f"it has {have}" if have else "it has none"),
+            code="engine_option_unknown",
+            field="platforms",
+        )
+    meant = {name: known[name].value_of(value) for name, value in given.items()}
+    for name, value in sorted(meant.items()):
+        if value is None:
+            raise InvalidRequest(
+                f"option {name} of {engine} cannot be {given[name]!r}; it can be {known[name].values}",
+                code="engine_option_invalid",
+                field="platforms",
+            )
+    return with_options(platform, {name: v for name, v in meant.items() if v is not None and v != known[name].default})
+
+
+def is_too_large(needed_bytes: int | None, memory_bytes: int | None) -> bool:
+    """Whether a workload certainly does not fit into a board; what is not known of either is no reason."""
+    if needed_bytes is None or memory_bytes is None:
+        return False
+    return needed_bytes > memory_bytes * MEMORY_SHARE
+
+
+def why_too_large(needed_bytes: int, memory_bytes: int) -> str:
+    """The refusal, in one sentence."""
+    return (
+        f"it needs at least {needed_bytes / 2**30:.2f} GiB; a launch may use {memory_bytes * MEMORY_SHARE / 2**30:.2f}"
+        f" GiB of its largest board's {memory_bytes / 2**30:.2f} GiB"
     )
 
 

@@ -129,7 +129,7 @@ def matches(platform: Platform, wanted: PlatformFilter) -> bool:
 
 
 _POINT = re.compile(r"^c([0-9+-]+)\.t([0-9]{1,4})\.(free|fixed|[0-9]+(?:_[0-9]+)*)(?:\.([a-z0-9_-]+))?$")
-_ENGINE = re.compile(r"^([a-z0-9_]+)-([0-9A-Za-z][0-9A-Za-z.+_-]*)((?:~[a-z0-9_]+=[a-z0-9_.-]+)*)$")
+_ENGINE = re.compile(r"^([a-z0-9_]+)-([0-9A-Za-z][0-9A-Za-z.+_-]*)((?:~[a-z0-9_.-]+=[a-z0-9_.-]+)*)$")
 
 
 def parse_platform_key(key: str) -> Platform:
@@ -175,7 +175,8 @@ def _parse_options(text: str) -> dict[str, int | bool | str]:
     options: dict[str, int | bool | str] = {}
     for pair in text.split("~")[1:]:
         name, value = pair.split("=")
-        options[name] = value == "true" if value in ("true", "false") else int(value) if value.isdigit() else value
+        number = value.removeprefix("-").isdigit()
+        options[name] = value == "true" if value in ("true", "false") else int(value) if number else value
     return options
 
 

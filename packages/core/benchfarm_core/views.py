@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from benchfarm_core.boards import EngineOption
 from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
 from benchfarm_core.protocols import Protocol
@@ -136,3 +137,5 @@ class EngineView(Answer):
     precisions: list[str]
     boards: list[str]
     unavailable: dict[str, str]
+    options: dict[str, dict[str, EngineOption]]
+    """By version; a version whose options no board has told is left out."""

@@ -23,7 +23,7 @@ from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import offered_platforms
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_core.states import advance
-from benchfarm_store import agents, cursors, endings, platforms
+from benchfarm_store import agents, cursors, endings, engine_options, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
 from benchfarm_store.tables import boards
@@ -162,9 +162,11 @@ _CURRENT_GENERATIONS = text("""
 
 
 def _write_platforms(tx: Transaction, reports: dict[int, BoardReport]) -> None:
-    offers = {board: [p.key for p in offered_platforms(report)] for board, report in reports.items()}
-    ids = platforms.ensure(tx, [p for report in reports.values() for p in offered_platforms(report)])
-    rows = [{"board": board, "platform": ids[key]} for board, keys in sorted(offers.items()) for key in keys]
+    offers = {board: offered_platforms(report) for board, report in reports.items()}
+    for board, report in reports.items():
+        offers[board] += engine_options.still_offered(tx, report, offers[board])
+    ids = platforms.ensure(tx, [platform for offered in offers.values() for platform in offered])
+    rows = [{"board": board, "platform": ids[p.key]} for board, offered in sorted(offers.items()) for p in offered]
     parameters = {"rows": rows_json(rows), "boards": list(reports)}
     tx.execute(_DROP_PLATFORMS, parameters)
     tx.execute(_ADD_PLATFORMS, parameters)

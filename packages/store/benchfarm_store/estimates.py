@@ -10,11 +10,11 @@ from benchfarm_core.boards import Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import why_board_unusable, why_platform
+from benchfarm_core.matching import is_too_large, why_board_unusable, why_platform
 from benchfarm_core.planning import decide, expected_s
 from benchfarm_core.platforms import ClockProof, parse_platform_key
 from benchfarm_core.workloads import workload_id
-from benchfarm_store import measurements, specs
+from benchfarm_store import measurements, memory, platforms, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, rows_json, workload_digest
 
@@ -24,10 +24,10 @@ MAX_COUNTED: Final = 20_000
 
 
 def check_budget(
-    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]
+    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], wanted: Sequence[platforms.Found]
 ) -> None:
     """Raise InvalidRequest (`budget_too_small`) when the estimate is above the job's budget."""
-    estimate = dry_run(tx, spec, resolved, platform_ids)
+    estimate = dry_run(tx, spec, resolved, wanted)
     if not estimate.within_budget:
         raise InvalidRequest(
             f"the job needs about {estimate.device_s:.1f} device-seconds, its budget is {spec.budget_device_s:g}",
@@ -36,32 +36,30 @@ def check_budget(
         )
 
 
-def dry_run(tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]) -> DryRun:
+def dry_run(
+    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], wanted: Sequence[platforms.Found]
+) -> DryRun:
     """Counts by source, device-seconds, wait and what stands in the way."""
-    keys = dict(zip(platform_ids, spec.platform_keys, strict=True))
-    boards = {row.platform_id: row for row in tx.execute(_BOARDS, {"ids": list(platform_ids), "now": tx.now})}
+    base_ids = [platform.base_id for platform in wanted]
+    found = {row.platform_id: row for row in tx.execute(_BOARDS, {"ids": base_ids, "now": tx.now})}
+    boards = {platform.id: found.get(platform.base_id) for platform in wanted}
     need = clock_level(spec.clock_proof)
-    unprovable = {p for p in platform_ids if p in boards and boards[p].best < need}
+    unprovable = {id_ for id_, row in boards.items() if row is not None and row.best < need}
+    memory_bytes = memory.of_largest_boards(tx, base_ids)
+    largest = {platform.id: memory_bytes.get(platform.base_id) for platform in wanted}
     counts: Counter[str] = Counter()
+    too_large: Counter[int] = Counter()
     device_s = 0.0
-    for platform, source, seconds in _decisions(tx, spec, resolved, platform_ids):
-        impossible = platform in unprovable and source != ItemSource.KNOWN
+    for one, platform, source, seconds in _decisions(tx, spec, resolved, [platform.id for platform in wanted]):
+        new = source != ItemSource.KNOWN
+        large = new and is_too_large(one.needed_bytes, largest[platform])
+        impossible = large or (new and platform in unprovable)
+        too_large[platform] += large
         counts["impossible" if impossible else source] += 1
         device_s += seconds if source == ItemSource.NEW and not impossible else 0.0
-    reasons = [f"{keys[p]}: no board can prove its clock as {spec.clock_proof}" for p in sorted(unprovable)]
-    online = 0
-    for platform in platform_ids:
-        row = boards.get(platform)
-        online += row.online if row else 0
-        if row is None or not row.online:
-            why = why_platform(
-                parse_platform_key(keys[platform]),
-                boards_offering=row.offering if row else 0,
-                boards_online=0,
-                boards_idle=0,
-                unusable=_unusable(row) if row else (),
-            )
-            reasons.append(f"{keys[platform]}: {why}")
+    reasons = [f"{p.key}: no board can prove its clock as {spec.clock_proof}" for p in wanted if p.id in unprovable]
+    reasons += [f"{p.key}: {too_large[p.id]} items are too large for its boards" for p in wanted if too_large[p.id]]
+    reasons += [reason for p in wanted if (reason := _why_away(p.key, boards[p.id])) is not None]
     return DryRun(
         items=spec.items_count,
         known=counts[ItemSource.KNOWN],
@@ -69,10 +67,24 @@ def dry_run(tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], 
         to_measure=counts[ItemSource.NEW],
         impossible=counts["impossible"],
         device_s=device_s,
-        expected_wait_s=_wait_s(tx, platform_ids, device_s, counts[ItemSource.KNOWN] == spec.items_count),
+        expected_wait_s=_wait_s(tx, base_ids, device_s, counts[ItemSource.KNOWN] == spec.items_count),
         reasons=reasons,
         within_budget=spec.budget_device_s is None or device_s <= spec.budget_device_s,
     )
+
+
+def _why_away(key: str, row: Row[Any] | None) -> str | None:
+    """Why a platform is served by nobody now; None where a board is online."""
+    if row is not None and row.online:
+        return None
+    why = why_platform(
+        parse_platform_key(key),
+        boards_offering=row.offering if row else 0,
+        boards_online=0,
+        boards_idle=0,
+        unusable=_unusable(row) if row else (),
+    )
+    return f"{key}: {why}"
 
 
 def _unusable(row: Row[Any]) -> list[str]:
@@ -96,8 +108,8 @@ _BOARDS = text(f"""
 
 def _decisions(
     tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]
-) -> Iterator[tuple[int, ItemSource, float]]:
-    """(platform, source, expected seconds) of every item."""
+) -> Iterator[tuple[specs.Resolved, int, ItemSource, float]]:
+    """(workload, platform, source, expected seconds) of every item."""
     pairs = [(one, platform) for one in resolved for platform in platform_ids]
     protocol = tx.execute(_PROTOCOL, {"id": spec.protocol.id}).scalar_one_or_none() or 0
     for start in range(0, len(pairs), CHUNK):
@@ -117,7 +129,7 @@ def _decisions(
                 clock_proof=ClockProof(spec.clock_proof),
                 now=tx.now,
             )
-            yield from ((platform, decision.source, seconds) for decision in decisions)
+            yield from ((one, platform, decision.source, seconds) for decision in decisions)
 
 
 _PROTOCOL = text("SELECT id FROM protocols WHERE public_id = :id")

@@ -56,10 +56,10 @@ def submit(
     known = _claim_key(tx, account, idempotency_key, request_sha256)
     if known is not None:
         return get_job(tx, known, by), False
-    spec, resolved, platform_ids = specs.resolve(tx, request, account)
+    spec, resolved, platforms = specs.resolve(tx, request, account, make=True)
     workload_ids = specs.ensure_workloads(tx, resolved)
     if spec.budget_device_s is not None:
-        estimates.check_budget(tx, spec, resolved, platform_ids)
+        estimates.check_budget(tx, spec, resolved, platforms)
     expires_at = tx.now + timedelta(seconds=request.expires_in_s) if request.expires_in_s else None
     columns = {
         "account_id": account,
@@ -69,7 +69,7 @@ def submit(
         "priority": priority_number(request.priority),
         "options": _options(spec),
         "workload_ids": workload_ids,
-        "platform_ids": platform_ids,
+        "platform_ids": [platform.id for platform in platforms],
         "total": spec.items_count,
         "expires_at": expires_at,
     }
@@ -118,8 +118,8 @@ def _insert(tx: Transaction, columns: Mapping[str, Any], key: str | None, by: Ca
 
 def dry_run(tx: Transaction, request: JobRequest, by: Caller) -> DryRun:
     """What a job would do, without doing it. Raises as `submit` does."""
-    spec, resolved, platform_ids = specs.resolve(tx, request, by.account_number)
-    return estimates.dry_run(tx, spec, resolved, platform_ids)
+    spec, resolved, platforms = specs.resolve(tx, request, by.account_number, make=False)
+    return estimates.dry_run(tx, spec, resolved, platforms)
 
 
 def get_job(tx: Transaction, job_id: str, by: Caller) -> JobView:

@@ -14,13 +14,14 @@ from sqlalchemy import Row, select, text
 from benchfarm_core.errors import NotFound, Unavailable
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import PLAN_CHUNK, ItemSource, ItemState, JobState
+from benchfarm_core.matching import is_too_large, why_too_large
 from benchfarm_core.measurements import MeasurementState
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.planning import Decision, decide, expected_s
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Grade
-from benchfarm_store import measurements, progress, specs
+from benchfarm_store import measurements, memory, progress, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, job_column, rows_json
 from benchfarm_store.tables import jobs, protocols
@@ -54,6 +55,7 @@ class _Link(NamedTuple):
     group: _Group
     decision: Decision
     expected_s: float
+    needed_bytes: int | None
 
 
 def plan_chunk(tx: Transaction, job_id: str) -> bool:
@@ -108,7 +110,7 @@ def _next_groups(job: Row[Any]) -> list[_Group]:
 
 def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_Link]:
     known = measurements.find_known(tx, [(g.workload_id, g.platform_id) for g in groups], job.protocol_id)
-    costs = {row.id: specs.cost_of(row) for row in tx.execute(_COSTS, {"ids": [g.workload_id for g in groups]})}
+    costs = {row.id: row for row in tx.execute(_COSTS, {"ids": [g.workload_id for g in groups]})}
     protocol = Protocol.model_validate(job.protocol)
     wish = {
         "max_age_s": job.options["max_age_s"],
@@ -122,20 +124,46 @@ def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_L
         # a retry wants some repeats of a group only: those that are not answered by what is known come last
         decisions = decide([measurements.known_of(row) for row in rows], repeats=job.options["repeats"], **wish)
         medians = [row.median_ms for row in rows if row.median_ms is not None]
-        seconds = expected_s(protocol, costs.get(group.workload_id), medians[-1] if medians else None)
+        row = costs[group.workload_id]
+        cost = specs.cost_of(row)
+        needed = specs.needed_bytes(cost, row.size_bytes)
+        seconds = expected_s(protocol, cost, medians[-1] if medians else None)
         wanted = decisions[-len(group.item_nos) :]
-        links += [_Link(no, group, d, seconds) for no, d in zip(group.item_nos, wanted, strict=True)]
+        links += [_Link(no, group, d, seconds, needed) for no, d in zip(group.item_nos, wanted, strict=True)]
     return links
 
 
 _COSTS = text("""
-    SELECT id, flops, parameters, input_bytes, output_bytes, weight_bytes FROM workloads
-    WHERE id = ANY(CAST(:ids AS bigint[]))
+    SELECT w.id, w.flops, w.parameters, w.input_bytes, w.output_bytes, w.weight_bytes,
+        CASE WHEN w.kind = 'upload' THEN (SELECT max(m.size_bytes) FROM models m WHERE m.workload_id = w.id)
+        END AS size_bytes
+    FROM workloads w WHERE w.id = ANY(CAST(:ids AS bigint[]))
 """)
 
 
 def _impossible(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:
     """Rows of items that no board of their platform can measure as asked."""
+    return _unprovable(tx, job, links) | _too_large(tx, job, links)
+
+
+def _too_large(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:
+    memory_bytes = memory.of_largest_boards(tx, job.platform_ids)
+    largest = {link.item_no: memory_bytes.get(link.group.platform_id) for link in links}
+    return {
+        link.item_no: _row(
+            link.item_no,
+            ItemState.FAILED,
+            None,
+            None,
+            FailureCode.MODEL_TOO_LARGE_FOR_BOARD,
+            why_too_large(link.needed_bytes or 0, largest[link.item_no] or 0),
+        )
+        for link in links
+        if link.decision.source != ItemSource.KNOWN and is_too_large(link.needed_bytes, largest[link.item_no])
+    }
+
+
+def _unprovable(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:
     need = ClockProof(job.options["clock_proof"])
     if need == ClockProof.UNPINNED:
         return {}

@@ -3,19 +3,19 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, Subquery, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 
-from benchfarm_core.boards import EngineReport
+from benchfarm_core.boards import EngineOption, EngineReport
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import may_exist
 from benchfarm_core.platforms import Platform, PlatformFilter, matches, parse_platform_key
 from benchfarm_core.views import EngineView, PlatformView
-from benchfarm_store import cursors
+from benchfarm_store import cursors, engine_options
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import boards, platform_aliases, platforms
@@ -23,24 +23,64 @@ from benchfarm_store.tables import boards, platform_aliases, platforms
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
 
+class Found(NamedTuple):
+    """A platform as a request means it.
+
+    `id` is its row; below zero where it has options that nobody wanted yet. `base_id` is the row whose boards serve
+    it: its own, or for one without a row the same platform with default options.
+    """
+
+    id: int
+    key: str
+    base_id: int
+
+
 def find(tx: Transaction, name: str) -> Row[Any]:
     """The row of the platform with this id, key or alias.
 
-    Raises InvalidRequest: `platform_unknown`, or `platform_impossible` for a well-formed key that no board offers.
+    Raises InvalidRequest: `platform_unknown`, `platform_impossible` for a well-formed key that no board offers, or as
+    `engine_options.meant` does for one with options.
     """
-    return find_all(tx, [name])[0]
+    if (row := _known_rows(tx, [name]).get(name)) is not None:
+        return row
+    (found,) = find_all(tx, [name])
+    if found.id < 0:
+        raise InvalidRequest(f"no job has wanted {found.key} yet", code="platform_unknown", field="platforms")
+    return _known_rows(tx, [found.key])[found.key]
 
 
-def find_all(tx: Transaction, names: Sequence[str]) -> list[Row[Any]]:
-    """The rows that these names mean, in order, each platform once. Raises as `find`, for the first stray name."""
+def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
+    """The platforms that these names mean, in order, each once. Raises as `find`, for the first stray name.
+
+    Writes nothing: a platform with options that nobody wanted yet stands on the one with default options.
+    """
+    rows = _known_rows(tx, names)
+    meant = engine_options.meant(tx, (name for name in names if name not in rows))
+    rows |= _known_rows(tx, [one.platform.key for one in meant.values()])
+    found: dict[str, Found] = {}
+    for name in dict.fromkeys(names):
+        key = meant[name].platform.key if name in meant else name
+        row = rows.get(key)
+        if row is None and name not in meant:
+            raise _not_found(tx, name)
+        one = Found(row.id, row.key, row.id) if row is not None else Found(-1 - len(found), key, meant[name].base_id)
+        found.setdefault(one.key, one)
+    return list(found.values())
+
+
+def make_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
+    """As `find_all`, but what nobody wanted yet is made and offered. Raises as `find` and `engine_options.make`."""
+    rows = _known_rows(tx, names)
+    engine_options.make(tx, (name for name in names if name not in rows))
+    return find_all(tx, names)
+
+
+def _known_rows(tx: Transaction, names: Sequence[str]) -> dict[str, Row[Any]]:
+    """The rows of those names that are an id, a key or an alias."""
     # a text with a zero byte cannot be sent to Postgres and names nothing
     known = _named([name for name in dict.fromkeys(names) if "\x00" not in name])
     found = tx.execute(select(known.c.name, platforms).join(known, known.c.id == platforms.c.id))
-    rows = {row.name: row for row in found}
-    for name in names:
-        if name not in rows:
-            raise _not_found(tx, name)
-    return list({rows[name].id: rows[name] for name in names}.values())
+    return {row.name: row for row in found}
 
 
 def _named(names: Sequence[str]) -> Subquery:
@@ -65,8 +105,11 @@ def _not_found(tx: Transaction, name: str) -> InvalidRequest:
 
 
 def find_offered(tx: Transaction, wanted: PlatformFilter) -> list[Row[Any]]:
-    """The rows of the platforms that boards offer now and that pass the filter, in key order."""
-    return [row for row, platform in _offered(tx) if matches(platform, wanted)]
+    """The rows of the platforms that boards offer now and that pass the filter, in key order.
+
+    A filter means default options: what somebody else once wanted with others does not change it.
+    """
+    return [row for row, platform in _offered(tx) if not platform.engine.options and matches(platform, wanted)]
 
 
 def _offered(tx: Transaction) -> list[tuple[Row[Any], Platform]]:
@@ -189,4 +232,10 @@ def _engine_view(name: str, reports: Sequence[tuple[str, EngineReport]]) -> Engi
         precisions=sorted({precision for _, engine in usable for precision in engine.precisions}),
         boards=[board for board, _ in usable],
         unavailable={board: engine.reason for board, engine in reports if not engine.available},
+        options=_options(usable),
     )
+
+
+def _options(usable: Sequence[tuple[str, EngineReport]]) -> dict[str, dict[str, EngineOption]]:
+    """By version, as the last board that has it tells."""
+    return {one.version: one.options for _, one in usable if one.version is not None and one.options is not None}

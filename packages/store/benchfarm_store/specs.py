@@ -20,7 +20,7 @@ from benchfarm_core.workloads import (
     family,
     workload_id,
 )
-from benchfarm_store import platforms
+from benchfarm_store import memory, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json, workload_digest
 from benchfarm_store.tables import models, protocols, workloads
@@ -35,6 +35,19 @@ class Resolved(NamedTuple):
 
     workload: AnyWorkload
     cost: Cost | None
+    size_bytes: int | None = None
+    """Of an uploaded file."""
+
+    @property
+    def needed_bytes(self) -> int | None:
+        """Memory without which it cannot be measured anywhere; None where nothing is known."""
+        return needed_bytes(self.cost, self.size_bytes)
+
+
+def needed_bytes(cost: Cost | None, size_bytes: int | None) -> int | None:
+    """Memory without which a workload of some cost, or a file of some size, can be measured nowhere."""
+    known = [one for one in (cost.total_bytes if cost is not None else None, size_bytes) if one is not None]
+    return max(known, default=None)
 
 
 def resolve_workloads(tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str) -> list[Resolved]:
@@ -85,11 +98,11 @@ def _uploads(tx: Transaction, model_ids: Sequence[str], account: int) -> dict[st
         return {}
     mine = (models.c.account_id == account) & models.c.deleted_at.is_(None)
     rows = tx.execute(
-        select(models.c.id, workloads)
+        select(models.c.id, models.c.size_bytes, workloads)
         .join(workloads, workloads.c.id == models.c.workload_id)
         .where(mine & models.c.id.in_([m for m in model_ids if "\x00" not in m]))
     )
-    return {row[0]: Resolved(UploadedWorkload.model_validate(row.spec), cost_of(row)) for row in rows}
+    return {row[0]: Resolved(UploadedWorkload.model_validate(row.spec), cost_of(row), row.size_bytes) for row in rows}
 
 
 def cost_of(row: Any) -> Cost | None:
@@ -105,25 +118,31 @@ def cost_of(row: Any) -> Cost | None:
     )
 
 
-def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter) -> list[Any]:
-    """Rows of the platforms meant, duplicates removed. Raises InvalidRequest."""
+def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter, *, make: bool) -> list[platforms.Found]:
+    """The platforms meant, duplicates removed; with `make` each has its row. Raises InvalidRequest."""
     if isinstance(wanted, PlatformFilter):
         rows = platforms.find_offered(tx, wanted)
         if not rows:
             raise InvalidRequest(
                 "no board offers a platform that passes the filter", code="platform_none_matched", field="platforms"
             )
-        return rows
+        return [platforms.Found(row.id, row.key, row.id) for row in rows]
     if not wanted:
         raise InvalidRequest("name at least one platform", code="workloads_empty", field="platforms")
-    return platforms.find_all(tx, wanted)
+    return platforms.make_all(tx, wanted) if make else platforms.find_all(tx, wanted)
 
 
-def resolve(tx: Transaction, request: JobRequest, account: int) -> tuple[JobSpec, list[Resolved], list[int]]:
-    """The spec of a job, its distinct workloads with costs, and its platforms' rows. Raises InvalidRequest."""
+def resolve(
+    tx: Transaction, request: JobRequest, account: int, *, make: bool
+) -> tuple[JobSpec, list[Resolved], list[platforms.Found]]:
+    """The spec of a job, its distinct workloads with costs, and its platforms. Raises InvalidRequest.
+
+    With `make`, platforms that nobody wanted yet are made.
+    """
     protocol = resolve_protocol(request.protocol)
-    rows = resolve_platforms(tx, request.platforms)
+    rows = resolve_platforms(tx, request.platforms, make=make)
     resolved = resolve_workloads(tx, request.workloads, account, field="workloads")
+    memory.check(tx, resolved, [row.base_id for row in rows])
     distinct = list({workload_id(one.workload): one for one in resolved}.values())
     items = len(distinct) * len(rows) * request.repeats
     if items > MAX_ITEMS:
@@ -138,7 +157,7 @@ def resolve(tx: Transaction, request: JobRequest, account: int) -> tuple[JobSpec
         repeats=request.repeats,
         budget_device_s=request.budget_device_s,
     )
-    return spec, distinct, [row.id for row in rows]
+    return spec, distinct, rows
 
 
 def ensure_workloads(tx: Transaction, wanted: Sequence[Resolved]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from benchfarm_agent.processes import kill_group, start_child
-from benchfarm_core.boards import EngineReport
+from benchfarm_core.boards import EngineOption, EngineReport
 from benchfarm_engines.launch import launch_environment
 from benchfarm_engines.registry import engine_names
 
@@ -46,7 +46,16 @@ def _report(name: str, answer: dict[str, Any]) -> EngineReport:
         version=answer.get("version"),
         precisions=tuple(answer.get("precisions", ())),
         reason=str(answer.get("reason") or "")[:300],
+        options=None if answer.get("options") is None else _options(answer["options"]),
     )
+
+
+def _options(schemas: dict[str, dict[str, Any]]) -> dict[str, EngineOption]:
+    """Checked: a set that could not be told apart in a platform key makes the engine unavailable."""
+    return {
+        name: EngineOption.model_validate({**schema, "meaning": str(schema.get("meaning", ""))[:300]})
+        for name, schema in dict(schemas).items()
+    }
 
 
 def _unavailable(name: str, reason: str) -> EngineReport:

@@ -1,0 +1,162 @@
+"""Engine options in platform keys: refused before a board is touched, made when first wanted, offered by who can."""
+
+import threading
+
+import pytest
+
+from benchfarm_core.boards import EngineReport
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.platforms import PlatformFilter
+from benchfarm_store import engine_options, jobs, latency, platforms
+
+OPTIONS = {
+    "graph": {"kind": "choice", "default": "all", "choices": ["all", "none", "1"]},
+    "cache": {"kind": "number", "default": 8, "low": -1, "high": 64},
+    "fast": {"kind": "switch", "default": False},
+}
+BASE = "host-a/c0.t1.free/onnxruntime-1.31.1"
+
+
+def key(options: str = "") -> str:
+    return f"{BASE}{options}/fp32"
+
+
+def engine(**changes):
+    fields = {"name": "onnxruntime", "available": True, "version": "1.31.1", "precisions": ["fp32"]}
+    return EngineReport.model_validate({**fields, "options": OPTIONS, **changes})
+
+
+@pytest.fixture
+def board(farm, ann, report_of):
+    return farm.agent(ann, report_of(engines=(engine(),)))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        ("~turbo=true", "engine_option_unknown", "cache (-1 to 64); fast (true or false); graph (all or none or 1)"),
+        ("~graph=some", "engine_option_invalid", "all or none or 1"),
+        ("~cache=65", "engine_option_invalid", "-1 to 64"),
+        ("~cache=true", "engine_option_invalid", "-1 to 64"),
+        ("~fast=1", "engine_option_invalid", "true or false"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_and_nothing_stays(farm, ann, board, job_of, options, code, told):
+    asks = (
+        lambda tx: jobs.submit(tx, job_of(1, platforms=[key(), key(options)]), by=ann),
+        lambda tx: jobs.dry_run(tx, job_of(1, platforms=[key(options)]), ann),
+        lambda tx: latency.ask(tx, question(job_of, [key(options)]), ann),
+    )
+    for ask in asks:
+        with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
+            ask(tx)
+        assert (refused.value.code, refused.value.field) == (code, "platforms")
+        assert told in refused.value.detail
+    assert farm.scalar("SELECT count(*) FROM jobs") == 0
+    assert farm.scalar("SELECT count(*) FROM platforms WHERE key LIKE '%~%'") == 0
+
+
+def question(job_of, names):
+    return LatencyRequest.model_validate(
+        {"items": [one.model_dump() for one in job_of(1).workloads], "platforms": names}
+    )
+
+
+def test_an_engine_without_options_says_so(farm, ann, report_of, job_of):
+    farm.agent(ann, report_of(engines=(engine(options={}),)))
+    with farm.transaction() as tx, pytest.raises(InvalidRequest, match="it has none") as refused:
+        jobs.submit(tx, job_of(1, platforms=[key("~graph=all")]), by=ann)
+    assert refused.value.code == "engine_option_unknown"
+
+
+def test_a_board_that_tells_no_options_is_as_before(farm, ann, agent, job_of):
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
+        jobs.submit(tx, job_of(1, platforms=[key("~graph=none")]), by=ann)
+    assert refused.value.code == "platform_impossible"
+
+
+def test_a_default_and_what_is_left_out_are_one_platform(farm, ann, board, job_of):
+    with farm.transaction() as tx:
+        (base,) = platforms.find_all(tx, [key(), key("~graph=all"), key("~cache=8~fast=false")])
+        (one,) = platforms.make_all(tx, [key("~graph=1~fast=false"), key("~graph=1~cache=8"), key("~cache=08~graph=1")])
+        assert platforms.find(tx, key("~fast=false~graph=1")).key == one.key == key("~graph=1")
+        assert platforms.find(tx, key("~graph=all")).id == base.id
+    assert base.key == key()
+
+
+def test_a_platform_with_options_is_made_when_wanted_and_measured(farm, ann, board, job_of):
+    wanted = job_of(2, platforms=[key("~graph=none"), key("~cache=-1"), key()])
+    with farm.database.transaction(read_only=True) as tx:
+        plan = jobs.dry_run(tx, wanted, ann)
+        answers = latency.ask(tx, question(job_of, [key("~graph=none")]), ann).answers
+    assert (plan.items, plan.to_measure, plan.reasons) == (6, 6, [])
+    assert plan.expected_wait_s is not None
+    assert [(one.platform, one.error) for one in answers] == [(key("~graph=none"), "no_predictor")]
+    with farm.transaction() as tx, pytest.raises(InvalidRequest, match="no job has wanted"):
+        platforms.find(tx, key("~graph=none"))
+    job = farm.submit_planned(ann, wanted)
+    assert board.measure_all() == 6
+    assert farm.job(job.id, ann).state == "succeeded"
+    with farm.transaction() as tx:
+        found = platforms.get_platform(tx, key("~graph=none"))
+        assert (found.boards, found.results, found.engine.options) == (board.boards, 2, {"graph": "none"})
+        # what one client wanted does not change what a filter means to others
+        assert [row.key for row in platforms.find_offered(tx, PlatformFilter(threads=(1,)))] == [key()]
+
+
+def test_what_was_wanted_stays_offered_while_the_engine_has_it(farm, ann, board, report_of, job_of):
+    farm.submit(ann, job_of(1, platforms=[key("~graph=none"), key("~cache=9")]))
+    other = farm.agent(ann, report_of("s2", engines=(engine(),)), name="other")
+    smaller = {**OPTIONS, "cache": {"kind": "number", "default": 1, "low": 0, "high": 8}}
+    board.register(report_of(engines=(engine(options=smaller),)))
+
+    def offered(by) -> list[str]:
+        with farm.transaction() as tx:
+            return [name for name in (key("~graph=none"), key("~cache=9")) if by.boards[0] in boards_of(tx, name)]
+
+    assert offered(other) == [key("~graph=none"), key("~cache=9")]
+    assert offered(board) == [key("~graph=none")]
+    board.register(report_of(engines=(engine(options=None),)))
+    assert offered(board) == []
+
+
+def boards_of(tx, name):
+    return platforms.get_platform(tx, name).boards
+
+
+def test_many_clients_want_the_same_new_platforms_at_once(farm, ann, board, report_of, job_of):
+    errors = []
+
+    def submit(names):
+        try:
+            farm.submit(ann, job_of(1, platforms=names))
+            board.register(report_of(engines=(engine(),)))
+        except Exception as error:  # boundary: a thread of the test
+            errors.append(error)
+
+    names = [key(f"~cache={n}") for n in range(6)]
+    threads = [threading.Thread(target=submit, args=(names[::step],)) for step in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+    with farm.transaction() as tx:
+        assert [boards_of(tx, name) for name in names] == [board.boards] * 6
+
+
+def test_there_is_a_limit_to_what_can_be_wanted(farm, ann, board, job_of, monkeypatch):
+    monkeypatch.setattr(engine_options, "MAX_WANTED", 2)
+    farm.submit(ann, job_of(1, platforms=[key("~cache=1"), key("~cache=2")]))
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
+        jobs.submit(tx, job_of(1, platforms=[key("~cache=3")]), by=ann)
+    assert refused.value.code == "too_large"
+    farm.submit(ann, job_of(1, platforms=[key("~cache=2")]))
+
+
+def test_engines_are_listed_with_their_options(farm, board):
+    with farm.transaction() as tx:
+        (listed,) = platforms.list_engines(tx)
+    assert listed.options["1.31.1"]["cache"].high == 64
+    assert sorted(listed.options["1.31.1"]) == ["cache", "fast", "graph"]
