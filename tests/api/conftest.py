@@ -38,7 +38,13 @@ def board_report(serial: str = "S-1") -> dict[str, Any]:
         "generation": "g1",
         "facts": {"cores": 2},
         "engines": [
-            {"name": "onnxruntime", "available": True, "version": "1.31.1", "precisions": ["fp32"]},
+            {
+                "name": "onnxruntime",
+                "available": True,
+                "version": "1.31.1",
+                "precisions": ["fp32"],
+                "options": {"graph": {"kind": "choice", "default": "all", "choices": ["all", "none"]}},
+            },
             {"name": "ncnn", "available": False, "reason": "not installed"},
         ],
         "operating_points": [{"mode": "free", "cores": [0], "threads": 1}],

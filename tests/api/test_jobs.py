@@ -104,6 +104,16 @@ def test_another_account_sees_nothing(alice: httpx2.Client, caller: MakeCaller) 
             "platform_impossible",
             "platforms",
         ),
+        (
+            {"workloads": kernels(1), "platforms": ["sim-1/c0.t1.free/onnxruntime-1.31.1~turbo=true/fp32"]},
+            "engine_option_unknown",
+            "platforms",
+        ),
+        (
+            {"workloads": kernels(1), "platforms": ["sim-1/c0.t1.free/onnxruntime-1.31.1~graph=some/fp32"]},
+            "engine_option_invalid",
+            "platforms",
+        ),
         ({"workloads": kernels(1), "platforms": {"engine": ["ncnn"]}}, "platform_none_matched", None),
         ({"workloads": kernels(1), "platforms": []}, "workloads_empty", "platforms"),
         ({"workloads": kernels(1), "platforms": ["p"] * 1001}, "invalid_request", None),

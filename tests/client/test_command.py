@@ -209,7 +209,8 @@ def test_the_lab(farm: Any, logged_in: Any) -> None:
     [platform] = logged_in("platforms", "list", "--threads", "1", "--json").document
     assert logged_in("platforms", "alias", platform["key"], "simmy").code == 0
     assert platform["key"] in logged_in("platforms", "show", "simmy").out
-    assert "ncnn" in logged_in("engines").out
+    assert "ncnn" in (engines := logged_in("engines").out)
+    assert "graph=all" in engines
 
 
 def test_secrets_go_into_private_files(farm: Any, logged_in: Any, tmp_path: Path) -> None:

@@ -137,5 +137,5 @@ class EngineView(Answer):
     precisions: list[str]
     boards: list[str]
     unavailable: dict[str, str]
-    options: dict[str, dict[str, EngineOption]]
+    options: dict[str, dict[str, EngineOption]] = {}
     """By version; a version whose options no board has told is left out."""

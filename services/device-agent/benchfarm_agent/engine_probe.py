@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from benchfarm_agent.processes import kill_group, start_child
+from benchfarm_agent.runner_lines import plain_text
 from benchfarm_core.boards import EngineOption, EngineReport
 from benchfarm_engines.launch import launch_environment
 from benchfarm_engines.registry import engine_names
@@ -53,7 +54,7 @@ def _report(name: str, answer: dict[str, Any]) -> EngineReport:
 def _options(schemas: dict[str, dict[str, Any]]) -> dict[str, EngineOption]:
     """Checked: a set that could not be told apart in a platform key makes the engine unavailable."""
     return {
-        name: EngineOption.model_validate({**schema, "meaning": str(schema.get("meaning", ""))[:300]})
+        name: EngineOption.model_validate({**schema, "meaning": plain_text(schema.get("meaning", ""))})
         for name, schema in dict(schemas).items()
     }
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import table
+from benchfarm.commands.tables import cell, table
 from benchfarm_core.errors import NotFound
-from benchfarm_core.views import KernelColumn
+from benchfarm_core.views import EngineView, KernelColumn
 
 app = typer.Typer(help="The kernel catalogue.", no_args_is_help=True)
 
@@ -76,8 +76,16 @@ def engines(context: typer.Context, _json: Json = False) -> None:
     session = Session.of(context)
     with session.client() as client:
         found = client.engines()
-    rows = [(e.name, e.versions, e.precisions, e.boards, e.unavailable) for e in found]
-    session.show(found, lambda: table(("engine", "versions", "precisions", "boards", "unavailable on"), rows))
+    rows = [(e.name, e.versions, e.precisions, _options(e), e.boards, e.unavailable) for e in found]
+    session.show(
+        found, lambda: table(("engine", "versions", "precisions", "options", "boards", "unavailable on"), rows)
+    )
+
+
+def _options(engine: EngineView) -> list[str]:
+    """Of the newest version that tells them: `graph=all (all or none)`."""
+    newest = next((engine.options[version] for version in reversed(engine.versions) if version in engine.options), {})
+    return [f"{name}={cell(option.default)} ({option.values})" for name, option in sorted(newest.items())]
 
 
 def column_rows(columns: Iterable[KernelColumn]) -> Iterator[tuple[str, str, str, str]]:

@@ -1,0 +1,58 @@
+"""What engines say of themselves is taken over whole, or not at all."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent.engine_probe import probe_engine
+from benchfarm_core.boards import EngineReport
+
+RUNNER = (sys.executable, "-I", "-m", "benchfarm_engines.runner")
+SWITCH = {"kind": "switch", "default": False, "meaning": "m"}
+
+
+def probed(folder: Path, **said: Any) -> EngineReport:
+    """The report on a child that says this."""
+    answer = json.dumps({"available": True, "version": "1", "precisions": ["fp32"], **said})
+    return asyncio.run(probe_engine((sys.executable, "-c", f"print({answer!r})"), "some", folder))
+
+
+def test_the_options_of_a_real_engine(tmp_path: Path) -> None:
+    report = asyncio.run(probe_engine(RUNNER, "onnxruntime", tmp_path))
+    assert report.options is not None
+    option = report.options["graph_optimization"]
+    assert (option.kind, option.default) == ("choice", "all")
+    assert "none" in option.choices
+    assert option.meaning
+
+
+def test_an_engine_that_tells_no_options(tmp_path: Path) -> None:
+    assert probed(tmp_path).options is None
+    assert probed(tmp_path, options={}).options == {}
+
+
+def test_a_long_meaning_is_cut(tmp_path: Path) -> None:
+    found = probed(tmp_path, options={"fast": {**SWITCH, "meaning": "a\0" * 400}}).options
+    assert found is not None
+    assert found["fast"].meaning == "a" * 300
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [1],
+        {"fast": 1},
+        {"Fast One": SWITCH},
+        {"fast": {**SWITCH, "default": "on"}},
+        {f"o{number}": SWITCH for number in range(41)},
+    ],
+    ids=["list", "no schema", "no name", "contradiction", "too many"],
+)
+def test_options_that_make_no_sense_make_the_engine_unavailable(tmp_path: Path, options: Any) -> None:
+    report = probed(tmp_path, options=options)
+    assert (report.available, report.options) == (False, None)
+    assert report.reason.startswith("its probe ended with code 0")
