@@ -131,7 +131,19 @@ def test_failures_of_visits_and_of_launches_are_typed() -> None:
     record = read(READY, STARTED, refused, END)
     assert record.failures[4][0] is FailureCode.WRONG_RESULT
     assert len(record.failures[4][1]) == 300
+    assert record.failures[4].subject == ""
     assert read({"event": "failed", "code": "threads_not_obeyed"}).failed == (FailureCode.THREADS_NOT_OBEYED, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("HardSwish", "HardSwish"), ("a\0b\n\u00e9\x7f c", "ab c"), ("x" * 500, "x" * 60), (7, "7"), (None, "None")],
+)
+def test_what_a_failure_is_about_is_plain(said: object, kept: str) -> None:
+    refused = {"event": "done", "visit": 4, "outcome": "failed", "code": "unsupported_operator", "subject": said}
+    failure = read(READY, STARTED, refused, END).failures[4]
+    assert failure.subject == kept
+    MeasurementResult(measurement_id=4, outcome="failed", failure=failure.code, subject=failure.subject)
 
 
 def test_only_started_lines_name_a_visit_during_a_launch() -> None:

@@ -87,13 +87,25 @@ class LaunchSamples(Value):
     canary_ms: Ms
 
 
+SUBJECT_CHARS: Final = 60
+
+
+def plain_subject(said: object) -> str:
+    """What an engine said a failure is about, as a result can carry it: printable ASCII of bounded length."""
+    return "".join(char for char in str(said) if " " <= char <= "~")[:SUBJECT_CHARS].strip()
+
+
 class MeasurementResult(Value):
-    """The outcome of one measurement of the lease: samples of every launch, or a typed failure."""
+    """The outcome of one measurement of the lease: samples of every launch, or a typed failure.
+
+    `subject`: what the failure is about, in a word: the operator that the engine lacks.
+    """
 
     measurement_id: MeasurementId
     outcome: Literal["ok", "failed"]
     failure: FailureCode | None = None
     detail: str = Field(default="", max_length=300)
+    subject: str = Field(default="", max_length=SUBJECT_CHARS, pattern=r"^[\x20-\x7e]*$")
     launches: tuple[LaunchSamples, ...] = Field(default=(), max_length=64)
     artifact_sha256: Sha256 | None = None
 

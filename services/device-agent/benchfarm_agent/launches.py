@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
-from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, plain_text, read_lines, started_visit
+from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
@@ -42,7 +42,7 @@ class _Findings:
     """What the launches of a lease have found so far."""
 
     samples: dict[int, list[LaunchSamples]]
-    failures: dict[int, tuple[FailureCode, str]] = field(default_factory=dict)
+    failures: dict[int, VisitFailure] = field(default_factory=dict)
     evidence: list[LaunchEvidence] = field(default_factory=list)
 
 
@@ -189,7 +189,7 @@ class LeaseLaunches:
 
     def _fail(self, measurement_ids: Iterable[int], code: FailureCode, detail: str) -> None:
         logger.warning("a launch failed: %s: %s", code, detail)
-        self._found.failures.update(dict.fromkeys(measurement_ids, (code, detail)))
+        self._found.failures.update(dict.fromkeys(measurement_ids, VisitFailure(code, detail)))
 
 
 def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -> list[int]:
@@ -312,5 +312,7 @@ def _visit(item: PreparedItem) -> dict[str, Any]:
     }
 
 
-def _failure(measurement_id: int, code: FailureCode, detail: str) -> MeasurementResult:
-    return MeasurementResult(measurement_id=measurement_id, outcome="failed", failure=code, detail=detail[:300])
+def _failure(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:
+    return MeasurementResult(
+        measurement_id=measurement_id, outcome="failed", failure=code, detail=detail[:300], subject=subject
+    )

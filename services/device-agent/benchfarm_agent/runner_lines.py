@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +69,14 @@ class EndLine(_Line):
     first_block_unix_s: float | None = Field(default=None, ge=0)
 
 
+class VisitFailure(NamedTuple):
+    """Why one visit gave no samples. subject: the operator that it is about."""
+
+    code: FailureCode
+    detail: str
+    subject: str = ""
+
+
 @dataclass
 class LaunchRecord:
     """One runner process, read.
@@ -79,7 +87,7 @@ class LaunchRecord:
 
     ready: ReadyLine | None = None
     samples: dict[int, LaunchSamples] = field(default_factory=dict)
-    failures: dict[int, tuple[FailureCode, str]] = field(default_factory=dict)
+    failures: dict[int, VisitFailure] = field(default_factory=dict)
     running: int | None = None
     end: EndLine | None = None
     failed: tuple[FailureCode, str] | None = None
@@ -194,7 +202,8 @@ def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:
     return samples
 
 
-def _visit_failure(content: dict[str, Any]) -> tuple[FailureCode, str]:
+def _visit_failure(content: dict[str, Any]) -> VisitFailure:
     code = str(content.get("code"))
     _expect(code in VISIT_FAILURES, f"an unknown failure code {code[:60]!r}")
-    return FailureCode(code), plain_text(content.get("detail", ""))
+    subject = plain_subject(content.get("subject", ""))
+    return VisitFailure(FailureCode(code), plain_text(content.get("detail", "")), subject)
