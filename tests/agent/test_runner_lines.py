@@ -17,6 +17,7 @@ from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines, started_visit
 from benchfarm_core.agent_protocol import ResultsRequest
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS
 from tests.agent.conftest import grant_of

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import LaunchSamples, Ms
+from benchfarm_core.measurements import LaunchSamples, Ms, plain_subject
 
 CONTRACT: Final = 2
 _SHORT_LINE_BYTES: Final = 200
