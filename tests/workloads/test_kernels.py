@@ -1,5 +1,6 @@
 """The kernel catalogue: what it accepts, how it says no, and that its costs behave."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import workload_id
-from benchfarm_workloads.columns import Column, Config, names
+from benchfarm_workloads.columns import Column, Config, integer, names
 from benchfarm_workloads.draws import draw
 from benchfarm_workloads.kernels import KernelType, kernel_type, kernel_types
 
 TYPES = [kind.name for kind in kernel_types()]
+MOVERS = ("concat", "split", "channel-shuffle", "resize")
+"""Types that only move data, or may."""
+SIZES = ("channels", "features", "tokens", "heads", "rows")
 CONV = {"hw": 56, "cin": 24, "cout": 40, "k": 3, "s": 2, "act": "relu6", "batch": 1}
 
 
@@ -44,6 +48,22 @@ def test_the_catalogue_has_the_promised_types() -> None:
         "se",
         "act",
         "concat",
+        "group-conv",
+        "deconv-bn-act",
+        "mul",
+        "split",
+        "channel-shuffle",
+        "resize",
+        "linear",
+        "matmul",
+        "attention",
+        "layernorm",
+        "gelu",
+        "softmax",
+        "token-add",
+        "pos-embed",
+        "reduce-mean",
+        "patch-embed",
     ]
 
 
@@ -65,30 +85,34 @@ def test_costs_are_positive(kernel: tuple[KernelType, Config]) -> None:
     cost = kind.cost(config)
     assert cost.input_bytes > 0
     assert cost.output_bytes > 0
-    assert cost.flops > 0 or kind.name == "concat"
+    assert cost.flops > 0 or kind.name in MOVERS
     assert cost.weight_bytes == 4 * cost.parameters
 
 
 @given(valid_kernels())
-def test_costs_grow_with_every_channel_column(kernel: tuple[KernelType, Config]) -> None:
+def test_costs_grow_with_every_size(kernel: tuple[KernelType, Config]) -> None:
     kind, config = kernel
     before = kind.cost(config)
     for column in kind.columns:
-        if column.unit == "channels" and config[column.name] != 0:
-            after = kind.cost({**config, column.name: int(config[column.name]) + 1} | _room_for_cmid(kind, config))
+        if column.unit in SIZES and config[column.name] != 0:
+            after = kind.cost(larger(kind, config, column.name))
             assert after.flops >= before.flops
             assert after.total_bytes > before.total_bytes
 
 
-def _room_for_cmid(kind: KernelType, config: Config) -> Config:
-    """cmid may not exceed cin, so cin grows with it."""
-    return {"cin": int(config["cin"]) + 1} if kind.name == "se" else {}
+def larger(kind: KernelType, config: Config, column: str) -> Config:
+    """The next configuration with more of one column: groups divide some, and cmid may not exceed cin."""
+    room = {"cin": integer(config, "cin") + 1} if kind.name == "se" else {}
+    for more in range(1, 65):
+        with contextlib.suppress(InvalidRequest):
+            return kind.validate({**config, **room, column: integer(config, column) + more})
+    raise AssertionError(f"{kind.name} has nothing above {config}")
 
 
 @given(valid_kernels(), st.integers(2, 8))
 def test_activations_scale_with_the_batch_and_weights_do_not(kernel: tuple[KernelType, Config], batch: int) -> None:
     kind, config = kernel
-    one, many = kind.cost(config), kind.cost({**config, "batch": batch})
+    one, many = kind.cost({**config, "batch": 1}), kind.cost({**config, "batch": batch})
     assert many.flops == batch * one.flops
     assert many.output_bytes == batch * one.output_bytes
     assert many.parameters == one.parameters
@@ -149,6 +173,22 @@ def test_concat_has_no_gaps() -> None:
     assert refusal("concat", {"hw": 8, "cin1": 8, "cin2": 8, "cin4": 8}).field == "config.cin4"
 
 
+def test_groups_and_parts_are_equal() -> None:
+    grouped = {"hw": 8, "cin": 12, "cout": 12, "k": 3}
+    assert refusal("group-conv", {**grouped, "groups": 5}).field == "config.groups"
+    assert "at most cin/2" in refusal("group-conv", {**grouped, "groups": 12}).detail  # that is dwconv-bn-act
+    assert "divide cout" in refusal("group-conv", {**grouped, "cout": 9, "groups": 2}).detail
+    assert refusal("split", {"hw": 8, "cin": 9, "parts": 2}).field == "config.parts"
+    assert refusal("channel-shuffle", {"hw": 8, "cin": 9, "groups": 2}).field == "config.groups"
+
+
+def test_windows_that_engines_would_read_differently_are_refused() -> None:
+    """An uneven rim: some cut the odd row off at the top, others at the bottom."""
+    assert refusal("deconv-bn-act", {"hw": 8, "cin": 8, "cout": 8, "k": 3, "s": 2}).field == "config.k"
+    assert refusal("deconv-bn-act", {"hw": 8, "cin": 8, "cout": 8, "k": 2, "s": 4}).field == "config.k"
+    assert refusal("patch-embed", {"hw": 30, "cin": 3, "dim": 8, "k": 16}).field == "config.k"
+
+
 def test_se_does_not_widen() -> None:
     assert refusal("se", {"hw": 8, "cin": 8, "cmid": 9}).field == "config.cmid"
 
@@ -168,6 +208,34 @@ def test_known_costs() -> None:
     assert cost.output_bytes == 4 * outputs
     assert kernel_type("fc").cost({"cin": 1280, "cout": 1000}).flops == 2 * 1280 * 1000
     assert kernel_type("maxpool").cost({"hw": 112, "cin": 64, "k": 3, "s": 2}).flops == 64 * 56 * 56 * 8
+
+
+def test_known_costs_of_tokens() -> None:
+    """BERT-base at 128 tokens: 12 heads of 64."""
+    attention = kernel_type("attention").cost({"seq": 128, "heads": 12, "head_dim": 64})
+    assert attention.flops == 2 * 2 * 128 * 128 * 768 + 12 * 128 * (128 + 5 * 128 - 2)
+    assert (attention.input_bytes, attention.output_bytes) == (3 * 4 * 128 * 768, 4 * 128 * 768)
+    linear = kernel_type("linear").cost({"seq": 128, "cin": 768, "cout": 3072, "act": "gelu"})
+    assert linear.flops == 128 * 3072 * (2 * 768 + 5)
+    assert linear.parameters == 768 * 3072 + 3072
+    assert kernel_type("layernorm").cost({"seq": 128, "dim": 768}).flops == 128 * (7 * 768 + 2)
+    assert kernel_type("softmax").cost({"seq": 1, "dim": 1000}).flops == 4998
+    product = {"m": 3, "k": 5, "n": 7, "batch": 2}
+    assert kernel_type("matmul").cost({**product, "form": "weight"}).parameters == 35
+    assert kernel_type("matmul").cost({**product, "form": "input"}).input_bytes == 4 * 2 * (15 + 35)
+    assert kernel_type("patch-embed").cost({"hw": 224, "cin": 3, "dim": 192, "k": 16}).flops == 2 * 196 * 192 * 768
+
+
+def test_known_costs_of_new_image_types() -> None:
+    deconv = kernel_type("deconv-bn-act").cost({"hw": 14, "cin": 64, "cout": 32, "k": 4, "s": 2, "act": "relu"})
+    assert deconv.flops == 2 * 14 * 14 * 64 * 32 * 16 + 32 * 28 * 28
+    assert deconv.output_bytes == 4 * 32 * 28 * 28
+    grouped = kernel_type("group-conv").cost({"hw": 14, "cin": 64, "cout": 64, "k": 3, "groups": 32})
+    assert grouped.flops == 64 * 14 * 14 * 2 * 9 * 2
+    assert grouped.parameters == 64 * 2 * 9 + 64
+    split = kernel_type("split").cost({"hw": 4, "cin": 6, "parts": 3})
+    assert (split.flops, split.input_bytes, split.output_bytes) == (0, 4 * 96, 4 * 96)
+    assert kernel_type("mul").cost({"hw": 4, "cin": 6, "form": "channel"}).input_bytes == 4 * (96 + 6)
 
 
 def test_the_catalogue_imports_neither_onnx_nor_numpy() -> None:

@@ -1,21 +1,24 @@
-"""Exact arithmetic and traffic of each kernel type.
-
-Conventions, the same for every type:
+"""Exact arithmetic of each kernel type on images; ``token_costs`` holds those on tokens, by the same conventions.
 
 - Tensors are float32, 4 bytes an element, batch included.
-- A multiplication, an addition, a comparison, a division and an exponential each count as one FLOP.
-- A dot product of n terms with its bias is 2n FLOPs: n products, n - 1 sums, one bias.
+- A multiplication, an addition, a comparison, a division, an exponential, a root and an error function each
+  count as one FLOP.
+- A dot product of n terms with its bias is 2n FLOPs: n products, n - 1 sums, one bias. Without a bias it
+  counts the same.
 - Batch normalisation is folded into weights and bias, so it costs nothing of its own.
-- A window that reaches into the padding counts as a full one.
+- A window that reaches into the padding counts as a full one; of a transposed convolution, one that reaches out.
+- What is fixed by the configuration (the weights of an interpolation, a scale's root) is no work of a run.
+- Moving data is no arithmetic: concat, split, channel shuffle and the nearest neighbour are 0 FLOPs.
 - Parameters are weights and biases after folding.
 - Input, output and weights are each counted once, however often an engine reads them.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchfarm_core.workloads import Cost
 from benchfarm_workloads.columns import Scalar, integer, text
+from benchfarm_workloads.tensors import Tensors
 
 BYTES_PER_ELEMENT: Final = 4
 
@@ -27,113 +30,119 @@ ACTIVATION_FLOPS: Final[dict[str, int]] = {
     "hswish": 5,  # hsigmoid and one product
     "sigmoid": 4,  # negate, exponential, add, divide
     "swish": 5,  # sigmoid and one product
+    "gelu": 5,  # divide, error function, add, two products
 }
 """FLOPs per element of each activation."""
 
-CostRule = Callable[[Mapping[str, Scalar]], Cost]
+
+class Work(NamedTuple):
+    """FLOPs of one run, and parameters."""
+
+    flops: int
+    parameters: int = 0
 
 
-def padding(k: int) -> int:
-    """Zeros on every side of a window of ``k`` pixels: "same" for odd k, none for k = 2."""
-    return (k - 1) // 2
+WorkRule = Callable[[Mapping[str, Scalar], Tensors], Work]
+"""From a canonical configuration and its tensors to the work."""
 
 
-def output_hw(hw: int, k: int, s: int) -> int:
-    """Height and width after a window of ``k`` pixels with stride ``s`` and its padding."""
-    return (hw + 2 * padding(k) - k) // s + 1
+def cost_of(work: Work, tensors: Tensors) -> Cost:
+    """Work and traffic together."""
+    return Cost(
+        flops=work.flops,
+        parameters=work.parameters,
+        input_bytes=tensors.input_elements * BYTES_PER_ELEMENT,
+        output_bytes=tensors.output_elements * BYTES_PER_ELEMENT,
+        weight_bytes=work.parameters * BYTES_PER_ELEMENT,
+    )
 
 
-def conv_cost(config: Mapping[str, Scalar]) -> Cost:
+def conv(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """A convolution with folded normalisation, then an activation."""
-    hw, cin, cout = integer(config, "hw"), integer(config, "cin"), integer(config, "cout")
-    k, batch = integer(config, "k"), integer(config, "batch")
-    outputs = batch * cout * output_hw(hw, k, integer(config, "s")) ** 2
-    flops = outputs * (2 * k * k * cin + _act_flops(config))
-    return _cost(flops, cout * cin * k * k + cout, batch * cin * hw * hw, outputs)
+    return _filters(config, tensors, outputs=integer(config, "cout"), terms=_window(config) * integer(config, "cin"))
 
 
-def dwconv_cost(config: Mapping[str, Scalar]) -> Cost:
+def group_conv(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """A convolution in which each output sees the channels of its own group alone."""
+    terms = _window(config) * (integer(config, "cin") // integer(config, "groups"))
+    return _filters(config, tensors, outputs=integer(config, "cout"), terms=terms)
+
+
+def dwconv(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """A depthwise convolution with folded normalisation, then an activation."""
-    hw, cin = integer(config, "hw"), integer(config, "cin")
-    k, batch = integer(config, "k"), integer(config, "batch")
-    outputs = batch * cin * output_hw(hw, k, integer(config, "s")) ** 2
-    flops = outputs * (2 * k * k + _act_flops(config))
-    return _cost(flops, cin * k * k + cin, batch * cin * hw * hw, outputs)
+    return _filters(config, tensors, outputs=integer(config, "cin"), terms=_window(config))
 
 
-def fc_cost(config: Mapping[str, Scalar]) -> Cost:
-    """A fully connected layer with bias, then an activation."""
-    cin, cout, batch = integer(config, "cin"), integer(config, "cout"), integer(config, "batch")
-    flops = batch * cout * (2 * cin + _act_flops(config))
-    return _cost(flops, cout * cin + cout, batch * cin, batch * cout)
+def deconv(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """A transposed convolution: each input element is spread over one window of each output map."""
+    cin, cout = integer(config, "cin"), integer(config, "cout")
+    spread = 2 * tensors.input_elements * cout * _window(config)
+    return Work(spread + tensors.output_elements * act_flops(config), cin * cout * _window(config) + cout)
 
 
-def maxpool_cost(config: Mapping[str, Scalar]) -> Cost:
+def fc(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """A fully connected layer with bias, then an activation; of one feature vector or of each token."""
+    return _filters(config, tensors, outputs=integer(config, "cout"), terms=integer(config, "cin"))
+
+
+def maxpool(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """k x k - 1 comparisons per output."""
-    return _pool_cost(config, integer(config, "k") ** 2 - 1)
+    return Work(tensors.output_elements * (_window(config) - 1))
 
 
-def avgpool_cost(config: Mapping[str, Scalar]) -> Cost:
+def avgpool(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """k x k - 1 sums and one division per output."""
-    return _pool_cost(config, integer(config, "k") ** 2)
+    return Work(tensors.output_elements * _window(config))
 
 
-def global_avgpool_cost(config: Mapping[str, Scalar]) -> Cost:
-    """hw x hw - 1 sums and one division per channel."""
-    maps = integer(config, "batch") * integer(config, "cin")
-    area = integer(config, "hw") ** 2
-    return _cost(maps * area, 0, maps * area, maps)
+def mean(_: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """n - 1 sums and one division per output, n being the inputs that it is the mean of."""
+    return Work(tensors.input_elements)
 
 
-def add_act_cost(config: Mapping[str, Scalar]) -> Cost:
+def add_act(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """The sum of two tensors, then an activation."""
-    elements = _elements(config, "cin")
-    return _cost(elements * (1 + _act_flops(config)), 0, 2 * elements, elements)
+    return Work(tensors.output_elements * (1 + act_flops(config)))
 
 
-def se_cost(config: Mapping[str, Scalar]) -> Cost:
+def elementwise(_: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """One FLOP per output."""
+    return Work(tensors.output_elements)
+
+
+def act(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """An activation on its own."""
+    return Work(tensors.output_elements * act_flops(config))
+
+
+def se(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
     """Squeeze and excitation: global pool, reduce with ReLU, expand with gate, scale."""
     cin, cmid, batch = integer(config, "cin"), integer(config, "cmid"), integer(config, "batch")
-    elements = _elements(config, "cin")
     reduce_flops = cmid * (2 * cin + ACTIVATION_FLOPS["relu"])
     expand_flops = cin * (2 * cmid + ACTIVATION_FLOPS[text(config, "gate")])
-    flops = 2 * elements + batch * (reduce_flops + expand_flops)
-    return _cost(flops, 2 * cin * cmid + cmid + cin, elements, elements)
+    flops = 2 * tensors.output_elements + batch * (reduce_flops + expand_flops)
+    return Work(flops, 2 * cin * cmid + cmid + cin)
 
 
-def act_cost(config: Mapping[str, Scalar]) -> Cost:
-    """An activation on its own."""
-    elements = _elements(config, "cin")
-    return _cost(elements * _act_flops(config), 0, elements, elements)
+def resize(config: Mapping[str, Scalar], tensors: Tensors) -> Work:
+    """Bilinear: four products and three sums per output."""
+    return Work(tensors.output_elements * (7 if text(config, "mode") == "bilinear" else 0))
 
 
-def concat_cost(config: Mapping[str, Scalar]) -> Cost:
-    """Two to four tensors joined along the channels: traffic only, no FLOPs."""
-    elements = sum(_elements(config, column) for column in ("cin1", "cin2", "cin3", "cin4"))
-    return _cost(0, 0, elements, elements)
+def movement(_: Mapping[str, Scalar], __: Tensors) -> Work:
+    """Traffic only."""
+    return Work(0)
 
 
-def _pool_cost(config: Mapping[str, Scalar], flops_per_output: int) -> Cost:
-    hw = integer(config, "hw")
-    maps = integer(config, "batch") * integer(config, "cin")
-    outputs = maps * output_hw(hw, integer(config, "k"), integer(config, "s")) ** 2
-    return _cost(outputs * flops_per_output, 0, maps * hw * hw, outputs)
-
-
-def _elements(config: Mapping[str, Scalar], channels: str) -> int:
-    return integer(config, "batch") * integer(config, channels) * integer(config, "hw") ** 2
-
-
-def _act_flops(config: Mapping[str, Scalar]) -> int:
+def act_flops(config: Mapping[str, Scalar]) -> int:
+    """FLOPs per element of the configuration's activation."""
     return ACTIVATION_FLOPS[text(config, "act")]
 
 
-def _cost(flops: int, parameters: int, inputs: int, outputs: int) -> Cost:
-    """A cost from element counts."""
-    return Cost(
-        flops=flops,
-        parameters=parameters,
-        input_bytes=inputs * BYTES_PER_ELEMENT,
-        output_bytes=outputs * BYTES_PER_ELEMENT,
-        weight_bytes=parameters * BYTES_PER_ELEMENT,
-    )
+def _filters(config: Mapping[str, Scalar], tensors: Tensors, *, outputs: int, terms: int) -> Work:
+    """``outputs`` filters of ``terms`` weights and one bias each; every output element is one dot product."""
+    return Work(tensors.output_elements * (2 * terms + act_flops(config)), outputs * terms + outputs)
+
+
+def _window(config: Mapping[str, Scalar]) -> int:
+    return integer(config, "k") ** 2

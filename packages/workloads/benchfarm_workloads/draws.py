@@ -1,13 +1,12 @@
 """Seeded draws of kernel configurations: realistic, distinct, and small enough to measure in milliseconds."""
 
-import math
 import random
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import KernelWorkload
-from benchfarm_workloads.columns import Column, Config, Scalar
+from benchfarm_workloads.candidates import candidate
+from benchfarm_workloads.columns import Config, Scalar
 from benchfarm_workloads.kernels import KernelType, kernel_type, kernel_types
 
 MAX_DRAW_FLOPS: Final = 300_000_000
@@ -21,23 +20,32 @@ MAX_DRAWS: Final = 100_000
 _MISSES_BEFORE_GIVING_UP: Final = 2_000
 """So many candidates in a row that are too large or known already mean that the type has no more to give."""
 
-MIXED_SHARES: Final[dict[str, int]] = {"conv-bn-act": 6, "dwconv-bn-act": 4, "fc": 2}
-"""How often a type comes in ``draw_mixed`` per round; types not listed come once."""
-
-_CHANNELS: Final = (8, 960)
-_HW: Final = (7, 112)
-_FEATURES: Final = (16, 2048)
-_WINDOWS: Final[dict[Scalar, int]] = {1: 6, 2: 3, 3: 6, 5: 3, 7: 2}
-_DEPTHWISE_WINDOWS: Final[dict[Scalar, int]] = {3: 3, 5: 2, 7: 1}
-_STRIDES: Final[dict[Scalar, int]] = {1: 3, 2: 1}
-_ACTIVATIONS: Final[dict[Scalar, int]] = {"none": 2, "relu": 4, "relu6": 3, "hswish": 3, "sigmoid": 1, "swish": 2}
+MIXED_SHARES: Final[dict[str, int]] = {
+    "conv-bn-act": 12,
+    "dwconv-bn-act": 8,
+    "fc": 4,
+    "linear": 4,
+    "add-act": 2,
+    "se": 2,
+    "act": 2,
+    "concat": 2,
+    "maxpool": 2,
+    "avgpool": 2,
+    "global-avgpool": 2,
+    "matmul": 2,
+    "attention": 2,
+    "layernorm": 2,
+}
+"""How often a type comes in ``draw_mixed`` per round; types not listed come once. With the catalogue of 26 types
+a round is 60 kernels: 22 convolutions of some kind, 22 other kernels on images, 16 on tokens."""
 
 
 def draw(type_name: str, seed: int, n: int) -> list[Config]:
-    """``n`` distinct valid configurations; the same for the same seed on every machine. Batch is 1.
+    """``n`` distinct valid configurations; the same for the same seed on every machine.
 
-    Sizes are log-uniform; about a third of the channels are no multiple of 8, since engines slow down there.
-    Each stays within ``MAX_DRAW_FLOPS`` and ``MAX_DRAW_BYTES``.
+    Sizes are log-uniform; about a third of the channels, tokens and features are no multiple of 8, since engines
+    slow down there. Batch is 1, except that a ``matmul`` of two inputs counts heads in it. Each stays within
+    ``MAX_DRAW_FLOPS`` and ``MAX_DRAW_BYTES``.
 
     Raises:
         InvalidRequest: unknown type, or n below 0, above ``MAX_DRAWS`` or above what the type can give.
@@ -49,7 +57,7 @@ def draw(type_name: str, seed: int, n: int) -> list[Config]:
     found: dict[tuple[Scalar, ...], Config] = {}
     misses = 0
     while len(found) < n and misses < _MISSES_BEFORE_GIVING_UP:
-        config = _candidate(kind, rng)
+        config = _small_candidate(kind, rng)
         if config is None or tuple(config.values()) in found:
             misses += 1
         else:
@@ -77,58 +85,11 @@ def _mixed_counts(n: int) -> dict[str, int]:
     return counts
 
 
-def _candidate(kind: KernelType, rng: random.Random) -> Config | None:
+def _small_candidate(kind: KernelType, rng: random.Random) -> Config | None:
     """One valid configuration within the draw's limits, or None: the caller tries again."""
-    raw: dict[str, object] = {column.name: _value(column, kind, rng) for column in kind.columns}
-    if kind.name == "se":
-        raw["cmid"] = _squeezed(raw, rng)
-    if raw.get("cin3") == 0:
-        raw["cin4"] = 0
     try:
-        config = kind.validate(raw)
+        config = kind.validate(candidate(kind, rng))
     except InvalidRequest:
         return None
     cost = kind.cost_rule(config)
     return config if cost.flops <= MAX_DRAW_FLOPS and cost.total_bytes <= MAX_DRAW_BYTES else None
-
-
-def _value(column: Column, kind: KernelType, rng: random.Random) -> Scalar:
-    """One column's value; a column that is not named here holds channels."""
-    match column.name:
-        case "hw":
-            return _log_uniform(rng, *_HW)
-        case "batch":
-            return 1
-        case "s":
-            return _weighted(rng, _STRIDES, tuple(_STRIDES))
-        case "gate":
-            return rng.choice(column.choices)
-        case "act":
-            return _weighted(rng, _ACTIVATIONS, column.choices)
-        case "k":
-            depthwise = kind.name == "dwconv-bn-act"
-            return _weighted(rng, _DEPTHWISE_WINDOWS if depthwise else _WINDOWS, column.choices)
-        case "cin3" | "cin4" if rng.random() < 0.5:
-            return 0
-    return _channels(rng, *(_FEATURES if kind.name == "fc" else _CHANNELS))
-
-
-def _weighted(rng: random.Random, weights: Mapping[Scalar, int], choices: Sequence[Scalar]) -> Scalar:
-    return rng.choices(choices, [weights.get(choice, 0) for choice in choices])[0]
-
-
-def _squeezed(raw: dict[str, object], rng: random.Random) -> int:
-    cin = raw["cin"]
-    assert isinstance(cin, int)
-    return max(1, cin // rng.choice((2, 4, 8, 16)))
-
-
-def _channels(rng: random.Random, low: int, high: int) -> int:
-    value = _log_uniform(rng, low, high)
-    if value >= 8 and rng.random() < 0.7:
-        return max(8, round(value / 8) * 8)
-    return value
-
-
-def _log_uniform(rng: random.Random, low: int, high: int) -> int:
-    return min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1)))))

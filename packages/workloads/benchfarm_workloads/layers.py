@@ -1,38 +1,54 @@
 """Networks as chains and branches of catalogue kernels: what models, search spaces and carriers are made of.
 
 A network is a list of layers in the order of execution, each one kernel of the catalogue fed by earlier
-layers or by the network's input. Costs, kernel lists and ONNX files all come from this one list.
+layers or by the network's input. Costs, kernel lists and ONNX files all come from this one list. Networks on
+images are sketched here, networks on tokens in ``token_layers``.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from benchfarm_core.workloads import Cost
 from benchfarm_workloads.columns import Config, Scalar, integer
-from benchfarm_workloads.costs import output_hw
+from benchfarm_workloads.costs import BYTES_PER_ELEMENT
 from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.tensors import Dims, Tensors
 
 INPUT: Final = "x"
-"""The name of the network's only input, an image batch x 3 x hw x hw."""
+"""The name of the network's only input: an image batch x 3 x hw x hw, or tokens batch x seq x dim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One kernel in a network. ``sources`` are names of earlier layers, or ``INPUT``."""
+    """One kernel in a network. ``sources`` are names of earlier layers' outputs, or ``INPUT``."""
 
     name: str
     type: str
     config: Config
     sources: tuple[str, ...]
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The layer's name, or ``name/0``, ``name/1``, ... where the kernel has several outputs."""
+        return kernel_type(self.type).output_names(self.name, self.config)
+
+    @property
+    def tensors(self) -> Tensors:
+        """The dimensions of inputs and outputs."""
+        return kernel_type(self.type).tensor_rule(self.config)
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Layers in the order of execution; the last one is the output. ``input_shape`` is n x c x h x w."""
+    """Layers in the order of execution; the last one has one output, the network's.
+
+    ``input_shape`` is n x c x h x w for images, n x seq x dim for tokens.
+    """
 
     name: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: Dims
     layers: tuple[Layer, ...]
 
     def cost(self) -> Cost:
@@ -41,10 +57,17 @@ class Network:
         return Cost(
             flops=sum(cost.flops for cost in costs),
             parameters=sum(cost.parameters for cost in costs),
-            input_bytes=4 * _product(self.input_shape),
+            input_bytes=BYTES_PER_ELEMENT * math.prod(self.input_shape),
             output_bytes=costs[-1].output_bytes,
             weight_bytes=sum(cost.weight_bytes for cost in costs),
         )
+
+    def shapes(self) -> dict[str, Dims]:
+        """The dimensions of the input and of every layer's outputs, by name."""
+        shapes = {INPUT: self.input_shape}
+        for layer in self.layers:
+            shapes.update(zip(layer.outputs, layer.tensors.outputs, strict=True))
+        return shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +79,20 @@ class Feature:
     hw: int
 
 
+def append_layer(layers: list[Layer], type_name: str, config: Mapping[str, Scalar], *sources: str) -> tuple[str, ...]:
+    """Adds a kernel behind those that are there; returns the names of its outputs.
+
+    Raises:
+        InvalidRequest: the catalogue does not take the configuration.
+    """
+    layer = Layer(f"l{len(layers)}", type_name, kernel_type(type_name).validate(config), sources)
+    layers.append(layer)
+    return layer.outputs
+
+
 @dataclass(slots=True)
 class Sketch:
-    """Builds a network layer by layer; every configuration is validated by the catalogue."""
+    """Builds a network on an image layer by layer; every configuration is validated by the catalogue."""
 
     name: str
     batch: int
@@ -72,40 +106,61 @@ class Sketch:
     def conv(self, x: Feature, cout: int, k: int, *, s: int = 1, act: str = "none") -> Feature:
         """A convolution with folded normalisation and activation."""
         config: Config = {"hw": x.hw, "cin": x.channels, "cout": cout, "k": k, "s": s, "act": act}
-        return Feature(self._append("conv-bn-act", config, x), cout, output_hw(x.hw, k, s))
+        return self._one("conv-bn-act", config, x)
 
     def dwconv(self, x: Feature, k: int, *, s: int = 1, act: str = "none") -> Feature:
         """A depthwise convolution with folded normalisation and activation."""
-        config: Config = {"hw": x.hw, "cin": x.channels, "k": k, "s": s, "act": act}
-        return Feature(self._append("dwconv-bn-act", config, x), x.channels, output_hw(x.hw, k, s))
+        return self._one("dwconv-bn-act", {"hw": x.hw, "cin": x.channels, "k": k, "s": s, "act": act}, x)
 
     def maxpool(self, x: Feature, k: int, *, s: int) -> Feature:
         """The maximum over windows."""
-        config: Config = {"hw": x.hw, "cin": x.channels, "k": k, "s": s}
-        return Feature(self._append("maxpool", config, x), x.channels, output_hw(x.hw, k, s))
+        return self._one("maxpool", {"hw": x.hw, "cin": x.channels, "k": k, "s": s}, x)
 
     def add(self, x: Feature, y: Feature, *, act: str = "none") -> Feature:
         """The sum of two equal features."""
-        config: Config = {"hw": x.hw, "cin": x.channels, "act": act}
-        return Feature(self._append("add-act", config, x, y), x.channels, x.hw)
+        return self._one("add-act", {"hw": x.hw, "cin": x.channels, "act": act}, x, y)
+
+    def mul(self, x: Feature, factors: Feature) -> Feature:
+        """The product with an equal feature, or with a pooled one: one number for each channel."""
+        form = "image" if factors.hw == x.hw else "channel"
+        return self._one("mul", {"hw": x.hw, "cin": x.channels, "form": form}, x, factors)
+
+    def se(self, x: Feature, cmid: int, *, gate: str) -> Feature:
+        """Squeeze and excitation through ``cmid`` channels."""
+        return self._one("se", {"hw": x.hw, "cin": x.channels, "cmid": cmid, "gate": gate}, x)
+
+    def split(self, x: Feature, parts: int) -> tuple[Feature, ...]:
+        """Equal parts of the channels."""
+        return self._append("split", {"hw": x.hw, "cin": x.channels, "parts": parts}, x)
+
+    def concat(self, *xs: Feature) -> Feature:
+        """Two to four features joined along the channels."""
+        channels = {f"cin{index}": x.channels for index, x in enumerate(xs, start=1)}
+        return self._one("concat", {"hw": xs[0].hw, **channels}, *xs)
+
+    def channel_shuffle(self, x: Feature, groups: int) -> Feature:
+        """The channels of all groups dealt out in turn."""
+        return self._one("channel-shuffle", {"hw": x.hw, "cin": x.channels, "groups": groups}, x)
 
     def global_avgpool(self, x: Feature) -> Feature:
         """The mean of each channel."""
-        return Feature(self._append("global-avgpool", {"hw": x.hw, "cin": x.channels}, x), x.channels, 1)
+        return self._one("global-avgpool", {"hw": x.hw, "cin": x.channels}, x)
 
-    def fc(self, x: Feature, cout: int) -> Feature:
+    def fc(self, x: Feature, cout: int, *, act: str = "none") -> Feature:
         """A fully connected layer on a pooled feature."""
-        return Feature(self._append("fc", {"cin": x.channels, "cout": cout}, x), cout, 1)
+        return self._one("fc", {"cin": x.channels, "cout": cout, "act": act}, x)
 
     def finish(self) -> Network:
         """The network; its output is the last layer."""
         return Network(self.name, (self.batch, 3, self.hw, self.hw), tuple(self.layers))
 
-    def _append(self, type_name: str, config: Mapping[str, Scalar], *inputs: Feature) -> str:
-        canonical = kernel_type(type_name).validate({**config, "batch": self.batch})
-        name = f"l{len(self.layers)}"
-        self.layers.append(Layer(name, type_name, canonical, tuple(x.source for x in inputs)))
-        return name
+    def _one(self, type_name: str, config: Mapping[str, Scalar], *inputs: Feature) -> Feature:
+        [feature] = self._append(type_name, config, *inputs)
+        return feature
+
+    def _append(self, type_name: str, config: Mapping[str, Scalar], *inputs: Feature) -> tuple[Feature, ...]:
+        names = append_layer(self.layers, type_name, {**config, "batch": self.batch}, *(x.source for x in inputs))
+        return tuple(_feature(*each) for each in zip(names, self.layers[-1].tensors.outputs, strict=True))
 
 
 def image_columns(config: Mapping[str, Scalar]) -> tuple[int, int]:
@@ -113,8 +168,6 @@ def image_columns(config: Mapping[str, Scalar]) -> tuple[int, int]:
     return integer(config, "batch"), integer(config, "hw")
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+def _feature(name: str, dims: Dims) -> Feature:
+    """Features of a fully connected layer count as one pixel."""
+    return Feature(name, dims[1], dims[2] if len(dims) > 2 else 1)

@@ -14,7 +14,7 @@ OPSET: Final = 17
 IR_VERSION: Final = 8
 
 Weights = NDArray[np.float32]
-Attribute = int | float | list[int]
+Attribute = int | float | str | list[int]
 
 
 class OnnxGraph:
@@ -49,16 +49,37 @@ class OnnxGraph:
         """Adds a bias of ``size`` elements."""
         return self._initializer(name, self._uniform((size,), 0.1))
 
+    def scale(self, name: str, size: int) -> str:
+        """Adds a normalisation's scale of ``size`` elements, 1 +- 0.1."""
+        return self._initializer(name, self._uniform((size,), 0.1) + np.float32(1))
+
+    def embedding(self, name: str, shape: tuple[int, ...]) -> str:
+        """Adds learned vectors of ``shape``, small beside what they are added to."""
+        return self._initializer(name, self._uniform(shape, 0.1))
+
     def constant(self, name: str, value: float) -> str:
         """Adds a float32 scalar."""
         return self._initializer(name, np.asarray(value, dtype=np.float32))
 
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """Adds a list of int64: a shape, or sizes."""
+        tensor = onnx.TensorProto(name=name, data_type=TensorProto.INT64, dims=[len(values)])
+        tensor.raw_data = np.asarray(values, dtype="<i8").tobytes()
+        self._graph.initializer.append(tensor)
+        return name
+
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Attribute) -> str:
         """Adds an operator with one output and returns that output's name."""
-        node = onnx.NodeProto(op_type=op, name=output, input=inputs, output=[output])
+        self.many_outputs(op, inputs, output, [output], **attributes)
+        return output
+
+    def many_outputs(
+        self, op: str, inputs: Sequence[str], name: str, outputs: Sequence[str], **attributes: Attribute
+    ) -> None:
+        """Adds an operator called ``name`` with several outputs."""
+        node = onnx.NodeProto(op_type=op, name=name, input=inputs, output=outputs)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self._graph.node.append(node)
-        return output
 
     def to_bytes(self) -> bytes:
         """The serialised model."""

@@ -7,7 +7,7 @@ from benchfarm_core.workloads import InputSpec, NormalFill
 from benchfarm_workloads.layers import INPUT, Network
 from benchfarm_workloads.models import model_recipe
 from benchfarm_workloads.onnx_graphs import OnnxGraph
-from benchfarm_workloads.onnx_kernels import emit_kernel, output_shape
+from benchfarm_workloads.onnx_kernels import emit_kernel
 
 
 def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[InputSpec, ...]]:
@@ -25,19 +25,19 @@ def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[I
 
 def build_network(network: Network, *, seed: int) -> bytes:
     """The ONNX file of a network with weights from ``seed``."""
-    graph = OnnxGraph(network.name, seed)
+    graph, shapes = OnnxGraph(network.name, seed), network.shapes()
     graph.input(INPUT, network.input_shape)
     for layer in network.layers:
         sources = list(layer.sources)
-        if layer.type == "fc":
+        if layer.type == "fc" and len(shapes[sources[0]]) > 2:
             # pooled features are n x c x 1 x 1; the catalogue's fc takes n x c
             sources = [graph.node("Flatten", sources, f"{layer.name}/flat", axis=1)]
         emit_kernel(graph, layer.name, layer.type, layer.config, sources)
-    last = network.layers[-1]
-    graph.output(last.name, output_shape(last.type, last.config))
+    [output] = network.layers[-1].outputs
+    graph.output(output, shapes[output])
     return graph.to_bytes()
 
 
 def network_inputs(network: Network) -> tuple[InputSpec, ...]:
-    """The network's one image input, filled with seeded normal numbers."""
+    """The network's one input, filled with seeded normal numbers."""
     return (InputSpec(name=INPUT, dtype="float32", shape=network.input_shape, fill=NormalFill(seed=0)),)
