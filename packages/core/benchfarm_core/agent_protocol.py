@@ -89,8 +89,16 @@ class PollAnswer(Answer):
     unknown_boards: list[str]
 
 
+class BesideFiles(Answer):
+    """What `BatchItem` says of the a side of a pair, for its b side."""
+
+    file_sha256: Sha256 | None
+    reference_sha256: Sha256 | None
+    max_relative_l2: float
+
+
 class BatchItem(Answer):
-    """One measurement of a batch. Files are fetched by hash from /v1/agent/files/{sha256}."""
+    """One measurement of a batch. Files are fetched by hash from /v1/agent/files/{sha256}; of a pair, those of a."""
 
     measurement_id: int
     workload: Workload
@@ -98,6 +106,7 @@ class BatchItem(Answer):
     reference_sha256: Sha256 | None
     max_relative_l2: float
     expected_s: float
+    beside: BesideFiles | None = None
 
 
 class LeaseGrant(Answer):

@@ -65,12 +65,31 @@ MS_MAX: Final = 1e9
 Ms = Annotated[float, Field(ge=0, le=MS_MAX)]
 
 
+class SideSamples(Value):
+    """What a launch saw of a pair's b side; lists and times as `LaunchSamples` has them.
+
+    `rounds`: how many pairs of blocks each round holds; between rounds both sides are opened anew.
+    """
+
+    iterations: int = Field(ge=1, le=10_000_000)
+    blocks_ns: tuple[RunNs, ...] = Field(min_length=1, max_length=2000)
+    delays_ns: tuple[Ns, ...] = Field(max_length=2000)
+    switches: tuple[Count, ...] = Field(max_length=2000)
+    open_ms: Ms
+    first_ms: Ms
+    warmup_runs: Count
+    gate_relative_l2: float | None = Field(ge=0)
+    timed_ms: Ms
+    rounds: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = Field(min_length=1, max_length=2000)
+
+
 class LaunchSamples(Value):
     """What one launch saw of one workload. All lists run over the timed blocks.
 
     `blocks_ns`: total time of each block of `iterations` iterations. `delays_ns`: run-queue delay over
     all threads of the process during the block. `switches`: involuntary context switches during it.
-    `canaries`: per canary, pairs (number of blocks timed before it, its time in ns).
+    `canaries`: per canary, pairs (number of blocks timed before it, its time in ns). `beside`: of a pair the b side;
+    its block i ran right before or after block i of this one, which is the a side.
     """
 
     launch_no: int = Field(ge=0, lt=64)
@@ -85,6 +104,15 @@ class LaunchSamples(Value):
     gate_relative_l2: float | None = Field(ge=0)
     timed_ms: Ms
     canary_ms: Ms
+    beside: SideSamples | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of all lists over the timed blocks; they must be equal."""
+        lists = [self.blocks_ns, self.delays_ns, self.switches]
+        if self.beside is not None:
+            lists += [self.beside.blocks_ns, self.beside.delays_ns, self.beside.switches]
+        return list(map(len, lists))
 
 
 SUBJECT_CHARS: Final = 60

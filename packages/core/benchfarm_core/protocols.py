@@ -47,6 +47,9 @@ class Protocol(Value):
         return "proto_" + digest(self, length=12)
 
 
+COMPARE: Final = "compare"
+"""The protocol of pairs, in which `visit_ms` is the time of both sides and a block one of each."""
+
 _KERNEL: Final = Protocol(
     name="kernel",
     version=2,
@@ -76,7 +79,24 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
             "half_width_target": 0.01,
         }
     ),
+    COMPARE: _KERNEL.model_copy(
+        update={
+            "name": COMPARE,
+            "version": 1,
+            "launches_min": 4,
+            "launches_max": 16,
+            "visit_ms": 120,
+            "blocks_min": 8,
+            "canary_every_ms": 100,
+            "half_width_target": 0.02,
+        }
+    ),
 }
+
+
+def is_comparison(protocol: Protocol) -> bool:
+    """Whether a protocol visits pairs; its `half_width_target` is the tolerance: what counts as no difference."""
+    return protocol.name == COMPARE
 
 
 class ProtocolRequest(Value):

@@ -73,8 +73,10 @@ def check_result(result: MeasurementResult) -> None:
     if len(set(numbers)) != len(numbers):
         raise _invalid(result, "a launch number appears twice")
     for launch in result.launches:
-        if not len(launch.blocks_ns) == len(launch.delays_ns) == len(launch.switches):
+        if len(set(launch.lengths)) != 1:
             raise _invalid(result, "blocks_ns, delays_ns and switches differ in length")
+        if launch.beside is not None and sum(launch.beside.rounds) != len(launch.blocks_ns):
+            raise _invalid(result, "the rounds are not all pairs")
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from benchfarm_core.platforms import Name, Platform, Precision
 from benchfarm_core.values import Value, digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -68,9 +69,42 @@ class UploadedWorkload(Value):
     inputs: tuple[InputSpec, ...]
 
 
-Workload = Annotated[KernelWorkload | GeneratedModelWorkload | UploadedWorkload, Field(discriminator="kind")]
-WORKLOAD: TypeAdapter[KernelWorkload | GeneratedModelWorkload | UploadedWorkload] = TypeAdapter(Workload)
-AnyWorkload = KernelWorkload | GeneratedModelWorkload | UploadedWorkload
+SingleWorkload = Annotated[KernelWorkload | GeneratedModelWorkload | UploadedWorkload, Field(discriminator="kind")]
+AnySingle = KernelWorkload | GeneratedModelWorkload | UploadedWorkload
+
+
+class PairWorkload(Value):
+    """Two workloads that are visited in turn in the same launches; a pair never nests.
+
+    Both run on the measurement's platform; `b_precision` and `b_options` say how b's side differs from it, where two
+    platforms of one board are compared. None: as the platform has it.
+    """
+
+    kind: Literal["pair"] = "pair"
+    a: SingleWorkload
+    b: SingleWorkload
+    b_precision: Precision | None = None
+    b_options: dict[Name, int | bool | Name] | None = None
+
+    @property
+    def sides(self) -> tuple[AnySingle, AnySingle]:
+        """a and b."""
+        return self.a, self.b
+
+    def platform_of_b(self, platform: Platform) -> Platform:
+        """Where b runs when a runs on `platform`."""
+        engine = platform.engine
+        if self.b_options is not None:
+            engine = engine.model_copy(update={"options": self.b_options})
+        precision = platform.precision if self.b_precision is None else self.b_precision
+        return platform.model_copy(update={"engine": engine, "precision": precision})
+
+
+Workload = Annotated[
+    KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload, Field(discriminator="kind")
+]
+WORKLOAD: TypeAdapter[KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload] = TypeAdapter(Workload)
+AnyWorkload = KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload
 
 
 class KernelRequest(Value):
@@ -99,6 +133,20 @@ class UploadRequest(Value):
 WorkloadRequest = Annotated[KernelRequest | GeneratedModelRequest | UploadRequest, Field(discriminator="kind")]
 
 
+class PairRequest(Value):
+    """Two workloads to compare, or one on two platforms of a board: then `b_platform` is where b runs."""
+
+    kind: Literal["pair"] = "pair"
+    a: WorkloadRequest
+    b: WorkloadRequest
+    b_platform: str | None = Field(default=None, max_length=300, description="id, key or alias; none: a's platform")
+
+
+JobWorkloadRequest = Annotated[
+    KernelRequest | GeneratedModelRequest | UploadRequest | PairRequest, Field(discriminator="kind")
+]
+
+
 class Cost(Value):
     """Exact arithmetic and traffic of a workload at its batch size."""
 
@@ -113,6 +161,11 @@ class Cost(Value):
         """Bytes that must move at least once: inputs, outputs, weights."""
         return self.input_bytes + self.output_bytes + self.weight_bytes
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """What both together cost."""
+        mine, theirs = dict(self), dict(other)
+        return Cost(**{name: mine[name] + theirs[name] for name in mine})
+
 
 def workload_id(workload: AnyWorkload) -> str:
     """The workload's name: the hash of its canonical JSON."""
@@ -121,6 +174,8 @@ def workload_id(workload: AnyWorkload) -> str:
 
 def workload_label(workload: AnyWorkload) -> str:
     """A short text for people: ``conv-bn-act cin=3 cout=16 ...``; never an identity."""
+    if isinstance(workload, PairWorkload):
+        return f"{workload_label(workload.a)} | {workload_label(workload.b)}"
     if isinstance(workload, UploadedWorkload):
         return f"upload {workload.sha256[:12]}"
     head = workload.type if isinstance(workload, KernelWorkload) else workload.name
@@ -128,7 +183,9 @@ def workload_label(workload: AnyWorkload) -> str:
 
 
 def family(workload: AnyWorkload) -> str:
-    """The workload's kind as results are grouped: a kernel type, a model name or ``upload``."""
+    """The workload's kind as results are grouped: a kernel type, a model name, ``upload`` or ``pair``."""
+    if isinstance(workload, PairWorkload):
+        return "pair"
     if isinstance(workload, KernelWorkload):
         return workload.type
     return workload.name if isinstance(workload, GeneratedModelWorkload) else "upload"

@@ -1,7 +1,9 @@
 """The visit of a pair: both workloads in one process, timed in turn in short blocks that lie next to each other.
 
-Whatever changes the machine's speed for longer than a block (the clock, a neighbour) then changes both sides alike, and
-their ratio stays. In pairs of even number a's block comes first, in the others b's: A B B A A B B A.
+Whatever changes the machine's speed for longer than a block (the clock, a neighbour) then changes both sides alike,
+and their ratio stays. What does not cancel is luck with memory: where a model's buffers lie is worth up to two percent
+and stays for as long as it is open. So a visit opens both models anew in every *round*, which draws that luck again.
+In pairs of even number a's block comes first, in the others b's: A B B A A B B A.
 """
 
 import time
@@ -22,52 +24,82 @@ from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolPara
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session
 from benchfarm_engines.witness import Witness
 
-_WALL_SHARE: Final = 4
-"""A visit among noisy neighbours ends after this many times its timed target, clean or not."""
+ROUNDS: Final = 8
+"""Rounds of a visit; fewer, but `ROUNDS_MIN`, where its pairs are so long that they fill `visit_ms` earlier."""
+ROUNDS_MIN: Final = 3
+ROUND_PAIRS_MIN: Final = 4
 _REWARM_BELOW_NS: Final = 5_000_000
 """Longer runs hardly feel what the other side has displaced from the caches."""
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One side, opened and checked."""
+    """How one side is opened."""
 
-    session: Session
-    open_ms: float
-    first_ms: float
-    gate_relative_l2: float
+    visit: Visit
+    precision: str
+    options: dict[str, OptionValue]
+
+
+@dataclass
+class SideSamples:
+    """What one side saw: its blocks, and of the first round how long it took to open and to run once."""
+
+    blocks: BlockSamples = field(default_factory=lambda: BlockSamples(iterations=0, warmup_runs=0))
+    open_ms: float = 0.0
+    first_ms: float = 0.0
+    gate_relative_l2: float = 0.0
+
+    def fields(self) -> dict[str, Any]:
+        """The side in a `done` line."""
+        blocks = self.blocks
+        return {
+            "iterations": blocks.iterations,
+            "blocks_ns": blocks.blocks_ns,
+            "delays_ns": blocks.delays_ns,
+            "switches": blocks.switches,
+            "warmup_runs": blocks.warmup_runs,
+            "timed_ms": sum(blocks.blocks_ns) / 1e6,
+            "open_ms": self.open_ms,
+            "first_ms": self.first_ms,
+            "gate_relative_l2": self.gate_relative_l2,
+        }
 
 
 @dataclass
 class PairSamples:
-    """What one visit saw. Block i of `a` lies next to block i of `b`; canaries count pairs."""
+    """What one visit saw. Block i of `a` lies next to block i of `b`; rounds: pairs in each; canaries count pairs."""
 
-    a: BlockSamples
-    b: BlockSamples
+    a: SideSamples = field(default_factory=SideSamples)
+    b: SideSamples = field(default_factory=SideSamples)
+    rounds: list[int] = field(default_factory=list)
     canaries: CanarySamples = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> int:
+        """How many were timed so far."""
+        return len(self.a.blocks.blocks_ns)
 
 
 def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
     """The fields of a pair's `done` line: those of a visit for a, and `beside` for b. Raises EngineFailure."""
     beside = visit.beside
     assert beside is not None
-    precision = beside.precision or request.precision
+    a = _Side(visit, request.precision, bench.options)
     options = bench.options if beside.options is None else _options(beside, bench)
-    with ExitStack() as opened:
-        # memory that is handed out first may be the better one: every other launch b has the first turn
-        first = {"b": _open(beside.visit, request, bench, precision, options, opened)} if beside.opens_first else {}
-        a = _open(visit, request, bench, request.precision, bench.options, opened)
-        b = first.get("b") or _open(beside.visit, request, bench, precision, options, opened)
-        bench.witness.refresh()
-        bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
-        canary_before_ns = bench.canaries.spent_ns
-        samples = time_pairs(a.session.run, b.session.run, request.protocol, bench.witness, bench.canaries)
-    bench.shares.timed_ns += sum(samples.a.blocks_ns) + sum(samples.b.blocks_ns)
+    b = _Side(beside.visit, beside.precision or request.precision, options)
+    samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
+    while _wants_round(samples, request.protocol):
+        b_first = (len(samples.rounds) % 2 == 1) != beside.opens_first
+        with ExitStack() as opened:
+            _round(samples, (a, b), b_first, request, bench, opened)
+    bench.canaries.sample(samples.canaries, samples.pairs)
+    bench.shares.timed_ns += sum(samples.a.blocks.blocks_ns) + sum(samples.b.blocks.blocks_ns)
     return {
-        **_fields(a, samples.a),
+        **samples.a.fields(),
         "canaries": samples.canaries,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
-        "beside": _fields(b, samples.b),
+        "beside": samples.b.fields() | {"rounds": samples.rounds},
     }
 
 
@@ -78,73 +110,94 @@ def _options(beside: Beside, bench: Bench) -> dict[str, OptionValue]:
         raise EngineFailure(FailureCode.ENGINE_ERROR, f"the other side: {error}") from error
 
 
-def _open(
-    visit: Visit,
+def _wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
+    rounds, timed_ns = len(samples.rounds), sum(samples.a.blocks.blocks_ns) + sum(samples.b.blocks.blocks_ns)
+    if rounds < ROUNDS_MIN or samples.pairs < protocol.blocks_min:
+        return samples.pairs < protocol.blocks_max
+    return rounds < ROUNDS and timed_ns < protocol.visit_ms * 1_000_000
+
+
+def _round(
+    samples: PairSamples,
+    sides: tuple[_Side, _Side],
+    b_first: bool,
     request: LaunchRequest,
     bench: Bench,
-    precision: str,
-    options: dict[str, OptionValue],
     opened: ExitStack,
-) -> _Side:
-    """One side, ready to be timed; `opened` closes it."""
-    engine = bench.engine
+) -> None:
+    """Opens both sides, times them in turn; `opened` closes them."""
+    ways = list(zip(sides, (samples.a, samples.b), strict=True))
+    # the memory that is handed out first may be the better one: the sides take turns in that too
+    sessions = [_open(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
+    if b_first:
+        sessions.reverse()
+    bench.witness.refresh()
+    bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
+    time_round(sessions[0].run, sessions[1].run, samples, request.protocol, bench.witness, bench.canaries)
+
+
+def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:
+    """One side's session; the first one of a visit is checked."""
+    engine, visit = bench.engine, side.visit
     if visit.format not in engine.formats:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{engine.name} does not read {visit.format[:40]}")
-    if precision not in engine.precisions():
-        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, f"{engine.name} has no {precision[:20]} on this host")
-    references = [load_reference(Path(gate.reference)) for gate in visit.gates]
+    if side.precision not in engine.precisions():
+        detail = f"{engine.name} has no {side.precision[:20]} on this host"
+        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, detail)
     inputs = artifact_inputs(visit.inputs, visit.edges)
     cache = Path(request.cache) if request.cache else None
+    artifact, threads = Path(visit.artifact), request.threads
     begun = time.perf_counter_ns()
     session = engine.open(
-        OpenRequest(Path(visit.artifact), inputs, precision, request.threads, options, beside_another=True, cache=cache)
+        OpenRequest(artifact, inputs, side.precision, threads, side.options, beside_another=True, cache=cache)
     )
     opened.callback(session.close)
     ready = time.perf_counter_ns()
     bench.shares.open_ns += ready - begun
-    if session.threads != request.threads:
+    if session.threads != threads:
         raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
     session.run()
-    ran = time.perf_counter_ns()
-    distance = check_session(session, visit, references)[0]
-    if precision != request.precision and (found := session.computes_in()) != precision:
-        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, f"asked for {precision}, the engine computes in {found}")
-    return _Side(session, (ready - begun) / 1e6, (ran - ready) / 1e6, distance)
+    if not found.open_ms:
+        found.open_ms, found.first_ms = (ready - begun) / 1e6, (time.perf_counter_ns() - ready) / 1e6
+        _check(session, side, found, request)
+    return session
 
 
-def _fields(side: _Side, samples: BlockSamples) -> dict[str, Any]:
-    return {
-        "iterations": samples.iterations,
-        "blocks_ns": samples.blocks_ns,
-        "delays_ns": samples.delays_ns,
-        "switches": samples.switches,
-        "warmup_runs": samples.warmup_runs,
-        "timed_ms": sum(samples.blocks_ns) / 1e6,
-        "open_ms": side.open_ms,
-        "first_ms": side.first_ms,
-        "gate_relative_l2": side.gate_relative_l2,
-    }
+def _check(session: Session, side: _Side, found: SideSamples, request: LaunchRequest) -> None:
+    references = [load_reference(Path(gate.reference)) for gate in side.visit.gates]
+    found.gate_relative_l2 = check_session(session, side.visit, references)[0]
+    if side.precision != request.precision and (seen := session.computes_in()) != side.precision:
+        detail = f"asked for {side.precision}, the engine computes in {seen}"
+        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, detail)
 
 
-def time_pairs(
+def time_round(
     run_a: Callable[[], None],
     run_b: Callable[[], None],
+    samples: PairSamples,
     protocol: ProtocolParameters,
     witness: Witness,
     canaries: Canaries,
-) -> PairSamples:
-    """Measures two opened workloads in turn. Blocks of both sides last about equally long."""
-    runs_a, fastest_a = warm_up(run_a, protocol)
-    runs_b, fastest_b = warm_up(run_b, protocol)
-    of_a, of_b = pair_iterations(fastest_a, fastest_b, protocol.block_min_us)
-    samples = PairSamples(BlockSamples(of_a, runs_a), BlockSamples(of_b, runs_b))
-    sides = (_Turn(run_a, samples.a, fastest_a), _Turn(run_b, samples.b, fastest_b))
-    target_ns, begun, clean_ns = protocol.visit_ms * 1_000_000, time.perf_counter_ns(), 0
-    while not _enough(len(samples.a.blocks_ns), clean_ns, time.perf_counter_ns() - begun, protocol, target_ns):
-        canaries.sample(samples.canaries, len(samples.a.blocks_ns))
-        clean_ns += _stretch(sides, target_ns - clean_ns, protocol, witness)
-    canaries.sample(samples.canaries, len(samples.a.blocks_ns))
-    return samples
+) -> None:
+    """Adds a round of two opened workloads in turn. The first one fixes the blocks' lengths for all."""
+    fastest_a, fastest_b = (_warm(run, side.blocks, protocol) for run, side in ((run_a, samples.a), (run_b, samples.b)))
+    if not samples.rounds:
+        of_a, of_b = pair_iterations(fastest_a, fastest_b, protocol.block_min_us)
+        samples.a.blocks.iterations, samples.b.blocks.iterations = of_a, of_b
+    turns = _Turn(run_a, samples.a.blocks, fastest_a), _Turn(run_b, samples.b.blocks, fastest_b)
+    before, round_ns = samples.pairs, protocol.visit_ms * 1_000_000 // ROUNDS
+    while samples.pairs < before + ROUND_PAIRS_MIN or round_ns > 0:
+        canaries.sample(samples.canaries, samples.pairs)
+        round_ns -= _stretch(turns, samples, before, round_ns, protocol, witness)
+        if samples.pairs >= protocol.blocks_max:
+            break
+    samples.rounds.append(samples.pairs - before)
+
+
+def _warm(run: Callable[[], None], blocks: BlockSamples, protocol: ProtocolParameters) -> int:
+    runs, fastest_ns = warm_up(run, protocol)
+    blocks.warmup_runs += runs
+    return fastest_ns
 
 
 def pair_iterations(fastest_a_ns: int, fastest_b_ns: int, block_min_us: int) -> tuple[int, int]:
@@ -159,7 +212,7 @@ class _Turn:
     """One side while it is timed."""
 
     run: Callable[[], None]
-    samples: BlockSamples
+    blocks: BlockSamples
     fastest_ns: int
 
     def settle(self) -> None:
@@ -168,33 +221,33 @@ class _Turn:
             self.run()
 
     def block(self, witness: Witness) -> int:
-        """One timed block; its time in ns when it was undisturbed, else 0."""
+        """One timed block; its time in ns."""
         before, run = witness.read(), self.run
         begun = time.perf_counter_ns()
-        for _ in repeat(None, self.samples.iterations):
+        for _ in repeat(None, self.blocks.iterations):
             run()
         block_ns = time.perf_counter_ns() - begun
-        return self.samples.add(block_ns, before, witness.read())
+        self.blocks.add(block_ns, before, witness.read())
+        return block_ns
 
 
-def _stretch(sides: tuple[_Turn, _Turn], wanted_ns: int, protocol: ProtocolParameters, witness: Witness) -> int:
-    """Pairs without a canary between them; returns the undisturbed time of whole pairs in ns."""
+def _stretch(
+    turns: tuple[_Turn, _Turn],
+    samples: PairSamples,
+    round_begin: int,
+    round_ns: int,
+    protocol: ProtocolParameters,
+    witness: Witness,
+) -> int:
+    """Pairs without a canary between them, to the end of the round at most; returns their time in ns."""
     witness.refresh()
-    done = len(sides[0].samples.blocks_ns)
-    left_ns, clean_ns = protocol.canary_every_ms * 1_000_000, 0
-    sides[done % 2].settle()
-    while left_ns > 0 and done < (protocol.blocks_min if clean_ns >= wanted_ns else protocol.blocks_max):
-        first, second = sides if done % 2 == 0 else sides[::-1]
-        pair = [first.block(witness)]
+    left_ns, spent_ns = protocol.canary_every_ms * 1_000_000, 0
+    turns[samples.pairs % 2].settle()
+    while spent_ns < left_ns and samples.pairs < protocol.blocks_max:
+        first, second = turns if samples.pairs % 2 == 0 else turns[::-1]
+        spent_ns += first.block(witness)
         second.settle()
-        pair.append(second.block(witness))
-        clean_ns += sum(pair) if all(pair) else 0
-        left_ns -= first.samples.blocks_ns[-1] + second.samples.blocks_ns[-1]
-        done += 1
-    return clean_ns
-
-
-def _enough(pairs: int, clean_ns: int, wall_ns: int, protocol: ProtocolParameters, target_ns: int) -> bool:
-    if pairs >= protocol.blocks_max:
-        return True
-    return pairs >= protocol.blocks_min and (clean_ns >= target_ns or wall_ns >= _WALL_SHARE * target_ns)
+        spent_ns += second.block(witness)
+        if spent_ns >= round_ns and samples.pairs >= round_begin + ROUND_PAIRS_MIN:
+            break
+    return spent_ns

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import AnyWorkload, InputSpec, KernelWorkload, UploadedWorkload
+from benchfarm_core.workloads import AnySingle, InputSpec, KernelWorkload, UploadedWorkload
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.models import ZOO_VERSION
 from benchfarm_workloads.onnx_kernels import build_kernel
@@ -18,7 +18,7 @@ class Artifact:
     inputs: tuple[InputSpec, ...]
 
 
-def build(workload: AnyWorkload) -> Artifact:
+def build(workload: AnySingle) -> Artifact:
     """The artifact of a generated workload; the same bytes for the same workload.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import LaunchSamples, Ms, plain_subject
+from benchfarm_core.measurements import LaunchSamples, Ms, SideSamples, plain_subject
 
 CONTRACT: Final = 2
 _SHORT_LINE_BYTES: Final = 200
@@ -196,9 +196,12 @@ def _finish(record: LaunchRecord, content: dict[str, Any], launch_no: int) -> No
 
 def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:
     known = {name: content[name] for name in LaunchSamples.model_fields if name in content}
+    if isinstance(beside := known.get("beside"), dict):
+        known["beside"] = {name: beside[name] for name in SideSamples.model_fields if name in beside}
     samples = LaunchSamples.model_validate({**known, "launch_no": launch_no})
-    lengths = {len(samples.blocks_ns), len(samples.delays_ns), len(samples.switches)}
-    _expect(len(lengths) == 1, "blocks_ns, delays_ns and switches differ in length")
+    _expect(len(set(samples.lengths)) == 1, "blocks_ns, delays_ns and switches differ in length")
+    pairs = None if samples.beside is None else sum(samples.beside.rounds)
+    _expect(pairs in (None, len(samples.blocks_ns)), "the rounds are not all pairs")
     return samples
 
 

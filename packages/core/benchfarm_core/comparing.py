@@ -1,0 +1,194 @@
+"""How paired blocks become a verdict: does b take longer than a, less long, or as long within a tolerance?
+
+Neighbouring blocks of both sides share the machine's speed, so what counts is the logarithm of their ratio. Pairs in
+which the witness saw a block disturbed are dropped; the value of a pair is never looked at. Within a round the median
+is taken, apart for pairs that a began and pairs that b began, because the first block of a pair may find warmer caches.
+Between rounds both models lie elsewhere in memory, which is worth up to two percent and does not average out within
+one: so the *round* is the unit. Over rounds the Hodges-Lehmann estimate and Wilcoxon's signed-rank interval are taken
+(Hodges and Lehmann, Estimates of location based on rank tests, 1963), which a few wild rounds do not move.
+
+Launches are added until the interval answers. Every look at it may err, so its coverage is high and a difference must
+exclude zero by a margin. Every change of a rule here is a new `COMPARISON_RULE_VERSION`; kept samples derive it anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import accumulate, pairwise
+from math import exp, log, sqrt
+from statistics import NormalDist, median
+from typing import Final, NamedTuple
+
+from pydantic import Field
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import LaunchSamples, SideSamples
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
+from benchfarm_core.values import Value
+
+COMPARISON_RULE_VERSION: Final = 1
+
+COVERAGE: Final = 0.99
+"""Of the interval at one look. There are up to `launches_max` looks, and what is added between them is not much."""
+MARGIN: Final = 0.0025
+"""A difference is told when the interval keeps this far from zero: less is within what luck with memory may leave."""
+SHARP_SHARE: Final = 0.3
+"""No difference is told at once when half the interval is at most this share of the tolerance; a wider one waits for
+more launches, since a difference below the tolerance is worth finding too."""
+CLEAN_ROUND_PAIRS: Final = 2
+"""Clean pairs, of each order one, without which a round says nothing."""
+ROUNDS_MIN: Final = 8
+
+
+class ComparisonVerdict(StrEnum):
+    """What a comparison says: which side is faster, that none is, or that it cannot tell."""
+
+    A_FASTER = "a_faster"
+    B_FASTER = "b_faster"
+    NO_DIFFERENCE = "no_difference"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Comparison(Value):
+    """The answer of one pair. Changes are of b's time against a's: +3 means that b takes 3 % longer."""
+
+    rule_version: int = Field(ge=1)
+    verdict: ComparisonVerdict
+    change_percent: float = Field(gt=-100)
+    low_percent: float = Field(gt=-100)
+    high_percent: float = Field(gt=-100)
+    coverage: float = Field(ge=0, le=1, description="of the interval from `low_percent` to `high_percent`")
+    tolerance_percent: float = Field(gt=0, description="`no_difference` means: less than this either way")
+    a_ms: float = Field(gt=0, description="median over clean blocks")
+    b_ms: float = Field(gt=0)
+    pairs: int = Field(ge=1, description="clean pairs of blocks")
+    rounds: int = Field(ge=1, description="times that both were opened anew")
+    launches: int = Field(ge=1)
+    clean_share: float = Field(ge=0, le=1)
+
+
+class Estimate(NamedTuple):
+    """A logarithm of b over a, with its interval."""
+
+    change: float
+    low: float
+    high: float
+    coverage: float
+
+
+def clean_pairs(launch: LaunchSamples) -> list[bool]:
+    """Which pairs ran undisturbed on both sides, by the witness alone; of no pair at all none."""
+    if launch.beside is None:
+        return []
+    sides = zip(_clean(launch), _clean(launch.beside), strict=True)
+    return [a and b for a, b in sides]
+
+
+def _clean(side: LaunchSamples | SideSamples) -> list[bool]:
+    blocks = zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
+    return [n == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block) for block, delay, n in blocks]
+
+
+def round_changes(launch: LaunchSamples) -> list[float]:
+    """The logarithm of b over a in every round of a launch that has clean pairs of both orders."""
+    beside = launch.beside
+    if beside is None:
+        return []
+    clean = clean_pairs(launch)
+    scale = log(launch.iterations / beside.iterations)
+    ratios = [scale + log(b / a) for a, b in zip(launch.blocks_ns, beside.blocks_ns, strict=True)]
+    bounds = [0, *accumulate(beside.rounds)]
+    found: list[float] = []
+    for begin, end in pairwise(bounds):
+        orders = [[ratios[i] for i in range(begin, end) if clean[i] and i % 2 == first] for first in (0, 1)]
+        if all(orders):
+            found.append(sum(map(median, orders)) / 2)
+    return found
+
+
+def speaks(launch: LaunchSamples) -> bool:
+    """Whether a launch has any round that says something."""
+    return bool(round_changes(launch))
+
+
+def estimate(changes: Sequence[float]) -> Estimate:
+    """Hodges-Lehmann over rounds, with Wilcoxon's interval: its order statistics by the normal approximation."""
+    count = len(changes)
+    walsh = sorted((changes[i] + changes[j]) / 2 for i in range(count) for j in range(i, count))
+    spread = sqrt(count * (count + 1) * (2 * count + 1) / 24)
+    below = count * (count + 1) / 4 - NormalDist().inv_cdf((1 + COVERAGE) / 2) * spread
+    rank = max(0, int(below))
+    coverage = COVERAGE if below >= 0 else max(0.0, 1 - 2.0 ** (1 - count))
+    return Estimate(median(walsh), walsh[rank], walsh[-1 - rank], coverage)
+
+
+def verdict_of(found: Estimate, tolerance: float) -> ComparisonVerdict:
+    """What an interval says: a difference first, since one may lie within the tolerance."""
+    if found.low > MARGIN:
+        return ComparisonVerdict.A_FASTER
+    if found.high < -MARGIN:
+        return ComparisonVerdict.B_FASTER
+    within = log(1 - tolerance) < found.low and found.high < log(1 + tolerance)
+    return ComparisonVerdict.NO_DIFFERENCE if within else ComparisonVerdict.INCONCLUSIVE
+
+
+def wants_more_pairs(launches: Sequence[LaunchSamples], protocol: Protocol) -> bool:
+    """Whether launches are left and wanted: too few spoke, or the interval does not answer yet."""
+    if len(launches) >= protocol.launches_max:
+        return False
+    changes = list(_changes(launches))
+    if sum(map(speaks, launches)) < protocol.launches_min or len(changes) < ROUNDS_MIN:
+        return True
+    found, tolerance = estimate(changes), tolerance_of(protocol)
+    verdict = verdict_of(found, tolerance)
+    is_blunt = (found.high - found.low) / 2 > SHARP_SHARE * tolerance
+    return verdict == ComparisonVerdict.INCONCLUSIVE or (verdict == ComparisonVerdict.NO_DIFFERENCE and is_blunt)
+
+
+def tolerance_of(protocol: Protocol) -> float:
+    """The share of a's time that counts as no difference."""
+    return protocol.half_width_target or 0.02
+
+
+def compare(launches: Sequence[LaunchSamples], protocol: Protocol) -> Comparison | FailureCode:
+    """The answer of all launches; `CONTENDED` when too few of them had clean pairs to say anything."""
+    speaking = [launch for launch in launches if speaks(launch)]
+    changes = list(_changes(speaking))
+    if len(speaking) < protocol.launches_min or len(changes) < ROUNDS_MIN:
+        return FailureCode.CONTENDED
+    found, tolerance = estimate(changes), tolerance_of(protocol)
+    clean = [ok for launch in launches for ok in clean_pairs(launch)]
+    a_ms, b_ms = zip(*(_medians_ms(launch) for launch in speaking), strict=True)
+    return Comparison(
+        rule_version=COMPARISON_RULE_VERSION,
+        verdict=verdict_of(found, tolerance),
+        change_percent=_percent(found.change),
+        low_percent=_percent(found.low),
+        high_percent=_percent(found.high),
+        coverage=found.coverage,
+        tolerance_percent=100 * tolerance,
+        a_ms=median(a_ms),
+        b_ms=median(b_ms),
+        pairs=sum(clean),
+        rounds=len(changes),
+        launches=len(speaking),
+        clean_share=sum(clean) / len(clean),
+    )
+
+
+def _changes(launches: Sequence[LaunchSamples]) -> Iterator[float]:
+    return (change for launch in launches for change in round_changes(launch))
+
+
+def _medians_ms(launch: LaunchSamples) -> tuple[float, float]:
+    """Of one iteration of a and of b."""
+    assert launch.beside is not None
+    clean, sides = clean_pairs(launch), (launch, launch.beside)
+    a, b = (
+        median(ns for ns, ok in zip(side.blocks_ns, clean, strict=True) if ok) / side.iterations / 1e6 for side in sides
+    )
+    return a, b
+
+
+def _percent(change: float) -> float:
+    return 100 * (exp(change) - 1)
