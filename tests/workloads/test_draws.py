@@ -36,7 +36,7 @@ PINNED = {
     "attention": "fee4fd6e12f6",
     "layernorm": "991ae2f01829",
     "gelu": "fc94368a847a",
-    "softmax": "6f455aab82c9",
+    "softmax": "ea130be55912",
     "token-add": "764b7b503985",
     "pos-embed": "3c956b8295ce",
     "reduce-mean": "e9b38159cbe4",
@@ -54,6 +54,12 @@ def test_draws_are_canonical_distinct_and_small(name: str) -> None:
         cost = kind.cost(config)
         assert cost.flops <= MAX_DRAW_FLOPS
         assert cost.total_bytes <= MAX_DRAW_BYTES
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_gives_a_thousand(name: str) -> None:
+    """Predictors learn from as many."""
+    assert len(draw(name, 1, 1000)) == 1000
 
 
 @pytest.mark.parametrize("name", TYPES)

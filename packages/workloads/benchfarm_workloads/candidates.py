@@ -170,8 +170,10 @@ def _gelu(rng: random.Random) -> Raw:
 
 
 def _softmax(rng: random.Random) -> Raw:
-    """As many rows as all heads have tokens."""
+    """Mostly as many rows as all heads have tokens; else keys of another length."""
     dim = _rounded(rng, *_SEQ)
+    if rng.random() < 0.3:
+        return {"seq": _rounded(rng, 16, 2048), "dim": _rounded(rng, 16, 512)}
     return {"seq": dim * rng.randint(1, 16), "dim": dim}
 
 
