@@ -1,10 +1,13 @@
-"""What was found: results, summaries, goldens, orphans, events."""
+"""What was found: results, summaries, goldens, orphans, events, support, fusions."""
+
+from typing import Final
 
 from sqlalchemy import (
     ARRAY,
     REAL,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     ForeignKey,
@@ -25,6 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from benchfarm_core.events import EventKind
 from benchfarm_core.summaries import Grade
 from benchfarm_store.schema import at, metadata, one_of
+
+SUPPORT_KEY: Final = ("family", "engine", "version", "options", "precision", "board_model", "code", "subject")
+FUSION_KEY: Final = ("engine", "version", "options", "precision", "first", "second")
 
 launches = Table(
     "launches",
@@ -118,4 +124,46 @@ events = Table(
     Column("data", JSONB, nullable=False),
     PrimaryKeyConstraint("job_id", "number"),
     one_of("kind", EventKind),
+)
+
+support_outcomes = Table(
+    "support_outcomes",
+    metadata,
+    Column("family", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("options", Text, nullable=False, comment="as in platform keys; empty: all at their default"),
+    Column("precision", Text, nullable=False),
+    Column("board_model", Text, nullable=False),
+    Column("code", Text, nullable=False, comment="ok or a failure code"),
+    Column("subject", Text, nullable=False, comment="the operator that a failure is about"),
+    Column("count", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False, comment="of board time, where known"),
+    Column("relative_l2_max", Double),
+    Column("relative_l2_last", Double),
+    Column("measurement_id", ForeignKey("measurements.id"), nullable=False, comment="the latest one"),
+    at("first_at"),
+    at("last_at"),
+    PrimaryKeyConstraint(*SUPPORT_KEY),
+    comment="what came of every attempt, counted as results come in",
+)
+
+fusions = Table(
+    "fusions",
+    metadata,
+    Column("engine", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("options", Text, nullable=False, comment="as in platform keys; empty: all at their default"),
+    Column("precision", Text, nullable=False),
+    Column("first", Text, nullable=False),
+    Column("second", Text, nullable=False),
+    Column("t1_ms", Double),
+    Column("t2_ms", Double),
+    Column("t12_ms", Double),
+    at("measured_at"),
+    Column("by_latency", Boolean),
+    Column("by_profile", Boolean),
+    PrimaryKeyConstraint(*FUSION_KEY),
+    CheckConstraint("by_latency IS NOT NULL OR by_profile IS NOT NULL", name="verdict"),
+    comment="whether an engine computes two operators in a row as one, by each way to find out",
 )

@@ -21,13 +21,17 @@ from benchfarm_store.farm_tables import (
     workloads,
 )
 from benchfarm_store.result_tables import (
+    FUSION_KEY,
+    SUPPORT_KEY,
     canary_goldens,
     events,
+    fusions,
     launches,
     orphans,
     results,
     samples,
     summaries,
+    support_outcomes,
 )
 from benchfarm_store.schema import metadata
 from benchfarm_store.work_tables import (
@@ -41,6 +45,8 @@ from benchfarm_store.work_tables import (
 )
 
 __all__ = [
+    "FUSION_KEY",
+    "SUPPORT_KEY",
     "accounts",
     "agents",
     "board_platforms",
@@ -49,6 +55,7 @@ __all__ = [
     "enrol_tokens",
     "events",
     "farms",
+    "fusions",
     "generations",
     "health_changes",
     "idempotency_keys",
@@ -68,6 +75,7 @@ __all__ = [
     "results",
     "samples",
     "summaries",
+    "support_outcomes",
     "tokens",
     "workloads",
 ]
