@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 
 from benchfarm_agent.artifacts import ArtifactCache, PreparedItem
+from benchfarm_agent.conversions import Conversions
+from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.platforms import Platform
 from benchfarm_core.workloads import KernelWorkload
+from tests.agent.conftest import grant_of
 from tests.agent.scripted_farm import HANG_UP, problem, scripted_farm
 
 Run = Callable[[Any], Any]
 Grant = Callable[..., LeaseGrant]
+PLATFORM = grant_of(1).platform
 NOBODY_LISTENS = "http://127.0.0.1:1"
 
 
@@ -28,20 +34,22 @@ NOBODY_LISTENS = "http://127.0.0.1:1"
 async def cache_in(
     state: StateDir, limit_bytes: int = 2**30, references: ReferenceChild | None = None, url: str = NOBODY_LISTENS
 ) -> AsyncIterator[tuple[ArtifactCache, ReferenceChild]]:
-    farm, references = FarmClient(url), references or ReferenceChild(state.cache, state.scratch)
-    cache = ArtifactCache(state.cache, farm, references, limit_bytes=limit_bytes, file_limit_bytes=2**20)
-    cache.open()
+    farm, references = FarmClient(url), references or ReferenceChild(state.cache)
+    conversions = Conversions(state.cache, EngineEnvironments(state.engines))
+    files = FileCache(state.cache, limit_bytes=limit_bytes)
+    files.open()
     try:
-        yield cache, references
+        yield ArtifactCache(files, farm, references, conversions, file_limit_bytes=2**20), references
     finally:
         await references.close()
+        await conversions.close()
         await farm.close()
 
 
 async def prepare(
-    cache: ArtifactCache, items: Sequence[BatchItem]
+    cache: ArtifactCache, items: Sequence[BatchItem], platform: Platform = PLATFORM
 ) -> tuple[dict[int, PreparedItem], list[MeasurementResult]]:
-    async with cache.prepared(items) as outcome:
+    async with cache.prepared(items, platform) as outcome:
         return outcome
 
 
@@ -98,11 +106,11 @@ class Starved(ReferenceChild):
 
     asked = 0
 
-    async def compute(self, artifact: Path, inputs: Sequence[dict[str, Any]]) -> tuple[Path, str]:
+    async def compute(self, *args: Any, **named: Any) -> bytes:
         self.asked += 1
         if self.asked == 1:
             raise MemoryError("no room")
-        return await super().compute(artifact, inputs)
+        return await super().compute(*args, **named)
 
 
 def test_a_fault_that_nobody_foresaw_costs_one_measurement_an_attempt(
@@ -112,10 +120,10 @@ def test_a_fault_that_nobody_foresaw_costs_one_measurement_an_attempt(
     notes: list[int | None] = []
 
     async def prepare_all() -> tuple[dict[int, PreparedItem], list[MeasurementResult]]:
-        references = Starved(state.cache, state.scratch)
+        references = Starved(state.cache)
         async with (
             cache_in(state, references=references) as (cache, _),
-            cache.prepared(items, notes.append) as outcome,
+            cache.prepared(items, PLATFORM, notes.append) as outcome,
         ):
             return outcome
 

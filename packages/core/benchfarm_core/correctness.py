@@ -17,6 +17,10 @@ GATE_LIMITS: Final[dict[Precision, float]] = {
 NAMED_LIMITS: Final[dict[tuple[str, Precision], float]] = {("mnn", Precision.FP32): 1e-2}
 """Engines with a row of their own: MNN's Winograd convolutions."""
 
+INT8_TWIN_LIMIT: Final = 2e-2
+"""What an engine's int8 may differ from the same quantised graph in ONNX Runtime: the rounding of 8 bits is in both,
+so what is left is the engine's own."""
+
 
 def gate_limit(platform: Platform) -> float:
     """The largest relative L2 distance from the reference that a platform's output may have."""

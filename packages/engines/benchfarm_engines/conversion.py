@@ -53,13 +53,17 @@ class Converter(Protocol):
         """
 
 
+def has_converter(engine: str) -> bool:
+    """Whether the engine opens files of its own; nothing of the engine is imported."""
+    return find_spec(f"benchfarm_engines.{engine}_convert") is not None
+
+
 def load_converter(engine: str) -> Converter | None:
     """The engine's converter, None where it opens ONNX itself. Raises EngineUnavailable where it cannot be imported."""
-    module = f"benchfarm_engines.{engine}_convert"
-    if find_spec(module) is None:
+    if not has_converter(engine):
         return None
     try:
-        converter: Converter = import_module(module).CONVERTER
+        converter: Converter = import_module(f"benchfarm_engines.{engine}_convert").CONVERTER
     except (ImportError, OSError) as error:
         raise EngineUnavailable(one_line(f"files for {engine} cannot be made here: {error}")) from error
     return converter

@@ -2,33 +2,44 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Final
+from typing import Final, NotRequired, TypedDict, Unpack
 
-_INTERPRETER: Final = (sys.executable, "-I", "-m")
+_ISOLATED: Final = ("-I", "-m")
 """-I: no variable, no user folder and no current folder changes what a child imports."""
 
 
-def runner_argv() -> list[str]:
+class ChildLimits(TypedDict):
+    """What confines a child that answers, as `launch_request.read_limits` takes it.
+
+    readable, writable: paths that hold the artifacts and take what is made of them.
+    """
+
+    memory_bytes: int
+    cpu_s: int
+    readable: list[str]
+    writable: list[str]
+    strict: NotRequired[bool]
+    uid: NotRequired[int | None]
+    gid: NotRequired[int | None]
+
+
+def runner_argv(python: str = sys.executable) -> list[str]:
     """Starts a runner: one launch request on stdin, JSON lines on stdout.
 
-    With `--probe ENGINE` behind it, one JSON line that says what the engine is on this host.
+    With `--probe ENGINE` behind it, one JSON line that says what the engine is on this host. python: the interpreter
+    of the environment in which the engine lives.
     """
-    return [*_INTERPRETER, "benchfarm_engines.runner"]
+    return [python, *_ISOLATED, "benchfarm_engines.runner"]
 
 
-def reference_argv(*, memory_bytes: int, cpu_s: int, readable: Sequence[str], writable: Sequence[str]) -> list[str]:
-    """Starts a reference child: JSON lines {artifact, inputs, out} on stdin, one answer line each on stdout.
+def reference_argv(**limits: Unpack[ChildLimits]) -> list[str]:
+    """Starts a reference child: JSON lines {artifact, inputs, out} on stdin, one answer line each on stdout."""
+    return [sys.executable, *_ISOLATED, "benchfarm_engines.reference", json.dumps(limits)]
 
-    readable, writable: folders that hold the artifacts and take the references.
-    """
-    limits = {
-        "memory_bytes": memory_bytes,
-        "cpu_s": cpu_s,
-        "readable": list(readable),
-        "writable": list(writable),
-    }
-    return [*_INTERPRETER, "benchfarm_engines.reference", json.dumps(limits)]
+
+def converting_argv(python: str = sys.executable, **limits: Unpack[ChildLimits]) -> list[str]:
+    """Starts a converting child, which answers as a reference child does; see `converting`."""
+    return [python, *_ISOLATED, "benchfarm_engines.converting", json.dumps(limits)]
 
 
 def launch_environment(scratch: str) -> dict[str, str]:

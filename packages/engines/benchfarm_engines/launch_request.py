@@ -153,6 +153,11 @@ def read_inputs(documents: object) -> tuple[InputSpec, ...]:
     return tuple(_input(each) for each in _Reader({"inputs": documents}, "").objects("inputs"))
 
 
+def read_edges(document: object) -> Edges | None:
+    """Edges from an object, None from null. Raises BadRequest."""
+    return _edges(_Reader({"edges": document}, ""))
+
+
 def _protocol(reader: "_Reader") -> ProtocolParameters:
     return ProtocolParameters(
         block_min_us=reader.whole("block_min_us", 1, 10**7),

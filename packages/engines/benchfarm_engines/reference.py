@@ -1,92 +1,69 @@
-"""The reference child: runs generated workloads in ONNX Runtime fp32 and stores their outputs.
+"""The reference child: runs workloads in ONNX Runtime fp32 and stores their outputs.
 
-``python -I -m benchfarm_engines.reference LIMITS`` answers each JSON line {artifact, inputs, out} on stdin with
-one JSON line. It is kept alive between workloads and confined like a runner; LIMITS is the JSON of its limits.
+``python -I -m benchfarm_engines.reference LIMITS`` answers each JSON line {artifact, inputs, out, edges?} on stdin
+with one JSON line {sha256, size_bytes}. `edges` are those of the artifact, where it is a workload's quantised graph:
+what is stored are the workload's own outputs.
 """
 
 import hashlib
-import json
+import io
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchfarm_core.confine import ConfinementIncomplete, confine
-from benchfarm_core.failures import FailureCode
-from benchfarm_engines.engine import EngineFailure, EngineUnavailable, OpenRequest, one_line
-from benchfarm_engines.launch_request import BadRequest, read_inputs, read_limits
-from benchfarm_engines.runner import EXIT_CANNOT_GO_ON, claim_stdout
+from benchfarm_engines.answering import serve, write_answer
+from benchfarm_engines.edges import Edges
+from benchfarm_engines.engine import OpenRequest, Tensors
+from benchfarm_engines.launch_request import InputSpec, read_edges, read_inputs
 
 _ENGINE: Final = "onnxruntime"
 
 
-def main(arguments: list[str]) -> int:
-    """Serves until stdin ends; returns the exit status."""
-    lines = claim_stdout()
-    ours = str(Path(__file__).resolve().parent)
-    try:
-        limits = read_limits(json.loads(arguments[0]))
-        confine(replace(limits, readable=(*limits.readable, ours)))
-    except (IndexError, ValueError) as error:
-        lines.write({"ok": False, "code": "bad_request", "detail": one_line(str(error))})
-        return EXIT_CANNOT_GO_ON
-    except ConfinementIncomplete as error:
-        lines.write(_refusal(FailureCode.ENGINE_UNAVAILABLE, str(error)))
-        return EXIT_CANNOT_GO_ON
-    for line in sys.stdin.buffer:
-        lines.write(_answer(line))
-    return 0
+def _answer(task: dict[str, Any]) -> dict[str, Any]:
+    inputs, edges = read_inputs(task["inputs"]), read_edges(task.get("edges"))
+    content = compute_reference(Path(task["artifact"]), inputs, Path(task["out"]), edges)
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
 
 
-def _answer(line: bytes) -> dict[str, Any]:
-    try:
-        task = json.loads(line)
-        content = compute_reference(Path(task["artifact"]), task["inputs"], Path(task["out"]))
-    except EngineFailure as failure:
-        return {"ok": False, "code": str(failure.code), "detail": failure.detail}
-    except MemoryError:
-        return _refusal(FailureCode.OUT_OF_MEMORY, "more memory than the child may use")
-    except (BadRequest, ValueError, KeyError, TypeError) as error:
-        return {"ok": False, "code": "bad_request", "detail": one_line(f"{type(error).__name__}: {error}")}
-    except (EngineUnavailable, OSError) as error:
-        return _refusal(FailureCode.ENGINE_ERROR, str(error))
-    return {"ok": True, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-
-
-def _refusal(code: FailureCode, detail: str) -> dict[str, Any]:
-    return {"ok": False, "code": str(code), "detail": one_line(detail)}
-
-
-def compute_reference(artifact: Path, inputs: object, out: Path) -> bytes:
+def compute_reference(artifact: Path, specs: tuple[InputSpec, ...], out: Path, edges: Edges | None = None) -> bytes:
     """Writes out0, out1, ... to an .npz at `out` and returns its bytes; the same bytes for the same workload.
 
-    Raises EngineFailure (invalid_workload) when an output is not finite or holds denormals.
+    Raises EngineFailure (invalid_workload) when an output is not finite or holds denormals, ValueError where the
+    edges do not fit.
     """
     import numpy as np
 
     from benchfarm_engines.gate import refuse_unfit_reference
     from benchfarm_engines.inputs import make_inputs
-    from benchfarm_engines.registry import load_engine
+    from benchfarm_engines.translation import to_artifact, to_workload
 
-    engine = load_engine(_ENGINE)
-    # Unoptimised: the reference is what the graph says, not what a rewriting of it says.
-    session = engine.open(
-        OpenRequest(artifact, make_inputs(read_inputs(inputs)), "fp32", 1, {"graph_optimization": "none"})
-    )
-    try:
-        session.run()
-        outputs = session.outputs()
-    finally:
-        session.close()
+    inputs: Tensors = make_inputs(specs)
+    outputs = _outputs(artifact, inputs if edges is None else to_artifact(inputs, edges.inputs))
+    if edges is not None:
+        outputs = to_workload(outputs, edges.outputs, [output.shape for output in outputs])
     refuse_unfit_reference(outputs)
     arrays: dict[str, Any] = {f"out{number}": output for number, output in enumerate(outputs)}
-    part = out.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    content = part.read_bytes()
-    part.replace(out)  # whoever finds the file finds it whole
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)
+    content = archive.getvalue()
+    write_answer(out, content)
     return content
 
 
+def _outputs(artifact: Path, inputs: Tensors) -> "list[Any]":
+    """The outputs of one inference. Unoptimised: what the graph says, not what a rewriting of it says."""
+    from benchfarm_engines.engine_options import check_options
+    from benchfarm_engines.registry import load_engine
+
+    engine = load_engine(_ENGINE)
+    options = check_options({"graph_optimization": "none"}, engine.options)
+    session = engine.open(OpenRequest(artifact, inputs, "fp32", 1, options))
+    try:
+        session.run()
+        return session.outputs()
+    finally:
+        session.close()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(sys.argv[1:], _answer))

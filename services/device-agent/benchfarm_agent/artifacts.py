@@ -1,35 +1,32 @@
-"""The files of a batch: built, fetched or found in a bounded cache, named by their content."""
+"""The files of a batch: built, fetched, converted or found in a bounded cache, named by their content."""
 
 import asyncio
-import hashlib
 import logging
 import os
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from benchfarm_agent.conversions import Conversions, Made, Source, int8_options, is_converted, is_quantised
 from benchfarm_agent.farm_client import DamagedFile, FarmClient
-from benchfarm_agent.files import is_disk_full, write_whole
-from benchfarm_agent.references import ReferenceChild, Unusable
-from benchfarm_core.agent_protocol import BatchItem
+from benchfarm_agent.file_cache import FileCache
+from benchfarm_agent.files import is_disk_full
+from benchfarm_agent.kept_child import Unusable
+from benchfarm_agent.references import ReferenceChild
+from benchfarm_core.agent_protocol import BatchItem, BesideFiles
+from benchfarm_core.correctness import INT8_TWIN_LIMIT
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import MeasurementResult, plain_subject
+from benchfarm_core.platforms import Platform
 from benchfarm_core.values import Value
-from benchfarm_core.workloads import InputSpec, Sha256, UploadedWorkload, workload_id
+from benchfarm_core.workloads import AnySingle, InputSpec, PairWorkload, Sha256, UploadedWorkload, workload_id
+from benchfarm_engines.conversion import ONNX
 
 logger = logging.getLogger(__name__)
-
-FORMAT: Final = 1
-"""Of the index files; another number starts the cache anew."""
-FILE_MODE: Final = 0o644
-"""A runner may run as another user. The folder cannot be listed by others, and names are hashes."""
-IN_PREPARATION_S: Final = 300.0
-"""Files used this lately may belong to a batch in preparation and stay even when the disk is full."""
 
 OnBuilding = Callable[[int | None], None]
 """Hears which measurement's file is being built inside the agent, and None when that is over."""
@@ -37,9 +34,10 @@ OnBuilding = Callable[[int | None], None]
 
 @dataclass(frozen=True)
 class PreparedItem:
-    """A measurement whose files are on this machine. `inputs` as the runner contract has them.
+    """A measurement whose files are on this machine. `inputs` and `edges` as the runner contract has them.
 
-    `uploaded`: the artefact is a stranger's and not built here.
+    `uploaded`: the artefact is a stranger's, or made of a stranger's. `twin`: what ONNX Runtime makes of the same
+    quantised graph, where the engine is another.
     """
 
     measurement_id: int
@@ -49,21 +47,64 @@ class PreparedItem:
     reference: Path
     max_relative_l2: float
     uploaded: bool = False
+    format: str = ONNX
+    edges: dict[str, Any] | None = None
+    twin: Path | None = None
+    beside: "PreparedBeside | None" = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.artifact, self.reference)
+        """All that a launch opens, those of a pair's b side too."""
+        own = tuple(path for path in (self.artifact, self.reference, self.twin) if path is not None)
+        return own if self.beside is None else own + self.beside.item.files
+
+    @property
+    def gates(self) -> list[dict[str, Any]]:
+        """What the outputs are held against, as the runner contract has it: the workload's own reference first."""
+        limits = ((self.reference, self.max_relative_l2), (self.twin, INT8_TWIN_LIMIT))
+        return [{"reference": str(path), "max_relative_l2": limit} for path, limit in limits if path is not None]
+
+
+@dataclass(frozen=True)
+class PreparedBeside:
+    """The b side of a pair. precision, options: where they differ from the platform's, else None."""
+
+    item: PreparedItem
+    precision: str | None
+    options: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Canary:
-    """The MobileNet canary's file and inputs, as the runner contract has them."""
+    """The MobileNet canary's file for one platform, as the runner contract has it."""
 
     artifact: Path
     inputs: tuple[dict[str, Any], ...]
+    edges: dict[str, Any] | None = None
 
 
-class _Entry(Value):
+@dataclass(frozen=True)
+class _Model:
+    """A workload's own files: its graph, and what that must output."""
+
+    source: Source
+    reference: Path
+    format: str = ONNX
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One workload of a measurement, the farm's files for it, and where it is to run."""
+
+    measurement_id: int
+    workload: AnySingle
+    file_sha256: str | None
+    reference_sha256: str | None
+    max_relative_l2: float
+    platform: Platform
+
+
+class _Built(Value):
     """What a generated workload was built to."""
 
     artifact_sha256: Sha256
@@ -71,35 +112,36 @@ class _Entry(Value):
     inputs: tuple[InputSpec, ...]
 
 
-class ArtifactCache:
-    """Files by hash, plus one small index file per generated workload.
+class _Derived(Value):
+    """What was made of a file."""
 
-    The least recently used go first when `limit_bytes` is passed; files of leases in progress stay.
-    """
+    sha256: Sha256
+    format: str
+    edges: dict[str, Any] | None
+
+
+class ArtifactCache:
+    """Graphs and references once per workload, what engines open once per way to make it."""
 
     def __init__(
-        self, folder: Path, farm: FarmClient, references: ReferenceChild, *, limit_bytes: int, file_limit_bytes: int
+        self,
+        files: FileCache,
+        farm: FarmClient,
+        references: ReferenceChild,
+        conversions: Conversions,
+        *,
+        file_limit_bytes: int,
     ) -> None:
-        self._files = folder / "files"
-        self._index = folder / f"workloads-{FORMAT}"
+        self._files = files
         self._farm = farm
         self._references = references
-        self._limit_bytes = limit_bytes
+        self._conversions = conversions
         self._file_limit_bytes = file_limit_bytes
         self._building = asyncio.Lock()
-        self._in_use: list[frozenset[str]] = []
-
-    def open(self) -> None:
-        """Makes the folders and removes what a killed agent left half-written. Raises OSError."""
-        self._files.mkdir(parents=True, exist_ok=True)
-        self._files.chmod(0o711)
-        self._index.mkdir(mode=0o700, exist_ok=True)
-        for part in self._files.glob(".*"):
-            part.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def prepared(
-        self, items: Sequence[BatchItem], on_building: OnBuilding = lambda _: None
+        self, items: Sequence[BatchItem], platform: Platform, on_building: OnBuilding = lambda _: None
     ) -> AsyncIterator[tuple[dict[int, PreparedItem], list[MeasurementResult]]]:
         """Prepares a batch: what is ready by measurement, and a typed failure for what cannot be.
 
@@ -109,46 +151,39 @@ class ArtifactCache:
         """
         first = {workload_id(item.workload): item for item in reversed(items)}
         repeats = [item for item in items if item is not first[workload_id(item.workload)]]
-        outcomes = await asyncio.gather(*(self._outcome(item, on_building) for item in first.values()))
-        outcomes += await asyncio.gather(*(self._outcome(item, on_building) for item in repeats))
+        outcomes = await asyncio.gather(*(self._outcome(item, platform, on_building) for item in first.values()))
+        outcomes += await asyncio.gather(*(self._outcome(item, platform, on_building) for item in repeats))
         ready = {one.measurement_id: one for one in outcomes if isinstance(one, PreparedItem)}
         failed = [one for one in outcomes if isinstance(one, MeasurementResult)]
-        used = frozenset(path.name for item in ready.values() for path in item.files)
-        self._in_use.append(used)
-        try:
-            self._evict(self._limit_bytes, kept=frozenset().union(*self._in_use))
+        with self._files.held(frozenset(path.name for item in ready.values() for path in item.files)):
             yield ready, failed
-        finally:
-            self._in_use.remove(used)
 
-    def put_canary(self) -> Canary:
-        """The MobileNet canary, safe from eviction for as long as this cache lives. Raises OSError."""
+    def own_canary(self) -> Canary:
+        """The MobileNet canary's ONNX file, safe from eviction for as long as this cache lives. Raises OSError."""
         from benchfarm_workloads.onnx_canary import build_canary, canary_inputs
 
-        path = self.put(build_canary())
-        self._in_use.append(frozenset({path.name}))
+        path = self._files.put(build_canary())
+        self._files.hold_for_good(frozenset({path.name}))
         return Canary(artifact=path, inputs=tuple(spec.model_dump(mode="json") for spec in canary_inputs()))
 
-    def put(self, content: bytes) -> Path:
-        """Keeps bytes under their hash. Raises OSError."""
-        path = self._files / hashlib.sha256(content).hexdigest()
-        if _touch(path):
-            return path
-        try:
-            write_whole(path, content, mode=FILE_MODE, durable=False)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            self._evict(0, kept=frozenset().union(*self._in_use), older_than_s=IN_PREPARATION_S)
-            write_whole(path, content, mode=FILE_MODE, durable=False)
-        return path
+    async def canary(self, own: Canary, platform: Platform) -> Canary:
+        """The canary as a platform opens it, safe as `own` is. Raises Unusable, OSError."""
+        source = await self._quantised(Source(own.artifact, own.inputs), platform)
+        derived = await self._converted(source, platform)
+        if derived is not None:
+            source = replace(source, artifact=self._files.path(derived.sha256), edges=derived.edges)
+        self._files.hold_for_good(frozenset({source.artifact.name}))
+        return Canary(source.artifact, source.inputs, source.edges)
 
-    async def _outcome(self, item: BatchItem, on_building: OnBuilding) -> PreparedItem | MeasurementResult | None:
+    async def _outcome(
+        self, item: BatchItem, platform: Platform, on_building: OnBuilding
+    ) -> PreparedItem | MeasurementResult | None:
         """None while the farm does not hand out its files."""
+        subject = ""
         try:
-            return await self._prepare(item, on_building)
+            return await self._prepare(item, platform, on_building)
         except Unusable as error:
-            code, detail = error.code, error.detail
+            code, detail, subject = error.code, error.detail, error.subject
         except BenchfarmError as error:
             if isinstance(error, Unavailable) and not isinstance(error, DamagedFile):
                 logger.warning("the farm does not hand out a file: %s", error.detail)
@@ -160,106 +195,171 @@ class ArtifactCache:
         except Exception as error:  # boundary: a fault that cost nobody an attempt would come back for ever
             logger.exception("a measurement could not be prepared", extra={"measurement": item.measurement_id})
             code, detail = FailureCode.RUNNER_DIED, f"the agent could not prepare it: {error!r}"
-        return MeasurementResult(
-            measurement_id=item.measurement_id, outcome="failed", failure=code, detail=detail[:300]
-        )
+        return failed_result(item.measurement_id, code, detail, subject)
 
-    async def _prepare(self, item: BatchItem, on_building: OnBuilding) -> PreparedItem:
-        if isinstance(item.workload, UploadedWorkload):
-            return await self._fetched(item, item.workload)
-        entry = self._known(workload_id(item.workload)) or await self._build(item, on_building)
+    async def _prepare(self, item: BatchItem, platform: Platform, on_building: OnBuilding) -> PreparedItem:
+        sides = [await self._prepared_side(side, on_building) for side in _sides(item, platform)]
+        if not isinstance(item.workload, PairWorkload):
+            return sides[0]
+        a, b = sides
+        precision, options = item.workload.b_precision, item.workload.b_options
+        beside = PreparedBeside(
+            b, None if precision is None else str(precision), None if options is None else dict(options)
+        )
+        return replace(a, beside=beside, uploaded=a.uploaded or b.uploaded)
+
+    async def _prepared_side(self, side: _Side, on_building: OnBuilding) -> PreparedItem:
+        model = await self._model(side, on_building)
+        source = await self._quantised(model.source, side.platform)
+        twin = await self._twin(source, side.platform)
+        derived = await self._converted(source, side.platform)
+        artifact = source.artifact if derived is None else self._files.path(derived.sha256)
         return PreparedItem(
-            measurement_id=item.measurement_id,
-            artifact=self._files / entry.artifact_sha256,
-            artifact_sha256=entry.artifact_sha256,
-            inputs=tuple(spec.model_dump(mode="json") for spec in entry.inputs),
-            reference=self._files / entry.reference_sha256,
-            max_relative_l2=item.max_relative_l2,
+            measurement_id=side.measurement_id,
+            artifact=artifact,
+            artifact_sha256=artifact.name,
+            inputs=source.inputs,
+            reference=model.reference,
+            max_relative_l2=side.max_relative_l2,
+            uploaded=source.stranger,
+            format=model.format if derived is None else derived.format,
+            edges=source.edges if derived is None else derived.edges,
+            twin=twin,
         )
 
-    def _known(self, name: str) -> _Entry | None:
-        """The index entry of a workload whose files are all there; an unreadable entry counts as none."""
-        try:
-            entry = _Entry.model_validate_json((self._index / name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        files = (self._files / entry.artifact_sha256, self._files / entry.reference_sha256)
-        return entry if all(map(_touch, files)) else None
+    async def _quantised(self, source: Source, platform: Platform) -> Source:
+        """The graph that a platform's artifact is made of: as it is, or its int8."""
+        if not is_quantised(platform):
+            return source
+        key = ["int8", source.artifact.name, source.inputs, int8_options(platform)]
+        made = await self._derived(key, lambda: self._conversions.quantised(source, platform))
+        return replace(source, artifact=self._files.path(made.sha256), edges=made.edges)
 
-    async def _build(self, item: BatchItem, on_building: OnBuilding) -> _Entry:
+    async def _twin(self, source: Source, platform: Platform) -> Path | None:
+        """What ONNX Runtime makes of the quantised graph: another engine's int8 is held against that too."""
+        if not is_quantised(platform) or platform.engine.name == "onnxruntime":
+            return None
+
+        async def compute() -> Made:
+            content = await self._references.compute(
+                source.artifact, source.inputs, edges=source.edges, stranger=source.stranger
+            )
+            return Made(content, "npz", None)
+
+        key = ["twin", source.artifact.name, source.inputs, source.edges]
+        return self._files.path((await self._derived(key, compute)).sha256)
+
+    async def _converted(self, source: Source, platform: Platform) -> _Derived | None:
+        """The engine's own file, None where it opens the graph itself."""
+        if not is_converted(platform):
+            return None
+        engine = platform.engine
+        made_for = [engine.name, engine.version, engine.options, platform.precision]
+        key = ["converted", source.artifact.name, source.inputs, source.edges, *made_for]
+        return await self._derived(key, lambda: self._conversions.converted(source, platform))
+
+    async def _derived(self, key: Sequence[object], make: Callable[[], Awaitable[Made]]) -> _Derived:
+        known = self._files.noted(key, _Derived)
+        if known is not None and self._files.has(known.sha256):
+            return known
+        made = await make()
+        path = await asyncio.to_thread(self._files.put, made.content)
+        derived = _Derived(sha256=path.name, format=made.format, edges=made.edges)
+        self._files.note(key, derived)
+        return derived
+
+    async def _model(self, side: _Side, on_building: OnBuilding) -> _Model:
+        if isinstance(side.workload, UploadedWorkload):
+            return await self._fetched(side, side.workload)
+        built = self._known(side) or await self._build(side, on_building)
+        source = Source(self._files.path(built.artifact_sha256), _documents(built.inputs))
+        return _Model(source, self._files.path(built.reference_sha256))
+
+    def _known(self, side: _Side) -> _Built | None:
+        """What a workload was built to, if its files are all there."""
+        built = self._files.noted(["built", workload_id(side.workload)], _Built)
+        if built is None or not all(map(self._files.has, (built.artifact_sha256, built.reference_sha256))):
+            return None
+        return built
+
+    async def _build(self, side: _Side, on_building: OnBuilding) -> _Built:
         async with self._building:  # one at a time: the interpreter would not run two at once anyway
-            on_building(item.measurement_id)
+            on_building(side.measurement_id)
             try:
-                artifact, inputs = await asyncio.to_thread(self._write_artifact, item)
+                artifact, inputs = await asyncio.to_thread(self._write_artifact, side)
             finally:
                 on_building(None)
-        reference = await self._reference(artifact, inputs)
-        entry = _Entry(artifact_sha256=artifact.name, reference_sha256=reference.name, inputs=inputs)
-        name = workload_id(item.workload)
-        write_whole(self._index / name, entry.model_dump_json().encode(), durable=False)
-        return entry
+        content = await self._references.compute(artifact, _documents(inputs))
+        reference = await asyncio.to_thread(self._files.put, content)
+        built = _Built(artifact_sha256=artifact.name, reference_sha256=reference.name, inputs=inputs)
+        self._files.note(["built", workload_id(side.workload)], built)
+        return built
 
-    def _write_artifact(self, item: BatchItem) -> tuple[Path, tuple[InputSpec, ...]]:
+    def _write_artifact(self, side: _Side) -> tuple[Path, tuple[InputSpec, ...]]:
         from benchfarm_workloads.artifacts import build  # brings onnx, which the agent's start does not wait for
 
         try:
-            artifact = build(item.workload)
+            artifact = build(side.workload)
         except InvalidRequest as error:
             raise Unusable(FailureCode.INVALID_WORKLOAD, error.detail) from error
-        return self.put(artifact.onnx_bytes), artifact.inputs
+        return self._files.put(artifact.onnx_bytes), artifact.inputs
 
-    async def _reference(self, artifact: Path, inputs: Sequence[InputSpec]) -> Path:
-        """The expected output, under its hash."""
-        documents = [spec.model_dump(mode="json") for spec in inputs]
-        found, sha256 = await self._references.compute(artifact, documents)
-        path = self._files / sha256
-        found.chmod(FILE_MODE)
-        os.replace(found, path)
-        return path
-
-    async def _fetched(self, item: BatchItem, workload: UploadedWorkload) -> PreparedItem:
-        if item.file_sha256 is None or item.reference_sha256 is None:
+    async def _fetched(self, side: _Side, workload: UploadedWorkload) -> _Model:
+        if side.file_sha256 is None or side.reference_sha256 is None:
             raise Unusable(FailureCode.INVALID_WORKLOAD, "the farm names no file or no reference for this upload")
-        for sha256 in (item.file_sha256, item.reference_sha256):
+        for sha256 in (side.file_sha256, side.reference_sha256):
             await self._fetch(sha256)
-        return PreparedItem(
-            measurement_id=item.measurement_id,
-            artifact=self._files / item.file_sha256,
-            artifact_sha256=item.file_sha256,
-            inputs=tuple(spec.model_dump(mode="json") for spec in workload.inputs),
-            reference=self._files / item.reference_sha256,
-            max_relative_l2=item.max_relative_l2,
-            uploaded=True,
-        )
+        source = Source(self._files.path(side.file_sha256), _documents(workload.inputs), stranger=True)
+        return _Model(source, self._files.path(side.reference_sha256), workload.format)
 
     async def _fetch(self, sha256: str) -> None:
-        path = self._files / sha256
-        if _touch(path):
+        if self._files.has(sha256):
             return
-        part = self._files / f".{secrets.token_hex(8)}.part"
+        part = self._files.folder / f".{secrets.token_hex(8)}.part"
         try:
             await self._farm.fetch(sha256, part, limit_bytes=self._file_limit_bytes)
-            os.replace(part, path)
+            os.replace(part, self._files.path(sha256))
         finally:
             part.unlink(missing_ok=True)
 
-    def _evict(self, limit_bytes: int, *, kept: frozenset[str], older_than_s: float = 0.0) -> None:
-        """Removes the least recently used files above a limit. An index entry without its files is built anew."""
-        found = [(path, path.stat()) for path in self._files.iterdir() if not path.name.startswith(".")]
-        excess_bytes = sum(stat.st_size for _, stat in found) - limit_bytes
-        newest_s = time.time() - older_than_s
-        for path, stat in sorted(found, key=lambda pair: pair[1].st_mtime_ns):
-            if excess_bytes <= 0 or stat.st_mtime > newest_s:
-                return
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
-                excess_bytes -= stat.st_size
+
+def _sides(item: BatchItem, platform: Platform) -> list[_Side]:
+    """The one workload of a measurement, or both of a pair. Raises Unusable."""
+    workload = item.workload
+    if not isinstance(workload, PairWorkload):
+        return [_side(item.measurement_id, workload, item, platform)]
+    if item.beside is None:
+        raise Unusable(FailureCode.INVALID_WORKLOAD, "the farm says nothing of the b side's files")
+    return [
+        _side(item.measurement_id, workload.a, item, platform),
+        _side(item.measurement_id, workload.b, item.beside, _b_platform(workload, platform)),
+    ]
 
 
-def _touch(path: Path) -> bool:
-    """Whether a file is there; marks it as used just now."""
-    try:
-        os.utime(path)
-    except OSError:
-        return False
-    return True
+def _side(measurement_id: int, workload: AnySingle, files: BatchItem | BesideFiles, platform: Platform) -> _Side:
+    return _Side(measurement_id, workload, files.file_sha256, files.reference_sha256, files.max_relative_l2, platform)
+
+
+def _b_platform(pair: PairWorkload, platform: Platform) -> Platform:
+    options = platform.engine.options if pair.b_options is None else pair.b_options
+    return platform.model_copy(
+        update={
+            "precision": pair.b_precision or platform.precision,
+            "engine": platform.engine.model_copy(update={"options": options}),
+        }
+    )
+
+
+def failed_result(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:
+    """The typed failure of one measurement; subject: the operator that it is about."""
+    return MeasurementResult(
+        measurement_id=measurement_id,
+        outcome="failed",
+        failure=code,
+        detail=detail[:300],
+        subject=plain_subject(subject),
+    )
+
+
+def _documents(inputs: Sequence[InputSpec]) -> tuple[dict[str, Any], ...]:
+    return tuple(spec.model_dump(mode="json") for spec in inputs)

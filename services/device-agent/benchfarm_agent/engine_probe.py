@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from benchfarm_engines.registry import engine_names
 PROBE_S: Final = 60.0
 
 
-async def probe_engines(runner_argv: Sequence[str], scratch: Path) -> tuple[EngineReport, ...]:
-    """One report per engine of the registry, unavailable ones with the reason."""
-    return tuple(await asyncio.gather(*(probe_engine(runner_argv, name, scratch) for name in engine_names())))
+async def probe_engines(runner_argv: Callable[[str], Sequence[str]], scratch: Path) -> tuple[EngineReport, ...]:
+    """One report per engine of the registry, unavailable ones with the reason. runner_argv: by the engine's name."""
+    return tuple(await asyncio.gather(*(probe_engine(runner_argv(name), name, scratch) for name in engine_names())))
 
 
 async def probe_engine(runner_argv: Sequence[str], name: str, scratch: Path) -> EngineReport:

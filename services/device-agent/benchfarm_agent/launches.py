@@ -10,9 +10,10 @@ from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
+from benchfarm_core.comparing import speaks, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import Protocol, is_comparison
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ class LeaseLaunches:
             return len(samples) >= protocol.launches_min
         if failure is not None and fault_of(failure[0]) != "transient":
             return False
+        if is_comparison(protocol):
+            return sum(speaks(launch) for launch in samples) >= protocol.launches_min
         return sum(launch_median_ns(launch) is not None for launch in samples) >= protocol.launches_min
 
     def _wanted(self) -> list[int]:
@@ -127,6 +130,8 @@ class LeaseLaunches:
         open_ = [mid for mid in found if mid not in self._found.failures and mid not in self._dropped]
         if all(len(found[mid]) < protocol.launches_min for mid in open_):
             return open_
+        if is_comparison(protocol):
+            return [mid for mid in open_ if wants_more_pairs(found[mid], protocol)]
         quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
         return [mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)]
 
@@ -156,15 +161,15 @@ class LeaseLaunches:
             self._on_running(started_visit(line, order))
             lines.append(line)
 
-        ended = await self.board.launch(self._order(order), on_line)
+        ended = await self.board.launch(self._order(launch_no, order), on_line)
         self._on_running(None)
         return read_lines(lines, visits=order, launch_no=launch_no), ended
 
-    def _order(self, order: list[int]) -> LaunchOrder:
+    def _order(self, launch_no: int, order: list[int]) -> LaunchOrder:
         items = [self._items[measurement_id] for measurement_id in order]
         protocol = self._grant.protocol
         return LaunchOrder(
-            request=launch_request(self._grant, items, self._canary),
+            request=launch_request(self._grant, items, self._canary, launch_no=launch_no),
             readable=tuple(dict.fromkeys([self._canary.artifact, *(path for item in items for path in item.files)])),
             silence_s=protocol.visit_timeout_s + GRACE_S,
             lines_max=2 * len(items) + 2,
@@ -199,7 +204,9 @@ def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -
     return order
 
 
-def launch_request(grant: LeaseGrant, items: Sequence[PreparedItem], canary: Canary) -> dict[str, Any]:
+def launch_request(
+    grant: LeaseGrant, items: Sequence[PreparedItem], canary: Canary, *, launch_no: int = 0
+) -> dict[str, Any]:
     """The runner contract's request, less the limits that the board adds."""
     platform = grant.platform
     return {
@@ -212,9 +219,9 @@ def launch_request(grant: LeaseGrant, items: Sequence[PreparedItem], canary: Can
         "protocol": protocol_parameters(grant.protocol),
         "canaries": {
             "sgemm": SGEMM_CANARY,
-            "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs)},
+            "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs), "edges": canary.edges},
         },
-        "visits": [_visit(item) for item in items],
+        "visits": [_visit(item) | _beside(item, launch_no) for item in items],
     }
 
 
@@ -305,11 +312,19 @@ def _visit(item: PreparedItem) -> dict[str, Any]:
     return {
         "visit": item.measurement_id,
         "artifact": str(item.artifact),
-        "format": "onnx",
+        "format": item.format,
         "inputs": list(item.inputs),
-        "edges": None,
-        "gates": [{"reference": str(item.reference), "max_relative_l2": item.max_relative_l2}],
+        "edges": item.edges,
+        "gates": item.gates,
     }
+
+
+def _beside(item: PreparedItem, launch_no: int) -> dict[str, Any]:
+    """The b side of a pair. Sides take turns in being opened first, which gives one of them the better memory."""
+    if item.beside is None:
+        return {}
+    side = _visit(item.beside.item) | {"precision": item.beside.precision, "options": item.beside.options}
+    return {"beside": side | {"opens_first": launch_no % 2 == 1}}
 
 
 def _failure(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:

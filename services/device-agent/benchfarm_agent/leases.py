@@ -13,6 +13,7 @@ from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import is_disk_full
 from benchfarm_agent.keeper import LeaseKeeper, StartedReports
+from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
@@ -140,18 +141,30 @@ class LeaseWork:
         async with AsyncExitStack() as files:
             async with self._lab.quiet:
                 begun_s = boottime_s()
-                preparation = self._lab.artifacts.prepared(self._grant.items, self._spool.note_running)
+                platform, items = self._grant.platform, self._grant.items
+                preparation = self._lab.artifacts.prepared(items, platform, self._spool.note_running)
                 ready, failed = await files.enter_async_context(preparation)
+                canary = await self._canary(list(ready.values()))
                 self._conversion_ms = (boottime_s() - begun_s) * 1000
             self._results += failed
-            ending = await self._with_files(list(ready.values()))
+            ending = await self._with_files(list(ready.values()), canary)
             left = len(self._grant.items) - len(ready) - len(failed)
             if left and ending.reason == "done":  # an error lets the board rest, or the same offer came at once
                 return _Ending("error", f"the farm did not hand out the files of {left} measurements")
             return ending
 
-    async def _with_files(self, items: Sequence[PreparedItem]) -> _Ending:
-        if not items or self._must_end():
+    async def _canary(self, items: Sequence[PreparedItem]) -> Canary | None:
+        """The canary as the platform opens it; None when there is none, for which `items` have failed."""
+        if not items:
+            return None
+        try:
+            return await self._lab.artifacts.canary(self._lab.canary, self._grant.platform)
+        except Unusable as error:
+            self._fail(items, FailureCode.ENGINE_UNAVAILABLE, f"the canary cannot be made for it: {error.detail}")
+            return None
+
+    async def _with_files(self, items: Sequence[PreparedItem], canary: Canary | None) -> _Ending:
+        if not items or canary is None or self._must_end():
             return self._ending()
         why = await self._gate()
         if why is not None:
@@ -163,13 +176,13 @@ class LeaseWork:
             self._fail(items, FailureCode.PIN_NOT_VERIFIED, error.detail)
             return _Ending()
         try:
-            await self._launch(items)
+            await self._launch(items, canary)
         finally:
             await self._board.restore()
         return self._ending()
 
-    async def _launch(self, items: Sequence[PreparedItem]) -> None:
-        launches = LeaseLaunches(self._board, self._grant, items, self._lab.canary, self._on_running)
+    async def _launch(self, items: Sequence[PreparedItem], canary: Canary) -> None:
+        launches = LeaseLaunches(self._board, self._grant, items, canary, self._on_running)
         launches.drop(self._cancelled)
         self._launches = launches
         try:

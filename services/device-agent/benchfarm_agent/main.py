@@ -11,7 +11,10 @@ from typing import Final
 from benchfarm_agent.artifacts import ArtifactCache, Canary
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.conversions import Conversions
+from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.identity import identify
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.leases import AFTER_RESTART, HANDED_IN_LATE, Lab, settle_leftover
@@ -102,26 +105,22 @@ async def open_farm(settings: Settings, state: StateDir) -> AsyncIterator[FarmCl
 @contextlib.asynccontextmanager
 async def open_lab(settings: Settings, state: StateDir, farm: FarmClient) -> AsyncIterator[Lab]:
     """The parts that leases share, warm: the first job must not wait for imports."""
-    references = ReferenceChild(state.cache, state.scratch)
-    artifacts = ArtifactCache(
-        state.cache,
-        farm,
-        references,
-        limit_bytes=settings.cache_limit_bytes,
-        file_limit_bytes=settings.max_file_bytes,
-    )
-    artifacts.open()
+    files = FileCache(state.cache, limit_bytes=settings.cache_limit_bytes)
+    files.open()
+    references = ReferenceChild(state.cache)
+    conversions = Conversions(state.cache, EngineEnvironments(state.engines))
+    artifacts = ArtifactCache(files, farm, references, conversions, file_limit_bytes=settings.max_file_bytes)
     try:
         yield Lab(settings, farm, artifacts, Spool(state.spool), await warm_canary(artifacts, references))
     finally:
         await references.close()
+        await conversions.close()
 
 
 async def warm_canary(artifacts: ArtifactCache, references: ReferenceChild) -> Canary:
     """The MobileNet canary's file; computing its reference once leaves the child and its engine warm."""
-    canary = await asyncio.to_thread(artifacts.put_canary)
-    found, _ = await references.compute(canary.artifact, canary.inputs)
-    found.unlink()
+    canary = await asyncio.to_thread(artifacts.own_canary)
+    await references.compute(canary.artifact, canary.inputs)
     return canary
 
 

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from benchfarm_engines.launch import runner_argv
-
 _GIB = 1024**3
 
 
@@ -46,8 +44,8 @@ class Settings(BaseSettings):
     """Above this nothing is launched."""
     ready_file: Path | None = Field(default=None, validation_alias="BENCHFARM_READY_FILE")
     """Made when the agent polls; a supervisor waits for it."""
-    runner_argv: tuple[str, ...] = Field(default_factory=lambda: tuple(runner_argv()))
-    """The command of the runner."""
+    runner_argv: tuple[str, ...] | None = None
+    """The command of the runner, where it is not that of each engine's environment."""
 
     @field_validator("url")
     @classmethod

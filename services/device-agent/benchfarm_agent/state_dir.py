@@ -39,6 +39,11 @@ class StateDir:
         return self.root / "cache"
 
     @property
+    def engines(self) -> Path:
+        """Environments of engines, see `engine_environments`."""
+        return self.root / "engines"
+
+    @property
     def scratch(self) -> Path:
         return self.root / "scratch"
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchfarm_agent.boards.host_facts import HostFacts, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
+from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.engine_probe import probe_engines
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.journal import Journal
@@ -46,6 +47,7 @@ class LocalBoard:
         self._state = state
         self._journal = journal
         self._settings = settings
+        self._environments = EngineEnvironments(state.engines)
         self._facts = read_host_facts()
         self._running: asyncio.subprocess.Process | None = None
         self._cut: Cut | None = None
@@ -70,7 +72,7 @@ class LocalBoard:
             f"{memory_text(self._facts.memory_bytes)}"[:200],
             generation=self._facts.generation,
             facts={"hostname": socket.gethostname()[:200], **self._facts.describe()},
-            engines=await probe_engines(self._settings.runner_argv, self._state.scratch),
+            engines=await probe_engines(self._runner_argv, self._state.scratch),
             operating_points=operating_points(self._facts.physical_cores),
             clock_proof=ClockProof.UNPINNED,
         )
@@ -103,7 +105,7 @@ class LocalBoard:
         with _scratch_folder(self._state.scratch) as scratch:
             request = self._request(order, scratch)
             began_unix_s, begun_s, kills_before = time.time(), time.monotonic(), oom_kills()
-            async with self._runner(scratch) as process:
+            async with self._runner(str(order.request["engine"]), scratch) as process:
                 stderr_tail = await self._attend(process, request, order, on_line)
             wall_ms = (time.monotonic() - begun_s) * 1000
         assert process.returncode is not None
@@ -124,6 +126,9 @@ class LocalBoard:
     async def evidence(self, point: OperatingPoint) -> Conditions:
         return read_conditions(point.cores)
 
+    def _runner_argv(self, engine: str) -> Sequence[str]:
+        return self._settings.runner_argv or self._environments.runner_argv(engine)
+
     def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
         writable = [str(folder) for folder in (scratch, self._shared) if folder is not None]
         limits = runner_limits(int(order.request["threads"]), order.readable, writable, strict=order.strict)
@@ -131,12 +136,12 @@ class LocalBoard:
         return json.dumps({**order.request, "limits": limits, "cache": cache}).encode()
 
     @contextlib.asynccontextmanager
-    async def _runner(self, scratch: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def _runner(self, engine: str, scratch: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         """A runner that is in the journal while it lives and gone with its whole group afterwards."""
         self._cut = None
         environment = launch_environment(str(scratch))
         process = await start_child(
-            self._settings.runner_argv, env=environment, folder=scratch, line_bytes_max=LINE_BYTES_MAX
+            self._runner_argv(engine), env=environment, folder=scratch, line_bytes_max=LINE_BYTES_MAX
         )
         self._running = process
         try:
