@@ -78,8 +78,12 @@ class EngineSpec(Value):
     @property
     def key(self) -> str:
         """``onnxruntime-1.31.1``, options in name order after ``~``."""
-        options = "".join(f"~{name}={_option(value)}" for name, value in sorted(self.options.items()))
-        return f"{self.name}-{self.version}{options}"
+        return f"{self.name}-{self.version}{self.options_key}"
+
+    @property
+    def options_key(self) -> str:
+        """The options alone: ``~graph_optimization=none``, or nothing."""
+        return "".join(f"~{name}={_option(value)}" for name, value in sorted(self.options.items()))
 
 
 class Platform(Value):

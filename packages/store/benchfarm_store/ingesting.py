@@ -23,7 +23,8 @@ from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
-from benchfarm_store import agents, boards, endings, goldens, leases, progress, sample_codec
+from benchfarm_core.support import OK, largest_relative_l2, visit_s
+from benchfarm_store import agents, boards, endings, goldens, leases, progress, sample_codec, support
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, lease_column, rows_json
 from benchfarm_store.summaries import summary_columns
@@ -82,14 +83,32 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     live = [r for r in fresh if r.measurement_id in held]
     orphaned = [r for r in fresh if r.measurement_id not in held]
     _keep_orphans(tx, agent_id, token, orphaned)
-    _write(tx, lease, *_judge(tx, lease, live, held))
+    good, bad = _judge(tx, lease, live, held)
+    _write(tx, lease, good, bad)
     if board is not None and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
+    support.count(tx, lease.platform_id, _attempts(good, bad))
     return ResultsAnswer(
         accepted=[r.measurement_id for r in live],
         repeated=[r.measurement_id for r in request.results if standing[r.measurement_id].outcome is not None],
         orphaned=[r.measurement_id for r in orphaned],
     )
+
+
+def _attempts(good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
+    """What the support matrix learns: errors of the gate also where the numbers did not count."""
+    attempts = [(one.result, OK, "") for one in good]
+    attempts += [(one.result, one.code, one.result.subject) for one in bad]
+    return [
+        support.Attempt(
+            measurement_id=result.measurement_id,
+            code=code,
+            subject=subject,
+            relative_l2=largest_relative_l2(result.launches),
+            seconds=visit_s(result.launches),
+        )
+        for result, code, subject in attempts
+    ]
 
 
 def _check(request: ResultsRequest) -> None:

@@ -1,0 +1,140 @@
+"""The support matrix, counted from outcomes as they come in and from nothing else."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Row, select, text, tuple_
+
+from benchfarm_core.jobs import Page
+from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.support import OK, SupportRow, fault_of_outcome
+from benchfarm_store import cursors
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json
+from benchfarm_store.tables import SUPPORT_KEY, support_outcomes
+
+_COLUMNS: Final = support_outcomes.c
+
+
+class Attempt(NamedTuple):
+    """What came of one attempt. `code`: `ok` or a failure code. `seconds` of board time, 0 where unknown."""
+
+    measurement_id: int
+    code: str
+    subject: str = ""
+    relative_l2: float | None = None
+    seconds: float = 0.0
+
+
+def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> None:
+    """Add attempts on a platform to the matrix. Call it last: others wait for these rows until the commit.
+
+    Rows are taken in key order, so that two lessees at once wait for each other and never both.
+    """
+    if not attempts:
+        return
+    platform = Platform.model_validate(tx.execute(_PLATFORM, {"id": platform_id}).scalar_one())
+    rows = [{"id": one.measurement_id, "subject": one.subject} for one in attempts]
+    facts = {row.id: row for row in tx.execute(_FACTS, {"rows": rows_json(rows)})}
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for one in attempts:
+        key = _key(platform, facts[one.measurement_id], one)
+        found[key] = _added(found.get(key), one) | dict(zip(SUPPORT_KEY, key, strict=True))
+    tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+
+
+_PLATFORM = text("SELECT spec FROM platforms WHERE id = :id")
+# an upload's names are its owner's: an operator is told only by a name that its own graph has in public
+_FACTS = text("""
+    SELECT m.id, w.family, CASE WHEN w.kind <> 'upload' OR x.subject = '' OR EXISTS (
+            SELECT FROM models o, jsonb_array_elements(o.graph->'nodes') AS n
+            WHERE o.workload_id = w.id AND n->>'op' = x.subject) THEN x.subject ELSE '' END AS subject
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, subject text)
+        JOIN measurements m ON m.id = x.id JOIN workloads w ON w.id = m.workload_id
+""")
+
+
+def _key(platform: Platform, facts: Row[Any], one: Attempt) -> tuple[str, ...]:
+    engine = platform.engine
+    return (
+        facts.family,
+        engine.name,
+        engine.version,
+        engine.options_key,
+        platform.precision,
+        platform.board_model,
+        one.code,
+        facts.subject if one.code != OK else "",
+    )
+
+
+def _added(so_far: dict[str, Any] | None, one: Attempt) -> dict[str, Any]:
+    before: dict[str, Any] = so_far or {"count": 0, "seconds": 0.0, "largest": None, "last": None}
+    errors = [error for error in (before["largest"], one.relative_l2) if error is not None]
+    return {
+        "count": before["count"] + 1,
+        "seconds": before["seconds"] + one.seconds,
+        "largest": max(errors, default=None),
+        "last": one.relative_l2 if one.relative_l2 is not None else before["last"],
+        "id": one.measurement_id,
+    }
+
+
+_NAMES: Final = ", ".join(SUPPORT_KEY)
+_COUNT = text(f"""
+    INSERT INTO support_outcomes AS s ({_NAMES}, count, seconds, relative_l2_max, relative_l2_last, measurement_id,
+        first_at, last_at)
+    SELECT {_NAMES}, count, seconds, largest, last, id, :now, :now
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(
+        {", ".join(f"{name} text" for name in SUPPORT_KEY)}, count bigint, seconds double precision,
+        largest double precision, last double precision, id bigint)
+    ORDER BY {_NAMES}
+    ON CONFLICT ({_NAMES}) DO UPDATE SET count = s.count + excluded.count, seconds = s.seconds + excluded.seconds,
+        relative_l2_max = greatest(s.relative_l2_max, excluded.relative_l2_max),
+        relative_l2_last = coalesce(excluded.relative_l2_last, s.relative_l2_last),
+        measurement_id = excluded.measurement_id, last_at = greatest(s.last_at, excluded.last_at)
+""")
+
+
+def list_support(
+    tx: Transaction,
+    *,
+    family: str | None = None,
+    engine: str | None = None,
+    precision: Precision | None = None,
+    board_model: str | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+) -> Page[SupportRow]:
+    """The matrix in key order: families, then engines. Uploads of all accounts are one family, without names."""
+    wanted = {"family": family, "engine": engine, "precision": precision, "board_model": board_model}
+    statement = select(
+        *(column for column in _COLUMNS if column.name != "count"), _COLUMNS["count"].label("times")
+    ).where(*(_COLUMNS[name] == value for name, value in wanted.items() if value is not None))
+    key = [_COLUMNS[name] for name in SUPPORT_KEY]
+    if cursor:
+        statement = statement.where(tuple_(*key) > tuple_(*cursors.decode("support", cursor, *[str] * len(key))))
+    rows = tx.execute(statement.order_by(*key).limit(limit + 1)).all()
+    return cursors.page(rows, limit, _view, lambda row: cursors.encode("support", *row[: len(key)]))
+
+
+def _view(row: Row[Any]) -> SupportRow:
+    return SupportRow(
+        family=row.family,
+        engine=row.engine,
+        version=row.version,
+        options=row.options,
+        precision=row.precision,
+        board_model=row.board_model,
+        outcome="ok" if row.code == OK else "failed",
+        code=row.code,
+        fault=fault_of_outcome(row.code),
+        subject=row.subject,
+        count=row.times,
+        max_relative_l2=row.relative_l2_max,
+        last_relative_l2=row.relative_l2_last,
+        mean_s=row.seconds / row.times if row.seconds else None,
+        first_at=row.first_at,
+        last_at=row.last_at,
+        measurement_id=None if row.family == "upload" else row.measurement_id,
+    )
