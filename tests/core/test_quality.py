@@ -91,6 +91,18 @@ def test_too_few_clean_blocks_are_inconclusive_never_guessed() -> None:
     assert derive([contended, fine, fine.model_copy(update={"launch_no": 2})]) is FailureCode.CONTENDED
 
 
+def test_in_a_crowd_floors_that_do_not_confirm_each_other_are_no_answer() -> None:
+    def beside_a_busy_loop(floors: tuple[int, ...]) -> list[LaunchSamples]:
+        return [launch(n, [floor] * 10, switches=[0] * 6 + [1] * 4) for n, floor in enumerate(floors)]
+
+    apart, near = (1_000_000, 1_100_000, 1_200_000), (1_000_000, 1_010_000, 1_020_000)
+    assert derive(beside_a_busy_loop(apart)) is FailureCode.CONTENDED
+    assert isinstance(derive(beside_a_busy_loop(near)), Summary)
+    alone = derive([launch(n, [floor] * 10) for n, floor in enumerate(apart)])
+    assert isinstance(alone, Summary), "without a crowd the same is delivered and marked"
+    assert alone.grade is Grade.C
+
+
 def test_normalised_is_the_floor_of_all_launches_at_the_clock_of_the_reference() -> None:
     slow_hour = [launch(n, [1_500_000] * 6 + [1_200_000 + n] * 4, canary_ns=120_000) for n in range(3)]
     summary = derive(slow_hour)
@@ -171,7 +183,7 @@ def test_a_contended_launch_is_replaced_while_launches_are_left() -> None:
     contended = launch(1, [1_000_000] * 10, switches=[1] * 10)
     assert not wants_more_launches(clean, KERNEL)
     assert wants_more_launches([clean[0], contended, clean[2]], KERNEL)
-    assert not wants_more_launches([clean[0], *[contended] * 4], KERNEL)
+    assert not wants_more_launches([clean[0], *[contended] * (KERNEL.launches_max - 1)], KERNEL)
 
 
 def test_a_floor_is_confirmed_by_other_launches_while_some_are_left() -> None:
@@ -198,7 +210,7 @@ def test_launches_beside_a_busy_neighbour_are_not_enough() -> None:
     assert not wants_more_launches(quiet, KERNEL, quiet_ns=quiet_ns)
     assert wants_more_launches([*slow[:2], quiet[2]], KERNEL, quiet_ns=quiet_ns)
     assert not wants_more_launches([*slow[:2], *quiet[1:]], KERNEL, quiet_ns=quiet_ns)
-    assert not wants_more_launches([*slow, *slow[:2]], KERNEL, quiet_ns=quiet_ns), "none are left"
+    assert not wants_more_launches([slow[0]] * KERNEL.launches_max, KERNEL, quiet_ns=quiet_ns), "none are left"
     assert quiet_canary_ns([]) is None
     drowned = [one.model_copy(update={"canaries": {}}) for one in quiet]
     assert wants_more_launches(drowned, KERNEL, quiet_ns=quiet_ns), "their canary never ran undisturbed"
@@ -212,7 +224,7 @@ def test_a_proven_clock_allows_no_moving_canary() -> None:
 
 def test_more_launches_until_narrow_or_spent() -> None:
     steady = [launch(n, [1_000_000] * 10) for n in range(6)]
-    wild = [launch(n, [1_000_000 + 100_000 * n] * 10) for n in range(10)]
+    wild = [launch(n, [1_000_000 + 100_000 * n] * 10) for n in range(STANDARD.launches_max)]
     assert wants_more_launches(steady[:5], STANDARD)
     assert not wants_more_launches(steady, STANDARD)
     assert wants_more_launches(wild[:6], STANDARD)

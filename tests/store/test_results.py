@@ -243,7 +243,7 @@ def test_summaries_are_derived_anew_from_what_is_stored(farm, ann, agent, job_of
         after = {r.measurement_id: r.summary for r in results.list_results(tx, ann).items}
     assert after == before
     assert farm.scalar("SELECT count(*) FROM summaries") == 20
-    assert farm.scalar("SELECT count(*) FROM summaries WHERE active AND rule_version = 2") == 10
+    assert farm.scalar("SELECT count(*) FROM summaries WHERE active AND rule_version = 3") == 10
 
 
 def test_a_result_that_only_an_older_rule_summarised_is_readable_meanwhile(farm, ann, agent, job_of):

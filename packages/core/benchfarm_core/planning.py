@@ -16,8 +16,8 @@ from benchfarm_core.workloads import Cost
 
 ASSUMED_FLOPS_PER_S: Final = 40e9
 """Used only to estimate board time of what was never measured; an estimate, never an answer."""
-VISIT_OVERHEAD_S: Final = 0.035
-LAUNCH_OVERHEAD_S: Final = 0.02
+VISIT_OVERHEAD_S: Final = 0.02
+LAUNCH_OVERHEAD_S: Final = 0.005
 """A launch's start, shared by the batch, as a share of one measurement."""
 
 

@@ -52,30 +52,30 @@ COMPARE: Final = "compare"
 
 _KERNEL: Final = Protocol(
     name="kernel",
-    version=2,
+    version=3,
     launches_min=3,
-    launches_max=5,
-    visit_ms=60,
+    launches_max=8,
+    visit_ms=10,
     block_min_us=200,
-    blocks_min=10,
+    blocks_min=5,
     blocks_max=600,
     warmup_min_runs=3,
-    warmup_min_ms=4,
+    warmup_min_ms=2,
     canary_every_ms=20,
     half_width_target=None,
     visit_timeout_s=60,
 )
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
-    "quick": _KERNEL.model_copy(update={"name": "quick", "launches_min": 1, "launches_max": 2, "visit_ms": 40}),
+    "quick": _KERNEL.model_copy(update={"name": "quick", "launches_min": 1, "launches_max": 2}),
     "kernel": _KERNEL,
     "standard": _KERNEL.model_copy(
         update={
             "name": "standard",
             "launches_min": 6,
-            "launches_max": 10,
-            "visit_ms": 100,
-            "blocks_min": 15,
+            "launches_max": 12,
+            "visit_ms": 20,
+            "blocks_min": 8,
             "half_width_target": 0.01,
         }
     ),
@@ -83,10 +83,12 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         update={
             "name": COMPARE,
             "version": 1,
-            "launches_min": 4,
+            "launches_min": 3,
             "launches_max": 16,
-            "visit_ms": 120,
-            "blocks_min": 8,
+            "visit_ms": 200,
+            "blocks_min": 12,
+            "blocks_max": 800,
+            "warmup_min_ms": 2,
             "canary_every_ms": 100,
             "half_width_target": 0.02,
         }

@@ -21,7 +21,7 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 2
+RULE_VERSION: Final = 3
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -45,6 +45,10 @@ CLOCK_CANARY: Final[Literal["sgemm"]] = "sgemm"
 """The canary that stands for the clock: its floor hardly feels the neighbours (docs/decisions/0008)."""
 CONFIRMED_SPREAD: Final = 0.05
 """Launches are added while the lowest floors are farther apart than this: grade B is confirmed, C and D are not."""
+
+CROWDED_SHARE: Final = 0.75
+"""Below this share of clean blocks neighbours held the processor for much of the time: then floors that do not confirm
+each other are no grade D but no answer (docs/measurement.md, "Beside a busy loop")."""
 
 QUIET_LIMIT: Final = 1.08
 """A launch was quiet when the MobileNet canary beside it came this near to the quiet launches of its lease: it feels
@@ -162,8 +166,9 @@ def summarise(
 ) -> Summary | FailureCode:
     """Headline, interval, normalised time, grade.
 
-    `CONTENDED` when fewer launches than the protocol asks for were clean enough, `CANARY_DRIFT` when the clock canary
-    moved between the first and the last of them by more than a proven clock explains.
+    `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
+    floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch by
+    more than a proven clock explains.
     """
     clean = [launch for launch in launches if launch_median_ns(launch) is not None]
     if len(clean) < protocol.launches_min:
@@ -172,9 +177,11 @@ def summarise(
         return FailureCode.CANARY_DRIFT
     medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
     floors = [value / 1e6 for launch in clean if (value := launch_floor_ns(launch)) is not None]
-    interval = median_interval(medians)
     spread = spread_of(floors, protocol)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
+    if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
+        return FailureCode.CONTENDED
+    interval = median_interval(medians)
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),

@@ -1,0 +1,182 @@
+"""Launches of the real runner without a farm around them: what an experiment on the measurement itself needs."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.protocols import Protocol
+from benchfarm_core.workloads import AnyWorkload, workload_id, workload_label
+from benchfarm_engines.conversion import ConversionRequest, Converted, load_converter
+from benchfarm_engines.edges import Edges
+from benchfarm_engines.engine_options import INT8_OPTIONS
+from benchfarm_engines.launch import launch_environment, runner_argv
+from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.reference import compute_reference
+from benchfarm_workloads.artifacts import build
+from benchfarm_workloads.onnx_canary import build_canary, canary_inputs
+
+CORES = sorted(os.sched_getaffinity(0))
+GATES = {"fp32": 1e-3, "bf16": 3e-2, "int8": 5e-2, "fp16": 1e-2}
+NAMED_GATES = {("mnn", "fp32"): 1e-2}
+_PARAMETERS = (
+    "block_min_us", "visit_ms", "blocks_min", "blocks_max", "warmup_min_runs", "warmup_min_ms", "canary_every_ms",
+    "visit_timeout_s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """One engine as an experiment uses it."""
+
+    engine: str
+    precision: str = "fp32"
+    threads: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        options = "".join(f"~{key}={value}" for key, value in self.options.items())
+        return f"{self.engine}{options}/{self.precision}/t{self.threads}"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A workload whose files are there; `visit` is its part of a launch request, less its number."""
+
+    workload: AnyWorkload
+    visit: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return workload_label(self.workload)
+
+
+@dataclass(frozen=True)
+class LaunchRun:
+    """What one launch answered: samples and failures by position in the batch, and its time from start to exit."""
+
+    samples: dict[int, LaunchSamples]
+    failures: dict[int, str]
+    wall_s: float
+    end: dict[str, Any]
+
+
+class Files:
+    """Builds, converts and keeps the files of workloads in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def ready(self, workload: AnyWorkload, target: Target) -> Ready:
+        """A workload for a target. Raises EngineFailure where the engine cannot express it."""
+        artifact = build(workload)
+        inputs = [spec.model_dump(mode="json") for spec in artifact.inputs]
+        name = workload_id(workload)
+        onnx_file = self._put(f"{name}.onnx", artifact.onnx_bytes)
+        reference = self.folder / f"{name}.npz"
+        if not reference.exists():
+            compute_reference(onnx_file, inputs, reference)
+        limit = NAMED_GATES.get((target.engine, target.precision), GATES[target.precision])
+        visit = self._converted(name, artifact.onnx_bytes, inputs, target)
+        return Ready(workload, visit | {"gates": [{"reference": str(reference), "max_relative_l2": limit}]})
+
+    def canary(self, target: Target) -> dict[str, Any]:
+        """The MobileNet canary for a target, as a launch request has it."""
+        inputs = [spec.model_dump(mode="json") for spec in canary_inputs()]
+        visit = self._converted("canary", build_canary(), inputs, target)
+        return {key: visit[key] for key in ("artifact", "inputs", "edges")}
+
+    def _converted(self, name: str, onnx_bytes: bytes, inputs: list[dict[str, Any]], target: Target) -> dict[str, Any]:
+        done = convert(onnx_bytes, inputs, target)
+        suffix = f"{target.engine}-{target.precision}-" + "-".join(f"{k}{v}" for k, v in target.options.items())
+        path = self._put(f"{name}.{suffix}.{done.format}", done.content)
+        edges = done.edges.document() if done.edges is not None else None
+        return {"artifact": str(path), "format": done.format, "inputs": inputs, "edges": edges}
+
+    def _put(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            path.write_bytes(content)
+        return path
+
+
+def convert(onnx_bytes: bytes, inputs: Sequence[Mapping[str, Any]], target: Target) -> Converted:
+    """The file that a target opens, made in this process."""
+    specs = read_inputs(list(inputs))
+    edges: Edges | None = None
+    if target.precision == "int8":
+        from benchfarm_engines.quantise import quantise
+
+        defaults = {option.name: option.default for option in INT8_OPTIONS}
+        onnx_bytes, edges = quantise(onnx_bytes, specs, {**defaults, **target.options})
+    converter = load_converter(target.engine)
+    if converter is None:
+        return Converted(onnx_bytes, "onnx", edges)
+    options = {option.name: option.default for option in INT8_OPTIONS} | dict(target.options)
+    return converter.convert(ConversionRequest(onnx_bytes, target.precision, options, specs, edges))
+
+
+def launch(
+    files: Files, batch: Sequence[Ready], target: Target, protocol: Protocol, *, launch_no: int, order: Sequence[int]
+) -> LaunchRun:
+    """One fresh runner that visits the batch in `order`."""
+    request = {
+        "contract": 2,
+        "engine": target.engine,
+        "precision": target.precision,
+        "threads": target.threads,
+        "cores": CORES[-target.threads :],
+        "options": dict(target.options),
+        "protocol": {name: getattr(protocol, name) for name in _PARAMETERS},
+        "canaries": {"sgemm": {"n": 192, "seed": 1}, "mobilenet": files.canary(target)},
+        "visits": [{"visit": number, **batch[number].visit} for number in order],
+    }
+    with _scratch() as home:
+        request["limits"] = {
+            "memory_bytes": 16 * 1024**3, "cpu_s": 3600, "readable": [str(files.folder)], "writable": [home],
+            "network": False, "uid": None, "gid": None,
+        }  # fmt: skip
+        begun = time.monotonic()
+        done = subprocess.run(
+            runner_argv(),
+            check=False,
+            input=json.dumps(request),
+            env=launch_environment(home),
+            capture_output=True,
+            text=True,
+        )
+        wall_s = time.monotonic() - begun
+    return _read(done, wall_s, launch_no)
+
+
+def _read(done: "subprocess.CompletedProcess[str]", wall_s: float, launch_no: int) -> LaunchRun:
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if not lines or lines[-1]["event"] != "end":
+        raise RuntimeError(f"a launch ended with code {done.returncode}: {lines[-1:]} {done.stderr[-500:]}")
+    samples: dict[int, LaunchSamples] = {}
+    failures: dict[int, str] = {}
+    for line in lines:
+        if line["event"] != "done":
+            continue
+        if line["outcome"] == "ok":
+            known = {name: line[name] for name in LaunchSamples.model_fields if name in line}
+            samples[line["visit"]] = LaunchSamples.model_validate({**known, "launch_no": launch_no})
+        else:
+            failures[line["visit"]] = f"{line['code']}: {line.get('subject') or line['detail']}"
+    return LaunchRun(samples, failures, wall_s, lines[-1])
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="benchfarm-launch-") as home:
+        yield home
