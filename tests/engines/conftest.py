@@ -101,10 +101,13 @@ def workloads(batch_folder: Path, write_model: Callable[..., Workload]) -> dict[
     return made
 
 
-def answers_of_reference_child(tasks: list[tuple[Path, Any, Path]], folder: Path) -> list[dict[str, Any]]:
-    """The answers of a real reference child."""
+def answers_of_reference_child(
+    tasks: list[tuple[Path, Any, Path]], folder: Path, edges: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The answers of a real reference child; edges: of every artifact."""
     argv = reference_argv(memory_bytes=MEMORY_BYTES, cpu_s=60, readable=[str(folder)], writable=[str(folder)])
-    lines = [json.dumps({"artifact": str(a), "inputs": i, "out": str(o)}) + "\n" for a, i, o in tasks]
+    questions = [{"artifact": str(a), "inputs": i, "out": str(o), "edges": edges} for a, i, o in tasks]
+    lines = [json.dumps(question) + "\n" for question in questions]
     scratch = folder / "reference-home"
     scratch.mkdir(exist_ok=True)
     done = subprocess.run(
@@ -117,7 +120,7 @@ def answers_of_reference_child(tasks: list[tuple[Path, Any, Path]], folder: Path
 
 @pytest.fixture(scope="session")
 def references(batch_folder: Path) -> Callable[..., list[dict[str, Any]]]:
-    return lambda tasks: answers_of_reference_child(tasks, batch_folder)
+    return lambda tasks, edges=None: answers_of_reference_child(tasks, batch_folder, edges)
 
 
 @dataclass(frozen=True)

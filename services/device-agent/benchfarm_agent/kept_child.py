@@ -159,18 +159,31 @@ def _folder_for_stranger(parent: Path) -> Path:
 def take_answer(path: Path, *, limit_bytes: int) -> bytes:
     """The file that a child wrote, which is gone afterwards; a child is as trustworthy as the file that it opened.
 
-    Raises Unusable (conversion_failed) when it is no plain file or above the limit, OSError.
+    Raises Unusable (conversion_failed) when it is no plain file or above the limit.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_size > limit_bytes:
-                detail = f"what was made of it is no file of at most {limit_bytes} bytes"
-                raise Unusable(FailureCode.CONVERSION_FAILED, detail)
+        content = _plain_content(path, limit_bytes)
+    except OSError as error:
+        detail = f"what was made of it cannot be read: {error.strerror}"
+        raise Unusable(FailureCode.CONVERSION_FAILED, detail) from error
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    if content is None:
+        raise Unusable(FailureCode.CONVERSION_FAILED, f"what was made of it is no file of at most {limit_bytes} bytes")
+    return content
+
+
+def _plain_content(path: Path, limit_bytes: int) -> bytes | None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > limit_bytes:
+            return None
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(limit_bytes)
     finally:
-        path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _code(text: object) -> FailureCode:
