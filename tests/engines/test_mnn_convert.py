@@ -1,0 +1,131 @@
+"""Files for MNN: silent, the same each time, and made without a process, a socket or a trace elsewhere."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("_mnncengine", reason="MNN is not installed")
+
+from onnx import helper
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.mnn_engine import ENGINE
+from tests.engines.catalogue import Graph, convert, distance_after, normal, refusal
+from tests.engines.conftest import conv_graph, graph
+from tests.engines.test_engine_interface import one_node
+
+X = (normal([1, 4]),)
+
+TRAPPED = """
+import ctypes, os, socket, subprocess, sys
+from benchfarm_core import seccomp
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # no new privileges, which the filter needs
+seccomp._DENY = seccomp._KILL_PROCESS
+assert seccomp.deny_system_calls(network=False)
+deed, onnx_file = sys.argv[1:]
+if deed == "socket":
+    socket.socket()
+if deed == "program":
+    subprocess.run(["pip"])
+import numpy as np
+from benchfarm_engines.conversion import ConversionRequest
+from benchfarm_engines.engine import OpenRequest
+from benchfarm_engines.launch_request import InputSpec
+from benchfarm_engines.mnn_convert import CONVERTER
+from benchfarm_engines.mnn_engine import ENGINE
+from pathlib import Path
+spec = InputSpec("x", "float32", (1, 8, 4, 4), {"kind": "normal", "seed": 0})
+made = CONVERTER.convert(ConversionRequest(Path(onnx_file).read_bytes(), "fp32", {}, (spec,)))
+artifact = Path(os.environ["TMPDIR"], "m")
+artifact.write_bytes(made.content)
+session = ENGINE.open(OpenRequest(artifact, {"x": np.ones(spec.shape, np.float32)}, "fp32", 2, {}))
+session.run()
+session.close()
+print("done")
+"""
+
+
+def trapped(deed: str, folder: Path) -> tuple[int, list[str], str]:
+    """A child that dies by its first socket, program or process: its end, what it left behind, what it said."""
+    places = {name: folder / deed / name for name in ("home", "scratch", "here", "bin")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    for name in ("pip", "pip3", "python", "sh"):
+        trap = places["bin"] / name
+        trap.write_text(f"#!/bin/sh\ntouch {places['home']}/started\n")
+        trap.chmod(0o700)
+    onnx_file = folder / "conv.onnx"
+    onnx_file.write_bytes(conv_graph(8, 4))
+    environment = {
+        **launch_environment(str(places["scratch"])),
+        "HOME": str(places["home"]),
+        "PATH": str(places["bin"]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    argv = [sys.executable, "-c", TRAPPED, deed, str(onnx_file)]
+    done = subprocess.run(argv, env=environment, cwd=places["here"], capture_output=True, text=True, timeout=60)
+    left = [f"{name}/{path.name}" for name in ("home", "scratch", "here") for path in places[name].iterdir()]
+    return done.returncode, left, done.stdout + done.stderr
+
+
+def test_neither_import_nor_conversion_starts_a_process_or_opens_a_socket(tmp_path: Path) -> None:
+    code, left, said = trapped("convert", tmp_path)
+    assert code == 0, said
+    assert left == ["scratch/m"]
+
+
+@pytest.mark.parametrize("deed", ["socket", "program"])
+def test_the_trap_of_that_test_shuts(deed: str, tmp_path: Path) -> None:
+    code, left, _ = trapped(deed, tmp_path)
+    assert (code, left) == (-signal.SIGSYS, [])
+
+
+def test_conversion_says_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    convert(ENGINE, (conv_graph(8, 4), (normal([1, 8, 4, 4]),)))
+    refusal(ENGINE, (one_node("Nope"), X), tmp_path)
+    os.write(1, b"still here")
+    assert capfd.readouterr() == ("still here", "")
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    conv: Graph = (conv_graph(8, 4), (normal([1, 8, 4, 4]),))
+    other: Graph = (conv_graph(8, 5), (normal([1, 8, 5, 5]),))
+    assert convert(ENGINE, conv).content == convert(ENGINE, conv).content != convert(ENGINE, other).content
+
+
+def test_open_dimensions_are_bound(tmp_path: Path) -> None:
+    dynamic: Graph = (conv_graph(8, 8, "N"), (normal([2, 8, 8, 8]),))
+    assert distance_after(2, ENGINE, dynamic, tmp_path) < 1e-2
+
+
+def test_an_operator_that_is_lacking_is_named(tmp_path: Path) -> None:
+    for operator, domain in (("Nope", ""), ("Relu", "my.domain")):
+        failure = refusal(ENGINE, (one_node(operator, domain), X), tmp_path)
+        assert (failure.code, failure.subject) == (FailureCode.UNSUPPORTED_OPERATOR, operator)
+
+
+def test_files_that_are_no_model_are_invalid(tmp_path: Path) -> None:
+    whole = conv_graph(32, 28)
+    for content in (b"hello, I am a text", b"", whole[: len(whole) // 2]):
+        assert refusal(ENGINE, (content, X), tmp_path).code is FailureCode.INVALID_WORKLOAD
+
+
+def test_inputs_that_do_not_fit_are_invalid(tmp_path: Path) -> None:
+    double = replace(X[0], dtype="float64")
+    for inputs in ((normal([1, 5]),), (normal([1, 4, 1]),), (normal([1, 4], name="other"),), (double,), ()):
+        assert refusal(ENGINE, (one_node("Relu"), inputs), tmp_path).code is FailureCode.INVALID_WORKLOAD
+
+
+def test_shapes_that_cannot_be_are_a_failed_conversion(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "z"], ["y"])
+    impossible: Graph = (
+        graph([node], {"x": [2, 3], "z": [4, 5]}, ["y"]),
+        (normal([2, 3]), normal([4, 5], name="z")),
+    )
+    assert refusal(ENGINE, impossible, tmp_path).code is FailureCode.CONVERSION_FAILED
