@@ -170,6 +170,7 @@ def test_the_lab_side(farm: Any) -> None:
         assert [agent.boards for agent in operator.agents()] == [[board.id]]
         assert operator.create_enrol_token(name="next").token
         assert {engine.name for engine in sdk.engines()} == {"onnxruntime", "ncnn"}
+        assert list(sdk.support(engine="ncnn")) == []
         assert {found.name for found in sdk.protocols()} == {"quick", "kernel", "standard"}
         assert "mobilenet_v2" in {found.name for found in sdk.generated_models()}
 

@@ -24,6 +24,7 @@ LISTS = (
     "kernels list",
     "protocols",
     "engines",
+    "support",
     "tokens list",
     "accounts list",
     "agents list",
@@ -211,6 +212,19 @@ def test_the_lab(farm: Any, logged_in: Any) -> None:
     assert platform["key"] in logged_in("platforms", "show", "simmy").out
     assert "ncnn" in (engines := logged_in("engines").out)
     assert "graph=all" in engines
+
+
+def test_the_support_matrix(farm: Any, logged_in: Any, kernels: tuple[str, ...]) -> None:
+    assert "nothing was tried yet" in logged_in("support", "--board-model", "nowhere").out
+    assert logged_in("support", "--board-model", "nowhere", "--json").document == []
+    job_id = submitted(logged_in, kernels)
+    farm.measure(job_id, failing='"cin": 17')
+    table = logged_in("support", "--engine", "onnxruntime").out
+    assert "onnxruntime-1.31.1/fp32" in table
+    assert "out_of_memory" in table
+    codes = {row["code"] for row in logged_in("support", "--precision", "fp32", "--json").document}
+    assert codes >= {"ok", "out_of_memory"}
+    assert logged_in("support", "--precision", "fp8").code == ExitCode.USAGE
 
 
 def test_secrets_go_into_private_files(farm: Any, logged_in: Any, tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
 from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, Page, WhyView
 from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
-from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import Protocol
+from benchfarm_core.support import SupportRow
 from benchfarm_core.views import (
     EngineView,
     GeneratedModelView,
@@ -312,6 +313,18 @@ class Client:
     def engines(self) -> list[EngineView]:
         """The engines, with the boards that have them and the reasons of those that do not."""
         return list(self._pages(EngineView, "/engines"))
+
+    def support(
+        self,
+        *,
+        family: str | None = None,
+        engine: str | None = None,
+        precision: Precision | None = None,
+        board_model: str | None = None,
+    ) -> Iterator[SupportRow]:
+        """What came of every attempt so far, by workload family, engine, precision and board model."""
+        params = {"family": family, "engine": engine, "precision": precision, "board_model": board_model}
+        return self._pages(SupportRow, "/support", params)
 
     # accounts and tokens; administrators only
 

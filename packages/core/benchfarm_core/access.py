@@ -51,6 +51,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_generated_models": _PEOPLE,
     "list_protocols": _PEOPLE,
     "list_engines": _PEOPLE,
+    "list_support": _PEOPLE,
     "create_token": _ADMIN,
     "list_tokens": _ADMIN,
     "revoke_token": _ADMIN,

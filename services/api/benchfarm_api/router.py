@@ -19,6 +19,7 @@ from benchfarm_api.routes import (
     platforms,
     protocols,
     results,
+    support,
     tokens,
 )
 
@@ -35,6 +36,7 @@ _NOUNS: Final = (
     kernels,
     protocols,
     engines,
+    support,
     accounts,
     tokens,
     agents,

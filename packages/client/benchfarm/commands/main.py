@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from benchfarm.commands import accounts, agents, boards, jobs, kernels, latency, logins, models, platforms, tokens
+from benchfarm.commands import (
+    accounts,
+    agents,
+    boards,
+    jobs,
+    kernels,
+    latency,
+    logins,
+    models,
+    platforms,
+    support,
+    tokens,
+)
 from benchfarm.commands.session import Session, StdoutLost
 from benchfarm.commands.verbs import VerbGroup
 from benchfarm.exit_codes import ExitCode
@@ -27,6 +39,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(boards.app, name="boards")
 app.add_typer(platforms.app, name="platforms")
 kernels.add_to(app)
+support.add_to(app)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(agents.app, name="agents")
