@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import tempfile
 import time
@@ -13,7 +14,8 @@ from typing import Any
 
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import Protocol
-from benchfarm_core.workloads import AnyWorkload, workload_id, workload_label
+from benchfarm_core.quality import quiet_canary_ns, wants_more_launches
+from benchfarm_core.workloads import AnySingle, workload_id, workload_label
 from benchfarm_engines.conversion import ConversionRequest, Converted, load_converter
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine_options import INT8_OPTIONS
@@ -52,7 +54,7 @@ class Target:
 class Ready:
     """A workload whose files are there; `visit` is its part of a launch request, less its number."""
 
-    workload: AnyWorkload
+    workload: AnySingle
     visit: dict[str, Any]
 
     @property
@@ -77,7 +79,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def ready(self, workload: AnyWorkload, target: Target) -> Ready:
+    def ready(self, workload: AnySingle, target: Target) -> Ready:
         """A workload for a target. Raises EngineFailure where the engine cannot express it."""
         artifact = build(workload)
         inputs = [spec.model_dump(mode="json") for spec in artifact.inputs]
@@ -85,7 +87,7 @@ class Files:
         onnx_file = self._put(f"{name}.onnx", artifact.onnx_bytes)
         reference = self.folder / f"{name}.npz"
         if not reference.exists():
-            compute_reference(onnx_file, inputs, reference)
+            compute_reference(onnx_file, read_inputs(inputs), reference)
         limit = NAMED_GATES.get((target.engine, target.precision), GATES[target.precision])
         visit = self._converted(name, artifact.onnx_bytes, inputs, target)
         return Ready(workload, visit | {"gates": [{"reference": str(reference), "max_relative_l2": limit}]})
@@ -157,6 +159,32 @@ def launch(
         )
         wall_s = time.monotonic() - begun
     return _read(done, wall_s, launch_no)
+
+
+def measure(
+    files: Files, batch: Sequence[Ready], target: Target, protocol: Protocol, *, seed: object
+) -> tuple[dict[int, list[LaunchSamples]], float, dict[int, str]]:
+    """A batch as an agent measures it: launches by position, their time from starts to exits in s, and failures."""
+    found: dict[int, list[LaunchSamples]] = {number: [] for number in range(len(batch))}
+    failures: dict[int, str] = {}
+    wall_s = 0.0
+    for launch_no in range(protocol.launches_max):
+        order = _wanted(found, failures, protocol)
+        if not order:
+            break
+        random.Random(f"{seed}:{launch_no}").shuffle(order)
+        run = launch(files, batch, target, protocol, launch_no=launch_no, order=order)
+        wall_s += run.wall_s
+        failures.update(run.failures)
+        for number, samples in run.samples.items():
+            found[number].append(samples)
+    return found, wall_s, failures
+
+
+def _wanted(found: Mapping[int, Sequence[LaunchSamples]], failures: Mapping[int, str], protocol: Protocol) -> list[int]:
+    open_ = [number for number in found if number not in failures]
+    quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
+    return [number for number in open_ if wants_more_launches(found[number], protocol, quiet_ns=quiet_ns)]
 
 
 def _read(done: "subprocess.CompletedProcess[str]", wall_s: float, launch_no: int) -> LaunchRun:

@@ -167,8 +167,8 @@ def summarise(
     """Headline, interval, normalised time, grade.
 
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
-    floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch by
-    more than a proven clock explains.
+    floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
+    by more than a proven clock explains.
     """
     clean = [launch for launch in launches if launch_median_ns(launch) is not None]
     if len(clean) < protocol.launches_min:

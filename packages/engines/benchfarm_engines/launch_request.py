@@ -158,6 +158,11 @@ def read_edges(document: object) -> Edges | None:
     return _edges(_Reader({"edges": document}, ""))
 
 
+def read_edges(document: object) -> Edges | None:
+    """The edges of an artifact, None where it has none of its own. Raises BadRequest."""
+    return _edges(_Reader({"edges": document}, ""))
+
+
 def _protocol(reader: "_Reader") -> ProtocolParameters:
     return ProtocolParameters(
         block_min_us=reader.whole("block_min_us", 1, 10**7),
