@@ -1,4 +1,4 @@
-"""Exact arithmetic of each kernel type on images; ``token_costs`` holds those on tokens, by the same conventions.
+"""Exact arithmetic of each kernel type on images; ``sequence_costs`` holds those on sequences, by the same conventions.
 
 - Tensors are float32, 4 bytes an element, batch included.
 - A multiplication, an addition, a comparison, a division, an exponential, a root and an error function each

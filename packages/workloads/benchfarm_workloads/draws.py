@@ -37,7 +37,7 @@ MIXED_SHARES: Final[dict[str, int]] = {
     "layernorm": 2,
 }
 """How often a type comes in ``draw_mixed`` per round; types not listed come once. With the catalogue of 26 types
-a round is 60 kernels: 22 convolutions of some kind, 22 other kernels on images, 16 on tokens."""
+a round is 60 kernels: 22 convolutions of some kind, 22 other kernels on images, 16 on sequences."""
 
 
 def draw(type_name: str, seed: int, n: int) -> list[Config]:

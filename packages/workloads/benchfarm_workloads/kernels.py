@@ -1,6 +1,6 @@
 """The kernel catalogue: every kernel type with its columns, ranges, rules, tensors and exact costs.
 
-Types on images stand in ``image_kernels``, types on tokens in ``token_kernels``. A change of a type's meaning
+Types on images stand in ``image_kernels``, types on sequences in ``sequence_kernels``. A change of a type's meaning
 needs a new ``CATALOGUE_VERSION``, because workloads are named by it; a new type or a wider range does not.
 """
 
@@ -9,11 +9,11 @@ from typing import Final
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_workloads.image_kernels import IMAGE_KERNELS
 from benchfarm_workloads.kernel_types import CATALOGUE_VERSION, KernelType
-from benchfarm_workloads.token_kernels import TOKEN_KERNELS
+from benchfarm_workloads.sequence_kernels import SEQUENCE_KERNELS
 
 __all__ = ["CATALOGUE_VERSION", "KernelType", "kernel_type", "kernel_types"]
 
-_CATALOGUE: Final[dict[str, KernelType]] = {kind.name: kind for kind in (*IMAGE_KERNELS, *TOKEN_KERNELS)}
+_CATALOGUE: Final[dict[str, KernelType]] = {kind.name: kind for kind in (*IMAGE_KERNELS, *SEQUENCE_KERNELS)}
 
 
 def kernel_types() -> tuple[KernelType, ...]:

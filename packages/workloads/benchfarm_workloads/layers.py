@@ -2,7 +2,7 @@
 
 A network is a list of layers in the order of execution, each one kernel of the catalogue fed by earlier
 layers or by the network's input. Costs, kernel lists and ONNX files all come from this one list. Networks on
-images are sketched here, networks on tokens in ``token_layers``.
+images are sketched here, networks on sequences in ``sequence_layers``.
 """
 
 import math
@@ -17,7 +17,7 @@ from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.tensors import Dims, Tensors
 
 INPUT: Final = "x"
-"""The name of the network's only input: an image batch x 3 x hw x hw, or tokens batch x seq x dim."""
+"""The name of the network's only input: an image batch x 3 x hw x hw, or a sequence batch x seq x dim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Layer:
 class Network:
     """Layers in the order of execution; the last one has one output, the network's.
 
-    ``input_shape`` is n x c x h x w for images, n x seq x dim for tokens.
+    ``input_shape`` is n x c x h x w for images, n x seq x dim for sequences.
     """
 
     name: str

@@ -1,15 +1,17 @@
 """The generated model zoo: known networks with seeded weights, named by recipe and never by bytes.
 
-A change of a network's structure or weights needs a new ``ZOO_VERSION``; a new network does not.
+ResNet stands here, networks for small devices in ``mobile_models``, transformers in ``transformer_models``. A
+change of a network's structure or weights needs a new ``ZOO_VERSION``; a new network does not.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import Cost, GeneratedModelWorkload
-from benchfarm_workloads.columns import Column, Config, Scalar, Shape, integer
+from benchfarm_workloads import mobile_models, transformer_models
+from benchfarm_workloads.columns import Column, Config, Rule, Scalar, Shape, integer
 from benchfarm_workloads.layers import Feature, Network, Sketch, image_columns
 
 ZOO_VERSION: Final = 1
@@ -67,36 +69,6 @@ def model_recipe(name: str) -> ModelRecipe:
     return _ZOO[name]
 
 
-def _mobilenet_v2(config: Mapping[str, Scalar]) -> Network:
-    """MobileNetV2 1.0: 17 inverted residual blocks, 3.5 M parameters at 1000 classes."""
-    sketch = Sketch("mobilenet_v2", *image_columns(config))
-    x = sketch.conv(sketch.image(), 32, 3, s=2, act="relu6")
-    for expansion, cout, repeats, stride in _MOBILENET_V2_STAGES:
-        for index in range(repeats):
-            x = _inverted_residual(sketch, x, expansion, cout, stride if index == 0 else 1)
-    x = sketch.conv(x, 1280, 1, act="relu6")
-    sketch.fc(sketch.global_avgpool(x), integer(config, "classes"))
-    return sketch.finish()
-
-
-_MOBILENET_V2_STAGES: Final = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-"""Expansion, output channels, repeats, first stride of each stage."""
-
-
-def _inverted_residual(sketch: Sketch, x: Feature, expansion: int, cout: int, s: int) -> Feature:
-    inner = sketch.conv(x, x.channels * expansion, 1, act="relu6") if expansion > 1 else x
-    inner = sketch.conv(sketch.dwconv(inner, 3, s=s, act="relu6"), cout, 1)
-    return sketch.add(x, inner) if s == 1 and x.channels == cout else inner
-
-
 def _resnet18(config: Mapping[str, Scalar]) -> Network:
     """ResNet-18: 8 basic blocks, 11.7 M parameters at 1000 classes."""
     sketch = Sketch("resnet18", *image_columns(config))
@@ -115,22 +87,36 @@ def _basic_block(sketch: Sketch, x: Feature, cout: int, s: int) -> Feature:
     return sketch.add(inner, shortcut, act="relu")
 
 
-_COLUMNS: Final = (
-    Column("hw", "pixels", "height and width of the image", low=64, high=512, default=224),
-    Column("batch", "images", "images in one run", low=1, high=16, default=1),
-    Column("classes", "classes", "outputs of the last layer", low=2, high=21_843, default=1000),
-    Column("seed", "", "seed of the weights", low=0, high=2**32 - 1, default=0),
-)
+_BATCH: Final = Column("batch", "inputs", "inputs in one run", low=1, high=16, default=1)
+_SEED: Final = Column("seed", "", "seed of the weights", low=0, high=2**32 - 1, default=0)
+_IMAGE: Final = Column("hw", "pixels", "height and width of the image", low=64, high=512, default=224)
+_WIDE_IMAGE: Final = replace(_IMAGE, low=65)
+"""The last stage has windows of 5 pixels, which do not fit on 2."""
+
+_WORDS: Final = Column("seq", "tokens", "tokens of one input", low=8, high=512, default=128)
+_PATCHES: Final = Rule("hw", lambda c: integer(c, "hw") % 16 == 0, "hw must be a multiple of 16: patches are whole")
+
+Layout = Callable[[Mapping[str, Scalar]], Network]
 
 
-def _recipe(name: str, summary: str, layout: Callable[[Mapping[str, Scalar]], Network]) -> ModelRecipe:
-    return ModelRecipe(name, summary, Shape(f"model {name}", _COLUMNS, (), "model_out_of_range"), layout)
+def _recipe(
+    name: str, summary: str, layout: Layout, *rules: Rule, size: Column = _IMAGE, classes: int = 1000
+) -> ModelRecipe:
+    outputs = Column("classes", "classes", "outputs of the last layer", low=2, high=21_843, default=classes)
+    shape = Shape(f"model {name}", (size, _BATCH, outputs, _SEED), rules, "model_out_of_range")
+    return ModelRecipe(name, summary, shape, layout)
 
 
 _ZOO: Final[dict[str, ModelRecipe]] = {
     recipe.name: recipe
     for recipe in (
-        _recipe("mobilenet_v2", "MobileNetV2 1.0, batch normalisation folded", _mobilenet_v2),
+        _recipe("mobilenet_v2", "MobileNetV2 1.0, batch normalisation folded", mobile_models.mobilenet_v2),
         _recipe("resnet18", "ResNet-18, batch normalisation folded", _resnet18),
+        _recipe("mobilenet_v3_large", "MobileNetV3-Large 1.0", mobile_models.mobilenet_v3_large, size=_WIDE_IMAGE),
+        _recipe("efficientnet_b0", "EfficientNet-B0", mobile_models.efficientnet_b0, size=_WIDE_IMAGE),
+        _recipe("squeezenet", "SqueezeNet 1.1", mobile_models.squeezenet),
+        _recipe("shufflenet_v2", "ShuffleNetV2 1.0", mobile_models.shufflenet_v2),
+        _recipe("vit_tiny", "ViT-Ti/16, mean of tokens to the classifier", transformer_models.vit_tiny, _PATCHES),
+        _recipe("bert_tiny", "BERT-Tiny on embedded words", transformer_models.bert_tiny, size=_WORDS, classes=2),
     )
 }

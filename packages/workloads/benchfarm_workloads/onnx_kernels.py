@@ -9,10 +9,10 @@ from benchfarm_workloads.columns import Config, Scalar
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.onnx_graphs import OnnxGraph
 from benchfarm_workloads.onnx_images import IMAGE_EMITTERS
+from benchfarm_workloads.onnx_sequences import SEQUENCE_EMITTERS
 from benchfarm_workloads.onnx_sites import Emitter, Site
-from benchfarm_workloads.onnx_tokens import TOKEN_EMITTERS
 
-_EMITTERS: Final[dict[str, Emitter]] = IMAGE_EMITTERS | TOKEN_EMITTERS
+_EMITTERS: Final[dict[str, Emitter]] = IMAGE_EMITTERS | SEQUENCE_EMITTERS
 
 
 def build_kernel(type_name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[InputSpec, ...]]:

@@ -1,7 +1,7 @@
 """What goes into a kernel and what comes out: the dimensions of its tensors, one rule per kernel type.
 
-Images are batch x channels x hw x hw, tokens batch x seq x dim. All tensors are float32. Every rule takes a
-canonical configuration.
+Images are batch x channels x hw x hw, sequences of tokens batch x seq x dim. All tensors are float32. Every rule
+takes a canonical configuration.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""ONNX writers of the kernel types on tokens, in the forms that exporters write and engines know how to fuse."""
+"""ONNX writers of the kernel types on sequences, in the forms that exporters write and engines know how to fuse."""
 
 from typing import Final
 
 from benchfarm_workloads.onnx_sites import Emitter, Site, gelu, with_activation
-from benchfarm_workloads.token_kernels import LAYERNORM_EPSILON
+from benchfarm_workloads.sequence_kernels import LAYERNORM_EPSILON
 
 
 def _linear(site: Site) -> None:
@@ -81,7 +81,7 @@ def _patch_embed(site: Site) -> None:
     graph.node("Transpose", [flat], site.name, perm=[0, 2, 1])
 
 
-TOKEN_EMITTERS: Final[dict[str, Emitter]] = {
+SEQUENCE_EMITTERS: Final[dict[str, Emitter]] = {
     "linear": _linear,
     "matmul": _matmul,
     "attention": _attention,

@@ -1,4 +1,4 @@
-"""Exact arithmetic of each kernel type on tokens, by the conventions of ``costs``."""
+"""Exact arithmetic of each kernel type on sequences, by the conventions of ``costs``."""
 
 from collections.abc import Mapping
 from math import prod

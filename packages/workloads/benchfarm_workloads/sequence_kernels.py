@@ -1,11 +1,11 @@
-"""The kernel types on tokens, batch x seq x dim: what transformers are made of.
+"""The kernel types on sequences of tokens, batch x seq x dim: what transformers are made of.
 
 Softmax and normalisation run over the last axis. ``patch-embed`` is the door from images to tokens.
 """
 
 from typing import Final
 
-from benchfarm_workloads import costs, tensors, token_costs
+from benchfarm_workloads import costs, sequence_costs, tensors
 from benchfarm_workloads.columns import Column, Rule, Shape, integer
 from benchfarm_workloads.kernel_types import KernelType
 
@@ -39,7 +39,7 @@ def _type(
     return KernelType(name, summary, shape, tensor_rule, work_rule)
 
 
-TOKEN_KERNELS: Final = (
+SEQUENCE_KERNELS: Final = (
     _type(
         "linear",
         "one fully connected layer with bias for every token, then an activation",
@@ -51,7 +51,7 @@ TOKEN_KERNELS: Final = (
         "matmul",
         "matrix product batch x m x k by k x n (a weight) or by batch x k x n (an input)",
         tensors.matmul,
-        token_costs.matmul,
+        sequence_costs.matmul,
         (
             Column("m", "rows", "rows of the left factor", low=1, high=8192),
             _features("k", "columns of the left factor, rows of the right one"),
@@ -63,26 +63,28 @@ TOKEN_KERNELS: Final = (
         "attention",
         "scaled dot product of queries, keys and values in several heads; the projections are `linear`",
         tensors.attention,
-        token_costs.attention,
+        sequence_costs.attention,
         (_SEQ, _HEADS, _HEAD_DIM),
     ),
     _type(
         "layernorm",
         "each token to mean 0 and variance 1, then scale and shift",
         tensors.tokens,
-        token_costs.layernorm,
+        sequence_costs.layernorm,
         (_SEQ, _DIM),
     ),
-    _type("gelu", "Gaussian error linear unit, exact form", tensors.tokens, token_costs.gelu, (_SEQ, _DIM)),
-    _type("softmax", "softmax of each token", tensors.tokens, token_costs.softmax, (_SEQ, _DIM)),
+    _type("gelu", "Gaussian error linear unit, exact form", tensors.tokens, sequence_costs.gelu, (_SEQ, _DIM)),
+    _type("softmax", "softmax of each token", tensors.tokens, sequence_costs.softmax, (_SEQ, _DIM)),
     _type("token-add", "sum of two equal sequences", tensors.two_tokens, costs.elementwise, (_SEQ, _DIM)),
-    _type("pos-embed", "a learned vector added to each position", tensors.tokens, token_costs.pos_embed, (_SEQ, _DIM)),
+    _type(
+        "pos-embed", "a learned vector added to each position", tensors.tokens, sequence_costs.pos_embed, (_SEQ, _DIM)
+    ),
     _type("reduce-mean", "mean of all tokens", tensors.token_mean, costs.mean, (_SEQ, _DIM)),
     _type(
         "patch-embed",
         "image cut into patches of k x k pixels, each projected to a token",
         tensors.patch_embed,
-        token_costs.patch_embed,
+        sequence_costs.patch_embed,
         (
             Column("hw", "pixels", "height and width of the input", low=1, high=512),
             Column("cin", "channels", "input channels", low=1, high=8192),
