@@ -125,7 +125,8 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
             field="protocol.parameters",
         )
     try:
-        return Protocol.model_validate({**known.model_dump(), **request.parameters})
+        protocol = Protocol.model_validate({**known.model_dump(), **request.parameters})
+        _check_time(protocol)
     except ValueError as error:
         reason = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
         raise InvalidRequest(
@@ -133,3 +134,14 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
             code="protocol_impossible",
             field="protocol.parameters",
         ) from error
+    return protocol
+
+
+def _check_time(protocol: Protocol) -> None:
+    """Raise ValueError when a visit certainly outlasts its limit. Stored protocols are older than this rule."""
+    blocks_ms = max(protocol.visit_ms, protocol.blocks_min * protocol.block_min_us / 1000)
+    least_s = (protocol.warmup_min_ms + blocks_ms) / 1000
+    if least_s > protocol.visit_timeout_s:
+        raise ValueError(
+            f"warming up and its blocks alone take {least_s:.4g} s, visit_timeout_s is {protocol.visit_timeout_s}"
+        )

@@ -1,0 +1,40 @@
+"""A protocol whose limits cannot all hold is refused where it is asked for."""
+
+import pytest
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest, resolve_protocol
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"launches_min": 9, "launches_max": 8}, "launches_max is below launches_min"),
+        ({"blocks_min": 700, "blocks_max": 600}, "blocks_max is below blocks_min"),
+        ({"visit_ms": 2000, "visit_timeout_s": 1}, "visit_ms is above visit_timeout_s"),
+        ({"blocks_min": 100, "block_min_us": 1_000_000}, "its blocks alone take 100 s, visit_timeout_s is 60"),
+        ({"visit_ms": 30_000, "warmup_min_ms": 9000, "visit_timeout_s": 38}, "39 s"),
+        ({"visit_timeout_s": 3601}, "less than or equal to 3600"),
+        ({"launches_max": 10**9}, "less than or equal to 40"),
+        ({"visit_ms": 0}, "greater than or equal to 5"),
+        ({"blocks_min": 3.5}, "valid integer"),
+        ({"half_width_target": 0}, "greater than 0"),
+        ({"name": 1}, "no parameter"),
+        ({"speed": 1}, "no parameter"),
+    ],
+)
+def test_impossible_limits_are_named(parameters: dict[str, float], told: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolve_protocol(ProtocolRequest(name="kernel", parameters=parameters))
+    assert (refused.value.code, refused.value.field) == ("protocol_impossible", "protocol.parameters")
+    assert told in refused.value.detail
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_every_protocol_of_the_farm_is_possible(name: str) -> None:
+    assert resolve_protocol(ProtocolRequest(name=name)) == PROTOCOLS[name]
+
+
+def test_a_protocol_just_within_its_time_is_taken() -> None:
+    parameters = {"blocks_min": 50, "block_min_us": 1_000_000, "warmup_min_ms": 10_000, "visit_timeout_s": 60}
+    assert resolve_protocol(ProtocolRequest(parameters=parameters)).blocks_min == 50
