@@ -17,7 +17,7 @@ from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest, resolve_protoco
         ({"visit_timeout_s": 3601}, "less than or equal to 3600"),
         ({"launches_max": 10**9}, "less than or equal to 40"),
         ({"visit_ms": 0}, "greater than or equal to 5"),
-        ({"blocks_min": 3.5}, "valid integer"),
+        ({"blocks_min": 3.5}, "blocks_min: Input should be a valid integer"),
         ({"half_width_target": 0}, "greater than 0"),
         ({"name": 1}, "no parameter"),
         ({"speed": 1}, "no parameter"),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value, digest
@@ -128,13 +128,19 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
         protocol = Protocol.model_validate({**known.model_dump(), **request.parameters})
         _check_time(protocol)
     except ValueError as error:
-        reason = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
         raise InvalidRequest(
-            f"the protocol's parameters are impossible: {reason}",
+            f"the protocol's parameters are impossible: {_reason(error)}",
             code="protocol_impossible",
             field="protocol.parameters",
         ) from error
     return protocol
+
+
+def _reason(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
 
 
 def _check_time(protocol: Protocol) -> None:
