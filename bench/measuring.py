@@ -16,7 +16,7 @@ from benchfarm import Client
 from benchfarm_core.jobs import ItemView, JobRequest
 from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
-from benchfarm_core.workloads import KernelRequest
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.draws import draw_mixed
 
@@ -35,7 +35,7 @@ def kernels(seed: int, count: int) -> tuple[KernelRequest, ...]:
 
 
 def measure(
-    client: Client, wanted: Sequence[KernelRequest], engine: str, threads: int, **more: object
+    client: Client, wanted: Sequence[KernelRequest | GeneratedModelRequest], engine: str, threads: int, **more: object
 ) -> list[ItemView]:
     """The items of a job that measures everything anew on one fp32 platform of this host."""
     request = JobRequest.model_validate(
