@@ -2,8 +2,8 @@
 
 python -m bench.platforms [--kernels 300]
 
-A kernel counts as answered when it was measured, or refused with a typed reason that is the workload's (an operator that
-the engine lacks, a result outside the gate): the gate decides what is right, nothing is left out.
+A kernel counts as answered when it was measured, or refused with a typed reason that is the workload's (an operator
+that the engine lacks, a result outside the gate): the gate decides what is right, nothing is left out.
 """
 
 import argparse

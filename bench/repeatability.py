@@ -74,7 +74,8 @@ def _loaded_rows(engine: str, quiet: Values, loaded: Values) -> Iterator[Row]:
 
 def _run(client: Client, engines: Sequence[str], count: int) -> dict[str, Values]:
     """Normalised ms of what was accepted, by engine and workload."""
-    wanted = [*kernels(SEED, count), *(GeneratedModelRequest(name=name) for name in MODELS)]
+    models = tuple(GeneratedModelRequest(name=name) for name in MODELS)
+    wanted = (*kernels(SEED, count), *models)
     return {engine: _accepted(measure(client, wanted, engine, 1)) for engine in engines}
 
 
