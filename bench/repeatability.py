@@ -22,7 +22,7 @@ from bench.report import write_section
 from benchfarm import Client
 from benchfarm_core.jobs import ItemView
 from benchfarm_core.summaries import is_reusable
-from benchfarm_core.workloads import GeneratedModelRequest
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
 SEED = 71
@@ -75,7 +75,8 @@ def _loaded_rows(engine: str, quiet: Values, loaded: Values) -> Iterator[Row]:
 def _run(client: Client, engines: Sequence[str], count: int) -> dict[str, Values]:
     """Normalised ms of what was accepted, by engine and workload."""
     models = tuple(GeneratedModelRequest(name=name) for name in MODELS)
-    wanted = (*kernels(SEED, count), *models)
+    drawn: tuple[KernelRequest | GeneratedModelRequest, ...] = kernels(SEED, count)
+    wanted = drawn + models
     return {engine: _accepted(measure(client, wanted, engine, 1)) for engine in engines}
 
 
