@@ -126,7 +126,7 @@ def test_int8_is_made_once_for_all_engines_and_has_its_twin(
     first, again, other, plain, canary = running(work())
     assert first == again
     for number, item in first.items():
-        assert item.edges["inputs"][0]["dtype"] == "int8"
+        assert item.edges["inputs"][0]["dtype"] == "uint8"
         limits = [gate["max_relative_l2"] for gate in item.gates]
         assert limits == [item.max_relative_l2, INT8_TWIN_LIMIT]
         assert item.twin in item.files
@@ -135,7 +135,7 @@ def test_int8_is_made_once_for_all_engines_and_has_its_twin(
         assert plain[number].artifact != item.artifact
         assert plain[number].reference == item.reference
         assert plain[number].edges is None
-    assert canary.edges["inputs"][0]["dtype"] == "int8"
+    assert canary.edges["inputs"][0]["dtype"] == "uint8"
 
 
 def test_the_int8_of_an_upload_is_made_in_a_cage(

@@ -14,9 +14,10 @@ from benchfarm_engines.engine_options import InvalidOption, Option, check_option
 from benchfarm_engines.gate import check_outputs, load_reference, relative_l2
 from benchfarm_engines.inputs import make_inputs
 from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.quantise import OPENED_AS_IT_IS, quantise
 from benchfarm_engines.registry import engine_names, load_engine
 
-GATE = {"fp32": 1e-3, "bf16": 3e-2}
+GATE = {"fp32": 1e-3, "bf16": 3e-2, "int8": 5e-2}
 X = {"name": "x", "dtype": "float32", "shape": [1, 4], "fill": {"kind": "normal", "seed": 0}}
 
 
@@ -48,7 +49,17 @@ def sessions() -> Iterator[list[Session]]:
 def opening(engine: Engine, workload: Any, **changes: Any) -> OpenRequest:
     inputs = make_inputs(read_inputs(workload.inputs))
     fields = {"precision": "fp32", "threads": 1, "options": check_options({}, engine.options)}
-    return OpenRequest(workload.artifact, inputs, **{**fields, **changes})
+    artifact = quantised(workload) if changes.get("precision") == "int8" else workload.artifact
+    return OpenRequest(artifact, inputs, **{**fields, **changes})
+
+
+def quantised(workload: Any) -> Path:
+    """The workload's file in int8 that takes and gives fp32."""
+    made: Path = workload.artifact.with_suffix(".int8.onnx")
+    options: dict[str, bool | int | str] = {"edges": "fp32", "calibration_seed": 0}
+    content, _ = quantise(workload.artifact.read_bytes(), read_inputs(workload.inputs), options, OPENED_AS_IT_IS)
+    made.write_bytes(content)
+    return made
 
 
 @pytest.mark.parametrize("name", ["conv", "small", "dynamic", "two"])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import EngineUnavailable, one_line
@@ -16,6 +16,9 @@ from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.launch_request import InputSpec
 
 ONNX: Final = "onnx"
+
+Activations = Literal["int8", "uint8"]
+"""How a quantised graph stores the 8 bits of what flows through it: the same numbers, the zero points 128 apart."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ``python -I -m benchfarm_engines.converting LIMITS`` answers each JSON line {engine, precision, options, artifact,
 inputs, out, edges?} on stdin with one JSON line {format, edges, sha256, size_bytes, convert_ms}. With `engine` null
-the answer is the quantised ONNX graph that int8 of every engine is made from, and `options` are those of int8 alone.
+the answer is the quantised ONNX graph that int8 of every engine is made from, `options` are those of int8 alone, and
+`activations` (int8 unless said) is how the graph stores its 8 bits, see ``quantise``.
 It runs in the environment in which the engine is installed; the quantised graph is made in the agent's.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.answering import serve, write_answer
-from benchfarm_engines.conversion import ONNX, ConversionRequest, Converted, load_converter
+from benchfarm_engines.conversion import ONNX, Activations, ConversionRequest, Converted, load_converter
 from benchfarm_engines.engine import EngineFailure, EngineUnavailable
 from benchfarm_engines.engine_options import INT8_OPTIONS, OptionValue, check_options
 from benchfarm_engines.launch_request import InputSpec, read_edges, read_inputs
@@ -26,7 +27,8 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
     begun_ns = time.perf_counter_ns()
     onnx_bytes, inputs = Path(task["artifact"]).read_bytes(), read_inputs(task["inputs"])
     if task["engine"] is None:
-        made = _quantised(onnx_bytes, inputs, check_options(task["options"], INT8_OPTIONS))
+        stored: Activations = "uint8" if task.get("activations") == "uint8" else "int8"
+        made = _quantised(onnx_bytes, inputs, check_options(task["options"], INT8_OPTIONS), stored)
     else:
         made = _converted(task, onnx_bytes, inputs)
     write_answer(Path(task["out"]), made.content)
@@ -39,13 +41,15 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _quantised(onnx_bytes: bytes, inputs: tuple[InputSpec, ...], options: Mapping[str, OptionValue]) -> Converted:
+def _quantised(
+    onnx_bytes: bytes, inputs: tuple[InputSpec, ...], options: Mapping[str, OptionValue], stored: Activations
+) -> Converted:
     try:
         from benchfarm_engines.quantise import quantise
     except ImportError as error:
         raise EngineUnavailable(f"int8 cannot be made here: {error}") from error
     try:
-        content, edges = quantise(onnx_bytes, inputs, options)
+        content, edges = quantise(onnx_bytes, inputs, options, stored)
     except (EngineFailure, MemoryError):
         raise
     except Exception as error:  # boundary: a stranger's graph may trip the quantisation anywhere

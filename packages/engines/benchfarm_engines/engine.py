@@ -64,11 +64,16 @@ class OpenRequest:
 
 
 class NodeTime(NamedTuple):
-    """One operator that an engine executed. kind: its operator type there; ns: its time in one inference."""
+    """One operator that an engine executed.
+
+    kind: its operator type there; ns: its time in one inference; origins: the graph's nodes that it stands for, where
+    the engine tells more than one.
+    """
 
     name: str
     kind: str
     ns: int
+    origins: tuple[str, ...] = ()
 
 
 class Session(Protocol):

@@ -1,5 +1,8 @@
-"""ONNX Runtime on its CPU provider, fp32."""
+"""ONNX Runtime on its CPU provider: fp32, and int8 for graphs that are quantised."""
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -7,8 +10,16 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, failure_without_paths
-from benchfarm_engines.engine_options import Option
+from benchfarm_engines.engine import (
+    Engine,
+    EngineFailure,
+    NodeTime,
+    OpenRequest,
+    Session,
+    failure_without_paths,
+)
+from benchfarm_engines.engine_options import INT8_OPTIONS, Option
+from benchfarm_engines.profile_events import read_inferences
 from benchfarm_engines.task_threads import thread_ids
 
 _OPTIMISATION_LEVELS: Final = {
@@ -22,6 +33,8 @@ _TYPES: Final = {"float32": "float", "float64": "double"}
 _ERRORS_ONLY: Final = 3
 _UNSUPPORTED_SIGNS: Final = ("not a registered function/op", "No Op registered for", "opset", "NOT_IMPLEMENTED")
 _MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+_INTEGER_SIGNS: Final = (b"QLinear", b"QGemm", b"MatMulInteger")
+"""Operators that a rewritten graph has where it multiplies in 8 bits."""
 
 # The native errors share no base of their own.
 _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
@@ -42,7 +55,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     formats = ("onnx",)
-    profiles = False
+    profiles = True
     options = (
         Option(
             "graph_optimization",
@@ -51,6 +64,7 @@ class OnnxRuntime:
             "how far the graph is rewritten",
             choices=tuple(_OPTIMISATION_LEVELS),
         ),
+        *INT8_OPTIONS,
     )
 
     def version(self) -> str:
@@ -58,29 +72,37 @@ class OnnxRuntime:
         return str(ort.__version__)
 
     def precisions(self) -> tuple[str, ...]:
-        """fp32 only: this provider computes in the types of the graph."""
-        return ("fp32",)
+        """fp32 and int8: this provider computes in the types of the graph."""
+        return ("fp32", "int8")
 
     def open(self, request: OpenRequest) -> Session:
         """Builds a session and binds the inputs. Raises EngineFailure."""
         ort.set_default_logger_severity(_ERRORS_ONLY)
         before = thread_ids()
         try:
-            session = _build(request)
-            return _OnnxRuntimeSession(session, request, threads=1 + len(thread_ids() - before))
+            if request.profiled:
+                return _ProfiledSession.opened(request, before)
+            return _OnnxRuntimeSession(_build(request), request, threads=1 + len(thread_ids() - before))
         except _ERRORS as error:
             raise _failure(error, request) from error
 
 
-def _build(request: OpenRequest) -> Any:
+def _build(request: OpenRequest, *, profile: Path | None = None, rewritten: Path | None = None) -> Any:
+    """profile: how the profile's name begins; rewritten: where to leave the graph that is executed."""
     model = request.artifact.read_bytes()
     session = ort.InferenceSession(model, _session_options(request, {}), providers=["CPUExecutionProvider"])
     _refuse_other_inputs(session, request)
     open_dimensions = _open_dimensions(session, request)
-    if open_dimensions:  # again with every dimension bound: fixed shapes are optimised differently
-        options = _session_options(request, open_dimensions)
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session
+    if not (open_dimensions or profile or rewritten):
+        return session
+    # again with every dimension bound: fixed shapes are optimised differently
+    options = _session_options(request, open_dimensions)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if rewritten is not None:
+        options.optimized_model_filepath = str(rewritten)
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _session_options(request: OpenRequest, dimensions: dict[str, int]) -> Any:
@@ -166,10 +188,57 @@ class _OnnxRuntimeSession:
         return [np.array(value.numpy()) for value in self._binding.get_outputs()]
 
     def computes_in(self) -> str:
-        return "fp32"
+        """int8 where the graph that is executed multiplies in 8 bits at all, whatever was asked for."""
+        return "int8" if self._request.precision == "int8" and _multiplies_in_8_bits(self._request) else "fp32"
 
     def close(self) -> None:
         del self._call, self._binding, self._session
+
+
+class _ProfiledSession(_OnnxRuntimeSession):
+    """Writes its profile into a folder of its own until it is asked for."""
+
+    _folder: Path
+
+    @classmethod
+    def opened(cls, request: OpenRequest, threads_before: set[int]) -> "_ProfiledSession":
+        folder = Path(tempfile.mkdtemp(prefix="profile-"))
+        try:
+            built = _build(request, profile=folder / "events")
+            session = cls(built, request, threads=1 + len(thread_ids() - threads_before))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        session._folder = folder
+        return session
+
+    def profile(self, runs: int) -> list[list[NodeTime]]:
+        """Once in a session's life: ONNX Runtime writes one profile, and stops."""
+        if not self._folder.exists():
+            raise EngineFailure(FailureCode.ENGINE_ERROR, "the session has been profiled already")
+        for _ in range(runs):
+            self.run()
+        try:
+            written = Path(self._session.end_profiling())
+            return read_inferences(written.read_bytes(), runs)
+        except _ERRORS as error:
+            raise _failure(error, self._request) from error
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        if self._folder.exists():
+            self._session.end_profiling()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        super().close()
+
+
+def _multiplies_in_8_bits(request: OpenRequest) -> bool:
+    with tempfile.TemporaryDirectory(prefix="rewritten-") as folder:
+        rewritten = Path(folder) / "model.onnx"
+        _build(request, rewritten=rewritten)
+        content = rewritten.read_bytes()
+    return any(sign in content for sign in _INTEGER_SIGNS)
 
 
 def _failure(error: Exception, request: OpenRequest) -> EngineFailure:

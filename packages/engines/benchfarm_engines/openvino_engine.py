@@ -1,8 +1,9 @@
-"""OpenVINO on its CPU plug-in: fp32, and bf16 as a precision of its own where the processor has it."""
+"""OpenVINO on its CPU plug-in: fp32, int8 for quantised graphs, and bf16 where the processor has it."""
 
 import hashlib
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +18,22 @@ from benchfarm_core.failures import FailureCode  # noqa: E402
 from benchfarm_engines.engine import (  # noqa: E402
     Engine,
     EngineFailure,
+    NodeTime,
     OpenRequest,
     Session,
     failure_without_paths,
 )
-from benchfarm_engines.engine_options import Option  # noqa: E402
+from benchfarm_engines.engine_options import INT8_OPTIONS, Option  # noqa: E402
+from benchfarm_engines.profile_means import MeanTime, between  # noqa: E402
 
 _DEVICE: Final = "CPU"
-_HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
+_HINTS: Final = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""What is computed in where the graph does not say 8 bits."""
+
+_PRODUCTS: Final = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul"})
+_EIGHT_BITS: Final = frozenset({"i8", "u8"})
+_NS_PER_US: Final = 1000
+_LAYERS: Final = "originalLayersNames"
 _NAMES: Final = {ov.Type.f32: "fp32", ov.Type.bf16: "bf16", ov.Type.f16: "fp16"}
 _UNSUPPORTED_SIGNS: Final = ("No conversion rule found", "does not support", "Unsupported operation", "not implemented")
 _MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate", "out of memory", "Cannot allocate")
@@ -36,8 +45,8 @@ class OpenVino:
 
     name = "openvino"
     formats = ("onnx",)
-    profiles = False
-    options = (Option("denormals_as_zero", "switch", False, "treat denormal numbers as zero"),)
+    profiles = True
+    options = (Option("denormals_as_zero", "switch", False, "treat denormal numbers as zero"), *INT8_OPTIONS)
 
     def __init__(self) -> None:
         self._core: Any = None
@@ -47,14 +56,15 @@ class OpenVino:
         return str(ov.__version__).split("-")[0]
 
     def precisions(self) -> tuple[str, ...]:
-        """fp32, and bf16 where the processor multiplies in it."""
+        """fp32 and int8, and bf16 where the processor multiplies in it."""
         capabilities = self._opened_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-        return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+        return ("fp32", "int8", "bf16") if "BF16" in capabilities else ("fp32", "int8")
 
     def open(self, request: OpenRequest) -> Session:
         """Reads, binds dimensions, compiles and binds the inputs. Raises EngineFailure."""
         try:
-            return _OpenVinoSession(_compiled(self._opened_core(), request), request)
+            kind = _ProfiledSession if request.profiled else _OpenVinoSession
+            return kind(_compiled(self._opened_core(), request), request)
         except _ERRORS as error:
             raise failure_without_paths(_code(error), error, request.artifact) from error
 
@@ -99,6 +109,7 @@ def _cache_file(request: OpenRequest) -> Path | None:
         ov.__version__,
         request.precision,
         request.threads,
+        request.profiled,
         sorted(request.options.items()),
         sorted(shapes.items()),
     )
@@ -113,6 +124,7 @@ def _properties(request: OpenRequest) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": request.threads,
+        "PERF_COUNT": request.profiled,
         # The process is bound to its cores already; the engine's own idea of cores must not lower the number.
         "ENABLE_CPU_PINNING": False,
         "ENABLE_HYPER_THREADING": True,
@@ -136,8 +148,9 @@ class _OpenVinoSession:
     def __init__(self, compiled: Any, request: OpenRequest) -> None:
         self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._precision = _NAMES.get(compiled.get_property("INFERENCE_PRECISION_HINT"), "another precision")
-        if self._precision != request.precision:
+        if self._precision != ("fp32" if request.precision == "int8" else request.precision):
             raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, f"compiled for {self._precision}")
+        self._asked = request.precision
         self._artifact = request.artifact
         self._inputs = request.inputs  # the tensors below only borrow these buffers
         self._compiled = compiled
@@ -164,11 +177,58 @@ class _OpenVinoSession:
     def computes_in(self) -> str:
         """The compiled model's property, unless the nodes that it executes say otherwise."""
         nodes = [node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops()]
-        computing = {info["runtimePrecision"].astype(str) for info in nodes if "runtimePrecision" in info}
-        return "bf16" if "bf16" in computing else "fp32" if self._precision == "bf16" else self._precision
+        computing = [info for info in nodes if "runtimePrecision" in info]
+        if self._asked == "int8":
+            return "int8" if any(_multiplies_in_8_bits(info) for info in computing) else self._precision
+        in_bf16 = any(info["runtimePrecision"].astype(str) == "bf16" for info in computing)
+        return "bf16" if in_bf16 else "fp32" if self._precision == "bf16" else self._precision
 
     def close(self) -> None:
         del self._request, self._compiled, self._inputs
+
+
+class _ProfiledSession(_OpenVinoSession):
+    def __init__(self, compiled: Any, request: OpenRequest) -> None:
+        super().__init__(compiled, request)
+        self._runs = 0
+
+    def run(self) -> None:
+        super().run()
+        self._runs += 1
+
+    def profile(self, runs: int) -> list[list[NodeTime]]:
+        """The same mean inference `runs` times: all that OpenVINO tells is each operator's mean so far."""
+        before_runs = self._runs
+        before = {each.name: each.mean_ns for each in self._means()} if before_runs else {}
+        for _ in range(runs):
+            self.run()
+        return [between(before, before_runs, self._means(), runs)] * runs
+
+    def _means(self) -> list[MeanTime]:
+        """In the order of execution; what was folded into others is not executed."""
+        origins = _origins(self._compiled)
+        return [
+            MeanTime(
+                each.node_name,
+                each.node_type,
+                each.real_time / timedelta(microseconds=1) * _NS_PER_US,
+                origins.get(each.node_name, ()),
+            )
+            for each in self._request.get_profiling_info()
+            if each.status == ov.ProfilingInfo.Status.EXECUTED
+        ]
+
+
+def _origins(compiled: Any) -> dict[str, tuple[str, ...]]:
+    """The nodes of the model that each executed one stands for."""
+    infos = {node.get_friendly_name(): node.get_rt_info() for node in compiled.get_runtime_model().get_ops()}
+    named = {name: info[_LAYERS].astype(str) for name, info in infos.items() if _LAYERS in info}
+    return {name: tuple(layers.split(",")) for name, layers in named.items() if layers}
+
+
+def _multiplies_in_8_bits(info: Any) -> bool:
+    is_product = "layerType" in info and info["layerType"].astype(str) in _PRODUCTS
+    return is_product and info["runtimePrecision"].astype(str) in _EIGHT_BITS
 
 
 def _code(error: Exception) -> FailureCode:

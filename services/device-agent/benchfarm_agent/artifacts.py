@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchfarm_agent.conversions import Conversions, Made, Source, int8_options, is_converted, is_quantised
+from benchfarm_agent.conversions import (
+    Conversions,
+    Made,
+    Source,
+    activations,
+    int8_options,
+    is_converted,
+    is_quantised,
+)
 from benchfarm_agent.farm_client import DamagedFile, FarmClient
 from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.files import is_disk_full
@@ -231,7 +239,7 @@ class ArtifactCache:
         """The graph that a platform's artifact is made of: as it is, or its int8."""
         if not is_quantised(platform):
             return source
-        key = ["int8", source.artifact.name, source.inputs, int8_options(platform)]
+        key = ["int8", source.artifact.name, source.inputs, int8_options(platform), activations(platform)]
         made = await self._derived(key, lambda: self._conversions.quantised(source, platform))
         return replace(source, artifact=self._files.path(made.sha256), edges=made.edges)
 

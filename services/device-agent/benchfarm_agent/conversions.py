@@ -65,8 +65,9 @@ class Conversions:
             await child.close()
 
     async def quantised(self, source: Source, platform: Platform) -> Made:
-        """The int8 graph that every engine with the same int8 options measures."""
-        return await self._make(source, self._environments.own_python, None, platform, int8_options(platform))
+        """The int8 graph that every engine with the same int8 options and ``activations`` measures."""
+        stored = {"activations": activations(platform)}
+        return await self._make(source, self._environments.own_python, None, platform, int8_options(platform), stored)
 
     async def converted(self, source: Source, platform: Platform) -> Made:
         """The platform's own file."""
@@ -74,7 +75,13 @@ class Conversions:
         return await self._make(source, self._environments.python(engine.name), engine.name, platform, engine.options)
 
     async def _make(
-        self, source: Source, python: str, engine: str | None, platform: Platform, options: Mapping[str, Any]
+        self,
+        source: Source,
+        python: str,
+        engine: str | None,
+        platform: Platform,
+        options: Mapping[str, Any],
+        more: Mapping[str, Any] | None = None,
     ) -> Made:
         question = {
             "engine": engine,
@@ -83,6 +90,7 @@ class Conversions:
             "artifact": str(source.artifact),
             "inputs": list(source.inputs),
             "edges": source.edges,
+            **(more or {}),
         }
         if not source.stranger:
             return await _asked(self._kept(python), question)
@@ -115,6 +123,11 @@ def is_converted(platform: Platform) -> bool:
 def int8_options(platform: Platform) -> dict[str, Any]:
     """The options that the quantised graph depends on."""
     return {name: value for name, value in platform.engine.options.items() if name in _INT8_NAMES}
+
+
+def activations(platform: Platform) -> str:
+    """How the quantised graph stores 8 bits: for converters, or for an engine that opens the graph itself."""
+    return "int8" if is_converted(platform) else "uint8"
 
 
 async def _asked(child: KeptChild, question: dict[str, Any]) -> Made:

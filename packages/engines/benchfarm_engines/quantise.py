@@ -1,0 +1,108 @@
+"""Static int8: a graph with QuantizeLinear and DequantizeLinear around everything that is computed in 8 bits.
+
+One QDQ graph per workload serves every engine: those that read ONNX open it, converters fold it into their own
+int8. It runs on the agent's host. What is quantised says ``quantise_rules``; weights are symmetric per output
+channel, activations affine per tensor, ranges the extremes seen on seeded inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.conversion import Activations
+from benchfarm_engines.edges import Edge, Edges
+from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.engine_options import OptionValue
+from benchfarm_engines.launch_request import InputSpec
+from benchfarm_engines.quantise_graph import QuantisedGraph
+from benchfarm_engines.quantise_ranges import learn_ranges
+from benchfarm_engines.quantise_rules import plan
+from benchfarm_engines.quantise_steps import NotFinite, Steps, steps_of
+
+OPENED_AS_IT_IS: Final[Activations] = "uint8"
+"""What ONNX Runtime and OpenVINO multiply with int8 weights on x86: with int8 activations the first takes several
+times as long, and the second computes in fp32 behind a graph's input. Both change it by themselves where a graph
+quantises inside, and cannot at its edges."""
+
+_OLDEST_OPSET: Final = 13
+"""The first one with steps per channel."""
+
+_QUANTISED: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def quantise(
+    onnx_bytes: bytes,
+    inputs: Sequence[InputSpec],
+    options: Mapping[str, OptionValue],
+    activations: Activations = "int8",
+) -> tuple[bytes, Edges | None]:
+    """The QDQ graph, and its edges where they are int8 (option ``edges``); the same bytes for the same request.
+
+    inputs: the workload's, every dimension bound. options: ``edges`` and ``calibration_seed``, see
+    ``engine_options.INT8_OPTIONS``. activations: how their 8 bits are stored, the same numbers with another zero
+    point: int8 for converters, ``OPENED_AS_IT_IS`` for engines that open the graph itself. Inputs and outputs keep
+    their names and order; those that are not fp32 stay as they are. Raises EngineFailure (conversion_failed).
+    """
+    model = _read(onnx_bytes)
+    try:
+        steps = _learn_steps(model, inputs, int(options["calibration_seed"]), activations)
+    except NotFinite as error:
+        raise _failed(str(error)) from error
+    except Exception as error:  # boundary: ONNX Runtime's exceptions share no class but this one
+        raise _failed(f"the graph does not run for calibration: {error}") from error
+    outside = options["edges"] == "int8"
+    content = QuantisedGraph(model, steps, int8_edges=outside).to_bytes()
+    return content, _edges(model, steps) if outside else None
+
+
+def _read(onnx_bytes: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(onnx_bytes)
+    except DecodeError as error:
+        raise _failed("the file is not an ONNX model") from error
+    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
+    if opset < _OLDEST_OPSET:
+        raise _failed(f"int8 is made of graphs with opset {_OLDEST_OPSET} or later, this one has {opset}")
+    if any(node.op_type in _QUANTISED for node in model.graph.node):
+        raise _failed("the graph is quantised already")
+    _hoist_constants(model.graph)
+    return model
+
+
+def _hoist_constants(graph: onnx.GraphProto) -> None:
+    """Constant nodes as initializers, so that a weight is found wherever it was written."""
+    for node in [each for each in graph.node if each.op_type == "Constant"]:
+        values = [each.t for each in node.attribute if each.name == "value"]
+        if values:
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(values[0])
+            tensor.name = node.output[0]
+            graph.node.remove(node)
+
+
+def _learn_steps(model: onnx.ModelProto, inputs: Sequence[InputSpec], seed: int, dtype: str) -> dict[str, Steps]:
+    ranges = learn_ranges(model, inputs, seed)
+    planned = plan(model.graph, frozenset(ranges))
+    return steps_of(model.graph, planned, ranges, dtype)
+
+
+def _edges(model: onnx.ModelProto, steps: Mapping[str, Steps]) -> Edges:
+    constants = {each.name for each in model.graph.initializer}
+    taken = [each for each in model.graph.input if each.name not in constants]
+    return Edges(*(tuple(_edge(each, steps) for each in side) for side in (taken, model.graph.output)))
+
+
+def _edge(value: onnx.ValueInfoProto, steps: Mapping[str, Steps]) -> Edge:
+    found = steps.get(value.name)
+    if found is None:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        return Edge(value.name, dtype.name)
+    return Edge(value.name, found.dtype, scale=found.scale, zero_point=found.zero_point)
+
+
+def _failed(detail: str) -> EngineFailure:
+    return EngineFailure(FailureCode.CONVERSION_FAILED, detail)
