@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.measurements import LaunchSamples, SideSamples
 from benchfarm_store.sample_codec import RESOLUTION_BITS, decode, encode
 
 NS = st.integers(min_value=0, max_value=2**53 - 1)
@@ -32,6 +32,24 @@ def _launch(draw, number):
         gate_relative_l2=draw(st.none() | st.floats(0, 1)),
         timed_ms=draw(MS),
         canary_ms=draw(MS),
+        beside=draw(st.none() | _beside(len(blocks))),
+    )
+
+
+@st.composite
+def _beside(draw, pairs):
+    first = draw(st.integers(1, pairs))
+    return SideSamples(
+        iterations=draw(st.integers(1, 10_000_000)),
+        blocks_ns=tuple(draw(RUN_NS) for _ in range(pairs)),
+        delays_ns=tuple(draw(NS) for _ in range(pairs)),
+        switches=tuple(draw(st.integers(0, 2**31 - 1)) for _ in range(pairs)),
+        open_ms=draw(MS),
+        first_ms=draw(MS),
+        warmup_runs=draw(st.integers(0, 2**31 - 1)),
+        gate_relative_l2=draw(st.none() | st.floats(0, 1)),
+        timed_ms=draw(MS),
+        rounds=(first,) if first == pairs else (first, pairs - first),
     )
 
 
@@ -39,11 +57,18 @@ def _launch(draw, number):
 def test_samples_come_back_in_launch_order_at_their_resolution(sent):
     got = decode(encode(sent))
     step = max(1, min(min(one.blocks_ns) for one in sent) >> RESOLUTION_BITS)
-    for was, now in zip(sorted(sent, key=lambda one: one.launch_no), got, strict=True):
-        assert now.model_dump(exclude={"blocks_ns"}) == was.model_dump(exclude={"blocks_ns"})
+    in_order = sorted(sent, key=lambda one: one.launch_no)
+    for was, now in zip(in_order, got, strict=True):
+        apart = {"blocks_ns": True, "beside": {"blocks_ns"}}
+        assert now.model_dump(exclude=apart) == was.model_dump(exclude=apart)
         assert len(now.blocks_ns) == len(was.blocks_ns)
         for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
             assert abs(a - b) * 2 <= step
+    sides = [(was.beside, now.beside) for was, now in zip(in_order, got, strict=True) if was.beside]
+    fastest = min((min(was.blocks_ns) for was, _ in sides), default=1)
+    for was, now in sides:
+        for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
+            assert abs(a - b) * 2 <= max(1, fastest >> RESOLUTION_BITS)
 
 
 @given(launches())

@@ -30,14 +30,13 @@ COMPARISON_RULE_VERSION: Final = 1
 
 COVERAGE: Final = 0.99
 """Of the interval at one look. There are up to `launches_max` looks, and what is added between them is not much."""
-MARGIN: Final = 0.0025
+MARGIN: Final = 0.003
 """A difference is told when the interval keeps this far from zero: less is within what luck with memory may leave."""
-SHARP_SHARE: Final = 0.3
+SHARP_SHARE: Final = 0.25
 """No difference is told at once when half the interval is at most this share of the tolerance; a wider one waits for
 more launches, since a difference below the tolerance is worth finding too."""
-CLEAN_ROUND_PAIRS: Final = 2
-"""Clean pairs, of each order one, without which a round says nothing."""
 ROUNDS_MIN: Final = 8
+"""Rounds that say something, without which there is no interval of `COVERAGE` at all."""
 
 
 class ComparisonVerdict(StrEnum):

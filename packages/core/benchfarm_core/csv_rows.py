@@ -12,9 +12,13 @@ from benchfarm_core.views import ResultView
 from benchfarm_core.workloads import AnyWorkload, workload_label
 
 _SUMMARY: Final = tuple(Summary.model_fields)
+_COMPARISON: Final = (
+    "verdict", "change_percent", "low_percent", "high_percent", "coverage", "tolerance_percent", "a_ms", "b_ms",
+    "pairs", "rounds",
+)  # fmt: skip
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
-    "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY,
+    "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",
@@ -45,6 +49,8 @@ def _text(rows: Iterable[Sequence[object]]) -> str:
 def _row(columns: Sequence[str], record: ItemView | ResultView) -> list[object]:
     values = dict(record)
     values |= dict(record.summary) if record.summary is not None else {}
+    if isinstance(record, ItemView) and record.comparison is not None:
+        values |= dict(record.comparison)
     return [_cell(values.get(column)) for column in columns]
 
 

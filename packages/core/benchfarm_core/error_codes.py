@@ -17,6 +17,8 @@ ERROR_CODES: Final[dict[str, str]] = {
     "model_too_large_for_board": "No board of the platforms has the memory that the workload needs at least.",
     "platform_none_matched": "The platform filter matches nothing.",
     "protocol_unknown": "There is no measurement protocol of that name or version.",
+    "not_a_pair": "A job of kind `compare` takes pairs and the protocol `compare`; no other job takes either.",
+    "compare_across_engines": "Two platforms can be compared only where board model, operating point and engine agree.",
     "protocol_impossible": "The protocol's parameters contradict each other or a limit.",
     "workloads_empty": "A job needs at least one workload and one platform.",
     "budget_too_small": "The job's estimated device-seconds exceed its budget_device_s.",

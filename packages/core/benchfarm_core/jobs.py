@@ -6,11 +6,12 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from benchfarm_core.comparing import Comparison
 from benchfarm_core.platforms import ClockProof, PlatformFilter
 from benchfarm_core.protocols import Protocol, ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.values import Answer, Value
-from benchfarm_core.workloads import Workload, WorkloadRequest
+from benchfarm_core.workloads import JobWorkloadRequest, Workload
 
 T = TypeVar("T")
 
@@ -64,6 +65,13 @@ class ItemSource(StrEnum):
     NEW = "new"
 
 
+class JobKind(StrEnum):
+    """What a job asks: how long each workload takes, or which side of each pair takes longer."""
+
+    MEASURE = "measure"
+    COMPARE = "compare"
+
+
 class PriorityClass(StrEnum):
     """A class ages one step per 15 minutes waited."""
 
@@ -77,13 +85,14 @@ PlatformNames = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Fie
 
 
 class JobRequest(Value):
-    """The body of POST /v1/jobs."""
+    """The body of POST /v1/jobs. A job of kind `compare` has pairs as workloads, and no other has."""
 
+    kind: JobKind = JobKind.MEASURE
     name: str = Field(default="", max_length=200)
     labels: dict[Annotated[str, Field(max_length=60)], Label] = Field(default={}, max_length=50)
-    workloads: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
+    workloads: tuple[JobWorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
     platforms: PlatformNames | PlatformFilter = PlatformFilter()
-    protocol: ProtocolRequest = ProtocolRequest()
+    protocol: ProtocolRequest | None = Field(default=None, description="by default `kernel`, or `compare` for pairs")
     priority: PriorityClass = PriorityClass.NORMAL
     max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)
     min_grade: Grade = Grade.C
@@ -96,6 +105,7 @@ class JobRequest(Value):
 class JobSpec(Value):
     """A job as it is stored: every name resolved, so that planning needs no other source."""
 
+    kind: JobKind = JobKind.MEASURE
     workloads: tuple[Workload, ...]
     platform_keys: tuple[str, ...]
     protocol: Protocol
@@ -127,6 +137,7 @@ class JobView(Answer):
     """A job as the API shows it."""
 
     id: str
+    kind: JobKind = JobKind.MEASURE
     name: str
     labels: dict[str, str]
     state: JobState
@@ -160,6 +171,7 @@ class ItemView(Answer):
     board_id: str | None
     measured_at: datetime | None
     summary: Summary | None
+    comparison: Comparison | None = None
 
 
 class Page(Answer, Generic[T]):

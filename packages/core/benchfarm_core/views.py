@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from benchfarm_core.boards import EngineOption
+from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
 from benchfarm_core.protocols import Protocol
@@ -97,6 +98,7 @@ class MeasurementView(Answer):
     failure: str | None
     detail: str
     summary: Summary | None
+    comparison: Comparison | None = None
     evidence: AttemptView | None
     samples: list[LaunchSamples]
 

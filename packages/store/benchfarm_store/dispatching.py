@@ -15,6 +15,7 @@ from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fil
 from benchfarm_store import endings
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
+from benchfarm_store.pairs import IS_UPLOAD
 
 CANDIDATES: Final = (32, 400)
 """Rows looked at, at first and when those do not fill a batch; the shortest take tens of milliseconds each."""
@@ -136,9 +137,9 @@ def _candidate(row: Row[Any]) -> Candidate:
 _CANDIDATES = Prepared(
     "dispatch_candidates",
     "int, int, int, int",
-    """
+    f"""
     SELECT m.id, m.expected_s, m.losses, m.avoid_board_id,
-        (SELECT w.kind = 'upload' FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
+        (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
         m.purpose <> 'job' OR EXISTS (
         SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
     FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3

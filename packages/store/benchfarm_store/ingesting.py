@@ -8,6 +8,7 @@ import zstandard
 from sqlalchemy import Row, insert, text
 
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
+from benchfarm_core.comparing import Comparison, compare
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
@@ -20,13 +21,14 @@ from benchfarm_core.measurements import (
     after_failure,
 )
 from benchfarm_core.platforms import ClockProof
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import Protocol, is_comparison
 from benchfarm_core.quality import canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
-from benchfarm_store import agents, boards, endings, goldens, leases, progress, sample_codec, support
+from benchfarm_store import agents, boards, comparisons, endings, goldens, leases, progress, sample_codec, support
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, lease_column, rows_json
+from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
 from benchfarm_store.tables import results, samples, summaries
 
@@ -39,7 +41,7 @@ class _Good(NamedTuple):
 
     result: MeasurementResult
     packed: bytes
-    summary: Summary
+    answer: Summary | Comparison
 
 
 class _Bad(NamedTuple):
@@ -87,7 +89,8 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     _write(tx, lease, good, bad)
     if board is not None and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
-    support.count(tx, lease.platform_id, _attempts(good, bad))
+    if not is_comparison(lease.protocol):  # the sides of a pair are attempts of their own, elsewhere
+        support.count(tx, lease.platform_id, _attempts(good, bad))
     return ResultsAnswer(
         accepted=[r.measurement_id for r in live],
         repeated=[r.measurement_id for r in request.results if standing[r.measurement_id].outcome is not None],
@@ -146,11 +149,11 @@ def _lease_of(tx: Transaction, row: Row[Any]) -> _Lease:
     )
 
 
-_FACTS = text("""
+_FACTS = text(f"""
     SELECT q.platform_id, t.spec::text AS protocol, b.clock_proof, EXISTS (
         SELECT FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
             JOIN workloads w ON w.id = m.workload_id
-        WHERE i.lease_id = l.id AND w.kind = 'upload') AS has_uploads
+        WHERE i.lease_id = l.id AND {IS_UPLOAD}) AS has_uploads
     FROM leases l JOIN queues q ON q.id = l.queue_id JOIN protocols t ON t.id = q.protocol_id
         JOIN boards b ON b.id = l.board_id
     WHERE l.id = :id
@@ -211,8 +214,8 @@ def _judge(
     for result in live:
         row = held[result.measurement_id]
         launches = ok.get(result.measurement_id)
-        outcome = result.failure if launches is None else _summarise(lease, canaries, launches)
-        if isinstance(outcome, Summary):
+        outcome = result.failure if launches is None else _answer(lease, canaries, launches)
+        if isinstance(outcome, Summary | Comparison):
             good.append(_Good(result, packed[result.measurement_id], outcome))
         else:
             code = outcome or FailureCode.RUNNER_GARBAGE
@@ -222,7 +225,11 @@ def _judge(
     return good, bad
 
 
-def _summarise(lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples]) -> Summary | FailureCode:
+def _answer(
+    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples]
+) -> Summary | Comparison | FailureCode:
+    if is_comparison(lease.protocol):  # whatever drifts takes both sides along
+        return compare(launches, lease.protocol)
     if drifted(canary_floors(launches), canaries.history, lease.clock_proof):
         return FailureCode.CANARY_DRIFT
     return summarise(launches, protocol=lease.protocol, golden=canaries.reference, clock_proof=lease.clock_proof)
@@ -258,7 +265,13 @@ def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
     ids = [one.result.measurement_id for one in good]
     tx.execute(insert(results), [_result_row(tx, lease, one) for one in good])
     tx.execute(insert(samples), [{"measurement_id": one.result.measurement_id, "data": one.packed} for one in good])
-    tx.execute(insert(summaries), [summary_columns(one.result.measurement_id, one.summary) for one in good])
+    rows = [
+        summary_columns(id_, one.answer) for id_, one in zip(ids, good, strict=True) if isinstance(one.answer, Summary)
+    ]
+    if rows:
+        tx.execute(insert(summaries), rows)
+    answers = {id_: one.answer for id_, one in zip(ids, good, strict=True) if isinstance(one.answer, Comparison)}
+    comparisons.write(tx, answers, lease.clock_proof)
     tx.execute(_DONE, {"ids": ids})
 
 

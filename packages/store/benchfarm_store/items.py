@@ -7,6 +7,7 @@ from sqlalchemy import text
 from benchfarm_core.jobs import ItemState, ItemView, Page
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors
+from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import workload_text
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
@@ -26,7 +27,8 @@ def list_items(
 _ITEMS = text(f"""
     SELECT i.item_no, i.state, i.source, i.reason, i.failure, i.measurement_id, i.repeat,
         w.digest::text AS digest, w.spec::text AS workload, p.public_id AS platform_id, p.key AS platform,
-        f.name AS origin, b.public_id AS board_id, r.measured_at, {SUMMARY_COLUMNS}
+        f.name AS origin, b.public_id AS board_id, r.measured_at, {SUMMARY_COLUMNS},
+        {COMPARISON_COLUMNS}
     FROM (
         SELECT i.*, i.item_no % (j.options->>'repeats')::int AS repeat,
             j.workload_ids[i.item_no / ((j.options->>'repeats')::int * cardinality(j.platform_ids)) + 1] AS workload_id,
@@ -40,6 +42,7 @@ _ITEMS = text(f"""
     LEFT JOIN measurements m ON m.id = i.measurement_id
     LEFT JOIN results r ON r.measurement_id = m.id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    LEFT JOIN comparisons c ON c.measurement_id = m.id
     LEFT JOIN farms f ON f.id = m.origin_id AND r.measurement_id IS NOT NULL
     LEFT JOIN generations g ON g.id = r.generation_id
     LEFT JOIN boards b ON b.id = g.board_id
@@ -66,4 +69,5 @@ def _item(row: Any) -> ItemView:
         board_id=row.board_id,
         measured_at=row.measured_at,
         summary=summary_of(row) if row.state == ItemState.SUCCEEDED else None,
+        comparison=comparison_of(row) if row.state == ItemState.SUCCEEDED else None,
     )

@@ -14,6 +14,7 @@ from benchfarm_core.jobs import (
     DryRun,
     ItemState,
     ItemView,
+    JobKind,
     JobRequest,
     JobSpec,
     JobState,
@@ -169,11 +170,13 @@ def _job_cursor(cursor: str) -> str:
 
 
 _COUNTS = [jobs.c[name] for name in Progress.model_fields]
+_KIND = jobs.c.options["kind"].astext.label("kind")
 # the arrays stay where they are: planning, retrying and dispatch read them, no view shows them
 _JOBS = select(
     *(jobs.c[name] for name in ("id", "account_id", "name", "labels", "state", "reason", "priority")),
     *(jobs.c[name] for name in ("device_s_spent", "created_at", "finished_at", "expires_at")),
     *_COUNTS,
+    _KIND,
     protocols.c.spec.label("protocol"),
     text(
         "ARRAY(SELECT p.key FROM unnest(jobs.platform_ids) WITH ORDINALITY AS x(id, n)"
@@ -286,9 +289,12 @@ def _check_models(tx: Transaction, row: Row[Any], item_nos: Sequence[int]) -> No
 
 # a deleted model's row stays, so that it can be named; the same file uploaded again is the same workload
 _GONE_MODELS = text("""
-    SELECT DISTINCT ON (w.id) o.id FROM workloads w
+    WITH meant AS (
+        SELECT unnest(CAST(:ids AS bigint[])) AS id UNION
+        SELECT unnest(ARRAY[a_id, b_id]) FROM pairs WHERE workload_id = ANY(CAST(:ids AS bigint[])))
+    SELECT DISTINCT ON (w.id) o.id FROM meant JOIN workloads w USING (id)
     JOIN models o ON o.workload_id = w.id AND o.account_id = :account
-    WHERE w.id = ANY(CAST(:ids AS bigint[])) AND w.kind = 'upload' AND NOT EXISTS (
+    WHERE w.kind = 'upload' AND NOT EXISTS (
         SELECT FROM models l WHERE l.workload_id = w.id AND l.account_id = :account AND l.deleted_at IS NULL)
     ORDER BY w.id, o.deleted_at DESC
 """)
@@ -325,6 +331,7 @@ def explain(tx: Transaction, job_id: str, by: Caller) -> WhyView:
 def _view(row: Any) -> JobView:
     return JobView(
         id=row.id,
+        kind=row.kind or JobKind.MEASURE,  # the options of older jobs do not say
         name=row.name,
         labels=row.labels,
         state=row.state,

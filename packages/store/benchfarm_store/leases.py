@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.agent_protocol import (
     BatchItem,
+    BesideFiles,
     LeaseGrant,
     Offer,
     ReleaseRequest,
@@ -24,7 +25,7 @@ from benchfarm_core.leases import LeaseTimes, is_expired, lease_ends
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import Protocol
-from benchfarm_core.workloads import WORKLOAD, UploadedWorkload
+from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
 from benchfarm_store import agents, endings
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_column, lease_token
@@ -130,22 +131,40 @@ _HEAD = text("""
     WHERE l.id = :id
 """)
 _BATCH = text("""
-    SELECT m.id, m.expected_s, w.spec::text AS spec, w.reference_sha256
+    SELECT m.id, m.expected_s, w.spec::text AS spec, w.reference_sha256, a.reference_sha256 AS a_reference,
+        b.reference_sha256 AS b_reference
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
+    LEFT JOIN pairs x ON x.workload_id = w.id
+    LEFT JOIN workloads a ON a.id = x.a_id
+    LEFT JOIN workloads b ON b.id = x.b_id
     WHERE i.lease_id = :id AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
 """)
 
 
 def _batch_item(row: Row[Any], platform: Platform) -> BatchItem:
     workload = WORKLOAD.validate_json(row.spec)
+    pair = workload if isinstance(workload, PairWorkload) else None
     return BatchItem(
         measurement_id=row.id,
         workload=workload,
-        file_sha256=workload.sha256 if isinstance(workload, UploadedWorkload) else None,
-        reference_sha256=row.reference_sha256,
+        file_sha256=_file(pair.a if pair else workload),
+        reference_sha256=row.a_reference if pair else row.reference_sha256,
         max_relative_l2=gate_limit(platform),
         expected_s=row.expected_s,
+        beside=_beside(pair, row, platform) if pair else None,
     )
+
+
+def _beside(pair: PairWorkload, row: Row[Any], platform: Platform) -> BesideFiles:
+    return BesideFiles(
+        file_sha256=_file(pair.b),
+        reference_sha256=row.b_reference,
+        max_relative_l2=gate_limit(pair.platform_of_b(platform)),
+    )
+
+
+def _file(workload: AnyWorkload) -> str | None:
+    return workload.sha256 if isinstance(workload, UploadedWorkload) else None
 
 
 def renew(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> RenewAnswer:
@@ -248,7 +267,8 @@ def check_file(tx: Transaction, agent_id: str, sha256: str) -> None:
 
 _FILE = text("""
     SELECT 1 FROM leases l JOIN lease_items i ON i.lease_id = l.id JOIN measurements m ON m.id = i.measurement_id
-        JOIN workloads w ON w.id = m.workload_id
+        LEFT JOIN pairs x ON x.workload_id = m.workload_id
+        JOIN workloads w ON w.id IN (m.workload_id, x.a_id, x.b_id)
     WHERE l.agent_id = :agent AND l.ended_at IS NULL AND w.kind = 'upload'
         AND (w.spec->>'sha256' = :sha256 OR w.reference_sha256 = :sha256) LIMIT 1
 """)

@@ -8,6 +8,7 @@ from sqlalchemy import Row, text
 from benchfarm_core.measurements import MeasurementState
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.planning import Known
+from benchfarm_store.comparisons import GRADE_OF_COMPARISON
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 
@@ -21,14 +22,17 @@ def find_known(tx: Transaction, groups: Sequence[tuple[int, int]], protocol_id: 
     return found
 
 
-_KNOWN = text("""
-    SELECT x.g, m.id, m.repeat_no, m.state, r.measured_at, s.grade, s.clock_proof, s.median_ms,
+_KNOWN = text(f"""
+    SELECT x.g, m.id, m.repeat_no, m.state, r.measured_at, s.median_ms,
+        coalesce(s.grade, CASE WHEN c.verdict IS NOT NULL THEN {GRADE_OF_COMPARISON} END) AS grade,
+        coalesce(s.clock_proof, c.clock_proof) AS clock_proof,
         coalesce(b.generation_id = r.generation_id, false) AS fresh
     FROM jsonb_to_recordset(CAST(:groups AS jsonb)) AS x(g int, w bigint, p int)
     JOIN measurements m ON m.workload_id = x.w AND m.platform_id = x.p AND m.protocol_id = :protocol
         AND m.timing = 'alone'
     LEFT JOIN results r ON r.measurement_id = m.id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    LEFT JOIN comparisons c ON c.measurement_id = m.id
     LEFT JOIN generations g ON g.id = r.generation_id
     LEFT JOIN boards b ON b.id = g.board_id
 """)

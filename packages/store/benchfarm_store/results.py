@@ -12,19 +12,15 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.views import AttemptView, MeasurementView, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
+from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import workload_digest, workload_text
 from benchfarm_store.ingesting import ingest
+from benchfarm_store.pairs import VISIBLE
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
 from benchfarm_store.tokens import Caller
 
 __all__ = ["get_measurement", "ingest", "list_results"]
-
-# uploads are private: only accounts that uploaded the same bytes, even if they deleted them since, may see
-VISIBLE = """
-    (w.kind <> 'upload' OR EXISTS (
-        SELECT FROM models mo WHERE mo.workload_id = w.id AND mo.account_id = :account))
-"""
 
 
 def list_results(
@@ -142,18 +138,21 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
         failure=row.failure,
         detail=row.detail or "",
         summary=summary_of(row),
+        comparison=comparison_of(row),
         evidence=_evidence(tx, row.id),
         samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
     )
 
 
 _MEASUREMENT = text(f"""
-    SELECT m.*, w.spec::text AS workload, p.key AS platform, t.spec::text AS protocol, d.data, {SUMMARY_COLUMNS}
+    SELECT m.*, w.spec::text AS workload, p.key AS platform, t.spec::text AS protocol, d.data, {SUMMARY_COLUMNS},
+        {COMPARISON_COLUMNS}
     FROM measurements m
     JOIN workloads w ON w.id = m.workload_id
     JOIN platforms p ON p.id = m.platform_id
     JOIN protocols t ON t.id = m.protocol_id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    LEFT JOIN comparisons c ON c.measurement_id = m.id
     LEFT JOIN samples d ON d.measurement_id = m.id
     WHERE m.id = :id AND {VISIBLE}
 """)

@@ -15,10 +15,12 @@ from typing import Final
 
 import zstandard
 
-from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.measurements import LaunchSamples, SideSamples
 from benchfarm_core.quality import CanaryName
 
 FORMAT: Final = 1
+PAIR_MARK: Final = b"P1"
+"""What the samples of a pair begin with; those of one workload begin with zstd's own mark."""
 RESOLUTION_BITS: Final = 12
 LEVEL: Final = 12
 MAX_UNPACKED_BYTES: Final = 64 * 2**20
@@ -30,7 +32,33 @@ _TIMES: Final = 4
 
 
 def encode(launches: Sequence[LaunchSamples]) -> bytes:
-    """Pack the launches of one measurement."""
+    """Pack the launches of one measurement; of a pair, both sides one behind the other."""
+    sides = [_b_side(launch.launch_no, launch.beside) for launch in launches if launch.beside is not None]
+    if not sides:
+        return _encode(launches)
+    rounds = [len(sides), *(n for launch in _paired(launches) for n in _rounds(launch))]
+    of_a = _encode([launch.model_copy(update={"beside": None}) for launch in launches])
+    parts = (_compress(_planes(rounds)), of_a, _encode(sides))
+    return PAIR_MARK + struct.pack("<II", *map(len, parts[:2])) + b"".join(parts)
+
+
+def _paired(launches: Sequence[LaunchSamples]) -> list[LaunchSamples]:
+    """Those with a b side, in launch order."""
+    return sorted((one for one in launches if one.beside is not None), key=lambda launch: launch.launch_no)
+
+
+def _rounds(launch: LaunchSamples) -> list[int]:
+    assert launch.beside is not None
+    return [launch.launch_no, len(launch.beside.rounds), *launch.beside.rounds]
+
+
+def _b_side(launch_no: int, beside: SideSamples) -> LaunchSamples:
+    """A b side as a launch of its own; the canaries stay with the a side."""
+    fields = {name: value for name, value in dict(beside).items() if name != "rounds"}
+    return LaunchSamples.model_construct(launch_no=launch_no, canaries={}, canary_ms=0.0, **fields)
+
+
+def _encode(launches: Sequence[LaunchSamples]) -> bytes:
     ordered = sorted(launches, key=lambda launch: launch.launch_no)
     step = _step([block for launch in ordered for block in launch.blocks_ns])
     blocks = [(block + step // 2) // step for launch in ordered for block in launch.blocks_ns]
@@ -46,13 +74,42 @@ def encode(launches: Sequence[LaunchSamples]) -> bytes:
         _deltas(before for before, _ in pairs),
         _deltas(canary_ns for _, canary_ns in pairs),
     )
-    return zstandard.ZstdCompressor(level=LEVEL).compress(b"".join(map(_planes, sequences)))
+    return _compress(b"".join(map(_planes, sequences)))
 
 
 def decode(data: bytes) -> tuple[LaunchSamples, ...]:
     """The launches of packed samples, in launch order. Raises ValueError for a format of another version."""
-    unpacked = zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_UNPACKED_BYTES)
-    counts, times, gates, packed, delays, switches, before, canaries = _sequences(unpacked)
+    if not data.startswith(PAIR_MARK):
+        return _decode(data)
+    head = len(PAIR_MARK) + struct.calcsize("<II")
+    lengths = struct.unpack("<II", data[len(PAIR_MARK) : head])
+    bounds = list(accumulate(lengths, initial=head))
+    (numbers,) = _sequences(_decompress(data[head : bounds[1]]))
+    of_a, of_b = _decode(data[bounds[1] : bounds[2]]), _decode(data[bounds[2] :])
+    rounds, at = {}, 1
+    for _ in range(numbers[0]):
+        launch_no, count = numbers[at : at + 2]
+        rounds[launch_no] = tuple(numbers[at + 2 : at + 2 + count])
+        at += 2 + count
+    sides = {side.launch_no: _beside(side, rounds[side.launch_no]) for side in of_b}
+    return tuple(launch.model_copy(update={"beside": sides.get(launch.launch_no)}) for launch in of_a)
+
+
+def _beside(side: LaunchSamples, rounds: tuple[int, ...]) -> SideSamples:
+    fields = {name: getattr(side, name) for name in SideSamples.model_fields if name != "rounds"}
+    return SideSamples.model_construct(rounds=rounds, **fields)
+
+
+def _compress(plain: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=LEVEL).compress(plain)
+
+
+def _decompress(data: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_UNPACKED_BYTES)
+
+
+def _decode(data: bytes) -> tuple[LaunchSamples, ...]:
+    counts, times, gates, packed, delays, switches, before, canaries = _sequences(_decompress(data))
     version, step, offset, launches = counts[:_HEAD]
     if version != FORMAT:
         raise ValueError(f"samples of format {version} are not known here")

@@ -7,20 +7,21 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.errors import InvalidRequest, NotFound
-from benchfarm_core.jobs import MAX_ITEMS, JobRequest, JobSpec
+from benchfarm_core.jobs import MAX_ITEMS, JobKind, JobRequest, JobSpec
 from benchfarm_core.platforms import PlatformFilter
-from benchfarm_core.protocols import Protocol, resolve_protocol
+from benchfarm_core.protocols import COMPARE, Protocol, ProtocolRequest, is_comparison, resolve_protocol
 from benchfarm_core.workloads import (
     AnyWorkload,
     Cost,
     GeneratedModelRequest,
     KernelRequest,
+    PairRequest,
     UploadedWorkload,
     UploadRequest,
     family,
     workload_id,
 )
-from benchfarm_store import memory, platforms
+from benchfarm_store import memory, pairs, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json, workload_digest
 from benchfarm_store.tables import models, protocols, workloads
@@ -37,6 +38,8 @@ class Resolved(NamedTuple):
     cost: Cost | None
     size_bytes: int | None = None
     """Of an uploaded file."""
+    sides: "tuple[Resolved, Resolved] | None" = None
+    """Of a pair."""
 
     @property
     def needed_bytes(self) -> int | None:
@@ -50,13 +53,34 @@ def needed_bytes(cost: Cost | None, size_bytes: int | None) -> int | None:
     return max(known, default=None)
 
 
-def resolve_workloads(tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str) -> list[Resolved]:
-    """Each request's workload, in order, duplicates kept. Errors name `field.index`.
+def resolve_workloads(
+    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = ""
+) -> list[Resolved]:
+    """Each request's workload, in order, duplicates kept. Errors name `field.index` and the part.
 
     Raises InvalidRequest for what the catalogue refuses, NotFound for models the account has not uploaded.
     """
     uploads = _uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
-    return [_named(f"{field}.{index}", _resolver(request, uploads)) for index, request in enumerate(requests)]
+    return [_named(f"{field}.{index}{part}", _resolver(request, uploads)) for index, request in enumerate(requests)]
+
+
+def _resolve_pairs(
+    tx: Transaction, requests: Sequence[PairRequest], account: int, keys: Sequence[str]
+) -> list[Resolved]:
+    """Each request's pair, for jobs on the platforms `keys`. Raises as `resolve_workloads` and `pairs.beside`."""
+    every_a = resolve_workloads(tx, [one.a for one in requests], account, field="workloads", part=".a")
+    every_b = resolve_workloads(tx, [one.b for one in requests], account, field="workloads", part=".b")
+    return [
+        _pair(a, b, pairs.beside(tx, request, keys, field=f"workloads.{index}"))
+        for index, (request, a, b) in enumerate(zip(requests, every_a, every_b, strict=True))
+    ]
+
+
+def _pair(a: Resolved, b: Resolved, where: pairs.Beside) -> Resolved:
+    """Both sides at once: they are open beside each other."""
+    cost = a.cost + b.cost if a.cost is not None and b.cost is not None else None
+    sizes = [one.size_bytes for one in (a, b) if one.size_bytes is not None]
+    return Resolved(pairs.pair_of(a.workload, b.workload, where), cost, sum(sizes) or None, (a, b))
 
 
 def _resolver(request: AnyRequest, uploads: dict[str, Resolved]) -> Callable[[], Resolved]:
@@ -139,15 +163,21 @@ def resolve(
 
     With `make`, platforms that nobody wanted yet are made.
     """
-    protocol = resolve_protocol(request.protocol)
+    compared = request.kind == JobKind.COMPARE
+    protocol = resolve_protocol(request.protocol or ProtocolRequest(name=COMPARE if compared else "kernel"))
+    pairs.refuse_pairs(request.workloads, compared=compared, protocol_compares=is_comparison(protocol))
     rows = resolve_platforms(tx, request.platforms, make=make)
-    resolved = resolve_workloads(tx, request.workloads, account, field="workloads")
+    wanted_pairs = [one for one in request.workloads if isinstance(one, PairRequest)]
+    singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
+    resolved = resolve_workloads(tx, singles, account, field="workloads")
+    resolved += _resolve_pairs(tx, wanted_pairs, account, [row.key for row in rows])
     memory.check(tx, resolved, [row.base_id for row in rows])
     distinct = list({workload_id(one.workload): one for one in resolved}.values())
     items = len(distinct) * len(rows) * request.repeats
     if items > MAX_ITEMS:
         raise InvalidRequest(f"the job has {items} items; the limit is {MAX_ITEMS}", code="too_large")
     spec = JobSpec(
+        kind=request.kind,
         workloads=tuple(one.workload for one in distinct),
         platform_keys=tuple(row.key for row in rows),
         protocol=protocol,
@@ -170,7 +200,16 @@ def ensure_workloads(tx: Transaction, wanted: Sequence[Resolved]) -> list[int]:
         missing = {"rows": rows_json([row for _, row in sorted(rows.items()) if row["digest"] not in found])}
         tx.execute(_ADD_WORKLOADS, missing)
         found |= {row.digest: row.id for row in tx.execute(_FIND_WORKLOADS, missing)}
-    return [found[workload_digest(id_)] for id_ in ids]
+    numbers = [found[workload_digest(id_)] for id_ in ids]
+    _ensure_sides(tx, [(number, one.sides) for number, one in zip(numbers, wanted, strict=True) if one.sides])
+    return numbers
+
+
+def _ensure_sides(tx: Transaction, wanted: Sequence[tuple[int, tuple[Resolved, Resolved]]]) -> None:
+    """The rows of pairs' sides, and which they are."""
+    if wanted:
+        sides = iter(ensure_workloads(tx, [side for _, both in wanted for side in both]))
+        pairs.ensure(tx, [(number, next(sides), next(sides)) for number, _ in wanted])
 
 
 _FIND_WORKLOADS = text("""

@@ -4,6 +4,7 @@ Things that results point at carry a small surrogate `id`, because a million row
 people see is `public_id`. Columns are ordered wide to narrow, so that rows carry no padding.
 """
 
+from benchfarm_store.comparison_tables import comparisons, pairs
 from benchfarm_store.farm_tables import (
     accounts,
     agents,
@@ -52,6 +53,7 @@ __all__ = [
     "board_platforms",
     "boards",
     "canary_goldens",
+    "comparisons",
     "enrol_tokens",
     "events",
     "farms",
@@ -68,6 +70,7 @@ __all__ = [
     "metadata",
     "models",
     "orphans",
+    "pairs",
     "platform_aliases",
     "platforms",
     "protocols",

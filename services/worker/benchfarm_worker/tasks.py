@@ -8,7 +8,7 @@ from celery import Celery
 
 from benchfarm_core.errors import NotFound
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import dispatching, planning, summaries, sweeping
+from benchfarm_store import comparisons, dispatching, planning, summaries, sweeping
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_worker.collecting import Collector
@@ -43,13 +43,14 @@ def register(celery: Celery, settings: Settings) -> None:
     def sweep() -> None:
         """Repairs every loss: expired leases, unplanned jobs, unsent messages, idle boards with work.
 
-        Then derives the summaries that an older rule left.
+        Then derives the summaries and comparisons that an older rule left.
         """
         sweeping.sweep(database())
         if (found := collector()) is not None:
             _collect(found)
         with database().transaction() as tx:  # last and by itself: it holds nothing that the repairs need
             summaries.rederive(tx)
+            comparisons.rederive(tx)
 
     @celery.task(name=Task.ALIVE.value)
     def alive() -> None:
