@@ -36,6 +36,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workload_id", name=op.f("pk_pairs")),
         comment="the sides of workloads of kind pair: files and rights are theirs",
     )
+    for side in ("a_id", "b_id"):
+        op.create_index(f"ix_pairs_{side}", "pairs", [side])
     numbers = ("change_percent", "low_percent", "high_percent", "tolerance_percent", "a_ms", "b_ms")
     op.create_table(
         "comparisons",

@@ -20,8 +20,8 @@ pairs = Table(
     "pairs",
     metadata,
     Column("workload_id", ForeignKey("workloads.id"), nullable=False),
-    Column("a_id", ForeignKey("workloads.id"), nullable=False),
-    Column("b_id", ForeignKey("workloads.id"), nullable=False),
+    Column("a_id", ForeignKey("workloads.id"), nullable=False, index=True),
+    Column("b_id", ForeignKey("workloads.id"), nullable=False, index=True),
     PrimaryKeyConstraint("workload_id"),
     comment="the sides of workloads of kind pair: files and rights are theirs",
 )

@@ -125,11 +125,14 @@ def unneeded_files(tx: Transaction, sha256s: Sequence[str]) -> list[str]:
 
 _UNNEEDED = text("""
     SELECT x.sha256 FROM unnest(CAST(:sha256s AS text[])) AS x(sha256) WHERE NOT EXISTS (
-        SELECT FROM models o WHERE (o.sha256 = x.sha256 OR o.reference_sha256 = x.sha256) AND (
+        SELECT FROM models o CROSS JOIN LATERAL (
+            SELECT ARRAY(SELECT o.workload_id UNION ALL
+                SELECT p.workload_id FROM pairs p WHERE o.workload_id IN (p.a_id, p.b_id)) AS ids) y
+        WHERE (o.sha256 = x.sha256 OR o.reference_sha256 = x.sha256) AND (
             EXISTS (SELECT FROM models l WHERE l.workload_id = o.workload_id AND l.deleted_at IS NULL)
-            OR EXISTS (SELECT FROM jobs j WHERE j.finished_at IS NULL AND o.workload_id = ANY(j.workload_ids))
+            OR EXISTS (SELECT FROM jobs j WHERE j.finished_at IS NULL AND y.ids && j.workload_ids)
             OR EXISTS (
-                SELECT FROM measurements m WHERE m.workload_id = o.workload_id AND m.state IN ('wanted', 'leased'))))
+                SELECT FROM measurements m WHERE m.workload_id = ANY(y.ids) AND m.state IN ('wanted', 'leased'))))
     ORDER BY x.sha256
 """)
 
