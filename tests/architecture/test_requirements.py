@@ -11,8 +11,11 @@ from packaging.utils import canonicalize_name
 
 LEFT_OUT = {
     "openvino-telemetry": "OpenVINO works without it and then contacts nobody",
+    "portalocker": "ncnn fetches models with it, which nobody asks for",
     "pip": "every environment is made with one",
 }
+LEFT_OUT_OF_NCNN = {"tqdm", "requests", "certifi", "charset-normalizer", "idna", "urllib3"}
+"""Beside portalocker, where nothing else asks for them."""
 SUPPORTED = [
     {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.{patch}", "platform_machine": machine}
     for minor in (11, 12, 13, 14)
@@ -25,6 +28,16 @@ SUPPORTED = [
 def test_a_lock_has_what_any_supported_python_needs(name: str, root: Path) -> None:
     locked = set(locked_names((root / f"requirements/{name}.txt").read_text()))
     assert {one: why for one, why in reached(root / f"requirements/{name}.in").items() if one not in locked} == {}
+
+
+@pytest.mark.parametrize("name", ["litert", "mnn", "ncnn", "onnxruntime", "openvino"])
+def test_an_engines_own_lock_is_complete_and_at_the_versions_of_our_tests(name: str, root: Path) -> None:
+    lock = (root / f"services/device-agent/benchfarm_agent/locks/{name}.txt").read_text()
+    wanted = set(reached(root / f"requirements/engine-{name}.in"))
+    assert wanted - {*locked_names(lock)} == (LEFT_OUT_OF_NCNN if name == "ncnn" else set())
+    pins = set(re.findall(r"^[\w.-]+==\S+", lock, re.MULTILINE))
+    assert pins <= set(re.findall(r"^[\w.-]+==\S+", (root / "requirements/dev.txt").read_text(), re.MULTILINE))
+    assert lock.count("--hash=sha256:") >= len(pins)
 
 
 def locked_names(lock: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import ValidationError
 
+from benchfarm_agent.engine_commands import app as engines
 from benchfarm_agent.main import run as run_agent
 from benchfarm_agent.settings import Settings
 from benchfarm_core.errors import BenchfarmError
@@ -18,6 +19,7 @@ EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
 
 app = typer.Typer(name="agent", no_args_is_help=True, help="Drive the boards of a lab for a farm.")
+app.add_typer(engines)
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.comparing import speaks, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
-from benchfarm_core.protocols import Protocol, is_comparison
+from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,11 @@ class LeaseLaunches:
         self._stopping = True
 
     @property
+    def _apart(self) -> bool:
+        """Whether each workload has a process of its own."""
+        return purpose_of(self._grant.protocol) == "memory"
+
+    @property
     def evidence(self) -> list[LaunchEvidence]:
         return self._found.evidence
 
@@ -141,7 +146,7 @@ class LeaseLaunches:
         barren = 0
         while order:
             before = await self.board.evidence(self._grant.platform.operating_point)
-            record, ended = await self._process(launch_no, order)
+            record, ended = await self._process(launch_no, order[:1] if self._apart else order)
             after = await self.board.evidence(self._grant.platform.operating_point)
             self._keep(record)
             parts += launch_evidence(launch_no, record, ended, before, after)
@@ -225,9 +230,9 @@ def launch_request(
     }
 
 
-def protocol_parameters(protocol: Protocol) -> dict[str, int]:
+def protocol_parameters(protocol: Protocol) -> dict[str, int | str]:
     """The part of a protocol that a runner needs."""
-    return {name: getattr(protocol, name) for name in _PROTOCOL_FIELDS}
+    return {name: getattr(protocol, name) for name in _PROTOCOL_FIELDS} | {"purpose": purpose_of(protocol)}
 
 
 def why_ended(record: LaunchRecord, ended: LaunchExit) -> tuple[FailureCode, str]:

@@ -61,6 +61,17 @@ def open_state_dir(root: Path) -> tuple[StateDir, int]:
         raise InvalidRequest(detail, field="state_dir") from error
 
 
+def is_in_use(root: Path) -> bool:
+    """Whether an agent runs in this folder."""
+    try:
+        os.close(_lock(root / "lock"))
+    except Conflict:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _make(root: Path) -> StateDir:
     state = StateDir(root.resolve())
     for folder, mode in ((state.root, 0o711), (state.cache, 0o711), (state.scratch, 0o711)):
