@@ -84,6 +84,36 @@ SMALL: list[tuple[str, Config]] = [
     ("patch-embed", {"hw": 12, "cin": 3, "dim": 8, "k": 4, "batch": 2}),
 ]
 
+FILES = {
+    "conv-bn-act": "076c4a914fcb",
+    "dwconv-bn-act": "281bbf8ead8c",
+    "fc": "5032be3fb0be",
+    "maxpool": "46f91a7cac7a",
+    "avgpool": "d133fb78e4ca",
+    "global-avgpool": "a1fd82418ee4",
+    "add-act": "1fa69ea1461a",
+    "se": "9b2674b3cb46",
+    "act": "fe8f9651c1a1",
+    "concat": "a3a43409b4ec",
+    "group-conv": "e11f28789e13",
+    "deconv-bn-act": "ddd5d2c83290",
+    "mul": "1a7376e482f6",
+    "split": "5ac44748fe95",
+    "channel-shuffle": "0c6950603323",
+    "resize": "e210cc5f4449",
+    "linear": "74259bfbd0bd",
+    "matmul": "2c2dd998f8f6",
+    "attention": "c919c0438d89",
+    "layernorm": "0dcb2a3aca57",
+    "gelu": "d3a2a107ca22",
+    "softmax": "9e4a9a2b3fae",
+    "token-add": "37bc192de126",
+    "pos-embed": "21434cce76ec",
+    "reduce-mean": "b474eaf17bd1",
+    "patch-embed": "3eb1e3692e68",
+}
+"""Hashes of each type's first draw."""
+
 
 def is_weight(tensor: onnx.TensorProto) -> bool:
     """No bound of relu6 (a scalar) and no shape (integers)."""
@@ -191,6 +221,14 @@ def test_the_same_configuration_gives_the_same_bytes_in_another_process() -> Non
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     here = hashlib.sha256(b"".join(build(kernel).onnx_bytes for kernel in draw_mixed(3, 20))).hexdigest()
     assert other.stdout.strip() == here
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in kernel_types()])
+def test_a_types_file_never_changes(name: str) -> None:
+    """References and times are stored by the workload's name: a change of its file is a new catalogue version."""
+    [config] = draw(name, 0, 1)
+    onnx_bytes = build(kernel_type(name).workload(config)).onnx_bytes
+    assert hashlib.sha256(onnx_bytes).hexdigest()[:12] == FILES[name]
 
 
 def test_another_configuration_gives_other_weights() -> None:

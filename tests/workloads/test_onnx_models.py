@@ -17,6 +17,16 @@ from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.onnx_canary import build_canary, canary_inputs, canary_network
 
 MODELS = [recipe.name for recipe in model_recipes()]
+FILES = {
+    "mobilenet_v2": "8ce6f44cf9ef",
+    "resnet18": "06081949357e",
+    "mobilenet_v3_large": "490de6b060f3",
+    "efficientnet_b0": "c627ae7f0dc5",
+    "squeezenet": "77e9db1c18f3",
+    "shufflenet_v2": "60afce044267",
+    "vit_tiny": "0ac397c6c79a",
+    "bert_tiny": "ef84942fec04",
+}
 
 
 def session_of(onnx_bytes: bytes) -> onnxruntime.InferenceSession:
@@ -78,6 +88,13 @@ def test_every_operator_carries_its_layers_name(name: str) -> None:
     graph = onnx.load_from_string(build(model_recipe(name).workload(config_of(name))).onnx_bytes).graph
     assert {node.name.split("/")[0] for node in graph.node} == layers
     assert {tensor.name.split("/")[0] for tensor in graph.initializer} <= layers
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_file_never_changes(name: str) -> None:
+    """References and times are stored by the workload's name: a change of its file is a new zoo version."""
+    onnx_bytes = build(model_recipe(name).workload(config_of(name))).onnx_bytes
+    assert hashlib.sha256(onnx_bytes).hexdigest()[:12] == FILES[name]
 
 
 def test_bytes_follow_the_configuration_alone() -> None:
