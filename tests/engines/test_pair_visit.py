@@ -1,0 +1,119 @@
+"""The visit of a pair as the agent sees it: a real process, real engines, what it finds judged by the rule."""
+
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchfarm_core.comparing import round_changes
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_engines.pair_visit import ROUND_PAIRS_MIN, ROUNDS, ROUNDS_MIN, pair_iterations
+from benchfarm_engines.registry import engine_names
+
+CHAINS = {"one": 1, "two": 2}
+"""Convolutions in a row."""
+FIELDS = set(LaunchSamples.model_fields) - {"launch_no"}
+
+
+def chain(convolutions: int) -> bytes:
+    weights = np.random.default_rng(3).standard_normal((32, 32, 3, 3)).astype(np.float32) * 0.05
+    conv: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("Conv", [f"x{n}" if n else "x", "w"], [f"x{n + 1}"], **conv) for n in range(convolutions)]
+    shape = [1, 32, 28, 28]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", f"x{convolutions}"))
+    made = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(weights, "w")])
+    content: bytes = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    ).SerializeToString()
+    return content
+
+
+def pair_of(workloads: dict[str, Any], a: str, b: str, **changes: Any) -> dict[str, Any]:
+    beside = {key: value for key, value in workloads[b].visit(0).items() if key != "visit"}
+    visit: dict[str, Any] = workloads[a].visit(0)
+    return visit | {"beside": {**beside, "opens_first": False, **changes}}
+
+
+@pytest.fixture(params=[name for name in engine_names() if name in ("onnxruntime", "openvino")])
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def both(workloads: dict[str, Any], write_model: Any, references: Any) -> dict[str, Any]:
+    """one: a convolution of about 0.1 ms; two: the same twice in a row."""
+    x = {"name": "x", "dtype": "float32", "shape": [1, 32, 28, 28], "fill": {"kind": "normal", "seed": 0}}
+    made = {name: write_model(f"chain-{name}", chain(n), [x]) for name, n in CHAINS.items()}
+    answers = references([(each.artifact, each.inputs, each.reference) for each in made.values()])
+    assert [answer["ok"] for answer in answers] == [True] * len(made)
+    return workloads | made
+
+
+def test_a_workload_beside_itself_takes_as_long(launch: Any, both: dict[str, Any], engine: str) -> None:
+    said = launch([pair_of(both, "one", "one")], engine=engine)
+    line = said.done[0]
+    assert line["outcome"] == "ok", line
+    samples = LaunchSamples.model_validate({"launch_no": 0, **{name: line[name] for name in FIELDS & set(line)}})
+    changes = round_changes(samples)
+    assert abs(sorted(changes)[len(changes) // 2]) < 0.2  # beside other tests; quiet, it is about 0.01
+
+
+def test_twice_the_work_is_found(launch: Any, both: dict[str, Any], engine: str) -> None:
+    line = launch([pair_of(both, "one", "two")], engine=engine).done[0]
+    samples = LaunchSamples.model_validate({"launch_no": 0, **{name: line[name] for name in FIELDS & set(line)}})
+    changes = sorted(round_changes(samples))
+    assert 0.4 < changes[len(changes) // 2] < 1.0  # log 2 = 0.69
+    assert samples.beside is not None
+    assert samples.iterations == pytest.approx(2 * samples.beside.iterations, rel=0.5)
+
+
+def test_rounds_hold_all_pairs_and_each_has_both_orders(launch: Any, both: dict[str, Any]) -> None:
+    line = launch([pair_of(both, "one", "small", opens_first=True)]).done[0]
+    beside = line["beside"]
+    assert ROUNDS_MIN <= len(beside["rounds"]) <= ROUNDS
+    assert min(beside["rounds"]) >= ROUND_PAIRS_MIN
+    names = ("blocks_ns", "delays_ns", "switches")
+    assert {len(side[name]) for side in (line, beside) for name in names} == {sum(beside["rounds"])}
+    bounds = list(accumulate(beside["rounds"], initial=0))
+    assert all(end - begin >= 2 for begin, end in pairwise(bounds))
+    assert line["gate_relative_l2"] < 1e-3
+    assert beside["gate_relative_l2"] < 1e-3
+    assert all(0 <= at <= bounds[-1] for samples in line["canaries"].values() for at, _ in samples)
+
+
+def test_sides_may_differ_in_precision_and_options(launch: Any, both: dict[str, Any]) -> None:
+    line = launch([pair_of(both, "one", "one", options={"graph_optimization": "none"})]).done[0]
+    assert line["outcome"] == "ok", line
+    line = launch([pair_of(both, "one", "one", options={"nothing": 1})]).done[0]
+    assert (line["outcome"], line["code"]) == ("failed", "engine_error")
+    line = launch([pair_of(both, "one", "one", precision="fp64")]).done[0]
+    assert (line["outcome"], line["code"]) == ("failed", "precision_not_obeyed")
+
+
+def test_a_wrong_b_side_fails_the_pair(launch: Any, both: dict[str, Any]) -> None:
+    wrong = both["one"].visit(0)["gates"]
+    line = launch([pair_of(both, "one", "two", gates=wrong)]).done[0]
+    assert (line["outcome"], line["code"]) == ("failed", "wrong_result")
+
+
+def test_a_pair_does_not_nest(launch: Any, both: dict[str, Any]) -> None:
+    visit = pair_of(both, "one", "one")
+    nested = visit | {"beside": visit["beside"] | {"beside": visit["beside"]}}
+    said = launch([nested])
+    assert (said.returncode, said.lines[-1]["code"]) == (3, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("a_ns", "b_ns", "expected"),
+    [
+        (20_000, 20_000, (11, 11)),
+        (20_000, 200_000, (11, 1)),
+        (250_000, 1_000_000, (4, 1)),
+        (30_000_000, 30_000_000, (1, 1)),
+    ],
+)
+def test_blocks_of_both_sides_last_about_equally_long(a_ns: int, b_ns: int, expected: tuple[int, int]) -> None:
+    assert pair_iterations(a_ns, b_ns, 200) == expected
