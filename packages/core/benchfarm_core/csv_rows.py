@@ -11,7 +11,8 @@ from benchfarm_core.summaries import Summary
 from benchfarm_core.views import ResultView
 from benchfarm_core.workloads import AnyWorkload, workload_label
 
-_SUMMARY: Final = tuple(Summary.model_fields)
+_MEMORY: Final = ("load_ms", "first_ms", "peak_pss_bytes", "model_pss_bytes", "mapped_weights_bytes")
+_SUMMARY: Final = tuple(field for field in Summary.model_fields if field not in _MEMORY)
 _COMPARISON: Final = (
     "verdict", "change_percent", "low_percent", "high_percent", "coverage", "tolerance_percent", "a_ms", "b_ms",
     "pairs", "rounds",
@@ -19,10 +20,12 @@ _COMPARISON: Final = (
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
     "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
+    *_MEMORY,
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",
     "repeat_no", "purpose", "origin", "board_id", "generation", "measured_at", *_SUMMARY,
+    *_MEMORY,
 )  # fmt: skip
 """Written out, so that a new field of the API moves no column of a stored table."""
 

@@ -83,13 +83,46 @@ class SideSamples(Value):
     rounds: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = Field(min_length=1, max_length=2000)
 
 
+Bytes = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class MemorySample(Value):
+    """What a process took of the machine's memory in one launch, by the kernel's count; see `Protocol`.
+
+    `base_pss_bytes`: before the model was opened, the engine's libraries included. `loaded_pss_bytes`: after the first
+    inference. `peak_pss_bytes`, `peak_rss_bytes`: the most over opening and inferences. `mapped_weights_bytes`:
+    resident pages of the model's own file.
+    """
+
+    base_pss_bytes: Bytes
+    loaded_pss_bytes: Bytes
+    peak_pss_bytes: Bytes
+    peak_rss_bytes: Bytes
+    mapped_weights_bytes: Bytes
+
+
+NodeText = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=200)]
+
+
+class NodeSample(Value):
+    """One operator as the engine executed it: its name and type there, the median of its time in one inference."""
+
+    name: NodeText
+    kind: NodeText
+    ns: Ns
+
+
+NODES_MAX: Final = 5000
+
+
 class LaunchSamples(Value):
     """What one launch saw of one workload. All lists run over the timed blocks.
 
     `blocks_ns`: total time of each block of `iterations` iterations. `delays_ns`: run-queue delay over
     all threads of the process during the block. `switches`: involuntary context switches during it.
     `canaries`: per canary, pairs (number of blocks timed before it, its time in ns). `beside`: of a pair the b side;
-    its block i ran right before or after block i of this one, which is the a side.
+    its block i ran right before or after block i of this one, which is the a side. `memory`, `nodes`: of the protocols
+    ``memory`` and ``profile``.
     """
 
     launch_no: int = Field(ge=0, lt=64)
@@ -105,6 +138,8 @@ class LaunchSamples(Value):
     timed_ms: Ms
     canary_ms: Ms
     beside: SideSamples | None = None
+    memory: MemorySample | None = None
+    nodes: tuple[NodeSample, ...] = Field(default=(), max_length=NODES_MAX)
 
     @property
     def lengths(self) -> list[int]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from benchfarm_core.jobs import ItemSource
 from benchfarm_core.measurements import MeasurementState
 from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.summaries import Grade, is_reusable, meets
 from benchfarm_core.values import Value
 from benchfarm_core.workloads import Cost
@@ -17,6 +17,8 @@ from benchfarm_core.workloads import Cost
 ASSUMED_FLOPS_PER_S: Final = 40e9
 """Used only to estimate board time of what was never measured; an estimate, never an answer."""
 VISIT_OVERHEAD_S: Final = 0.02
+OWN_PROCESS_S: Final = 0.6
+"""Starting an interpreter and an engine for one workload alone, and the model's cold load."""
 LAUNCH_OVERHEAD_S: Final = 0.005
 """A launch's start, shared by the batch, as a share of one measurement."""
 
@@ -74,6 +76,8 @@ def expected_s(protocol: Protocol, cost: Cost | None, known_median_ms: float | N
     block_s = max(run_s, protocol.block_min_us / 1e6)
     timed_s = max(protocol.visit_ms / 1000, protocol.blocks_min * block_s)
     warm_s = max(protocol.warmup_min_ms / 1000, protocol.warmup_min_runs * run_s) + 2 * run_s
+    if purpose_of(protocol) == "memory":
+        return protocol.launches_min * (OWN_PROCESS_S + 10 * run_s)
     return protocol.launches_min * (timed_s * 1.25 + warm_s + VISIT_OVERHEAD_S + LAUNCH_OVERHEAD_S)
 
 

@@ -1,6 +1,6 @@
 """How to measure: named, versioned, with parameters. A changed meaning is a new version."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -47,6 +47,12 @@ class Protocol(Value):
         return "proto_" + digest(self, length=12)
 
 
+MEMORY: Final = "memory"
+"""Each launch is one workload's own process, which is opened and run a few times without a canary. A block is its cold
+start: opening and the first inference. Reading memory costs milliseconds, so nothing else is timed."""
+PROFILE: Final = "profile"
+"""The engine's own profiler tells each operator's time; a block is the sum over one inference, which is above what an
+inference without a profiler takes."""
 COMPARE: Final = "compare"
 """The protocol of pairs, in which `visit_ms` is the time of both sides and a block one of each."""
 
@@ -79,6 +85,8 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
             "half_width_target": 0.01,
         }
     ),
+    MEMORY: _KERNEL.model_copy(update={"name": MEMORY, "version": 1, "launches_max": 6, "blocks_min": 3}),
+    PROFILE: _KERNEL.model_copy(update={"name": PROFILE, "version": 1, "launches_max": 6, "visit_ms": 50}),
     COMPARE: _KERNEL.model_copy(
         update={
             "name": COMPARE,
@@ -94,6 +102,13 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         }
     ),
 }
+
+
+def purpose_of(protocol: Protocol) -> Literal["latency", "memory", "profile"]:
+    """What a protocol's launches look at; only `latency` answers how long an inference takes."""
+    if protocol.name == MEMORY:
+        return "memory"
+    return "profile" if protocol.name == PROFILE else "latency"
 
 
 def is_comparison(protocol: Protocol) -> bool:

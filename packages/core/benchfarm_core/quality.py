@@ -8,7 +8,7 @@ medians. Every change of a rule here is a new `RULE_VERSION`; stored raw data ar
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median, stdev
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -196,7 +196,22 @@ def summarise(
         launches=len(clean),
         blocks=len(blocks),
         clean_share=sum(blocks) / len(blocks),
+        **_memory(clean),
     )
+
+
+def _memory(launches: Sequence[LaunchSamples]) -> dict[str, Any]:
+    """The medians over launches of what the protocol ``memory`` saw; nothing for other protocols."""
+    seen = [(launch, launch.memory) for launch in launches if launch.memory is not None]
+    if not seen:
+        return {}
+    return {
+        "load_ms": median(launch.open_ms for launch, _ in seen),
+        "first_ms": median(launch.first_ms for launch, _ in seen),
+        "peak_pss_bytes": round(median(memory.peak_pss_bytes for _, memory in seen)),
+        "model_pss_bytes": round(median(max(0, m.peak_pss_bytes - m.base_pss_bytes) for _, m in seen)),
+        "mapped_weights_bytes": round(median(memory.mapped_weights_bytes for _, memory in seen)),
+    }
 
 
 def _moved(launches: Sequence[LaunchSamples], limit: float | None) -> bool:

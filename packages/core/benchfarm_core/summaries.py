@@ -46,6 +46,15 @@ class Summary(Value):
     launches: int = Field(ge=1)
     blocks: int = Field(ge=1)
     clean_share: float = Field(ge=0, le=1)
+    load_ms: float | None = Field(default=None, ge=0, description="protocol memory: a cold load, without an inference")
+    first_ms: float | None = Field(default=None, ge=0, description="protocol memory: the first inference")
+    peak_pss_bytes: int | None = Field(default=None, ge=0, description="protocol memory: the process at its largest")
+    model_pss_bytes: int | None = Field(
+        default=None, ge=0, description="protocol memory: of that, what came with the model"
+    )
+    mapped_weights_bytes: int | None = Field(
+        default=None, ge=0, description="protocol memory: resident pages of the model's file"
+    )
 
 
 def meets(grade: Grade, wanted: Grade) -> bool:

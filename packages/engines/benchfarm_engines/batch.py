@@ -19,7 +19,9 @@ from benchfarm_engines.engine import (
 )
 from benchfarm_engines.engine_options import OptionValue, check_options
 from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.memory_visit import measure_memory
 from benchfarm_engines.pair_visit import measure_pair
+from benchfarm_engines.profile_visit import measure_profile
 from benchfarm_engines.registry import load_engine
 from benchfarm_engines.task_threads import cpu_ns_by_thread, threads_outside
 from benchfarm_engines.visit import Bench, Measure, Shares, artifact_inputs, run_visit
@@ -40,21 +42,23 @@ def open_bench(request: LaunchRequest) -> tuple[Bench, dict[str, Any]]:
     if request.precision not in engine.precisions():
         raise PrecisionNotObeyed(f"{engine.name} has {', '.join(engine.precisions())} on this host")
     begun = time.perf_counter()
-    session = _open_canary(engine, request, options)
-    _check_promises(session, request)
+    # a process whose memory is looked at holds nothing but the one workload
+    session = None if request.protocol.purpose == "memory" else _open_canary(engine, request, options)
+    if session is not None:
+        _check_promises(session, request)
     canary_open_ms = (time.perf_counter() - begun) * 1e3
     try:
         witness = Witness()
     except WitnessUnavailable as error:
         raise EngineUnavailable(str(error)) from error
-    runs = {"sgemm": sgemm(request.canaries.sgemm_n, request.canaries.sgemm_seed), "mobilenet": session.run}
+    runs = _canary_runs(request, session) if session is not None else {}
     bench = Bench(engine, options, witness, Canaries(runs, witness), Shares())
     return bench, {
         "engine": engine.name,
         "engine_version": engine.version(),
         "precision": request.precision,
         "threads": request.threads,
-        "threads_observed": session.threads,
+        "threads_observed": session.threads if session is not None else 0,
         "affinity": sorted(os.sched_getaffinity(0)),
         "witness_cost_ns": witness.cost_ns(),
         "canary_open_ms": canary_open_ms,
@@ -65,12 +69,19 @@ def visit_all(request: LaunchRequest, bench: Bench, write: Callable[[Mapping[str
     """Every visit in the order of the request, two lines each."""
     for visit in request.visits:
         write({"event": "started", "visit": visit.visit})
-        write({"event": "done", "visit": visit.visit, **run_visit(visit, request, bench, _measure_of(visit))})
+        measure = _measure_of(visit, request)
+        write({"event": "done", "visit": visit.visit, **run_visit(visit, request, bench, measure)})
         gc.collect()  # between visits, since it is off while they are timed
 
 
-def _measure_of(visit: Visit) -> Measure | None:
-    return measure_pair if visit.beside is not None else None
+def _measure_of(visit: Visit, request: LaunchRequest) -> Measure | None:
+    if visit.beside is not None:
+        return measure_pair
+    return {"memory": measure_memory, "profile": measure_profile}.get(request.protocol.purpose)
+
+
+def _canary_runs(request: LaunchRequest, session: Session) -> dict[str, Callable[[], object]]:
+    return {"sgemm": sgemm(request.canaries.sgemm_n, request.canaries.sgemm_seed), "mobilenet": session.run}
 
 
 def _open_canary(engine: Engine, request: LaunchRequest, options: dict[str, OptionValue]) -> Session:

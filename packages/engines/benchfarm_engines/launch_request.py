@@ -12,6 +12,7 @@ CONTRACT: Final = 2
 MAX_REQUEST_BYTES: Final = 32 * 1024**2
 _DTYPES: Final = ("float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool")
 _MAX_DIMENSIONS: Final = 8
+_PURPOSES: Final = ("latency", "memory", "profile")
 
 
 class BadRequest(ValueError):
@@ -78,6 +79,7 @@ class ProtocolParameters:
     warmup_min_ms: int
     canary_every_ms: int
     visit_timeout_s: float
+    purpose: str = "latency"
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,6 @@ def read_edges(document: object) -> Edges | None:
     return _edges(_Reader({"edges": document}, ""))
 
 
-def read_edges(document: object) -> Edges | None:
-    """The edges of an artifact, None where it has none of its own. Raises BadRequest."""
-    return _edges(_Reader({"edges": document}, ""))
-
-
 def _protocol(reader: "_Reader") -> ProtocolParameters:
     return ProtocolParameters(
         block_min_us=reader.whole("block_min_us", 1, 10**7),
@@ -173,7 +170,15 @@ def _protocol(reader: "_Reader") -> ProtocolParameters:
         warmup_min_ms=reader.whole("warmup_min_ms", 0, 10**6),
         canary_every_ms=reader.whole("canary_every_ms", 1, 10**6),
         visit_timeout_s=reader.number("visit_timeout_s"),
+        purpose=_purpose(reader),
     )
+
+
+def _purpose(reader: "_Reader") -> str:
+    purpose = reader.fields.get("purpose", "latency")
+    if purpose not in _PURPOSES:
+        raise BadRequest(f"{reader.place}.purpose is none of {', '.join(_PURPOSES)}")
+    return str(purpose)
 
 
 def _canaries(reader: "_Reader") -> CanaryRequest:

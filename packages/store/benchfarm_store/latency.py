@@ -7,7 +7,7 @@ from sqlalchemy import Row, text
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, LatencyResponse
 from benchfarm_core.platforms import ClockProof
-from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.protocols import PROTOCOLS, purpose_of
 from benchfarm_core.summaries import GRADE_ORDER, Grade
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import estimates, platforms, specs
@@ -48,7 +48,7 @@ def _check_size(answers: int) -> None:
 def _best(tx: Transaction, request: LatencyRequest, pairs: set[tuple[int, int]]) -> dict[tuple[int, int], Row[Any]]:
     parameters = {
         "pairs": rows_json([{"w": w, "p": p} for w, p in sorted(pairs)]),
-        "protocols": [protocol.id for protocol in PROTOCOLS.values()],
+        "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
         "grades": [grade for grade in Grade if GRADE_ORDER[grade] <= min(GRADE_ORDER[request.min_grade], 2)],
         "age": request.max_age_s,
         "now": tx.now,

@@ -5,22 +5,25 @@ noise): a result then stays within its 2 KB. Summaries are derived from what was
 again gives the same numbers. Millisecond fields are kept to the nanosecond.
 """
 
+import json
 import math
 import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice
-from typing import Final
+from typing import Any, Final
 
 import zstandard
 
-from benchfarm_core.measurements import LaunchSamples, SideSamples
+from benchfarm_core.measurements import LaunchSamples, MemorySample, NodeSample, SideSamples
 from benchfarm_core.quality import CanaryName
 
 FORMAT: Final = 1
 PAIR_MARK: Final = b"P1"
 """What the samples of a pair begin with; those of one workload begin with zstd's own mark."""
+EXTRAS_MARK: Final = b"X1"
+"""What samples with memory sizes or operators begin with; the times follow as they are elsewhere."""
 RESOLUTION_BITS: Final = 12
 LEVEL: Final = 12
 MAX_UNPACKED_BYTES: Final = 64 * 2**20
@@ -33,6 +36,19 @@ _TIMES: Final = 4
 
 def encode(launches: Sequence[LaunchSamples]) -> bytes:
     """Pack the launches of one measurement; of a pair, both sides one behind the other."""
+    extras = {launch.launch_no: _extras(launch) for launch in launches if launch.memory or launch.nodes}
+    if not extras:
+        return _encode_times(launches)
+    packed = _compress(json.dumps(extras, separators=(",", ":")).encode())
+    return EXTRAS_MARK + struct.pack("<I", len(packed)) + packed + _encode_times(launches)
+
+
+def _extras(launch: LaunchSamples) -> dict[str, Any]:
+    """What some protocols find beside times."""
+    return launch.model_dump(mode="json", include={"memory", "nodes"})
+
+
+def _encode_times(launches: Sequence[LaunchSamples]) -> bytes:
     sides = [_b_side(launch.launch_no, launch.beside) for launch in launches if launch.beside is not None]
     if not sides:
         return _encode(launches)
@@ -79,6 +95,23 @@ def _encode(launches: Sequence[LaunchSamples]) -> bytes:
 
 def decode(data: bytes) -> tuple[LaunchSamples, ...]:
     """The launches of packed samples, in launch order. Raises ValueError for a format of another version."""
+    if not data.startswith(EXTRAS_MARK):
+        return _decode_times(data)
+    begin = len(EXTRAS_MARK) + struct.calcsize("<I")
+    end = begin + struct.unpack("<I", data[len(EXTRAS_MARK) : begin])[0]
+    extras = json.loads(_decompress(data[begin:end]))
+    return tuple(_with_extras(launch, extras.get(str(launch.launch_no))) for launch in _decode_times(data[end:]))
+
+
+def _with_extras(launch: LaunchSamples, extras: dict[str, Any] | None) -> LaunchSamples:
+    if extras is None:
+        return launch
+    memory = MemorySample(**extras["memory"]) if extras["memory"] else None
+    nodes = tuple(NodeSample.model_construct(**node) for node in extras["nodes"])
+    return launch.model_copy(update={"memory": memory, "nodes": nodes})
+
+
+def _decode_times(data: bytes) -> tuple[LaunchSamples, ...]:
     if not data.startswith(PAIR_MARK):
         return _decode(data)
     head = len(PAIR_MARK) + struct.calcsize("<II")

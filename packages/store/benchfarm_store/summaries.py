@@ -19,7 +19,8 @@ MAX_DERIVED: Final = 500
 """Summaries that are derived anew in one transaction."""
 SUMMARY_COLUMNS = """
     s.rule_version, s.median_ms, s.normalised_ms, s.canary, s.low_ms, s.high_ms, s.interval_coverage, s.spread,
-    s.grade, s.clock_proof, s.launches, s.blocks, s.clean_share
+    s.grade, s.clock_proof, s.launches, s.blocks, s.clean_share, s.load_ms, s.first_ms, s.peak_pss_bytes,
+    s.model_pss_bytes, s.mapped_weights_bytes
 """
 
 
@@ -51,6 +52,11 @@ def summary_of(row: Any) -> Summary | None:
         launches=row.launches,
         blocks=row.blocks,
         clean_share=row.clean_share,
+        load_ms=row.load_ms,
+        first_ms=row.first_ms,
+        peak_pss_bytes=row.peak_pss_bytes,
+        model_pss_bytes=row.model_pss_bytes,
+        mapped_weights_bytes=row.mapped_weights_bytes,
     )
 
 
@@ -101,9 +107,11 @@ def _activate(tx: Transaction, ids: Sequence[int], derived: dict[int, Summary]) 
 
 _COPY = text("""
     INSERT INTO summaries (measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread,
-        clean_share, blocks, rule_version, launches, clock_proof, active, grade, canary)
+        clean_share, blocks, rule_version, launches, clock_proof, active, grade, canary, load_ms, first_ms,
+        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes)
     SELECT measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread, clean_share,
-        blocks, :version, launches, clock_proof, false, grade, canary
+        blocks, :version, launches, clock_proof, false, grade, canary, load_ms, first_ms,
+        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes
     FROM summaries WHERE active AND measurement_id = ANY(CAST(:ids AS bigint[]))
 """)
 _RETIRE = text("""

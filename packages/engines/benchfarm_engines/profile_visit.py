@@ -1,0 +1,94 @@
+"""The visit of the protocol ``profile``: the time of each operator, as the engine's own profiler tells it."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, cast
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.blocks import warm_up
+from benchfarm_engines.engine import EngineFailure, NodeTime, OpenRequest, ProfilingSession
+from benchfarm_engines.gate import load_reference
+from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.visit import Bench, artifact_inputs, check_session
+
+RUNS_MIN: Final = 5
+RUNS_MAX: Final = 50
+NODES_MAX: Final = 5000
+_NAME_LENGTH: Final = 200
+_KIND_LENGTH: Final = 60
+
+
+def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
+    """The fields of a profile visit's `done` line; a block is the sum of one inference's operators.
+
+    Raises EngineFailure, `profile_unavailable` in its detail where the engine has no profiler.
+    """
+    engine = bench.engine
+    if visit.format not in engine.formats:
+        raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{engine.name} does not read {visit.format[:40]}")
+    if not engine.profiles:
+        detail = f"profile_unavailable: {engine.name} does not tell the time of single operators"
+        raise EngineFailure(FailureCode.UNSUPPORTED_OPERATOR, detail, subject="profile")
+    references = [load_reference(Path(gate.reference)) for gate in visit.gates]
+    inputs = artifact_inputs(visit.inputs, visit.edges)
+    begun = time.perf_counter_ns()
+    session = cast(
+        ProfilingSession,
+        engine.open(
+            OpenRequest(Path(visit.artifact), inputs, request.precision, request.threads, bench.options, profiled=True)
+        ),
+    )
+    opened = time.perf_counter_ns()
+    try:
+        session.run()
+        ran = time.perf_counter_ns()
+        distance = check_session(session, visit, references)[0]
+        return {
+            **_profiled(session, request, bench),
+            "open_ms": (opened - begun) / 1e6,
+            "first_ms": (ran - opened) / 1e6,
+            "gate_relative_l2": distance,
+        }
+    finally:
+        session.close()
+
+
+def _profiled(session: ProfilingSession, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
+    warmup_runs, fastest_ns = warm_up(session.run, request.protocol)
+    runs = min(RUNS_MAX, max(RUNS_MIN, request.protocol.visit_ms * 1_000_000 // fastest_ns))
+    canaries: dict[str, list[tuple[int, int]]] = {}
+    bench.canaries.sample(canaries, 0)
+    session.run()
+    bench.witness.refresh()
+    before = bench.witness.read()
+    inferences = session.profile(runs)
+    after = bench.witness.read()
+    blocks_ns = [max(1, sum(node.ns for node in nodes)) for nodes in inferences]
+    delay_ns = max(0, after.delay_ns - before.delay_ns) // len(blocks_ns)
+    bench.shares.timed_ns += sum(blocks_ns)
+    return {
+        "iterations": 1,
+        "blocks_ns": blocks_ns,
+        "delays_ns": [delay_ns] * len(blocks_ns),  # the profiler runs them in one go: what was waited is shared out
+        "switches": [0] * len(blocks_ns),
+        "canaries": canaries,
+        "warmup_runs": warmup_runs,
+        "timed_ms": sum(blocks_ns) / 1e6,
+        "canary_ms": 0.0,
+        "nodes": node_medians(inferences),
+    }
+
+
+def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any]]:
+    """Each operator with its median time over the inferences, in the order of the first one."""
+    times: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for nodes in inferences:
+        for node in nodes:
+            times[node.name, node.kind].append(node.ns)
+    return [
+        {"name": name[:_NAME_LENGTH], "kind": kind[:_KIND_LENGTH], "ns": int(median(found))}
+        for (name, kind), found in list(times.items())[:NODES_MAX]
+    ]
