@@ -12,6 +12,7 @@ Errors are the classes of `benchfarm_core.errors`.
 from benchfarm.client import Client
 from benchfarm.results import Results
 from benchfarm.retries import Retries
+from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.errors import (
     BenchfarmError,
     Conflict,
@@ -23,17 +24,19 @@ from benchfarm_core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from benchfarm_core.jobs import ItemState, ItemView, JobRequest, JobState, JobView, PriorityClass, Progress
+from benchfarm_core.jobs import ItemState, ItemView, JobKind, JobRequest, JobState, JobView, PriorityClass, Progress
 from benchfarm_core.latency import LatencyAnswer
 from benchfarm_core.platforms import ClockProof, PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, UploadRequest
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest, UploadRequest
 
 __all__ = [
     "BenchfarmError",
     "Client",
     "ClockProof",
+    "Comparison",
+    "ComparisonVerdict",
     "Conflict",
     "Forbidden",
     "GeneratedModelRequest",
@@ -41,12 +44,14 @@ __all__ = [
     "InvalidRequest",
     "ItemState",
     "ItemView",
+    "JobKind",
     "JobRequest",
     "JobState",
     "JobView",
     "KernelRequest",
     "LatencyAnswer",
     "NotFound",
+    "PairRequest",
     "PlatformFilter",
     "Precision",
     "PriorityClass",

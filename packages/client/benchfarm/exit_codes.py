@@ -33,6 +33,8 @@ class ExitCode(IntEnum):
     FAULT = 9
     TIMEOUT = 10
     UNWRITTEN = 11
+    SLOWER = 12
+    INCONCLUSIVE = 13
     NOT_INSTALLED = 127
     INTERRUPTED = 130
     UNREAD = 141
@@ -51,6 +53,8 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.FAULT: "a fault of the farm or of this command; the request id finds it in the farm's log",
     ExitCode.TIMEOUT: "`--timeout` passed before the job ended; the job goes on",
     ExitCode.UNWRITTEN: "stdout cannot be written, as on a full disk; what was asked for may be done",
+    ExitCode.SLOWER: "`compare --fail-if-slower`: b is slower, by what may be more than the tolerance",
+    ExitCode.INCONCLUSIVE: "`compare`: neither a difference nor none within the tolerance could be told",
     ExitCode.NOT_INSTALLED: "the verb comes with a distribution that is not installed; the answer says how to get it",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; a job that was waited for goes on",
     ExitCode.UNREAD: "whoever read stdout went away, as `head` does",

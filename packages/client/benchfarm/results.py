@@ -12,7 +12,7 @@ class Results(list[ItemView]):
     @property
     def measured(self) -> "Results":
         """The items that have a result."""
-        return Results(item for item in self if item.summary is not None)
+        return Results(item for item in self if item.summary is not None or item.comparison is not None)
 
     @property
     def unmeasured(self) -> "Results":

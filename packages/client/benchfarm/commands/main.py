@@ -11,6 +11,7 @@ from benchfarm.commands import (
     accounts,
     agents,
     boards,
+    comparisons,
     jobs,
     kernels,
     latency,
@@ -44,6 +45,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(agents.app, name="agents")
 latency.add_to(app)
+comparisons.add_to(app)
 
 
 def _version(value: bool) -> None:

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from benchfarm.commands.tables import ms_text, table
+from benchfarm.comparisons import comparison_text
 from benchfarm.results import Results
 from benchfarm_core.jobs import ItemView
 from benchfarm_core.platforms import ClockProof
@@ -61,6 +62,8 @@ def _tables(results: Results) -> Iterator[RenderableType]:
 def _row(item: ItemView) -> tuple[object, ...]:
     label = item.label if item.repeat == 0 else f"{item.label} #{item.repeat}"
     summary = item.summary
+    if item.comparison is not None:
+        return label, None, None, None, None, item.comparison.launches, comparison_text(item.comparison)
     if summary is None:
         return label, None, None, None, None, None, reason_text(item)
     return (

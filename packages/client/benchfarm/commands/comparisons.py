@@ -1,0 +1,103 @@
+"""`benchfarm compare`: which of two workloads is slower, as a person's question or as a gate in CI."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from benchfarm.client import Client, checked
+from benchfarm.commands.options import AnyRequest, Dims, grouped
+from benchfarm.commands.results_table import reason_text
+from benchfarm.commands.session import Json, Session
+from benchfarm.commands.tables import facts, ms_text
+from benchfarm.commands.watching import watch
+from benchfarm.comparisons import comparison_fields, comparison_text, is_slower
+from benchfarm.durations import parse_duration_s
+from benchfarm.exit_codes import ExitCode, exit_code_of_job
+from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
+from benchfarm_core.comparing import Comparison, ComparisonVerdict
+from benchfarm_core.jobs import ItemView, JobRequest
+from benchfarm_core.workloads import UploadRequest
+
+MODEL_ID = "m_"
+SIDE = "An ONNX file, the id of an uploaded model, a generated model 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
+Side = Annotated[str, typer.Argument(help=SIDE, show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(compare)
+
+
+@grouped
+def compare(
+    context: typer.Context,
+    a: Side,
+    b: Side,
+    *,
+    platform: Annotated[str, typer.Option(help="Where both run: a platform's id, key or alias.")],
+    b_platform: Annotated[
+        str | None, typer.Option(help="Where b runs instead; only precision and engine options may differ.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="Less than this either way is no difference. By default 2.")
+    ] = None,
+    fail_if_slower: Annotated[
+        bool, typer.Option("--fail-if-slower", help="End with 12 when b is slower by what may exceed the tolerance.")
+    ] = False,
+    max_age: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Oldest stored answer to take; 0 measures anew.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Stop waiting after this.")] = None,
+    dim: Dims = None,
+    _json: Json = False,
+) -> None:
+    """Whether B takes longer than A, less long, or as long within a tolerance. Ends with 13 where nobody can tell."""
+    session = Session.of(context)
+    with session.client(patient=True) as client:
+        dims = parse_numbers(dim or [], field="dims")
+        sides = [_side(client, text, dims) for text in (a, b)]
+        fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
+        if max_age is not None:
+            fields["max_age_s"] = parse_duration_s(max_age)
+        job = client.submit(checked(JobRequest, fields))
+        session.say(f"job {job.id}")
+        job = watch(client, job.id, session.err, timeout_s=parse_duration_s(timeout) if timeout else None)
+        item = next(client.items(job.id))
+    session.show(item, lambda: _table(item, a, b))
+    failed = item.comparison is None
+    context.exit(exit_code_of_job(job.state) if failed else _exit_code(item.comparison, fail_if_slower))
+
+
+def _side(client: Client, text: str, dims: dict[str, int]) -> AnyRequest:
+    """What a person means by a text: a file, an upload's id, a generated model or a kernel. Raises InvalidRequest."""
+    if text.endswith(".onnx") or Path(text).is_file():
+        return UploadRequest(model_id=client.upload_model(Path(text), dims=dims).id)
+    if text.startswith(MODEL_ID):
+        return UploadRequest(model_id=text)
+    models = {model.name for model in client.generated_models()}
+    return parse_generated_model(text) if models.intersection(text.split()[:1]) else parse_kernel(text)
+
+
+def _exit_code(found: Comparison | None, fail_if_slower: bool) -> ExitCode:
+    assert found is not None
+    if found.verdict == ComparisonVerdict.INCONCLUSIVE:
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.SLOWER if fail_if_slower and is_slower(found) else ExitCode.OK
+
+
+def _table(item: ItemView, a: str, b: str) -> RenderableType:
+    found = item.comparison
+    if found is None:
+        return facts({"platform": item.platform, "answer": reason_text(item)})
+    return facts(
+        {
+            "platform": item.platform,
+            f"a: {a}": f"{ms_text(found.a_ms)} ms",
+            f"b: {b}": f"{ms_text(found.b_ms)} ms",
+            "answer": comparison_text(found),
+            "interval": f"of {found.coverage:.0%} by {found.rounds} rounds in {found.launches} launches",
+            "from": item.source,
+        }
+    )

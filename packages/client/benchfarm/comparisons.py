@@ -1,0 +1,37 @@
+"""Comparisons as a person asks for them: two workloads and a platform, or one workload and two platforms."""
+
+from typing import Any
+
+from benchfarm_core.comparing import Comparison, ComparisonVerdict
+from benchfarm_core.jobs import JobKind
+from benchfarm_core.protocols import COMPARE
+from benchfarm_core.workloads import PairRequest, WorkloadRequest
+
+
+def comparison_fields(
+    a: WorkloadRequest, b: WorkloadRequest, platform: str, *, b_platform: str | None, tolerance_percent: float | None
+) -> dict[str, Any]:
+    """The fields of a job request that asks for one comparison."""
+    parameters = {} if tolerance_percent is None else {"half_width_target": tolerance_percent / 100}
+    return {
+        "kind": JobKind.COMPARE,
+        "workloads": [PairRequest(a=a, b=b, b_platform=b_platform)],
+        "platforms": [platform],
+        "protocol": {"name": COMPARE, "parameters": parameters},
+    }
+
+
+def comparison_text(found: Comparison) -> str:
+    """The answer in words: ``b is slower by 3.1 % [2.6, 3.5]``."""
+    interval = f"[{found.low_percent:+.2f}, {found.high_percent:+.2f}]"
+    if found.verdict == ComparisonVerdict.NO_DIFFERENCE:
+        return f"no difference within {found.tolerance_percent:g} % {interval}"
+    if found.verdict == ComparisonVerdict.INCONCLUSIVE:
+        return f"inconclusive: {found.change_percent:+.2f} % {interval}"
+    how = "slower" if found.verdict == ComparisonVerdict.A_FASTER else "faster"
+    return f"b is {how} by {abs(found.change_percent):.2f} % {interval}"
+
+
+def is_slower(found: Comparison) -> bool:
+    """Whether b is slower, and perhaps by more than the tolerance: one that lies within it all in all is tolerated."""
+    return found.verdict == ComparisonVerdict.A_FASTER and found.high_percent > found.tolerance_percent
