@@ -13,7 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchfarm_engines.conversion import has_converter
+from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.launch import launch_environment, reference_argv, runner_argv
+from benchfarm_engines.registry import load_engine
+from tests.engines.made_for import made_for
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests open engines in this process
 
@@ -144,7 +148,7 @@ def launch(tmp_path: Path, batch_folder: Path, workloads: dict[str, Workload]) -
     home.mkdir()
 
     def run(visits: list[dict[str, Any]], *, argv: list[str] | None = None, **changes: Any) -> Launch:
-        request = launch_request(visits, batch_folder, home, workloads["conv"]) | changes
+        request = as_engine_opens(launch_request(visits, batch_folder, home, workloads["conv"]) | changes)
         done = subprocess.run(
             argv or runner_argv(),
             input=json.dumps(request),
@@ -186,6 +190,22 @@ def launch_request(visits: list[dict[str, Any]], folder: Path, home: Path, canar
         },
         "visits": visits,
     }
+
+
+def as_engine_opens(request: dict[str, Any]) -> dict[str, Any]:
+    """The request with files of the engine's own, where it has such; what cannot be made stays as it was."""
+    if not has_converter(request["engine"]):
+        return request
+    canaries = {**request["canaries"], "mobilenet": _converted(request, request["canaries"]["mobilenet"])}
+    return {**request, "canaries": canaries, "visits": [_converted(request, visit) for visit in request["visits"]]}
+
+
+def _converted(request: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    try:
+        workload = Workload(Path(part["artifact"]), part["inputs"], Path())
+        return part | made_for(load_engine(request["engine"]), workload, request["precision"]).part_of_visit()
+    except EngineFailure:
+        return part
 
 
 def limits(folder: Path, home: Path, memory_bytes: int = MEMORY_BYTES) -> dict[str, Any]:

@@ -8,6 +8,12 @@ from benchfarm_engines.engine import Engine, EngineUnavailable, one_line
 _MODULES: Final = {
     "onnxruntime": "benchfarm_engines.onnxruntime_engine",
     "openvino": "benchfarm_engines.openvino_engine",
+    "litert": "benchfarm_engines.litert_engine",
+    "ncnn": "benchfarm_engines.ncnn_engine",
+    "mnn": "benchfarm_engines.mnn_engine",
+    "torch": "benchfarm_engines.torch_engine",
+    "onnxruntime_cuda": "benchfarm_engines.onnxruntime_cuda_engine",
+    "torch_cuda": "benchfarm_engines.torch_cuda_engine",
 }
 
 
