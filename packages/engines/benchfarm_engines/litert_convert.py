@@ -15,7 +15,7 @@ from benchfarm_engines.litert_graph import Graph, Node, read_graph, with_shape
 from benchfarm_engines.litert_layout import IMAGE, plain
 from benchfarm_engines.litert_movers import MOVER_RULES
 from benchfarm_engines.litert_operators import OPERATOR_RULES
-from benchfarm_engines.litert_products import PRODUCT_RULES, weights_have_steps
+from benchfarm_engines.litert_products import PRODUCT_RULES, multiplies_in_steps, weights_have_steps
 from benchfarm_engines.litert_steps import DEQUANTISE, QUANTISE, fold_steps
 from benchfarm_engines.litert_translation import Rule, Site, Translation, Value
 from benchfarm_engines.litert_windows import WINDOW_RULES, pools_in_steps
@@ -42,7 +42,8 @@ _FREELY: Final = (
 ).split()
 _IN_STEPS: Final[dict[str, Callable[[Site], bool]]] = {
     **dict.fromkeys(_FREELY, _always),
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", LINEAR), weights_have_steps),
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", LINEAR), weights_have_steps),
+    "MatMul": multiplies_in_steps,
     "AveragePool": pools_in_steps,
     "HardSigmoid": lambda site: is_sixth(site.node),
 }

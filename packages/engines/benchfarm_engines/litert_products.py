@@ -46,6 +46,13 @@ def weights_have_steps(site: Site) -> bool:
     return quant is not None and quant.zero_point == 0 and site.graph.constants[site.node.input(1)].dtype == np.int8
 
 
+def multiplies_in_steps(site: Site) -> bool:
+    """Whether a MatMul can compute in 8 bits: two tensors with steps, or one and a single constant matrix."""
+    if site.is_constant(0) or (site.is_constant(1) and len(site.graph.shapes[site.node.input(1)]) != 2):
+        return False
+    return weights_have_steps(site)
+
+
 def gemm(site: Site) -> Value:
     """Gemm; constant weights make it a fully connected layer."""
     if site.attribute("transA", 0) or site.attribute("alpha", 1.0) != 1 or site.attribute("beta", 1.0) != 1:
@@ -74,7 +81,7 @@ def matmul(site: Site) -> Value:
     """MatMul: a fully connected layer where the second matrix is a constant, else a batch of products."""
     if site.is_constant(1) and len(site.graph.shapes[site.node.input(1)]) == 2 and not site.is_constant(0):
         return linear(site)
-    left, right = _factor(site, 0), _factor(site, 1)
+    left, right = site.input(0), site.input(1)
     if min(len(left.shape), len(right.shape)) < 2:
         raise site.unsupported("vectors are not written")
     left = site.translation.ordered(left, plain(len(left.shape)))
@@ -83,13 +90,6 @@ def matmul(site: Site) -> Value:
     axes = extended(left.axes, len(site.shape))
     options = schema.BatchMatMulOptionsT(adjY=flipped)
     return site.ended(site.emit(Code.BATCH_MATMUL, [left, right], axes, options))
-
-
-def _factor(site: Site, place: int) -> Value:
-    if not site.is_constant(place) or site.quant is None:
-        return site.input(place)
-    name = site.node.input(place)
-    return site.translation.constant(site.graph.constants[name], site.graph.quants[name])
 
 
 def _matrices(rank: int, *, flipped: bool) -> Axes:

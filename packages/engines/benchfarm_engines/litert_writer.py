@@ -19,6 +19,8 @@ ABSENT: Final = -1
 
 _TYPES: Final = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int8": 9}
 """Numbers of schema.TensorType by numpy's names."""
+_VERSIONS: Final = {schema.BuiltinOperator.BROADCAST_TO: 2}
+"""Of operators whose first version LiteRT has no more."""
 _IDENTIFIER: Final = b"TFL3"
 _SCHEMA_VERSION: Final = 3
 _LAST_OLD_CODE: Final = 127
@@ -201,7 +203,7 @@ class _Packer:
     def _code(self, code: int) -> int:
         schema.OperatorCodeStart(self._builder)
         schema.OperatorCodeAddDeprecatedBuiltinCode(self._builder, min(code, _LAST_OLD_CODE))
-        schema.OperatorCodeAddVersion(self._builder, 1)
+        schema.OperatorCodeAddVersion(self._builder, _VERSIONS.get(code, 1))
         schema.OperatorCodeAddBuiltinCode(self._builder, code)
         return int(schema.OperatorCodeEnd(self._builder))
 
