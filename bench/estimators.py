@@ -1,0 +1,309 @@
+"""The experiments behind the measurement's rules: raw launches are recorded once, then judged by many rules.
+
+python -m bench.estimators [--runs 3] [--engines onnxruntime,openvino,litert,ncnn,mnn] [--keep FOLDER] [--only-judge]
+
+A run is five launches of 62 workloads (60 drawn kernels, two models) with visits of 60 ms, longer than the farm's, so
+that shorter visits can be cut out of them. One run more is made beside a busy loop on every core. Tables go to
+docs/measurement.md.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import median, quantiles, stdev
+
+from bench.launching import Files, Target, launch
+from bench.repeatability import busy_loops
+from bench.report import write_section
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
+from benchfarm_core.workloads import AnySingle
+from benchfarm_workloads.draws import draw_mixed
+from benchfarm_workloads.models import model_recipe
+
+MEASUREMENT = Path(__file__).resolve().parents[1] / "docs" / "measurement.md"
+ENGINES = ("onnxruntime", "openvino", "litert", "ncnn", "mnn")
+SEED = 20
+LAUNCHES = 5
+RECORDED_VISIT_MS = 60
+NEEDED_BLOCKS = 3
+LOADED = "loaded"
+Row = dict[str, object]
+Launches = Sequence[LaunchSamples]
+Records = dict[str, dict[str, dict[int, list[LaunchSamples]]]]
+"""Engine, run, workload."""
+
+
+# --- recording
+
+
+def record(folder: Path, engines: Sequence[str], runs: int) -> None:
+    """Quiet runs of every engine in turn, then one of each beside busy loops, as JSON lines."""
+    files = Files(folder)
+    with (folder / "records.jsonl").open("a") as out:
+        for run in map(str, range(runs)):
+            for engine in engines:
+                _record_run(files, engine, run, out.write)
+        for engine in engines:
+            with busy_loops():
+                _record_run(files, engine, LOADED, out.write)
+
+
+def _record_run(files: Files, engine: str, run: str, write: Callable[[str], object]) -> None:
+    target = Target(engine)
+    protocol = PROTOCOLS["kernel"].model_copy(update={"visit_ms": RECORDED_VISIT_MS, "blocks_min": 10})
+    batch = [files.ready(workload, target) for workload in workloads()]
+    for number in range(LAUNCHES):
+        order = list(range(len(batch)))
+        random.Random(f"{engine}{run}{number}").shuffle(order)
+        found = launch(files, batch, target, protocol, launch_no=number, order=order)
+        samples = {place: one.model_dump(mode="json") for place, one in found.samples.items()}
+        write(json.dumps({"engine": engine, "run": run, "samples": samples}) + "\n")
+    print(engine, run, flush=True)
+
+
+def workloads() -> list[AnySingle]:
+    """What is measured."""
+    return [*draw_mixed(SEED, 60), *(model_recipe(name).workload({}) for name in ("mobilenet_v2", "resnet18"))]
+
+
+def read(folder: Path) -> Records:
+    """What was recorded."""
+    records: Records = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for line in (folder / "records.jsonl").read_text().splitlines():
+        one = json.loads(line)
+        for place, samples in one["samples"].items():
+            records[one["engine"]][one["run"]][int(place)].append(LaunchSamples.model_validate(samples))
+    return records
+
+
+# --- what a shorter visit would have seen
+
+
+def cut(one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1.0) -> tuple[list[float], float]:
+    """Clean blocks of a visit's beginning in ns per iteration, and the time they and the others took in ms.
+
+    merged: so many blocks taken as one. witness: factor on the thresholds of a clean block.
+    """
+    clean: list[float] = []
+    spent_ns = 0
+    for start in range(0, len(one.blocks_ns) - merged + 1, merged):
+        block = sum(one.blocks_ns[start : start + merged])
+        delay, switches = sum(one.delays_ns[start : start + merged]), sum(one.switches[start : start + merged])
+        spent_ns += block
+        if switches == 0 and delay <= witness * max(DELAY_FLOOR_NS, DELAY_SHARE * block):
+            clean.append(block / one.iterations / merged)
+        if sum(clean) * one.iterations * merged >= visit_ms * 1e6 and len(clean) >= PROTOCOLS["kernel"].blocks_min:
+            break
+        if spent_ns >= 4 * visit_ms * 1e6:
+            break
+    return clean, spent_ns / 1e6
+
+
+def floors(launches: Launches, visit_ms: float, **how: float) -> list[float]:
+    """The fastest clean block of each launch that has enough of them."""
+    seen = [cut(one, visit_ms, **how)[0] for one in launches]  # type: ignore[arg-type]
+    return [min(clean) for clean in seen if len(clean) >= NEEDED_BLOCKS]
+
+
+def canary_ns(launches: Launches, name: str) -> float:
+    """The canary's fastest run."""
+    return min(ns for one in launches for known, pairs in one.canaries.items() if known == name for _, ns in pairs)
+
+
+def canary_median_ns(one: LaunchSamples, name: str) -> float:
+    """The canary's median in one launch."""
+    return median(ns for known, pairs in one.canaries.items() if known == name for _, ns in pairs)
+
+
+def _median_of_medians(launches: Launches) -> float:
+    return median(median(cut(one, 10)[0] or one.blocks_ns) for one in launches)
+
+
+def _over_mobilenet(launches: Launches) -> float:
+    return median(median(cut(one, 10)[0] or one.blocks_ns) / canary_median_ns(one, "mobilenet") for one in launches)
+
+
+ESTIMATORS: Mapping[str, Callable[[Launches], float]] = {
+    "median of launch medians": _median_of_medians,
+    "the same over the MobileNet canary beside it": _over_mobilenet,
+    "floor": lambda launches: min(floors(launches, 10)),
+    "floor over the SGEMM canary's floor": lambda launches: min(floors(launches, 10)) / canary_ns(launches, "sgemm"),
+    "floor over the MobileNet canary's floor": lambda launches: (
+        min(floors(launches, 10)) / canary_ns(launches, "mobilenet")
+    ),
+    "floor over the geometric mean of both": lambda launches: (
+        min(floors(launches, 10)) / math.sqrt(canary_ns(launches, "sgemm") * canary_ns(launches, "mobilenet"))
+    ),
+    "second lowest floor over SGEMM's": lambda launches: (
+        sorted(floors(launches, 10))[:2][-1] / canary_ns(launches, "sgemm")
+    ),
+}
+
+
+# --- judging
+
+
+def estimators(records: Records) -> list[Row]:
+    """How far runs of the same workload lie apart by each estimator; five visits of 10 ms."""
+    rows: list[Row] = []
+    for name, estimate in ESTIMATORS.items():
+        rows.append({"estimate": name} | {engine: _apart(runs, estimate) for engine, runs in records.items()})
+    return rows
+
+
+def visits(records: Records) -> list[Row]:
+    """How far floors lie apart by visit length and launches, and what that costs."""
+    rows: list[Row] = []
+    for visit_ms, launches in ((60, 3), (60, 5), (30, 5), (20, 5), (10, 3), (10, 5), (5, 5)):
+
+        def floor(all_: Launches, visit_ms: float = visit_ms, launches: int = launches) -> float:
+            return min(floors(all_[:launches], visit_ms)) / canary_ns(all_[:launches], "sgemm")
+
+        timed = [
+            sum(cut(one, visit_ms)[1] for one in all_[:launches])
+            for runs in records.values() for run, found in runs.items() if run != LOADED for all_ in found.values()
+        ]  # fmt: skip
+        cost: Row = {
+            "visit ms": visit_ms,
+            "launches": launches,
+            "timed ms per workload": round(sum(timed) / len(timed)),
+        }
+        rows.append(cost | {engine: _apart(runs, floor) for engine, runs in records.items()})
+    return rows
+
+
+def block_lengths(records: Records) -> list[Row]:
+    """Longer blocks, made of the recorded ones: quiet runs apart, and loaded against quiet, five visits of 20 ms."""
+    rows: list[Row] = []
+    for merged in (1, 2, 5, 10):
+
+        def floor(all_: Launches, merged: int = merged) -> float:
+            return min(floors(all_, 20, merged=merged)) / canary_ns(all_, "sgemm")
+
+        row: Row = {"blocks of": f"{200 * merged} us"}
+        for engine, runs in records.items():
+            row |= {engine: _apart(runs, floor), f"{engine}, loaded": _loaded(runs, floor)}
+        rows.append(row)
+    return rows
+
+
+def witness_thresholds(records: Records) -> list[Row]:
+    """The witness' thresholds times a factor: what stays clean, and how far loaded floors lie from quiet ones."""
+    rows: list[Row] = []
+    for factor in (0.25, 0.5, 1.0, 2.0, 5.0, 1e9):
+
+        def floor(all_: Launches, factor: float = factor) -> float:
+            return min(floors(all_, 20, witness=factor)) / canary_ns(all_, "sgemm")
+
+        row: Row = {"thresholds times": factor if factor < 1e6 else "no threshold"}
+        for engine, runs in records.items():
+            shares = [_clean_share(one, factor) for all_ in runs[LOADED].values() for one in all_]
+            row |= {f"{engine}: clean": f"{median(shares):.0%}", f"{engine}: loaded": _loaded(runs, floor)}
+        rows.append(row)
+    return rows
+
+
+def crowds(records: Records) -> list[Row]:
+    """Loaded runs, workloads below 1 ms: how far off those are whose floors confirm each other, and the others."""
+    rows: list[Row] = []
+    for engine, runs in records.items():
+        off: dict[bool, list[float]] = {True: [], False: []}
+        for place, all_ in runs[LOADED].items():
+            quiet = [runs[run][place] for run in runs if run != LOADED]
+            known, seen = [floors(one, 20) for one in quiet], sorted(floors(all_, 10))[:3]
+            if len(seen) < NEEDED_BLOCKS or not all(known) or min(map(min, known)) > 1e6:
+                continue
+            expected = median(min(found) for found in known)
+            off[stdev(seen) / median(seen) <= 0.05].append(abs(seen[0] / expected - 1))
+        rows.append({"engine": engine} | _crowd_row(off))
+    return rows
+
+
+def _crowd_row(off: Mapping[bool, Sequence[float]]) -> Row:
+    confirmed, others = off[True], off[False]
+    return {
+        "confirmed": len(confirmed),
+        "their median": f"{median(confirmed):.2%}" if confirmed else "",
+        "their highest": f"{max(confirmed):.1%}" if confirmed else "",
+        "not confirmed": len(others),
+        "highest of those": f"{max(others):.1%}" if others else "",
+    }
+
+
+def _clean_share(one: LaunchSamples, factor: float) -> float:
+    pairs = zip(one.blocks_ns, one.delays_ns, one.switches, strict=True)
+    clean = [
+        switches == 0 and delay <= factor * max(DELAY_FLOOR_NS, DELAY_SHARE * block) for block, delay, switches in pairs
+    ]
+    return sum(clean) / len(clean)
+
+
+def _apart(runs: Mapping[str, Mapping[int, Launches]], estimate: Callable[[Launches], float]) -> str:
+    """Median and 90th percentile of the differences between quiet runs, over workloads and pairs of runs."""
+    apart: list[float] = []
+    quiet = [found for run, found in runs.items() if run != LOADED]
+    for place in set.intersection(*(set(found) for found in quiet)):
+        values = list(_values([found[place] for found in quiet], estimate))
+        apart += [abs(math.log(a / b)) for a, b in combinations(values, 2)]
+    return f"{median(apart):.2%} / {quantiles(apart, n=10)[-1]:.1%}"
+
+
+def _loaded(runs: Mapping[str, Mapping[int, Launches]], estimate: Callable[[Launches], float]) -> str:
+    """Median and highest difference of the loaded run from the quiet ones, and how many workloads have any."""
+    apart: list[float] = []
+    quiet = [found for run, found in runs.items() if run != LOADED]
+    for place, launches in runs[LOADED].items():
+        known = list(_values([found[place] for found in quiet if place in found], estimate))
+        seen = list(_values([launches], estimate))
+        if known and seen:
+            apart.append(abs(math.log(seen[0] / median(known))))
+    return f"{median(apart):.2%} / {max(apart):.0%} of {len(apart)}" if apart else "none"
+
+
+def _values(all_: Sequence[Launches], estimate: Callable[[Launches], float]) -> Iterator[float]:
+    for launches in all_:
+        try:
+            yield estimate(launches)
+        except ValueError:  # no launch had enough clean blocks
+            continue
+
+
+TABLES: Mapping[str, Callable[[Records], list[Row]]] = {
+    "Estimators": estimators,
+    "Visit length and launches": visits,
+    "Block length": block_lengths,
+    "Thresholds of the witness": witness_thresholds,
+    "Beside a busy loop": crowds,
+}
+
+
+def main() -> int:
+    """Record, judge, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--keep", type=Path, help="a folder for the records; a temporary one by default")
+    parser.add_argument("--only-judge", action="store_true", help="judge what the folder holds already")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="benchfarm-bench-") as temporary:
+        folder = given.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not given.only_judge:
+            record(folder, given.engines.split(","), given.runs)
+        records = read(folder)
+    for name, judge in TABLES.items():
+        write_section(name, f"python -m bench.estimators --runs {given.runs}", judge(records), path=MEASUREMENT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
