@@ -156,7 +156,9 @@ def estimators(records: Records) -> list[Row]:
     """How far runs of the same workload lie apart by each estimator; five visits of 10 ms."""
     rows: list[Row] = []
     for name, estimate in ESTIMATORS.items():
-        rows.append({"estimate": name} | {engine: _apart(runs, estimate) for engine, runs in records.items()})
+        row: Row = {"estimate": name}
+        row |= {engine: _apart(runs, estimate) for engine, runs in records.items()}
+        rows.append(row)
     return rows
 
 
