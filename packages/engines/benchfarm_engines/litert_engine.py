@@ -58,17 +58,15 @@ class LiteRt:
 
     def open(self, request: OpenRequest) -> Session:
         """Maps the file, plans its memory and copies the inputs in. Raises EngineFailure."""
+        if request.threads > 1 and request.options["delegate"] == "none":
+            # Ruy's and Eigen's, beside the caller: which of them computes is each kernel's own choice
+            raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, "the built-in kernels keep two pools of that size")
         before = thread_ids()
         try:
             interpreter = _built(request)
-            return _LiteRtSession(interpreter, request, threads=_threads(request, 1 + len(thread_ids() - before)))
+            return _LiteRtSession(interpreter, request, threads=1 + len(thread_ids() - before))
         except _ERRORS as error:
             raise _failure(error, request) from error
-
-
-def _threads(request: OpenRequest, counted: int) -> int:
-    """XNNPACK's pool stands once a model is open; the pools of built-in kernels come with the first run in need."""
-    return max(counted, request.threads) if request.options["delegate"] == "none" else counted
 
 
 def _built(request: OpenRequest) -> Any:
