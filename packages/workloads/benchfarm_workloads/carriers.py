@@ -1,0 +1,204 @@
+"""Carriers: generated models that pack many wanted kernels, so that one profiled launch times them all in situ.
+
+A kernel in a carrier has the neighbours that a model gives it: its inputs come from convolutions (images) or fully
+connected layers (tokens, features), so in the layout that the engine computes in, and its outputs are read by such.
+These *adapters* lead from a trunk of ``TRUNK_CHANNELS`` channels to the kernel and back, are cheap beside it, and
+have names of their own. No two wanted kernels touch, and no adapter is like a wanted kernel, so that a carrier and a
+model that is made of the wanted kernels share nothing larger than one kernel.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.workloads import Cost
+from benchfarm_workloads.columns import Config, Scalar
+from benchfarm_workloads.costs import BYTES_PER_ELEMENT
+from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.layers import Layer
+from benchfarm_workloads.tensors import Dims
+
+TRUNK_CHANNELS: Final = 16
+"""The widest vector of fp32: engines keep fewer channels in another layout."""
+
+MAX_SITES: Final = 64
+MAX_CARRIER_FLOPS: Final = 4_000_000_000
+"""About 40 ms on one desktop core; a single kernel may be larger."""
+
+MAX_CARRIER_BYTES: Final = 256 * 1024**2
+"""Of all layers' inputs, outputs and weights together."""
+
+STEM_CHANNELS: Final = 4
+"""Images with so few channels are what a model is given: no layer has made them."""
+
+_BARE: Final = frozenset({"add-act"})
+"""What engines compute within the layer before it has one without an activation there, as in models."""
+
+_ENTRY_ACTS: Final = ("relu", "relu6", "hswish")
+_PLAIN_ACTS: Final = ("none", "relu")
+"""What every kind of adapter has."""
+
+_WINDOWS: Final = (1, 3)
+
+_Key = tuple[object, ...]
+WantedKernel = tuple[str, Mapping[str, object]]
+"""A kernel type and a configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """One generated network. inputs: names and dimensions; layers in the order of execution.
+
+    outputs: names and dimensions. sites: the wanted kernels' layers, by their place in what was asked for.
+    """
+
+    inputs: tuple[tuple[str, Dims], ...]
+    layers: tuple[Layer, ...]
+    outputs: tuple[tuple[str, Dims], ...]
+    sites: Mapping[int, str]
+
+    def cost(self) -> Cost:
+        """FLOPs and parameters of all layers; bytes of inputs, outputs and all weights."""
+        costs = [kernel_type(layer.type).cost_rule(layer.config) for layer in self.layers]
+        return Cost(
+            flops=sum(cost.flops for cost in costs),
+            parameters=sum(cost.parameters for cost in costs),
+            input_bytes=_bytes(dims for _, dims in self.inputs),
+            output_bytes=_bytes(dims for _, dims in self.outputs),
+            weight_bytes=sum(cost.weight_bytes for cost in costs),
+        )
+
+
+def pack(wanted: Sequence[WantedKernel]) -> list[Carrier]:
+    """As few carriers as the limits allow, in the given order; the same for the same kernels on every machine.
+
+    Raises:
+        InvalidRequest: a kernel type or configuration that the catalogue does not have.
+    """
+    carriers: list[Carrier] = []
+    kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in wanted]
+    taken = frozenset(_key(*each) for each in kernels)
+    load, draft = _Load(), _Draft(taken)
+    for place, (type_name, canonical) in enumerate(kernels):
+        more = load.with_kernel(type_name, canonical)
+        if draft.sites and more.is_too_much():
+            carriers.append(draft.finish())
+            draft, more = _Draft(taken), _Load().with_kernel(type_name, canonical)
+        draft.carry(place, type_name, canonical)
+        load = more
+    return [*carriers, draft.finish()] if draft.sites else carriers
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    sites: int = 0
+    flops: int = 0
+    total_bytes: int = 0
+
+    def with_kernel(self, type_name: str, config: Config) -> "_Load":
+        cost = kernel_type(type_name).cost_rule(config)
+        # an adapter on either side reads or writes what the kernel writes or reads
+        around = TRUNK_CHANNELS * 2 * (cost.input_bytes + cost.output_bytes) // BYTES_PER_ELEMENT
+        return _Load(self.sites + 1, self.flops + cost.flops + around, self.total_bytes + 2 * cost.total_bytes)
+
+    def is_too_much(self) -> bool:
+        return self.sites > MAX_SITES or self.flops > MAX_CARRIER_FLOPS or self.total_bytes > MAX_CARRIER_BYTES
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A carrier that is being written.
+
+    taken: kernels that no adapter may be like. trunks: by the dimensions of the trunk, the tensor that it is now.
+    """
+
+    taken: frozenset[_Key]
+    sites: dict[int, str] = field(default_factory=dict)
+    inputs: dict[str, Dims] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    trunks: dict[Dims, str] = field(default_factory=dict)
+    adapters: int = 0
+
+    def carry(self, place: int, type_name: str, config: Config) -> None:
+        """Adds a kernel between its adapters."""
+        name, tensors = f"k{place}", kernel_type(type_name).tensor_rule(config)
+        sources = tuple(self._source(dims, type_name) for dims in tensors.inputs)
+        site = Layer(name, type_name, config, sources)
+        self.layers.append(site)
+        self.sites[place] = name
+        for output, dims in zip(site.outputs, tensors.outputs, strict=True):
+            self._sink(output, dims)
+
+    def finish(self) -> Carrier:
+        """The carrier; what no layer reads is an output, so that an engine drops nothing."""
+        read = {source for layer in self.layers for source in layer.sources}
+        given = [each for layer in self.layers for each in zip(layer.outputs, layer.tensors.outputs, strict=True)]
+        outputs = tuple((name, dims) for name, dims in given if name not in read)
+        return Carrier(tuple(self.inputs.items()), tuple(self.layers), outputs, dict(self.sites))
+
+    def _source(self, dims: Dims, type_name: str) -> str:
+        trunk_dims = _trunk(dims)
+        if (len(dims) == 4 and dims[1] <= STEM_CHANNELS) or not _can_adapt(trunk_dims, dims):
+            return self._input(dims)
+        if trunk_dims not in self.trunks:
+            self.trunks[trunk_dims] = self._input(trunk_dims)
+        acts: Sequence[str] = _ENTRY_ACTS if len(dims) == 4 else _PLAIN_ACTS
+        if type_name in _BARE:
+            acts = _PLAIN_ACTS[:1]
+        return self._adapter(self.trunks[trunk_dims], trunk_dims, dims, acts)
+
+    def _sink(self, source: str, dims: Dims) -> None:
+        trunk_dims = _trunk(dims)
+        if _can_adapt(dims, trunk_dims):
+            self.trunks[trunk_dims] = self._adapter(source, dims, trunk_dims, _PLAIN_ACTS)
+
+    def _input(self, dims: Dims) -> str:
+        name = f"x{len(self.inputs)}"
+        self.inputs[name] = dims
+        return name
+
+    def _adapter(self, source: str, dims: Dims, becomes: Dims, acts: Sequence[str]) -> str:
+        possible = [_adapting(dims, becomes, act, k) for k in _WINDOWS for act in acts]
+        kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in possible]
+        free = [kernel for kernel in kernels if _key(*kernel) not in self.taken]
+        type_name, config = (free or kernels)[0]
+        layer = Layer(f"a{self.adapters}", type_name, config, (source,))
+        self.adapters += 1
+        self.layers.append(layer)
+        return layer.name
+
+
+def _trunk(dims: Dims) -> Dims:
+    """The trunk beside a tensor: the same but for its channels."""
+    place = 1 if len(dims) != 3 else 2
+    return (*dims[:place], TRUNK_CHANNELS, *dims[place + 1 :])
+
+
+def _adapting(dims: Dims, becomes: Dims, act: str, k: int = 1) -> WantedKernel:
+    """A layer from one tensor to another; the window is one of images alone."""
+    if len(dims) == 4:
+        window = {"k": min(k, 2 * dims[2] - 1), "act": act, "batch": dims[0]}
+        return "conv-bn-act", {"hw": dims[2], "cin": dims[1], "cout": becomes[1], **window}
+    if len(dims) == 3:
+        return "linear", {"seq": dims[1], "cin": dims[2], "cout": becomes[2], "act": act, "batch": dims[0]}
+    return "fc", {"cin": dims[1], "cout": becomes[1], "act": act, "batch": dims[0]}
+
+
+def _key(type_name: str, config: Mapping[str, Scalar]) -> _Key:
+    return (type_name, *config.items())
+
+
+def _can_adapt(dims: Dims, becomes: Dims) -> bool:
+    """Whether the catalogue has an adapter of that size."""
+    type_name, config = _adapting(dims, becomes, "none")
+    try:
+        kernel_type(type_name).validate(config)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def _bytes(shapes: Iterable[Dims]) -> int:
+    return sum(BYTES_PER_ELEMENT * math.prod(dims) for dims in shapes)
