@@ -13,9 +13,12 @@ from onnx import TensorProto, helper
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
+from benchfarm_engines.gate import relative_l2
 from benchfarm_engines.torch_engine import ENGINE
 from benchfarm_engines.torch_file import OPERATORS
 from benchfarm_engines.torch_operators import BUILDERS
+from benchfarm_engines.torch_session import TorchSession
+from benchfarm_engines.visit import artifact_inputs
 from tests.engines.catalogue import (
     KERNELS,
     MODELS,
@@ -27,6 +30,7 @@ from tests.engines.catalogue import (
     model,
     normal,
     opened,
+    reference,
     refusal,
 )
 from tests.engines.conftest import conv_graph, graph
@@ -193,3 +197,18 @@ def test_inputs_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
         with pytest.raises(EngineFailure) as caught:
             ENGINE.open(OpenRequest(artifact, inputs, "fp32", 1, {}))
         assert caught.value.code is FailureCode.INVALID_WORKLOAD
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_half_precision_as_a_gpu_computes_it(name: str, tmp_path: Path) -> None:
+    """The processor stands in for the GPU: same file, same weights and inputs in 16 bits."""
+    [kernel] = drawn_kernels(name, 1)
+    made = convert(ENGINE, kernel, "fp16")
+    artifact = tmp_path / "half"
+    artifact.write_bytes(made.content)
+    inputs = artifact_inputs(kernel[1], made.edges)
+    session = TorchSession(OpenRequest(artifact, inputs, "fp16", 1, {}), "cpu")
+    session.run()
+    assert session.computes_in() == "fp16"
+    assert relative_l2(session.outputs(), reference(kernel)) < 1e-2
+    session.close()
