@@ -62,6 +62,7 @@ class ServedFarm:
     environment: dict[str, str]
     account: str = "nobody"
     kernels: tuple[str, ...] = ()
+    slower: float = 1.0
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     board_ids: list[str] = field(default_factory=list)
     made_accounts: set[str] = field(default_factory=set)
@@ -119,7 +120,9 @@ class ServedFarm:
                 return
             lease = f"leases/{polled['offers'][0]['lease_token']}"
             grant = self._agent(f"{lease}/accept")
-            results = [_result(item, grant["protocol"]["launches_min"], failing) for item in grant["items"]]
+            results = [
+                _result(item, grant["protocol"]["launches_min"], failing, self.slower) for item in grant["items"]
+            ]
             self._agent(f"{lease}/results", {"results": results})
             self._agent(f"{lease}/release", {"reason": "done"})
 
@@ -136,11 +139,20 @@ class ServedFarm:
         return answer.json() if answer.content else None
 
 
-def _result(item: dict[str, Any], launches: int, failing: str | None) -> dict[str, Any]:
+def _result(item: dict[str, Any], launches: int, failing: str | None, slower: float) -> dict[str, Any]:
     result: dict[str, Any] = {"measurement_id": item["measurement_id"]}
     if failing is not None and failing in json.dumps(item["workload"]):
         return {**result, "outcome": "failed", "failure": "out_of_memory", "detail": "needs 3 GB"}
-    return {**result, "outcome": "ok", "launches": [_launch(number) for number in range(launches)]}
+    visits = [_launch(number) for number in range(launches)]
+    if item["workload"]["kind"] == "pair":
+        visits = [visit | {"beside": _beside(visit, slower)} for visit in visits]
+    return {**result, "outcome": "ok", "launches": visits}
+
+
+def _beside(visit: dict[str, Any], slower: float) -> dict[str, Any]:
+    """The b side of a pair, whose blocks take `slower` times as long as a's."""
+    side = {name: value for name, value in visit.items() if name not in ("launch_no", "canaries", "canary_ms")}
+    return {**side, "blocks_ns": [round(slower * ns) for ns in visit["blocks_ns"]], "rounds": [3, 3, 4]}
 
 
 def _launch(number: int) -> dict[str, Any]:
@@ -203,6 +215,7 @@ def farm(served_farm: ServedFarm) -> ServedFarm:
     """The file's farm with an account, and kernels that nobody has measured, for this test alone."""
     number = next(_numbers)
     served_farm.account = f"account-{number}"
+    served_farm.slower = 1.0
     served_farm.kernels = tuple(f"fc cin={cin} cout={number}" for cin in (16, 17, 18))
     return served_farm
 

@@ -10,11 +10,12 @@ import pytest
 from benchfarm import Client
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, TokenRequest
+from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import Forbidden, InvalidRequest, NotFound
-from benchfarm_core.jobs import ItemSource, ItemState, JobRequest, JobState
+from benchfarm_core.jobs import ItemSource, ItemState, JobKind, JobRequest, JobState
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.protocols import ProtocolRequest
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
+from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.draws import draw_mixed
@@ -133,6 +134,30 @@ def test_an_uploaded_model_is_measured_and_stays_private(farm: FarmProcess, clie
         with pytest.raises(Forbidden):
             list(stranger.tokens())
         assert not [one for one in stranger.stored_results() if one.workload.kind == "upload"]
+
+
+def test_a_comparison_finds_which_side_takes_longer(client: Client) -> None:
+    platform = next(iter(client.platforms(engine=["onnxruntime"], threads=[1], precision=["fp32"])))
+    narrow, wide = (
+        KernelRequest(type="conv-bn-act", config={"hw": 28, "cin": 32, "cout": cout, "k": 3, "s": 1})
+        for cout in (32, 48)
+    )
+    pairs = (PairRequest(a=narrow, b=wide), PairRequest(a=narrow, b=narrow))
+    request = JobRequest(kind=JobKind.COMPARE, workloads=pairs, platforms=(platform.key,))
+    job = client.wait(client.submit(request).id, timeout_s=120)
+    assert (job.kind, job.protocol.name) == (JobKind.COMPARE, "compare")
+    wider, same = (item.comparison for item in client.items(job.id))
+    # a busy test machine may leave nothing undisturbed; it may not invent what is not there
+    if wider is not None:
+        assert wider.verdict is ComparisonVerdict.A_FASTER
+        assert 10 < wider.change_percent < 100
+    if same is not None:
+        assert abs(same.change_percent) < 5
+        assert same.rounds > same.launches >= 3
+    assert wider or same, [item.reason for item in client.items(job.id)]
+    again = client.wait(client.submit(request).id, timeout_s=60)
+    answered = [item.source for item in client.items(again.id) if item.comparison == wider]
+    assert wider is None or answered == [ItemSource.KNOWN]
 
 
 def test_a_job_that_cannot_run_says_why(client: Client) -> None:

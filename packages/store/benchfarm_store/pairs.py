@@ -56,8 +56,7 @@ def beside(tx: Transaction, request: PairRequest, keys: Sequence[str], *, field:
     """
     if request.b_platform is None:
         return Beside()
-    (found,) = platforms.find_all(tx, [request.b_platform])
-    b, of_a = parse_platform_key(found.key), [parse_platform_key(key) for key in keys]
+    b, of_a = _named(tx, request.b_platform, f"{field}.b_platform"), [parse_platform_key(key) for key in keys]
     for a in of_a:
         if _process(a) != _process(b):
             raise InvalidRequest(
@@ -69,6 +68,14 @@ def beside(tx: Transaction, request: PairRequest, keys: Sequence[str], *, field:
         None if all(a.precision == b.precision for a in of_a) else str(b.precision),
         None if all(a.engine.options == b.engine.options for a in of_a) else dict(b.engine.options),
     )
+
+
+def _named(tx: Transaction, name: str, field: str) -> Platform:
+    try:
+        (found,) = platforms.find_all(tx, [name])
+    except InvalidRequest as error:
+        raise InvalidRequest(error.detail, code=error.code, field=field) from error
+    return parse_platform_key(found.key)
 
 
 def _process(platform: Platform) -> tuple[object, ...]:

@@ -1,0 +1,130 @@
+"""Comparisons from the client's side: the SDK's call, the command's words and its exit codes as a gate."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm import ComparisonVerdict, InvalidRequest, JobKind, Results
+from benchfarm.exit_codes import ExitCode
+from benchfarm.workload_text import parse_kernel
+from benchfarm_core.jobs import JobState
+from benchfarm_workloads.artifacts import build
+from benchfarm_workloads.kernels import kernel_type
+
+PLATFORM = "sim-1/c0.t1.free/onnxruntime-1.31.1/fp32"
+
+
+@contextmanager
+def lab(farm: Any, slower: float = 1.0, failing: str | None = None) -> Iterator[None]:
+    """Plans and measures the next comparison while somebody waits for it."""
+    farm.slower = slower
+
+    def work() -> None:
+        with farm.client(account=farm.account) as client:
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                for job in client.jobs(state=JobState.QUEUED):
+                    farm.measure(job.id, failing=failing)
+                    return
+                time.sleep(0.02)  # wait: for the job that the test submits
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.join()
+
+
+def test_the_sdk_waits_for_the_answer(farm: Any) -> None:
+    a, b = (parse_kernel(text) for text in farm.kernels[:2])
+    with farm.client() as client, lab(farm, slower=1.10):
+        item = client.compare(a, b, platform=PLATFORM, tolerance_percent=5, timeout_s=60)
+    assert item.comparison is not None
+    assert item.comparison.verdict == ComparisonVerdict.A_FASTER
+    assert item.comparison.change_percent == pytest.approx(10, abs=0.1)
+    assert item.comparison.tolerance_percent == 5
+    found = Results([item])
+    assert found.measured == found
+    header, line, *_ = found.to_csv().splitlines()
+    row = dict(zip(header.split(","), line.split(","), strict=True))
+    assert (row["verdict"], row["median_ms"]) == ("a_faster", "")
+    with farm.client(account=farm.account) as client:
+        job = next(client.jobs())
+        assert (job.kind, job.state) == (JobKind.COMPARE, JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    ("slower", "more", "code", "words"),
+    [
+        (1.05, (), ExitCode.OK, "b is slower by 5.00 %"),
+        (1.05, ("--fail-if-slower",), ExitCode.SLOWER, "b is slower by 5.00 %"),
+        (1.05, ("--fail-if-slower", "--tolerance", "10"), ExitCode.OK, "b is slower by 5.00 %"),
+        (0.95, ("--fail-if-slower",), ExitCode.OK, "b is faster by 5.00 %"),
+        (1.0, ("--fail-if-slower",), ExitCode.OK, "no difference within 2 %"),
+        (1.002, ("--tolerance", "0.1"), ExitCode.INCONCLUSIVE, "inconclusive: +0.20 %"),
+    ],
+)
+def test_the_exit_code_is_a_gate(
+    farm: Any, logged_in: Any, slower: float, more: tuple[str, ...], code: ExitCode, words: str
+) -> None:
+    with lab(farm, slower):
+        ended = logged_in("compare", farm.kernels[0], farm.kernels[1], "--platform", PLATFORM, *more)
+    assert ended.code == code, ended.err
+    assert words in ended.out
+
+
+def test_the_answer_is_one_document_and_stands_in_the_jobs_results(farm: Any, logged_in: Any) -> None:
+    with lab(farm, 1.05):
+        ended = logged_in("compare", farm.kernels[0], farm.kernels[1], "--platform", PLATFORM, "--json")
+    assert ended.document["comparison"]["verdict"] == "a_faster"
+    job_id = ended.err.split()[1]
+    assert "b is slower by 5.00 %" in logged_in("jobs", "results", job_id).out
+    assert "a_faster" in logged_in("jobs", "results", job_id, "--csv", "-").out
+
+
+def test_what_could_not_be_compared_says_why(farm: Any, logged_in: Any) -> None:
+    with lab(farm, failing="fc"):
+        ended = logged_in("compare", farm.kernels[0], farm.kernels[1], "--platform", PLATFORM)
+    assert ended.code == ExitCode.JOB_FAILED
+    assert "out_of_memory: needs 3 GB" in ended.out
+
+
+def test_sides_may_be_files_models_and_kernels(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(build(kernel_type("fc").workload({"cin": 8, "cout": 8, "batch": 1, "act": "none"})).onnx_bytes)
+    with lab(farm):
+        ended = logged_in("compare", path, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--json")
+    kinds = [ended.document["workload"][side]["kind"] for side in ("a", "b")]
+    assert (ended.code, kinds) == (0, ["upload", "model"])
+    model_id = logged_in("models", "list", "--json").document[0]["id"]
+    with lab(farm):
+        ended = logged_in("compare", model_id, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--json")
+    assert (ended.code, ended.document["source"]) == (0, "known")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("fc cin=8 cout=8", "nonsense", "--platform", PLATFORM), "kernel_unknown"),
+        (("fc cin=8 cout=8", "fc cin=8 cout=9", "--platform", "nowhere"), "platform_unknown"),
+        (("fc cin=8 cout=8", "fc cin=8 cout=9", "--platform", PLATFORM, "--tolerance", "0"), "protocol_impossible"),
+        (("fc cin=8 cout=8", "missing.onnx", "--platform", PLATFORM), "invalid_request"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(logged_in: Any, words: tuple[str, ...], code: str) -> None:
+    refused = logged_in("compare", *words)
+    assert refused.code == ExitCode.USAGE
+    assert f"code={code}" in refused.err
+
+
+def test_pairs_are_for_jobs_that_compare(farm: Any) -> None:
+    one = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
+    with farm.client() as client, pytest.raises(InvalidRequest) as refused:
+        client.submit(workloads=[{"kind": "pair", "a": one, "b": one}], platforms=[PLATFORM])
+    assert (refused.value.code, refused.value.field) == ("not_a_pair", "workloads.0")
