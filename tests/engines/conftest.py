@@ -147,12 +147,18 @@ def launch(tmp_path: Path, batch_folder: Path, workloads: dict[str, Workload]) -
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(visits: list[dict[str, Any]], *, argv: list[str] | None = None, **changes: Any) -> Launch:
+    def run(
+        visits: list[dict[str, Any]],
+        *,
+        argv: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        **changes: Any,
+    ) -> Launch:
         request = as_engine_opens(launch_request(visits, batch_folder, home, workloads["conv"]) | changes)
         done = subprocess.run(
             argv or runner_argv(),
             input=json.dumps(request),
-            env=launch_environment(str(home)),
+            env=environment or launch_environment(str(home)),
             capture_output=True,
             text=True,
             timeout=120,
