@@ -12,6 +12,7 @@ import pytest
 
 from benchfarm.exit_codes import ExitCode
 from benchfarm.login import login_file
+from benchfarm_core.fusion import FusionRow
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.kernels import kernel_type
 
@@ -225,6 +226,30 @@ def test_the_support_matrix(farm: Any, logged_in: Any, kernels: tuple[str, ...])
     codes = {row["code"] for row in logged_in("support", "--precision", "fp32", "--json").document}
     assert codes >= {"ok", "out_of_memory"}
     assert logged_in("support", "--precision", "fp8").code == ExitCode.USAGE
+
+
+def test_kernels_and_fusion_of_a_platform(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    [platform] = logged_in("platforms", "list", "--json").document
+    ended = logged_in("models", "kernels", "resnet18", "--platform", platform["id"])
+    assert "never measured" in ended.err
+    assert "conv-bn-act" in ended.out
+    assert "hw=224 cin=3 cout=64 k=7 s=2 act=relu batch=1" in ended.out
+    path = tmp_path / "m.onnx"
+    config = {"hw": 8, "cin": 3, "cout": 4, "k": 3, "act": "relu"}
+    path.write_bytes(build(kernel_type("conv-bn-act").workload(config)).onnx_bytes)
+    model = logged_in("models", "upload", path, "--json").document["id"]
+    found = logged_in("models", "kernels", model, "--platform", platform["key"], "--json").document
+    assert [part["type"] for kernel in found["kernels"] for part in kernel["parts"]] == ["conv-bn-act"]
+    assert "never measured" in logged_in("platforms", "fusion", platform["key"]).err
+    row = FusionRow(first="Conv", second="Relu", t1_ms=1, t2_ms=0.2, t12_ms=1.2, by_profile=True)
+    with farm.client("operator") as operator:
+        operator.set_platform_fusion(platform["key"], [row])
+        assert operator.platform_fusion(platform["key"]).disagreements[0].first == "Conv"
+        assert operator.model_kernels("resnet18", platform["key"]).rules == "measured"
+    shown = logged_in("platforms", "fusion", platform["key"])
+    assert "1.2" in shown.out
+    assert shown.err == ""
+    assert logged_in("models", "kernels", "nothing", "--platform", platform["key"]).code == ExitCode.NOT_FOUND
 
 
 def test_secrets_go_into_private_files(farm: Any, logged_in: Any, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from benchfarm_core.accounts import (
 from benchfarm_core.boards import BoardState, BoardView, Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
+from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
 from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, Page, WhyView
 from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
 from benchfarm_core.platforms import PlatformFilter, Precision
@@ -141,6 +142,11 @@ class Client:
     def model(self, model_id: str) -> ModelView:
         """One uploaded model with its operator graph."""
         return self._connection.read(ModelView, f"/models/{path_part(model_id)}")
+
+    def model_kernels(self, model_id: str, platform: str) -> ModelKernels:
+        """What a platform's engine would compute as one kernel each; a generated model's id is its name."""
+        path = f"/models/{path_part(model_id)}/kernels"
+        return self._connection.read(ModelKernels, path, params={"platform": platform})
 
     def delete_model(self, model_id: str) -> None:
         """Forget an uploaded model; results that name it stay."""
@@ -295,6 +301,16 @@ class Client:
         path = f"/platforms/{platform_path(platform)}/alias"
         answer = self._connection.request("PUT", path, json={"alias": alias})
         return self._connection.value(PlatformView, answer)
+
+    def platform_fusion(self, platform: str) -> FusionsView:
+        """Which operators the platform's engine computes as one."""
+        return self._connection.read(FusionsView, f"/platforms/{platform_path(platform)}/fusion")
+
+    def set_platform_fusion(self, platform: str, rows: Iterable[FusionRow]) -> FusionsView:
+        """Keep what was measured of operators in a row; operators only. Sending it again changes nothing."""
+        request = checked(FusionReport, {"rows": tuple(rows)})
+        path = f"/platforms/{platform_path(platform)}/fusion"
+        return self._connection.value(FusionsView, self._connection.request("PUT", path, json=request))
 
     # what the farm knows how to measure
 

@@ -11,6 +11,7 @@ from benchfarm.commands.options import Dims, Ints
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm.workload_text import parse_numbers
+from benchfarm_core.fusion import KernelPart
 from benchfarm_core.views import ModelView
 
 app = typer.Typer(help="Uploaded models, and those that the farm generates.", no_args_is_help=True)
@@ -58,6 +59,34 @@ def show(context: typer.Context, model_id: ModelId, _json: Json = False) -> None
 
 
 @app.command()
+def kernels(
+    context: typer.Context,
+    model_id: Annotated[str, typer.Argument(help="The model's id, or the name of a generated model.")],
+    platform: Annotated[str, typer.Option(help="The platform's id, key or alias.")],
+    _json: Json = False,
+) -> None:
+    """A model's kernels on a platform: what its engine computes as one."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.model_kernels(model_id, platform)
+    if found.rules == "default":
+        session.say("what this engine fuses was never measured: by default, a layer and its activation are one kernel")
+    if found.unknown:
+        named = ", ".join(f"{one.count} {one.operator}" for one in found.unknown)
+        session.say(f"not in the catalogue: {named}")
+    rows = [
+        (
+            kernel.kernel_no,
+            " + ".join(part.type or "-" for part in kernel.parts),
+            " + ".join(_columns(part) for part in kernel.parts),
+            [op for part in kernel.parts for op in part.operators],
+        )
+        for kernel in found.kernels
+    ]
+    session.show(found, lambda: table(("kernel", "type", "configuration", "operators"), rows))
+
+
+@app.command()
 def delete(context: typer.Context, model_id: ModelId, _json: Json = False) -> None:
     """Forget an uploaded model. Its results stay."""
     session = Session.of(context)
@@ -74,6 +103,12 @@ def generated(context: typer.Context, _json: Json = False) -> None:
         models = client.generated_models()
     rows = [(model.name, *row) for model in models for row in column_rows(model.columns)]
     session.show(models, lambda: table(("model", "column", "unit", "allowed", "meaning"), rows))
+
+
+def _columns(part: KernelPart) -> str:
+    if part.config is None:
+        return part.reason
+    return " ".join(f"{name}={value}" for name, value in part.config.items())
 
 
 def _facts(model: ModelView) -> RenderableType:

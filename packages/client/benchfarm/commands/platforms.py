@@ -7,7 +7,7 @@ from rich.console import RenderableType
 
 from benchfarm.commands.options import PlatformOptions, grouped
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import facts, table
+from benchfarm.commands.tables import facts, ms_text, table
 from benchfarm_core.views import PlatformView
 
 app = typer.Typer(
@@ -53,6 +53,30 @@ def alias(
     with session.client() as client:
         found = client.set_platform_alias(platform, alias)
     session.show(found, lambda: _facts(found))
+
+
+@app.command()
+def fusion(context: typer.Context, platform: PlatformText, _json: Json = False) -> None:
+    """Which operators the platform's engine computes as one, by latency and by profile."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.platform_fusion(platform)
+    if not found.measured:
+        session.say("never measured for this engine: by default, a layer and its activation are one kernel")
+    names = ("first", "second", "fused", "by latency", "by profile", "t1 ms", "t2 ms", "t12 ms", "disagree")
+    rows = [
+        (
+            r.first,
+            r.second,
+            r.fused,
+            r.by_latency,
+            r.by_profile,
+            *map(ms_text, (r.t1_ms, r.t2_ms, r.t12_ms)),
+            r.disagree,
+        )
+        for r in found.measured
+    ]
+    session.show(found, lambda: table(names, rows))
 
 
 def _facts(found: PlatformView) -> RenderableType:

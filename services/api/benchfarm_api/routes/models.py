@@ -13,11 +13,12 @@ from benchfarm_api.problems import binary_body, not_found, quota, too_large
 from benchfarm_api.routes import PageParameters, new_router
 from benchfarm_api.uploads import inspect_and_keep, received
 from benchfarm_core.errors import BenchfarmError, InvalidRequest
+from benchfarm_core.fusion import ModelKernels
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
 from benchfarm_core.views import ListedModel, ModelView
 from benchfarm_core.workloads import Fill, IntsFill
-from benchfarm_store import models
+from benchfarm_store import fusions, models
 
 router = new_router("models")
 
@@ -84,6 +85,21 @@ def delete_model(model_id: ModelId, caller: CallerDep, parts: PartsDep) -> None:
     """Remove a model from the account. Jobs that use it already go on."""
     with parts.database.transaction() as tx:
         models.delete_model(tx, model_id, caller)
+
+
+@router.get("/models/{model_id}/kernels", responses=not_found())
+def list_model_kernels(
+    model_id: ModelId,
+    platform: Annotated[str, Query(max_length=300, description="id, key or alias")],
+    caller: CallerDep,
+    parts: PartsDep,
+) -> ModelKernels:
+    """What a platform's engine would compute as one kernel each; operators that the catalogue lacks are listed too.
+
+    Of an uploaded model, or with its name as id of a generated one in its default configuration.
+    """
+    with parts.database.transaction(read_only=True) as tx:
+        return fusions.model_kernels(tx, model_id, platform, caller)
 
 
 def _pairs(field: str, texts: Sequence[str]) -> dict[str, int]:

@@ -7,11 +7,12 @@ from fastapi import Path, Query
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import not_found
 from benchfarm_api.routes import PageQuery, new_router
+from benchfarm_core.fusion import FusionReport, FusionsView
 from benchfarm_core.jobs import Page
 from benchfarm_core.platforms import Name, PlatformFilter
 from benchfarm_core.values import Value
 from benchfarm_core.views import PlatformView
-from benchfarm_store import platforms
+from benchfarm_store import fusions, platforms
 
 router = new_router("platforms")
 
@@ -43,7 +44,22 @@ def set_platform_alias(platform: PlatformName, alias: AliasRequest, parts: Parts
         return platforms.set_alias(tx, platform, alias.alias)
 
 
-# After the alias: a key holds slashes, so that this path would match that one too.
+@router.get("/platforms/{platform:path}/fusion", responses=not_found())
+def get_platform_fusion(platform: PlatformName, parts: PartsDep) -> FusionsView:
+    """Which operators the platform's engine computes as one, by latency and by profile, and where the two disagree."""
+    with parts.database.transaction(read_only=True) as tx:
+        return fusions.get_fusions(tx, platform)
+
+
+@router.put("/platforms/{platform:path}/fusion", responses=not_found())
+def set_platform_fusion(platform: PlatformName, report: FusionReport, parts: PartsDep) -> FusionsView:
+    """Keep what was measured of operators in a row. The farm makes the verdict on latencies itself:
+    T1 + T2 - T12 > 0.5 min(T1, T2)."""
+    with parts.database.transaction() as tx:
+        return fusions.report(tx, platform, report)
+
+
+# After alias and fusion: a key holds slashes, so that this path would match those too.
 @router.get("/platforms/{platform:path}", responses=not_found())
 def get_platform(platform: PlatformName, parts: PartsDep) -> PlatformView:
     """One platform."""

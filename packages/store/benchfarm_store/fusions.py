@@ -1,0 +1,147 @@
+"""Fusion rules as they were measured, and what models come to by them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from sqlalchemy import Row, select, text
+
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.fusion import (
+    FusionReport,
+    FusionRow,
+    FusionsView,
+    FusionView,
+    KernelPart,
+    ModelKernel,
+    ModelKernels,
+    UnknownOperator,
+    fused_verdict,
+)
+from benchfarm_core.platforms import Platform
+from benchfarm_store import models, platforms
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json
+from benchfarm_store.tables import FUSION_KEY, fusions
+from benchfarm_store.tokens import Caller
+from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules, fuse
+from benchfarm_workloads.models import model_recipe, model_recipes
+from benchfarm_workloads.operators import GraphIndex, Operator, graph_operators, layer_operators
+from benchfarm_workloads.recognition import Part, recognised
+from benchfarm_workloads.verdicts import Graph
+
+
+def record_fusions(tx: Transaction, platform: Platform, rows: Sequence[FusionRow]) -> None:
+    """Keep what was measured of an engine; the verdict on latencies is made here. What a row leaves out stays."""
+    columns = [row.model_dump() | {"by_latency": row.by_latency} for row in rows]
+    tx.execute(_RECORD, {**_engine(platform), "rows": rows_json(columns), "now": tx.now})
+
+
+_VALUES: Final = ("t1_ms", "t2_ms", "t12_ms", "by_latency", "by_profile")
+_RECORD = text(f"""
+    INSERT INTO fusions AS f ({", ".join(FUSION_KEY)}, measured_at, {", ".join(_VALUES)})
+    SELECT :engine, :version, :options, :precision, first, second, :now, {", ".join(_VALUES)}
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(first text, second text, t1_ms double precision,
+        t2_ms double precision, t12_ms double precision, by_latency boolean, by_profile boolean)
+    ORDER BY first, second
+    ON CONFLICT ({", ".join(FUSION_KEY)}) DO UPDATE SET measured_at = excluded.measured_at,
+        {", ".join(f"{name} = coalesce(excluded.{name}, f.{name})" for name in _VALUES)}
+""")
+
+
+def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
+    """What was measured of a platform's engine at its precision, by pair."""
+    wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
+    rows = tx.execute(select(fusions).where(*wanted).order_by(fusions.c.first, fusions.c.second))
+    return [_view(row) for row in rows]
+
+
+def _engine(platform: Platform) -> dict[str, str]:
+    """Fusion is the engine's doing, whatever board and cores it runs on."""
+    engine = platform.engine
+    return {
+        "engine": engine.name,
+        "version": engine.version,
+        "options": engine.options_key,
+        "precision": platform.precision,
+    }
+
+
+def _view(row: Row[Any]) -> FusionView:
+    verdicts = (row.by_latency, row.by_profile)
+    return FusionView.model_validate(
+        row._asdict() | {"fused": fused_verdict(*verdicts), "disagree": None not in verdicts and len(set(verdicts)) > 1}
+    )
+
+
+def get_fusions(tx: Transaction, name: str) -> FusionsView:
+    """The fusion rules of a platform by id, key or alias. Raises NotFound."""
+    try:
+        platform = Platform.model_validate(platforms.find(tx, name).spec)
+    except InvalidRequest as error:
+        raise NotFound(error.detail) from error
+    measured = fusion_rules(tx, platform)
+    return FusionsView(
+        platform=platform.key,
+        engine=platform.engine.key,
+        precision=platform.precision,
+        rules=_source(measured),
+        measured=measured,
+        disagreements=[one for one in measured if one.disagree],
+        default=sorted(DEFAULT_FUSIONS),
+    )
+
+
+def _source(measured: Sequence[FusionView]) -> Literal["measured", "default"]:
+    return "measured" if measured else "default"
+
+
+def report(tx: Transaction, name: str, found: FusionReport) -> FusionsView:
+    """Keep measured rows of a platform's engine; sending them again changes nothing. Raises NotFound."""
+    view = get_fusions(tx, name)
+    record_fusions(tx, Platform.model_validate(platforms.find(tx, view.platform).spec), found.rows)
+    return get_fusions(tx, view.platform)
+
+
+def model_kernels(tx: Transaction, model_id: str, platform: str, by: Caller) -> ModelKernels:
+    """An uploaded model's kernels on a platform, or those of a generated one, whose id is its name.
+
+    Raises NotFound for models of others, InvalidRequest for a platform that is none.
+    """
+    row = platforms.find(tx, platform)
+    measured = fusion_rules(tx, Platform.model_validate(row.spec))
+    rules = FusionRules({(one.first, one.second): one.fused for one in measured})
+    operators, index = _operators(tx, model_id, by)
+    fused = fuse(operators, rules)
+    chains = [recognised(chain, index) for chain in fused.kernels]
+    unknown = Counter(op for parts in chains for op in _unknown(parts))
+    return ModelKernels(
+        model_id=model_id,
+        platform=row.key,
+        rules=_source(measured),
+        assumed=list(fused.assumed),
+        kernels=[ModelKernel(kernel_no=no, parts=[_part(part) for part in parts]) for no, parts in enumerate(chains)],
+        unknown=[UnknownOperator(operator=op, count=count) for op, count in sorted(unknown.items())],
+    )
+
+
+def _operators(tx: Transaction, model_id: str, by: Caller) -> tuple[Sequence[Operator], GraphIndex | None]:
+    if model_id in {recipe.name for recipe in model_recipes()}:
+        return tuple(layer_operators(model_recipe(model_id).network({}).layers)), None
+    graph = Graph.model_validate(models.get_model(tx, model_id, by).graph)
+    return graph_operators(graph), GraphIndex(graph)
+
+
+def _unknown(parts: Sequence[Part]) -> list[str]:
+    return [op for part in parts if part.type is None and not part.is_free for one in part.operators for op in one.ops]
+
+
+def _part(part: Part) -> KernelPart:
+    return KernelPart(
+        type=part.type,
+        config=part.config,
+        operators=[op for one in part.operators for op in one.ops],
+        names=list(dict.fromkeys(name for one in part.operators for name in one.names)),
+        reason=part.reason,
+        is_free=part.is_free,
+    )

@@ -1,0 +1,71 @@
+"""Fusion rules and the kernels of models over HTTP."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx2
+import pytest
+
+from benchfarm_workloads.layers import Sketch
+from benchfarm_workloads.onnx_models import build_network
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Lab
+
+KEY = "sim-1/c0.t1.free/onnxruntime-1.31.1/fp32"
+ROW = {"first": "Conv", "second": "Relu", "t1_ms": 1.0, "t2_ms": 0.2, "t12_ms": 1.2}
+
+
+@pytest.mark.usefixtures("lab")
+def test_operators_tell_what_was_measured_and_everybody_reads_it(
+    alice: httpx2.Client, caller: Callable[..., httpx2.Client]
+) -> None:
+    assert alice.put(f"/v1/platforms/{KEY}/fusion", json={"rows": [ROW]}).status_code == 403
+    operator = caller("operator", "labs")
+    told = operator.put(f"/v1/platforms/{quote(KEY, safe='')}/fusion", json={"rows": [{**ROW, "by_profile": True}]})
+    assert told.status_code == 200, told.text
+    assert told.json() == alice.get(f"/v1/platforms/{KEY}/fusion").json()
+    (row,) = told.json()["disagreements"]
+    assert (row["by_latency"], row["by_profile"], row["fused"]) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"rows": []},
+        {"rows": [ROW] * 2},
+        {"rows": [{**ROW, "by_latency": True}]},
+        {"rows": [{**ROW, "t12_ms": -1}]},
+        {"rows": [{**ROW, "first": "Conv\0"}]},
+        {"rows": [{**ROW, "second": f"R{n}"} for n in range(501)]},
+    ],
+    ids=["none", "twice", "a verdict", "negative", "nul", "too many"],
+)
+@pytest.mark.usefixtures("lab")
+def test_rows_without_sense_are_refused(
+    alice: httpx2.Client, caller: Callable[..., httpx2.Client], body: dict[str, object]
+) -> None:
+    answer = caller("operator", "labs").put(f"/v1/platforms/{KEY}/fusion", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert alice.get(f"/v1/platforms/{KEY}/fusion").json()["measured"] == []
+
+
+def test_the_kernels_of_a_model(alice: httpx2.Client, caller: Callable[..., httpx2.Client], lab: "Lab") -> None:
+    sketch = Sketch("small", batch=1, hw=16)
+    x = sketch.dwconv(sketch.conv(sketch.image(), 8, 3, s=2, act="hswish"), 3, act="swish")
+    sketch.fc(sketch.global_avgpool(sketch.add(sketch.se(x, 4, gate="hsigmoid"), x, act="relu")), 10)
+    data = build_network(sketch.finish(), seed=1)
+    model = lab.client.post("/v1/models?name=s", content=data, headers=alice.headers).json()["id"]
+    found = alice.get(f"/v1/models/{model}/kernels", params={"platform": KEY}).json()
+    types = [part["type"] for kernel in found["kernels"] for part in kernel["parts"] if not part["is_free"]]
+    assert types == ["conv-bn-act", "dwconv-bn-act", "se", "add-act", "global-avgpool", "fc"]
+    assert (found["rules"], found["unknown"]) == ("default", [])
+    assert all(part["config"] for kernel in found["kernels"] for part in kernel["parts"] if not part["is_free"])
+    generated = alice.get("/v1/models/squeezenet/kernels", params={"platform": KEY}).json()
+    assert len(generated["kernels"]) == 38
+    assert caller("client", "bob").get(f"/v1/models/{model}/kernels?platform={KEY}").status_code == 404
+    assert alice.get(f"/v1/models/{model}/kernels").status_code == 422
+    refused = alice.get(f"/v1/models/{model}/kernels?platform=nowhere")
+    assert (refused.status_code, refused.json()["code"]) == (422, "platform_unknown")
+    assert alice.get("/v1/platforms/nowhere/fusion").status_code == 404

@@ -1,0 +1,138 @@
+"""Fusion rules as they were measured, and the kernels that models come to by them."""
+
+import pytest
+
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.fusion import FusionReport, FusionRow
+from benchfarm_core.jobs import JobRequest
+from benchfarm_core.platforms import parse_platform_key
+from benchfarm_store import fusions, models
+
+KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+WIDE = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
+
+
+def row(first="Conv", second="Relu", times=(1.0, 0.2, 1.0), **more):
+    names = ("t1_ms", "t2_ms", "t12_ms") if times else ()
+    return FusionRow(first=first, second=second, **dict(zip(names, times or (), strict=True)), **more)
+
+
+def report(farm, *rows, key=KEY):
+    with farm.transaction() as tx:
+        return fusions.report(tx, key, FusionReport(rows=rows))
+
+
+def rules(farm, key=KEY):
+    with farm.transaction() as tx:
+        return fusions.get_fusions(tx, key)
+
+
+def test_nothing_measured_is_said_and_the_default_stands(farm, agent):
+    found = rules(farm)
+    assert (found.rules, found.measured, found.disagreements) == ("default", [], [])
+    assert ("Conv", "Relu") in found.default
+    assert (found.engine, found.precision) == ("onnxruntime-1.31.1", "fp32")
+
+
+def test_the_verdict_is_the_farm_s_and_contradictions_are_listed(farm, agent):
+    rows = [
+        row(by_profile=True),
+        row("Conv", "Add", (1, 0.2, 1.2), by_profile=True),
+        row("Add", "Relu", None, by_profile=False),
+    ]
+    found = report(farm, *rows)
+    assert [(one.first, one.second, one.by_latency, one.by_profile, one.fused) for one in found.measured] == [
+        ("Add", "Relu", None, False, False),
+        ("Conv", "Add", False, True, True),
+        ("Conv", "Relu", True, True, True),
+    ]
+    assert [(one.first, one.second) for one in found.disagreements] == [("Conv", "Add")]
+    assert found.rules == "measured"
+
+
+def test_what_a_later_row_leaves_out_stays(farm, agent):
+    report(farm, row(times=(1, 0.2, 1.2)))
+    report(farm, row(times=None, by_profile=True))
+    (found,) = rules(farm).measured
+    assert (found.by_latency, found.by_profile, found.t12_ms, found.disagree) == (False, True, 1.2, True)
+    report(farm, row(times=(1, 0.2, 0.9)))
+    (found,) = report(farm, row(times=(1, 0.2, 0.9))).measured
+    assert (found.by_latency, found.t12_ms, found.disagree) == (True, 0.9, False)
+
+
+def test_rules_are_the_engine_s_on_every_board_and_of_its_precision_alone(farm, agent):
+    report(farm, row())
+    assert rules(farm, WIDE).rules == "measured"
+    with farm.transaction() as tx:
+        for other in (KEY.replace("fp32", "int8"), KEY.replace("1.31.1", "1.32.0"), KEY.replace("1.1/", "1.1~x=1/")):
+            assert fusions.fusion_rules(tx, parse_platform_key(other)) == []
+
+
+def test_a_platform_that_is_none(farm, ann, agent):
+    for name in ("nowhere", "\x00", KEY.replace("1.31.1", "9")):
+        with pytest.raises(NotFound):
+            rules(farm, name)
+        with pytest.raises(NotFound):
+            report(farm, row(), key=name)
+        with farm.transaction() as tx, pytest.raises(InvalidRequest):
+            fusions.model_kernels(tx, "resnet18", name, ann)
+
+
+def upload(farm, by):
+    def node(op, source, made, **attributes):
+        return {"op": op, "name": made, "inputs": [source, "w"], "outputs": [made], "attributes": attributes}
+
+    def value(role, *shape):
+        return {"role": role, "dtype": "float32", "shape": shape}
+
+    nodes = [node("Conv", "x", "c", kernel_shape=[1, 1]), node("Relu", "c", "r"), node("NonZero", "r", "y")]
+    values = {"w": value("weight", 4, 4, 1, 1), **{name: value("inner", 1, 4, 8, 8) for name in "xcr"}}
+    model = models.NewModel(
+        name="m",
+        sha256="a" * 64,
+        size_bytes=100,
+        opset=17,
+        dims={},
+        inputs=(),
+        graph={"nodes": nodes, "values": values},
+        flops=None,
+        parameters=1,
+    )
+    with farm.transaction() as tx:
+        return models.add(tx, model, by=by).id
+
+
+def kernels(farm, model_id, by):
+    with farm.transaction() as tx:
+        return fusions.model_kernels(tx, model_id, KEY, by)
+
+
+def test_the_kernels_of_an_upload_by_the_rules_of_the_platform(farm, ann, agent):
+    model_id = upload(farm, ann)
+    found = kernels(farm, model_id, ann)
+    assert (found.rules, found.platform, found.assumed) == ("default", KEY, [("Conv", "Relu")])
+    fused, unknown = found.kernels
+    (part,) = fused.parts
+    assert (part.type, part.operators, part.names) == ("conv-bn-act", ["Conv", "Relu"], ["c", "r"])
+    assert part.config == {"hw": 8, "cin": 4, "cout": 4, "k": 1, "s": 1, "act": "relu", "batch": 1}
+    assert (unknown.parts[0].type, unknown.parts[0].reason) == (None, "the catalogue has no kernel type for NonZero")
+    assert [(one.operator, one.count) for one in found.unknown] == [("NonZero", 1)]
+    report(farm, row(times=(1, 0.2, 1.2)))
+    apart = kernels(farm, model_id, ann)
+    assert (apart.rules, apart.assumed) == ("measured", [])
+    assert [part.type for kernel in apart.kernels for part in kernel.parts] == ["conv-bn-act", "act", None]
+
+
+def test_a_generated_model_by_its_name(farm, ann, agent):
+    found = kernels(farm, "resnet18", ann)
+    assert len(found.kernels) == 31
+    assert found.unknown == []
+    assert farm.submit(ann, JobRequest.model_validate({"workloads": [{"kind": "model", "name": "resnet18"}]}))
+
+
+def test_the_model_of_another_account_is_nobody_s(farm, ann, agent):
+    model_id = upload(farm, ann)
+    bob = farm.account("bob")
+    for name in (model_id, "m_nothing", "alexnet"):
+        with pytest.raises(NotFound):
+            kernels(farm, name, bob)
