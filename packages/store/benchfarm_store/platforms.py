@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, Subquery, select, text, union_all
@@ -55,7 +55,10 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     Writes nothing: a platform with options that nobody wanted yet stands on the one with default options.
     """
     rows = _known_rows(tx, names)
-    meant = engine_options.meant(tx, (name for name in names if name not in rows))
+    stray = [name for name in names if name not in rows]
+    if not stray:
+        return _each_once(rows[name] for name in names)
+    meant = engine_options.meant(tx, stray)
     rows |= _known_rows(tx, [one.platform.key for one in meant.values()])
     found: dict[str, Found] = {}
     for name in dict.fromkeys(names):
@@ -71,8 +74,14 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
 def make_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     """As `find_all`, but what nobody wanted yet is made and offered. Raises as `find` and `engine_options.make`."""
     rows = _known_rows(tx, names)
-    engine_options.make(tx, (name for name in names if name not in rows))
-    return find_all(tx, names)
+    stray = [name for name in names if name not in rows]
+    if stray:
+        engine_options.make(tx, stray)
+    return find_all(tx, names) if stray else _each_once(rows[name] for name in names)
+
+
+def _each_once(rows: Iterable[Row[Any]]) -> list[Found]:
+    return list(dict.fromkeys(Found(row.id, row.key, row.id) for row in rows))
 
 
 def _known_rows(tx: Transaction, names: Sequence[str]) -> dict[str, Row[Any]]:
