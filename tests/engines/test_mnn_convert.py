@@ -1,5 +1,6 @@
 """Files for MNN: silent, the same each time, and made without a process, a socket or a trace elsewhere."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,10 +15,10 @@ pytest.importorskip("_mnncengine", reason="MNN is not installed")
 from onnx import helper
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.launch import converting_argv, launch_environment
 from benchfarm_engines.mnn_engine import ENGINE
 from tests.engines.catalogue import Graph, convert, distance_after, normal, refusal
-from tests.engines.conftest import conv_graph, graph
+from tests.engines.conftest import MEMORY_BYTES, conv_graph, graph
 from tests.engines.test_engine_interface import one_node
 
 X = (normal([1, 4]),)
@@ -131,3 +132,34 @@ def test_shapes_that_cannot_be_are_a_failed_conversion(tmp_path: Path) -> None:
         (normal([2, 3]), normal([4, 5], name="z")),
     )
     assert refusal(ENGINE, impossible, tmp_path).code is FailureCode.CONVERSION_FAILED
+
+
+def test_the_converting_child_makes_it_in_its_cage(tmp_path: Path) -> None:
+    conv: Graph = (conv_graph(8, 4), (normal([1, 8, 4, 4]),))
+    folder = tmp_path / "child"
+    folder.mkdir()
+    questions = []
+    for name, content in {"conv": conv[0], "nope": one_node("Nope")}.items():
+        (tmp_path / name).write_bytes(content)
+        shape = [1, 8, 4, 4] if name == "conv" else [1, 4]
+        questions.append(
+            {
+                "engine": "mnn",
+                "precision": "fp32",
+                "options": {},
+                "artifact": str(tmp_path / name),
+                "inputs": [{"name": "x", "dtype": "float32", "shape": shape, "fill": {"kind": "normal", "seed": 0}}],
+                "out": str(folder / f"{name}.mnn"),
+            }
+        )
+    argv = converting_argv(
+        memory_bytes=MEMORY_BYTES, cpu_s=60, readable=[str(tmp_path)], writable=[str(folder)], strict=True
+    )
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    environment = launch_environment(str(folder))
+    done = subprocess.run(argv, input=lines, env=environment, capture_output=True, text=True, timeout=60)
+    made, refused = (json.loads(line) for line in done.stdout.splitlines())
+    assert made["ok"], made
+    assert (folder / "conv.mnn").read_bytes() == convert(ENGINE, conv).content
+    assert (refused["code"], refused["subject"]) == ("unsupported_operator", "Nope")
+    assert [path.name for path in folder.iterdir()] == ["conv.mnn"]
