@@ -14,7 +14,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure
 from tests.engines.catalogue import Graph, normal
 from tests.engines.conftest import graph
-from tests.engines.test_litert_convert import converted, distances
+from tests.engines.test_litert_convert import converted, distances, int8_distances, operators
 
 node = helper.make_node
 RNG = np.random.default_rng(1)
@@ -185,6 +185,17 @@ ALL = WINDOWS | MOVERS | ARITHMETIC | PRODUCTS
 @pytest.mark.parametrize("name", ALL)
 def test_an_operator_computes_what_onnx_says(name: str, tmp_path: Path) -> None:
     assert max(distances(ALL[name], tmp_path)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["flatten, fc", "image to tokens to image", "split of query, key, value", "prelu"])
+def test_steps_go_along_with_the_data(name: str, tmp_path: Path) -> None:
+    for edges in ("int8", "fp32"):
+        for _, from_twin in int8_distances(ALL[name], tmp_path, edges=edges):
+            assert from_twin < 2e-2
+
+
+def test_flat_images_are_multiplied_where_they_lie() -> None:
+    assert operators(converted(MOVERS["flatten, fc"]).content) == ["RESHAPE", "FULLY_CONNECTED"]
 
 
 REFUSED = {

@@ -1,12 +1,13 @@
 """Rules of the operators that multiply matrices, and the weights of everything that has some."""
 
+import math
 from typing import Final
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from benchfarm_engines.litert_fusion import LINEAR
-from benchfarm_engines.litert_layout import Axes, extended, plain
+from benchfarm_engines.litert_layout import IMAGE, Axes, extended, plain
 from benchfarm_engines.litert_translation import Code, Rule, Site, Value
 from benchfarm_engines.litert_writer import Quant
 
@@ -36,6 +37,13 @@ def bias_of(site: Site, place: int, x: Value, weights: Value, size: int) -> Valu
     limits = np.iinfo(np.int32)
     whole = np.clip(np.rint(np.broadcast_to(values, (size,)) / scales), limits.min, limits.max).astype(np.int32)
     return site.translation.constant(whole, Quant(tuple(float(each) for each in scales)))
+
+
+def _turned(site: Site, weights: Value, shape: tuple[int, ...]) -> Value:
+    """Weights of features in the order c x h x w, for features in the order h x w x c."""
+    numbers, quant = site.translation.writer.values_of(weights.tensor), weights.quant
+    turned = numbers.reshape(-1, *shape).transpose(IMAGE).reshape(numbers.shape)
+    return site.translation.constant(turned, quant)
 
 
 def weights_have_steps(site: Site) -> bool:
@@ -70,11 +78,32 @@ def linear(site: Site) -> Value:
 
 def _connected(site: Site, perm: tuple[int, int], *, channels: int) -> Value:
     value = site.input()
-    x = site.translation.ordered(value, plain(len(value.shape)))
+    image = _flattened(site)
+    x = site.translation.ordered(value, plain(len(value.shape))) if image is None else _as_it_lies(site, image)
     weights = weights_of(site, 1, perm, channels=channels)
+    if image is not None:
+        weights = _turned(site, weights, image.shape[1:])
     bias = bias_of(site, 2, x, weights, weights.shape[0])
     options = schema.FullyConnectedOptionsT(fusedActivationFunction=site.activation(), keepNumDims=len(x.shape) > 2)
-    return site.emit(Code.FULLY_CONNECTED, [x, weights, bias], x.axes, options)
+    return site.emit(Code.FULLY_CONNECTED, [x, weights, bias], plain(len(value.shape)), options)
+
+
+def _flattened(site: Site) -> Value | None:
+    """The image whose features the first input is: it stays as it lies where the weights are turned instead."""
+    maker = site.graph.makers().get(site.node.input(0))
+    if maker is None or maker.op not in ("Flatten", "Reshape") or maker.inputs[0] in site.graph.constants:
+        return None
+    image, features = site.translation.value(maker.inputs[0]), site.graph.shapes[site.node.input(0)]
+    if image.axes != IMAGE or features != (image.shape[0], math.prod(image.shape[1:])):
+        return None
+    if site.quant is None:
+        return site.translation.real(image)
+    return image if image.quant is not None else None
+
+
+def _as_it_lies(site: Site, image: Value) -> Value:
+    features = (image.shape[0], math.prod(image.shape[1:]))
+    return site.translation.reread(image, features, plain(2))
 
 
 def matmul(site: Site) -> Value:

@@ -88,6 +88,10 @@ class TfliteWriter:
         """A tensor's name, "" for none."""
         return self._tensors[number].name
 
+    def values_of(self, number: int) -> Array:
+        """What a constant holds."""
+        return self._buffers[self._tensors[number].buffer - 1]
+
     def is_constant(self, number: int) -> bool:
         """Whether a tensor has its values from the file."""
         return self._tensors[number].buffer > 0
@@ -219,7 +223,7 @@ class _Packer:
         self._builder.StartVector(1, values.nbytes, _BUFFER_ALIGNMENT_BYTES)
         head = self._builder.head - values.nbytes
         self._builder.head = head
-        self._builder.Bytes[head : head + values.nbytes] = values.tobytes()
+        self._builder.Bytes[head : head + values.nbytes] = values.reshape(-1).view(np.uint8).data
         return int(self._builder.EndVector())
 
     def _integers(self, numbers: Sequence[int]) -> int:
