@@ -13,6 +13,7 @@ pytest.importorskip("ncnn", reason="ncnn is not installed")
 from onnx import TensorProto, helper, numpy_helper
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_engines.launch_request import InputSpec
 from benchfarm_engines.ncnn_engine import ENGINE
 from benchfarm_engines.ncnn_file import read_artifact
 from tests.engines.catalogue import Graph, convert, distance_after, drawn_kernels, normal, refusal
@@ -147,6 +148,43 @@ FORMS = {
     ),
     "read and given out": graph_of([node("Relu", "x0", "y"), node("Sigmoid", "y", "z")], [IMAGE], outputs=("z", "y")),
     "given out as it came": graph_of([node("Identity", "x0"), node("Neg", "x0", "z")], [IMAGE], outputs=("y", "z")),
+    "constant padding": graph_of(
+        [node("Pad", "x0 p v")], [IMAGE], {"p": np.array([0, 2, 1, 3, 0, 1, 2, 4]), "v": np.float32(0.5).reshape(())}
+    ),
+    "mirrored padding": graph_of(
+        [node("Pad", "x0 p", mode="reflect")], [IMAGE], {"p": np.array([0, 0, 1, 3, 0, 0, 2, 4])}
+    ),
+    "padded rows": graph_of([node("Pad", "x0 p", mode="edge")], [TOKENS], {"p": np.array([0, 1, 2, 0, 3, 4])}),
+    "slopes": graph_of([node("PRelu", "x0 s")], [IMAGE], {"s": weights(6, 1, 1)}),
+    "elu and softplus": graph_of([node("Elu", "x0", "a", alpha=0.7), node("Softplus", "a")], [IMAGE]),
+    "maps normalised": graph_of([node("InstanceNormalization", "x0 s b")], [IMAGE], {"s": weights(6), "b": weights(6)}),
+    "depth to space": graph_of([node("DepthToSpace", "x0", blocksize=2)], [[1, 12, 5, 4]]),
+    "columns to space": graph_of([node("DepthToSpace", "x0", blocksize=2, mode="CRD")], [[1, 12, 5, 4]]),
+    "the first token": graph_of([node("Gather", "x0 i", axis=1)], [TOKENS], {"i": np.array(0)}),
+    "the last column": graph_of([node("Gather", "x0 i", axis=-1)], [TOKENS], {"i": np.array([-1])}),
+    "a token in front": graph_of([node("Concat", "t x0", axis=1)], [TOKENS], {"t": weights(1, 1, 12)}),
+    "normalised after a convolution": graph_of(
+        [node("Conv", "x0 w b", "c"), node("BatchNormalization", "c s b m v"), node("Relu", "y", "z")],
+        [IMAGE],
+        {"w": weights(4, 6, 3, 3), **{name: np.abs(weights(4)) + 0.1 for name in "sbmv"}},
+        outputs=("z",),
+    ),
+    "a token for each input": graph_of(
+        [
+            *(node("Shape", "x0", "s"), node("Gather", "s zero", "n"), node("Unsqueeze", "n first", "u")),
+            *(node("Concat", "u rest", "w", axis=0), node("Expand", "t w", "e"), node("Concat", "e x0", axis=1)),
+        ],
+        [TOKENS],
+        {"zero": np.array(0), "first": np.array([0]), "rest": np.array([1, 12]), "t": weights(1, 1, 12)},
+    ),
+    "a shape that is computed": graph_of(
+        [
+            *(node("Shape", "x0", "s"), node("Gather", "s zero", "n"), node("Unsqueeze", "n first", "u")),
+            *(node("Concat", "u rest", "t", axis=0), node("Reshape", "x0 t", "r"), node("Relu", "r")),
+        ],
+        [IMAGE],
+        {"zero": np.array(0), "first": np.array([0]), "rest": np.array([-1, 9])},
+    ),
     "a shape in a node": graph_of(
         [
             helper.make_node("Constant", [], ["s"], value=numpy_helper.from_array(np.array([1, -1, 9]))),
@@ -166,7 +204,7 @@ def test_every_form_computes_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_a_batch_computes_the_same(name: str, tmp_path: Path) -> None:
     content, specs = FORMS[name]
-    if name in ("a shape in a node", "fewer axes"):
+    if name in ("a shape in a node", "fewer axes", "a token in front"):
         pytest.skip("the graph itself says a batch of 1")
     model = onnx.load_model_from_string(content)
     for each in model.graph.input:
@@ -176,6 +214,34 @@ def test_a_batch_computes_the_same(name: str, tmp_path: Path) -> None:
             each.CopyFrom(numpy_helper.from_array(np.array([3, *numpy_helper.to_array(each)[1:]]), "s"))
     batch = tuple(normal((3, *spec.shape[1:]), name=spec.name, seed=spec.fill["seed"]) for spec in specs)
     assert distance_after(2, ENGINE, (model.SerializeToString(), batch), tmp_path) < GATE
+
+
+def test_numbers_of_rows_are_looked_up(tmp_path: Path) -> None:
+    for batch in (1, 3):
+        made = helper.make_graph(
+            [node("Gather", "table x"), node("Relu", "y", "z")],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.INT64, [batch, 5])],
+            [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(weights(20, 12), "table")],
+        )
+        content = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+        tokens = InputSpec("x", "int64", (batch, 5), {"kind": "ints", "below": 20, "seed": 1})
+        assert distance_after(2, ENGINE, (content, (tokens,)), tmp_path) < GATE
+
+
+def test_inputs_may_be_named_in_another_order(tmp_path: Path) -> None:
+    content, specs = graph_of([node("Sub", "x0 x1")], [TOKENS, TOKENS])
+    assert distance_after(1, ENGINE, (content, specs[::-1]), tmp_path) < GATE
+
+
+def test_numbers_of_another_type_are_refused(tmp_path: Path) -> None:
+    content, _ = graph_of([node("Relu", "x0")], [TOKENS])
+    model = onnx.load_model_from_string(content)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    wide = InputSpec("x0", "float64", tuple(TOKENS), {"kind": "normal", "seed": 0})
+    found = refusal(ENGINE, (model.SerializeToString(), (wide,)), tmp_path)
+    assert (found.code, found.subject) == (FailureCode.UNSUPPORTED_OPERATOR, "float64")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ fp32 alone, and products with rows of tokens, which find the scales of rows by t
 from collections.abc import Mapping
 from typing import Final
 
+from benchfarm_engines import ncnn_movement as movement
 from benchfarm_engines import ncnn_tensors as tensors
 from benchfarm_engines import ncnn_windows as windows
 from benchfarm_engines.conversion import ConversionRequest, Converted, Converter
 from benchfarm_engines.edges import Edge, Edges
+from benchfarm_engines.launch_request import InputSpec
 from benchfarm_engines.ncnn_file import FORMAT, Blob, NcnnModel, pack_artifact
+from benchfarm_engines.ncnn_folding import fold
 from benchfarm_engines.ncnn_fusions import fuse
 from benchfarm_engines.ncnn_graph import Operator, SourceGraph, read_graph, unsupported
 from benchfarm_engines.ncnn_site import Emitter, NcnnSite, takes_int8_input
@@ -32,24 +35,32 @@ _EMITTERS: Final[Mapping[str, Emitter]] = {
     "Sigmoid": tensors.elementwise("Sigmoid"),
     "Swish": tensors.elementwise("Swish"),
     "Erf": tensors.elementwise("Erf"),
+    "Softplus": tensors.elementwise("Softplus"),
+    "Mish": tensors.elementwise("Mish"),
+    "Elu": tensors.elu,
+    "PRelu": tensors.prelu,
     "LeakyRelu": tensors.leaky_relu,
     "Clip": tensors.clip,
     "HardSigmoid": tensors.hard_sigmoid,
     "HardSwish": tensors.hard_swish,
     "Gelu": tensors.gelu,
-    **dict.fromkeys(("Identity", "Dropout"), tensors.same),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), tensors.reshape),
+    **dict.fromkeys(("Identity", "Dropout"), movement.same),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), movement.reshape),
     **dict.fromkeys(tensors.UNARY, tensors.unary),
     **dict.fromkeys(tensors.BINARY, tensors.binary),
     **dict.fromkeys(tensors.REDUCTIONS, tensors.reduction),
-    "Transpose": tensors.transpose,
-    "Concat": tensors.concat,
-    "Split": tensors.split,
-    "Slice": tensors.crop,
-    "ChannelShuffle": tensors.channel_shuffle,
-    "Resize": tensors.resize,
+    "Transpose": movement.transpose,
+    "Concat": movement.concat,
+    "Split": movement.split,
+    "Slice": movement.crop,
+    "Pad": movement.pad,
+    "DepthToSpace": movement.depth_to_space,
+    "Gather": movement.gather,
+    "ChannelShuffle": movement.channel_shuffle,
+    "Resize": movement.resize,
     "Softmax": tensors.softmax,
     "LayerNormalization": tensors.layer_norm,
+    "InstanceNormalization": tensors.instance_norm,
     "Linear": tensors.linear,
     "MatMul": tensors.product,
     "Attention": tensors.attention,
@@ -62,15 +73,17 @@ class NcnnConverter:
     def convert(self, request: ConversionRequest) -> Converted:
         """The artifact with its edges. Raises EngineFailure (unsupported_operator, invalid_workload, ...)."""
         graph = read_graph(request)
+        fold(graph)
         fuse(graph)
         site = NcnnSite(graph, NcnnWriter(), _batch(graph), _int8_outputs(graph, request))
         wanted = _int8_inputs(site, request)
+        dtypes = {spec.name: _dtype(graph, spec) for spec in request.inputs} | dict.fromkeys(wanted, "int8")
         for name in graph.inputs:
             site.put(name, site.writer.input())
         for operator in graph.operators:
             if id(operator) not in site.fused:
                 _emit(site, operator)
-        return _artifact(site, wanted)
+        return _artifact(site, dtypes)
 
 
 def _batch(graph: SourceGraph) -> int:
@@ -94,6 +107,16 @@ def _int8_inputs(site: NcnnSite, request: ConversionRequest) -> frozenset[str]:
     return frozenset(name for name, edge in pairs if edge.scale and takes_int8_input(site, name))
 
 
+def _dtype(graph: SourceGraph, spec: InputSpec) -> str:
+    """What an input becomes: fp32, or whole numbers where they only name rows of a table."""
+    readers = graph.consumers(spec.name)
+    if spec.dtype in ("int32", "int64") and readers and all(reader.kind == "Gather" for reader in readers):
+        return "int32"
+    if spec.dtype != "float32":
+        raise unsupported(spec.dtype, "as an input that is computed with")
+    return spec.dtype
+
+
 def _emit(site: NcnnSite, operator: Operator) -> None:
     emitter = _EMITTERS.get(operator.kind)
     if emitter is None:
@@ -101,17 +124,17 @@ def _emit(site: NcnnSite, operator: Operator) -> None:
     emitter(site, operator)
 
 
-def _artifact(site: NcnnSite, int8_inputs: frozenset[str]) -> Converted:
+def _artifact(site: NcnnSite, dtypes: Mapping[str, str]) -> Converted:
     graph = site.graph
-    outputs = [_output(site, name, in_int8=bool(int8_inputs)) for name in graph.outputs]
+    outputs = [_output(site, name, in_int8="int8" in dtypes.values()) for name in graph.outputs]
     param, weights, input_names, output_names = site.writer.finish(outputs)
     front = () if site.batch == 1 else (site.batch,)
     inputs = [
-        _edge(graph, blob, name, int8=name in int8_inputs, shape=front + site.shape(name))
+        _edge(graph, blob, name, dtypes[name], front + site.shape(name))
         for blob, name in zip(input_names, graph.inputs, strict=True)
     ]
     ends = [
-        _edge(graph, blob, name, int8=name in site.int8_made)
+        _edge(graph, blob, name, "int8" if name in site.int8_made else "float32")
         for blob, name in zip(output_names, graph.outputs, strict=True)
     ]
     model = NcnnModel(
@@ -130,10 +153,8 @@ def _output(site: NcnnSite, tensor: str, *, in_int8: bool) -> int:
     return windows.quantised(site, tensor, blob) if wanted else blob
 
 
-def _edge(graph: SourceGraph, blob: str, tensor: str, *, int8: bool, shape: tuple[int, ...] = ()) -> Edge:
-    if not int8:
-        return Edge(blob, shape=shape)
-    return Edge(blob, "int8", shape=shape, scale=graph.scales[tensor] or 1.0)
+def _edge(graph: SourceGraph, blob: str, tensor: str, dtype: str, shape: tuple[int, ...] = ()) -> Edge:
+    return Edge(blob, dtype, shape=shape, scale=(graph.scales[tensor] or 1.0) if dtype == "int8" else 0.0)
 
 
 CONVERTER: Final[Converter] = NcnnConverter()

@@ -135,16 +135,27 @@ def _untranspose(graph: SourceGraph, key: Operator) -> None:
     graph.shapes[key.output] = (*shape[:-2], shape[-1], shape[-2])
 
 
-def _fold(graph: SourceGraph, transpose: Operator) -> None:
-    """A transposed constant is another constant."""
-    if transpose.inputs[0] in graph.constants:
-        perm = transpose.attributes.get("perm")
-        graph.constants[transpose.output] = np.transpose(graph.constants[transpose.inputs[0]], perm)
-        graph.operators.remove(transpose)
+def _normalised(graph: SourceGraph, norm: Operator) -> None:
+    """A convolution with stored statistics behind it is another convolution, as ncnn's own optimiser writes it."""
+    conv = graph.producer(norm.inputs[0])
+    known = all(name in graph.constants for name in norm.inputs[1:])
+    if conv is None or conv.kind != "Conv" or not known or graph.only_consumer(conv.output) is not norm:
+        return
+    if any(name not in graph.constants for name in conv.inputs[1:] if name):
+        return
+    scale, shift, mean, variance = (graph.constants[name].astype(np.float64) for name in norm.inputs[1:5])
+    factor = scale / np.sqrt(variance + float(norm.attributes.get("epsilon", 1e-5)))
+    weight = graph.constants[conv.inputs[1]]
+    bias = graph.constants[conv.inputs[2]] if len(conv.inputs) > 2 and conv.inputs[2] else np.zeros(1)
+    names = [f"{norm.output}/{part}" for part in ("weight", "bias")]
+    along = (-1, *(1,) * (weight.ndim - 1))
+    graph.constants[names[0]] = (weight * factor.reshape(along)).astype(np.float32)
+    graph.constants[names[1]] = ((bias - mean) * factor + shift).astype(np.float32)
+    _replace(graph, [conv, norm], Operator("Conv", [conv.inputs[0], *names], norm.outputs[:1], conv.attributes))
 
 
 _FUSIONS: Final[tuple[tuple[str, Callable[[SourceGraph, Operator], None]], ...]] = (
-    ("Transpose", _fold),
+    ("BatchNormalization", _normalised),
     ("Sigmoid", _swish),
     ("Erf", _gelu),
     ("Transpose", _channel_shuffle),

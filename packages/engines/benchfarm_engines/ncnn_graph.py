@@ -31,12 +31,13 @@ INT8_STEPS: Final = 127
 
 @dataclass(eq=False)
 class Operator:
-    """One operator, in the words of ONNX or of a fusion that replaced several."""
+    """One operator, in the words of ONNX or of a fusion that replaced several. opset: of its graph."""
 
     kind: str
     inputs: list[str]
     outputs: list[str]
     attributes: dict[str, Any] = field(default_factory=dict)
+    opset: int = 0
 
     @property
     def output(self) -> str:
@@ -94,17 +95,15 @@ def read_graph(request: ConversionRequest) -> SourceGraph:
     """The graph with every dimension bound and without quantisation pairs. Raises EngineFailure."""
     model = read_source(_as_stored(request))
     constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
     graph = SourceGraph(
-        operators=[_operator(node) for node in model.graph.node if not _is_constant(node, constants)],
+        operators=[_operator(node, opset) for node in model.graph.node if not _is_constant(node, constants)],
         constants=constants,
         shapes=_shapes(model),
-        inputs=[each.name for each in model.graph.input if each.name not in constants],
+        inputs=[spec.name for spec in request.inputs],
         outputs=[each.name for each in model.graph.output],
     )
-    if (
-        max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
-        < _SOFTMAX_CHANGED
-    ):
+    if opset < _SOFTMAX_CHANGED:
         _say_old_softmax(graph)
     _take_out_quantisation(graph)
     return graph
@@ -156,10 +155,10 @@ def _is_constant(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
     return True
 
 
-def _operator(node: onnx.NodeProto) -> Operator:
+def _operator(node: onnx.NodeProto, opset: int) -> Operator:
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     texts = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
-    return Operator(node.op_type, list(node.input), [name for name in node.output if name], texts)
+    return Operator(node.op_type, list(node.input), [name for name in node.output if name], texts, opset)
 
 
 def _take_out_quantisation(graph: SourceGraph) -> None:

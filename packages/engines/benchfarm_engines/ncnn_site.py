@@ -71,7 +71,8 @@ class NcnnSite:
             raise EngineFailure(FailureCode.CONVERSION_FAILED, f"nothing makes the tensor {tensor[:60]}")
         values = self.graph.constants[tensor]
         full = values.reshape((1,) * ((rank or values.ndim - 1) + 1 - values.ndim) + values.shape)
-        if full.shape[0] != 1 or not 1 < full.ndim <= MAX_RANK + 1:
+        same_for_all = full.shape[0] in (1, self.batch) and (full == full[:1]).all()
+        if not same_for_all or not 1 < full.ndim <= MAX_RANK + 1:
             raise unsupported("batch", f"a constant of {list(values.shape)} differs within a batch")
         return self.data(full[0])
 

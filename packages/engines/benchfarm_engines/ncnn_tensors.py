@@ -1,11 +1,11 @@
-"""Layers without weights of their own, and those of transformers: elementwise, movement, products, normalisation."""
+"""Layers of numbers by themselves, and those of transformers: functions, sums, products, normalisation."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from benchfarm_engines.ncnn_graph import Operator, unsupported
+from benchfarm_engines.ncnn_movement import axis_of
 from benchfarm_engines.ncnn_site import HARD_SWISH_SLOPE, Emitter, NcnnSite, clip_bounds
 from benchfarm_engines.ncnn_windows import int8_steps
 from benchfarm_engines.ncnn_writer import Parameter, plain, tagged
@@ -26,15 +26,8 @@ BINARY: Final = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Max": 4, "Min": 5, "Po
 _REVERSED: Final = {"Sub": 7, "Div": 8, "Pow": 9}
 """With a number on the left."""
 REDUCTIONS: Final = {"ReduceSum": 0, "ReduceMean": 3, "ReduceMax": 4, "ReduceMin": 5}
-_PERMUTE_3: Final = ("whc", "hwc", "wch", "cwh", "hcw", "chw")
-_PERMUTE_4: Final = tuple(
-    "whdc hwdc wdhc dwhc hdwc dhwc whcd hwcd wchd cwhd hcwd chwd wdch dwch wcdh cwdh dcwh cdwh".split()
-    + "hdcw dhcw hcdw chdw dchw cdhw".split()
-)
-"""ncnn's numbers of axis orders, innermost axis first."""
 _BIAS_PER_COLUMN, _NO_BIAS = 4, -1
 _INT8_TERM = 2
-_NEAREST, _BILINEAR = 1, 2
 
 
 def elementwise(kind: str, parameters: dict[int, Parameter] | None = None) -> Emitter:
@@ -110,123 +103,16 @@ def _broadcast(site: NcnnSite, operator: Operator, tensor: str) -> int:
     return site.reshaped(site.blob(tensor), (1,) * (rank - len(site.shape(tensor))) + site.shape(tensor))
 
 
-def same(site: NcnnSite, operator: Operator) -> None:
-    """What changes nothing at inference."""
-    site.put(operator.output, site.blob(operator.inputs[0]), flat=operator.inputs[0] in site.flat)
-
-
-def reshape(site: NcnnSite, operator: Operator) -> None:
-    """Another shape for the same numbers; the batch axis stays in front."""
-    source, shape = operator.inputs[0], site.shape(operator.output)
-    if site.blob_shape(source) == shape:
-        site.put(operator.output, site.blob(source))
-    else:
-        site.put(operator.output, site.reshaped(site.blob(source), shape))
-
-
-def transpose(site: NcnnSite, operator: Operator) -> None:
-    """Axes in another order, the batch axis in front."""
-    rank = len(site.shape(operator.inputs[0]))
-    perm = list(operator.attributes.get("perm", range(rank, -1, -1)))
-    if perm[0] != 0:
-        raise unsupported(operator, "the batch axis moves", subject="batch")
-    names = {1: "w", 2: "hw", 3: "chw", 4: "cdhw"}[rank]
-    order = "".join(names[axis - 1] for axis in perm[1:])[::-1]
-    orders = {1: ("w",), 2: ("wh", "hw"), 3: _PERMUTE_3, 4: _PERMUTE_4}[rank]
-    [made] = site.writer.layer("Permute", [site.full(operator.inputs[0])], {0: orders.index(order)})
-    site.put(operator.output, made)
-
-
-def _axis(site: NcnnSite, operator: Operator, axis: int) -> int:
-    """An axis of ONNX as ncnn counts it, without the batch axis."""
-    rank = len(site.shape(operator.inputs[0])) + 1
-    if axis % rank == 0:
-        raise unsupported(operator, "works along the batch axis", subject="batch")
-    return axis % rank - 1
-
-
-def concat(site: NcnnSite, operator: Operator) -> None:
-    """Joined along an axis; pooled channels stay flat together."""
-    axis = _axis(site, operator, int(operator.attributes["axis"]))
-    flat = axis == 0 and all(each in site.flat for each in operator.inputs)
-    bottoms = [site.blob(each) if flat else site.full(each) for each in operator.inputs]
-    site.put(operator.output, site.writer.layer("Concat", bottoms, {0: axis})[0], flat=flat)
-
-
-def split(site: NcnnSite, operator: Operator) -> None:
-    """Cut along an axis."""
-    axis = _axis(site, operator, int(operator.attributes.get("axis", 0)))
-    sizes = [site.shape(each)[axis] for each in operator.outputs]
-    made = site.writer.layer("Slice", [site.full(operator.inputs[0])], {0: sizes, 1: axis}, tops=len(sizes))
-    for name, blob in zip(operator.outputs, made, strict=True):
-        site.put(name, blob)
-
-
-def crop(site: NcnnSite, operator: Operator) -> None:
-    """A part of each axis, every number of it."""
-    starts, ends = (site.constant(operator, number).tolist() for number in (1, 2))
-    axes = site.constant(operator, 3).tolist() if len(operator.inputs) > 3 else list(range(len(starts)))
-    if len(operator.inputs) > 4 and any(step != 1 for step in site.constant(operator, 4).tolist()):
-        raise unsupported(operator, "steps")
-    shape = site.shape(operator.inputs[0])
-    places = [_axis(site, operator, axis) for axis in axes]
-    bounds = [slice(*each).indices(shape[place])[:2] for *each, place in zip(starts, ends, places, strict=True)]
-    parameters: dict[int, Parameter] = {
-        9: [low for low, _ in bounds],
-        10: [high for _, high in bounds],
-        11: places,
-    }
-    site.put(operator.output, site.writer.layer("Crop", [site.full(operator.inputs[0])], parameters)[0])
-
-
-def channel_shuffle(site: NcnnSite, operator: Operator) -> None:
-    """Channels dealt out anew."""
-    _one(site, operator, "ShuffleChannel", {0: int(operator.attributes["groups"])})
-
-
-def resize(site: NcnnSite, operator: Operator) -> None:
-    """Images made larger: nearest by whole factors, or bilinear."""
-    (_, before_h, before_w), (_, height, width) = site.shape(operator.inputs[0]), site.shape(operator.output)
-    parameters: dict[int, Parameter] = {0: _resize_kind(operator, (before_h, before_w), (height, width))}
-    parameters |= {3: height, 4: width}
-    if operator.attributes.get("coordinate_transformation_mode") == "align_corners":
-        parameters[6] = 1
-    site.put(operator.output, site.writer.layer("Interp", [site.full(operator.inputs[0])], parameters)[0])
-
-
-def _resize_kind(operator: Operator, before: Sequence[int], after: Sequence[int]) -> int:
-    mode, centre = (
-        operator.attributes.get(*each)
-        for each in (("mode", "nearest"), ("coordinate_transformation_mode", "half_pixel"))
-    )
-    if mode == "linear" and centre in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        # of one pixel ncnn's interpolation reads a neighbour that is not there; nearest is the same
-        return _NEAREST if 1 in before else _BILINEAR
-    rounding = operator.attributes.get("nearest_mode", "round_prefer_floor")
-    whole = all(large % small == 0 for small, large in zip(before, after, strict=True))
-    if (
-        mode == "nearest"
-        and whole
-        and (centre, rounding)
-        in (
-            ("asymmetric", "floor"),
-            ("half_pixel", "round_prefer_floor"),
-        )
-    ):
-        return _NEAREST
-    raise unsupported(operator, f"{mode} with {centre}")
-
-
 def softmax(site: NcnnSite, operator: Operator) -> None:
     """Shares along an axis."""
-    axis = _axis(site, operator, int(operator.attributes.get("axis", -1)))
+    axis = axis_of(site, operator, int(operator.attributes.get("axis", -1)))
     site.put(operator.output, site.writer.layer("Softmax", [site.full(operator.inputs[0])], {0: axis, 1: 1})[0])
 
 
 def layer_norm(site: NcnnSite, operator: Operator) -> None:
     """Mean 0 and variance 1 along the last axis, then scale and shift."""
     shape = site.shape(operator.inputs[0])
-    if _axis(site, operator, int(operator.attributes.get("axis", -1))) != len(shape) - 1 or len(operator.outputs) > 1:
+    if axis_of(site, operator, int(operator.attributes.get("axis", -1))) != len(shape) - 1 or len(operator.outputs) > 1:
         raise unsupported(operator, "more than the last axis")
     site.check_features(operator, shape[-1], site.constant(operator, 1).size)
     shift = site.constant(operator, 2) if len(operator.inputs) > 2 else np.zeros(shape[-1], np.float32)
@@ -240,7 +126,7 @@ def reduction(site: NcnnSite, operator: Operator) -> None:
     """One number along some axes."""
     given = operator.attributes.get("axes")
     axes = list(given) if given is not None else site.constant(operator, 1).tolist()
-    places = sorted(_axis(site, operator, axis) for axis in axes)
+    places = sorted(axis_of(site, operator, axis) for axis in axes)
     keep = int(operator.attributes.get("keepdims", 1))
     parameters: dict[int, Parameter] = {0: REDUCTIONS[operator.kind], 1: 0, 3: places, 4: keep, 5: 1}
     site.put(operator.output, site.writer.layer("Reduction", [site.full(operator.inputs[0])], parameters)[0])
@@ -282,3 +168,30 @@ def attention(site: NcnnSite, operator: Operator) -> None:
     """Scaled dot product of queries, keys and values, heads x tokens x size."""
     bottoms = [site.full(each) for each in operator.inputs]
     site.put(operator.output, site.writer.layer("SDPA", bottoms, {6: float(operator.attributes["scale"])})[0])
+
+
+def elu(site: NcnnSite, operator: Operator) -> None:
+    """An exponential below zero."""
+    _one(site, operator, "ELU", {0: float(operator.attributes.get("alpha", 1.0))})
+
+
+def prelu(site: NcnnSite, operator: Operator) -> None:
+    """A slope below zero, one for all channels or one for each."""
+    slopes, source = site.constant(operator, 1), operator.inputs[0]
+    channels = site.shape(source)[0]
+    if slopes.size != 1 and slopes.shape != (channels, *(1,) * (len(site.shape(source)) - 1)):
+        raise unsupported(operator, f"slopes of {list(slopes.shape)}")
+    [made] = site.writer.layer("PReLU", [site.full(source)], {0: slopes.size}, [plain(slopes)])
+    site.put(operator.output, made)
+
+
+def instance_norm(site: NcnnSite, operator: Operator) -> None:
+    """Each map to mean 0 and variance 1, then scale and shift."""
+    channels = site.shape(operator.inputs[0])[0]
+    if len(site.shape(operator.inputs[0])) != 3:
+        raise unsupported(operator, "maps in other than two dimensions")
+    weights = [plain(site.constant(operator, number)) for number in (1, 2)]
+    site.check_features(operator, channels, site.constant(operator, 1).size)
+    parameters: dict[int, Parameter] = {0: channels, 1: float(operator.attributes.get("epsilon", 1e-5)), 2: 1}
+    [made] = site.writer.layer("InstanceNorm", [site.full(operator.inputs[0])], parameters, weights)
+    site.put(operator.output, made)
