@@ -23,7 +23,7 @@ sys.path.append({core!r})
 import json, os, socket
 from benchfarm_core.confine import Limits, confine
 held = confine(Limits(memory_bytes={memory}, cpu_s={cpu_s}, readable={readable!r}, writable=({scratch!r},),
-                      network={network}, uid={user}, gid={user}, file_size_bytes=1000))
+                      network={network}, uid={user}, gid={user}, file_size_bytes=1000, devices={devices!r}))
 def attempt(action):
     try:
         return str(action())
@@ -40,6 +40,7 @@ def confined(
     cpu_s: int = 20,
     readable: tuple[str, ...] = (),
     network: bool = False,
+    devices: tuple[str, ...] = (),
     python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     scratch.mkdir(exist_ok=True)
@@ -50,6 +51,7 @@ def confined(
         readable=readable,
         scratch=str(scratch),
         network=network,
+        devices=devices,
         user=CONFINED_ID,
     )
     return subprocess.run(
@@ -247,6 +249,22 @@ def test_it_reads_what_it_was_given_and_writes_only_to_its_scratch(tmp_path: Pat
         readable=(str(given),),
     )
     assert answers == ["42", "PermissionError", "1", "1000", "PermissionError"]
+
+
+def test_a_device_that_was_given_can_be_controlled_and_no_other(tmp_path: Path) -> None:
+    number_of_terminal = "__import__('fcntl').ioctl(os.open('/dev/ptmx', os.O_RDWR), 0x80045430, bytes(4)) != b''"
+    assert attempts(tmp_path / "s", [number_of_terminal]) == ["PermissionError"]
+    given = attempts(tmp_path / "s", [number_of_terminal, "open('/dev/tty0')"], devices=("/dev/ptmx",))
+    assert given[0] == "True"
+    assert given[1] in ("PermissionError", "FileNotFoundError")
+
+
+def test_with_a_device_addresses_can_be_reserved_and_memory_still_ends(tmp_path: Path) -> None:
+    reserve = "len(__import__('mmap').mmap(-1, 64 * 1024**3, flags=0x22 | 0x4000, prot=0))"
+    expressions = [reserve, "len(bytearray(2 * 1024**3))"]
+    assert attempts(tmp_path / "s", expressions, memory=1024**3) == ["OSError", "MemoryError"]
+    given = attempts(tmp_path / "s", expressions, memory=1024**3, devices=("/dev/ptmx",))
+    assert given == [str(64 * 1024**3), "MemoryError"]
 
 
 def test_memory_ends_in_memory_error_and_cpu_time_in_a_kill(tmp_path: Path) -> None:

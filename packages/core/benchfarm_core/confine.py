@@ -32,9 +32,11 @@ class ConfinementIncomplete(Exception):
 class Limits:
     """What a confined process may use.
 
-    memory_bytes: address space, libraries and thread stacks included.
+    memory_bytes: address space, libraries and thread stacks included; with devices only what can be written to, for
+    a GPU's driver reserves more addresses than a machine has memory.
     cpu_s: processor time over all threads, then the kernel ends the process.
     readable, writable: files or folders beyond the interpreter and the system's libraries.
+    devices: device files to read, write and control.
     network: True leaves sockets alone.
     uid, gid: taken when the process is root and they can read everything it needs.
     file_size_bytes: largest file it can write. open_files: descriptors.
@@ -53,6 +55,7 @@ class Limits:
     open_files: int = 1024
     processes: int | None = None
     strict: bool = False
+    devices: tuple[str, ...] = ()
 
 
 def confine(limits: Limits) -> tuple[str, ...]:
@@ -132,8 +135,9 @@ def _die_with_parent(number: int, parent: int) -> None:
 
 
 def _set_rlimits(limits: Limits) -> None:
+    memory = resource.RLIMIT_DATA if limits.devices else resource.RLIMIT_AS
     wanted = [
-        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+        (memory, limits.memory_bytes, limits.memory_bytes),
         (resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
         (resource.RLIMIT_FSIZE, limits.file_size_bytes, limits.file_size_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
@@ -234,7 +238,8 @@ _REMOVE: Final = 1 << 4 | 1 << 5
 _MAKE_DIR: Final = 1 << 7
 _MAKE_FILE: Final = 1 << 8
 _TRUNCATE: Final = 1 << 14
-_ON_FILES: Final = _WRITE_FILE | _READ_FILE | _TRUNCATE
+_CONTROL_DEVICE: Final = 1 << 15
+_ON_FILES: Final = _WRITE_FILE | _READ_FILE | _TRUNCATE | _CONTROL_DEVICE
 _READ: Final = _READ_FILE | _READ_DIR
 _WRITE: Final = _READ | _WRITE_FILE | _REMOVE | _MAKE_DIR | _MAKE_FILE | _TRUNCATE
 
@@ -292,6 +297,7 @@ def _restrict_files(limits: Limits) -> bool:
         _allow(ruleset, [*_SYSTEM_READABLE, *_interpreter_folders(), *limits.readable], _READ & handled)
         _allow(ruleset, limits.writable, _WRITE & handled)
         _allow(ruleset, ["/dev/null"], (_READ_FILE | _WRITE_FILE) & handled)
+        _allow(ruleset, limits.devices, (_READ_FILE | _WRITE_FILE | _CONTROL_DEVICE) & handled)
         _pinned_descriptors.extend(_allow(ruleset, ["/proc/self"], _READ & handled, keep_open=True))
         return int(_libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))) == 0
     finally:
