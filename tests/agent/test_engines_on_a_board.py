@@ -1,0 +1,61 @@
+"""Every engine of the tests' environment through the whole agent: files made, opened, gated, measured on this host."""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_core.correctness import gate_limit
+from benchfarm_core.platforms import EngineSpec, Precision
+from benchfarm_core.protocols import PROTOCOLS
+from tests.agent.conftest import grant_of
+from tests.agent.real_leases import RealLeases, outcome_of
+
+Run = Callable[[Any], Any]
+PROTOCOL = PROTOCOLS["kernel"].model_copy(update={"launches_min": 1, "launches_max": 1})
+PLATFORMS = [
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+    ("litert", "fp32"),
+    ("litert", "int8"),
+    ("ncnn", "fp32"),
+    ("ncnn", "int8"),
+    ("mnn", "fp32"),
+]
+ROUNDS_LESS = ("ncnn", "int8")
+"""It rounds once where a layer and its activation are one, so some lie too far from the graph that rounds twice."""
+
+
+def grant_for(engine: str, precision: str) -> LeaseGrant:
+    """Convolutions, a dense layer and a pool."""
+    granted = grant_of(6, PROTOCOL)
+    platform = granted.platform.model_copy(
+        update={"precision": Precision(precision), "engine": EngineSpec(name=engine, version="1")}
+    )
+    limit = gate_limit(platform)
+    items = [item.model_copy(update={"max_relative_l2": limit}) for item in granted.items[::2]]
+    return granted.model_copy(update={"platform": platform, "items": items})
+
+
+def test_every_platform_measures(state: StateDir, running: Run) -> None:
+    leases = RealLeases(state)
+
+    async def work() -> dict[tuple[str, str], list[tuple[str, str]]]:
+        found = {}
+        async with leases.open():
+            for platform in PLATFORMS:
+                results = await leases.lease(grant_for(*platform))
+                found[platform] = [(outcome_of(one), one["detail"]) for _, one in sorted(results.items())]
+        return found
+
+    found = running(work())
+    for platform, outcomes in found.items():
+        assert len(outcomes) == 3
+        refused = [detail for outcome, detail in outcomes if outcome != "ok"]
+        if platform == ROUNDS_LESS:
+            assert all("allowed is 0.02" in detail for detail in refused)
+        else:
+            assert refused == [], platform
