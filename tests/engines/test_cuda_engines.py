@@ -12,8 +12,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchfarm_core.confine import Limits
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.cuda_driver import require_gpu
+from benchfarm_engines.cuda_driver import CUDA_ENGINES, require_gpu, within_reach
+from benchfarm_engines.cuda_evidence import read_gpu
 from benchfarm_engines.engine import Engine, EngineUnavailable
 from benchfarm_engines.gate import relative_l2
 from benchfarm_engines.launch import launch_environment, runner_argv
@@ -33,7 +35,7 @@ from tests.engines.catalogue import (
 from tests.engines.conftest import conv_graph, graph
 from tests.engines.test_engine_interface import one_node
 
-CUDA = ("onnxruntime_cuda", "torch_cuda")
+CUDA = sorted(CUDA_ENGINES)
 GATE = {"fp32": 1e-3, "fp16": 1e-2}
 MAKER = cast(Engine, SimpleNamespace(name="onnxruntime_cuda", options=()))  # what makes files needs no more of it
 
@@ -71,6 +73,20 @@ def test_a_library_that_is_missing_or_another_is_told_apart() -> None:
         require_gpu("libnot-there.so")
     with pytest.raises(EngineUnavailable, match=r"libc\.so\.6 is no NVIDIA driver"):
         require_gpu("libc.so.6")
+
+
+def test_a_launch_reaches_the_driver_for_an_engine_on_a_gpu_alone() -> None:
+    limits = Limits(memory_bytes=2**30, cpu_s=1, readable=("/given",))
+    assert within_reach(limits, "onnxruntime") is limits
+    for name in CUDA:
+        wider = within_reach(limits, name)
+        assert {"/given", "/proc/driver/nvidia"} <= set(wider.readable)
+        assert set(wider.devices) == {str(path) for path in Path("/dev").glob("nvidia*")}
+
+
+def test_there_is_no_evidence_of_a_gpu_without_its_library() -> None:
+    assert read_gpu("libnot-there.so") is None
+    assert read_gpu("libc.so.6") is None
 
 
 @pytest.mark.parametrize("name", CUDA)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from benchfarm_core.confine import ConfinementIncomplete, confine
+from benchfarm_engines.cuda_driver import within_reach
 from benchfarm_engines.engine import EngineUnavailable, PrecisionNotObeyed, ThreadsNotObeyed, one_line
 from benchfarm_engines.engine_options import InvalidOption
 from benchfarm_engines.launch_request import (
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _launch(request: LaunchRequest, lines: Lines) -> None:
-    limits = request.limits
+    limits = within_reach(request.limits, request.engine)
     ours = str(Path(__file__).resolve().parent)
     held = confine(replace(limits, readable=(*limits.readable, ours)))
     bind_to_cores(request.cores)
