@@ -35,6 +35,9 @@ MARGIN: Final = 0.003
 SHARP_SHARE: Final = 0.25
 """No difference is told at once when half the interval is at most this share of the tolerance; a wider one waits for
 more launches, since a difference below the tolerance is worth finding too."""
+BRIEF_SHARE: Final = 0.003
+"""A block that lost its processor for no longer than this share of it is clean all the same: what runs for 30 ms meets
+a thread of the kernel in every other block."""
 ROUNDS_MIN: Final = 8
 """Rounds that say something, without which there is no interval of `COVERAGE` at all."""
 
@@ -84,8 +87,10 @@ def clean_pairs(launch: LaunchSamples) -> list[bool]:
 
 
 def _clean(side: LaunchSamples | SideSamples) -> list[bool]:
-    blocks = zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
-    return [n == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block) for block, delay, n in blocks]
+    return [
+        delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block) and (switches == 0 or delay <= BRIEF_SHARE * block)
+        for block, delay, switches in zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
+    ]
 
 
 def round_changes(launch: LaunchSamples) -> list[float]:

@@ -1,0 +1,256 @@
+"""How far the verdicts of comparisons can be trusted: workloads beside themselves, and slowdowns that were planted.
+
+python -m bench.comparing aa|planted|all [--trials N]
+
+Launches of the real runner without a farm around them, in batches as an agent runs them. A slowdown is a chain of small
+operators on an input of its own, beside the workload in the same graph; its length comes from what one of its operators
+costs there, which is measured first.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import exp, log
+from pathlib import Path
+from statistics import mean, median
+from typing import Final, NamedTuple
+
+import onnx
+from onnx import TensorProto, helper
+
+from bench.launching import Files, Ready, Target, launch
+from bench.report import write_section
+from benchfarm_core.comparing import Comparison, compare, round_changes, wants_more_pairs
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.workloads import AnySingle
+from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.reference import compute_reference
+from benchfarm_workloads.draws import draw_mixed
+from benchfarm_workloads.models import model_recipe
+
+SEED: Final = 5
+TARGET: Final = Target("onnxruntime")
+PROTOCOL: Final = PROTOCOLS["compare"]
+SHORTEST_US, LONGEST_US = 20.0, 30_000.0
+WORKLOADS: Final = 20
+BATCH: Final = 10
+AA_TRIALS, PLANTED_TRIALS = 200, 100
+PLANTED: Final = {3.0: 0.3, 1.0: 0.2}
+"""Slowdowns in percent, with how far a chain may be from them."""
+GOALS: Final = {3.0: 0.95, 1.0: 0.50}
+FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
+SHORT_CHAIN, LONG_CHAIN = 20, 60
+Row = dict[str, object]
+
+
+class Timed(NamedTuple):
+    """A workload that is ready, with about how long it takes."""
+
+    ready: Ready
+    us: float
+
+
+class Pair(NamedTuple):
+    """What one trial compares."""
+
+    a: Ready
+    b: Ready
+
+
+class Found(NamedTuple):
+    """What one trial came to."""
+
+    pair: Pair
+    answer: Comparison | FailureCode
+    launches: int
+    device_s: float
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one word."""
+        return str(self.answer.verdict) if isinstance(self.answer, Comparison) else str(self.answer)
+
+
+def workloads(files: Files) -> list[Timed]:
+    """20 workloads from 20 us to 30 ms, evenly over the logarithm, out of kernels drawn by seed and models."""
+    models = [("mobilenet_v2", hw) for hw in (64, 96, 160, 224)] + [("resnet18", hw) for hw in (64, 112, 160, 224)]
+    wanted: list[AnySingle] = [*draw_mixed(SEED, 120)]
+    wanted += [model_recipe(name).workload({"hw": hw}) for name, hw in models]
+    ready = [files.ready(one, TARGET) for one in wanted]
+    look = PROTOCOLS["kernel"]
+    seen = launch(files, ready, TARGET, look, launch_no=0, order=range(len(ready))).samples
+    timed = [Timed(ready[n], min(one.blocks_ns) / one.iterations / 1e3) for n, one in seen.items()]
+    left = sorted((one for one in timed if SHORTEST_US <= one.us <= LONGEST_US), key=lambda one: one.us)
+    chosen: list[Timed] = []
+    for step in range(WORKLOADS):
+        at = log(SHORTEST_US) + step * (log(LONGEST_US) - log(SHORTEST_US)) / (WORKLOADS - 1)
+        nearest = min(left, key=lambda one: abs(log(one.us) - at))
+        chosen.append(nearest)
+        left.remove(nearest)
+    return chosen
+
+
+def answers(files: Files, pairs: Sequence[Pair], seed: object) -> Iterator[Found]:
+    """All trials, a batch in each run of launches."""
+    for begin in range(0, len(pairs), BATCH):
+        batch = pairs[begin : begin + BATCH]
+        launches, wall_s = _launches(files, batch, f"{seed}/{begin}")
+        for pair, seen in zip(batch, launches, strict=True):
+            yield Found(pair, compare(seen, PROTOCOL), len(seen), wall_s / len(batch))
+
+
+def _launches(files: Files, batch: Sequence[Pair], seed: str) -> tuple[list[list[LaunchSamples]], float]:
+    """The launches of every pair, and their time from starts to exits in s."""
+    found: list[list[LaunchSamples]] = [[] for _ in batch]
+    wall_s = 0.0
+    for launch_no in range(PROTOCOL.launches_max):
+        order = [number for number, seen in enumerate(found) if wants_more_pairs(seen, PROTOCOL)]
+        if not order:
+            break
+        random.Random(f"{seed}/{launch_no}").shuffle(order)
+        ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in batch]
+        run = launch(files, ready, TARGET, PROTOCOL, launch_no=launch_no, order=order)
+        if run.failures:
+            raise RuntimeError(f"a trial failed: {run.failures}")
+        wall_s += run.wall_s
+        for number, samples in run.samples.items():
+            found[number].append(samples)
+    return found, wall_s
+
+
+def _paired(pair: Pair, *, b_first: bool) -> Ready:
+    return replace(pair.a, visit={**pair.a.visit, "beside": {**pair.b.visit, "opens_first": b_first}})
+
+
+def planted(base: Ready, operators: int, elements: int) -> Ready:
+    """A workload with a chain of `operators` beside it, each on `elements` numbers."""
+    model = onnx.load(base.visit["artifact"])
+    nodes, last = model.graph.node, f"chain{operators}"
+    nodes.extend(helper.make_node("Tanh", [f"chain{n}"], [f"chain{n + 1}"]) for n in range(operators))
+    model.graph.input.append(helper.make_tensor_value_info("chain0", TensorProto.FLOAT, [elements]))
+    model.graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, [elements]))
+    fill = {"kind": "normal", "seed": 1}
+    chain = {"name": "chain0", "dtype": "float32", "shape": [elements], "fill": fill}
+    inputs = [*base.visit["inputs"], chain]
+    path = Path(base.visit["artifact"]).with_suffix(f".{operators}x{elements}.onnx")
+    path.write_bytes(model.SerializeToString())
+    reference = path.with_suffix(".npz")
+    compute_reference(path, read_inputs(inputs), reference)
+    gates = [{**base.visit["gates"][0], "reference": str(reference)}]
+    return replace(base, visit={**base.visit, "artifact": str(path), "inputs": inputs, "gates": gates})
+
+
+def chains(files: Files, chosen: Sequence[Timed]) -> Iterator[tuple[Timed, int, float]]:
+    """Per workload: the elements of its chain's operators, and what one of them costs there in percent."""
+    elements = [min(65_536, max(64, round(2 * one.us))) for one in chosen]  # about 0.1 % of the workload each
+    pairs = [
+        Pair(one.ready, planted(one.ready, length, size))
+        for one, size in zip(chosen, elements, strict=True)
+        for length in (SHORT_CHAIN, LONG_CHAIN)
+    ]
+    changes = _changes(files, pairs)
+    for one, size, short, long in zip(chosen, elements, changes[::2], changes[1::2], strict=True):
+        yield one, size, (long - short) / (LONG_CHAIN - SHORT_CHAIN)
+
+
+def _changes(files: Files, pairs: Sequence[Pair]) -> list[float]:
+    """How much longer b takes than a, in percent: the median over the rounds of four launches."""
+    seen: list[list[float]] = [[] for _ in pairs]
+    for launch_no in range(4):
+        ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in pairs]
+        run = launch(files, ready, TARGET, PROTOCOL, launch_no=launch_no, order=range(len(ready)))
+        for number, samples in run.samples.items():
+            seen[number] += round_changes(samples)
+    return [100 * (exp(median(changes)) - 1) if changes else 0.0 for changes in seen]
+
+
+def aa_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
+    """Every workload beside itself."""
+    drawn = random.Random(SEED).choices(chosen, k=trials)
+    found = list(_told(answers(files, [Pair(one.ready, one.ready) for one in drawn], "aa")))
+    shares = _shares(found)
+    false = shares.get("a_faster", 0.0) + shares.get("b_faster", 0.0)
+    unsure = 1 - false - shares.get("no_difference", 0.0)
+    return [
+        _row("A/A", found)
+        | {"goal": f"false <= {FALSE_SHARE:.0%}, inconclusive <= {INCONCLUSIVE_SHARE:.0%}"}
+        | {"met": false <= FALSE_SHARE and unsure <= INCONCLUSIVE_SHARE}
+    ]
+
+
+def planted_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
+    """Slowdowns of 3 % and of 1 %, on the workloads for which a chain of the right length exists."""
+    costs = list(chains(files, chosen))
+    rows: list[Row] = []
+    for percent, off in PLANTED.items():
+        pairs = [
+            Pair(one.ready, planted(one.ready, length, size))
+            for one, size, cost in costs
+            if cost > 0 and (length := round(percent / cost)) and abs(length * cost - percent) <= off
+        ]
+        if not pairs:
+            raise RuntimeError(f"no workload takes a chain of {percent} %")
+        drawn = [pairs[n % len(pairs)] for n in range(trials)]
+        found = list(_told(answers(files, drawn, f"planted {percent}")))
+        share = _shares(found).get("a_faster", 0.0)
+        row: Row = _row(f"+{percent} %", found) | {"workloads": len(pairs), "goal": f"found >= {GOALS[percent]:.0%}"}
+        rows.append(row | {"met": share >= GOALS[percent]})
+    return rows
+
+
+def _told(found: Iterator[Found]) -> Iterator[Found]:
+    for number, one in enumerate(found):
+        change = f"{one.answer.change_percent:+.2f} %" if isinstance(one.answer, Comparison) else ""
+        print(f"{number} {one.pair.a.label}: {one.verdict} {change} in {one.launches} launches", file=sys.stderr)
+        yield one
+
+
+def _shares(found: Sequence[Found]) -> Mapping[str, float]:
+    counts = Counter(one.verdict for one in found)
+    return {verdict: count / len(found) for verdict, count in counts.items()}
+
+
+def _row(name: str, found: Sequence[Found]) -> Row:
+    changes = [one.answer.change_percent for one in found if isinstance(one.answer, Comparison)]
+    names = ("no_difference", "a_faster", "b_faster", "inconclusive", "contended")
+    shares = _shares(found)
+    return {
+        "planted": name,
+        "trials": len(found),
+        **{verdict: f"{shares.get(verdict, 0.0):.1%}" for verdict in names},
+        "median change %": round(median(changes), 2) if changes else "",
+        "launches": round(mean(one.launches for one in found), 1),
+        "device s per answer": round(mean(one.device_s for one in found), 2),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints and, as far as it was a full measurement, writes the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=("aa", "planted", "all"))
+    parser.add_argument("--trials", type=int, help="of each kind; fewer than all are printed only")
+    given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="benchfarm-comparing-") as folder:
+        files = Files(Path(folder))
+        chosen = workloads(files)
+        print(", ".join(f"{one.ready.label} {one.us:.0f} us" for one in chosen), file=sys.stderr)
+        if given.what in ("aa", "all"):
+            rows += aa_rows(files, chosen, given.trials or AA_TRIALS)
+        if given.what in ("planted", "all"):
+            rows += planted_rows(files, chosen, given.trials or PLANTED_TRIALS)
+    for row in rows:
+        print(row)
+    if given.trials is None and given.what == "all":
+        write_section("Comparisons", "python -m bench.comparing", rows)
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
