@@ -18,7 +18,7 @@ from benchfarm_engines.litert_operators import OPERATOR_RULES
 from benchfarm_engines.litert_products import PRODUCT_RULES, multiplies_in_steps, weights_have_steps
 from benchfarm_engines.litert_steps import DEQUANTISE, QUANTISE, fold_steps
 from benchfarm_engines.litert_translation import Rule, Site, Translation, Value
-from benchfarm_engines.litert_windows import WINDOW_RULES, pools_in_steps
+from benchfarm_engines.litert_windows import WINDOW_RULES, pools_in_steps, samples_in_steps
 from benchfarm_engines.litert_writer import Quant
 from benchfarm_engines.onnx_source import unsupported
 
@@ -37,7 +37,7 @@ def _always(_site: Site) -> bool:
 
 _FREELY: Final = (
     "Add Sub Mul Relu Clip Sigmoid Tanh Gelu HardSwish LeakyRelu MaxPool GlobalMaxPool GlobalAveragePool ReduceMean "
-    "Concat Reshape Flatten Squeeze Unsqueeze Transpose Split Slice Gather Pad Resize DepthToSpace SpaceToDepth "
+    "Concat Reshape Flatten Squeeze Unsqueeze Transpose Split Slice Gather Pad DepthToSpace SpaceToDepth "
     "Identity Dropout"
 ).split()
 _IN_STEPS: Final[dict[str, Callable[[Site], bool]]] = {
@@ -45,6 +45,7 @@ _IN_STEPS: Final[dict[str, Callable[[Site], bool]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", LINEAR), weights_have_steps),
     "MatMul": multiplies_in_steps,
     "AveragePool": pools_in_steps,
+    "Resize": samples_in_steps,
     "HardSigmoid": lambda site: is_sixth(site.node),
 }
 """Operators that compute in 8 bits, each with the condition under which they do."""
@@ -58,7 +59,7 @@ class LiteRtConverter:
         graph = read_graph(request)
         fold_steps(graph)
         fuse(graph)
-        translation = Translation(graph)
+        translation = Translation(graph, str(request.options["delegate"]))
         inputs = [_input(translation, name) for name in graph.inputs]
         for node in graph.nodes:
             _translate(translation, node)

@@ -46,6 +46,7 @@ class Translation:
     """The file as far as it is written; values by the names of the graph's tensors."""
 
     graph: Graph
+    delegate: str
     writer: TfliteWriter = field(default_factory=TfliteWriter)
     values: dict[str, Value] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], Value] = field(default_factory=dict)

@@ -15,6 +15,7 @@ _SAME: Final = schema.Padding.SAME
 _VALID: Final = schema.Padding.VALID
 _LOWEST: Final = float(np.finfo(np.float32).min)
 _LOWEST_STEP: Final = -128
+_LINEAR_STEPS: Final = 1024
 _COARSER_STEPS: Final = 1.4
 """LiteRT pools 8 bits in the steps of its input; an output with finer steps by more than this loses too much."""
 
@@ -156,7 +157,9 @@ def average_pool(site: Site) -> Value:
 
 
 def _same_everywhere(site: Site, x: Value, window: Window) -> bool:
-    return all(_is_same(site, x, window, side) for side in (0, 1))
+    """Also that XNNPACK does it right: it loses a row where a striding window hangs over both ends of an image."""
+    hangs = any(window.kernel[side] > x.shape[2 + side] and window.strides[side] > 1 for side in (0, 1))
+    return not hangs and all(_is_same(site, x, window, side) for side in (0, 1))
 
 
 def _bordered(site: Site, x: Value, window: Window) -> tuple[Value, int]:
@@ -251,6 +254,17 @@ def resize(site: Site) -> Value:
     else:
         options, code = _bilinear(site, x), Code.RESIZE_BILINEAR
     return site.emit(code, [x, sizes], IMAGE, options, quant=x.quant)
+
+
+def samples_in_steps(site: Site) -> bool:
+    """Whether Resize keeps its accuracy in 8 bits.
+
+    The built-in linear kernel counts in 1/1024 of a pixel, and what it rounds off adds up along an image.
+    """
+    if site.attribute("mode", "nearest") == "nearest" or site.translation.delegate != "none":
+        return True
+    x = site.translation.value(site.node.input(0))
+    return all(x.shape[axis] * _LINEAR_STEPS % site.shape[axis] == 0 for axis in (2, 3))
 
 
 def _bilinear(site: Site, x: Value) -> Any:
