@@ -75,6 +75,27 @@ def test_what_ran_when_the_lines_stop_is_known() -> None:
     assert read(READY).running is None
 
 
+GPU = {
+    "name": "A GPU",
+    "driver": "570.1",
+    "sm_clock_khz": 1_980_000,
+    "memory_clock_khz": None,
+    "power_mw": 310_000,
+    "temperature_c": 61,
+    "throttle_reasons": 4,
+}
+
+
+def test_what_a_gpu_did_is_kept() -> None:
+    end = read(READY, STARTED, DONE, {**END, "gpu": GPU}).end
+    assert end is not None
+    assert end.gpu is not None
+    assert end.gpu.model_dump() == GPU
+    for value in (None, {**GPU, "power_mw": -1}, {**GPU, "name": "\0"}, {"name": "no more"}):
+        record = read(READY, STARTED, DONE, {**END, "gpu": value})
+        assert (record.garbage is None) is (value is None)
+
+
 def test_lines_gain_fields_without_harm() -> None:
     assert read({**READY, "new": 1}, STARTED, {**DONE, "new": [1]}, END).garbage is None
 

@@ -140,6 +140,21 @@ class StartedRequest(Value):
     over: bool = False
 
 
+class GpuEvidence(Value):
+    """What a GPU was and did when its launch ended; null is what it does not tell.
+
+    `throttle_reasons` are the bits of NVIDIA's management library.
+    """
+
+    name: str | None = Field(max_length=100, pattern=r"^[^\x00]*$")
+    driver: str | None = Field(max_length=100, pattern=r"^[^\x00]*$")
+    sm_clock_khz: int | None = Field(ge=0, lt=2**53)
+    memory_clock_khz: int | None = Field(ge=0, lt=2**53)
+    power_mw: int | None = Field(ge=0, lt=2**53)
+    temperature_c: int | None = Field(ge=0, lt=2**53)
+    throttle_reasons: int | None = Field(ge=0, lt=2**53)
+
+
 class LaunchEvidence(Value):
     """Facts about one launch of a lease, stored once.
 
@@ -172,6 +187,7 @@ class LaunchEvidence(Value):
     temperature_c_before: float | None
     temperature_c_after: float | None
     throttled: bool | None
+    gpu: GpuEvidence | None = None
 
 
 class ResultsRequest(Value):

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from benchfarm_core.confine import ConfinementIncomplete, confine
-from benchfarm_engines.cuda_driver import within_reach
+from benchfarm_engines.cuda_driver import CUDA_ENGINES, within_reach
+from benchfarm_engines.cuda_evidence import read_gpu
 from benchfarm_engines.engine import EngineUnavailable, PrecisionNotObeyed, ThreadsNotObeyed, one_line
 from benchfarm_engines.engine_options import InvalidOption
 from benchfarm_engines.launch_request import (
@@ -94,7 +95,9 @@ def _launch(request: LaunchRequest, lines: Lines) -> None:
     gc.disable()
     gc.freeze()
     visit_all(request, bench, lines.write)
-    lines.write({"event": "end", "wall_ms": _process_age_ms(), "peak_rss_bytes": _peak_rss(), **bench.totals()})
+    gpu = {"gpu": read_gpu()} if request.engine in CUDA_ENGINES else {}  # at once: clocks fall when it is idle
+    totals = {"wall_ms": _process_age_ms(), "peak_rss_bytes": _peak_rss(), **bench.totals(), **gpu}
+    lines.write({"event": "end", **totals})
 
 
 def bind_to_cores(cores: tuple[int, ...]) -> None:

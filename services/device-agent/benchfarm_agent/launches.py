@@ -283,6 +283,7 @@ def launch_evidence(
             temperature_c_before=before.temperature_c,
             temperature_c_after=after.temperature_c,
             throttled=_throttled(before, after),
+            gpu=record.end.gpu if record.end else None,
         )
     ]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchfarm_core.agent_protocol import GpuEvidence
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples, Ms, SideSamples, plain_subject
 
@@ -67,6 +68,7 @@ class EndLine(_Line):
 
     peak_rss_bytes: int = Field(ge=0)
     first_block_unix_s: float | None = Field(default=None, ge=0)
+    gpu: GpuEvidence | None = None
 
 
 class VisitFailure(NamedTuple):
