@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from benchfarm_engines.ncnn_graph import Operator, unsupported
 from benchfarm_engines.ncnn_site import NcnnSite
 from benchfarm_engines.ncnn_writer import Parameter, tagged
@@ -178,5 +176,4 @@ def _look_up(site: NcnnSite, operator: Operator) -> None:
     if table.ndim != 2 or operator.attributes.get("axis", 0) != 0 or len(site.shape(operator.inputs[1])) != 1:
         raise unsupported(operator, "anything but rows of a table")
     parameters: dict[int, Parameter] = {0: table.shape[1], 1: table.shape[0], 3: table.size}
-    weights = [tagged(table.astype(np.float32))]
-    site.put(operator.output, site.writer.layer("Embed", [site.blob(operator.inputs[1])], parameters, weights)[0])
+    site.put(operator.output, site.writer.layer("Embed", [site.blob(operator.inputs[1])], parameters, tagged(table))[0])

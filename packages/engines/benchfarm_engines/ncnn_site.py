@@ -8,7 +8,7 @@ import numpy as np
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.ncnn_graph import Array, Operator, Shape, SourceGraph, unsupported
-from benchfarm_engines.ncnn_writer import NcnnWriter, Parameter, plain
+from benchfarm_engines.ncnn_writer import NcnnWriter, Parameter, Weights, plain
 
 MAX_RANK = 4
 """Axes of a blob, the batch apart."""
@@ -80,7 +80,7 @@ class NcnnSite:
         """A constant as a blob of its own."""
         keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[values.ndim]
         sizes = dict(zip(keys, values.shape, strict=True))
-        return self.writer.layer("MemoryData", [], sizes, [plain(values)])[0]
+        return self.writer.layer("MemoryData", [], sizes, plain(values))[0]
 
     def full(self, tensor: str) -> int:
         """The blob of a tensor with all of its axes."""
@@ -112,14 +112,14 @@ class NcnnSite:
             detail = f"{operator.kind}: the input has {given} features, the weight takes {wanted}"
             raise EngineFailure(FailureCode.INVALID_WORKLOAD, detail)
 
-    def bias(self, operator: Operator, number: int, size: int) -> list[bytes]:
+    def bias(self, operator: Operator, number: int, size: int) -> Weights:
         """The bias as a weight, none where it is absent."""
         if number >= len(operator.inputs) or not operator.inputs[number]:
             return []
         values = self.constant(operator, number)
         if values.size not in (1, size):
             raise unsupported(operator, f"a bias of {list(values.shape)}")
-        return [plain(np.broadcast_to(values.reshape(-1), (size,)))]
+        return plain(np.broadcast_to(values.reshape(-1), (size,)))
 
     def activation(self, operator: Operator) -> Activation:
         """The activation that follows an operator and nothing else reads before; it counts as written."""

@@ -117,7 +117,7 @@ def layer_norm(site: NcnnSite, operator: Operator) -> None:
     site.check_features(operator, shape[-1], site.constant(operator, 1).size)
     shift = site.constant(operator, 2) if len(operator.inputs) > 2 else np.zeros(shape[-1], np.float32)
     parameters: dict[int, Parameter] = {0: shape[-1], 1: float(operator.attributes.get("epsilon", 1e-5)), 2: 1}
-    weights = [plain(site.constant(operator, 1)), plain(shift)]
+    weights = [*plain(site.constant(operator, 1)), *plain(shift)]
     [made] = site.writer.layer("LayerNorm", [site.full(operator.inputs[0])], parameters, weights)
     site.put(operator.output, made)
 
@@ -138,14 +138,14 @@ def linear(site: NcnnSite, operator: Operator) -> None:
     shape, (outputs, features) = site.shape(source), weight.shape
     site.check_features(operator, shape[-1], features)
     rows = int(np.prod(shape[:-1]))
-    bias = [tagged(site.constant(operator, 2).astype(np.float32))] if len(operator.inputs) > 2 else []
+    bias = tagged(site.constant(operator, 2)) if len(operator.inputs) > 2 else []
     parameters: dict[int, Parameter] = {3: 1, 5: 1, 6: 1, 7: rows, 8: outputs, 9: features}
     parameters[10] = _BIAS_PER_COLUMN if bias else _NO_BIAS
-    weights = [tagged(np.ascontiguousarray(weight, np.float32)), *bias]
+    weights = [*tagged(weight), *bias]
     if site.int8_input(operator) is not None:
-        steps, scale = int8_steps(np.ascontiguousarray(weight), 1)
+        steps, scale = int8_steps(weight, 1)
         parameters[18] = _INT8_TERM
-        weights = [tagged(steps), *bias, plain(1 / scale)]
+        weights = [*tagged(steps), *bias, *plain(1 / scale)]
     bottom = site.full(source) if len(shape) == 2 else site.reshaped(site.blob(source), (rows, features))
     [made] = site.writer.layer("Gemm", [bottom], parameters, weights)
     wanted = site.shape(operator.output)
@@ -181,7 +181,7 @@ def prelu(site: NcnnSite, operator: Operator) -> None:
     channels = site.shape(source)[0]
     if slopes.size != 1 and slopes.shape != (channels, *(1,) * (len(site.shape(source)) - 1)):
         raise unsupported(operator, f"slopes of {list(slopes.shape)}")
-    [made] = site.writer.layer("PReLU", [site.full(source)], {0: slopes.size}, [plain(slopes)])
+    [made] = site.writer.layer("PReLU", [site.full(source)], {0: slopes.size}, plain(slopes))
     site.put(operator.output, made)
 
 
@@ -190,7 +190,7 @@ def instance_norm(site: NcnnSite, operator: Operator) -> None:
     channels = site.shape(operator.inputs[0])[0]
     if len(site.shape(operator.inputs[0])) != 3:
         raise unsupported(operator, "maps in other than two dimensions")
-    weights = [plain(site.constant(operator, number)) for number in (1, 2)]
+    weights = [*plain(site.constant(operator, 1)), *plain(site.constant(operator, 2))]
     site.check_features(operator, channels, site.constant(operator, 1).size)
     parameters: dict[int, Parameter] = {0: channels, 1: float(operator.attributes.get("epsilon", 1e-5)), 2: 1}
     [made] = site.writer.layer("InstanceNorm", [site.full(operator.inputs[0])], parameters, weights)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchfarm_engines.ncnn_graph import INT8_STEPS, Array, Operator, unsupported
 from benchfarm_engines.ncnn_site import Activation, NcnnSite, loses_fp32_results
-from benchfarm_engines.ncnn_writer import Parameter, plain, tagged
+from benchfarm_engines.ncnn_writer import Parameter, Weights, plain, tagged
 
 _PER_GROUP, _PER_OUTPUT = 1, 2
 """ncnn's numbers for where a layer has weight scales."""
@@ -90,23 +90,23 @@ def _widened(site: NcnnSite, blob: int, step: float) -> int:
 
 
 def _conv_weights(
-    site: NcnnSite, operator: Operator, weight: Array, bias: list[bytes], activation: Activation
-) -> tuple[str, dict[int, Parameter], list[bytes]]:
+    site: NcnnSite, operator: Operator, weight: Array, bias: Weights, activation: Activation
+) -> tuple[str, dict[int, Parameter], Weights]:
     """The layer's kind, its keys about groups and int8, and its weights."""
     groups = int(operator.attributes.get("group", 1))
     kind = "Convolution" if groups == 1 else "ConvolutionDepthWise"
     keys: dict[int, Parameter] = {} if groups == 1 else {7: groups}
     scale = site.int8_input(operator)
     if scale is None:
-        return kind, keys, [tagged(weight.astype(np.float32)), *bias]
+        return kind, keys, [*tagged(weight), *bias]
     steps, weight_scales = _int8_steps(site, operator, weight, weight.shape[0] if groups == 1 else groups)
-    weights = [tagged(steps), *bias, plain(1 / weight_scales), plain(np.array([_inverse(scale)]))]
+    weights = [*tagged(steps), *bias, *plain(1 / weight_scales), *plain(np.array([_inverse(scale)]))]
     term, as_int8 = _PER_OUTPUT if groups == 1 else _PER_GROUP, site.leaves_as_int8(activation.output)
     if as_int8:
         site.int8_made.add(activation.output)
     if as_int8 or loses_fp32_results(site.graph, operator):
         term += _REQUANTISED
-        weights.append(plain(np.array([_inverse(site.graph.scales[activation.output])])))
+        weights += plain(np.array([_inverse(site.graph.scales[activation.output])]))
     return kind, {**keys, 8: term}, weights
 
 
@@ -130,7 +130,7 @@ def quantised(site: NcnnSite, tensor: str, blob: int) -> int:
     """A tensor's blob in int8."""
     site.int8_made.add(tensor)
     step = np.array([_inverse(site.graph.scales[tensor])])
-    return site.writer.layer("Quantize", [blob], {0: 1}, [plain(step)])[0]
+    return site.writer.layer("Quantize", [blob], {0: 1}, plain(step))[0]
 
 
 def _inverse(scale: float) -> float:
@@ -149,15 +149,15 @@ def gemm(site: NcnnSite, operator: Operator) -> None:
     _dense(site, operator, weight, site.bias(operator, 2, weight.shape[0]), flat=False)
 
 
-def _dense(site: NcnnSite, operator: Operator, weight: Array, bias: list[bytes], *, flat: bool) -> None:
+def _dense(site: NcnnSite, operator: Operator, weight: Array, bias: Weights, *, flat: bool) -> None:
     outputs, bottom, activation = weight.shape[0], site.blob(operator.inputs[0]), site.activation(operator)
     parameters: dict[int, Parameter] = {0: outputs, 1: int(bool(bias)), 2: weight.size, **activation.parameters()}
-    weights = [tagged(weight.astype(np.float32)), *bias]
+    weights = [*tagged(weight), *bias]
     scale = site.int8_input(operator)
     if scale is not None:
         steps, scales = int8_steps(weight, outputs)
         parameters[8] = _PER_OUTPUT
-        weights = [tagged(steps), *bias, plain(1 / scales), plain(np.array([_inverse(scale)]))]
+        weights = [*tagged(steps), *bias, *plain(1 / scales), *plain(np.array([_inverse(scale)]))]
     [made] = site.writer.layer("InnerProduct", [bottom], parameters, weights)
     if scale is not None and site.leaves_as_int8(activation.output):
         made = quantised(site, activation.output, made)
@@ -179,7 +179,7 @@ def deconv(site: NcnnSite, operator: Operator) -> None:
     parameters = {0: outputs, **window.parameters(), 5: int(bool(bias)), 6: weight.size, **activation.parameters()}
     parameters |= {18: rim[1], 19: rim[0]} | ({7: groups} if groups > 1 else {})
     turned = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).swapaxes(1, 2)
-    weights = [tagged(np.ascontiguousarray(turned, np.float32)), *bias]
+    weights = [*tagged(turned), *bias]
     kind = "DeconvolutionDepthWise" if groups > 1 else "Deconvolution"
     site.put(activation.output, site.writer.layer(kind, [site.full(operator.inputs[0])], parameters, weights)[0])
 
@@ -216,7 +216,7 @@ def global_pool(site: NcnnSite, operator: Operator) -> None:
 def batch_norm(site: NcnnSite, operator: Operator) -> None:
     """Normalisation with stored statistics."""
     scale, bias, mean, variance = (site.constant(operator, number) for number in range(1, 5))
-    weights = [plain(each) for each in (scale, mean, variance, bias)]
+    weights = [*plain(scale), *plain(mean), *plain(variance), *plain(bias)]
     parameters: dict[int, Parameter] = {0: scale.size, 1: float(operator.attributes.get("epsilon", 1e-5))}
     [made] = site.writer.layer("BatchNorm", [site.blob(operator.inputs[0])], parameters, weights)
     site.put(operator.output, made, flat=operator.inputs[0] in site.flat)

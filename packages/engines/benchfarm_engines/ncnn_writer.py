@@ -1,7 +1,7 @@
 """Writes ncnn's two files: the text of the layers (`param`) and the weights, both deterministic."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Parameter = int | float | Sequence[int] | Sequence[float]
+Weights = list[bytes | memoryview]
+"""Pieces of a file, each copied once, when the file is put together."""
 
 _MAGIC: Final = "7767517"
 _ARRAY_KEY: Final = -23300
 """ncnn marks the key k of an array parameter as -23300 - k."""
-_FP32_TAG: Final = np.uint32(0)
-_INT8_TAG: Final = np.uint32(0x000D4B38)
+_FP32_TAG: Final = bytes(4)
+_INT8_TAG: Final = (0x000D4B38).to_bytes(4, "little")
 
 
 @dataclass
@@ -24,19 +26,19 @@ class _Layer:
     bottoms: list[int]
     tops: list[int]
     parameters: Mapping[int, Parameter]
-    weights: bytes
+    weights: Weights
 
 
-def tagged(values: Array) -> bytes:
+def tagged(values: Array) -> Weights:
     """A weight as ncnn finds its type by itself: fp32, or int8 padded to whole words."""
     if values.dtype == np.int8:
-        return _INT8_TAG.tobytes() + values.tobytes() + b"\0" * (-values.size % 4)
-    return _FP32_TAG.tobytes() + plain(values)
+        return [_INT8_TAG, np.ascontiguousarray(values).data, b"\0" * (-values.size % 4)]
+    return [_FP32_TAG, *plain(values)]
 
 
-def plain(values: Array) -> bytes:
+def plain(values: Array) -> Weights:
     """fp32 numbers without a tag: biases, scales."""
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+    return [np.ascontiguousarray(values, dtype="<f4").data]
 
 
 class NcnnWriter:
@@ -58,14 +60,14 @@ class NcnnWriter:
         kind: str,
         bottoms: Sequence[int],
         parameters: Mapping[int, Parameter] | None = None,
-        weights: Iterable[bytes] = (),
+        weights: Weights | None = None,
         *,
         tops: int = 1,
     ) -> list[int]:
         """Adds a layer and returns its outputs."""
         made = list(range(self._blobs, self._blobs + tops))
         self._blobs += tops
-        self._layers.append(_Layer(kind, list(bottoms), made, parameters or {}, b"".join(weights)))
+        self._layers.append(_Layer(kind, list(bottoms), made, parameters or {}, weights or []))
         return made
 
     def finish(self, outputs: Sequence[int]) -> tuple[str, bytes, list[str], list[str]]:
@@ -77,7 +79,7 @@ class NcnnWriter:
         names |= {blob: f"out{number}" for number, blob in enumerate(ends)}
         lines = [_line(number, layer, names) for number, layer in enumerate(self._layers)]
         text = "\n".join([_MAGIC, f"{len(self._layers)} {self._blobs}", *lines, ""])
-        weights = b"".join(layer.weights for layer in self._layers)
+        weights = b"".join(piece for layer in self._layers for piece in layer.weights)
         return text, weights, [names[blob] for blob in self._inputs], [names[blob] for blob in ends]
 
     def _split(self, outputs: Sequence[int]) -> list[int]:
@@ -95,7 +97,7 @@ class NcnnWriter:
         made = list(range(self._blobs, self._blobs + count))
         self._blobs += count
         place = next(number for number, layer in enumerate(self._layers) if layer is producer)
-        self._layers.insert(place + 1, _Layer("Split", [blob], list(made), {}, b""))
+        self._layers.insert(place + 1, _Layer("Split", [blob], list(made), {}, []))
         return made
 
 
