@@ -12,6 +12,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from benchfarm import waiting
+from benchfarm.comparisons import comparison_fields
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.results import Results
 from benchfarm.retries import Retries
@@ -232,6 +233,27 @@ class Client:
     def results(self, job_id: str, *, state: ItemState | None = None) -> Results:
         """All items of the job, or those in one state, as records."""
         return Results(self.items(job_id, state=state))
+
+    def compare(
+        self,
+        a: WorkloadRequest,
+        b: WorkloadRequest,
+        *,
+        platform: str,
+        b_platform: str | None = None,
+        tolerance_percent: float | None = None,
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> ItemView:
+        """Which of two workloads is slower, measured side by side; waits for the answer.
+
+        It stands in `comparison` of the item; where that is None, `failure` and `reason` say why. With
+        `b_platform` b runs there: same board and engine, another precision or other options. `tolerance_percent`:
+        less than this is no difference. `fields` are others of a job request, `max_age_s=0` to measure anew.
+        """
+        asked = comparison_fields(a, b, platform, b_platform=b_platform, tolerance_percent=tolerance_percent)
+        job = self.wait(self.submit(**asked, **fields).id, timeout_s=timeout_s)
+        return next(self.items(job.id))
 
     # what is stored, and what it answers
 
