@@ -1,0 +1,254 @@
+"""Do a model's kernels add up to the model? Kernel times from carriers, alone, and from the model's own profile.
+
+For each engine with a profiler, all in one process and in turn: the models as they are and profiled, carriers of
+their kernels, and each kernel alone. A carrier shares nothing larger than one kernel with a model.
+
+python -m bench.in_situ [--engines onnxruntime openvino] [--models resnet18 mobilenet_v2] [--rounds 3]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from bench.in_situ_child import File, Task
+from bench.launching import CORES, Target, convert
+from bench.report import write_section
+from benchfarm_core.workloads import InputSpec
+from benchfarm_engines.attribution import SiteTime, attribute
+from benchfarm_engines.engine import EngineFailure, EngineUnavailable, NodeTime
+from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.registry import load_engine
+from benchfarm_workloads.carriers import Carrier, pack
+from benchfarm_workloads.layers import Layer, Network
+from benchfarm_workloads.models import model_recipe
+from benchfarm_workloads.onnx_carriers import build_carrier
+from benchfarm_workloads.onnx_kernels import build_kernel
+from benchfarm_workloads.onnx_models import build_network, network_inputs
+
+ENGINES: Final = ("onnxruntime", "openvino", "mnn")
+MODELS: Final = ("resnet18", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "squeezenet", "shufflenet_v2")
+MEDIAN_RANGE: Final = (0.95, 1.05)
+P90_RANGE: Final = (0.88, 1.12)
+CHILD_LIMIT_S: Final = 600
+CHILD: Final = "from bench.in_situ_child import main; main()"
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+Row = dict[str, object]
+Kernel = tuple[object, ...]
+"""A kernel type and its columns: layers that are alike are one kernel."""
+
+Answers = Mapping[str, Mapping[str, Any]]
+"""What the child measured in one round, by file; see ``in_situ_child``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. kernels: each that is in any model, with a layer that it is; carriers keep that order."""
+
+    models: Mapping[str, Network]
+    kernels: Mapping[Kernel, Layer]
+    carriers: tuple[Carrier, ...]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A model in one round: the model itself, and three ways to add up its kernels."""
+
+    model_ns: float
+    in_situ_ns: float
+    alone_ns: float
+    profile_ns: float
+
+
+def plan(names: Iterable[str]) -> Plan:
+    """The models at their defaults, and carriers of all their kernels."""
+    models = {name: model_recipe(name).network({}) for name in names}
+    layers = {kernel_of(layer): layer for network in models.values() for layer in network.layers}
+    carriers = pack([(layer.type, layer.config) for layer in layers.values()])
+    return Plan(models, layers, tuple(carriers))
+
+
+def kernel_of(layer: Layer) -> Kernel:
+    """What a layer is, wherever it stands."""
+    return (layer.type, *layer.config.items())
+
+
+def write_files(planned: Plan, engine: str, folder: Path) -> list[File]:
+    """Every file of the plan in the engine's format. Raises EngineFailure, EngineUnavailable."""
+
+    def written(name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: bool) -> File:
+        specs = [spec.model_dump(mode="json") for spec in inputs]
+        made = convert(content, specs, Target(engine))
+        path = folder / f"{name}.{made.format}"
+        path.write_bytes(made.content)
+        edges = None if made.edges is None else made.edges.document()
+        return File(name, str(path), specs, edges, **wanted)
+
+    files = [
+        written(name, build_network(network, seed=1), network_inputs(network), plain=True, profiled=True)
+        for name, network in planned.models.items()
+    ]
+    for number, carrier in enumerate(planned.carriers):
+        files.append(written(f"carrier{number}", *build_carrier(carrier), plain=True, profiled=True))
+    for number, layer in enumerate(planned.kernels.values()):
+        alone = build_kernel(layer.type, layer.config)
+        files.append(written(f"alone{number}", *alone, plain=True, profiled=False))
+    return files
+
+
+def measure(planned: Plan, engine: str, rounds: int, *, floor: bool) -> list[Answers]:
+    """The rounds of one fresh child. Raises EngineFailure, EngineUnavailable, CalledProcessError."""
+    load_engine(engine)
+    with tempfile.TemporaryDirectory(prefix="benchfarm-in-situ-") as name:
+        folder = Path(name)
+        (folder / "home").mkdir()
+        (folder / "cache").mkdir()
+        files = write_files(planned, engine, folder)
+        task = Task(engine, CORES[-1], str(folder / "cache"), rounds, floor, files)
+        (folder / "task.json").write_text(json.dumps(asdict(task)))
+        argv = [sys.executable, "-c", CHILD, str(folder / "task.json"), str(folder / "answer.json")]
+        environment = launch_environment(str(folder / "home"))
+        subprocess.run(argv, cwd=ROOT, env=environment, check=True, timeout=CHILD_LIMIT_S, stdout=sys.stderr)
+        answers: list[Answers] = json.loads((folder / "answer.json").read_text())
+    return answers
+
+
+def in_situ_times(planned: Plan, answers: Answers) -> dict[Kernel, SiteTime]:
+    """Every kernel's time in its carrier."""
+    kernels = list(planned.kernels)
+    times: dict[Kernel, SiteTime] = {}
+    for number, carrier in enumerate(planned.carriers):
+        found = attribute(_nodes(answers[f"carrier{number}"]), [layer.name for layer in carrier.layers])
+        times |= {kernels[place]: found.sites[site] for place, site in carrier.sites.items()}
+    return times
+
+
+def composed_ns(network: Network, times: Mapping[Kernel, SiteTime]) -> int:
+    """The sum over the layers of a network.
+
+    Conversions count where a kernel that needs them meets one that does not: between two that keep the same layout
+    the engine has none. What the engine computes within another kernel costs nothing in the carrier either.
+    """
+    layers = network.layers
+    keeps_plain = {layer.name: _converts(times[kernel_of(layer)]) for layer in layers}
+    makers = {output: layer.name for layer in layers for output in layer.outputs}
+    readers: dict[str, list[str]] = {layer.name: [] for layer in layers}
+    total_ns = 0
+    for layer in layers:
+        for source in layer.sources:
+            if source in makers:
+                readers[makers[source]].append(layer.name)
+    for layer in layers:
+        time = times[kernel_of(layer)]
+        from_other = [source for source in layer.sources if not keeps_plain.get(makers.get(source, ""), False)]
+        to_other = [reader for reader in readers[layer.name] if not keeps_plain[reader]]
+        total_ns += time.own_ns + (time.entry_ns if from_other else 0) + (time.exit_ns if to_other else 0)
+    return total_ns
+
+
+def _converts(time: SiteTime) -> bool:
+    return time.entry_ns + time.exit_ns > 0
+
+
+def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
+    """One round, by model. Alone, kernels that the engine computes within another in the model cost nothing."""
+    times = in_situ_times(planned, answers)
+    alone_ns = {kernel: answers[f"alone{number}"]["plain_ns"] for number, kernel in enumerate(planned.kernels)}
+    found = {}
+    for name, network in planned.models.items():
+        profile = attribute(_nodes(answers[name]), [layer.name for layer in network.layers])
+        standing = [layer for layer in network.layers if layer.name not in profile.fused]
+        found[name] = Sums(
+            model_ns=answers[name]["plain_ns"],
+            in_situ_ns=composed_ns(network, times),
+            alone_ns=sum(alone_ns[kernel_of(layer)] for layer in standing),
+            profile_ns=profile.total_ns,
+        )
+    return found
+
+
+def quietest(rounds: Sequence[Answers]) -> Answers:
+    """Of every file its fastest plain time and its fastest profiled inference, for a machine with neighbours."""
+    return {name: _fastest([answers[name] for answers in rounds]) for name in rounds[0]}
+
+
+def _fastest(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    profiles = [visit["nodes"] for visit in visits if "nodes" in visit]
+    fastest: dict[str, Any] = {"plain_ns": min(visit["plain_ns"] for visit in visits)}
+    if profiles:
+        fastest["nodes"] = min(profiles, key=lambda nodes: sum(ns for _, _, ns, _ in nodes))
+    return fastest
+
+
+def _nodes(answer: Mapping[str, Any]) -> list[NodeTime]:
+    return [NodeTime(name, kind, round(ns), tuple(origins)) for name, kind, ns, origins in answer["nodes"]]
+
+
+def rows_of(planned: Plan, engine: str, rounds: Sequence[Answers]) -> list[Row]:
+    """A row for each model and one for all: ratios within a round, the median of the rounds."""
+    found = [sums(planned, answers) for answers in rounds]
+    rows: list[Row] = []
+    in_situ: list[float] = []
+    for name in planned.models:
+        here = [each[name] for each in found]
+        in_situ.append(_ratio(here, lambda one: one.in_situ_ns))
+        rows.append({
+            "engine": engine,
+            "model": name,
+            "model ms": round(median(one.model_ns for one in here) / 1e6, 3),
+            "in situ": f"{in_situ[-1]:.3f}",
+            "alone": f"{_ratio(here, lambda one: one.alone_ns):.3f}",
+            "own profile": f"{_ratio(here, lambda one: one.profile_ns):.3f}",
+        })  # fmt: skip
+    return [*rows, _verdict(engine, in_situ)]
+
+
+def _ratio(here: Sequence[Sums], part: Callable[[Sums], float]) -> float:
+    return median(part(one) / one.model_ns for one in here)
+
+
+def _verdict(engine: str, in_situ: Sequence[float]) -> Row:
+    middle = median(in_situ)
+    inside = sum(P90_RANGE[0] <= ratio <= P90_RANGE[1] for ratio in in_situ) / len(in_situ)
+    return {
+        "engine": engine,
+        "model": f"all {len(in_situ)}",
+        "in situ": f"{middle:.3f}",
+        "goal": f"median {MEDIAN_RANGE[0]}-{MEDIAN_RANGE[1]}, 90 % in {P90_RANGE[0]}-{P90_RANGE[1]}",
+        "met": MEDIAN_RANGE[0] <= middle <= MEDIAN_RANGE[1] and inside >= 0.9,
+    }
+
+
+def main() -> int:
+    """Measure, print and write the table; the exit status says whether every engine met the goal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--floor", action="store_true", help="take the fastest of all rounds: beside other work")
+    parser.add_argument("--no-report", action="store_true", help="print the table and leave the document as it is")
+    asked = parser.parse_args()
+    planned = plan(asked.models)
+    rows: list[Row] = []
+    for engine in asked.engines:
+        try:
+            answers = measure(planned, engine, asked.rounds, floor=asked.floor)
+            rows += rows_of(planned, engine, [quietest(answers)] if asked.floor else answers)
+        except (EngineUnavailable, EngineFailure) as error:
+            rows.append({"engine": engine, "model": f"not measured: {error}"})
+    for row in rows:
+        print("  ".join(f"{key}: {value}" for key, value in row.items()))
+    if not asked.no_report:
+        write_section("Kernels in situ, alone and in the model", "python -m bench.in_situ", rows)
+    return 0 if all(row.get("met", True) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The measuring half of ``bench.in_situ``: one process, bound to one core before an engine is imported.
+
+Reads one JSON object from a file and writes one to another; see ``Task``.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchfarm_engines.runner import bind_to_cores
+
+WARMUP_RUNS: Final = 3
+PROFILED_RUNS: Final = 15
+BLOCK_NS: Final = 200_000
+BLOCKS: Final = 15
+
+Node = tuple[str, str, float, list[str]]
+"""An operator of a profile: name, kind, ns, the nodes that it stands for."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file to open: its name in the answer, and what is wanted of it."""
+
+    name: str
+    artifact: str
+    inputs: list[dict[str, Any]]
+    edges: dict[str, Any] | None
+    plain: bool
+    profiled: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """engine, core; cache: a folder for compiled models; rounds: how often each file is visited, all in turn.
+
+    floor: the fastest block and inference of a visit, not the typical one.
+    """
+
+    engine: str
+    core: int
+    cache: str
+    rounds: int
+    floor: bool
+    files: list[File]
+
+
+def main() -> None:
+    """Two arguments: where the task lies, and where the answer goes."""
+    document = json.loads(Path(sys.argv[1]).read_bytes())
+    task = Task(**{**document, "files": [File(**each) for each in document["files"]]})
+    bind_to_cores((task.core,))
+    Path(sys.argv[2]).write_text(json.dumps([_round(task) for _ in range(task.rounds)]))
+
+
+def _round(task: Task) -> dict[str, dict[str, Any]]:
+    """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it."""
+    time_of, nodes_of = (_fastest_ns, _fastest_nodes) if task.floor else (_typical_ns, _typical_nodes)
+    answers: dict[str, dict[str, Any]] = {}
+    for file in task.files:
+        answer = answers[file.name] = {}
+        if file.plain:
+            answer["plain_ns"] = _with_session(task, file, profiled=False, use=time_of)
+        if file.profiled:
+            answer["nodes"] = _with_session(task, file, profiled=True, use=nodes_of)
+    return answers
+
+
+def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any], Any]) -> Any:
+    from benchfarm_engines.engine import OpenRequest
+    from benchfarm_engines.engine_options import check_options
+    from benchfarm_engines.launch_request import read_edges, read_inputs
+    from benchfarm_engines.registry import load_engine
+    from benchfarm_engines.visit import artifact_inputs
+
+    engine = load_engine(task.engine)
+    inputs = artifact_inputs(read_inputs(file.inputs), read_edges(file.edges))
+    options = check_options({}, engine.options)
+    cache = Path(task.cache)
+    session = engine.open(OpenRequest(Path(file.artifact), inputs, "fp32", 1, options, cache=cache, profiled=profiled))
+    try:
+        for _ in range(WARMUP_RUNS):
+            session.run()
+        return use(session)
+    finally:
+        session.close()
+
+
+def _typical_ns(session: Any) -> float:
+    """The median over blocks of at least 200 us."""
+    return median(_blocks_ns(session))
+
+
+def _fastest_ns(session: Any) -> float:
+    return min(_blocks_ns(session))
+
+
+def _blocks_ns(session: Any) -> list[float]:
+    estimate_ns = min(_block_ns(session.run, 1) for _ in range(WARMUP_RUNS))
+    count = max(1, round(BLOCK_NS / estimate_ns))
+    return [_block_ns(session.run, count) for _ in range(BLOCKS)]
+
+
+def _block_ns(run: Callable[[], None], count: int) -> float:
+    begun_ns = time.perf_counter_ns()
+    for _ in range(count):
+        run()
+    return (time.perf_counter_ns() - begun_ns) / count
+
+
+def _typical_nodes(session: Any) -> list[Node]:
+    """Each operator with the median of its times."""
+    inferences = session.profile(PROFILED_RUNS)
+    return [_node(same[0], median(node.ns for node in same)) for same in zip(*inferences, strict=True)]
+
+
+def _fastest_nodes(session: Any) -> list[Node]:
+    fastest = min(session.profile(PROFILED_RUNS), key=lambda inference: sum(node.ns for node in inference))
+    return [_node(node, node.ns) for node in fastest]
+
+
+def _node(node: Any, ns: float) -> Node:
+    return (node.name, node.kind, ns, list(node.origins))
