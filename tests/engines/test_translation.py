@@ -25,6 +25,12 @@ def test_layout_comes_back(edge: Edge) -> None:
     np.testing.assert_array_equal(to_workload([inside], [edge], [X.shape])[0], X)
 
 
+def test_a_scalar_stays_one() -> None:
+    scalar = np.array(2.5, np.float32)
+    inside = to_artifact({"s": scalar}, [Edge("a")])["a"]
+    assert inside.shape == to_workload([inside], [Edge("a")], [()])[0].shape == ()
+
+
 def test_channels_last_moves_the_channels() -> None:
     inside = to_artifact({"x": X}, [Edge("a", axes=(0, 2, 3, 1))])["a"]
     assert inside[0, 2, 4, 1] == X[0, 1, 2, 4]

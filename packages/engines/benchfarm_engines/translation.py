@@ -30,7 +30,7 @@ def _inward(array: Array, edge: Edge) -> Array:
     if edge.scale:
         limits = np.iinfo(edge.dtype)
         shaped = np.clip(np.rint(shaped / np.float32(edge.scale)) + edge.zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(shaped, dtype=edge.dtype)
+    return np.asarray(shaped, dtype=edge.dtype, order="C")  # keeps a scalar one, which ascontiguousarray does not
 
 
 def _outward(array: Array, edge: Edge, shape: tuple[int, ...]) -> Array:
