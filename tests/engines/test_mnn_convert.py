@@ -7,15 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("_mnncengine", reason="MNN is not installed")
 
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.launch import converting_argv, launch_environment
+from benchfarm_engines.launch_request import InputSpec
 from benchfarm_engines.mnn_engine import ENGINE
 from tests.engines.catalogue import Graph, convert, distance_after, normal, refusal
 from tests.engines.conftest import MEMORY_BYTES, conv_graph, graph
@@ -105,6 +108,61 @@ def test_the_same_model_gives_the_same_bytes() -> None:
 def test_open_dimensions_are_bound(tmp_path: Path) -> None:
     dynamic: Graph = (conv_graph(8, 8, "N"), (normal([2, 8, 8, 8]),))
     assert distance_after(2, ENGINE, dynamic, tmp_path) < 1e-2
+
+
+def typed(shape: list[int], dtype: str, below: int) -> InputSpec:
+    return InputSpec("x", dtype, tuple(shape), {"kind": "ints", "below": below, "seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("spec", "element", "nodes"),
+    [
+        (typed([1, 8], "int64", 50), TensorProto.INT64, [helper.make_node("Gather", ["w", "x"], ["y"])]),
+        (typed([1, 8], "int32", 50), TensorProto.INT32, [helper.make_node("Gather", ["w", "x"], ["y"])]),
+        (typed([1, 8], "bool", 2), TensorProto.BOOL, [helper.make_node("Cast", ["x"], ["y"], to=1)]),
+        (typed([1, 3, 8, 8], "uint8", 256), TensorProto.UINT8, [helper.make_node("Cast", ["x"], ["y"], to=1)]),
+        (normal([]), TensorProto.FLOAT, [helper.make_node("Add", ["x", "w"], ["y"])]),
+        (normal([1, 2, 3, 4, 5]), TensorProto.FLOAT, [helper.make_node("Neg", ["x"], ["y"])]),
+    ],
+)
+def test_inputs_of_uploads_keep_their_meaning(spec: InputSpec, element: int, nodes: Any, tmp_path: Path) -> None:
+    assert distance_after(3, ENGINE, (upload(nodes, spec, element, TensorProto.FLOAT), (spec,)), tmp_path) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "element"), [("float64", TensorProto.DOUBLE), ("int8", TensorProto.INT8)])
+def test_inputs_of_other_types_are_a_failed_conversion(dtype: str, element: int, tmp_path: Path) -> None:
+    spec = typed([1, 4], dtype, 9)
+    failure = refusal(
+        ENGINE, (upload([helper.make_node("Neg", ["x"], ["y"])], spec, element, element), (spec,)), tmp_path
+    )
+    assert failure.code is FailureCode.CONVERSION_FAILED
+    assert dtype in failure.detail
+
+
+def test_a_graph_that_mnn_cannot_prepare_is_a_failed_conversion(tmp_path: Path) -> None:
+    spec = normal([4, 8])
+    counted = upload([helper.make_node("NonZero", ["x"], ["y"])], spec, TensorProto.FLOAT, TensorProto.INT64)
+    assert refusal(ENGINE, (counted, (spec,)), tmp_path).code is FailureCode.CONVERSION_FAILED
+
+
+@pytest.mark.parametrize("opset", [9, 12, 17, 21])
+def test_old_and_new_opsets_are_read(opset: int, tmp_path: Path) -> None:
+    spec = normal([1, 4, 8, 8])
+    content = upload([helper.make_node("Relu", ["x"], ["y"])], spec, TensorProto.FLOAT, TensorProto.FLOAT, opset=opset)
+    assert distance_after(3, ENGINE, (content, (spec,)), tmp_path) == 0
+
+
+def upload(nodes: Any, spec: InputSpec, element: int, gives: int, *, opset: int = 17) -> bytes:
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", element, list(spec.shape))],
+        [helper.make_tensor_value_info("y", gives, None)],
+        [numpy_helper.from_array(np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    content: bytes = helper.make_model(made, opset_imports=opsets, ir_version=8).SerializeToString()
+    return content
 
 
 def test_an_operator_that_is_lacking_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """MNN: the whole catalogue and the zoo through its own files; what its own interface would get wrong in silence."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_a_file_without_keepers_computes_on_its_inputs_too(tmp_path: Path) -> No
     for _ in range(3):
         session.run()
     assert distance(session, ENGINE, CONV) < GATE
+    session.profile(3)  # type: ignore[attr-defined]
+    assert distance(session, ENGINE, CONV) < GATE
     session.close()
 
 
@@ -107,12 +110,19 @@ def test_more_threads_than_processors_are_not_promised(tmp_path: Path) -> None:
 def test_a_profile_lists_what_was_executed(tmp_path: Path) -> None:
     with opened(ENGINE, CONV, tmp_path, profiled=True) as session:
         inferences = session.profile(3)  # type: ignore[attr-defined]
-        session.run()
         assert distance(session, ENGINE, CONV) < GATE
     assert len(inferences) == 3
     for nodes in inferences:
         assert "Convolution" in [node.kind for node in nodes]
         assert all(node.ns > 0 and "keeper" not in node.name for node in nodes)
+
+
+def test_a_profile_names_each_operator_once_and_after_its_kernel(tmp_path: Path) -> None:
+    with opened(ENGINE, model("squeezenet"), tmp_path, profiled=True) as session:
+        [nodes] = session.profile(1)  # type: ignore[attr-defined]
+    names = [node.name for node in nodes]
+    assert len(set(names)) == len(names)
+    assert all(re.match(r"l\d+(/|_|$)", name) for name in names), names
 
 
 @pytest.mark.parametrize("damage", ["text", "empty", "cut", "flipped"])

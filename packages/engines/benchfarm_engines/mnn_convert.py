@@ -35,10 +35,9 @@ _DTYPES: Final = {
     "int32": "int32",
     "int64": "int32",
     "bool": "int32",
-    "int8": "int8",
     "uint8": "uint8",
 }
-"""What MNN makes of an input's type; it has no 64-bit numbers."""
+"""What MNN makes of an input's type; it has no 64-bit numbers, and its binding hands over no 8-bit ones with a sign."""
 _SLICE_TAKES_TENSORS: Final = 10
 """The opset from which on a Slice is told its range by inputs."""
 _LACKING: Final = re.compile(r"Op Not Support:(.*)")

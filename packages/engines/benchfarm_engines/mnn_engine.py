@@ -60,7 +60,7 @@ class Mnn:
         except EngineFailure:
             raise
         except Exception as error:  # boundary: the extension raises nothing more exact
-            raise failure_without_paths(FailureCode.INVALID_WORKLOAD, error, request.artifact) from error
+            raise failure_without_paths(FailureCode.CONVERSION_FAILED, error, request.artifact) from error
         self._pool |= thread_ids() - before
         session.threads = min(session.threads, 1 + self._pool_size())
         return session
@@ -79,7 +79,7 @@ class _MnnSession:
     def __init__(self, request: OpenRequest, outputs: list[str]) -> None:
         self._spoilt: list[_Fed] = []
         self._artifact = request.artifact
-        self._net = mnn.Interpreter(str(request.artifact))
+        self._net = _interpreter(request)
         how = {"backend": "CPU", "numThread": request.threads, "precision": "high"}
         self._session = self._net.createSession(how)
         if self._session is None or _whole(self._net, self._session, _RESIZE_STATUS) != 0:
@@ -119,10 +119,13 @@ class _MnnSession:
         return [each for each in self._fed if not np.array_equal(_copy(each[0]), each[2])]
 
     def run(self) -> None:
-        for tensor, host, _ in self._spoilt:
-            tensor.copyFrom(host)
+        self._refill()
         if code := self._call(self._session):
             raise _failure(code)
+
+    def _refill(self) -> None:
+        for tensor, host, _ in self._spoilt:
+            tensor.copyFrom(host)
 
     def outputs(self) -> list[np.ndarray[Any, Any]]:
         return [_copy(tensor) for tensor in self._outputs]
@@ -149,6 +152,7 @@ class _MnnSession:
                 times.append(NodeTime(operator.getName(), operator.getType(), ended_ns - begun_ns))
             return True
 
+        self._refill()
         if code := self._net.runSessionWithCallBackInfo(self._session, before, after):
             raise _failure(code)
         return times
@@ -159,6 +163,13 @@ class _MnnSession:
         self._fed.clear()
         self._spoilt.clear()
         del self._call, self._session, self._net
+
+
+def _interpreter(request: OpenRequest) -> Any:
+    try:
+        return mnn.Interpreter(str(request.artifact))
+    except Exception as error:  # boundary: the extension raises nothing more exact
+        raise failure_without_paths(FailureCode.INVALID_WORKLOAD, error, request.artifact) from error
 
 
 def _host_tensor(like: Any, values: np.ndarray[Any, Any]) -> Any:
