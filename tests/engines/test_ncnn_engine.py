@@ -74,6 +74,7 @@ IN_INT8: dict[str, dict[str, Any]] = {
 WITH_INT8_INSIDE: dict[str, dict[str, Any]] = {
     "se": {"hw": 7, "cin": 32, "cmid": 8},
     "linear": {"seq": 7, "cin": 20, "cout": 24, "act": "gelu"},
+    "attention": {"seq": 9, "heads": 3, "head_dim": 16},
     "matmul": {"m": 5, "k": 8, "n": 9, "form": "weight"},
 }
 

@@ -27,7 +27,10 @@ _NO_MEMORY: Final = -100
 """What ncnn answers when a buffer cannot be had."""
 _AS_IT_IS: Final = 1
 """Extracting in this way keeps int8; otherwise it is widened to float."""
-_INT8_KEYS: Final = {"Convolution": "8=", "ConvolutionDepthWise": "8=", "InnerProduct": "8=", "Gemm": "18="}
+_INT8_KEYS: Final = {
+    **dict.fromkeys(("Convolution", "ConvolutionDepthWise", "InnerProduct"), "8="),
+    **dict.fromkeys(("Gemm", "SDPA"), "18="),
+}
 """Where a layer's line says that it computes in int8."""
 _PROBE: Final = "7767517\n2 2\nInput in0 0 1 in0\nReLU relu 1 1 in0 out0\n"
 

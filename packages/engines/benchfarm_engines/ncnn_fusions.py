@@ -83,8 +83,13 @@ def _channel_shuffle(graph: SourceGraph, transpose: Operator) -> None:
         return
     if after is None or after.kind != "Reshape" or graph.only_consumer(before.output) is not transpose:
         return
-    whole, groups = graph.shapes[before.inputs[0]], graph.shapes[before.output]
-    if graph.shapes.get(after.output) != whole or groups[3:] != whole[2:] or groups[1] * groups[2] != whole[1]:
+    whole, groups = (graph.shapes.get(name, ()) for name in (before.inputs[0], before.output))
+    if (
+        len(groups) != len(_DEALT)
+        or graph.shapes.get(after.output) != whole
+        or groups[3:] != whole[2:]
+        or groups[1] * groups[2] != whole[1]
+    ):
         return
     fused = Operator("ChannelShuffle", [before.inputs[0]], [after.output], {"groups": groups[1]})
     _replace(graph, [before, transpose, after], fused)
@@ -109,7 +114,7 @@ def _attention(graph: SourceGraph, softmax: Operator) -> None:
     scaled, attended = graph.producer(softmax.inputs[0]), graph.only_consumer(softmax.output)
     if scaled is None or attended is None or attended.kind != "MatMul" or attended.inputs[0] != softmax.output:
         return
-    if len(graph.shapes[softmax.output]) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
+    if len(graph.shapes.get(softmax.output, ())) != 4 or softmax.attributes.get("axis", -1) not in (-1, 3):
         return
     number = graph.scalar(scaled.inputs[1]) if scaled.kind in ("Mul", "Div") else None
     products = graph.producer(scaled.inputs[0])

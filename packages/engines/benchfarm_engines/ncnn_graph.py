@@ -137,7 +137,7 @@ def _say_old_softmax(graph: SourceGraph) -> None:
     """Before opset 13 a softmax ran over all axes from the given one on; of the last axis that is the same."""
     for operator in graph.operators:
         if operator.kind == "Softmax":
-            axis, rank = int(operator.attributes.setdefault("axis", 1)), len(graph.shapes[operator.inputs[0]])
+            axis, rank = int(operator.attributes.setdefault("axis", 1)), len(graph.shapes.get(operator.inputs[0], ()))
             if axis not in (-1, rank - 1):
                 raise unsupported(operator, "more than the last axis")
 

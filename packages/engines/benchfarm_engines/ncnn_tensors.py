@@ -165,9 +165,12 @@ def product(site: NcnnSite, operator: Operator) -> None:
 
 
 def attention(site: NcnnSite, operator: Operator) -> None:
-    """Scaled dot product of queries, keys and values, heads x tokens x size."""
+    """Scaled dot product of queries, keys and values, heads x tokens x size; its int8 finds the scales by itself."""
     bottoms = [site.full(each) for each in operator.inputs]
-    site.put(operator.output, site.writer.layer("SDPA", bottoms, {6: float(operator.attributes["scale"])})[0])
+    parameters: dict[int, Parameter] = {6: float(operator.attributes["scale"])}
+    if all(each in site.graph.scales for each in operator.inputs):
+        parameters[18] = _INT8_TERM
+    site.put(operator.output, site.writer.layer("SDPA", bottoms, parameters)[0])
 
 
 def elu(site: NcnnSite, operator: Operator) -> None:
