@@ -76,6 +76,23 @@ def test_what_a_host_says(host: MakeHost) -> None:
     assert len(found.describe()) == 9
 
 
+def test_a_gpu_makes_another_model_and_its_driver_another_generation(host: MakeHost) -> None:
+    root = host(CPUINFO.format(more=""))
+    before = facts(root)
+    listed = {"0000:01:00.0": "NVIDIA H100 80GB HBM3", "0000:02:00.0": "NVIDIA L4"}
+    for address, model in listed.items():
+        folder = root / "proc/driver/nvidia/gpus" / address
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 11\n")
+    (root / "proc/driver/nvidia/version").write_text("NVRM version: NVIDIA UNIX 570.86\nGCC version: 12\n")
+    found = facts(root)
+    assert found.gpus == tuple(listed.values())
+    assert found.describe()["gpus"] == "NVIDIA H100 80GB HBM3, NVIDIA L4"
+    assert board_model(found, "") != board_model(before, "")
+    assert replace(found, gpu_driver="NVRM version: NVIDIA UNIX 575").generation != found.generation
+    assert replace(before, gpu_driver="a driver without a GPU").generation == before.generation
+
+
 def test_an_arm_host_has_an_identity_too(host: MakeHost) -> None:
     found = facts(host(ARM_CPUINFO))
     assert found.cpu == {"CPU implementer": "0x41", "CPU part": "0xd0b"}

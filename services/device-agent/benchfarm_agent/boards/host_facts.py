@@ -18,6 +18,7 @@ class HostFacts:
 
     `cores`: usable logical cores. `physical_cores`: one logical core of each physical one. `caches`: as
     ``L1d 32K``. `memory_bytes` is rounded to a quarter GiB, because kernels keep a varying part for themselves.
+    `gpus`: the models of NVIDIA GPUs, by bus address; `gpu_driver` is "" without one.
     """
 
     cpu: dict[str, str]
@@ -30,6 +31,8 @@ class HostFacts:
     microcode: str
     os_build: str
     kernel: str
+    gpus: tuple[str, ...] = ()
+    gpu_driver: str = ""
 
     @property
     def cpu_name(self) -> str:
@@ -39,12 +42,13 @@ class HostFacts:
     def hardware(self) -> str:
         """Hash of everything that says whether two hosts may share results."""
         parts = [self.cpu, self.flags, self.cores, self.physical_cores, self.caches, self.memory_bytes]
-        return digest([*parts, self.hypervisor], length=16)
+        return digest([*parts, self.hypervisor, *self.gpus], length=16)
 
     @property
     def generation(self) -> str:
         """Hash of the software below the engine: a change makes older results stale."""
-        return digest([self.kernel, self.microcode, self.os_build], length=16)
+        drivers = [self.gpu_driver] if self.gpus else []
+        return digest([self.kernel, self.microcode, self.os_build, *drivers], length=16)
 
     def describe(self) -> dict[str, str | int | float]:
         """The facts for people."""
@@ -58,6 +62,7 @@ class HostFacts:
             "microcode": self.microcode[:100],
             "os": self.os_build[:200],
             "kernel": self.kernel[:200],
+            **({"gpus": ", ".join(self.gpus)[:200], "gpu_driver": self.gpu_driver[:200]} if self.gpus else {}),
         }
 
 
@@ -90,6 +95,8 @@ def read_host_facts(root: Path = Path("/"), cores: Sequence[int] | None = None) 
         microcode=info.get("microcode", ""),
         os_build=_os_build(_text(root / "etc/os-release")),
         kernel=f"{platform.release()} {platform.version()}",
+        gpus=_gpus(root / "proc/driver/nvidia/gpus"),
+        gpu_driver=_text(root / "proc/driver/nvidia/version").partition("\n")[0].strip(),
     )
 
 
@@ -132,6 +139,14 @@ def _caches(root: Path, core: int) -> tuple[str, ...]:
         level, kind = _text(folder / "level").strip(), _text(folder / "type").strip()
         found.append(f"L{level}{kinds.get(kind, '')} {_text(folder / 'size').strip()}")
     return tuple(found)
+
+
+def _gpus(folder: Path) -> tuple[str, ...]:
+    """As NVIDIA's kernel module lists them."""
+    texts = [_text(gpu / "information") for gpu in sorted(folder.glob("*"))]
+    return tuple(
+        line.partition(":")[2].strip() for text in texts for line in text.splitlines() if line.startswith("Model:")
+    )
 
 
 def _memory_bytes(meminfo: str) -> int:
