@@ -85,7 +85,7 @@ def test_an_environment_is_added_used_listed_and_removed(command: Any, state: St
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(Path(python).parent.parent)
     listed = command("list").output.splitlines()
-    assert [" own, " in line for line in listed if line.startswith(ENGINE)] == [True]
+    assert [" own, " in line for line in listed if line.split()[0] == ENGINE] == [True]
     assert sum("beside the agent" in line for line in listed) == len(listed) - 1
     assert command("add", ENGINE).exit_code == 3
     assert command("remove", ENGINE).exit_code == 0

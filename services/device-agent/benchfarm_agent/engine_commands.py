@@ -38,7 +38,7 @@ def list_engines(state_dir: _StateDirOption) -> None:
         where = "beside the agent"
         if environments.has_own(report.name):
             where = f"own, {engine_installing.size_bytes(state.engines / report.name) / 1e6:.0f} MB"
-        typer.echo(f"{report.name:<14}{where:<20}{_state_of(report)}")
+        typer.echo(f"{report.name:<18}{where:<20}{_state_of(report)}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from benchfarm_agent.engine_probe import probe_engine
 from benchfarm_agent.files import DISK_FULL_ERRNOS, sync_folder
 from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import BenchfarmError, Conflict, InvalidRequest, NotFound
-from benchfarm_engines.launch import runner_argv
+from benchfarm_engines.launch import launch_environment, runner_argv
 from benchfarm_engines.registry import engine_names
 
 LOCKS: Final = Path(__file__).with_name("locks")
@@ -61,8 +61,9 @@ def add(folder: Path, name: str, *, packages_of: Path | None = None) -> EngineRe
             (site / "packages-of.pth").write_text("".join(f"{path}\n" for path in _packages(packages_of)))
         _link_ours(site)
         report = _probed(name, part)
-        if not report.available:
-            raise CannotInstall(f"{name} was installed and does not work here: {report.reason}")
+        why = _why_no_files(name, part) if report.available else report.reason
+        if why:
+            raise CannotInstall(f"{name} was installed and does not work here: {why}")
     return report
 
 
@@ -159,6 +160,16 @@ def _link_ours(site: Path) -> None:
         assert spec is not None
         assert spec.origin is not None
         (site / name).symlink_to(Path(spec.origin).resolve().parent, target_is_directory=True)
+
+
+def _why_no_files(name: str, part: Path) -> str:
+    """Why the engine's files cannot be made in its environment; empty where they can."""
+    code = f"from benchfarm_engines.conversion import load_converter; load_converter({name!r})"
+    argv = [str(part / "bin" / "python"), "-I", "-c", code]
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = launch_environment(scratch)
+        done = subprocess.run(argv, env=environment, cwd=scratch, capture_output=True, text=True, check=False)
+    return done.stderr.strip().splitlines()[-1][:_SHOWN_CHARS] if done.returncode else ""
 
 
 def _probed(name: str, part: Path) -> EngineReport:
