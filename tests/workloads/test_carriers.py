@@ -11,6 +11,7 @@ from benchfarm_workloads.carriers import (
     MAX_CARRIER_BYTES,
     MAX_CARRIER_FLOPS,
     MAX_SITES,
+    MIN_WEIGHT_BYTES,
     Carrier,
     WantedKernel,
     pack,
@@ -77,6 +78,15 @@ def test_carriers_are_few_and_within_limits(wanted: Sequence[WantedKernel], pack
         assert len(carrier.sites) <= MAX_SITES
         assert cost.flops <= MAX_CARRIER_FLOPS
         assert cost.weight_bytes + cost.input_bytes + cost.output_bytes <= MAX_CARRIER_BYTES
+    sizes = [len(carrier.sites) for carrier in packed]
+    assert min(sizes) >= max(sizes) / 4  # the drawn kernels come by type, and their sizes with them
+
+
+def test_few_kernels_do_not_find_their_weights_in_the_caches() -> None:
+    few: list[WantedKernel] = [("conv-bn-act", {"hw": 14, "cin": 96, "cout": 96, "k": 1})]
+    [carrier] = pack(few)
+    assert MIN_WEIGHT_BYTES <= carrier.cost().weight_bytes <= 1.01 * MIN_WEIGHT_BYTES
+    assert [layer.name for layer in carrier.layers] == ["a0", "k0", "a1", "a2"]
 
 
 def test_a_kernel_above_the_limits_has_a_carrier_of_its_own() -> None:

@@ -30,6 +30,9 @@ MAX_CARRIER_FLOPS: Final = 4_000_000_000
 MAX_CARRIER_BYTES: Final = 256 * 1024**2
 """Of all layers' inputs, outputs and weights together."""
 
+MIN_WEIGHT_BYTES: Final = 16 * 1024**2
+"""As many as a small model has."""
+
 STEM_CHANNELS: Final = 4
 """Images with so few channels are what a model is given: no layer has made them."""
 
@@ -72,39 +75,45 @@ class Carrier:
 
 
 def pack(wanted: Sequence[WantedKernel]) -> list[Carrier]:
-    """As few carriers as the limits allow, in the given order; the same for the same kernels on every machine.
+    """Few carriers, alike in size, in the given order; the same ones on every machine.
+
+    Alike, because the caches keep what a small one uses from one inference to the next.
 
     Raises:
         InvalidRequest: a kernel type or configuration that the catalogue does not have.
     """
-    carriers: list[Carrier] = []
     kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in wanted]
     taken = frozenset(_key(*each) for each in kernels)
-    load, draft = _Load(), _Draft(taken)
-    for place, (type_name, canonical) in enumerate(kernels):
-        more = load.with_kernel(type_name, canonical)
-        if draft.sites and more.is_too_much():
-            carriers.append(draft.finish())
-            draft, more = _Draft(taken), _Load().with_kernel(type_name, canonical)
-        draft.carry(place, type_name, canonical)
-        load = more
-    return [*carriers, draft.finish()] if draft.sites else carriers
+    carriers: list[Carrier] = []
+    first = 0
+    for count in _counts([_share(*each) for each in kernels]):
+        draft = _Draft(taken)
+        for place in range(first, first + count):
+            draft.carry(place, *kernels[place])
+        carriers.append(draft.finish())
+        first += count
+    return carriers
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
-    sites: int = 0
-    flops: int = 0
-    total_bytes: int = 0
+def _counts(shares: Sequence[float]) -> list[int]:
+    """How many kernels each carrier takes, where a carrier holds shares up to 1."""
+    fair = sum(shares) / max(1, math.ceil(sum(shares)))
+    counts: list[int] = []
+    held = math.inf
+    for share in shares:
+        if held >= fair or held + share > 1:
+            counts.append(0)
+            held = 0.0
+        counts[-1] += 1
+        held += share
+    return counts
 
-    def with_kernel(self, type_name: str, config: Config) -> "_Load":
-        cost = kernel_type(type_name).cost_rule(config)
-        # an adapter on either side reads or writes what the kernel writes or reads
-        around = TRUNK_CHANNELS * 2 * (cost.input_bytes + cost.output_bytes) // BYTES_PER_ELEMENT
-        return _Load(self.sites + 1, self.flops + cost.flops + around, self.total_bytes + 2 * cost.total_bytes)
 
-    def is_too_much(self) -> bool:
-        return self.sites > MAX_SITES or self.flops > MAX_CARRIER_FLOPS or self.total_bytes > MAX_CARRIER_BYTES
+def _share(type_name: str, config: Config) -> float:
+    """What a kernel takes of a carrier's limits; its adapters move as much as it does, and multiply by the trunk."""
+    cost = kernel_type(type_name).cost_rule(config)
+    flops = cost.flops + TRUNK_CHANNELS * 2 * (cost.input_bytes + cost.output_bytes) // BYTES_PER_ELEMENT
+    return max(flops / MAX_CARRIER_FLOPS, 2 * cost.total_bytes / MAX_CARRIER_BYTES, 1 / MAX_SITES)
 
 
 @dataclass(slots=True)
@@ -133,10 +142,19 @@ class _Draft:
 
     def finish(self) -> Carrier:
         """The carrier; what no layer reads is an output, so that an engine drops nothing."""
+        self._weigh_down()
         read = {source for layer in self.layers for source in layer.sources}
         given = [each for layer in self.layers for each in zip(layer.outputs, layer.tensors.outputs, strict=True)]
         outputs = tuple((name, dims) for name, dims in given if name not in read)
         return Carrier(tuple(self.inputs.items()), tuple(self.layers), outputs, dict(self.sites))
+
+    def _weigh_down(self) -> None:
+        """One layer more where the weights are few: in a model, a kernel's weights have left the caches by its turn."""
+        costs = [kernel_type(layer.type).cost_rule(layer.config) for layer in self.layers]
+        missing_bytes = MIN_WEIGHT_BYTES - sum(cost.weight_bytes for cost in costs)
+        if missing_bytes > 0:
+            features = (1, math.isqrt(missing_bytes // BYTES_PER_ELEMENT) + 1)
+            self._adapter(self._input(features), features, features, _PLAIN_ACTS)
 
     def _source(self, dims: Dims, type_name: str) -> str:
         trunk_dims = _trunk(dims)
