@@ -125,6 +125,27 @@ MOVERS = {
         [node("Relu", ["x"], ["y"]), node("Identity", ["y"], ["z"])], {"x": IMAGE}, None, "y", "z"
     ),
 }
+KNOWN = {
+    "flatten as exporters write it": work(
+        [
+            node("Constant", [], ["zero"], value_int=0),
+            node("Constant", [], ["rest"], value_ints=[-1]),
+            node("Constant", [], ["first"], value_ints=[0]),
+            node("Relu", ["x"], ["r"]),
+            node("Shape", ["r"], ["shape"]),
+            node("Gather", ["shape", "zero"], ["batch"]),
+            node("Unsqueeze", ["batch", "first"], ["row"]),
+            node("Concat", ["row", "rest"], ["wanted"], axis=0),
+            node("Reshape", ["r", "wanted"], ["y"]),
+        ],
+        {"x": IMAGE},
+    ),
+    "weights that are turned first": work(
+        [node("Transpose", ["w"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"])],
+        {"x": TOKENS},
+        {"w": real(4, 12)},
+    ),
+}
 ARITHMETIC = {
     **{op: one(op, IMAGE) for op in "Relu Sigmoid Tanh HardSwish HardSigmoid Abs Neg Exp Floor Ceil Sin Cos".split()},
     "leaky relu": one("LeakyRelu", IMAGE, alpha=0.2),
@@ -179,7 +200,7 @@ PRODUCTS = {
         {"w": real(12, 4), "b": real(4)},
     ),
 }
-ALL = WINDOWS | MOVERS | ARITHMETIC | PRODUCTS
+ALL = WINDOWS | MOVERS | KNOWN | ARITHMETIC | PRODUCTS
 
 
 @pytest.mark.parametrize("name", ALL)

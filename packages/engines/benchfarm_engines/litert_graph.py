@@ -1,25 +1,22 @@
 """An ONNX graph as the LiteRT converter reads it: every shape known, constants and 8-bit steps set apart."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.conversion import ConversionRequest
 from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.litert_constants import settle
 from benchfarm_engines.litert_writer import Quant
 from benchfarm_engines.onnx_source import read_source
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
-
-_SMALL: Final = 256
-"""Constants of at most this many elements may be shapes, and take part in shape inference with their values."""
 
 
 @dataclass
@@ -79,15 +76,10 @@ def read_graph(request: ConversionRequest) -> Graph:
     """
     names = [edge.name for edge in request.edges.inputs] if request.edges else [spec.name for spec in request.inputs]
     model = read_source(_with_own_types(request))
-    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    graph = Graph(
-        [_node(each) for each in model.graph.node],
-        names,
-        [each.name for each in model.graph.output],
-        _inferred(model, constants) | {name: values.shape for name, values in constants.items()},
-        constants,
-    )
-    _take_constants(graph)
+    nodes, shapes, constants = settle(model)
+    outputs = [each.name for each in model.graph.output]
+    graph = Graph([_node(each) for each in nodes], names, outputs, shapes, constants)
+    _leave_out_copies(graph)
     return graph
 
 
@@ -97,30 +89,6 @@ def _with_own_types(request: ConversionRequest) -> ConversionRequest:
         return request
     pairs = zip(request.inputs, request.edges.inputs, strict=True)
     return replace(request, inputs=[replace(spec, name=edge.name, dtype=edge.dtype) for spec, edge in pairs])
-
-
-def _inferred(model: onnx.ModelProto, constants: Mapping[str, Array]) -> dict[str, Shape]:
-    """Shapes by name, inferred on a copy without the weights."""
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    bare.graph.node.extend(model.graph.node)
-    bare.graph.input.extend(each for each in model.graph.input if each.name not in constants)
-    for each in model.graph.initializer:
-        if constants[each.name].size <= _SMALL:
-            bare.graph.initializer.append(each)
-        else:
-            bare.graph.input.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
-    bare.graph.output.extend(onnx.ValueInfoProto(name=each.name) for each in model.graph.output)
-    try:
-        known = shape_inference.infer_shapes(bare, data_prop=True).graph
-    except (RuntimeError, ValueError, TypeError) as error:  # its own errors derive from RuntimeError
-        raise EngineFailure(FailureCode.CONVERSION_FAILED, f"shapes cannot be inferred: {error}") from error
-    return {each.name: _shape(each) for each in (*known.input, *known.value_info, *known.output)}
-
-
-def _shape(value: onnx.ValueInfoProto) -> Shape:
-    """-1 for sizes that inference did not find; whoever needs them refuses."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(each.dim_value if each.HasField("dim_value") else -1 for each in dims)
 
 
 def _node(node: onnx.NodeProto) -> Node:
@@ -133,16 +101,13 @@ def _node(node: onnx.NodeProto) -> Node:
     return Node(node.op_type, list(node.input), list(node.output), attributes)
 
 
-def _take_constants(graph: Graph) -> None:
-    """Constant nodes become constants, and what only hands a tensor on is left out."""
+def _leave_out_copies(graph: Graph) -> None:
+    """What only hands a tensor on is left out, but for a graph's output."""
     same: dict[str, str] = {}
     kept: list[Node] = []
     for node in graph.nodes:
         node.inputs = [same.get(name, name) for name in node.inputs]
-        if node.op == "Constant" and "value" in node.attributes:
-            graph.constants[node.outputs[0]] = node.attributes["value"]
-            graph.shapes[node.outputs[0]] = node.attributes["value"].shape
-        elif node.op in ("Identity", "Dropout") and node.outputs[0] not in graph.outputs:
+        if node.op in ("Identity", "Dropout") and node.outputs[0] not in graph.outputs:
             same[node.outputs[0]] = node.inputs[0]
         else:
             kept.append(node)
