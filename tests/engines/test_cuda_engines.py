@@ -18,7 +18,7 @@ from benchfarm_engines.cuda_driver import CUDA_ENGINES, require_gpu, within_reac
 from benchfarm_engines.cuda_evidence import read_gpu
 from benchfarm_engines.engine import Engine, EngineUnavailable
 from benchfarm_engines.gate import relative_l2
-from benchfarm_engines.launch import launch_environment, runner_argv
+from benchfarm_engines.launch import converting_argv, launch_environment, runner_argv
 from benchfarm_engines.registry import engine_names, load_engine
 from benchfarm_engines.visit import artifact_inputs
 from tests.engines.catalogue import (
@@ -32,7 +32,7 @@ from tests.engines.catalogue import (
     reference,
     refusal,
 )
-from tests.engines.conftest import conv_graph, graph
+from tests.engines.conftest import MEMORY_BYTES, conv_graph, graph
 from tests.engines.test_engine_interface import one_node
 
 CUDA = sorted(CUDA_ENGINES)
@@ -146,6 +146,26 @@ def test_weights_beyond_half_precision_stay_finite() -> None:
     weights = numpy_helper.to_array(made.graph.initializer[0])
     assert weights.dtype == np.float16
     assert np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("name", CUDA)
+def test_the_converting_child_needs_no_gpu(name: str, tmp_path: Path) -> None:
+    (tmp_path / "conv").write_bytes(conv_graph(8, 4))
+    question = {
+        "engine": name,
+        "precision": "fp16",
+        "options": {},
+        "artifact": str(tmp_path / "conv"),
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 8, 4, 4], "fill": {"kind": "normal", "seed": 0}}],
+        "out": str(tmp_path / "made"),
+    }
+    argv = converting_argv(memory_bytes=MEMORY_BYTES, cpu_s=60, readable=[], writable=[str(tmp_path)])
+    environment = launch_environment(str(tmp_path))
+    done = subprocess.run(argv, input=json.dumps(question), env=environment, capture_output=True, text=True, timeout=60)
+    answer = json.loads(done.stdout)
+    assert answer["ok"], answer
+    assert answer["edges"]["inputs"][0]["dtype"] == "float16"
+    assert (tmp_path / "made").stat().st_size == answer["size_bytes"]
 
 
 def test_what_cannot_be_made_is_typed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
 from benchfarm_engines.gate import relative_l2
+from benchfarm_engines.torch_convert import CONVERTER
 from benchfarm_engines.torch_engine import ENGINE
 from benchfarm_engines.torch_file import OPERATORS
 from benchfarm_engines.torch_operators import BUILDERS
@@ -53,6 +54,10 @@ def test_the_zoo_passes_the_gate(name: str, tmp_path: Path) -> None:
 
 def test_there_is_a_builder_for_each_operator_that_a_file_can_hold() -> None:
     assert BUILDERS.keys() == OPERATORS.keys()
+
+
+def test_the_converter_tells_the_same_options() -> None:
+    assert CONVERTER.options == ENGINE.options
 
 
 def node(operator: str, *inputs: str, **attributes: Any) -> Any:

@@ -59,9 +59,11 @@ def _quantised(
 
 def _converted(task: Mapping[str, Any], onnx_bytes: bytes, inputs: tuple[InputSpec, ...]) -> Converted:
     name = str(task["engine"])
-    options, converter = check_options(task["options"], load_engine(name).options), load_converter(name)
+    converter = load_converter(name)
     if converter is None:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{name} has no files of its own")
+    known = getattr(converter, "options", None)  # where the engine itself cannot be opened in this cage
+    options = check_options(task["options"], load_engine(name).options if known is None else known)
     request = ConversionRequest(onnx_bytes, str(task["precision"]), options, inputs, read_edges(task.get("edges")))
     try:
         return converter.convert(request)

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from benchfarm_engines.conversion import ONNX, ConversionRequest, Converted, Converter
 from benchfarm_engines.edges import Edge, Edges
+from benchfarm_engines.engine_options import Option
 from benchfarm_engines.launch_request import InputSpec
 from benchfarm_engines.onnx_source import read_source, unsupported
 
@@ -19,7 +20,12 @@ _WITH_BODIES: Final = frozenset({"If", "Loop", "Scan"})
 
 
 class OnnxRuntimeCudaConverter:
-    """The GPU provider computes in the types of the graph, so fp16 is a matter of the graph."""
+    """The GPU provider computes in the types of the graph, so fp16 is a matter of the graph.
+
+    options: the engine's, told here because a GPU is out of a converting child's reach.
+    """
+
+    options: tuple[Option, ...] = ()
 
     def convert(self, request: ConversionRequest) -> Converted:
         """ONNX with every dimension bound; for fp16 its edges take 16-bit numbers in place of 32-bit ones."""

@@ -8,9 +8,10 @@ import onnx
 from onnx import numpy_helper
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.conversion import ConversionRequest, Converted, Converter
+from benchfarm_engines.conversion import ConversionRequest, Converted
 from benchfarm_engines.edges import Edge, Edges
 from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.engine_options import Option
 from benchfarm_engines.launch_request import InputSpec
 from benchfarm_engines.onnx_source import dtype_name, read_source, unsupported
 from benchfarm_engines.torch_file import FORMAT, OPERATORS, Array, Attribute, Graph, Input, Operator, pack
@@ -22,7 +23,12 @@ _EDGES: Final = {"fp32": "float32", "fp16": "float16"}
 
 
 class TorchConverter:
-    """Writes the graph as it is: what is folded and fused is PyTorch's own business."""
+    """Writes the graph as it is: what is folded and fused is PyTorch's own business.
+
+    options: the engines', told here because a GPU is out of a converting child's reach.
+    """
+
+    options: tuple[Option, ...] = ()
 
     def convert(self, request: ConversionRequest) -> Converted:
         """fp32; for fp16 the same file, whose 32-bit inputs are given as 16-bit ones."""
@@ -100,4 +106,4 @@ def _failed(detail: str) -> EngineFailure:
     return EngineFailure(FailureCode.CONVERSION_FAILED, detail)
 
 
-CONVERTER: Final[Converter] = TorchConverter()
+CONVERTER: Final = TorchConverter()
