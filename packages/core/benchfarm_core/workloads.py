@@ -175,7 +175,10 @@ def workload_id(workload: AnyWorkload) -> str:
 def workload_label(workload: AnyWorkload) -> str:
     """A short text for people: ``conv-bn-act cin=3 cout=16 ...``; never an identity."""
     if isinstance(workload, PairWorkload):
-        return f"{workload_label(workload.a)} | {workload_label(workload.b)}"
+        differing = [str(workload.b_precision)] if workload.b_precision is not None else []
+        differing += [f"{name}={value}" for name, value in (workload.b_options or {}).items()]
+        where = f" ({' '.join(differing)})" if differing else ""
+        return f"{workload_label(workload.a)} | {workload_label(workload.b)}{where}"
     if isinstance(workload, UploadedWorkload):
         return f"upload {workload.sha256[:12]}"
     head = workload.type if isinstance(workload, KernelWorkload) else workload.name
