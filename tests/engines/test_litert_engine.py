@@ -155,3 +155,32 @@ def test_nothing_is_written_and_the_converter_stays_off_the_board(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert not done.stdout
     assert not [*home.rglob("*")]
+
+
+@pytest.mark.parametrize("extra_mib", [30, 90])
+def test_memory_that_runs_out_while_opening_has_its_own_code(tmp_path: Path, extra_mib: int) -> None:
+    """A file of 64 MiB: too little to map it, then too little to pack its weights."""
+    writer, size = TfliteWriter(), 4096
+    x, y = writer.tensor((1, size), "float32", "x"), writer.tensor((1, size), "float32", "y")
+    weights = writer.constant(np.ones((size, size), dtype=np.float32))
+    bias = writer.constant(np.zeros(size, dtype=np.float32))
+    writer.operator(Code.FULLY_CONNECTED, [x, weights, bias], [y], schema.FullyConnectedOptionsT())
+    artifact = tmp_path / "large.tflite"
+    artifact.write_bytes(writer.to_bytes([x], [y]))
+    program = (
+        "import resource, numpy as np\n"
+        "from pathlib import Path\n"
+        "from benchfarm_engines.engine import EngineFailure, OpenRequest\n"
+        "from benchfarm_engines.engine_options import check_options\n"
+        "from benchfarm_engines.litert_engine import ENGINE\n"
+        f"inputs = {{'x': np.ones((1, {size}), dtype=np.float32)}}\n"
+        f"request = OpenRequest(Path({str(artifact)!r}), inputs, 'fp32', 1, check_options({{}}, ENGINE.options))\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {extra_mib} * 2**20, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    ENGINE.open(request)\n"
+        "except EngineFailure as failure:\n"
+        "    print(failure.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == FailureCode.OUT_OF_MEMORY, done.stderr

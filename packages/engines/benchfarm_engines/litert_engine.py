@@ -20,6 +20,13 @@ _RESOLVERS: Final = {
 }
 _ERRORS: Final = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 _INVALID_SIGNS: Final = ("Flatbuffer", "Could not open", "mmap")
+_MEMORY_SIGNS: Final = (
+    "failed with error '12'",
+    "failed to create XNNPACK runtime",
+    "ailed to allocate",
+    "out of memory",
+)
+"""The first is the kernel's ENOMEM for the file; the second comes where weights cannot be packed."""
 _MISSING: Final = (
     re.compile(r"Didn't find op for builtin opcode '(?P<op>\w+)'"),
     re.compile(r"unresolved custom op: (?P<op>\w+)"),
@@ -128,8 +135,8 @@ class _LiteRtSession:
 
 def _failure(error: Exception, request: OpenRequest) -> EngineFailure:
     said = _NOTICE.sub("", str(error)).strip()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and not said):
-        # where its arena cannot be had, LiteRT fails without a word
+    silent = isinstance(error, RuntimeError) and not said  # so it fails where its arena cannot be had
+    if isinstance(error, MemoryError) or silent or any(sign in said for sign in _MEMORY_SIGNS):
         return EngineFailure(FailureCode.OUT_OF_MEMORY, said or "no memory for the model's tensors")
     for sign in _MISSING:
         found = sign.search(said)
