@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_core.agent_protocol import LeaseGrant
+from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.correctness import gate_limit
 from benchfarm_core.platforms import EngineSpec, Precision
 from benchfarm_core.protocols import PROTOCOLS
@@ -13,6 +13,7 @@ from tests.agent.real_leases import RealLeases, outcome_of
 
 Run = Callable[[Any], Any]
 PROTOCOL = PROTOCOLS["kernel"].model_copy(update={"launches_min": 1, "launches_max": 1})
+ORT = EngineSpec(name="onnxruntime", version="1")
 PLATFORMS = [
     ("onnxruntime", "fp32"),
     ("onnxruntime", "int8"),
@@ -59,3 +60,30 @@ def test_every_platform_measures(state: StateDir, running: Run) -> None:
             assert all("allowed is 0.02" in detail for detail in refused)
         else:
             assert refused == [], platform
+
+
+def test_an_upload_is_converted_and_measured_in_cages_of_its_own(state: StateDir, running: Run) -> None:
+    """int8 of an engine with its own files: quantised, run in ONNX Runtime, converted, measured, each strictly."""
+    granted = grant_for("litert", "int8")
+    ours = granted.items[0]
+    leases = RealLeases(state)
+
+    async def work() -> dict[int, Any]:
+        async with leases.open():
+            plain = granted.platform.model_copy(update={"precision": Precision.FP32})
+            async with leases.lab.artifacts.prepared([ours], plain.model_copy(update={"engine": ORT})) as (ready, _):
+                own = ready[ours.measurement_id]
+            workload = {
+                "kind": "upload",
+                "sha256": own.artifact.name,
+                "format": "onnx",
+                "dims": {},
+                "inputs": own.inputs,
+            }
+            files = {"file_sha256": own.artifact.name, "reference_sha256": own.reference.name}
+            upload = BatchItem.model_validate({**ours.model_dump(mode="json"), **files, "workload": workload})
+            return await leases.lease(granted.model_copy(update={"items": [upload]}))
+
+    (result,) = running(work()).values()
+    assert (outcome_of(result), result["detail"]) == ("ok", "")
+    assert not list((state.cache / "strangers").iterdir())

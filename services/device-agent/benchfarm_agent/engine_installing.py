@@ -28,13 +28,16 @@ LOCKS: Final = Path(__file__).with_name("locks")
 OURS: Final = ("benchfarm_core", "benchfarm_engines")
 """What a runner and a converting child import. Linked, so that a newer agent finds its own there."""
 NO_LIST: Final = (
-    "there is no list with hashes for {name}: make an environment for it yourself, for example with"
-    " `pip install torch==2.13.0 numpy`, and name its interpreter with --packages-of"
+    "there is no list with hashes for {name}: make an environment with it yourself (for torch: `pip install"
+    " torch==2.13.0 numpy onnx`) and name its interpreter with --packages-of"
 )
-_WHERE: Final = (
-    "import json, sys, sysconfig;"
-    "print(json.dumps([list(sys.version_info[:2]), sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]))"
-)
+_WHERE: Final = """
+import json, os, sys, sysconfig
+standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+standard |= {os.path.join(each, "lib-dynload") for each in standard}
+folders = [each for each in sys.path if os.path.isdir(each) and each not in standard]
+print(json.dumps([list(sys.version_info[:2]), folders]))
+"""
 _ASK_S: Final = 30.0
 _SHOWN_CHARS: Final = 300
 
@@ -145,13 +148,13 @@ def _packages(python: Path) -> list[str]:
     """Where an interpreter's packages lie."""
     try:
         done = subprocess.run([python, "-I", "-c", _WHERE], capture_output=True, timeout=_ASK_S, check=True)
-        version, *folders = json.loads(done.stdout)
+        version, folders = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise InvalidRequest(f"{python} is no interpreter that answers: {error}", field="packages_of") from error
     if version != list(sys.version_info[:2]):
         mine = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise InvalidRequest(f"{python} is Python {'.'.join(map(str, version))}, not {mine}", field="packages_of")
-    return list(dict.fromkeys(folders))
+    return [str(folder) for folder in folders]
 
 
 def _link_ours(site: Path) -> None:
