@@ -126,6 +126,9 @@ FORMS = {
         [TOKENS],
         {"a": np.array([2])},
     ),
+    "one pixel made larger": graph_of(
+        [node("Resize", "x0   s", mode="linear")], [[1, 6, 1, 1]], {"s": np.array([1, 6, 3, 2])}
+    ),
     "corners": graph_of(
         [node("Resize", "x0   s", mode="linear", coordinate_transformation_mode="align_corners")],
         [IMAGE],
@@ -210,7 +213,7 @@ def test_a_batch_computes_the_same(name: str, tmp_path: Path) -> None:
     for each in model.graph.input:
         each.type.tensor_type.shape.dim[0].dim_value = 3
     for each in model.graph.initializer:
-        if name in ("pooled and enlarged", "corners") and each.name == "s":
+        if name in ("pooled and enlarged", "one pixel made larger", "corners") and each.name == "s":
             each.CopyFrom(numpy_helper.from_array(np.array([3, *numpy_helper.to_array(each)[1:]]), "s"))
     batch = tuple(normal((3, *spec.shape[1:]), name=spec.name, seed=spec.fill["seed"]) for spec in specs)
     assert distance_after(2, ENGINE, (model.SerializeToString(), batch), tmp_path) < GATE
@@ -282,6 +285,8 @@ def test_the_same_request_gives_the_same_bytes() -> None:
 
 
 UNSUPPORTED = {
+    "MatMul": graph_of([node("MatMul", "x0 w")], [TOKENS], {"w": weights(12)}),
+    "AveragePool": graph_of([node("AveragePool", "x0", kernel_shape=[3, 3], ceil_mode=1)], [[1, 4, 2, 8]]),
     "MaxPool": graph_of([node("MaxPool", "x0", ceil_mode=1, **WINDOW)], [IMAGE]),
     "TopK": graph_of([node("TopK", "x0 k", "y i")], [[1, 9]], {"k": np.array([3])}),
     "CumSum": graph_of([node("CumSum", "x0 a")], [TOKENS], {"a": np.array(1)}),
@@ -296,6 +301,11 @@ UNSUPPORTED = {
 def test_what_ncnn_lacks_is_named(operator: str, tmp_path: Path) -> None:
     found = refusal(ENGINE, UNSUPPORTED[operator], tmp_path)
     assert (found.code, found.subject) == (FailureCode.UNSUPPORTED_OPERATOR, operator)
+
+
+def test_a_single_row_is_not_interpolated(tmp_path: Path) -> None:
+    graph = graph_of([node("Resize", "x0   s", mode="linear")], [[1, 6, 1, 9]], {"s": np.array([1, 6, 2, 18])})
+    assert refusal(ENGINE, graph, tmp_path).subject == "Resize"
 
 
 @pytest.mark.parametrize(

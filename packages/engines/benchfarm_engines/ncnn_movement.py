@@ -111,8 +111,11 @@ def _resize_kind(operator: Operator, before: Sequence[int], after: Sequence[int]
         for each in (("mode", "nearest"), ("coordinate_transformation_mode", "half_pixel"))
     )
     if mode == "linear" and centre in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        # of one pixel ncnn's interpolation reads a neighbour that is not there; nearest is the same
-        return _NEAREST if 1 in before else _BILINEAR
+        if 1 not in before:
+            return _BILINEAR
+        if before[0] != before[1]:
+            raise unsupported(operator, "interpolation of a single row: ncnn reads the next one")
+        return _NEAREST  # of one pixel, where there is nothing to interpolate
     rounding = operator.attributes.get("nearest_mode", "round_prefer_floor")
     whole = all(large % small == 0 for small, large in zip(before, after, strict=True))
     if (

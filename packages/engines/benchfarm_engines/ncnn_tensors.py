@@ -158,7 +158,9 @@ def product(site: NcnnSite, operator: Operator) -> None:
     if left is not None and right is not None and len(left) != len(right):
         raise unsupported(operator, "factors of different rank")
     rank = len(left or right or ())
-    if rank < 2:
+    if rank < 2 or any(
+        each in site.graph.constants and site.graph.constants[each].ndim < 2 for each in operator.inputs
+    ):
         raise unsupported(operator, "vectors")
     bottoms = [site.blob(each, rank=rank) for each in operator.inputs]
     site.put(operator.output, site.writer.layer("MatMul", bottoms)[0])

@@ -191,7 +191,12 @@ def pool(site: NcnnSite, operator: Operator) -> None:
         raise unsupported(operator, "dilations or indices")
     mean = operator.kind == "AveragePool"
     rounding = _CEIL if operator.attributes.get("ceil_mode", 0) else _FLOOR
-    if rounding == _CEIL and any(map(_begins_outside, site.shape(operator.inputs[0])[1:], *window.sides)):
+    sizes = site.shape(operator.inputs[0])[1:]
+    if any(
+        size + before + behind < kernel for size, kernel, _, before, behind in zip(sizes, *window.sides, strict=True)
+    ):
+        raise unsupported(operator, "a window larger than the image")
+    if rounding == _CEIL and any(map(_begins_outside, sizes, *window.sides)):
         raise unsupported(operator, "a last window that begins behind the image: runtimes differ in whether it counts")
     parameters = {0: _MEAN if mean else 0, **window.parameters(dilated=False), 5: rounding}
     if mean:
