@@ -27,10 +27,10 @@ from tests.engines.catalogue import (
     convert,
     distance_after,
     drawn_kernels,
-    model,
     normal,
     reference,
     refusal,
+    small_model,
 )
 from tests.engines.conftest import MEMORY_BYTES, conv_graph, graph
 from tests.engines.test_engine_interface import one_node
@@ -116,7 +116,7 @@ def test_a_file_in_half_precision_computes_the_same(name: str) -> None:
 
 
 def test_a_model_in_half_precision_computes_the_same() -> None:
-    assert on_the_processor(model("squeezenet"), "fp16") < GATE["fp16"]
+    assert on_the_processor(small_model("squeezenet"), "fp16") < GATE["fp16"]
 
 
 def test_open_dimensions_are_bound_and_fp32_stays() -> None:

@@ -24,10 +24,10 @@ from tests.engines.catalogue import (
     distance,
     distance_after,
     drawn_kernels,
-    model,
     normal,
     opened,
     reference,
+    small_model,
 )
 from tests.engines.conftest import conv_graph, graph
 
@@ -45,7 +45,7 @@ def test_every_kernel_type_passes_the_gate(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_zoo_passes_the_gate(name: str, tmp_path: Path) -> None:
-    assert distance_after(2, ENGINE, model(name), tmp_path) < GATE
+    assert distance_after(2, ENGINE, small_model(name), tmp_path) < GATE
 
 
 def test_no_run_copies_an_input_that_has_a_keeper(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_file_without_keepers_computes_on_its_inputs_too(tmp_path: Path) -> No
     session = ENGINE.open(OpenRequest(artifact, inputs, "fp32", 1, {}))
     for _ in range(3):
         session.run()
-    assert distance(session, ENGINE, CONV) < GATE
+    assert distance(session, CONV) < GATE
     session.profile(3)  # type: ignore[attr-defined]
-    assert distance(session, ENGINE, CONV) < GATE
+    assert distance(session, CONV) < GATE
     session.close()
 
 
@@ -81,7 +81,7 @@ def test_two_sessions_live_side_by_side(tmp_path: Path) -> None:
         for _ in range(3):
             for session, each in ((first, CONV), (second, SMALL)):
                 session.run()
-                assert distance(session, ENGINE, each) < GATE
+                assert distance(session, each) < GATE
 
 
 def test_outputs_outlive_their_session(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_more_threads_than_processors_are_not_promised(tmp_path: Path) -> None:
 def test_a_profile_lists_what_was_executed(tmp_path: Path) -> None:
     with opened(ENGINE, CONV, tmp_path, profiled=True) as session:
         inferences = session.profile(3)  # type: ignore[attr-defined]
-        assert distance(session, ENGINE, CONV) < GATE
+        assert distance(session, CONV) < GATE
     assert len(inferences) == 3
     for nodes in inferences:
         assert "Convolution" in [node.kind for node in nodes]
@@ -118,7 +118,7 @@ def test_a_profile_lists_what_was_executed(tmp_path: Path) -> None:
 
 
 def test_a_profile_names_each_operator_once_and_after_its_kernel(tmp_path: Path) -> None:
-    with opened(ENGINE, model("squeezenet"), tmp_path, profiled=True) as session:
+    with opened(ENGINE, small_model("squeezenet"), tmp_path, profiled=True) as session:
         [nodes] = session.profile(1)  # type: ignore[attr-defined]
     names = [node.name for node in nodes]
     assert len(set(names)) == len(names)

@@ -12,7 +12,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import Engine, EngineFailure
 from benchfarm_engines.sealed_file import seal, unseal
 from benchfarm_engines.torch_file import FORMAT, unpack
-from tests.engines.catalogue import KERNELS, MODELS, Graph, convert, drawn_kernels, model, normal, refusal
+from tests.engines.catalogue import KERNELS, MODELS, Graph, convert, drawn_kernels, normal, refusal, small_model
 from tests.engines.conftest import conv_graph, graph
 from tests.engines.test_engine_interface import one_node
 
@@ -32,7 +32,7 @@ def test_every_kernel_type_has_a_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_a_file(name: str) -> None:
-    assert len(unpack(convert(TORCH, model(name)).content).operators) > 10
+    assert len(unpack(convert(TORCH, small_model(name)).content).operators) > 10
 
 
 def test_weights_come_back_as_they_were() -> None:
