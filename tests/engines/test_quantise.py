@@ -155,6 +155,16 @@ def test_arithmetic_with_a_number_stays_in_fp32_between_its_neighbours() -> None
     ]  # fmt: skip
 
 
+def test_a_product_with_what_softmax_gives_stays_in_fp32() -> None:
+    nodes = [node("MatMul", ["q", "k"], "m"), node("Softmax", ["m"], "s"), node("MatMul", ["s", "v"], "y")]
+    specs = read_inputs([normal([4, 4], name=name, seed=seed) for seed, name in enumerate("qkv")])
+    made, _ = quantise(graph(nodes, {name: [4, 4] for name in "qkv"}, ["y"]), specs, INT8)
+    found = {each.name: each for each in onnx.load_from_string(made).graph.node}
+    assert list(found["y"].input) == ["s", "v/restored"]
+    assert list(found["m"].input) == ["q/restored", "k/restored"]
+    assert list(found["s"].input) == ["m/restored"]
+
+
 def old_opset() -> bytes:
     model = onnx.load_from_string(conv_graph(8, 6))
     model.opset_import[0].version = 11

@@ -6,6 +6,8 @@ The rule, the same for every engine:
 - *Elementwise and mean* operators: each input and output has steps of its own, constant tensors too.
 - *Movers* (pooling by maximum, concatenation, reshaping, ...): one set of steps for inputs and outputs, since
   nothing is computed and some engines can do nothing else.
+- A product with what Softmax gives stays in fp32: most of its numbers are smaller than the steps that its largest
+  one needs.
 - Everything else (Softmax, normalisations, Erf, arithmetic with a constant number) is computed in fp32 between a
   dequantisation and a quantisation: its results lie in narrow or skewed ranges that 8 bits destroy, and no engine
   here has integer code for all of it. A chain of such operators stays in fp32 inside.
@@ -58,7 +60,8 @@ def plan(graph: onnx.GraphProto, floats: frozenset[str]) -> Plan:
     sizes = {each.name: math.prod(each.dims) for each in graph.initializer}
     edges = [each.name for each in (*graph.input, *graph.output)]
     inside = _inside_one(graph, sizes)
-    integer = [node for node in graph.node if _is_integer(node, sizes)]
+    uneven = frozenset(name for node in graph.node if node.op_type == "Softmax" for name in node.output)
+    integer = [node for node in graph.node if _is_integer(node, sizes) and not _is_product_with(uneven, node)]
     touched = [name for node in integer for name in (*data_inputs(node), *node.output)]
     wanted = [name for name in (*edges, *touched) if name in floats and name not in inside]
     addends = [name for node in integer if node.op_type not in PRODUCTS for name in _addends(node, inside, sizes)]
@@ -79,6 +82,10 @@ def _is_integer(node: onnx.NodeProto, sizes: Mapping[str, int]) -> bool:
     if node.op_type in _MOVERS:
         return not constant
     return node.op_type in _ELEMENTWISE and all(size > 1 for size in constant)
+
+
+def _is_product_with(uneven: frozenset[str], node: onnx.NodeProto) -> bool:
+    return node.op_type in PRODUCTS and not uneven.isdisjoint(node.input)
 
 
 def _addends(node: onnx.NodeProto, inside: set[str], sizes: Mapping[str, int]) -> list[str]:
