@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 
 from bench.launching import Files, Ready, Target, launch
 from bench.report import write_section
-from benchfarm_core.comparing import Comparison, compare, round_changes, wants_more_pairs
+from benchfarm_core.comparing import Comparison, compare, estimate, round_changes, wants_more_pairs
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
@@ -46,6 +46,7 @@ PLANTED: Final = {3.0: 0.3, 1.0: 0.2}
 GOALS: Final = {3.0: 0.95, 1.0: 0.50}
 FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
 SHORT_CHAIN, LONG_CHAIN = 20, 60
+SLOPE_LAUNCHES, CHECK_LAUNCHES = 4, 8
 Row = dict[str, object]
 
 
@@ -146,28 +147,56 @@ def planted(base: Ready, operators: int, elements: int) -> Ready:
     return replace(base, visit={**base.visit, "artifact": str(path), "inputs": inputs, "gates": gates})
 
 
-def chains(files: Files, chosen: Sequence[Timed]) -> Iterator[tuple[Timed, int, float]]:
-    """Per workload: the elements of its chain's operators, and what one of them costs there in percent."""
+class Chain(NamedTuple):
+    """How a workload is slowed down: one operator works on `elements` numbers and costs `percent` of it."""
+
+    timed: Timed
+    elements: int
+    percent: float
+
+    def ready(self, length: int) -> Ready:
+        """The workload with a chain of that length beside it."""
+        return planted(self.timed.ready, length, self.elements)
+
+
+def chains(files: Files, chosen: Sequence[Timed]) -> list[Chain]:
+    """What one operator of a chain costs beside each workload: from the difference of two lengths."""
     elements = [min(65_536, max(64, round(2 * one.us))) for one in chosen]  # about 0.1 % of the workload each
-    pairs = [
-        Pair(one.ready, planted(one.ready, length, size))
-        for one, size in zip(chosen, elements, strict=True)
-        for length in (SHORT_CHAIN, LONG_CHAIN)
+    unknown = [Chain(one, size, 0.0) for one, size in zip(chosen, elements, strict=True)]
+    pairs = [Pair(one.timed.ready, one.ready(length)) for one in unknown for length in (SHORT_CHAIN, LONG_CHAIN)]
+    changes = _changes(files, pairs, SLOPE_LAUNCHES)
+    costs = [
+        (long - short) / (LONG_CHAIN - SHORT_CHAIN) for short, long in zip(changes[::2], changes[1::2], strict=True)
     ]
-    changes = _changes(files, pairs)
-    for one, size, short, long in zip(chosen, elements, changes[::2], changes[1::2], strict=True):
-        yield one, size, (long - short) / (LONG_CHAIN - SHORT_CHAIN)
+    return [one._replace(percent=cost) for one, cost in zip(unknown, costs, strict=True) if cost > 0]
 
 
-def _changes(files: Files, pairs: Sequence[Pair]) -> list[float]:
-    """How much longer b takes than a, in percent: the median over the rounds of four launches."""
+def slowdowns(files: Files, known: Sequence[Chain], percent: float, off: float) -> list[Pair]:
+    """Workloads beside themselves with a chain that costs `percent`; without those for which no length is near enough.
+
+    A chain costs a little before its first operator, so the first guess is measured and then corrected.
+    """
+    guesses = [max(1, round(percent / one.percent)) for one in known]
+    guessed = [Pair(one.timed.ready, one.ready(length)) for one, length in zip(known, guesses, strict=True)]
+    pairs: list[Pair] = []
+    for one, length, cost in zip(known, guesses, _changes(files, guessed, CHECK_LAUNCHES), strict=True):
+        right = length + round((percent - cost) / one.percent)
+        expected = cost + (right - length) * one.percent
+        if right >= 1 and abs(expected - percent) <= off:
+            pairs.append(Pair(one.timed.ready, one.ready(right)))
+            print(f"{one.timed.ready.label}: {right} operators, {expected:.2f} %", file=sys.stderr)
+    return pairs
+
+
+def _changes(files: Files, pairs: Sequence[Pair], launches: int) -> list[float]:
+    """How much longer b takes than a, in percent, over the rounds of some launches."""
     seen: list[list[float]] = [[] for _ in pairs]
-    for launch_no in range(4):
+    for launch_no in range(launches):
         ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in pairs]
         run = launch(files, ready, TARGET, PROTOCOL, launch_no=launch_no, order=range(len(ready)))
         for number, samples in run.samples.items():
             seen[number] += round_changes(samples)
-    return [100 * (exp(median(changes)) - 1) if changes else 0.0 for changes in seen]
+    return [100 * (exp(estimate(changes).change) - 1) if changes else 0.0 for changes in seen]
 
 
 def aa_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
@@ -186,14 +215,10 @@ def aa_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
 
 def planted_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
     """Slowdowns of 3 % and of 1 %, on the workloads for which a chain of the right length exists."""
-    costs = list(chains(files, chosen))
+    known = chains(files, chosen)
     rows: list[Row] = []
     for percent, off in PLANTED.items():
-        pairs = [
-            Pair(one.ready, planted(one.ready, length, size))
-            for one, size, cost in costs
-            if cost > 0 and (length := round(percent / cost)) and abs(length * cost - percent) <= off
-        ]
+        pairs = slowdowns(files, known, percent, off)
         if not pairs:
             raise RuntimeError(f"no workload takes a chain of {percent} %")
         drawn = [pairs[n % len(pairs)] for n in range(trials)]

@@ -169,6 +169,8 @@ def test_launches_without_a_clean_pair_say_nothing() -> None:
     assert not speaks(silent)
     assert not speaks(alone)
     assert wants_more_pairs([silent, alone], PROTOCOL)
+    assert not wants_more_pairs([silent] * 6, PROTOCOL)
+    assert wants_more_pairs([silent] * 6 + [one_launch(7)], PROTOCOL)
     assert compare([silent, alone, one_launch(2), one_launch(3)], PROTOCOL) == FailureCode.CONTENDED
 
 

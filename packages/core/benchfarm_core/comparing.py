@@ -40,6 +40,8 @@ BRIEF_SHARE: Final = 0.003
 a thread of the kernel in every other block."""
 ROUNDS_MIN: Final = 8
 """Rounds that say something, without which there is no interval of `COVERAGE` at all."""
+SILENT_MAX: Final = 6
+"""So many launches without one clean round are enough: the pair is left to a quieter time."""
 
 
 class ComparisonVerdict(StrEnum):
@@ -141,6 +143,8 @@ def wants_more_pairs(launches: Sequence[LaunchSamples], protocol: Protocol) -> b
     if len(launches) >= protocol.launches_max:
         return False
     changes = list(_changes(launches))
+    if not changes:
+        return len(launches) < max(protocol.launches_min, SILENT_MAX)
     if sum(map(speaks, launches)) < protocol.launches_min or len(changes) < ROUNDS_MIN:
         return True
     found, tolerance = estimate(changes), tolerance_of(protocol)
