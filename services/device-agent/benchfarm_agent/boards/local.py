@@ -24,7 +24,7 @@ from benchfarm_agent.journal import Journal
 from benchfarm_agent.processes import kill_group, oom_kills, start_child, start_ticks
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import MEMORY_SHARE, BoardReport
 from benchfarm_core.confine import CONFINED_ID
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.platforms import ClockProof, OperatingPoint
@@ -32,7 +32,6 @@ from benchfarm_core.values import digest
 from benchfarm_engines.launch import launch_environment
 
 STDERR_TAIL_BYTES: Final = 4096
-MEMORY_SHARE: Final = 0.75
 MEMORY_FLOOR_BYTES: Final = 4 * 1024**3
 """Address space, of which libraries and thread arenas take gigabytes without using them."""
 CPU_S_PER_THREAD: Final = 3600
