@@ -39,6 +39,7 @@ from tests.engines.catalogue import (
     reference,
 )
 from tests.engines.conftest import conv_graph
+from tests.engines.test_ncnn_convert import FORMS
 
 GATE = 1e-3
 INT8_GATE = 5e-2
@@ -56,10 +57,14 @@ def test_the_zoo_passes_the_gate(name: str, tmp_path: Path) -> None:
     assert distance_after(1, ENGINE, model(name), tmp_path) < GATE
 
 
-@pytest.mark.parametrize("off", ["winograd", "packing"])
-def test_options_change_the_way_and_not_the_result(off: str, tmp_path: Path) -> None:
-    options = check_options({off: False}, ENGINE.options)
-    assert distance_after(1, ENGINE, CONV, tmp_path, options=options) < GATE
+@pytest.mark.parametrize(("off", "name"), [("winograd", "conv"), ("packing", "global-avgpool")])
+def test_options_change_the_way_and_not_the_result(off: str, name: str, tmp_path: Path) -> None:
+    graph, found = CONV if name == "conv" else drawn_kernels(name, 1)[0], []
+    for options in ({}, {off: False}):
+        with opened(ENGINE, graph, tmp_path, options=check_options(options, ENGINE.options)) as session:
+            session.run()
+            found.append(session.outputs()[0])
+    assert 0 < relative_l2(found[1:], found[:1]) < GATE
 
 
 IN_INT8: dict[str, dict[str, Any]] = {
@@ -142,6 +147,11 @@ def test_types_that_ncnn_has_in_fp32_alone_stay_fp32(name: str, tmp_path: Path) 
     made = in_int8(graph)
     assert edge_types(made) == {"float32"}
     assert int8_distance(graph, made, tmp_path) < INT8_GATE
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMS) - {"softmax of old"}))
+def test_every_form_computes_in_int8(name: str, tmp_path: Path) -> None:
+    assert int8_distance(FORMS[name], in_int8(FORMS[name]), tmp_path) < INT8_GATE
 
 
 def test_int8_models_stay_int8_between_layers(tmp_path: Path) -> None:
