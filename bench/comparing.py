@@ -1,6 +1,6 @@
 """How far the verdicts of comparisons can be trusted: workloads beside themselves, and slowdowns that were planted.
 
-python -m bench.comparing aa|planted|all [--trials N]
+python -m bench.comparing aa|planted|all [--trials N] [--engine onnxruntime]
 
 Launches of the real runner without a farm around them, in batches as an agent runs them. A slowdown is a chain of small
 operators on an input of its own, beside the workload in the same graph; its length comes from what one of its operators
@@ -35,7 +35,6 @@ from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.models import model_recipe
 
 SEED: Final = 5
-TARGET: Final = Target("onnxruntime")
 PROTOCOL: Final = PROTOCOLS["compare"]
 SHORTEST_US, LONGEST_US = 20.0, 30_000.0
 WORKLOADS: Final = 20
@@ -48,6 +47,13 @@ FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
 SHORT_CHAIN, LONG_CHAIN = 20, 60
 SLOPE_LAUNCHES, CHECK_LAUNCHES = 4, 8
 Row = dict[str, object]
+
+
+class Place(NamedTuple):
+    """Where trials happen."""
+
+    files: Files
+    target: Target
 
 
 class Timed(NamedTuple):
@@ -78,14 +84,14 @@ class Found(NamedTuple):
         return str(self.answer.verdict) if isinstance(self.answer, Comparison) else str(self.answer)
 
 
-def workloads(files: Files) -> list[Timed]:
+def workloads(place: Place) -> list[Timed]:
     """20 workloads from 20 us to 30 ms, evenly over the logarithm, out of kernels drawn by seed and models."""
     models = [("mobilenet_v2", hw) for hw in (64, 96, 160, 224)] + [("resnet18", hw) for hw in (64, 112, 160, 224)]
     wanted: list[AnySingle] = [*draw_mixed(SEED, 120)]
     wanted += [model_recipe(name).workload({"hw": hw}) for name, hw in models]
-    ready = [files.ready(one, TARGET) for one in wanted]
+    ready = [place.files.ready(one, place.target) for one in wanted]
     look = PROTOCOLS["kernel"]
-    seen = launch(files, ready, TARGET, look, launch_no=0, order=range(len(ready))).samples
+    seen = launch(place.files, ready, place.target, look, launch_no=0, order=range(len(ready))).samples
     timed = [Timed(ready[n], min(one.blocks_ns) / one.iterations / 1e3) for n, one in seen.items()]
     left = sorted((one for one in timed if SHORTEST_US <= one.us <= LONGEST_US), key=lambda one: one.us)
     chosen: list[Timed] = []
@@ -97,16 +103,16 @@ def workloads(files: Files) -> list[Timed]:
     return chosen
 
 
-def answers(files: Files, pairs: Sequence[Pair], seed: object) -> Iterator[Found]:
+def answers(place: Place, pairs: Sequence[Pair], seed: object) -> Iterator[Found]:
     """All trials, a batch in each run of launches."""
     for begin in range(0, len(pairs), BATCH):
         batch = pairs[begin : begin + BATCH]
-        launches, wall_s = _launches(files, batch, f"{seed}/{begin}")
+        launches, wall_s = _launches(place, batch, f"{seed}/{begin}")
         for pair, seen in zip(batch, launches, strict=True):
             yield Found(pair, compare(seen, PROTOCOL), len(seen), wall_s / len(batch))
 
 
-def _launches(files: Files, batch: Sequence[Pair], seed: str) -> tuple[list[list[LaunchSamples]], float]:
+def _launches(place: Place, batch: Sequence[Pair], seed: str) -> tuple[list[list[LaunchSamples]], float]:
     """The launches of every pair, and their time from starts to exits in s."""
     found: list[list[LaunchSamples]] = [[] for _ in batch]
     wall_s = 0.0
@@ -116,7 +122,7 @@ def _launches(files: Files, batch: Sequence[Pair], seed: str) -> tuple[list[list
             break
         random.Random(f"{seed}/{launch_no}").shuffle(order)
         ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in batch]
-        run = launch(files, ready, TARGET, PROTOCOL, launch_no=launch_no, order=order)
+        run = launch(place.files, ready, place.target, PROTOCOL, launch_no=launch_no, order=order)
         if run.failures:
             raise RuntimeError(f"a trial failed: {run.failures}")
         wall_s += run.wall_s
@@ -159,19 +165,19 @@ class Chain(NamedTuple):
         return planted(self.timed.ready, length, self.elements)
 
 
-def chains(files: Files, chosen: Sequence[Timed]) -> list[Chain]:
+def chains(place: Place, chosen: Sequence[Timed]) -> list[Chain]:
     """What one operator of a chain costs beside each workload: from the difference of two lengths."""
     elements = [min(65_536, max(64, round(2 * one.us))) for one in chosen]  # about 0.1 % of the workload each
     unknown = [Chain(one, size, 0.0) for one, size in zip(chosen, elements, strict=True)]
     pairs = [Pair(one.timed.ready, one.ready(length)) for one in unknown for length in (SHORT_CHAIN, LONG_CHAIN)]
-    changes = _changes(files, pairs, SLOPE_LAUNCHES)
+    changes = _changes(place, pairs, SLOPE_LAUNCHES)
     costs = [
         (long - short) / (LONG_CHAIN - SHORT_CHAIN) for short, long in zip(changes[::2], changes[1::2], strict=True)
     ]
     return [one._replace(percent=cost) for one, cost in zip(unknown, costs, strict=True) if cost > 0]
 
 
-def slowdowns(files: Files, known: Sequence[Chain], percent: float, off: float) -> list[Pair]:
+def slowdowns(place: Place, known: Sequence[Chain], percent: float, off: float) -> list[Pair]:
     """Workloads beside themselves with a chain that costs `percent`; without those for which no length is near enough.
 
     A chain costs a little before its first operator, so the first guess is measured and then corrected.
@@ -179,7 +185,7 @@ def slowdowns(files: Files, known: Sequence[Chain], percent: float, off: float) 
     guesses = [max(1, round(percent / one.percent)) for one in known]
     guessed = [Pair(one.timed.ready, one.ready(length)) for one, length in zip(known, guesses, strict=True)]
     pairs: list[Pair] = []
-    for one, length, cost in zip(known, guesses, _changes(files, guessed, CHECK_LAUNCHES), strict=True):
+    for one, length, cost in zip(known, guesses, _changes(place, guessed, CHECK_LAUNCHES), strict=True):
         right = length + round((percent - cost) / one.percent)
         expected = cost + (right - length) * one.percent
         if right >= 1 and abs(expected - percent) <= off:
@@ -188,21 +194,21 @@ def slowdowns(files: Files, known: Sequence[Chain], percent: float, off: float) 
     return pairs
 
 
-def _changes(files: Files, pairs: Sequence[Pair], launches: int) -> list[float]:
+def _changes(place: Place, pairs: Sequence[Pair], launches: int) -> list[float]:
     """How much longer b takes than a, in percent, over the rounds of some launches."""
     seen: list[list[float]] = [[] for _ in pairs]
     for launch_no in range(launches):
         ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in pairs]
-        run = launch(files, ready, TARGET, PROTOCOL, launch_no=launch_no, order=range(len(ready)))
+        run = launch(place.files, ready, place.target, PROTOCOL, launch_no=launch_no, order=range(len(ready)))
         for number, samples in run.samples.items():
             seen[number] += round_changes(samples)
     return [100 * (exp(estimate(changes).change) - 1) if changes else 0.0 for changes in seen]
 
 
-def aa_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
+def aa_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:
     """Every workload beside itself."""
     drawn = random.Random(SEED).choices(chosen, k=trials)
-    found = list(_told(answers(files, [Pair(one.ready, one.ready) for one in drawn], "aa")))
+    found = list(_told(answers(place, [Pair(one.ready, one.ready) for one in drawn], "aa")))
     shares = _shares(found)
     false = shares.get("a_faster", 0.0) + shares.get("b_faster", 0.0)
     unsure = 1 - false - shares.get("no_difference", 0.0)
@@ -213,16 +219,16 @@ def aa_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
     ]
 
 
-def planted_rows(files: Files, chosen: Sequence[Timed], trials: int) -> list[Row]:
+def planted_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:
     """Slowdowns of 3 % and of 1 %, on the workloads for which a chain of the right length exists."""
-    known = chains(files, chosen)
+    known = chains(place, chosen)
     rows: list[Row] = []
     for percent, off in PLANTED.items():
-        pairs = slowdowns(files, known, percent, off)
+        pairs = slowdowns(place, known, percent, off)
         if not pairs:
             raise RuntimeError(f"no workload takes a chain of {percent} %")
         drawn = [pairs[n % len(pairs)] for n in range(trials)]
-        found = list(_told(answers(files, drawn, f"planted {percent}")))
+        found = list(_told(answers(place, drawn, f"planted {percent}")))
         share = _shares(found).get("a_faster", 0.0)
         row: Row = _row(f"+{percent} %", found) | {"workloads": len(pairs), "goal": f"found >= {GOALS[percent]:.0%}"}
         rows.append(row | {"met": share >= GOALS[percent]})
@@ -260,20 +266,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=("aa", "planted", "all"))
     parser.add_argument("--trials", type=int, help="of each kind; fewer than all are printed only")
+    parser.add_argument("--engine", default="onnxruntime")
     given = parser.parse_args(arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchfarm-comparing-") as folder:
-        files = Files(Path(folder))
-        chosen = workloads(files)
+        place = Place(Files(Path(folder)), Target(given.engine))
+        chosen = workloads(place)
         print(", ".join(f"{one.ready.label} {one.us:.0f} us" for one in chosen), file=sys.stderr)
         if given.what in ("aa", "all"):
-            rows += aa_rows(files, chosen, given.trials or AA_TRIALS)
+            rows += aa_rows(place, chosen, given.trials or AA_TRIALS)
         if given.what in ("planted", "all"):
-            rows += planted_rows(files, chosen, given.trials or PLANTED_TRIALS)
+            rows += planted_rows(place, chosen, given.trials or PLANTED_TRIALS)
     for row in rows:
         print(row)
     if given.trials is None and given.what == "all":
-        write_section("Comparisons", "python -m bench.comparing", rows)
+        write_section(f"Comparisons on {given.engine}", f"python -m bench.comparing --engine {given.engine}", rows)
     return 0 if all(row["met"] for row in rows) else 1
 
 
