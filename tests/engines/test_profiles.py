@@ -13,6 +13,7 @@ from benchfarm_engines.engine import Engine, EngineFailure, NodeTime, OpenReques
 from benchfarm_engines.engine_options import check_options
 from benchfarm_engines.inputs import make_inputs
 from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.profile_cost import cost_per_operator_ns, without_cost
 from benchfarm_engines.profile_events import read_inferences
 from benchfarm_engines.profile_means import MeanTime, between
 from benchfarm_engines.registry import load_engine
@@ -117,3 +118,12 @@ def test_a_mean_of_later_inferences_leaves_the_earlier_ones_out() -> None:
     # two inferences of 1000 ns before, eight of 250 ns now: ten of 400 ns in the mean, less what was cut off
     found = between({"a": 1000.0}, 2, after, 8)
     assert found == [NodeTime("a", "Conv", 1250, ("a", "b")), NodeTime("new", "Add", 1012)]
+
+
+def test_the_cost_of_profiling_is_the_same_for_every_operator() -> None:
+    nodes = [NodeTime("a", "Conv", 9000), NodeTime("b", "Add", 3000), NodeTime("c", "Reshape", 1000)]
+    cost_ns = cost_per_operator_ns(nodes, plain_ns=7000.0)
+    assert cost_ns == 2000.0
+    assert [node.ns for node in without_cost(nodes, cost_ns)] == [7000, 1000, 0]
+    assert [node.ns for node in without_cost(nodes, -500.0)] == [9500, 3500, 1500]
+    assert cost_per_operator_ns([], 1.0) == 0.0
