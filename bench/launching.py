@@ -16,7 +16,7 @@ from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import quiet_canary_ns, wants_more_launches
 from benchfarm_core.workloads import AnySingle, workload_id, workload_label
-from benchfarm_engines.conversion import ConversionRequest, Converted, has_converter, load_converter
+from benchfarm_engines.conversion import ConversionRequest, Converted, activations_for, load_converter
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine_options import INT8_OPTIONS
 from benchfarm_engines.launch import launch_environment, runner_argv
@@ -117,10 +117,10 @@ def convert(onnx_bytes: bytes, inputs: Sequence[Mapping[str, Any]], target: Targ
     specs = read_inputs(list(inputs))
     edges: Edges | None = None
     if target.precision == "int8":
-        from benchfarm_engines.quantise import OPENED_AS_IT_IS, quantise
+        from benchfarm_engines.quantise import quantise
 
         defaults = {option.name: option.default for option in INT8_OPTIONS}
-        stored = "int8" if has_converter(target.engine) else OPENED_AS_IT_IS
+        stored = activations_for(target.engine)
         onnx_bytes, edges = quantise(onnx_bytes, specs, {**defaults, **target.options}, stored)
     converter = load_converter(target.engine)
     if converter is None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchfarm_engines.conversion import ONNX, ConversionRequest, Converted, load_converter
+from benchfarm_engines.conversion import ONNX, ConversionRequest, Converted, activations_for, load_converter
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import Engine, EngineUnavailable, OpenRequest, Session
 from benchfarm_engines.engine_options import INT8_OPTIONS, OptionValue, check_options
 from benchfarm_engines.gate import Array, load_reference
 from benchfarm_engines.inputs import aligned, make_inputs
 from benchfarm_engines.launch_request import read_inputs
-from benchfarm_engines.quantise import OPENED_AS_IT_IS, quantise
+from benchfarm_engines.quantise import quantise
 from benchfarm_engines.registry import load_engine
 from benchfarm_engines.translation import to_artifact, to_workload
 
@@ -56,7 +56,7 @@ def made_for(engine: Engine, workload: Any, precision: str = "fp32", **options: 
     converter = load_converter(engine.name)
     if precision == "int8":
         chosen = {name: value for name, value in complete.items() if name in _INT8}
-        content, edges = quantise(content, specs, chosen, *(() if converter else (OPENED_AS_IT_IS,)))
+        content, edges = quantise(content, specs, chosen, activations_for(engine.name))
     made = Converted(content, ONNX, edges)
     if converter is not None:
         made = converter.convert(ConversionRequest(content, precision, complete, specs, edges))

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("ncnn", reason="ncnn is not installed")
 
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.conversion import ConversionRequest, Converted
+from benchfarm_engines.conversion import ConversionRequest, Converted, activations_for
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import check_options
 from benchfarm_engines.gate import relative_l2
@@ -90,7 +90,7 @@ def kernel(name: str, config: dict[str, Any], batch: int = 1) -> Graph:
 
 def in_int8(graph: Graph, edges: str = "int8") -> Converted:
     options = check_options({"edges": edges}, ENGINE.options)
-    content, outside = quantise(graph[0], graph[1], {"edges": edges, "calibration_seed": 0})
+    content, outside = quantise(graph[0], graph[1], {"edges": edges, "calibration_seed": 0}, activations_for("ncnn"))
     return CONVERTER.convert(ConversionRequest(content, "int8", options, graph[1], outside))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
@@ -189,3 +189,16 @@ def test_what_cannot_be_quantised_fails_typed(content: bytes, why: str) -> None:
     with pytest.raises(EngineFailure, match=why) as caught:
         quantise(content, read_inputs([normal([1, 8, 6, 6])]), INT8)
     assert caught.value.code is FailureCode.CONVERSION_FAILED
+
+
+def test_symmetric_activations_have_no_zero_point() -> None:
+    content, edges = quantise(*conv_case(), INT8, "int8_symmetric")
+    assert edges is not None
+    assert {(edge.dtype, edge.zero_point) for edge in (*edges.inputs, *edges.outputs)} == {("int8", 0)}
+    zero_points = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(content).graph.initializer
+        if tensor.name.endswith(("/zero_point", "/zero"))
+    ]
+    assert zero_points
+    assert not any(values.any() for values in zero_points)

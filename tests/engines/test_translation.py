@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from benchfarm_engines.edges import Edge
+from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.launch_request import Gate, Visit
 from benchfarm_engines.translation import to_artifact, to_workload
+from benchfarm_engines.visit import check_session
 
 X = np.random.default_rng(0).standard_normal((1, 3, 4, 5)).astype(np.float32)
 
@@ -49,3 +52,30 @@ def test_eight_bits_keep_half_a_step_and_saturate() -> None:
 def test_a_wrong_number_of_edges_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         to_artifact({"x": X}, [])
+
+
+class Answering:
+    """A session whose latest outputs are given."""
+
+    def __init__(self, output: float) -> None:
+        self.threads = 1
+        self._output = output
+
+    def outputs(self) -> list[np.ndarray]:
+        return [np.full(4, self._output, np.float32)]
+
+
+@pytest.mark.parametrize(
+    ("output", "passes"),
+    [(1.03, True), (1.045, True), (0.99, True), (1.02, True), (0.965, False), (1.055, False)],
+)
+def test_a_twin_judges_only_what_is_farther_from_the_truth(output: float, passes: bool) -> None:
+    """The truth is 1, its twin 1.03: nearer to the truth, or within 2 % of the twin, is right."""
+    gates = (Gate("truth", 0.05), Gate("twin", 0.02))
+    visit = Visit(visit=0, artifact="", format="", inputs=(), edges=None, gates=gates)
+    references = [[np.ones(4, np.float32)], [np.full(4, 1.03, np.float32)]]
+    if passes:
+        assert check_session(Answering(output), visit, references)[0] == pytest.approx(abs(output - 1), rel=1e-3)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(EngineFailure, match="relative L2"):
+            check_session(Answering(output), visit, references)  # type: ignore[arg-type]

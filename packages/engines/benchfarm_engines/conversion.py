@@ -17,8 +17,9 @@ from benchfarm_engines.launch_request import InputSpec
 
 ONNX: Final = "onnx"
 
-Activations = Literal["int8", "uint8"]
-"""How a quantised graph stores the 8 bits of what flows through it: the same numbers, the zero points 128 apart."""
+Activations = Literal["int8", "int8_symmetric", "uint8"]
+"""How a quantised graph stores the 8 bits of what flows through it. int8 and uint8 are the same numbers, their zero
+points 128 apart; int8_symmetric has zero points of 0 and coarser steps where a range is lopsided."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ class Converter(Protocol):
 
         Raises EngineFailure: ``unsupported_operator`` with the operator as its subject, or ``conversion_failed``.
         """
+
+
+_SYMMETRIC: Final = frozenset({"ncnn"})
+"""Engines whose activations have no zero point: steps with one are other numbers than theirs."""
+
+
+def activations_for(engine: str) -> Activations:
+    """How the quantised graph that an engine's int8 is made from stores its 8 bits."""
+    if engine in _SYMMETRIC:
+        return "int8_symmetric"
+    return "int8" if has_converter(engine) else "uint8"
 
 
 def has_converter(engine: str) -> bool:

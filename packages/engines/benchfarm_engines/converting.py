@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.answering import serve, write_answer
 from benchfarm_engines.conversion import ONNX, Activations, ConversionRequest, Converted, load_converter
 from benchfarm_engines.engine import EngineFailure, EngineUnavailable
 from benchfarm_engines.engine_options import INT8_OPTIONS, OptionValue, check_options
-from benchfarm_engines.launch_request import InputSpec, read_edges, read_inputs
+from benchfarm_engines.launch_request import BadRequest, InputSpec, read_edges, read_inputs
 from benchfarm_engines.registry import load_engine
 
 
@@ -27,7 +27,9 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
     begun_ns = time.perf_counter_ns()
     onnx_bytes, inputs = Path(task["artifact"]).read_bytes(), read_inputs(task["inputs"])
     if task["engine"] is None:
-        stored: Activations = "uint8" if task.get("activations") == "uint8" else "int8"
+        stored = task.get("activations", "int8")
+        if stored not in get_args(Activations):
+            raise BadRequest(f"activations are one of {', '.join(get_args(Activations))}")
         made = _quantised(onnx_bytes, inputs, check_options(task["options"], INT8_OPTIONS), stored)
     else:
         made = _converted(task, onnx_bytes, inputs)

@@ -19,6 +19,9 @@ _BIAS_LIMIT: Final = 2.0**30
 """In int32 a bias must leave room for the sum that it is added to."""
 
 
+SYMMETRIC: Final = "int8_symmetric"
+
+
 class NotFinite(ValueError):
     """A tensor takes values that no steps can hold."""
 
@@ -52,7 +55,12 @@ def steps_of(graph: onnx.GraphProto, planned: Plan, ranges: Mapping[str, Range],
 
 
 def affine(low: float, high: float, dtype: str) -> Steps:
-    """Steps that hold every value from low to high; low <= 0 <= high, and zero is exact."""
+    """Steps that hold every value from low to high; low <= 0 <= high, and zero is exact.
+
+    dtype: numpy's name, or ``int8_symmetric``: int8 around a zero point of 0, its lowest value unused.
+    """
+    if dtype == SYMMETRIC:
+        return Steps(_rounded(max(-low, high) / 127) or 1.0, 0, "int8")
     lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
     scale = _rounded((high - low) / 255) or 1.0
     return Steps(scale, max(lowest, min(highest, round(lowest - low / scale))), dtype)

@@ -15,9 +15,9 @@ from benchfarm_engines.canary import Canaries
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import OptionValue
-from benchfarm_engines.gate import Array, BadReference, check_outputs, load_reference
+from benchfarm_engines.gate import Array, BadReference, check_outputs, load_reference, relative_l2
 from benchfarm_engines.inputs import aligned, make_inputs
-from benchfarm_engines.launch_request import InputSpec, LaunchRequest, Visit
+from benchfarm_engines.launch_request import Gate, InputSpec, LaunchRequest, Visit
 from benchfarm_engines.translation import to_artifact, to_workload
 from benchfarm_engines.witness import Witness
 
@@ -126,7 +126,11 @@ def artifact_inputs(specs: Sequence[InputSpec], edges: Edges | None) -> dict[str
 
 
 def check_session(session: Session, visit: Visit, references: Sequence[Sequence[Array]]) -> list[float]:
-    """The latest run's outputs against every reference; their distances. Raises EngineFailure (wrong_result)."""
+    """The latest run's outputs against every reference; their distances. Raises EngineFailure (wrong_result).
+
+    References behind the first are what another engine makes of the same steps of 8 bits. An output that is nearer to
+    the workload's own reference than they are is not wrong for being far from them.
+    """
     outputs = session.outputs()
     if visit.edges is not None:
         shapes = [each.shape for each in references[0]]
@@ -134,8 +138,18 @@ def check_session(session: Session, visit: Visit, references: Sequence[Sequence[
             outputs = to_workload(outputs, visit.edges.outputs, shapes)
         except ValueError as error:
             raise EngineFailure(FailureCode.WRONG_RESULT, f"the outputs do not fit the edges: {error}") from error
-    pairs = zip(references, visit.gates, strict=True)
-    return [check_outputs(outputs, reference, gate.max_relative_l2) for reference, gate in pairs]
+    own = check_outputs(outputs, references[0], visit.gates[0].max_relative_l2)
+    pairs = zip(references[1:], visit.gates[1:], strict=True)
+    return [own, *(_beside_twin(outputs, own, references[0], *pair) for pair in pairs)]
+
+
+def _beside_twin(
+    outputs: Sequence[Array], own: float, reference: Sequence[Array], twin: Sequence[Array], gate: Gate
+) -> float:
+    distance = relative_l2(outputs, twin)
+    if distance <= gate.max_relative_l2 or own <= relative_l2(twin, reference):
+        return distance
+    return check_outputs(outputs, twin, gate.max_relative_l2)
 
 
 def _timed(session: Session, request: LaunchRequest, bench: Bench) -> tuple[BlockSamples, int]:

@@ -18,7 +18,7 @@ from benchfarm_agent.kept_child import (
 )
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import Platform, Precision
-from benchfarm_engines.conversion import has_converter
+from benchfarm_engines.conversion import activations_for, has_converter
 from benchfarm_engines.engine_options import INT8_OPTIONS
 from benchfarm_engines.launch import ChildLimits, converting_argv
 from benchfarm_engines.launch_request import BadRequest, read_edges
@@ -126,8 +126,8 @@ def int8_options(platform: Platform) -> dict[str, Any]:
 
 
 def activations(platform: Platform) -> str:
-    """How the quantised graph stores 8 bits: for converters, or for an engine that opens the graph itself."""
-    return "int8" if is_converted(platform) else "uint8"
+    """How the quantised graph stores 8 bits."""
+    return activations_for(platform.engine.name)
 
 
 async def _asked(child: KeptChild, question: dict[str, Any]) -> Made:
