@@ -154,6 +154,7 @@ FAULTS: dict[str, Any] = {
     "starts-truth": lambda _: boast(True),
     "starts-other": lambda visit: boast(visit + 1000),
     "refuse": lambda visit: failed(visit, "unsupported_operator", "no such operator"),
+    "fuse": lambda visit: failed(visit, "fused_away", "within a0"),
     "environment": lambda visit: failed(visit, "engine_error", " ".join(sorted(os.environ))),
     "wide": slow_when_first,
     "contended": lambda visit: done(visit, switches=[1] * 10),
@@ -172,11 +173,12 @@ def main() -> None:
         wanted["ready"](0)
     ready()
     for visit in REQUEST["visits"]:
-        number = visit["visit"]
-        say(event="started", visit=number)
-        fault = wanted.get(str(number)) or wanted.get("all")
-        if fault is None or not fault(number):
-            done(number)
+        sites = [site["visit"] for site in visit.get("sites", ()) if site["visit"] is not None]
+        for number in sites or [visit["visit"]]:
+            say(event="started", visit=number)
+            fault = wanted.get(str(number)) or wanted.get("all")
+            if fault is None or not fault(number):
+                done(number)
     say(event="end", wall_ms=1.0, timed_ms=1.0, canary_ms=0.1, open_ms=1.0, peak_rss_bytes=1, first_block_unix_s=1.0)
     return None
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from benchfarm_core.boards import BoardReport, BoardState, Health
-from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms
+from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.values import Answer, Value
@@ -98,7 +98,10 @@ class BesideFiles(Answer):
 
 
 class BatchItem(Answer):
-    """One measurement of a batch. Files are fetched by hash from /v1/agent/files/{sha256}; of a pair, those of a."""
+    """One measurement of a batch. Files are fetched by hash from /v1/agent/files/{sha256}; of a pair, those of a.
+
+    `apart`: an attempt has failed before, so what is timed in situ shares no carrier now and answers for itself.
+    """
 
     measurement_id: int
     workload: Workload
@@ -107,6 +110,8 @@ class BatchItem(Answer):
     max_relative_l2: float
     expected_s: float
     beside: BesideFiles | None = None
+    timing: Timing = Timing.ALONE
+    apart: bool = False
 
 
 class LeaseGrant(Answer):

@@ -20,7 +20,7 @@ _COMPARISON: Final = (
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
     "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
-    *_MEMORY,
+    *_MEMORY, "timing",
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",

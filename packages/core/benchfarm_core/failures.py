@@ -30,6 +30,7 @@ class FailureCode(StrEnum):
     BUDGET_SPENT = "budget_spent"
     EXPIRED = "expired"
     MODEL_TOO_LARGE_FOR_BOARD = "model_too_large_for_board"
+    FUSED_AWAY = "fused_away"
     LEASE_LOST = "lease_lost"
     BOARD_LOST = "board_lost"
     RUNNER_DIED = "runner_died"
@@ -38,6 +39,7 @@ class FailureCode(StrEnum):
     CANARY_DRIFT = "canary_drift"
     CONTENDED = "contended"
     ENGINE_UNAVAILABLE = "engine_unavailable"
+    CARRIER_FAILED = "carrier_failed"
 
 
 FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
@@ -58,6 +60,7 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.BUDGET_SPENT: 10009,
     FailureCode.EXPIRED: 10010,
     FailureCode.MODEL_TOO_LARGE_FOR_BOARD: 10011,
+    FailureCode.FUSED_AWAY: 10012,
     FailureCode.LEASE_LOST: 20000,
     FailureCode.BOARD_LOST: 20001,
     FailureCode.RUNNER_DIED: 20002,
@@ -66,6 +69,7 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.CANARY_DRIFT: 20005,
     FailureCode.CONTENDED: 20006,
     FailureCode.ENGINE_UNAVAILABLE: 20007,
+    FailureCode.CARRIER_FAILED: 20008,
 }
 
 INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED})

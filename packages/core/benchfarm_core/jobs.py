@@ -7,6 +7,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 from pydantic import Field
 
 from benchfarm_core.comparing import Comparison
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, PlatformFilter
 from benchfarm_core.protocols import Protocol, ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
@@ -93,6 +94,7 @@ class JobRequest(Value):
     workloads: tuple[JobWorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
     platforms: PlatformNames | PlatformFilter = PlatformFilter()
     protocol: ProtocolRequest | None = Field(default=None, description="by default `kernel`, or `compare` for pairs")
+    timing: Timing = Field(default=Timing.ALONE, description="`in_situ`: kernels inside a carrier; kernels alone")
     priority: PriorityClass = PriorityClass.NORMAL
     max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)
     min_grade: Grade = Grade.C
@@ -109,6 +111,7 @@ class JobSpec(Value):
     workloads: tuple[Workload, ...]
     platform_keys: tuple[str, ...]
     protocol: Protocol
+    timing: Timing = Timing.ALONE
     max_age_s: int
     min_grade: Grade
     clock_proof: ClockProof
@@ -144,6 +147,7 @@ class JobView(Answer):
     reason: str
     priority: PriorityClass
     protocol: Protocol
+    timing: Timing = Timing.ALONE
     platforms: list[str]
     progress: Progress
     device_s_spent: float
@@ -162,6 +166,7 @@ class ItemView(Answer):
     platform_id: str
     platform: str
     repeat: int
+    timing: Timing = Timing.ALONE
     state: ItemState
     source: ItemSource | None
     reason: str
@@ -208,6 +213,7 @@ class BoardWhy(Answer):
 class DryRun(Answer):
     """What a job would do, without doing it."""
 
+    timing: Timing = Timing.ALONE
     items: int
     known: int
     joined: int

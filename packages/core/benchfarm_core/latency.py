@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.summaries import Grade
 from benchfarm_core.values import Answer, Value
@@ -25,10 +26,14 @@ class LatencyRequest(Value):
 
 
 class LatencyAnswer(Answer):
-    """One item on one platform; an item that cannot be answered carries `error` instead of numbers."""
+    """One item on one platform; an item that cannot be answered carries `error` instead of numbers.
+
+    `timing`: what the numbers mean; the question is answered by workloads timed alone.
+    """
 
     item_no: int
     platform: str
+    timing: Timing = Timing.ALONE
     source: Literal["measured", "predicted", "mixed"] | None
     median_ms: float | None
     low_ms: float | None

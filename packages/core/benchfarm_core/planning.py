@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from benchfarm_core.jobs import ItemSource
-from benchfarm_core.measurements import MeasurementState
+from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof
 from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.summaries import Grade, is_reusable, meets
@@ -21,6 +21,12 @@ OWN_PROCESS_S: Final = 0.6
 """Starting an interpreter and an engine for one workload alone, and the model's cold load."""
 LAUNCH_OVERHEAD_S: Final = 0.005
 """A launch's start, shared by the batch, as a share of one measurement."""
+
+
+IN_SITU_RUNS: Final = 40
+"""Of one kernel's cost in a launch: its runs, warm-up included, and as much for the adapters around it."""
+IN_SITU_OVERHEAD_S: Final = 0.005
+"""A kernel's share of opening its carrier and reading the profile."""
 
 
 class Known(Value):
@@ -67,12 +73,16 @@ def decide(
     return decisions
 
 
-def expected_s(protocol: Protocol, cost: Cost | None, known_median_ms: float | None) -> float:
+def expected_s(
+    protocol: Protocol, cost: Cost | None, known_median_ms: float | None, timing: Timing = Timing.ALONE
+) -> float:
     """Board seconds that one measurement is likely to take; used for batches, budgets and waits."""
     if known_median_ms is not None:
         run_s = known_median_ms / 1000
     else:
         run_s = cost.flops / ASSUMED_FLOPS_PER_S + 20e-6 if cost else 0.02
+    if timing == Timing.IN_SITU:
+        return protocol.launches_min * (IN_SITU_RUNS * run_s + IN_SITU_OVERHEAD_S)
     block_s = max(run_s, protocol.block_min_us / 1e6)
     timed_s = max(protocol.visit_ms / 1000, protocol.blocks_min * block_s)
     warm_s = max(protocol.warmup_min_ms / 1000, protocol.warmup_min_runs * run_s) + 2 * run_s

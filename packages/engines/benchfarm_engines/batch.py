@@ -18,6 +18,7 @@ from benchfarm_engines.engine import (
     ThreadsNotObeyed,
 )
 from benchfarm_engines.engine_options import OptionValue, check_options
+from benchfarm_engines.in_situ_visit import answer_of_site, measure_in_situ
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.memory_visit import measure_memory
 from benchfarm_engines.pair_visit import measure_pair
@@ -66,17 +67,23 @@ def open_bench(request: LaunchRequest) -> tuple[Bench, dict[str, Any]]:
 
 
 def visit_all(request: LaunchRequest, bench: Bench, write: Callable[[Mapping[str, Any]], None]) -> None:
-    """Every visit in the order of the request, two lines each."""
+    """Every visit in the order of the request, two lines for each number."""
     for visit in request.visits:
-        write({"event": "started", "visit": visit.visit})
-        measure = _measure_of(visit, request)
-        write({"event": "done", "visit": visit.visit, **run_visit(visit, request, bench, measure)})
+        first, *rest = visit.numbers
+        write({"event": "started", "visit": first})
+        answer = run_visit(visit, request, bench, _measure_of(visit, request))
+        write({"event": "done", "visit": first, **answer_of_site(answer, first)})
+        for number in rest:  # of a carrier, which was visited once for all its sites
+            write({"event": "started", "visit": number})
+            write({"event": "done", "visit": number, **answer_of_site(answer, number)})
         gc.collect()  # between visits, since it is off while they are timed
 
 
 def _measure_of(visit: Visit, request: LaunchRequest) -> Measure | None:
     if visit.beside is not None:
         return measure_pair
+    if visit.sites:
+        return measure_in_situ
     return {"memory": measure_memory, "profile": measure_profile}.get(request.protocol.purpose)
 
 

@@ -1,6 +1,6 @@
 """The interface of an engine: what the runner needs to know of an inference runtime, and no more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -76,6 +76,10 @@ class NodeTime(NamedTuple):
     origins: tuple[str, ...] = ()
 
 
+def unmarked() -> None:
+    """Nothing is noted between the inferences of a profile."""
+
+
 class Session(Protocol):
     """A model that is ready to run on fixed inputs."""
 
@@ -99,8 +103,15 @@ class Session(Protocol):
 class ProfilingSession(Session, Protocol):
     """A session that was opened ``profiled``, in an engine whose ``profiles`` is true."""
 
-    def profile(self, runs: int) -> "list[list[NodeTime]]":
-        """That many inferences, each as its operators in the order of execution. Raises EngineFailure."""
+    @property
+    def tells_means(self) -> bool:
+        """Whether `profile` answers with the mean inference instead of each single one: small times below zero too."""
+
+    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> "list[list[NodeTime]]":
+        """That many inferences, each as its operators in the order of execution. Raises EngineFailure.
+
+        mark: called before the first inference and after each.
+        """
 
 
 class Engine(Protocol):

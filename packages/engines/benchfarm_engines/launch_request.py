@@ -42,7 +42,8 @@ class Visit:
     """One workload of the batch.
 
     inputs: the workload's; edges: how the artifact's tensors differ from them, None where they do not. gates: the
-    first is the workload's own reference, whose distance is reported.
+    first is the workload's own reference, whose distance is reported. sites: of a carrier, all its layers in the order
+    of execution; `visit` is then that of its first wanted site.
     """
 
     visit: int
@@ -52,6 +53,20 @@ class Visit:
     edges: Edges | None
     gates: tuple[Gate, ...]
     beside: "Beside | None" = None
+    sites: "tuple[Site, ...]" = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What is told of one by one: the wanted sites, or the one workload."""
+        return tuple(site.visit for site in self.sites if site.visit is not None) or (self.visit,)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer of a carrier. visit: of which wanted kernel its time is; None for one that is only there for others."""
+
+    name: str
+    visit: int | None
 
 
 @dataclass(frozen=True)
@@ -201,7 +216,22 @@ def _visit(reader: "_Reader") -> Visit:
         edges=_edges(reader),
         gates=_gates(reader),
         beside=_beside(reader) if reader.fields.get("beside") is not None else None,
+        sites=_sites(reader) if reader.fields.get("sites") else (),
     )
+
+
+def _sites(reader: "_Reader") -> tuple[Site, ...]:
+    sites = tuple(_site(each) for each in reader.objects("sites"))
+    numbers = [site.visit for site in sites if site.visit is not None]
+    names = {site.name for site in sites}
+    if len(names) < len(sites) or len(set(numbers)) < len(numbers) or numbers[:1] != [reader.fields["visit"]]:
+        raise BadRequest(f"{reader.place}.sites: names and visits are given once each, the carrier's own visit first")
+    return sites
+
+
+def _site(reader: "_Reader") -> Site:
+    wanted = reader.fields.get("visit") is not None
+    return Site(reader.text("name"), reader.whole("visit", 0, 2**53) if wanted else None)
 
 
 def _beside(reader: "_Reader") -> Beside:

@@ -2,6 +2,7 @@
 
 import struct
 import time
+from collections.abc import Callable
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from benchfarm_engines.engine import (
     OpenRequest,
     ProfilingSession,
     failure_without_paths,
+    unmarked,
 )
 from benchfarm_engines.engine_options import Option
 from benchfarm_engines.mnn_keeper import is_keeper
@@ -76,6 +78,8 @@ _Fed = tuple[Any, Any, np.ndarray[Any, Any]]
 
 
 class _MnnSession:
+    tells_means = False
+
     def __init__(self, request: OpenRequest, outputs: list[str]) -> None:
         self._spoilt: list[_Fed] = []
         self._artifact = request.artifact
@@ -134,10 +138,11 @@ class _MnnSession:
         """What the session was made for: on processors MNN takes ``precision: high`` as fp32 throughout."""
         return "fp32"
 
-    def profile(self, runs: int) -> list[list[NodeTime]]:
-        return [self._profiled_run() for _ in range(runs)]
+    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
+        mark()
+        return [self._profiled_run(mark) for _ in range(runs)]
 
-    def _profiled_run(self) -> list[NodeTime]:
+    def _profiled_run(self, mark: Callable[[], None]) -> list[NodeTime]:
         times: list[NodeTime] = []
         begun_ns = 0
 
@@ -155,6 +160,7 @@ class _MnnSession:
         self._refill()
         if code := self._net.runSessionWithCallBackInfo(self._session, before, after):
             raise _failure(code)
+        mark()
         return times
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from benchfarm_engines.engine import (
     OpenRequest,
     Session,
     failure_without_paths,
+    unmarked,
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
 from benchfarm_engines.profile_events import read_inferences
@@ -198,6 +200,7 @@ class _OnnxRuntimeSession:
 class _ProfiledSession(_OnnxRuntimeSession):
     """Writes its profile into a folder of its own until it is asked for."""
 
+    tells_means = False
     _folder: Path
 
     @classmethod
@@ -206,18 +209,20 @@ class _ProfiledSession(_OnnxRuntimeSession):
         try:
             built = _build(request, profile=folder / "events")
             session = cls(built, request, threads=1 + len(thread_ids() - threads_before))
-        except BaseException:
+        except BaseException:  # boundary: whatever ends the opening, the folder goes
             shutil.rmtree(folder, ignore_errors=True)
             raise
         session._folder = folder
         return session
 
-    def profile(self, runs: int) -> list[list[NodeTime]]:
+    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
         """Once in a session's life: ONNX Runtime writes one profile, and stops."""
         if not self._folder.exists():
             raise EngineFailure(FailureCode.ENGINE_ERROR, "the session has been profiled already")
+        mark()
         for _ in range(runs):
             self.run()
+            mark()
         try:
             written = Path(self._session.end_profiling())
             return read_inferences(written.read_bytes(), runs)

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchfarm_engines.engine import (  # noqa: E402
     OpenRequest,
     Session,
     failure_without_paths,
+    unmarked,
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option  # noqa: E402
 from benchfarm_engines.profile_means import MeanTime, between  # noqa: E402
@@ -188,31 +190,35 @@ class _OpenVinoSession:
 
 
 class _ProfiledSession(_OpenVinoSession):
+    tells_means = True
+
     def __init__(self, compiled: Any, request: OpenRequest) -> None:
         super().__init__(compiled, request)
         self._runs = 0
+        self._origins = _origins(compiled)
 
     def run(self) -> None:
         super().run()
         self._runs += 1
 
-    def profile(self, runs: int) -> list[list[NodeTime]]:
+    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
         """The same mean inference `runs` times: all that OpenVINO tells is each operator's mean so far."""
         before_runs = self._runs
         before = {each.name: each.mean_ns for each in self._means()} if before_runs else {}
+        mark()
         for _ in range(runs):
             self.run()
+            mark()
         return [between(before, before_runs, self._means(), runs)] * runs
 
     def _means(self) -> list[MeanTime]:
         """In the order of execution; what was folded into others is not executed."""
-        origins = _origins(self._compiled)
         return [
             MeanTime(
                 each.node_name,
                 each.node_type,
                 each.real_time / timedelta(microseconds=1) * _NS_PER_US,
-                origins.get(each.node_name, ()),
+                self._origins.get(each.node_name, ()),
             )
             for each in self._request.get_profiling_info()
             if each.status == ov.ProfilingInfo.Status.EXECUTED

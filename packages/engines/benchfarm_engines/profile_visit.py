@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, cast
@@ -26,6 +27,18 @@ def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
 
     Raises EngineFailure, `profile_unavailable` in its detail where the engine has no profiler.
     """
+    with profiled_session(visit, request, bench) as (session, facts):
+        return _profiled(session, request, bench) | facts
+
+
+@contextmanager
+def profiled_session(
+    visit: Visit, request: LaunchRequest, bench: Bench
+) -> Iterator[tuple[ProfilingSession, dict[str, float]]]:
+    """A visit's model, opened for its profile, run once and checked; `open_ms`, `first_ms` and `gate_relative_l2`.
+
+    Raises as `measure_profile` does.
+    """
     engine = bench.engine
     if visit.format not in engine.formats:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{engine.name} does not read {visit.format[:40]}")
@@ -34,24 +47,24 @@ def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
         raise EngineFailure(FailureCode.UNSUPPORTED_OPERATOR, detail, subject="profile")
     references = [load_reference(Path(gate.reference)) for gate in visit.gates]
     inputs = artifact_inputs(visit.inputs, visit.edges)
-    begun = time.perf_counter_ns()
-    session = cast(
-        ProfilingSession,
-        engine.open(
-            OpenRequest(Path(visit.artifact), inputs, request.precision, request.threads, bench.options, profiled=True)
-        ),
+    opening = OpenRequest(
+        Path(visit.artifact), inputs, request.precision, request.threads, bench.options, profiled=True
     )
+    begun = time.perf_counter_ns()
+    session = cast(ProfilingSession, engine.open(opening))
     opened = time.perf_counter_ns()
     try:
         session.run()
         ran = time.perf_counter_ns()
         distance = check_session(session, visit, references)[0]
-        return {
-            **_profiled(session, request, bench),
-            "open_ms": (opened - begun) / 1e6,
-            "first_ms": (ran - opened) / 1e6,
-            "gate_relative_l2": distance,
-        }
+        yield (
+            session,
+            {
+                "open_ms": (opened - begun) / 1e6,
+                "first_ms": (ran - opened) / 1e6,
+                "gate_relative_l2": distance,
+            },
+        )
     finally:
         session.close()
 
@@ -89,6 +102,6 @@ def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any
         for node in nodes:
             times[node.name, node.kind].append(node.ns)
     return [
-        {"name": name[:_NAME_LENGTH], "kind": kind[:_KIND_LENGTH], "ns": int(median(found))}
+        {"name": name[:_NAME_LENGTH], "kind": kind[:_KIND_LENGTH], "ns": max(0, int(median(found)))}
         for (name, kind), found in list(times.items())[:NODES_MAX]
     ]

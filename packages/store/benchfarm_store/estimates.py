@@ -61,6 +61,7 @@ def dry_run(
     reasons += [f"{p.key}: {too_large[p.id]} items are too large for its boards" for p in wanted if too_large[p.id]]
     reasons += [reason for p in wanted if (reason := _why_away(p.key, boards[p.id])) is not None]
     return DryRun(
+        timing=spec.timing,
         items=spec.items_count,
         known=counts[ItemSource.KNOWN],
         joined=counts[ItemSource.JOINED],
@@ -116,11 +117,11 @@ def _decisions(
         chunk = pairs[start : start + CHUNK]
         rows = workload_rows(tx, [one for one, _ in chunk])
         groups = [(rows.get(workload_digest(workload_id(one.workload)), 0), p) for one, p in chunk]
-        known = measurements.find_known(tx, groups, protocol)
+        known = measurements.find_known(tx, groups, protocol, spec.timing)
         for index, (one, platform) in enumerate(chunk):
             found = known.get(index, [])
             medians = [row.median_ms for row in found if row.median_ms is not None]
-            seconds = expected_s(spec.protocol, one.cost, medians[-1] if medians else None)
+            seconds = expected_s(spec.protocol, one.cost, medians[-1] if medians else None, spec.timing)
             decisions = decide(
                 [measurements.known_of(row) for row in found],
                 repeats=spec.repeats,

@@ -25,12 +25,13 @@ def list_items(
 
 # an item without a measurement still names its workload and platform, by its number
 _ITEMS = text(f"""
-    SELECT i.item_no, i.state, i.source, i.reason, i.failure, i.measurement_id, i.repeat,
+    SELECT i.item_no, i.timing, i.state, i.source, i.reason, i.failure, i.measurement_id, i.repeat,
         w.digest::text AS digest, w.spec::text AS workload, p.public_id AS platform_id, p.key AS platform,
         f.name AS origin, b.public_id AS board_id, r.measured_at, {SUMMARY_COLUMNS},
         {COMPARISON_COLUMNS}
     FROM (
-        SELECT i.*, i.item_no % (j.options->>'repeats')::int AS repeat,
+        SELECT i.*, coalesce(j.options->>'timing', 'alone') AS timing,
+            i.item_no % (j.options->>'repeats')::int AS repeat,
             j.workload_ids[i.item_no / ((j.options->>'repeats')::int * cardinality(j.platform_ids)) + 1] AS workload_id,
             j.platform_ids[i.item_no / (j.options->>'repeats')::int % cardinality(j.platform_ids) + 1] AS platform_id
         FROM job_items i JOIN jobs j ON j.id = i.job_id
@@ -60,6 +61,7 @@ def _item(row: Any) -> ItemView:
         platform_id=row.platform_id,
         platform=row.platform,
         repeat=row.repeat,
+        timing=row.timing,
         state=row.state,
         source=row.source,
         reason=row.reason,

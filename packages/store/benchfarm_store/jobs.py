@@ -23,6 +23,7 @@ from benchfarm_core.jobs import (
     Progress,
     WhyView,
 )
+from benchfarm_core.measurements import Timing
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.states import final_states
@@ -171,12 +172,14 @@ def _job_cursor(cursor: str) -> str:
 
 _COUNTS = [jobs.c[name] for name in Progress.model_fields]
 _KIND = jobs.c.options["kind"].astext.label("kind")
+_TIMING = jobs.c.options["timing"].astext.label("timing")
 # the arrays stay where they are: planning, retrying and dispatch read them, no view shows them
 _JOBS = select(
     *(jobs.c[name] for name in ("id", "account_id", "name", "labels", "state", "reason", "priority")),
     *(jobs.c[name] for name in ("device_s_spent", "created_at", "finished_at", "expires_at")),
     *_COUNTS,
     _KIND,
+    _TIMING,
     protocols.c.spec.label("protocol"),
     text(
         "ARRAY(SELECT p.key FROM unnest(jobs.platform_ids) WITH ORDINALITY AS x(id, n)"
@@ -338,6 +341,7 @@ def _view(row: Any) -> JobView:
         reason=row.reason,
         priority=PRIORITIES[row.priority],
         protocol=Protocol.model_validate(row.protocol),
+        timing=row.timing or Timing.ALONE,
         platforms=row.platform_keys,
         progress=progress.progress_of(row),
         device_s_spent=row.device_s_spent,

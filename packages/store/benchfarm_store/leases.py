@@ -131,8 +131,8 @@ _HEAD = text("""
     WHERE l.id = :id
 """)
 _BATCH = text("""
-    SELECT m.id, m.expected_s, w.spec::text AS spec, w.reference_sha256, a.reference_sha256 AS a_reference,
-        b.reference_sha256 AS b_reference
+    SELECT m.id, m.expected_s, m.timing, m.attempts > 0 AS apart, w.spec::text AS spec, w.reference_sha256,
+        a.reference_sha256 AS a_reference, b.reference_sha256 AS b_reference
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
     LEFT JOIN pairs x ON x.workload_id = w.id
     LEFT JOIN workloads a ON a.id = x.a_id
@@ -152,6 +152,8 @@ def _batch_item(row: Row[Any], platform: Platform) -> BatchItem:
         max_relative_l2=gate_limit(platform),
         expected_s=row.expected_s,
         beside=_beside(pair, row, platform) if pair else None,
+        timing=row.timing,
+        apart=row.apart,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.measurements import MeasurementState
+from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.planning import Known
 from benchfarm_store.comparisons import GRADE_OF_COMPARISON
@@ -13,11 +13,13 @@ from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 
 
-def find_known(tx: Transaction, groups: Sequence[tuple[int, int]], protocol_id: int) -> dict[int, list[Row[Any]]]:
-    """All measurements of (workload row, platform row) groups under a protocol, by the group's index."""
+def find_known(
+    tx: Transaction, groups: Sequence[tuple[int, int]], protocol_id: int, timing: Timing
+) -> dict[int, list[Row[Any]]]:
+    """All measurements of (workload row, platform row) groups under a protocol and timing, by the group's index."""
     found: dict[int, list[Row[Any]]] = {}
     rows = rows_json([{"g": g, "w": w, "p": p} for g, (w, p) in enumerate(groups)])
-    for row in tx.execute(_KNOWN, {"groups": rows, "protocol": protocol_id}):
+    for row in tx.execute(_KNOWN, {"groups": rows, "protocol": protocol_id, "timing": timing}):
         found.setdefault(row.g, []).append(row)
     return found
 
@@ -29,7 +31,7 @@ _KNOWN = text(f"""
         coalesce(b.generation_id = r.generation_id, false) AS fresh
     FROM jsonb_to_recordset(CAST(:groups AS jsonb)) AS x(g int, w bigint, p int)
     JOIN measurements m ON m.workload_id = x.w AND m.platform_id = x.p AND m.protocol_id = :protocol
-        AND m.timing = 'alone'
+        AND m.timing = :timing
     LEFT JOIN results r ON r.measurement_id = m.id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
     LEFT JOIN comparisons c ON c.measurement_id = m.id
@@ -86,14 +88,15 @@ _ADD_QUEUES = text(f"""
 
 
 def add_wanted(
-    tx: Transaction, rows: Sequence[dict[str, Any]], *, protocol_id: int, clock_need: int
+    tx: Transaction, rows: Sequence[dict[str, Any]], *, protocol_id: int, timing: Timing, clock_need: int
 ) -> dict[tuple[int, int, int], int]:
     """Make wanted measurements; returns (workload, platform, repeat) -> id of those that did not exist.
 
     Rows hold `w`, `p`, `r`, `q` (queue) and `s` (expected board seconds). They are inserted in identity
     order, so that two planners with the same wishes wait for each other and never both.
     """
-    parameters = {"rows": rows_json(rows), "protocol": protocol_id, "need": clock_need, "now": tx.now}
+    wish = {"protocol": protocol_id, "timing": timing, "need": clock_need}
+    parameters = {"rows": rows_json(rows), **wish, "now": tx.now}
     made = tx.execute(_ADD, parameters)
     return {(row.workload_id, row.platform_id, row.repeat_no): row.id for row in made}
 
@@ -101,7 +104,7 @@ def add_wanted(
 _ADD = text("""
     INSERT INTO measurements (workload_id, platform_id, protocol_id, queue_id, wanted_at, expected_s, repeat_no,
         clock_need, timing, state, purpose)
-    SELECT w, p, :protocol, q, :now, s, r, :need, 'alone', 'wanted', 'job'
+    SELECT w, p, :protocol, q, :now, s, r, :need, :timing, 'wanted', 'job'
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(w bigint, p int, r int, q int, s real)
     ORDER BY w, p, r ON CONFLICT DO NOTHING RETURNING id, workload_id, platform_id, repeat_no
 """)

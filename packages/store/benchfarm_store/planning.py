@@ -25,6 +25,7 @@ from benchfarm_store import measurements, memory, progress, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, job_column, rows_json
 from benchfarm_store.tables import jobs, protocols
+from benchfarm_store.timings import timing_of
 
 PLANNABLE: Final = (JobState.QUEUED, JobState.PLANNING)
 TRIES: Final = 5
@@ -109,7 +110,8 @@ def _next_groups(job: Row[Any]) -> list[_Group]:
 
 
 def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_Link]:
-    known = measurements.find_known(tx, [(g.workload_id, g.platform_id) for g in groups], job.protocol_id)
+    timing = timing_of(job.options)
+    known = measurements.find_known(tx, [(g.workload_id, g.platform_id) for g in groups], job.protocol_id, timing)
     costs = {row.id: row for row in tx.execute(_COSTS, {"ids": [g.workload_id for g in groups]})}
     protocol = Protocol.model_validate(job.protocol)
     wish = {
@@ -127,7 +129,7 @@ def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_L
         row = costs[group.workload_id]
         cost = specs.cost_of(row)
         needed = specs.needed_bytes(cost, row.size_bytes)
-        seconds = expected_s(protocol, cost, medians[-1] if medians else None)
+        seconds = expected_s(protocol, cost, medians[-1] if medians else None, timing)
         wanted = decisions[-len(group.item_nos) :]
         links += [_Link(no, group, d, seconds, needed) for no, d in zip(group.item_nos, wanted, strict=True)]
     return links
@@ -242,7 +244,9 @@ def _make(
         }
         for link in links
     ]
-    made = measurements.add_wanted(tx, rows, protocol_id=job.protocol_id, clock_need=need)
+    made = measurements.add_wanted(
+        tx, rows, protocol_id=job.protocol_id, timing=timing_of(job.options), clock_need=need
+    )
     if len(made) < len(rows):
         raise _Moved
     return made

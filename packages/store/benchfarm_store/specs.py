@@ -25,6 +25,7 @@ from benchfarm_store import memory, pairs, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json, workload_digest
 from benchfarm_store.tables import models, protocols, workloads
+from benchfarm_store.timings import check_timing
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.models import model_recipe
 
@@ -167,6 +168,7 @@ def resolve(
     protocol = resolve_protocol(request.protocol or ProtocolRequest(name=COMPARE if compared else "kernel"))
     pairs.refuse_pairs(request.workloads, compared=compared, protocol_compares=is_comparison(protocol))
     rows = resolve_platforms(tx, request.platforms, make=make)
+    check_timing(request.timing, request.workloads, protocol, [row.key for row in rows])
     wanted_pairs = [one for one in request.workloads if isinstance(one, PairRequest)]
     singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
     resolved = resolve_workloads(tx, singles, account, field="workloads")
@@ -181,6 +183,7 @@ def resolve(
         workloads=tuple(one.workload for one in distinct),
         platform_keys=tuple(row.key for row in rows),
         protocol=protocol,
+        timing=request.timing,
         max_age_s=request.max_age_s,
         min_grade=request.min_grade,
         clock_proof=request.clock_proof,

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,25 @@ from benchfarm_agent.conversions import (
 from benchfarm_agent.farm_client import DamagedFile, FarmClient
 from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.files import is_disk_full
+from benchfarm_agent.freights import CarriedSite, Freight, OwnGraph, carried_failure, freights, why_not_carried
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_core.agent_protocol import BatchItem, BesideFiles
 from benchfarm_core.correctness import INT8_TWIN_LIMIT
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult, plain_subject
+from benchfarm_core.measurements import MeasurementResult, Timing, plain_subject
 from benchfarm_core.platforms import Platform
 from benchfarm_core.values import Value
-from benchfarm_core.workloads import AnySingle, InputSpec, PairWorkload, Sha256, UploadedWorkload, workload_id
+from benchfarm_core.workloads import (
+    AnySingle,
+    InputSpec,
+    KernelWorkload,
+    PairWorkload,
+    Sha256,
+    UploadedWorkload,
+    workload_id,
+)
 from benchfarm_engines.conversion import ONNX
 
 logger = logging.getLogger(__name__)
@@ -45,7 +55,8 @@ class PreparedItem:
     """A measurement whose files are on this machine. `inputs` and `edges` as the runner contract has them.
 
     `uploaded`: the artefact is a stranger's, or made of a stranger's. `twin`: what ONNX Runtime makes of the same
-    quantised graph, where the engine is another.
+    quantised graph, where the engine is another. `sites`: of a carrier its layers; every wanted kernel in it has an
+    item of its own, and all of them the same files.
     """
 
     measurement_id: int
@@ -59,12 +70,18 @@ class PreparedItem:
     edges: dict[str, Any] | None = None
     twin: Path | None = None
     beside: "PreparedBeside | None" = None
+    sites: tuple[CarriedSite, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All that a launch opens, those of a pair's b side too."""
         own = tuple(path for path in (self.artifact, self.reference, self.twin) if path is not None)
         return own if self.beside is None else own + self.beside.item.files
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its files hold several wanted kernels, so that their faults are not one measurement's alone."""
+        return sum(site.measurement_id is not None for site in self.sites) > 1
 
     @property
     def gates(self) -> list[dict[str, Any]]:
@@ -157,10 +174,13 @@ class ArtifactCache:
         Building the next file overlaps with the reference of the last one. While the context is open its files
         are safe from eviction.
         """
-        first = {workload_id(item.workload): item for item in reversed(items)}
-        repeats = [item for item in items if item is not first[workload_id(item.workload)]]
-        outcomes = await asyncio.gather(*(self._outcome(item, platform, on_building) for item in first.values()))
-        outcomes += await asyncio.gather(*(self._outcome(item, platform, on_building) for item in repeats))
+        alone = [item for item in items if item.timing == Timing.ALONE]
+        first = {workload_id(item.workload): item for item in reversed(alone)}
+        repeats = [item for item in alone if item is not first[workload_id(item.workload)]]
+        outcomes = await asyncio.gather(*(self._alone(item, platform, on_building) for item in first.values()))
+        outcomes += await asyncio.gather(*(self._alone(item, platform, on_building) for item in repeats))
+        in_situ = [item for item in items if item.timing == Timing.IN_SITU]
+        outcomes += await self._carried(in_situ, platform, on_building)
         ready = {one.measurement_id: one for one in outcomes if isinstance(one, PreparedItem)}
         failed = [one for one in outcomes if isinstance(one, MeasurementResult)]
         with self._files.held(frozenset(path.name for item in ready.values() for path in item.files)):
@@ -183,13 +203,43 @@ class ArtifactCache:
         self._files.hold_for_good(frozenset({source.artifact.name}))
         return Canary(source.artifact, source.inputs, source.edges)
 
-    async def _outcome(
+    async def _carried(
+        self, items: Sequence[BatchItem], platform: Platform, on_building: OnBuilding
+    ) -> list[PreparedItem | MeasurementResult | None]:
+        """What is timed in situ: the same files for every kernel of a carrier."""
+        whys = {item.measurement_id: why_not_carried(item) for item in items}
+        outcomes: list[PreparedItem | MeasurementResult | None] = [
+            failed_result(measurement_id, FailureCode.INVALID_WORKLOAD, why)
+            for measurement_id, why in whys.items()
+            if why is not None
+        ]
+        for freight in freights([item for item in items if whys[item.measurement_id] is None]):
+            first, shared = freight.items[0].measurement_id, len(freight.items) > 1
+            found = await self._outcome(first, partial(self._prepare_freight, freight, platform, on_building))
+            if isinstance(found, MeasurementResult) and shared and found.failure is not None:
+                found = failed_result(first, *carried_failure(found.failure, found.detail))
+            outcomes += [_for_measurement(found, item.measurement_id) for item in freight.items]
+        return outcomes
+
+    async def _prepare_freight(self, freight: Freight, platform: Platform, on_building: OnBuilding) -> PreparedItem:
+        item = freight.items[0]
+        assert isinstance(item.workload, KernelWorkload)  # as `why_not_carried` has seen
+        model = await self._own_model(item.measurement_id, freight.key, freight.build, on_building)
+        side = _side(item.measurement_id, item.workload, item, platform)
+        return replace(await self._opened_by(model, side), sites=freight.sites)
+
+    async def _alone(
         self, item: BatchItem, platform: Platform, on_building: OnBuilding
+    ) -> PreparedItem | MeasurementResult | None:
+        return await self._outcome(item.measurement_id, lambda: self._prepare(item, platform, on_building))
+
+    async def _outcome(
+        self, measurement_id: int, prepare: Callable[[], Awaitable[PreparedItem]]
     ) -> PreparedItem | MeasurementResult | None:
         """None while the farm does not hand out its files."""
         subject = ""
         try:
-            return await self._prepare(item, platform, on_building)
+            return await prepare()
         except Unusable as error:
             code, detail, subject = error.code, error.detail, error.subject
         except BenchfarmError as error:
@@ -201,9 +251,9 @@ class ArtifactCache:
             code = FailureCode.DISK_FULL if is_disk_full(error) else FailureCode.RUNNER_DIED
             detail = f"its files could not be written: {error.strerror}"
         except Exception as error:  # boundary: a fault that cost nobody an attempt would come back for ever
-            logger.exception("a measurement could not be prepared", extra={"measurement": item.measurement_id})
+            logger.exception("a measurement could not be prepared", extra={"measurement": measurement_id})
             code, detail = FailureCode.RUNNER_DIED, f"the agent could not prepare it: {error!r}"
-        return failed_result(item.measurement_id, code, detail, subject)
+        return failed_result(measurement_id, code, detail, subject)
 
     async def _prepare(self, item: BatchItem, platform: Platform, on_building: OnBuilding) -> PreparedItem:
         sides = [await self._prepared_side(side, on_building) for side in _sides(item, platform)]
@@ -217,7 +267,10 @@ class ArtifactCache:
         return replace(a, beside=beside, uploaded=a.uploaded or b.uploaded)
 
     async def _prepared_side(self, side: _Side, on_building: OnBuilding) -> PreparedItem:
-        model = await self._model(side, on_building)
+        return await self._opened_by(await self._model(side, on_building), side)
+
+    async def _opened_by(self, model: _Model, side: _Side) -> PreparedItem:
+        """A graph and its reference, as the platform of `side` opens them."""
         source = await self._quantised(model.source, side.platform)
         twin = await self._twin(source, side.platform)
         derived = await self._converted(source, side.platform)
@@ -279,38 +332,39 @@ class ArtifactCache:
     async def _model(self, side: _Side, on_building: OnBuilding) -> _Model:
         if isinstance(side.workload, UploadedWorkload):
             return await self._fetched(side, side.workload)
-        built = self._known(side) or await self._build(side, on_building)
+        key = ["built", workload_id(side.workload)]
+        return await self._own_model(side.measurement_id, key, partial(_built_workload, side.workload), on_building)
+
+    async def _own_model(
+        self, measurement_id: int, key: Sequence[object], make: Callable[[], OwnGraph], on_building: OnBuilding
+    ) -> _Model:
+        """A graph of ours with its reference, made where the cache does not have both."""
+        built = self._known(key) or await self._build(measurement_id, key, make, on_building)
         source = Source(self._files.path(built.artifact_sha256), _documents(built.inputs))
         return _Model(source, self._files.path(built.reference_sha256))
 
-    def _known(self, side: _Side) -> _Built | None:
-        """What a workload was built to, if its files are all there."""
-        built = self._files.noted(["built", workload_id(side.workload)], _Built)
+    def _known(self, key: Sequence[object]) -> _Built | None:
+        """What was built before, if its files are all there."""
+        built = self._files.noted(key, _Built)
         if built is None or not all(map(self._files.has, (built.artifact_sha256, built.reference_sha256))):
             return None
         return built
 
-    async def _build(self, side: _Side, on_building: OnBuilding) -> _Built:
+    async def _build(
+        self, measurement_id: int, key: Sequence[object], make: Callable[[], OwnGraph], on_building: OnBuilding
+    ) -> _Built:
         async with self._building:  # one at a time: the interpreter would not run two at once anyway
-            on_building(side.measurement_id)
+            on_building(measurement_id)
             try:
-                artifact, inputs = await asyncio.to_thread(self._write_artifact, side)
+                graph, inputs = await asyncio.to_thread(make)
+                artifact = await asyncio.to_thread(self._files.put, graph)
             finally:
                 on_building(None)
         content = await self._references.compute(artifact, _documents(inputs))
         reference = await asyncio.to_thread(self._files.put, content)
         built = _Built(artifact_sha256=artifact.name, reference_sha256=reference.name, inputs=inputs)
-        self._files.note(["built", workload_id(side.workload)], built)
+        self._files.note(key, built)
         return built
-
-    def _write_artifact(self, side: _Side) -> tuple[Path, tuple[InputSpec, ...]]:
-        from benchfarm_workloads.artifacts import build  # brings onnx, which the agent's start does not wait for
-
-        try:
-            artifact = build(side.workload)
-        except InvalidRequest as error:
-            raise Unusable(FailureCode.INVALID_WORKLOAD, error.detail) from error
-        return self._files.put(artifact.onnx_bytes), artifact.inputs
 
     async def _fetched(self, side: _Side, workload: UploadedWorkload) -> _Model:
         if side.file_sha256 is None or side.reference_sha256 is None:
@@ -329,6 +383,25 @@ class ArtifactCache:
             os.replace(part, self._files.path(sha256))
         finally:
             part.unlink(missing_ok=True)
+
+
+def _built_workload(workload: AnySingle) -> OwnGraph:
+    from benchfarm_workloads.artifacts import build  # brings onnx, which the agent's start does not wait for
+
+    try:
+        artifact = build(workload)
+    except InvalidRequest as error:
+        raise Unusable(FailureCode.INVALID_WORKLOAD, error.detail) from error
+    return artifact.onnx_bytes, artifact.inputs
+
+
+def _for_measurement(
+    found: PreparedItem | MeasurementResult | None, measurement_id: int
+) -> PreparedItem | MeasurementResult | None:
+    """What became of a carrier, as one of its kernels has it."""
+    if isinstance(found, PreparedItem):
+        return replace(found, measurement_id=measurement_id)
+    return None if found is None else found.model_copy(update={"measurement_id": measurement_id})
 
 
 def _sides(item: BatchItem, platform: Platform) -> list[_Side]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
+from benchfarm_agent.freights import carried_failure
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.comparing import speaks, wants_more_pairs
@@ -141,7 +142,7 @@ class LeaseLaunches:
         return [mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)]
 
     async def _launch(self, launch_no: int, order: list[int]) -> None:
-        """One launch. A process that dies takes one measurement with it; a new one goes on with the rest."""
+        """One launch. A process that dies takes one visit with it; a new one goes on with the rest."""
         parts: list[LaunchEvidence] = []
         barren = 0
         while order:
@@ -184,7 +185,9 @@ class LeaseLaunches:
     def _keep(self, record: LaunchRecord) -> None:
         for measurement_id, samples in record.samples.items():
             self._found.samples[measurement_id].append(samples)
-        self._found.failures.update(record.failures)
+        for measurement_id, failure in record.failures.items():
+            blamed = VisitFailure(*self._blame(measurement_id, failure.code, failure.detail), failure.subject)
+            self._found.failures[measurement_id] = blamed
 
     def _rest(self, order: list[int], record: LaunchRecord, ended: LaunchExit) -> list[int]:
         """What is left for another process; blames the measurement that was running, or all when nothing can run."""
@@ -193,9 +196,20 @@ class LeaseLaunches:
             self._fail(left, *record.failed)
             return []
         if record.running is not None:
-            self._fail([record.running], *why_ended(record, ended))
-            left.remove(record.running)
+            blamed = self._sharers(record.running, left)
+            self._fail(blamed, *self._blame(record.running, *why_ended(record, ended)))
+            left = [measurement_id for measurement_id in left if measurement_id not in blamed]
         return left
+
+    def _sharers(self, measurement_id: int, among: Iterable[int]) -> list[int]:
+        """Those that are visited at once with a measurement, itself included: the others of its carrier."""
+        sites = self._items[measurement_id].sites
+        return [one for one in among if one == measurement_id or (sites and self._items[one].sites == sites)]
+
+    def _blame(self, measurement_id: int, code: FailureCode, detail: str) -> tuple[FailureCode, str]:
+        """A failed visit as a failure of the measurement."""
+        shared = self._items[measurement_id].is_shared
+        return carried_failure(code, detail) if shared else (code, detail)
 
     def _fail(self, measurement_ids: Iterable[int], code: FailureCode, detail: str) -> None:
         logger.warning("a launch failed: %s: %s", code, detail)
@@ -226,7 +240,7 @@ def launch_request(
             "sgemm": SGEMM_CANARY,
             "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs), "edges": canary.edges},
         },
-        "visits": [_visit(item) | _beside(item, launch_no) for item in items],
+        "visits": _visits(items, launch_no),
     }
 
 
@@ -312,6 +326,23 @@ def _throttled(before: Conditions, after: Conditions) -> bool | None:
     if before.throttle_count is None or after.throttle_count is None:
         return None
     return after.throttle_count > before.throttle_count
+
+
+def _visits(items: Sequence[PreparedItem], launch_no: int) -> list[dict[str, Any]]:
+    """A visit for each item, but one for all items of a carrier, at the place of the first."""
+    wanted, taken = {item.measurement_id for item in items}, set[int]()
+    visits = []
+    for item in items:
+        if item.measurement_id not in taken:
+            numbers = [
+                (site.name, site.measurement_id if site.measurement_id in wanted else None) for site in item.sites
+            ]
+            carried = [number for _, number in numbers if number is not None]
+            taken.update(carried)
+            sites = {"sites": [{"name": name, "visit": number} for name, number in numbers]} if carried else {}
+            number = carried[0] if carried else item.measurement_id
+            visits.append(_visit(item) | _beside(item, launch_no) | {"visit": number} | sites)
+    return visits
 
 
 def _visit(item: PreparedItem) -> dict[str, Any]:

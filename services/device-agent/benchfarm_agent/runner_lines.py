@@ -37,6 +37,7 @@ VISIT_FAILURES: Final = frozenset(
         FailureCode.ENGINE_ERROR,
         FailureCode.PRECISION_NOT_OBEYED,
         FailureCode.THREADS_NOT_OBEYED,
+        FailureCode.FUSED_AWAY,
     }
 )
 

@@ -20,6 +20,7 @@ from benchfarm.exit_codes import exit_code_of_job
 from benchfarm.workload_text import parse_labels
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, JobRequest, PriorityClass
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.summaries import Grade
 
@@ -36,6 +37,7 @@ class JobOptions:
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None
     label: Annotated[list[str], typer.Option(help="name=value. Repeatable.")] = field(default_factory=list)
     protocol: Annotated[str | None, typer.Option(help="quick, kernel or standard.")] = None
+    timing: Annotated[Timing | None, typer.Option(help="in_situ: kernels inside a carrier.")] = None
     priority: Annotated[PriorityClass | None, typer.Option(help="Ages one class per 15 minutes waited.")] = None
     max_age: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Oldest stored result to take; 0 measures anew.")
@@ -54,6 +56,7 @@ class JobOptions:
             "name": self.name,
             "labels": parse_labels(self.label) or None,
             "protocol": {"name": self.protocol} if self.protocol else None,
+            "timing": self.timing,
             "priority": self.priority,
             "max_age_s": _seconds(self.max_age),
             "min_grade": self.min_grade,

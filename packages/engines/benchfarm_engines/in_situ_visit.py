@@ -1,0 +1,175 @@
+"""The visit of a carrier: one profile of it tells the time of every kernel that it carries.
+
+The engine's operators are charged to the carrier's layers by the rule of ``attribution``; a kernel's time is its own
+work and the conversions that it makes necessary. Runs are grouped into blocks, so that the profiler's clock (a step is
+a microsecond) is fine enough, and after what the witness said of them: undisturbed runs with their like. Of engines
+that tell only means, all undisturbed blocks of a visit are one mean.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final
+
+from benchfarm_core.failures import FailureCode
+from benchfarm_engines.attribution import Attribution, attribute
+from benchfarm_engines.blocks import DELAY_FLOOR_NS, DELAY_SHARE, warm_up
+from benchfarm_engines.canary import CanarySamples
+from benchfarm_engines.engine import NodeTime, ProfilingSession
+from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.profile_visit import profiled_session
+from benchfarm_engines.visit import Bench, failed
+from benchfarm_engines.witness import Reading
+
+BLOCKS: Final = 8
+RUNS_MIN: Final = 16
+RUNS_MAX: Final = 96
+VISITS: Final = 16
+"""A carrier is profiled for this many times `visit_ms`, however many kernels it carries, but `RUNS_MIN` times."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some runs of a carrier: each operator's total time, what the threads waited, how often they were pushed off.
+
+    disturbed: the witness says that the whole of it does not count.
+    """
+
+    nodes: Sequence[NodeTime]
+    delay_ns: int
+    switches: int
+    disturbed: bool
+
+
+def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
+    """`sites`: by number the fields of each wanted site's `done` line. Raises EngineFailure where the carrier fails.
+
+    A site's share of what the carrier took as a whole (opening, canaries) is that of every other site.
+    """
+    begun, canary_before_ns = time.perf_counter_ns(), bench.canaries.spent_ns
+    with profiled_session(visit, request, bench) as (session, facts):
+        bench.shares.open_ns += round(facts["open_ms"] * 1e6)
+        warmup_runs, fastest_ns = warm_up(session.run, request.protocol)
+        runs = min(RUNS_MAX, max(RUNS_MIN, VISITS * request.protocol.visit_ms * 1_000_000 // fastest_ns))
+        canaries: CanarySamples = {}
+        bench.canaries.sample(canaries, 0)
+        session.run()
+        bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
+        begun = time.perf_counter_ns()
+        iterations, blocks = profiled_blocks(session, runs, bench)
+        timed_ns = time.perf_counter_ns() - begun
+    bench.canaries.sample(canaries, len(blocks))
+    bench.shares.timed_ns += timed_ns
+    whole = {
+        "open_ms": facts["open_ms"],
+        "first_ms": facts["first_ms"],
+        "timed_ms": timed_ns / 1e6,
+        "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
+    }
+    shares = {name: ms / len(visit.numbers) for name, ms in whole.items()}
+    same = {"warmup_runs": warmup_runs, "canaries": canaries, "gate_relative_l2": facts["gate_relative_l2"]}
+    sites = {each.visit: each.name for each in visit.sites if each.visit is not None}
+    found = times_by_site(blocks, [site.name for site in visit.sites])
+    return {
+        "sites": {
+            number: found[name]
+            if "outcome" in found[name]
+            else {"iterations": iterations, **found[name], **shares, **same}
+            for number, name in sites.items()
+        }
+    }
+
+
+def answer_of_site(answer: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The part of a visit's answer that is about one number; of a failed visit, or one of a single number, all."""
+    if "sites" not in answer:
+        return dict(answer)
+    return {"outcome": "ok", **answer["sites"][number]}
+
+
+def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple[int, list[Block]]:
+    """Runs per block, and the blocks of about `runs` inferences."""
+    size = runs // BLOCKS
+    bench.witness.refresh()
+    if session.tells_means:
+        return size, evened([_segment(session, size, bench) for _ in range(BLOCKS)])
+    readings: list[Reading] = []
+    inferences = session.profile(runs, lambda: readings.append(bench.witness.read()))
+    steps = zip(inferences, pairwise(readings), strict=True)
+    return size, grouped([_block(nodes, before, after) for nodes, (before, after) in steps], size)
+
+
+def _segment(session: ProfilingSession, runs: int, bench: Bench) -> Block:
+    readings: list[Reading] = []
+    mean = session.profile(runs, lambda: readings.append(bench.witness.read()))[0]
+    return _block([node._replace(ns=node.ns * runs) for node in mean], readings[0], readings[-1])
+
+
+def _block(nodes: Sequence[NodeTime], before: Reading, after: Reading) -> Block:
+    delay_ns, switches = max(0, after.delay_ns - before.delay_ns), max(0, after.switches - before.switches)
+    waited = delay_ns > max(DELAY_FLOOR_NS, DELAY_SHARE * sum(node.ns for node in nodes))
+    return Block(nodes, delay_ns, switches, disturbed=waited or switches > 0)
+
+
+def evened(blocks: Sequence[Block]) -> list[Block]:
+    """The mean of all undisturbed blocks in each of them: by itself one is known to many steps of the clock only."""
+    clean = [block.nodes for block in blocks if not block.disturbed]
+    mean = [node._replace(ns=node.ns // len(clean)) for node in summed(clean)]
+    return [block if block.disturbed else replace(block, nodes=mean) for block in blocks]
+
+
+def grouped(runs: Sequence[Block], size: int) -> list[Block]:
+    """Blocks of `size` runs each, disturbed runs apart from the others; runs that fill no block are left out."""
+    blocks = []
+    for disturbed in (False, True):
+        alike = [run for run in runs if run.disturbed is disturbed]
+        for start in range(0, len(alike) - size + 1, size):
+            part = alike[start : start + size]
+            delay_ns, switches = sum(run.delay_ns for run in part), sum(run.switches for run in part)
+            blocks.append(Block(summed([run.nodes for run in part]), delay_ns, switches, disturbed))
+    return blocks
+
+
+def summed(inferences: Sequence[Sequence[NodeTime]]) -> list[NodeTime]:
+    """Each operator with its total time, in the order of the first inference; names may come several times."""
+    totals: dict[tuple[str, str, int], NodeTime] = {}
+    for nodes in inferences:
+        seen: dict[tuple[str, str], int] = defaultdict(int)
+        for node in nodes:
+            key = (node.name, node.kind, seen[node.name, node.kind])
+            seen[node.name, node.kind] += 1
+            known = totals.get(key)
+            totals[key] = node if known is None else known._replace(ns=known.ns + node.ns)
+    return list(totals.values())
+
+
+def times_by_site(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By site `blocks_ns`, `delays_ns` and `switches`, or the failure `fused_away`; `names` in the order of the graph.
+
+    What was waited in an undisturbed block is shared out by time. In a disturbed one nobody can tell whose wait it
+    was, so every site carries all of it.
+    """
+    parts = [attribute(block.nodes, names) for block in blocks]
+    return {name: _fused_away(parts[0], name) or _site_fields(blocks, parts, name) for name in names}
+
+
+def _fused_away(found: Attribution, name: str) -> dict[str, Any] | None:
+    if name not in found.fused or found.sites[name].total_ns > 0:
+        return None
+    covering = found.fused[name]
+    within = f"{covering}, the layer beside it" if covering else "a layer beside it"
+    return failed(FailureCode.FUSED_AWAY, f"the engine computes it within {within}: in this place it takes no time")
+
+
+def _site_fields(blocks: Sequence[Block], parts: Sequence[Attribution], name: str) -> dict[str, Any]:
+    blocks_ns = [max(1, part.sites[name].total_ns) for part in parts]  # less than a step of the profiler's clock
+    return {
+        "blocks_ns": blocks_ns,
+        "delays_ns": [
+            block.delay_ns if block.disturbed else block.delay_ns * ns // max(1, part.total_ns)
+            for block, part, ns in zip(blocks, parts, blocks_ns, strict=True)
+        ],
+        "switches": [block.switches if block.disturbed else 0 for block in blocks],
+    }

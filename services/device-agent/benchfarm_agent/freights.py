@@ -1,0 +1,102 @@
+"""What is timed in situ, packed: which kernels of a lease share a carrier, and what becomes of them when it fails."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchfarm_core.agent_protocol import BatchItem
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode
+from benchfarm_core.workloads import InputSpec, KernelWorkload
+
+OwnGraph = tuple[bytes, tuple[InputSpec, ...]]
+"""An ONNX file that was built here, and its inputs."""
+
+
+@dataclass(frozen=True)
+class CarriedSite:
+    """A layer of a carrier; `measurement_id` is that of the wanted kernel that it is, None for an adapter."""
+
+    name: str
+    measurement_id: int | None
+
+
+@dataclass(frozen=True)
+class Freight:
+    """Measurements that share a carrier. key: what the carrier is, for a cache; sites: its layers in their order."""
+
+    items: tuple[BatchItem, ...]
+    key: list[object]
+    sites: tuple[CarriedSite, ...]
+    build: Callable[[], OwnGraph]
+    """Writes the ONNX file; brings onnx, which the agent's start does not wait for."""
+
+
+def freights(items: Sequence[BatchItem]) -> list[Freight]:
+    """Few carriers for many kernels, but one of its own for each that has failed before. Raises InvalidRequest."""
+    apart = [[item] for item in items if item.apart]
+    together = [item for item in items if not item.apart]
+    return [freight for part in [together, *apart] for freight in _packed(part)]
+
+
+def why_not_carried(item: BatchItem) -> str | None:
+    """Why an item cannot be packed with others; None where it can."""
+    from benchfarm_workloads.kernels import CATALOGUE_VERSION, kernel_type
+
+    workload = item.workload
+    if not isinstance(workload, KernelWorkload):
+        return f"a workload of kind {workload.kind} has no carrier"
+    if workload.catalogue_version != CATALOGUE_VERSION:
+        return f"catalogue_version={workload.catalogue_version} is not built here; this build knows {CATALOGUE_VERSION}"
+    try:
+        kernel_type(workload.type).validate(workload.config)
+    except InvalidRequest as error:
+        return error.detail
+    return None
+
+
+def _packed(items: Sequence[BatchItem]) -> list[Freight]:
+    from benchfarm_workloads.carriers import Carrier, pack
+
+    def freight(carrier: Carrier) -> Freight:
+        numbers = {name: items[place].measurement_id for place, name in carrier.sites.items()}
+        layers = [[layer.name, layer.type, dict(layer.config), list(layer.sources)] for layer in carrier.layers]
+        return Freight(
+            items=tuple(items[place] for place in carrier.sites),
+            key=["carrier", layers],
+            sites=tuple(CarriedSite(layer.name, numbers.get(layer.name)) for layer in carrier.layers),
+            build=lambda: _build(carrier),
+        )
+
+    def _build(carrier: Carrier) -> OwnGraph:
+        from benchfarm_workloads.onnx_carriers import build_carrier
+
+        return build_carrier(carrier)
+
+    kernels = [item.workload for item in items if isinstance(item.workload, KernelWorkload)]
+    return [freight(carrier) for carrier in pack([(kernel.type, kernel.config) for kernel in kernels])]
+
+
+_OWN: Final = frozenset(
+    {
+        FailureCode.FUSED_AWAY,
+        FailureCode.BOARD_LOST,
+        FailureCode.DISK_FULL,
+        FailureCode.ENGINE_UNAVAILABLE,
+        FailureCode.PIN_NOT_VERIFIED,
+        FailureCode.THREADS_NOT_OBEYED,
+        FailureCode.PRECISION_NOT_OBEYED,
+        FailureCode.FILE_LOST,
+    }
+)
+"""Said of one kernel, or of the board and the engine as a whole."""
+
+
+def carried_failure(code: FailureCode, detail: str) -> tuple[FailureCode, str]:
+    """What the failure of a carrier with several wanted kernels means for each of them: nobody knows whose it was.
+
+    A kernel that the engine has fused away is a fault of nobody else, and bad conditions are no fault.
+    """
+    if code in INCONCLUSIVE_CODES or code in _OWN:
+        return code, detail
+    return FailureCode.CARRIER_FAILED, f"{code}: {detail}"[:300]

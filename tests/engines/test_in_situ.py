@@ -1,0 +1,167 @@
+"""Carriers in the real runner: every kernel's own time, and a failure where there is none."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from benchfarm_core.measurements import PROFILING_ENGINES, LaunchSamples
+from benchfarm_engines.engine import EngineUnavailable, NodeTime
+from benchfarm_engines.in_situ_visit import Block, evened, grouped, times_by_site
+from benchfarm_engines.registry import engine_names, load_engine
+from benchfarm_workloads.carriers import pack
+from benchfarm_workloads.onnx_carriers import build_carrier
+
+CONV = ("conv-bn-act", {"hw": 28, "cin": 32, "cout": 32, "k": 3, "s": 1, "act": "relu"})
+WIDE = ("conv-bn-act", {"hw": 28, "cin": 32, "cout": 128, "k": 3, "s": 1, "act": "relu"})
+POOL = ("maxpool", {"hw": 56, "cin": 32, "k": 3, "s": 2})
+ACT = ("act", {"hw": 28, "cin": 32, "act": "relu"})
+
+
+@pytest.fixture(scope="session")
+def carrier_visit(write_model: Callable[..., Any], references: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """The visit of the one carrier of some kernels; kernel n has number 10 + n, or none where it is not wanted."""
+
+    def make(kernels: list[Any], *, unwanted: frozenset[int] = frozenset(), limit: float = 1e-3) -> dict[str, Any]:
+        [carrier] = pack(kernels)
+        content, specs = build_carrier(carrier)
+        inputs = [spec.model_dump(mode="json") for spec in specs]
+        written = write_model(f"carrier-{len(content)}", content, inputs)
+        [answer] = references([(written.artifact, inputs, written.reference)])
+        assert answer["ok"], answer
+        places = {name: place for place, name in carrier.sites.items() if place not in unwanted}
+        numbers = {name: 10 + place for name, place in places.items()}
+        sites = [{"name": layer.name, "visit": numbers.get(layer.name)} for layer in carrier.layers]
+        visit: dict[str, Any] = written.visit(min(numbers.values()), max_relative_l2=limit, sites=sites)
+        return visit
+
+    return make
+
+
+def samples(line: dict[str, Any]) -> LaunchSamples:
+    assert line["outcome"] == "ok", line
+    known = {name: line[name] for name in LaunchSamples.model_fields if name in line}
+    return LaunchSamples.model_validate({**known, "launch_no": 0})
+
+
+def run_ns(line: dict[str, Any]) -> float:
+    found = samples(line)
+    return min(found.blocks_ns) / found.iterations
+
+
+@pytest.mark.parametrize("engine", sorted(PROFILING_ENGINES))
+def test_every_kernel_of_a_carrier_has_its_own_time(launch: Any, carrier_visit: Any, engine: str) -> None:
+    said = launch([carrier_visit([CONV, WIDE, POOL])], engine=engine)
+    assert said.returncode == 0, said.stderr
+    events = [(line["event"], line["visit"]) for line in said.lines if "visit" in line]
+    assert events == [(event, number) for number in (10, 11, 12) for event in ("started", "done")]
+    conv, wide, pool = (said.done[number] for number in (10, 11, 12))
+    assert 2.5 < run_ns(wide) / run_ns(conv) < 7
+    assert 0 < run_ns(pool) < run_ns(wide)
+    for line in (conv, wide, pool):
+        found = samples(line)
+        assert found.gate_relative_l2 is not None
+        assert found.gate_relative_l2 < 1e-3
+        assert {at for at, _ in found.canaries["sgemm"]} <= {0, len(found.blocks_ns)}
+        assert 0 < found.open_ms * 3 < 20_000
+
+
+def test_what_the_engine_computes_within_another_layer_has_no_time(launch: Any, carrier_visit: Any) -> None:
+    said = launch([carrier_visit([ACT, CONV])], engine="openvino")
+    act, conv = said.done[10], said.done[11]
+    assert (act["outcome"], act["code"]) == ("failed", "fused_away")
+    assert "within a0" in act["detail"]
+    assert conv["outcome"] == "ok"
+
+
+def test_unwanted_kernels_are_not_told_of(launch: Any, carrier_visit: Any) -> None:
+    said = launch([carrier_visit([CONV, WIDE, POOL], unwanted=frozenset({0}))])
+    assert sorted(said.done) == [11, 12]
+    assert 0 < run_ns(said.done[12]) < run_ns(said.done[11])
+
+
+def test_a_carrier_that_computes_something_else_fails_every_kernel(launch: Any, carrier_visit: Any) -> None:
+    said = launch([carrier_visit([CONV, POOL], limit=1e-12)])
+    assert {(line["outcome"], line["code"]) for line in said.done.values()} == {("failed", "wrong_result")}
+    assert sorted(said.done) == [10, 11]
+
+
+def test_engines_without_a_profiler_say_so(launch: Any, carrier_visit: Any) -> None:
+    said = launch([carrier_visit([CONV, POOL])], engine="litert")
+    assert {line["code"] for line in said.done.values()} == {"unsupported_operator"}
+    assert all("profile_unavailable" in line["detail"] for line in said.done.values())
+
+
+def test_the_farm_knows_which_engines_tell_the_time_of_operators() -> None:
+    found = set()
+    for name in engine_names():
+        with suppress(EngineUnavailable):
+            if load_engine(name).profiles:
+                found.add(name)
+    assert found == PROFILING_ENGINES
+
+
+SITES = ["a0", "k0", "a1", "k1"]
+
+
+def block(own_ns: int, *, delay_ns: int = 0, switches: int = 0, disturbed: bool = False, fused: bool = False) -> Block:
+    """a0 and a1 of 1000 ns, k0 with a conversion of 100 ns before it; k1 of 50 ns, or within a1."""
+    nodes = [
+        NodeTime("a0", "Conv", 1000, ("a0",)),
+        NodeTime("a0_acdb_abcd_k0", "Reorder", 100),
+        NodeTime("k0", "MaxPool", own_ns, ("k0",)),
+        NodeTime("a1", "Conv", 1000, ("a1", "k1/relu") if fused else ("a1",)),
+    ]
+    last = [] if fused else [NodeTime("k1/relu", "Relu", 50, ("k1/relu",))]
+    return Block([*nodes, *last], delay_ns, switches, disturbed)
+
+
+def test_a_kernel_pays_for_its_conversions_and_its_share_of_the_wait() -> None:
+    found = times_by_site([block(850, delay_ns=3000), block(650, delay_ns=900, switches=2, disturbed=True)], SITES)
+    assert found["k0"] == {"blocks_ns": [950, 750], "delays_ns": [950, 900], "switches": [0, 2]}
+    assert sum(found[name]["blocks_ns"][0] for name in SITES) == 3000
+    assert found["k1"] == {"blocks_ns": [50, 50], "delays_ns": [50, 900], "switches": [0, 2]}
+
+
+def test_a_kernel_within_another_names_it_and_one_below_the_clock_has_a_time() -> None:
+    found = times_by_site([block(0, fused=True)], ["a0", "k0", "a1", "k1"])
+    assert found["k1"]["code"] == "fused_away"
+    assert "within a1" in found["k1"]["detail"]
+    quick = times_by_site(
+        [Block([NodeTime("a0", "Conv", 1000), NodeTime("k0", "Split", 0)], 0, 0, False)], ["a0", "k0"]
+    )
+    assert quick["k0"]["blocks_ns"] == [1]
+
+
+def test_disturbed_runs_share_no_block_with_others() -> None:
+    calm, late = block(10, delay_ns=5), block(500, delay_ns=90_000, switches=1, disturbed=True)
+    blocks = grouped([calm, late, calm, calm, late, calm, calm], 2)
+    assert [(each.disturbed, each.delay_ns, each.switches) for each in blocks] == [
+        (False, 10, 0),
+        (False, 10, 0),
+        (True, 180_000, 2),
+    ]
+    assert [node.ns for node in blocks[0].nodes] == [2 * node.ns for node in calm.nodes]
+
+
+def test_means_are_taken_over_all_undisturbed_blocks() -> None:
+    blocks = evened([block(-200), block(600), block(9000, switches=1, disturbed=True), block(200)])
+    assert [each.nodes[2].ns for each in blocks] == [200, 200, 9000, 200]
+    lost = [block(1, disturbed=True)]
+    assert evened(lost) == lost
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [
+        [{"name": "k0", "visit": 5}],
+        [{"name": "k0", "visit": 1}, {"name": "k0", "visit": None}],
+        [{"name": "k0", "visit": 1}, {"name": "k1", "visit": 1}],
+        [{"name": "k0", "visit": None}],
+        [{"visit": 1}],
+    ],
+)
+def test_sites_that_cannot_be_are_refused(launch: Any, workloads: dict[str, Any], sites: list[Any]) -> None:
+    said = launch([workloads["conv"].visit(1, sites=sites)])
+    assert [line["code"] for line in said.lines] == ["bad_request"]

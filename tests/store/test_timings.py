@@ -1,0 +1,123 @@
+"""Kernels in situ in the store: told apart from alone in every way, and refused where there is no such time."""
+
+from typing import Any
+
+import pytest
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.jobs import ItemSource, ItemState, JobRequest
+from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.measurements import Timing
+from benchfarm_store import jobs, latency, results
+from tests.store.conftest import board_report, failed, kernel_job, ok
+
+KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+MODEL = {"kind": "model", "name": "mobilenet_v2", "config": {"hw": 64}}
+
+
+def job(count: int = 2, timing: str = "in_situ", **changes: Any) -> JobRequest:
+    return kernel_job(count, timing=timing, **{"platforms": [KEY], **changes})
+
+
+def items(farm: Any, ann: Any, found: Any) -> list[Any]:
+    with farm.transaction() as tx:
+        return jobs.items(tx, found.id, ann).items
+
+
+def test_alone_and_in_situ_are_two_measurements_of_one_workload(farm, ann, agent):
+    alone, inside = farm.submit_planned(ann, job(timing="alone")), farm.submit_planned(ann, job())
+    grant = agent.must_take()
+    assert sorted(item.timing for item in grant.items) == [Timing.ALONE] * 2 + [Timing.IN_SITU] * 2
+    agent.send(grant, *(ok(i.measurement_id, run_ns=900 if i.timing == "alone" else 700) for i in grant.items))
+    agent.release(grant)
+    found = {one.timing: items(farm, ann, one) for one in (alone, inside)}
+    numbers = {timing: {item.measurement_id for item in each} for timing, each in found.items()}
+    assert not numbers[Timing.ALONE] & numbers[Timing.IN_SITU]
+    assert {item.timing for item in found[Timing.IN_SITU]} == {Timing.IN_SITU}
+    assert {item.workload_id for item in found[Timing.ALONE]} == {i.workload_id for i in found[Timing.IN_SITU]}
+    with farm.transaction() as tx:
+        listed = {one.measurement_id: one.timing for one in results.list_results(tx, ann).items}
+        view = results.get_measurement(tx, found[Timing.IN_SITU][0].measurement_id, ann)
+    assert view.timing == Timing.IN_SITU
+    assert {listed[number] for number in numbers[Timing.IN_SITU]} == {Timing.IN_SITU}
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_what_is_known_is_reused_for_the_same_timing_only(farm, ann, agent, timing):
+    farm.submit_planned(ann, job(timing=timing))
+    joined = farm.submit_planned(ann, job(timing=timing))
+    assert {item.source for item in items(farm, ann, joined)} == {ItemSource.JOINED}
+    agent.measure_all()
+    for other in Timing:
+        with farm.transaction() as tx:
+            told = jobs.dry_run(tx, job(timing=other), ann)
+        again = farm.submit_planned(ann, job(timing=other))
+        same = other == timing
+        assert (told.timing, told.known, told.to_measure) == (other, 2 * same, 2 * (not same))
+        assert {item.source for item in items(farm, ann, again)} == {ItemSource.KNOWN if same else ItemSource.NEW}
+
+
+def test_the_latency_question_is_answered_from_alone(farm, ann, agent):
+    request = LatencyRequest.model_validate({"items": job().model_dump(mode="json")["workloads"], "platforms": [KEY]})
+    farm.submit_planned(ann, job())
+    agent.measure_all()
+    with farm.transaction() as tx:
+        assert {answer.source for answer in latency.ask(tx, request, ann).answers} == {None}
+    farm.submit_planned(ann, job(timing="alone"))
+    agent.measure_all()
+    with farm.transaction() as tx:
+        answers = latency.ask(tx, request, ann).answers
+    assert {(answer.source, answer.timing) for answer in answers} == {("measured", Timing.ALONE)}
+
+
+def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):
+    found = farm.submit_planned(ann, job())
+    grant = agent.must_take()
+    assert not any(item.apart for item in grant.items)
+    first, second = (item.measurement_id for item in grant.items)
+    agent.send(grant, failed(first, "carrier_failed"), failed(second, "fused_away", "computed within a0"))
+    agent.release(grant)
+    assert [(item.measurement_id, item.apart) for item in agent.must_take().items] == [(first, True)]
+    fused = {item.measurement_id: item for item in items(farm, ann, found)}[second]
+    assert (fused.state, fused.failure, fused.reason) == (ItemState.FAILED, "fused_away", "computed within a0")
+
+
+def test_a_retried_job_keeps_its_timing(farm, ann, agent):
+    found = farm.submit_planned(ann, job(1))
+    grant = agent.must_take()
+    agent.send(grant, failed(grant.items[0].measurement_id, "fused_away"))
+    agent.release(grant)
+    with farm.transaction() as tx:
+        again = jobs.retry(tx, found.id, ann)[0]
+    farm.plan(again)
+    assert (again.timing, agent.must_take().items[0].timing) == (Timing.IN_SITU, Timing.IN_SITU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"workloads": [MODEL]}, "workloads.0"),
+        ({"protocol": {"name": "memory"}}, "protocol.name"),
+        ({"protocol": {"name": "profile"}}, "protocol.name"),
+        ({"platforms": [KEY.replace("onnxruntime", "ncnn")]}, "platforms"),
+        ({"platforms": {}}, "platforms"),
+    ],
+)
+def test_what_has_no_time_in_situ_is_refused(farm, ann, changes, field):
+    engines = [
+        {"name": name, "available": True, "version": "1.31.1", "precisions": ["fp32"]}
+        for name in ("onnxruntime", "ncnn")
+    ]
+    farm.agent(ann, board_report("s9", engines=engines), name="other lab")
+    request = JobRequest.model_validate({**job().model_dump(mode="json"), **changes})
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
+        jobs.submit(tx, request, by=ann)
+    assert (caught.value.code, caught.value.field) == ("timing_impossible", field)
+
+
+def test_in_situ_is_expected_to_take_less(farm, ann, agent):
+    estimates = {}
+    for timing in Timing:
+        with farm.transaction() as tx:
+            estimates[timing] = jobs.dry_run(tx, job(20, timing=timing), ann).device_s
+    assert 0 < estimates[Timing.IN_SITU] < 0.7 * estimates[Timing.ALONE]
