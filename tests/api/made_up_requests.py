@@ -14,6 +14,7 @@ from schemathesis import Case, GenerationMode, HookContext
 from schemathesis.generation.meta import TestPhase
 
 EXISTING: dict[str, Any] = json.loads(os.environ["BENCHFARM_EXISTING"])
+KERNELS = "GET /v1/models/{model_id}/kernels"
 FC = {"kind": "kernel", "type": "fc"}
 
 
@@ -33,6 +34,8 @@ def map_case(context: HookContext, case: Case) -> Case:
         case.path_parameters = {name: EXISTING.get(name, value) for name, value in case.path_parameters.items()}
     if case.query:
         case.query.pop("cursor", None)  # one that the farm did not issue is refused, and no schema can say so
+    if case.operation.label == KERNELS and chosen(case.query) is not None:
+        case.query["platform"] = EXISTING["platform"]
     case.body = _sensible_body(case.operation.label, case.body)
     return case
 
@@ -60,6 +63,11 @@ def _token(drawn: int) -> dict[str, Any]:
     return {"account": EXISTING["account"], "role": ("client", "operator")[drawn % 2]}
 
 
+def _fusion(drawn: int) -> dict[str, Any]:
+    times = {"t1_ms": 1.0, "t2_ms": 0.25, "t12_ms": 1.0 + drawn % 3 / 8}
+    return {"rows": [{"first": "Conv", "second": "Relu", "by_profile": bool(drawn % 2), **times}]}
+
+
 VERSION = {"protocol_version": 1}
 
 SENSIBLE = {
@@ -68,6 +76,7 @@ SENSIBLE = {
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},
+    "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,
     "POST /v1/agent/poll": lambda drawn: {**VERSION, "idle": [EXISTING["board_id"]]},
     "POST /v1/agent/boards": lambda drawn: {**VERSION, "boards": [EXISTING["board"]]},

@@ -30,9 +30,9 @@ SEED = 20_261_120
 EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
-# name a platform that there is.
+# name a platform that there is, three times belong together.
 {refusing}
-# A platform's key holds slashes: another method on its path, or that of its alias, is a platform that does not exist.
+# A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
 # An agent's list of cores takes false for 0. Of a list in a query a single value, given as a plain text, is the same
 # query string as a list of that one value.
@@ -49,9 +49,11 @@ REFUSING = (
     "poll_offers",
     "create_token",
     "list_results",
+    "list_model_kernels",
+    "set_platform_fusion",
 )
 LENIENT = ("register_boards", "list_platforms")
-SLASHED = ("get_platform", "set_platform_alias")
+SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")
 
 LEASE_S = 900.0
 """The one live lease is released last: it must not end before, however busy the machine is."""
