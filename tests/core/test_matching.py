@@ -10,11 +10,13 @@ from benchfarm_core.matching import (
     offered_platforms,
     why_board_not,
     why_board_unusable,
+    why_not_opened,
     why_platform,
     with_meant_options,
 )
 from benchfarm_core.messages import broker_url
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision, parse_platform_key
+from benchfarm_core.workloads import KernelWorkload, PairWorkload, UploadedWorkload, workload_id
 
 REPORT = BoardReport(
     kind="local",
@@ -174,3 +176,36 @@ def test_too_large_is_said_only_when_it_is_certain():
     assert not is_too_large(gib * 3 // 4, gib)
     assert not is_too_large(None, gib)
     assert not is_too_large(gib, None)
+
+
+KERNEL = KernelWorkload(catalogue_version=1, type="fc", config={"cin": 8})
+ONNX = UploadedWorkload(sha256="a" * 64, dims={}, inputs=())
+TFLITE = UploadedWorkload(sha256="a" * 64, format="tflite", dims={}, inputs=())
+
+
+@pytest.mark.parametrize(
+    ("workload", "where", "opened"),
+    [
+        (TFLITE, "litert-2.3.0/as_given", True),
+        (TFLITE, "litert-2.3.0~delegate=none/as_given", True),
+        (TFLITE, "litert-2.3.0/fp32", False),
+        (TFLITE, "onnxruntime-1.31.1/fp32", False),
+        (TFLITE, "onnxruntime-1.31.1/as_given", False),
+        (ONNX, "litert-2.3.0/fp32", True),
+        (ONNX, "litert-2.3.0/as_given", False),
+        (KERNEL, "litert-2.3.0/int8", True),
+        (KERNEL, "litert-2.3.0/as_given", False),
+        (PairWorkload(a=TFLITE, b=TFLITE), "litert-2.3.0/as_given", True),
+        (PairWorkload(a=TFLITE, b=KERNEL), "litert-2.3.0/as_given", False),
+        (PairWorkload(a=TFLITE, b=KERNEL, b_precision=Precision.FP32), "litert-2.3.0/as_given", True),
+        (PairWorkload(a=KERNEL, b=TFLITE, b_precision=Precision.AS_GIVEN), "litert-2.3.0/fp32", True),
+    ],
+)
+def test_as_given_is_for_files_that_run_as_they_are(
+    workload: KernelWorkload | UploadedWorkload | PairWorkload, where: str, opened: bool
+) -> None:
+    assert (why_not_opened(workload, parse_platform_key(f"host-1/c1.t1.free/{where}")) is None) is opened
+
+
+def test_an_onnx_upload_keeps_the_id_that_it_had() -> None:
+    assert workload_id(ONNX) == "w_1f0a3acd7f38f386099850ca9e31c810"

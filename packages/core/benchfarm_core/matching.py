@@ -14,9 +14,12 @@ from benchfarm_core.boards import (
 )
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.platforms import EngineSpec, Platform
+from benchfarm_core.platforms import EngineSpec, Platform, Precision
+from benchfarm_core.workloads import AnyWorkload, PairWorkload, UploadedWorkload
 
 SHOWN_OFFERS = 6
+AS_GIVEN_ENGINES: Final = {"tflite": "litert"}
+"""Who opens uploads of a format that is never converted."""
 REST_REASONS: Final = {
     "gate": "its conditions did not hold",
     "error": "its agent met a fault",
@@ -85,6 +88,24 @@ def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) ->
                 field="platforms",
             )
     return with_options(platform, {name: v for name, v in meant.items() if v is not None and v != known[name].default})
+
+
+def why_not_opened(workload: AnyWorkload, platform: Platform) -> str | None:
+    """Why a platform opens no file of this workload, whatever its boards do; None where it does.
+
+    Uploads of a format that is never converted run as they are in the one engine that reads them; all else is made
+    for the platform's precision.
+    """
+    if isinstance(workload, PairWorkload):
+        return why_not_opened(workload.a, platform) or why_not_opened(workload.b, workload.platform_of_b(platform))
+    file_format = workload.format if isinstance(workload, UploadedWorkload) else ""
+    engine = AS_GIVEN_ENGINES.get(file_format)
+    given = platform.precision is Precision.AS_GIVEN
+    if engine is None:
+        return "as_given is for uploaded files that run as they are, such as .tflite" if given else None
+    if not given or platform.engine.name != engine:
+        return f"an uploaded .{file_format} file runs as it is, on {engine} with precision as_given alone"
+    return None
 
 
 def is_too_large(needed_bytes: int | None, memory_bytes: int | None) -> bool:

@@ -12,6 +12,8 @@ Config = Annotated[
     dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]], Field(max_length=50)
 ]
 Dtype = Literal["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"]
+ModelFormat = Literal["onnx", "tflite"]
+"""What an uploaded file is; a `tflite` one runs as it is (precision `as_given`)."""
 
 
 class NormalFill(Value):
@@ -22,7 +24,7 @@ class NormalFill(Value):
 
 
 class IntsFill(Value):
-    """Integers uniform in [0, below) from a seeded generator."""
+    """Integers uniform in [0, below) from a seeded generator, so that int8 inputs see the upper half of their range."""
 
     kind: Literal["ints"] = "ints"
     below: int = Field(gt=0, lt=2**31)
@@ -64,7 +66,7 @@ class UploadedWorkload(Value):
 
     kind: Literal["upload"] = "upload"
     sha256: Sha256
-    format: Literal["onnx"] = "onnx"
+    format: ModelFormat = "onnx"
     dims: dict[str, int]
     inputs: tuple[InputSpec, ...]
 
