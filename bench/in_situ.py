@@ -8,6 +8,7 @@ python -m bench.in_situ [--engines onnxruntime openvino] [--models resnet18 mobi
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -53,18 +54,24 @@ Answers = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured. kernels: each that is in any model, with a layer that it is; carriers keep that order."""
+    """What is measured.
+
+    kernels: each that is in any model, with a layer that it is; carriers keep that order. The first so many of them,
+    those of the known models, are measured alone too.
+    """
 
     models: Mapping[str, Network]
     kernels: Mapping[Kernel, Layer]
     carriers: tuple[Carrier, ...]
+    alone: int
 
 
 @dataclass(frozen=True)
 class Sums:
     """A model in one round: the model itself, and ways to add up its kernels.
 
-    corrected_ns: in situ, less what the profiler costs as the carriers' plain runs tell.
+    corrected_ns: in situ, less what the profiler costs as the carriers' plain runs tell. alone_ns: infinite where not
+    every kernel was measured alone.
     """
 
     model_ns: float
@@ -77,10 +84,11 @@ class Sums:
 def plan(names: Iterable[str], architectures: int = 0) -> Plan:
     """The models at their defaults, so many architectures of each family, and carriers of all their kernels."""
     models = {name: model_recipe(name).network({}) for name in names}
+    alone = len({kernel_of(layer) for network in models.values() for layer in network.layers})
     models |= draw_architectures(architectures, SEED)
     layers = {kernel_of(layer): layer for network in models.values() for layer in network.layers}
     carriers = pack([(layer.type, layer.config) for layer in layers.values()])
-    return Plan(models, layers, tuple(carriers))
+    return Plan(models, layers, tuple(carriers), alone)
 
 
 def kernel_of(layer: Layer) -> Kernel:
@@ -105,7 +113,7 @@ def write_files(planned: Plan, engine: str, folder: Path) -> list[File]:
     ]
     for number, carrier in enumerate(planned.carriers):
         files.append(written(f"carrier{number}", *build_carrier(carrier), plain=True, profiled=True))
-    for number, layer in enumerate(planned.kernels.values()):
+    for number, layer in enumerate(list(planned.kernels.values())[: planned.alone]):
         alone = build_kernel(layer.type, layer.config)
         files.append(written(f"alone{number}", *alone, plain=True, profiled=False))
     return files
@@ -176,7 +184,8 @@ def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
     """One round, by model. Alone, kernels that the engine computes within another in the model cost nothing."""
     times = in_situ_times(planned, answers)
     corrected = in_situ_times(planned, answers, profiler_cost_ns(planned, answers))
-    alone_ns = {kernel: answers[f"alone{number}"]["plain_ns"] for number, kernel in enumerate(planned.kernels)}
+    kernels = list(planned.kernels)[: planned.alone]
+    alone_ns = {kernel: answers[f"alone{number}"]["plain_ns"] for number, kernel in enumerate(kernels)}
     found = {}
     for name, network in planned.models.items():
         profile = attribute(_nodes(answers[name]), [layer.name for layer in network.layers])
@@ -185,7 +194,7 @@ def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
             model_ns=answers[name]["plain_ns"],
             in_situ_ns=composed_ns(network, times),
             corrected_ns=composed_ns(network, corrected),
-            alone_ns=sum(alone_ns[kernel_of(layer)] for layer in standing),
+            alone_ns=sum(alone_ns.get(kernel_of(layer), math.inf) for layer in standing),
             profile_ns=profile.total_ns,
         )
     return found
@@ -218,13 +227,14 @@ def rows_of(planned: Plan, engine: str, rounds: Sequence[Answers]) -> list[Row]:
         here = [each[name] for each in found]
         in_situ.append(_ratio(here, lambda one: one.in_situ_ns))
         corrected.append(_ratio(here, lambda one: one.corrected_ns))
+        alone = _ratio(here, lambda one: one.alone_ns)
         rows.append({
             "engine": engine,
             "model": name,
             "model ms": round(median(one.model_ns for one in here) / 1e6, 3),
             "in situ": f"{in_situ[-1]:.3f}",
             "less the profiler's cost": f"{corrected[-1]:.3f}",
-            "alone": f"{_ratio(here, lambda one: one.alone_ns):.3f}",
+            "alone": f"{alone:.3f}" if math.isfinite(alone) else "",
             "own profile": f"{_ratio(here, lambda one: one.profile_ns):.3f}",
         })  # fmt: skip
     return [*rows, _verdict(engine, in_situ, corrected)]

@@ -16,8 +16,11 @@ from benchfarm_engines.runner import bind_to_cores
 
 WARMUP_RUNS: Final = 3
 PROFILED_RUNS: Final = 15
+SESSIONS: Final = 3
+"""Of an engine that tells means only: one disturbed inference spoils the mean of its session, and no other."""
+
 BLOCK_NS: Final = 200_000
-BLOCKS: Final = 15
+BLOCKS: Final = 9
 
 Node = tuple[str, str, float, list[str]]
 """An operator of a profile: name, kind, ns, the nodes that it stands for."""
@@ -60,15 +63,32 @@ def main() -> None:
 
 def _round(task: Task) -> dict[str, dict[str, Any]]:
     """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it."""
-    time_of, nodes_of = (_fastest_ns, _fastest_nodes) if task.floor else (_typical_ns, _typical_nodes)
     answers: dict[str, dict[str, Any]] = {}
     for file in task.files:
         answer = answers[file.name] = {}
         if file.plain:
-            answer["plain_ns"] = _with_session(task, file, profiled=False, use=time_of)
+            blocks_ns = _with_session(task, file, profiled=False, use=_blocks_ns)
+            answer["plain_ns"] = min(blocks_ns) if task.floor else median(blocks_ns)
         if file.profiled:
-            answer["nodes"] = _with_session(task, file, profiled=True, use=nodes_of)
+            inferences = _inferences(task, file)
+            answer["nodes"] = (_fastest if task.floor else _typical)(inferences)
     return answers
+
+
+def _inferences(task: Task, file: File) -> list[list[Any]]:
+    found: list[list[Any]] = _with_session(task, file, profiled=True, use=_profiled)
+    if len(found) > 1:
+        return found
+    again = (_with_session(task, file, profiled=True, use=_profiled) for _ in range(SESSIONS - 1))
+    return [*found, *(inference for inferences in again for inference in inferences)]
+
+
+def _profiled(session: Any) -> list[list[Any]]:
+    """Single inferences, or one mean of a few."""
+    if session.tells_means:
+        return [session.profile(PROFILED_RUNS // SESSIONS)[0]]
+    inferences: list[list[Any]] = session.profile(PROFILED_RUNS)
+    return inferences
 
 
 def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any], Any]) -> Any:
@@ -91,16 +111,8 @@ def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any]
         session.close()
 
 
-def _typical_ns(session: Any) -> float:
-    """The median over blocks of at least 200 us."""
-    return median(_blocks_ns(session))
-
-
-def _fastest_ns(session: Any) -> float:
-    return min(_blocks_ns(session))
-
-
 def _blocks_ns(session: Any) -> list[float]:
+    """One inference in blocks of at least 200 us."""
     estimate_ns = min(_block_ns(session.run, 1) for _ in range(WARMUP_RUNS))
     count = max(1, round(BLOCK_NS / estimate_ns))
     return [_block_ns(session.run, count) for _ in range(BLOCKS)]
@@ -113,15 +125,13 @@ def _block_ns(run: Callable[[], None], count: int) -> float:
     return (time.perf_counter_ns() - begun_ns) / count
 
 
-def _typical_nodes(session: Any) -> list[Node]:
+def _typical(inferences: list[list[Any]]) -> list[Node]:
     """Each operator with the median of its times."""
-    inferences = session.profile(PROFILED_RUNS)
     return [_node(same[0], median(node.ns for node in same)) for same in zip(*inferences, strict=True)]
 
 
-def _fastest_nodes(session: Any) -> list[Node]:
-    fastest = min(session.profile(PROFILED_RUNS), key=lambda inference: sum(node.ns for node in inference))
-    return [_node(node, node.ns) for node in fastest]
+def _fastest(inferences: list[list[Any]]) -> list[Node]:
+    return [_node(node, node.ns) for node in min(inferences, key=lambda nodes: sum(node.ns for node in nodes))]
 
 
 def _node(node: Any, ns: float) -> Node:
