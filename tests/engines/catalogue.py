@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from benchfarm_core.operator_pairs import PAIR_MODEL
 from benchfarm_core.workloads import InputSpec as CoreInputSpec
 from benchfarm_engines.conversion import ConversionRequest, Converted, load_converter
 from benchfarm_engines.edges import Edges
@@ -27,7 +28,7 @@ from benchfarm_workloads.onnx_kernels import build_kernel
 from benchfarm_workloads.onnx_models import build_model
 
 KERNELS = [kind.name for kind in kernel_types()]
-MODELS = [recipe.name for recipe in model_recipes()]
+MODELS = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
 
 Graph = tuple[bytes, tuple[InputSpec, ...]]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchfarm_core.operator_pairs import PAIR_MODEL
 from benchfarm_workloads import onnx_reading
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.draws import draw
@@ -21,7 +22,7 @@ from benchfarm_workloads.verdicts import Graph, GraphNode, GraphValue
 
 APART = FusionRules({("Linear", "Gelu"): False})
 """As the zoo lays transformers out: that activation is a kernel of its own."""
-NAMES = [recipe.name for recipe in model_recipes()]
+NAMES = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
 
 
 def graph_of(data: bytes) -> Graph:

@@ -5,12 +5,13 @@ import math
 import pytest
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.operator_pairs import PAIR_MODEL
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.kernels import kernel_types
 from benchfarm_workloads.layers import INPUT, Network
 from benchfarm_workloads.models import model_recipe, model_recipes
 
-MODELS = [recipe.name for recipe in model_recipes()]
+MODELS = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
 BERT_WORDS = 30_522 * 128
 BERT_TOKEN_TYPES = 2 * 128
 BERT_POOLER = 128 * 128 + 128

@@ -11,12 +11,13 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
+from benchfarm_core.operator_pairs import PAIR_MODEL
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.onnx_canary import build_canary, canary_inputs, canary_network
 
-MODELS = [recipe.name for recipe in model_recipes()]
+MODELS = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
 FILES = {
     "mobilenet_v2": "8ce6f44cf9ef",
     "resnet18": "06081949357e",

@@ -10,9 +10,12 @@ from benchfarm_core.platforms import Precision
 from benchfarm_core.values import Answer, Value
 
 FUSED_SHARE: Final = 0.5
+LEAST_TIMED_MS: Final = 0.03
+"""An engine's call costs up to a third of this. Every pair saves one call, so that shorter operators look fused."""
 MAX_ROWS: Final = 500
 
 Family = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,59}$")]
+SpreadMs = Annotated[float, Field(ge=0, le=MS_MAX)]
 TimeMs = Annotated[float, Field(gt=0, le=MS_MAX)]
 
 
@@ -22,19 +25,33 @@ def is_fused(t1_ms: float, t2_ms: float, t12_ms: float) -> bool:
     return t1_ms + t2_ms - t12_ms > FUSED_SHARE * min(t1_ms, t2_ms)
 
 
+def latency_verdict(t1_ms: float, t2_ms: float, t12_ms: float, spread_ms: float) -> bool | None:
+    """`is_fused` where the times can tell: None for operators below `LEAST_TIMED_MS`, and where the saving is no
+    farther than `spread_ms` from the limit."""
+    shorter_ms = min(t1_ms, t2_ms)
+    beyond_ms = abs(t1_ms + t2_ms - t12_ms - FUSED_SHARE * shorter_ms)
+    if shorter_ms < LEAST_TIMED_MS or (spread_ms > 0 and beyond_ms <= spread_ms):
+        return None
+    return is_fused(t1_ms, t2_ms, t12_ms)
+
+
 def fused_verdict(by_latency: bool | None, by_profile: bool | None) -> bool:
     """What counts: an engine's own profile where there is one, for times are noisy; else the rule on latencies."""
     return bool(by_latency) if by_profile is None else by_profile
 
 
 class FusionRow(Value):
-    """What was found of two operator families in a row: three times, or what a profile shows, or both."""
+    """What was found of two operator families in a row: three times, or what a profile shows, or both.
+
+    `spread_ms`: by how much the saving t1 + t2 - t12 may be wrong, as the measurements themselves spread.
+    """
 
     first: Family
     second: Family
     t1_ms: TimeMs | None = None
     t2_ms: TimeMs | None = None
     t12_ms: TimeMs | None = None
+    spread_ms: SpreadMs | None = None
     by_profile: bool | None = None
 
     @model_validator(mode="after")
@@ -42,16 +59,18 @@ class FusionRow(Value):
         times = (self.t1_ms, self.t2_ms, self.t12_ms)
         if None in times and any(one is not None for one in times):
             raise ValueError("t1_ms, t2_ms and t12_ms belong together")
+        if None in times and self.spread_ms is not None:
+            raise ValueError("spread_ms belongs to the times")
         if None in times and self.by_profile is None:
             raise ValueError("a row needs its three times, or by_profile")
         return self
 
     @property
     def by_latency(self) -> bool | None:
-        """The verdict of the three times; None without them."""
+        """The verdict of the three times; None without them, and where they cannot tell."""
         if self.t1_ms is None or self.t2_ms is None or self.t12_ms is None:
             return None
-        return is_fused(self.t1_ms, self.t2_ms, self.t12_ms)
+        return latency_verdict(self.t1_ms, self.t2_ms, self.t12_ms, self.spread_ms or 0.0)
 
 
 class FusionReport(Value):
@@ -67,7 +86,8 @@ class FusionReport(Value):
 
 
 class FusionView(Answer):
-    """What is known of a pair. `fused` is what counts, `disagree` where the two ways contradict each other."""
+    """What is known of a pair. `fused` is what counts; where neither way could tell, that is the default. `disagree`:
+    the two ways contradict each other."""
 
     first: str
     second: str
@@ -78,6 +98,7 @@ class FusionView(Answer):
     t1_ms: float | None
     t2_ms: float | None
     t12_ms: float | None
+    spread_ms: float | None
     measured_at: datetime
 
 

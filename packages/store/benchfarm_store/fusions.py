@@ -37,15 +37,19 @@ def record_fusions(tx: Transaction, platform: Platform, rows: Sequence[FusionRow
     tx.execute(_RECORD, {**_engine(platform), "rows": rows_json(columns), "now": tx.now})
 
 
-_VALUES: Final = ("t1_ms", "t2_ms", "t12_ms", "by_latency", "by_profile")
+_TIMES: Final = ("t1_ms", "t2_ms", "t12_ms", "spread_ms", "by_latency")
+"""Of one occasion, so that they are replaced together: later times may be undecided."""
+_VALUES: Final = (*_TIMES, "by_profile")
 _RECORD = text(f"""
     INSERT INTO fusions AS f ({", ".join(FUSION_KEY)}, measured_at, {", ".join(_VALUES)})
     SELECT :engine, :version, :options, :precision, first, second, :now, {", ".join(_VALUES)}
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(first text, second text, t1_ms double precision,
-        t2_ms double precision, t12_ms double precision, by_latency boolean, by_profile boolean)
+        t2_ms double precision, t12_ms double precision, spread_ms double precision, by_latency boolean,
+        by_profile boolean)
     ORDER BY first, second
     ON CONFLICT ({", ".join(FUSION_KEY)}) DO UPDATE SET measured_at = excluded.measured_at,
-        {", ".join(f"{name} = coalesce(excluded.{name}, f.{name})" for name in _VALUES)}
+        by_profile = coalesce(excluded.by_profile, f.by_profile),
+        {", ".join(f"{n} = CASE WHEN excluded.t12_ms IS NULL THEN f.{n} ELSE excluded.{n} END" for n in _TIMES)}
 """)
 
 
@@ -69,9 +73,10 @@ def _engine(platform: Platform) -> dict[str, str]:
 
 def _view(row: Row[Any]) -> FusionView:
     verdicts = (row.by_latency, row.by_profile)
-    return FusionView.model_validate(
-        row._asdict() | {"fused": fused_verdict(*verdicts), "disagree": None not in verdicts and len(set(verdicts)) > 1}
-    )
+    decided = verdicts != (None, None)
+    fused = fused_verdict(*verdicts) if decided else (row.first, row.second) in DEFAULT_FUSIONS
+    disagree = None not in verdicts and len(set(verdicts)) > 1
+    return FusionView.model_validate(row._asdict() | {"fused": fused, "disagree": disagree})
 
 
 def get_fusions(tx: Transaction, name: str) -> FusionsView:
@@ -110,7 +115,8 @@ def model_kernels(tx: Transaction, model_id: str, platform: str, by: Caller) -> 
     """
     row = platforms.find(tx, platform)
     measured = fusion_rules(tx, Platform.model_validate(row.spec))
-    rules = FusionRules({(one.first, one.second): one.fused for one in measured})
+    decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
+    rules = FusionRules({(one.first, one.second): one.fused for one in decided})
     operators, index = _operators(tx, model_id, by)
     fused = fuse(operators, rules)
     chains = [recognised(chain, index) for chain in fused.kernels]

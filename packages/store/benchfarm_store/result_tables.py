@@ -165,10 +165,11 @@ fusions = Table(
     Column("t1_ms", Double),
     Column("t2_ms", Double),
     Column("t12_ms", Double),
+    Column("spread_ms", Double, comment="by how much t1 + t2 - t12 may be wrong"),
     at("measured_at"),
     Column("by_latency", Boolean),
     Column("by_profile", Boolean),
     PrimaryKeyConstraint(*FUSION_KEY),
-    CheckConstraint("by_latency IS NOT NULL OR by_profile IS NOT NULL", name="verdict"),
+    CheckConstraint("t12_ms IS NOT NULL OR by_profile IS NOT NULL", name="verdict"),
     comment="whether an engine computes two operators in a row as one, by each way to find out",
 )

@@ -17,7 +17,8 @@ from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.tensors import Dims, Tensors
 
 INPUT: Final = "x"
-"""The name of the network's only input: an image batch x 3 x hw x hw, or a sequence batch x seq x dim."""
+"""The name of the network's first input, mostly its only one: an image batch x 3 x hw x hw, or a sequence
+batch x seq x dim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +45,37 @@ class Layer:
 class Network:
     """Layers in the order of execution; the last one has one output, the network's.
 
-    ``input_shape`` is n x c x h x w for images, n x seq x dim for sequences.
+    ``input_shape`` is n x c x h x w for images, n x seq x dim for sequences; ``side_inputs`` are further inputs.
     """
 
     name: str
     input_shape: Dims
     layers: tuple[Layer, ...]
+    side_inputs: tuple[tuple[str, Dims], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[tuple[str, Dims], ...]:
+        """All inputs by name."""
+        return ((INPUT, self.input_shape), *self.side_inputs)
 
     def cost(self) -> Cost:
-        """FLOPs and parameters of all layers; bytes of the network's own input and output and all weights."""
+        """FLOPs and parameters of all layers; bytes of the network's own inputs and output and all weights."""
         costs = [kernel_type(layer.type).cost(layer.config) for layer in self.layers]
         return Cost(
             flops=sum(cost.flops for cost in costs),
             parameters=sum(cost.parameters for cost in costs),
-            input_bytes=BYTES_PER_ELEMENT * math.prod(self.input_shape),
+            input_bytes=BYTES_PER_ELEMENT * sum(math.prod(dims) for _, dims in self.inputs),
             output_bytes=costs[-1].output_bytes,
             weight_bytes=sum(cost.weight_bytes for cost in costs),
         )
 
     def shapes(self) -> dict[str, Dims]:
-        """The dimensions of the input and of every layer's outputs, by name."""
-        shapes = {INPUT: self.input_shape}
+        """The dimensions of the inputs and of every layer's outputs, by name."""
+        shapes = dict(self.inputs)
         for layer in self.layers:
-            shapes.update(zip(layer.outputs, layer.tensors.outputs, strict=True))
+            # an activation takes tokens and features too, and hands on what it takes
+            made = (shapes[layer.sources[0]],) if layer.type == "act" else layer.tensors.outputs
+            shapes.update(zip(layer.outputs, made, strict=True))
         return shapes
 
 

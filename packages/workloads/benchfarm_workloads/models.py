@@ -1,7 +1,8 @@
 """The generated model zoo: known networks with seeded weights, named by recipe and never by bytes.
 
-ResNet stands here, networks for small devices in ``mobile_models``, transformers in ``transformer_models``. A
-change of a network's structure or weights needs a new ``ZOO_VERSION``; a new network does not.
+ResNet stands here, networks for small devices in ``mobile_models``, transformers in ``transformer_models``, pairs of
+operators in ``pair_models``. A change of a network's structure or weights needs a new ``ZOO_VERSION``; a new network
+does not.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.operator_pairs import PAIR_MODEL
 from benchfarm_core.workloads import Cost, GeneratedModelWorkload
-from benchfarm_workloads import mobile_models, transformer_models
+from benchfarm_workloads import mobile_models, pair_models, transformer_models
 from benchfarm_workloads.columns import Column, Config, Rule, Scalar, Shape, integer
 from benchfarm_workloads.layers import Feature, Network, Sketch, image_columns
 
@@ -107,6 +109,10 @@ def _recipe(
     return ModelRecipe(name, summary, shape, layout)
 
 
+_PAIR_SHAPE: Final = Shape(
+    f"model {PAIR_MODEL}", pair_models.PAIR_COLUMNS, (pair_models.PAIR_RULE,), "model_out_of_range"
+)
+
 _ZOO: Final[dict[str, ModelRecipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -118,5 +124,6 @@ _ZOO: Final[dict[str, ModelRecipe]] = {
         _recipe("shufflenet_v2", "ShuffleNetV2 1.0", mobile_models.shufflenet_v2),
         _recipe("vit_tiny", "ViT-Ti/16, mean of tokens to the classifier", transformer_models.vit_tiny, _PATCHES),
         _recipe("bert_tiny", "BERT-Tiny on embedded words", transformer_models.bert_tiny, size=_WORDS, classes=2),
+        ModelRecipe(PAIR_MODEL, "two operators in a row, or one of them", _PAIR_SHAPE, pair_models.operator_pair),
     )
 }

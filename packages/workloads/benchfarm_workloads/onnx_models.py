@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from benchfarm_core.values import digest
 from benchfarm_core.workloads import InputSpec, NormalFill
-from benchfarm_workloads.layers import INPUT, Network
+from benchfarm_workloads.layers import Network
 from benchfarm_workloads.models import model_recipe
 from benchfarm_workloads.onnx_graphs import OnnxGraph
 from benchfarm_workloads.onnx_kernels import emit_kernel
@@ -26,7 +26,8 @@ def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[I
 def build_network(network: Network, *, seed: int) -> bytes:
     """The ONNX file of a network with weights from ``seed``."""
     graph, shapes = OnnxGraph(network.name, seed), network.shapes()
-    graph.input(INPUT, network.input_shape)
+    for name, dims in network.inputs:
+        graph.input(name, dims)
     for layer in network.layers:
         sources = list(layer.sources)
         if layer.type == "fc" and len(shapes[sources[0]]) > 2:
@@ -39,5 +40,8 @@ def build_network(network: Network, *, seed: int) -> bytes:
 
 
 def network_inputs(network: Network) -> tuple[InputSpec, ...]:
-    """The network's one input, filled with seeded normal numbers."""
-    return (InputSpec(name=INPUT, dtype="float32", shape=network.input_shape, fill=NormalFill(seed=0)),)
+    """The network's inputs, filled with seeded normal numbers."""
+    return tuple(
+        InputSpec(name=name, dtype="float32", shape=dims, fill=NormalFill(seed=seed))
+        for seed, (name, dims) in enumerate(network.inputs)
+    )
