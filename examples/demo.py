@@ -41,6 +41,7 @@ from benchfarm_standalone.socket_dir import socket_dir_path
 from benchfarm_workloads.draws import draw_mixed
 
 PREFIX = "benchfarm-demo-"
+ENGINES = ["onnxruntime", "openvino"]  # what `make demo` installs
 SEED = 60
 KERNELS = 60
 BOARD_READY_WITHIN_S = 60.0
@@ -87,13 +88,13 @@ def demonstrate(client: Client, console: Console) -> bool:
 
 
 def platforms(client: Client) -> list[str]:
-    """The fp32 platforms of this host, as soon as its agent has registered it."""
+    """The fp32 platforms of this host with the engines that every farm has, as soon as its agent has registered it."""
     give_up_at_s = time.monotonic() + BOARD_READY_WITHIN_S
     while not any(board.state == BoardState.IDLE for board in client.boards()):
         if time.monotonic() > give_up_at_s:
             raise TimeoutError(f"the local board was not ready within {BOARD_READY_WITHIN_S:g} s")
         time.sleep(POLL_S)
-    return [platform.key for platform in client.platforms(precision=["fp32"], threads=[1, 2])]
+    return [platform.key for platform in client.platforms(engine=ENGINES, precision=["fp32"], threads=[1, 2])]
 
 
 def demo_job(platform_keys: list[str]) -> JobRequest:
