@@ -160,6 +160,31 @@ def test_a_comparison_finds_which_side_takes_longer(client: Client) -> None:
     assert wider is None or answered == [ItemSource.KNOWN]
 
 
+def test_kernels_in_situ_are_measurements_of_their_own(client: Client) -> None:
+    offered = client.platforms(engine=["onnxruntime", "openvino"], threads=[1], precision=["fp32"])
+    platforms = tuple(platform.key for platform in offered)
+    conv = KernelRequest(type="conv-bn-act", config={"hw": 28, "cin": 32, "cout": 32, "k": 3, "s": 1})
+    act = KernelRequest(type="act", config={"hw": 28, "cin": 32, "act": "relu"})  # may be computed within its neighbour
+    wanted = {"workloads": (conv, *kernels(6, 2), act), "platforms": platforms}
+    inside, alone = (
+        client.wait(client.submit(quick(6, 0, **wanted, timing=timing)).id, timeout_s=200)
+        for timing in ("in_situ", "alone")
+    )
+    found = {timing: list(client.items(job.id)) for timing, job in (("in_situ", inside), ("alone", alone))}
+    for timing, items in found.items():
+        assert {(item.timing, item.source) for item in items} == {(timing, ItemSource.NEW)}
+        for item in items:
+            assert item.summary is not None or item.failure in ("fused_away", "inconclusive"), (item.label, item.reason)
+    for one, other in zip(found["in_situ"], found["alone"], strict=True):
+        assert (one.workload_id, one.platform) == (other.workload_id, other.platform)
+        assert one.measurement_id != other.measurement_id
+        if one.label == other.label == found["alone"][0].label and one.summary and other.summary:
+            assert 0.2 < one.summary.median_ms / other.summary.median_ms < 3
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit(quick(6, 0, workloads=[GeneratedModelRequest(name="mobilenet_v2")], timing="in_situ"))
+    assert (caught.value.code, caught.value.field) == ("timing_impossible", "workloads.0")
+
+
 def test_a_job_that_cannot_run_says_why(client: Client) -> None:
     platform = next(iter(client.platforms(engine=["openvino"], threads=[1], precision=["fp32"])))
     with pytest.raises(InvalidRequest) as caught:

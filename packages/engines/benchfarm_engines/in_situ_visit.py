@@ -158,9 +158,8 @@ def times_by_site(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, di
 def _fused_away(found: Attribution, name: str) -> dict[str, Any] | None:
     if name not in found.fused or found.sites[name].total_ns > 0:
         return None
-    covering = found.fused[name]
-    within = f"{covering}, the layer beside it" if covering else "a layer beside it"
-    return failed(FailureCode.FUSED_AWAY, f"the engine computes it within {within}: in this place it takes no time")
+    within = found.fused[name] or "a layer beside it"
+    return failed(FailureCode.FUSED_AWAY, f"the engine computes it together with {within}: it has no time of its own")
 
 
 def _site_fields(blocks: Sequence[Block], parts: Sequence[Attribution], name: str) -> dict[str, Any]:
