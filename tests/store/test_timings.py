@@ -8,7 +8,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import ItemSource, ItemState, JobRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.measurements import Timing
-from benchfarm_store import jobs, latency, results
+from benchfarm_store import jobs, latency, results, support
 from tests.store.conftest import board_report, failed, kernel_job, ok
 
 KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -78,6 +78,9 @@ def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):
     agent.send(grant, failed(first, "carrier_failed"), failed(second, "fused_away", "computed within a0"))
     agent.release(grant)
     assert [(item.measurement_id, item.apart) for item in agent.must_take().items] == [(first, True)]
+    with farm.transaction() as tx:
+        rows = support.list_support(tx).items
+    assert [(row.code, row.fault) for row in rows] == [("fused_away", "user")]
     fused = {item.measurement_id: item for item in items(farm, ann, found)}[second]
     assert (fused.state, fused.failure, fused.reason) == (ItemState.FAILED, "fused_away", "computed within a0")
 

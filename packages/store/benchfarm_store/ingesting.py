@@ -99,9 +99,12 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
 
 
 def _attempts(good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
-    """What the support matrix learns: errors of the gate also where the numbers did not count."""
+    """What the support matrix learns: errors of the gate also where the numbers did not count.
+
+    Nothing of a carrier that failed: nobody knows which of its kernels it was.
+    """
     attempts = [(one.result, OK, "") for one in good]
-    attempts += [(one.result, one.code, one.result.subject) for one in bad]
+    attempts += [(b.result, b.code, b.result.subject) for b in bad if b.code != FailureCode.CARRIER_FAILED]
     return [
         support.Attempt(
             measurement_id=result.measurement_id,
