@@ -1,6 +1,6 @@
 """How far the verdicts of comparisons can be trusted: workloads beside themselves, and slowdowns that were planted.
 
-python -m bench.comparing aa|planted|all [--trials N] [--engine onnxruntime]
+python -m bench.comparing aa|planted|all [--trials N] [--workloads N] [--engine onnxruntime]
 
 Launches of the real runner without a farm around them, in batches as an agent runs them. A slowdown is a chain of small
 operators on an input of its own, beside the workload in the same graph; its length comes from what one of its operators
@@ -84,8 +84,8 @@ class Found(NamedTuple):
         return str(self.answer.verdict) if isinstance(self.answer, Comparison) else str(self.answer)
 
 
-def workloads(place: Place) -> list[Timed]:
-    """20 workloads from 20 us to 30 ms, evenly over the logarithm, out of kernels drawn by seed and models."""
+def workloads(place: Place, count: int) -> list[Timed]:
+    """Workloads from 20 us to 30 ms, evenly over the logarithm, out of kernels drawn by seed and models."""
     models = [("mobilenet_v2", hw) for hw in (64, 96, 160, 224)] + [("resnet18", hw) for hw in (64, 112, 160, 224)]
     wanted: list[AnySingle] = [*draw_mixed(SEED, 120)]
     wanted += [model_recipe(name).workload({"hw": hw}) for name, hw in models]
@@ -95,8 +95,8 @@ def workloads(place: Place) -> list[Timed]:
     timed = [Timed(ready[n], min(one.blocks_ns) / one.iterations / 1e3) for n, one in seen.items()]
     left = sorted((one for one in timed if SHORTEST_US <= one.us <= LONGEST_US), key=lambda one: one.us)
     chosen: list[Timed] = []
-    for step in range(WORKLOADS):
-        at = log(SHORTEST_US) + step * (log(LONGEST_US) - log(SHORTEST_US)) / (WORKLOADS - 1)
+    for step in range(count):
+        at = log(SHORTEST_US) + step * (log(LONGEST_US) - log(SHORTEST_US)) / max(1, count - 1)
         nearest = min(left, key=lambda one: abs(log(one.us) - at))
         chosen.append(nearest)
         left.remove(nearest)
@@ -266,12 +266,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=("aa", "planted", "all"))
     parser.add_argument("--trials", type=int, help="of each kind; fewer than all are printed only")
+    parser.add_argument("--workloads", type=int, default=WORKLOADS)
     parser.add_argument("--engine", default="onnxruntime")
     given = parser.parse_args(arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchfarm-comparing-") as folder:
         place = Place(Files(Path(folder)), Target(given.engine))
-        chosen = workloads(place)
+        chosen = workloads(place, given.workloads)
         print(", ".join(f"{one.ready.label} {one.us:.0f} us" for one in chosen), file=sys.stderr)
         if given.what in ("aa", "all"):
             rows += aa_rows(place, chosen, given.trials or AA_TRIALS)
@@ -279,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows += planted_rows(place, chosen, given.trials or PLANTED_TRIALS)
     for row in rows:
         print(row)
-    if given.trials is None and given.what == "all":
+    if given.trials is None and given.workloads == WORKLOADS and given.what == "all":
         write_section(f"Comparisons on {given.engine}", f"python -m bench.comparing --engine {given.engine}", rows)
     return 0 if all(row["met"] for row in rows) else 1
 
