@@ -106,7 +106,10 @@ class Platform(Value):
 
 
 class PlatformFilter(Value):
-    """Selects platforms by their parts; every given field must match, lists mean any of."""
+    """Selects platforms by their parts; every given field must match, lists mean any of.
+
+    A job's filter means engines with default options; others are named by their keys.
+    """
 
     board_model: tuple[Annotated[str, Field(max_length=60)], ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
     engine: tuple[Annotated[str, Field(max_length=60)], ...] = Field(default=(), max_length=MAX_ALTERNATIVES)
