@@ -1,6 +1,6 @@
 """The limited child that opens an uploaded model: ``python -I -m benchfarm_workloads.inspect_child``.
 
-Reads an InspectionRequest on its standard input, confines itself, and only then imports onnx and looks at the
+Reads an InspectionRequest on its standard input, confines itself, and only then imports onnx or LiteRT and looks at the
 file, through descriptors that it inherited: it can open no path of the farm. Writes one verdict to its standard
 output, the reference to the descriptor that it was given, and what it has to tell the operator to stderr.
 """
@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from benchfarm_core.confine import ConfinementIncomplete, Limits, confine
 from benchfarm_core.errors import InvalidRequest
@@ -76,11 +76,18 @@ def _verdict(request: InspectionRequest, confinement: tuple[str, ...]) -> Accept
 
 
 def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accepted:
-    from benchfarm_workloads import onnx_checks, onnx_inputs, onnx_reading, onnx_reference
-
-    limits = request.limits
     with os.fdopen(request.model_descriptor, "rb") as file:
         content = file.read()
+    with os.fdopen(request.reference_descriptor, "wb") as target:
+        return _READERS[request.format](content, request, target, confinement)
+
+
+def _inspect_onnx(
+    content: bytes, request: InspectionRequest, target: IO[bytes], confinement: tuple[str, ...]
+) -> Accepted:
+    from benchfarm_workloads import input_fills, onnx_checks, onnx_inputs, onnx_reading, onnx_reference
+
+    limits = request.limits
     model = onnx_checks.parse(content)
     opset = onnx_checks.check(model, max_nodes=limits.nodes)
     onnx_inputs.refuse_outputs(model)
@@ -90,8 +97,7 @@ def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accept
     onnx_checks.strip_weights(model)
     reading = onnx_reading.read(onnx_reading.with_shapes(model), weights)
     del model
-    with os.fdopen(request.reference_descriptor, "wb") as target:
-        outputs = onnx_reference.write_reference(content, inputs, target, limits.reference_bytes)
+    outputs = onnx_reference.write_reference(content, inputs, target, limits.reference_bytes)
     return Accepted(
         opset=opset,
         inputs=inputs,
@@ -99,9 +105,46 @@ def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accept
         graph=reading.graph,
         flops=reading.flops,
         parameters=parameters,
-        reasons=(*reading.reasons, *onnx_inputs.default_fill_reasons(inputs, request.fills)),
+        reasons=(*reading.reasons, *input_fills.default_fill_reasons(inputs, request.fills)),
         confinement=confinement,
     )
+
+
+def _inspect_tflite(
+    content: bytes, request: InspectionRequest, target: IO[bytes], confinement: tuple[str, ...]
+) -> Accepted:
+    from benchfarm_workloads import input_fills, tflite_file, tflite_reading
+
+    limits = request.limits
+    graphs = tflite_file.read_file(content, max_nodes=limits.nodes)
+    tflite_reading.refuse_outputs(graphs[0])
+    inputs = tflite_reading.bind_inputs(graphs[0], request.dims, request.fills, max_bytes=limits.input_bytes)
+    try:
+        from benchfarm_workloads import tflite_reference
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        raise InvalidRequest(
+            "this farm cannot run .tflite files once to know their result: its operator installs "
+            "benchfarm-workloads[inspect_tflite] (ai-edge-litert) beside the API",
+            code="format_unavailable",
+        ) from error
+    names = tflite_reference.operator_names()
+    tflite_reading.refuse_random(graphs, names)
+    run = tflite_reference.ReferenceRun(content, inputs)
+    reading = tflite_reading.read(graphs, names, run.shapes())
+    return Accepted(
+        opset=tflite_file.SCHEMA_VERSION,
+        inputs=inputs,
+        outputs=run.write(target, limits.reference_bytes),
+        graph=reading.graph,
+        flops=reading.flops,
+        parameters=reading.parameters,
+        reasons=(*reading.reasons, *input_fills.default_fill_reasons(inputs, request.fills)),
+        confinement=confinement,
+    )
+
+
+_READERS: Final = {"onnx": _inspect_onnx, "tflite": _inspect_tflite}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The check of an uploaded file, seen from the process that received it: start the child, judge its verdict.
 
-Imports neither onnx nor numpy. The child is as trustworthy as the file it opened: its answer is bounded,
+Imports neither onnx nor LiteRT nor numpy. The child is as trustworthy as the file it opened: its answer is bounded,
 validated, and the reference it wrote is hashed here.
 """
 
@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final
 
 from pydantic import Field, ValidationError
 
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.values import Value
-from benchfarm_core.workloads import Fill, InputSpec, Sha256
+from benchfarm_core.workloads import Fill, InputSpec, ModelFormat, Sha256
+from benchfarm_workloads.tflite_file import IDENTIFIER
 from benchfarm_workloads.verdicts import (
     MAX_DIM,
     MAX_VERDICT_BYTES,
@@ -44,9 +45,10 @@ _NO_MEMORY: Final = ("bad_alloc", "MemoryError", "Cannot allocate memory")
 
 class Inspection(Value):
     """What is known about an accepted upload. ``flops`` counts multiplications and additions of Conv, Gemm
-    and MatMul, None when a shape is open; ``reasons`` say what is estimated or left out."""
+    and MatMul, and of what TFLite calls them; None when a shape is open. ``reasons`` say what is estimated or left
+    out. ``opset``: of a TFLite file the version of its schema."""
 
-    format: Literal["onnx"]
+    format: ModelFormat
     opset: int
     dims: dict[str, int]
     inputs: tuple[InputSpec, ...]
@@ -68,12 +70,13 @@ def inspect_upload(
     dims: Mapping[str, int] | None = None,
     fills: Mapping[str, Fill] | None = None,
     limits: InspectionLimits | None = None,
+    named: ModelFormat | None = None,
 ) -> Inspection:
-    """Opens an uploaded ONNX file in the limited child and leaves ``reference.npz`` in ``out_dir``.
+    """Opens an uploaded model in the limited child and leaves ``reference.npz`` in ``out_dir``.
 
-    ``dims`` binds open dimensions by name, or by ``input[axis]`` where one has no name. ``fills`` says per input
-    what fills it. Blocks up to ``limits.wall_s``; the caller decides how many run at once. Leaves nothing behind
-    when it raises.
+    The file's own identifier says what it is; ``named`` is what its sender takes it for. ``dims`` binds open
+    dimensions by name, or by ``input[axis]`` where one has no name. ``fills`` says per input what fills it. Blocks up
+    to ``limits.wall_s``; the caller decides how many run at once. Leaves nothing behind when it raises.
 
     Raises:
         InvalidRequest: with a stable code and what to do about it; nothing of the file is to be kept.
@@ -82,14 +85,15 @@ def inspect_upload(
     limits = limits or InspectionLimits()
     dims, fills = dict(dims or {}), dict(fills or {})
     _refuse_sizes(dims)
+    found = named or _format_of(path)
     reference_path = out_dir / REFERENCE_NAME
     with ExitStack() as undo:
         undo.callback(reference_path.unlink, missing_ok=True)
-        accepted = _ask_child(path, reference_path, dims, fills, limits)
+        accepted = _ask_child(path, reference_path, found, dims, fills, limits)
         sha256, size_bytes = _measure_file(reference_path, limits.reference_bytes + 1024**2)
         undo.pop_all()
     return Inspection(
-        format="onnx",
+        format=found,
         dims=dims,
         reference_path=reference_path,
         reference_sha256=sha256,
@@ -107,13 +111,24 @@ def _refuse_sizes(dims: Mapping[str, int]) -> None:
             )
 
 
+def _format_of(path: Path) -> ModelFormat:
+    with path.open("rb") as file:
+        return "tflite" if file.read(8)[4:] == IDENTIFIER else "onnx"
+
+
 def _ask_child(
-    path: Path, reference_path: Path, dims: dict[str, int], fills: dict[str, Fill], limits: InspectionLimits
+    path: Path,
+    reference_path: Path,
+    file_format: ModelFormat,
+    dims: dict[str, int],
+    fills: dict[str, Fill],
+    limits: InspectionLimits,
 ) -> Accepted:
     with path.open("rb") as model, reference_path.open("wb") as reference:
         request = InspectionRequest(
             model_descriptor=model.fileno(),
             reference_descriptor=reference.fileno(),
+            format=file_format,
             dims=dims,
             fills=fills,
             limits=limits,
@@ -217,7 +232,7 @@ def _ended(ending: int | None, complaints: str, limits: InspectionLimits) -> Ben
     how = f"signal {-ending}" if ending < 0 else f"exit status {ending}"
     return InvalidRequest(
         f"the process that opened the model ended with {how}: the file is damaged or provokes a fault; "
-        "check it with onnx.checker and export it again",
+        "check it with its own tools and export it again",
         code="inspection_failed",
     )
 

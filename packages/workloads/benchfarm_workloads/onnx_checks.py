@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_workloads.onnx_wire import refuse_foreign
-from benchfarm_workloads.verdicts import MAX_NAME, cleaned
+from benchfarm_workloads.verdicts import MAX_NAME, shown
 
 OPSETS: Final = range(7, 27)
 """What every reader of the farm takes; ONNX Runtime's own list ends at 26."""
@@ -85,11 +85,6 @@ def strip_weights(model: onnx.ModelProto) -> None:
     copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     graph.ClearField("initializer")
     graph.initializer.extend(copies)
-
-
-def shown(name: str) -> str:
-    """A name from the file, safe to print in a sentence."""
-    return repr(cleaned(name, 80))
 
 
 def _refuse_garbled_names(model: onnx.ModelProto) -> None:

@@ -1,15 +1,14 @@
 """The inputs of an uploaded model: types, bound dimensions, and what fills them."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import onnx
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import Dtype, Fill, InputSpec, IntsFill, NormalFill
-from benchfarm_workloads.onnx_checks import shown
-from benchfarm_workloads.verdicts import MAX_DIM, MAX_NAME, MAX_RANK
+from benchfarm_core.workloads import Dtype, Fill, InputSpec
+from benchfarm_workloads.input_fills import MAX_INPUTS, fill_of, refuse_large, refuse_leftovers
+from benchfarm_workloads.verdicts import MAX_DIM, MAX_NAME, MAX_RANK, shown
 
 DTYPES: Final[dict[int, Dtype]] = {
     onnx.TensorProto.FLOAT: "float32",
@@ -21,13 +20,6 @@ DTYPES: Final[dict[int, Dtype]] = {
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.BOOL: "bool",
 }
-
-_DEFAULT_BELOW: Final[dict[Dtype, int]] = {"int8": 128, "uint8": 256, "int32": 2, "int64": 2, "bool": 2}
-"""Bytes are likely pixels; wider integers are likely indices, and 0 and 1 are inside almost any table."""
-
-_ITEM_BYTES: Final[dict[Dtype, int]] = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2}
-
-_MAX_INPUTS: Final = 64
 
 
 def bind_inputs(
@@ -45,14 +37,9 @@ def bind_inputs(
     infos = _free_inputs(model)
     used: set[str] = set()
     specs = tuple(_bound(info, index, dims, fills, used) for index, info in enumerate(infos))
-    _refuse_leftovers("dims", "dimension", set(dims) - used, _open_dims(infos))
-    _refuse_leftovers("fills", "input", set(fills) - {spec.name for spec in specs}, [s.name for s in specs])
-    size_bytes = sum(math.prod(spec.shape) * _ITEM_BYTES.get(spec.dtype, 1) for spec in specs)
-    if size_bytes > max_bytes:
-        raise InvalidRequest(
-            f"the inputs take {size_bytes} bytes, the limit is {max_bytes}; bind smaller dimensions",
-            code="model_too_large_for_inspection",
-        )
+    refuse_leftovers("dims", "dimension", set(dims) - used, _open_dims(infos))
+    refuse_leftovers("fills", "input", set(fills) - {spec.name for spec in specs}, [s.name for s in specs])
+    refuse_large(specs, max_bytes)
     for info, spec in zip(infos, specs, strict=True):
         for dimension, size in zip(info.type.tensor_type.shape.dim, spec.shape, strict=True):
             dimension.dim_value = size
@@ -66,24 +53,14 @@ def refuse_outputs(model: onnx.ModelProto) -> None:
             raise _unsupported("output", value)
 
 
-def default_fill_reasons(specs: Sequence[InputSpec], fills: Mapping[str, Fill]) -> tuple[str, ...]:
-    """A note for each integer input whose fill was chosen here, because the choice may not be typical."""
-    return tuple(
-        f"input {shown(spec.name)} is filled with integers below {spec.fill.below}; give its fill if the model "
-        "sees others"
-        for spec in specs
-        if isinstance(spec.fill, IntsFill) and spec.name not in fills
-    )
-
-
 def _free_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller must feed: old files list their weights among the inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     infos = [value for value in model.graph.input if value.name not in weights]
     if not infos:
         raise InvalidRequest("the model has no input, so its result is a constant", code="invalid_workload")
-    if len(infos) > _MAX_INPUTS:
-        raise InvalidRequest(f"{len(infos)} inputs, the limit is {_MAX_INPUTS}", code="inspection_failed")
+    if len(infos) > MAX_INPUTS:
+        raise InvalidRequest(f"{len(infos)} inputs, the limit is {MAX_INPUTS}", code="inspection_failed")
     return infos
 
 
@@ -99,8 +76,7 @@ def _bound(
     if dtype is None:
         raise _unsupported("input", info)
     shape = tuple(_size(info.name, axis, dimension, dims, used) for axis, dimension in enumerate(_dimensions(info)))
-    fill = fills.get(info.name) or _default_fill(dtype, index)
-    _refuse_fill(info.name, dtype, fill)
+    fill = fill_of(info.name, dtype, index, fills)
     return InputSpec(name=info.name, dtype=dtype, shape=shape, fill=fill)
 
 
@@ -141,19 +117,6 @@ def _size(
     return dims[label]
 
 
-def _default_fill(dtype: Dtype, seed: int) -> Fill:
-    below = _DEFAULT_BELOW.get(dtype)
-    return NormalFill(seed=seed) if below is None else IntsFill(below=below, seed=seed)
-
-
-def _refuse_fill(name: str, dtype: Dtype, fill: Fill) -> None:
-    if isinstance(fill, NormalFill) and dtype in _DEFAULT_BELOW:
-        raise InvalidRequest(f"input {shown(name)} is {dtype}: fill it with ints, not normal", field="fills")
-    highest = {"int8": 128, "uint8": 256, "bool": 2}.get(dtype)
-    if isinstance(fill, IntsFill) and highest is not None and fill.below > highest:
-        raise InvalidRequest(f"input {shown(name)} is {dtype}: below={fill.below} is above {highest}", field="fills")
-
-
 def _open_dims(infos: list[onnx.ValueInfoProto]) -> list[str]:
     return [
         dimension.dim_param or f"{info.name}[{axis}]"
@@ -161,12 +124,6 @@ def _open_dims(infos: list[onnx.ValueInfoProto]) -> list[str]:
         for axis, dimension in enumerate(info.type.tensor_type.shape.dim)
         if not dimension.HasField("dim_value")
     ]
-
-
-def _refuse_leftovers(field: str, noun: str, unknown: set[str], known: list[str]) -> None:
-    if unknown:
-        names = ", ".join(shown(name) for name in dict.fromkeys(known[:10])) or "none"
-        raise InvalidRequest(f"no {noun} {shown(min(unknown))} to bind; the model has {names}", field=field)
 
 
 def _unsupported(role: str, info: onnx.ValueInfoProto) -> InvalidRequest:

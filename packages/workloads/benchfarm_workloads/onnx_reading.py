@@ -8,9 +8,8 @@ from typing import Final
 
 import onnx
 
-from benchfarm_core.values import digest
 from benchfarm_workloads.onnx_inputs import DTYPES
-from benchfarm_workloads.verdicts import MAX_NAME, Attribute, Graph, GraphNode, GraphValue, Role, cleaned
+from benchfarm_workloads.verdicts import Attribute, Graph, GraphNode, GraphValue, Role, cleaned, graph_name
 
 _UNCOUNTED: Final = frozenset({"Attention", "DeformConv", "DFT", "Einsum", "GRU", "If", "Loop", "LSTM", "RNN", "Scan"})
 """Operators that do real arithmetic beyond the counted four."""
@@ -73,7 +72,7 @@ def _values(graph: onnx.GraphProto, weights: Mapping[str, onnx.ValueInfoProto]) 
     for role, infos in roles:
         for info in infos:
             tensor_type = info.type.tensor_type
-            values[_name(info.name)] = GraphValue(
+            values[graph_name(info.name)] = GraphValue(
                 role=role, dtype=_dtype(tensor_type.elem_type), shape=_shape(tensor_type)
             )
     return values
@@ -95,18 +94,11 @@ def _shape(tensor_type: onnx.TypeProto.Tensor) -> tuple[int, ...] | None:
 def _node(node: onnx.NodeProto) -> GraphNode:
     return GraphNode(
         op=node.op_type,
-        name=_name(node.name),
-        inputs=tuple(_name(name) for name in node.input),
-        outputs=tuple(_name(name) for name in node.output),
-        attributes={_name(attribute.name): _attribute(attribute) for attribute in node.attribute[:32]},
+        name=graph_name(node.name),
+        inputs=tuple(graph_name(name) for name in node.input),
+        outputs=tuple(graph_name(name) for name in node.output),
+        attributes={graph_name(attribute.name): _attribute(attribute) for attribute in node.attribute[:32]},
     )
-
-
-def _name(name: str) -> str:
-    """The name itself where it is short and printable, else a short one that stays distinct."""
-    if len(name) <= MAX_NAME and name.isprintable():
-        return name
-    return f"{cleaned(name, MAX_NAME - 20)}~{digest(name, length=12)}"
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Attribute:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import InputSpec
 from benchfarm_workloads.fills import filled
-from benchfarm_workloads.onnx_checks import shown
+from benchfarm_workloads.reference_file import write_outputs
 from benchfarm_workloads.verdicts import cleaned
 
 Array = NDArray[Any]
@@ -27,16 +27,7 @@ def write_reference(content: bytes, inputs: Sequence[InputSpec], target: IO[byte
             Runtime does not have, ``model_too_large_for_inspection``, or ``inspection_failed`` with its message.
     """
     names, outputs = _run(content, {spec.name: filled(spec) for spec in inputs})
-    for name, output in zip(names, outputs, strict=True):
-        _refuse_sick(name, output)
-    size_bytes = sum(output.nbytes for output in outputs)
-    if size_bytes > max_bytes:
-        raise InvalidRequest(
-            f"the outputs take {size_bytes} bytes, the limit is {max_bytes}; bind smaller dimensions",
-            code="model_too_large_for_inspection",
-        )
-    np.savez(target, **{f"out{index}": output for index, output in enumerate(outputs)})  # type: ignore[arg-type]
-    target.flush()
+    write_outputs(names, outputs, target, max_bytes)
     return len(outputs)
 
 
@@ -69,22 +60,3 @@ def _refusal(message: str) -> InvalidRequest:
     if any(mark in message for mark in _NOT_IMPLEMENTED):
         return InvalidRequest(f"ONNX Runtime lacks an operator of this model: {said}", code="unknown_operator")
     return InvalidRequest(f"ONNX Runtime cannot run this model: {said}", code="inspection_failed")
-
-
-def _refuse_sick(name: str, output: Array) -> None:
-    if output.dtype.kind != "f":
-        if output.dtype.kind not in "iub":
-            raise InvalidRequest(f"output {shown(name)} holds {output.dtype}", code="unsupported_dtype")
-        return
-    sick = {
-        "NaN": np.isnan(output),
-        "Inf": np.isinf(output),
-        "denormals": (output != 0) & (np.abs(output) < np.finfo(output.dtype).tiny),
-    }
-    for kind, where in sick.items():
-        if where.any():
-            raise InvalidRequest(
-                f"output {shown(name)} holds {int(where.sum())} {kind} for the given inputs; "
-                "its latency would mean nothing: check the weights, or give fills as the model expects them",
-                code="invalid_workload",
-            )

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from benchfarm_core.confine import CONFINED_ID
-from benchfarm_core.values import Value
-from benchfarm_core.workloads import Fill, InputSpec
+from benchfarm_core.values import Value, digest
+from benchfarm_core.workloads import Fill, InputSpec, ModelFormat
 
 NOT_CONFINED: Final = 77
 """The child's exit status where this host cannot hold it; it has looked at nothing then."""
@@ -27,6 +27,8 @@ Role = Literal["input", "weight", "inner", "output"]
 
 RefusalCode = Literal[
     "not_onnx",
+    "not_tflite",
+    "format_unavailable",
     "truncated_model",
     "external_data",
     "unknown_operator",
@@ -68,7 +70,10 @@ class Graph(Value):
 
 
 class Accepted(Value):
-    """The file can be measured. ``flops`` is None when a counted operator has no known shape."""
+    """The file can be measured. ``flops`` is None when a counted operator has no known shape.
+
+    ``opset`` is the version of a TFLite file's schema.
+    """
 
     verdict: Literal["accepted"] = "accepted"
     opset: int = Field(ge=1, le=1000)
@@ -112,6 +117,7 @@ class InspectionRequest(Value):
 
     model_descriptor: int
     reference_descriptor: int
+    format: ModelFormat = "onnx"
     dims: dict[str, int]
     fills: dict[str, Fill]
     limits: InspectionLimits
@@ -121,3 +127,15 @@ def cleaned(text: str, limit: int = MAX_DETAIL) -> str:
     """One printable line of at most ``limit`` characters."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def shown(name: str) -> str:
+    """A name from the file, safe to print in a sentence."""
+    return repr(cleaned(name, 80))
+
+
+def graph_name(name: str) -> str:
+    """The name itself where it is short and printable, else a short one that stays distinct."""
+    if len(name) <= MAX_NAME and name.isprintable():
+        return name
+    return f"{cleaned(name, MAX_NAME - 20)}~{digest(name, length=12)}"
