@@ -149,13 +149,18 @@ class _NcnnSession:
         self._settled = False
 
     def run(self) -> None:
-        extractor = self._net.create_extractor()
-        for index, mat in self._inputs:
-            extractor.input(index, mat)
-        for index, mat, kind in self._outputs:
-            code = extractor.extract(index, mat, kind)
-            if code != 0:
-                raise _run_failure(code)
+        extractor = None
+        try:
+            extractor = self._net.create_extractor()
+            for index, mat in self._inputs:
+                extractor.input(index, mat)
+            for index, mat, kind in self._outputs:
+                code = extractor.extract(index, mat, kind)
+                if code != 0:
+                    raise _run_failure(code)
+        except BaseException:  # boundary: a traceback would keep it alive beyond the net, whose end it does not survive
+            extractor = None
+            raise
         if not self._settled:
             self._settle()
         for number, plain in self._unpacked.items():
