@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from benchfarm_core.measurements import PROFILING_ENGINES, LaunchSamples
-from benchfarm_engines.engine import EngineUnavailable, NodeTime
+from benchfarm_engines.engine import EngineUnavailable, NodeTime, OpenRequest
+from benchfarm_engines.engine_options import check_options
 from benchfarm_engines.in_situ_visit import Block, evened, grouped, times_by_site
+from benchfarm_engines.inputs import make_inputs
+from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.operator_cost import OperatorCost
 from benchfarm_engines.registry import engine_names, load_engine
 from benchfarm_workloads.carriers import pack
 from benchfarm_workloads.onnx_carriers import build_carrier
@@ -165,3 +169,24 @@ def test_means_are_taken_over_all_undisturbed_blocks() -> None:
 def test_sites_that_cannot_be_are_refused(launch: Any, workloads: dict[str, Any], sites: list[Any]) -> None:
     said = launch([workloads["conv"].visit(1, sites=sites)])
     assert [line["code"] for line in said.lines] == ["bad_request"]
+
+
+def test_the_profilers_cost_is_told_by_the_canary_once(workloads: dict[str, Any]) -> None:
+    workload, engine = workloads["conv"], load_engine("onnxruntime")
+    inputs = make_inputs(read_inputs(workload.inputs))
+    opening = OpenRequest(workload.artifact, inputs, "fp32", 1, check_options({}, engine.options), beside_another=True)
+    plain = engine.open(opening)
+    cost = OperatorCost(engine, opening, plain)
+    found = cost.ns()
+    assert 0 < found < 50_000
+    plain.close()  # it is not asked again
+    assert cost.ns() == found
+
+
+def test_of_means_no_cost_can_be_told(workloads: dict[str, Any]) -> None:
+    workload, engine = workloads["conv"], load_engine("openvino")
+    inputs = make_inputs(read_inputs(workload.inputs))
+    opening = OpenRequest(workload.artifact, inputs, "fp32", 1, check_options({}, engine.options))
+    plain = engine.open(opening)
+    assert OperatorCost(engine, opening, plain).ns() == 0
+    plain.close()

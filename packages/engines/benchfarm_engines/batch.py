@@ -21,6 +21,7 @@ from benchfarm_engines.engine_options import OptionValue, check_options
 from benchfarm_engines.in_situ_visit import answer_of_site, measure_in_situ
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.memory_visit import measure_memory
+from benchfarm_engines.operator_cost import OperatorCost
 from benchfarm_engines.pair_visit import measure_pair
 from benchfarm_engines.profile_visit import measure_profile
 from benchfarm_engines.registry import load_engine
@@ -44,7 +45,8 @@ def open_bench(request: LaunchRequest) -> tuple[Bench, dict[str, Any]]:
         raise PrecisionNotObeyed(f"{engine.name} has {', '.join(engine.precisions())} on this host")
     begun = time.perf_counter()
     # a process whose memory is looked at holds nothing but the one workload
-    session = None if request.protocol.purpose == "memory" else _open_canary(engine, request, options)
+    opening = _canary_opening(request, options)
+    session = None if request.protocol.purpose == "memory" else _open_canary(engine, opening)
     if session is not None:
         _check_promises(session, request)
     canary_open_ms = (time.perf_counter() - begun) * 1e3
@@ -53,7 +55,8 @@ def open_bench(request: LaunchRequest) -> tuple[Bench, dict[str, Any]]:
     except WitnessUnavailable as error:
         raise EngineUnavailable(str(error)) from error
     runs = _canary_runs(request, session) if session is not None else {}
-    bench = Bench(engine, options, witness, Canaries(runs, witness), Shares())
+    cost = OperatorCost(engine, opening, session) if session is not None else None
+    bench = Bench(engine, options, witness, Canaries(runs, witness), Shares(), cost)
     return bench, {
         "engine": engine.name,
         "engine_version": engine.version(),
@@ -91,9 +94,9 @@ def _canary_runs(request: LaunchRequest, session: Session) -> dict[str, Callable
     return {"sgemm": sgemm(request.canaries.sgemm_n, request.canaries.sgemm_seed), "mobilenet": session.run}
 
 
-def _open_canary(engine: Engine, request: LaunchRequest, options: dict[str, OptionValue]) -> Session:
+def _canary_opening(request: LaunchRequest, options: dict[str, OptionValue]) -> OpenRequest:
     canary = request.canaries
-    opening = OpenRequest(
+    return OpenRequest(
         Path(canary.artifact),
         artifact_inputs(canary.inputs, canary.edges),
         request.precision,
@@ -102,6 +105,9 @@ def _open_canary(engine: Engine, request: LaunchRequest, options: dict[str, Opti
         beside_another=True,
         cache=Path(request.cache) if request.cache else None,
     )
+
+
+def _open_canary(engine: Engine, opening: OpenRequest) -> Session:
     try:
         session = engine.open(opening)
         session.run()

@@ -1,9 +1,9 @@
 """The visit of a carrier: one profile of it tells the time of every kernel that it carries.
 
 The engine's operators are charged to the carrier's layers by the rule of ``attribution``; a kernel's time is its own
-work and the conversions that it makes necessary. Runs are grouped into blocks, so that the profiler's clock (a step is
-a microsecond) is fine enough, and after what the witness said of them: undisturbed runs with their like. Of engines
-that tell only means, all undisturbed blocks of a visit are one mean.
+work and the conversions that it makes necessary, less what the profiler itself adds. Runs are grouped into blocks, so
+that the profiler's clock (a step is a microsecond) is fine enough, and after what the witness said of them:
+undisturbed runs with their like. Of engines that tell only means, all undisturbed blocks of a visit are one mean.
 """
 
 import time
@@ -19,6 +19,7 @@ from benchfarm_engines.blocks import DELAY_FLOOR_NS, DELAY_SHARE, warm_up
 from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import NodeTime, ProfilingSession
 from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.profile_cost import without_cost
 from benchfarm_engines.profile_visit import profiled_session
 from benchfarm_engines.visit import Bench, failed
 from benchfarm_engines.witness import Reading
@@ -48,7 +49,7 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
 
     A site's share of what the carrier took as a whole (opening, canaries) is that of every other site.
     """
-    begun, canary_before_ns = time.perf_counter_ns(), bench.canaries.spent_ns
+    canary_before_ns = bench.canaries.spent_ns
     with profiled_session(visit, request, bench) as (session, facts):
         bench.shares.open_ns += round(facts["open_ms"] * 1e6)
         warmup_runs, fastest_ns = warm_up(session.run, request.protocol)
@@ -58,8 +59,9 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
         session.run()
         bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
         begun = time.perf_counter_ns()
-        iterations, blocks = profiled_blocks(session, runs, bench)
+        iterations, profiled = profiled_blocks(session, runs, bench)
         timed_ns = time.perf_counter_ns() - begun
+    blocks = without_profiler(profiled, iterations, bench)
     bench.canaries.sample(canaries, len(blocks))
     bench.shares.timed_ns += timed_ns
     whole = {
@@ -99,6 +101,12 @@ def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple
     inferences = session.profile(runs, lambda: readings.append(bench.witness.read()))
     steps = zip(inferences, pairwise(readings), strict=True)
     return size, grouped([_block(nodes, before, after) for nodes, (before, after) in steps], size)
+
+
+def without_profiler(blocks: Sequence[Block], iterations: int, bench: Bench) -> list[Block]:
+    """The blocks less what the profiler adds to each operator in every run."""
+    cost_ns = bench.operator_cost.ns() * iterations if bench.operator_cost is not None else 0.0
+    return [replace(block, nodes=without_cost(block.nodes, cost_ns)) for block in blocks]
 
 
 def _segment(session: ProfilingSession, runs: int, bench: Bench) -> Block:

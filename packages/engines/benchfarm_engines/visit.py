@@ -18,6 +18,7 @@ from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.gate import Array, BadReference, check_outputs, load_reference, relative_l2
 from benchfarm_engines.inputs import aligned, make_inputs
 from benchfarm_engines.launch_request import Gate, InputSpec, LaunchRequest, Visit
+from benchfarm_engines.operator_cost import OperatorCost
 from benchfarm_engines.translation import to_artifact, to_workload
 from benchfarm_engines.witness import Witness
 
@@ -37,13 +38,14 @@ class Shares:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all visits of a launch share."""
+    """What all visits of a launch share. operator_cost: None where no canary is open."""
 
     engine: Engine
     options: dict[str, OptionValue]
     witness: Witness
     canaries: Canaries
     shares: Shares
+    operator_cost: OperatorCost | None = None
 
     def totals(self) -> dict[str, Any]:
         """The shares as the `end` line carries them."""
