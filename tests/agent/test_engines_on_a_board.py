@@ -1,5 +1,6 @@
 """Every engine of the tests' environment through the whole agent: files made, opened, gated, measured on this host."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.correctness import gate_limit
 from benchfarm_core.platforms import EngineSpec, Precision
 from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.workloads import UploadedWorkload
+from benchfarm_workloads.inspection import inspect_upload
 from tests.agent.conftest import grant_of
 from tests.agent.real_leases import RealLeases, outcome_of
 
@@ -81,3 +84,41 @@ def test_an_upload_is_converted_and_measured_in_cages_of_its_own(state: StateDir
     (result,) = running(work()).values()
     assert (outcome_of(result), result["detail"]) == ("ok", "")
     assert not list((state.cache / "strangers").iterdir())
+
+
+def test_files_of_others_run_as_they_are(state: StateDir, running: Run) -> None:
+    """What LiteRT opens of two kernels, one in 8 bits, taken for uploads; what is no such file is refused."""
+    leases = RealLeases(state)
+
+    async def work() -> tuple[list[dict[str, Any]], dict[int, Any]]:
+        async with leases.open():
+            uploads = [await upload_of(leases, grant_for("litert", precision)) for precision in ("fp32", "int8")]
+            ours = grant_for("litert", "as_given")
+            items = [
+                ours.items[0],
+                *(one.model_copy(update={"measurement_id": 70 + n}) for n, one in enumerate(uploads)),
+            ]
+            found = await leases.lease(ours.model_copy(update={"items": items}))
+            return [one.workload.model_dump() for one in uploads], found
+
+    workloads, found = running(work())
+    assert [one["inputs"][0]["dtype"] for one in workloads] == ["float32", "int8"]
+    kernel, *results = [found[number] for number in sorted(found)]
+    assert outcome_of(kernel) == "conversion_failed"
+    assert "as_given is for uploaded files" in kernel["detail"]
+    assert [(outcome_of(one), one["detail"]) for one in results] == [("ok", ""), ("ok", "")]
+    assert all(launch["gate_relative_l2"] < 0.05 for one in results for launch in one["launches"])
+    assert not (state.cache / "strangers").exists(), "a child has converted what runs as it is"
+
+
+async def upload_of(leases: RealLeases, granted: LeaseGrant) -> BatchItem:
+    """The first item's file of an engine as an upload, checked as the farm checks one."""
+    async with leases.lab.artifacts.prepared(granted.items[:1], granted.platform) as (ready, _):
+        [own] = ready.values()
+        out = leases.lab.artifacts._files.folder.parent / "inspected" / own.artifact.name
+        out.mkdir(parents=True)
+        found = await asyncio.to_thread(inspect_upload, own.artifact, out_dir=out)
+    reference = leases.lab.artifacts._files.put(found.reference_path.read_bytes())
+    workload = UploadedWorkload(sha256=own.artifact.name, format=found.format, dims={}, inputs=found.inputs)
+    files = {"file_sha256": own.artifact.name, "reference_sha256": reference.name, "workload": workload}
+    return granted.items[0].model_copy(update=files)

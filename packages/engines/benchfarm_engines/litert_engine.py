@@ -60,8 +60,8 @@ class LiteRt:
         return version("ai-edge-litert")
 
     def precisions(self) -> tuple[str, ...]:
-        """fp32 and int8: the types of the file, which this engine never changes."""
-        return ("fp32", "int8")
+        """The types of the file, which this engine never changes; as_given for files that others made."""
+        return ("fp32", "int8", "as_given")
 
     def open(self, request: OpenRequest) -> Session:
         """Maps the file, plans its memory and copies the inputs in. Raises EngineFailure."""

@@ -30,8 +30,9 @@ from benchfarm_core.agent_protocol import BatchItem, BesideFiles
 from benchfarm_core.correctness import INT8_TWIN_LIMIT
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, Unavailable
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import MeasurementResult, Timing, plain_subject
-from benchfarm_core.platforms import Platform
+from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.values import Value
 from benchfarm_core.workloads import (
     AnySingle,
@@ -195,7 +196,12 @@ class ArtifactCache:
         return Canary(artifact=path, inputs=tuple(spec.model_dump(mode="json") for spec in canary_inputs()))
 
     async def canary(self, own: Canary, platform: Platform) -> Canary:
-        """The canary as a platform opens it, safe as `own` is. Raises Unusable, OSError."""
+        """The canary as a platform opens it, safe as `own` is. Raises Unusable, OSError.
+
+        Files that run as they are have their engine's own fp32 file beside them.
+        """
+        if platform.precision is Precision.AS_GIVEN:
+            platform = platform.model_copy(update={"precision": Precision.FP32})
         source = await self._quantised(Source(own.artifact, own.inputs), platform)
         derived = await self._converted(source, platform)
         if derived is not None:
@@ -267,6 +273,9 @@ class ArtifactCache:
         return replace(a, beside=beside, uploaded=a.uploaded or b.uploaded)
 
     async def _prepared_side(self, side: _Side, on_building: OnBuilding) -> PreparedItem:
+        why = why_not_opened(side.workload, side.platform)
+        if why is not None:  # the farm asks for none; whoever asks hears it before a converter does
+            raise Unusable(FailureCode.CONVERSION_FAILED, why)
         return await self._opened_by(await self._model(side, on_building), side)
 
     async def _opened_by(self, model: _Model, side: _Side) -> PreparedItem:
