@@ -35,6 +35,7 @@ SIDE = {
     "gate_relative_l2": 0.0,
     "timed_ms": 1.0,
     "rounds": [2],
+    "threads": 1,
 }
 
 

@@ -63,6 +63,7 @@ class ServedFarm:
     account: str = "nobody"
     kernels: tuple[str, ...] = ()
     slower: float = 1.0
+    nodes: list[dict[str, Any]] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     board_ids: list[str] = field(default_factory=list)
     made_accounts: set[str] = field(default_factory=set)
@@ -123,6 +124,9 @@ class ServedFarm:
             results = [
                 _result(item, grant["protocol"]["launches_min"], failing, self.slower) for item in grant["items"]
             ]
+            if grant["protocol"]["name"] == "profile":
+                for visit in (visit for result in results for visit in result.get("launches", [])):
+                    visit["nodes"] = self.nodes
             self._agent(f"{lease}/results", {"results": results})
             self._agent(f"{lease}/release", {"reason": "done"})
 
@@ -152,7 +156,7 @@ def _result(item: dict[str, Any], launches: int, failing: str | None, slower: fl
 def _beside(visit: dict[str, Any], slower: float) -> dict[str, Any]:
     """The b side of a pair, whose blocks take `slower` times as long as a's."""
     side = {name: value for name, value in visit.items() if name not in ("launch_no", "canaries", "canary_ms")}
-    return {**side, "blocks_ns": [round(slower * ns) for ns in visit["blocks_ns"]], "rounds": [3, 3, 4]}
+    return {**side, "blocks_ns": [round(slower * ns) for ns in visit["blocks_ns"]], "rounds": [3, 3, 4], "threads": 1}
 
 
 def _launch(number: int) -> dict[str, Any]:

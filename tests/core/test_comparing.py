@@ -67,7 +67,7 @@ def one_launch(
         "gate_relative_l2": 0.0,
         "timed_ms": 40.0,
     } | side
-    beside = SideSamples(blocks_ns=tuple(b_ns), rounds=(PAIRS,) * ROUNDS, **common)
+    beside = SideSamples(blocks_ns=tuple(b_ns), rounds=(PAIRS,) * ROUNDS, threads=1, **common)
     a = {"launch_no": number, "blocks_ns": tuple(a_ns), "canaries": {}, "canary_ms": 0.0, "beside": beside}
     return LaunchSamples.model_validate({**common, **a})
 
@@ -137,6 +137,31 @@ def test_a_brief_loss_of_the_processor_is_no_disturbance(delay_ns: int, switches
     count = ROUNDS * PAIRS
     launch = one_launch(0, noise=0.0, delays_ns=(delay_ns,) * count, switches=(switches,) * count)
     assert clean_pairs(launch) == [clean] * count
+
+
+def contended(number: int, *, threads: int, shift: float) -> LaunchSamples:
+    """Blocks of 10 ms whose thread waits, by chance, for up to twice as long as it works."""
+    rng = random.Random(number)
+    quiet = one_launch(number, shift=shift)
+    assert quiet.beside is not None
+    sides: list[Any] = []
+    for side in (quiet, quiet.beside):
+        waits = tuple(rng.randrange(20_000_000) for _ in side.blocks_ns)
+        blocks = tuple(40 * ns + wait for ns, wait in zip(side.blocks_ns, waits, strict=True))
+        switches = (3,) * len(blocks)
+        sides.append(side.model_copy(update={"blocks_ns": blocks, "delays_ns": waits, "switches": switches}))
+    a, b = sides
+    made: LaunchSamples = a.model_copy(update={"beside": b.model_copy(update={"threads": threads})})
+    return made
+
+
+def test_of_long_blocks_of_one_thread_the_wait_is_taken_off() -> None:
+    found = compare([contended(n, threads=1, shift=0.03) for n in range(4)], PROTOCOL)
+    assert isinstance(found, Comparison)
+    assert found.verdict == ComparisonVerdict.A_FASTER
+    assert found.change_percent == pytest.approx(3, abs=0.3)
+    assert found.a_ms == pytest.approx(1.0, rel=0.01)
+    assert compare([contended(n, threads=2, shift=0.03) for n in range(4)], PROTOCOL) == FailureCode.CONTENDED
 
 
 def test_the_block_that_begins_a_pair_may_be_faster_on_both_sides() -> None:

@@ -65,7 +65,7 @@ def test_twice_the_work_is_found(launch: Any, both: dict[str, Any], engine: str)
     line = launch([pair_of(both, "one", "two")], engine=engine).done[0]
     samples = LaunchSamples.model_validate({"launch_no": 0, **{name: line[name] for name in FIELDS & set(line)}})
     changes = sorted(round_changes(samples))
-    assert 0.4 < changes[len(changes) // 2] < 1.0  # log 2 = 0.69
+    assert 0.2 < changes[len(changes) // 2] < 1.0  # log 2 = 0.69, less what every call costs
     assert samples.beside is not None
     assert samples.iterations == pytest.approx(2 * samples.beside.iterations, rel=0.5)
 

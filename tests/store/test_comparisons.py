@@ -39,7 +39,9 @@ def paired(measurement_id: int, *, slower: float = 1.0, launches: int = 3, wait_
             "gate_relative_l2": 1e-6,
             "timed_ms": 9.0,
         }
-        b = SideSamples(blocks_ns=tuple(round(600_000 * slower * x) for x in luck), rounds=(4,) * ROUNDS, **side)
+        b = SideSamples(
+            blocks_ns=tuple(round(600_000 * slower * x) for x in luck), rounds=(4,) * ROUNDS, threads=1, **side
+        )
         a: dict[str, Any] = {"launch_no": number, "blocks_ns": (600_000,) * len(luck), "canary_ms": 1.0, "beside": b}
         canaries = {"sgemm": ((0, 100_000),), "mobilenet": ((0, 400_000),)}
         visits.append(LaunchSamples.model_validate({"canaries": canaries, **a, **side}))

@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,7 @@ def _beside(draw, pairs):
         warmup_runs=draw(st.integers(0, 2**31 - 1)),
         gate_relative_l2=draw(st.none() | st.floats(0, 1)),
         timed_ms=draw(MS),
+        threads=draw(st.integers(1, 4096)),
         rounds=(first,) if first == pairs else (first, pairs - first),
     )
 
@@ -59,15 +62,15 @@ def test_samples_come_back_in_launch_order_at_their_resolution(sent):
     step = max(1, min(min(one.blocks_ns) for one in sent) >> RESOLUTION_BITS)
     in_order = sorted(sent, key=lambda one: one.launch_no)
     for was, now in zip(in_order, got, strict=True):
-        apart = {"blocks_ns": True, "beside": {"blocks_ns"}}
+        apart: Any = {"blocks_ns": True, "beside": {"blocks_ns"}}
         assert now.model_dump(exclude=apart) == was.model_dump(exclude=apart)
         assert len(now.blocks_ns) == len(was.blocks_ns)
         for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
             assert abs(a - b) * 2 <= step
-    sides = [(was.beside, now.beside) for was, now in zip(in_order, got, strict=True) if was.beside]
+    sides = [(was.beside, now.beside) for was, now in zip(in_order, got, strict=True) if was.beside and now.beside]
     fastest = min((min(was.blocks_ns) for was, _ in sides), default=1)
-    for was, now in sides:
-        for a, b in zip(was.blocks_ns, now.blocks_ns, strict=True):
+    for sent_side, got_side in sides:
+        for a, b in zip(sent_side.blocks_ns, got_side.blocks_ns, strict=True):
             assert abs(a - b) * 2 <= max(1, fastest >> RESOLUTION_BITS)
 
 

@@ -1,7 +1,8 @@
 """How paired blocks become a verdict: does b take longer than a, less long, or as long within a tolerance?
 
 Neighbouring blocks of both sides share the machine's speed, so what counts is the logarithm of their ratio. Pairs in
-which the witness saw a block disturbed are dropped; the value of a pair is never looked at. Within a round the median
+which the witness saw a block disturbed are dropped (of long blocks of one thread, the time that it waited for its
+processor is taken off instead); the value of a pair is never looked at. Within a round the median
 is taken, apart for pairs that a began and pairs that b began, because the first block of a pair may find warmer caches.
 Between rounds both models lie elsewhere in memory, which is worth up to two percent and does not average out within
 one: so the *round* is the unit. Over rounds the Hodges-Lehmann estimate and Wilcoxon's signed-rank interval are taken
@@ -38,6 +39,8 @@ more launches, since a difference below the tolerance is worth finding too."""
 BRIEF_SHARE: Final = 0.003
 """A block that lost its processor for no longer than this share of it is clean all the same: what runs for 30 ms meets
 a thread of the kernel in every other block."""
+LONG_BLOCK_NS: Final = 2_000_000
+"""From here on what neighbours left in the caches is small beside a block."""
 ROUNDS_MIN: Final = 8
 """Rounds that say something, without which there is no interval of `COVERAGE` at all."""
 SILENT_MAX: Final = 6
@@ -81,11 +84,43 @@ class Estimate(NamedTuple):
 
 
 def clean_pairs(launch: LaunchSamples) -> list[bool]:
-    """Which pairs ran undisturbed on both sides, by the witness alone; of no pair at all none."""
+    """Which pairs ran undisturbed on both sides, by the witness alone; of no pair at all none.
+
+    Where `counts_processor_time`, to have waited is no disturbance.
+    """
     if launch.beside is None:
         return []
+    if counts_processor_time(launch):
+        return [True] * len(launch.blocks_ns)
     sides = zip(_clean(launch), _clean(launch.beside), strict=True)
     return [a and b for a, b in sides]
+
+
+def counts_processor_time(launch: LaunchSamples) -> bool:
+    """Whether the blocks of a pair are taken without the time in which their thread waited for its processor.
+
+    Of one thread that wait is known to the nanosecond. What the others leave in the caches is not, and is small only
+    beside long blocks; how long they are is asked of the whole launch, so that no block is judged by its own value.
+    """
+    beside = launch.beside
+    if beside is None or beside.threads > 1:
+        return False
+    return min(median(_worked_ns(launch)), median(_worked_ns(beside))) >= LONG_BLOCK_NS
+
+
+def _worked_ns(side: LaunchSamples | SideSamples) -> list[int]:
+    """Each block without its wait; a wait that is longer than its block says nothing."""
+    return [
+        block - delay if delay < block else block for block, delay in zip(side.blocks_ns, side.delays_ns, strict=True)
+    ]
+
+
+def _times_ns(launch: LaunchSamples) -> tuple[Sequence[int], Sequence[int]]:
+    """What counts of each block of a and b."""
+    assert launch.beside is not None
+    if counts_processor_time(launch):
+        return _worked_ns(launch), _worked_ns(launch.beside)
+    return launch.blocks_ns, launch.beside.blocks_ns
 
 
 def _clean(side: LaunchSamples | SideSamples) -> list[bool]:
@@ -102,7 +137,7 @@ def round_changes(launch: LaunchSamples) -> list[float]:
         return []
     clean = clean_pairs(launch)
     scale = log(launch.iterations / beside.iterations)
-    ratios = [scale + log(b / a) for a, b in zip(launch.blocks_ns, beside.blocks_ns, strict=True)]
+    ratios = [scale + log(b / a) for a, b in zip(*_times_ns(launch), strict=True)]
     bounds = [0, *accumulate(beside.rounds)]
     found: list[float] = []
     for begin, end in pairwise(bounds):
@@ -191,11 +226,9 @@ def _changes(launches: Sequence[LaunchSamples]) -> Iterator[float]:
 def _medians_ms(launch: LaunchSamples) -> tuple[float, float]:
     """Of one iteration of a and of b."""
     assert launch.beside is not None
-    clean, sides = clean_pairs(launch), (launch, launch.beside)
-    a, b = (
-        median(ns for ns, ok in zip(side.blocks_ns, clean, strict=True) if ok) / side.iterations / 1e6 for side in sides
-    )
-    return a, b
+    clean, (of_a, of_b) = clean_pairs(launch), _times_ns(launch)
+    a, b = (median(ns for ns, ok in zip(times, clean, strict=True) if ok) / 1e6 for times in (of_a, of_b))
+    return a / launch.iterations, b / launch.beside.iterations
 
 
 def _percent(change: float) -> float:

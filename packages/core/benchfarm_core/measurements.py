@@ -72,7 +72,8 @@ Ms = Annotated[float, Field(ge=0, le=MS_MAX)]
 class SideSamples(Value):
     """What a launch saw of a pair's b side; lists and times as `LaunchSamples` has them.
 
-    `rounds`: how many pairs of blocks each round holds; between rounds both sides are opened anew.
+    `rounds`: how many pairs of blocks each round holds; between rounds both sides are opened anew. `threads`: those
+    that compute, on either side.
     """
 
     iterations: int = Field(ge=1, le=10_000_000)
@@ -85,6 +86,7 @@ class SideSamples(Value):
     gate_relative_l2: float | None = Field(ge=0)
     timed_ms: Ms
     rounds: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = Field(min_length=1, max_length=2000)
+    threads: int = Field(ge=1, le=4096)
 
 
 Bytes = Annotated[int, Field(ge=0, lt=2**53)]

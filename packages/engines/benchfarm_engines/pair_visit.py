@@ -99,7 +99,7 @@ def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str
         **samples.a.fields(),
         "canaries": samples.canaries,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
-        "beside": samples.b.fields() | {"rounds": samples.rounds},
+        "beside": samples.b.fields() | {"rounds": samples.rounds, "threads": request.threads},
     }
 
 

@@ -22,6 +22,7 @@ from benchfarm_core.quality import CanaryName
 FORMAT: Final = 1
 PAIR_MARK: Final = b"P1"
 """What the samples of a pair begin with; those of one workload begin with zstd's own mark."""
+PAIR_FIELDS: Final = ("rounds", "threads")
 EXTRAS_MARK: Final = b"X1"
 """What samples with memory sizes or operators begin with; the times follow as they are elsewhere."""
 RESOLUTION_BITS: Final = 12
@@ -65,12 +66,12 @@ def _paired(launches: Sequence[LaunchSamples]) -> list[LaunchSamples]:
 
 def _rounds(launch: LaunchSamples) -> list[int]:
     assert launch.beside is not None
-    return [launch.launch_no, len(launch.beside.rounds), *launch.beside.rounds]
+    return [launch.launch_no, launch.beside.threads, len(launch.beside.rounds), *launch.beside.rounds]
 
 
 def _b_side(launch_no: int, beside: SideSamples) -> LaunchSamples:
     """A b side as a launch of its own; the canaries stay with the a side."""
-    fields = {name: value for name, value in dict(beside).items() if name != "rounds"}
+    fields = {name: value for name, value in dict(beside).items() if name not in PAIR_FIELDS}
     return LaunchSamples.model_construct(launch_no=launch_no, canaries={}, canary_ms=0.0, **fields)
 
 
@@ -119,18 +120,18 @@ def _decode_times(data: bytes) -> tuple[LaunchSamples, ...]:
     bounds = list(accumulate(lengths, initial=head))
     (numbers,) = _sequences(_decompress(data[head : bounds[1]]))
     of_a, of_b = _decode(data[bounds[1] : bounds[2]]), _decode(data[bounds[2] :])
-    rounds, at = {}, 1
+    sides, at = {side.launch_no: side for side in of_b}, 1
+    found: dict[int, SideSamples] = {}
     for _ in range(numbers[0]):
-        launch_no, count = numbers[at : at + 2]
-        rounds[launch_no] = tuple(numbers[at + 2 : at + 2 + count])
-        at += 2 + count
-    sides = {side.launch_no: _beside(side, rounds[side.launch_no]) for side in of_b}
-    return tuple(launch.model_copy(update={"beside": sides.get(launch.launch_no)}) for launch in of_a)
+        launch_no, threads, count = numbers[at : at + 3]
+        found[launch_no] = _beside(sides[launch_no], tuple(numbers[at + 3 : at + 3 + count]), threads)
+        at += 3 + count
+    return tuple(launch.model_copy(update={"beside": found.get(launch.launch_no)}) for launch in of_a)
 
 
-def _beside(side: LaunchSamples, rounds: tuple[int, ...]) -> SideSamples:
-    fields = {name: getattr(side, name) for name in SideSamples.model_fields if name != "rounds"}
-    return SideSamples.model_construct(rounds=rounds, **fields)
+def _beside(side: LaunchSamples, rounds: tuple[int, ...], threads: int) -> SideSamples:
+    fields = {name: getattr(side, name) for name in SideSamples.model_fields if name not in PAIR_FIELDS}
+    return SideSamples.model_construct(rounds=rounds, threads=threads, **fields)
 
 
 def _compress(plain: bytes) -> bytes:
