@@ -166,7 +166,7 @@ FAULTS |= {f"then-{later}": lambda visit, later=later: unsteady(visit, later) fo
 
 def main() -> None:
     if PROBE:
-        return say(engine=PROBE, available=PROBE != "openvino", version="1", precisions=["fp32"], reason="not here")
+        return say(engine=PROBE, available=PROBE == "onnxruntime", version="1", precisions=["fp32"], reason="not here")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     wanted = {visit: FAULTS[fault] for fault, _, visit in (argument.partition("@") for argument in sys.argv[1:])}
     if "ready" in wanted:
