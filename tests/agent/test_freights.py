@@ -10,7 +10,7 @@ import pytest
 from benchfarm_agent.artifacts import PreparedItem
 from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
-from benchfarm_agent.freights import CarriedSite, carried_failure, freights, why_not_carried
+from benchfarm_agent.freights import INT8_SITES, CarriedSite, carried_failure, freights, why_not_carried
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
@@ -47,6 +47,13 @@ def test_kernels_share_carriers_but_what_has_failed_before() -> None:
         assert freight.build()[0] == freight.build()[0]
     assert shared.key != own.key
     assert freights([]) == []
+
+
+def test_int8_carriers_are_short() -> None:
+    items = in_situ(INT8_SITES + 1)
+    sizes = [len(freight.items) for freight in freights(items, Precision.INT8)]
+    assert sum(sizes) == len(items)
+    assert max(sizes) <= INT8_SITES < len(freights(items)[0].items)
 
 
 def test_what_cannot_be_packed_is_said_before() -> None:

@@ -219,7 +219,7 @@ class ArtifactCache:
             for measurement_id, why in whys.items()
             if why is not None
         ]
-        for freight in freights([item for item in items if whys[item.measurement_id] is None]):
+        for freight in freights([item for item in items if whys[item.measurement_id] is None], platform.precision):
             first, shared = freight.items[0].measurement_id, len(freight.items) > 1
             found = await self._outcome(first, partial(self._prepare_freight, freight, platform, on_building))
             if isinstance(found, MeasurementResult) and shared and found.failure is not None:

@@ -7,6 +7,7 @@ from typing import Final
 from benchfarm_core.agent_protocol import BatchItem
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode
+from benchfarm_core.platforms import Precision
 from benchfarm_core.workloads import InputSpec, KernelWorkload
 
 OwnGraph = tuple[bytes, tuple[InputSpec, ...]]
@@ -32,11 +33,17 @@ class Freight:
     """Writes the ONNX file; brings onnx, which the agent's start does not wait for."""
 
 
-def freights(items: Sequence[BatchItem]) -> list[Freight]:
+INT8_SITES: Final = 24
+"""Kernels of an int8 carrier at most: from layer to layer the roundings add up, and the gate's limit does not."""
+
+
+def freights(items: Sequence[BatchItem], precision: Precision = Precision.FP32) -> list[Freight]:
     """Few carriers for many kernels, but one of its own for each that has failed before. Raises InvalidRequest."""
     apart = [[item] for item in items if item.apart]
     together = [item for item in items if not item.apart]
-    return [freight for part in [together, *apart] for freight in _packed(part)]
+    size = INT8_SITES if precision is Precision.INT8 else max(1, len(together))
+    parts = [together[start : start + size] for start in range(0, len(together), size)]
+    return [freight for part in [*parts, *apart] for freight in _packed(part)]
 
 
 def why_not_carried(item: BatchItem) -> str | None:
