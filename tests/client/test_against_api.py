@@ -24,6 +24,7 @@ from benchfarm_core.accounts import AccountRequest, TokenRequest
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.errors import Conflict, Forbidden, Unauthenticated
 from benchfarm_core.events import EventKind
+from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.kernels import kernel_type
 
@@ -171,7 +172,7 @@ def test_the_lab_side(farm: Any) -> None:
         assert operator.create_enrol_token(name="next").token
         assert {engine.name for engine in sdk.engines()} == {"onnxruntime", "ncnn"}
         assert list(sdk.support(engine="ncnn")) == []
-        assert {found.name for found in sdk.protocols()} == {"quick", "kernel", "standard"}
+        assert {found.name for found in sdk.protocols()} == set(PROTOCOLS)
         assert "mobilenet_v2" in {found.name for found in sdk.generated_models()}
 
 
