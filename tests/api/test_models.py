@@ -90,7 +90,7 @@ def test_dims_and_ints_are_bound(alice: httpx2.Client) -> None:
         (model(), {"dims": "n"}, "invalid_request"),
         (model(batch="n"), {"dims": ["n:3", "n:4"]}, "invalid_request"),
         (model(batch="n"), {"dims": "n:9999999"}, "invalid_request"),
-        (model(), {"format": "tflite"}, "invalid_request"),
+        (model(), {"format": "tflite"}, "not_tflite"),
         (b"\0" * 2_000_001, {}, "too_large"),
     ],
 )

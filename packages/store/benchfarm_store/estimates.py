@@ -10,7 +10,7 @@ from benchfarm_core.boards import Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import is_too_large, why_board_unusable, why_platform
+from benchfarm_core.matching import is_too_large, why_board_unusable, why_not_opened, why_platform
 from benchfarm_core.planning import decide, expected_s
 from benchfarm_core.platforms import ClockProof, parse_platform_key
 from benchfarm_core.workloads import workload_id
@@ -47,18 +47,23 @@ def dry_run(
     unprovable = {id_ for id_, row in boards.items() if row is not None and row.best < need}
     memory_bytes = memory.of_largest_boards(tx, base_ids)
     largest = {platform.id: memory_bytes.get(platform.base_id) for platform in wanted}
+    opening = {platform.id: parse_platform_key(platform.key) for platform in wanted}
+    unopened: dict[int, list[str]] = {platform.id: [] for platform in wanted}
     counts: Counter[str] = Counter()
     too_large: Counter[int] = Counter()
     device_s = 0.0
     for one, platform, source, seconds in _decisions(tx, spec, resolved, [platform.id for platform in wanted]):
         new = source != ItemSource.KNOWN
         large = new and is_too_large(one.needed_bytes, largest[platform])
-        impossible = large or (new and platform in unprovable)
+        unread = why_not_opened(one.workload, opening[platform])
+        unopened[platform] += [unread] if unread is not None else []
+        impossible = large or (new and platform in unprovable) or unread is not None
         too_large[platform] += large
         counts["impossible" if impossible else source] += 1
         device_s += seconds if source == ItemSource.NEW and not impossible else 0.0
     reasons = [f"{p.key}: no board can prove its clock as {spec.clock_proof}" for p in wanted if p.id in unprovable]
     reasons += [f"{p.key}: {too_large[p.id]} items are too large for its boards" for p in wanted if too_large[p.id]]
+    reasons += [f"{p.key}: {len(whys)} items: {whys[0]}" for p in wanted if (whys := unopened[p.id])]
     reasons += [reason for p in wanted if (reason := _why_away(p.key, boards[p.id])) is not None]
     return DryRun(
         timing=spec.timing,

@@ -4,7 +4,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Column, Row, Select, insert, select, text, update
 
@@ -12,7 +12,7 @@ from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
 from benchfarm_core.views import ListedModel, ModelView
-from benchfarm_core.workloads import Cost, InputSpec, Sha256, UploadedWorkload
+from benchfarm_core.workloads import Cost, InputSpec, ModelFormat, Sha256, UploadedWorkload
 from benchfarm_store import accounts, cursors, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.tables import models
@@ -26,7 +26,7 @@ class NewModel(Value):
     name: str
     sha256: Sha256
     size_bytes: int
-    format: Literal["onnx"] = "onnx"
+    format: ModelFormat = "onnx"
     opset: int
     dims: dict[str, int]
     inputs: tuple[InputSpec, ...]
@@ -53,7 +53,7 @@ class NewModel(Value):
             parameters=weights,
             input_bytes=elements * BYTES_PER_ELEMENT,
             output_bytes=0,
-            weight_bytes=weights * BYTES_PER_ELEMENT,
+            weight_bytes=min(weights * BYTES_PER_ELEMENT, self.size_bytes),
         )
 
 

@@ -21,7 +21,7 @@ from benchfarm_core.planning import Decision, decide, expected_s
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Grade
-from benchfarm_store import measurements, memory, progress, specs
+from benchfarm_store import formats, measurements, memory, progress, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, job_column, rows_json
 from benchfarm_store.tables import jobs, protocols
@@ -145,7 +145,17 @@ _COSTS = text("""
 
 def _impossible(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:
     """Rows of items that no board of their platform can measure as asked."""
-    return _unprovable(tx, job, links) | _too_large(tx, job, links)
+    return _unprovable(tx, job, links) | _too_large(tx, job, links) | _unopened(tx, job, links)
+
+
+def _unopened(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:
+    pairs = {link.item_no: (link.group.workload_id, link.group.platform_id) for link in links}
+    whys = formats.find_unopened(tx, pairs.values(), job.platform_ids)
+    return {
+        item_no: _row(item_no, ItemState.FAILED, None, None, FailureCode.CONVERSION_FAILED, whys[pair])
+        for item_no, pair in pairs.items()
+        if pair in whys
+    }
 
 
 def _too_large(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[int, dict[str, Any]]:

@@ -21,7 +21,7 @@ from benchfarm_core.workloads import (
     family,
     workload_id,
 )
-from benchfarm_store import memory, pairs, platforms
+from benchfarm_store import formats, memory, pairs, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json, workload_digest
 from benchfarm_store.tables import models, protocols, workloads
@@ -173,6 +173,8 @@ def resolve(
     singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
     resolved = resolve_workloads(tx, singles, account, field="workloads")
     resolved += _resolve_pairs(tx, wanted_pairs, account, [row.key for row in rows])
+    filtered = isinstance(request.platforms, PlatformFilter)
+    rows = formats.check([one.workload for one in resolved], rows, filtered=filtered)
     memory.check(tx, resolved, [row.base_id for row in rows])
     distinct = list({workload_id(one.workload): one for one in resolved}.values())
     items = len(distinct) * len(rows) * request.repeats

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,7 +20,7 @@ from benchfarm_api.parts import Parts
 from benchfarm_api.settings import Settings
 from benchfarm_core.errors import InvalidRequest, QuotaExceeded, Unavailable
 from benchfarm_core.views import ModelView
-from benchfarm_core.workloads import Fill
+from benchfarm_core.workloads import Fill, ModelFormat
 from benchfarm_store import models
 from benchfarm_store.files import ReceivedFile
 from benchfarm_store.models import NewModel
@@ -52,19 +53,26 @@ async def received(request: Request, parts: Parts, by: Caller) -> AsyncIterator[
             parts.files.discard(file)
 
 
-async def inspect_and_keep(
-    parts: Parts, file: ReceivedFile, by: Caller, name: str, dims: Mapping[str, int], fills: Mapping[str, Fill]
-) -> ModelView:
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the sender says of the file: sizes of open dimensions, what fills inputs, and which format it has."""
+
+    dims: Mapping[str, int]
+    fills: Mapping[str, Fill]
+    format: ModelFormat | None
+
+
+async def inspect_and_keep(parts: Parts, file: ReceivedFile, by: Caller, name: str, bound: Bound) -> ModelView:
     """The accepted model. Raises InvalidRequest with the child's verdict, QuotaExceeded, Unavailable."""
     async with _turn(parts.inspections, parts.settings.benchfarm_inspection_wait_s, "inspected"):
-        return await _in_own_thread(lambda: _inspect_and_keep(parts, file, by, name, dims, fills))
+        return await _in_own_thread(lambda: _inspect_and_keep(parts, file, by, name, bound))
 
 
-def _inspect_and_keep(
-    parts: Parts, file: ReceivedFile, by: Caller, name: str, dims: Mapping[str, int], fills: Mapping[str, Fill]
-) -> ModelView:
+def _inspect_and_keep(parts: Parts, file: ReceivedFile, by: Caller, name: str, bound: Bound) -> ModelView:
     with tempfile.TemporaryDirectory(dir=file.path.parent) as folder:
-        inspection = inspect_upload(file.path, out_dir=Path(folder), dims=dims, fills=fills)
+        inspection = inspect_upload(
+            file.path, out_dir=Path(folder), dims=bound.dims, fills=bound.fills, named=bound.format
+        )
         return _keep(parts, file, by, name, inspection)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import Path, Query, Request
 from pydantic import Field
@@ -11,13 +11,13 @@ from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import binary_body, not_found, quota, too_large
 from benchfarm_api.routes import PageParameters, new_router
-from benchfarm_api.uploads import inspect_and_keep, received
+from benchfarm_api.uploads import Bound, inspect_and_keep, received
 from benchfarm_core.errors import BenchfarmError, InvalidRequest
 from benchfarm_core.fusion import ModelKernels
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
 from benchfarm_core.views import ListedModel, ModelView
-from benchfarm_core.workloads import Fill, IntsFill
+from benchfarm_core.workloads import Fill, IntsFill, ModelFormat
 from benchfarm_store import fusions, models
 
 router = new_router("models")
@@ -29,7 +29,7 @@ class UploadQuery(Value):
     """What the file is, and what its inputs are to be."""
 
     name: str = Field(min_length=1, max_length=200)
-    format: Literal["onnx"] = "onnx"
+    format: ModelFormat | None = Field(default=None, description="by default what the file's own bytes say")
     dims: tuple[str, ...] = Field(
         default=(), max_length=200, description="binds an open dimension: `name:size` or `input[axis]:size`"
     )
@@ -48,7 +48,7 @@ async def upload_model(
     parts: PartsDep,
     query: Annotated[UploadQuery, Query()],
 ) -> ModelView:
-    """Upload a model as the raw body. It is opened in a limited process; its verdict is the answer.
+    """Upload an ONNX or TFLite file as the raw body. It is opened in a limited process; its verdict is the answer.
 
     Nothing is kept of a file that is refused. The same bytes with the same dimensions are the same model.
     """
@@ -58,7 +58,7 @@ async def upload_model(
     }
     try:
         async with received(request, parts, caller) as file:
-            model = await inspect_and_keep(parts, file, caller, query.name, sizes, fills)
+            model = await inspect_and_keep(parts, file, caller, query.name, Bound(sizes, fills, query.format))
     except BenchfarmError as error:
         parts.metrics.uploads.labels(error.code).inc()
         raise
