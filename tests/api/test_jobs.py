@@ -124,6 +124,12 @@ def test_another_account_sees_nothing(alice: httpx2.Client, caller: MakeCaller) 
             "protocol_impossible",
             "protocol.parameters",
         ),
+        ({"workloads": kernels(1), "timing": "later"}, "invalid_request", "timing"),
+        (
+            {"workloads": [*kernels(1), {"kind": "model", "name": "mobilenet_v2"}], "timing": "in_situ"},
+            "timing_impossible",
+            "workloads.1",
+        ),
         ({"workloads": kernels(1), "budget_device_s": 1e-6}, "budget_too_small", None),
     ],
 )

@@ -92,6 +92,7 @@ def test_a_job_from_submission_to_table(farm: Any, logged_in: Any, kernels: tupl
     planned = logged_in("jobs", "submit", *kernels, "--dry-run", "--json")
     assert (planned.code, planned.document["to_measure"]) == (0, 2)
     assert "board time" in logged_in("jobs", "submit", *kernels, "--dry-run").out
+    assert "in_situ" in logged_in("jobs", "submit", *kernels, "--timing", "in_situ", "--dry-run").out
     job_id = submitted(
         logged_in, kernels, "--name", "mine", "--label", "run=7", "--protocol", "quick", "--engine", "onnxruntime"
     )
