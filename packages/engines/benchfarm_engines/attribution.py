@@ -121,6 +121,7 @@ def _owners(nodes: Sequence[NodeTime], names: _SiteNames) -> list[str | None]:
     """The site of every node that is no conversion."""
     owners = [None if _is_conversion(node, names) else names.of(node.name) for node in nodes]
     present = {owner for owner in owners if owner is not None}
+    ended: set[str | None] = {None}  # sites whose last node, which is called as the site, has run
     for place, node in enumerate(nodes):
         if owners[place] is None and not _is_conversion(node, names):
             before, after = _nearest(owners[:place][::-1]), _nearest(owners[place + 1 :])
@@ -128,13 +129,9 @@ def _owners(nodes: Sequence[NodeTime], names: _SiteNames) -> list[str | None]:
             if missing:
                 owners[place] = min(missing, key=names.places.__getitem__)
             else:
-                owners[place] = after if after is not None and _has_ended(before, nodes[:place]) else before
+                owners[place] = after if after is not None and before in ended else before
+        ended.update(name.partition("_")[0] for name in (node.name, *node.origins))
     return owners
-
-
-def _has_ended(site: str | None, nodes: Sequence[NodeTime]) -> bool:
-    seen = [name for node in nodes for name in (node.name, *node.origins)]
-    return site is None or any(re.split("_", name, maxsplit=1)[0] == site for name in seen)
 
 
 def _nearest(owners: Sequence[str | None]) -> str | None:
