@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import onnx
 import pytest
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from fastapi import FastAPI
 from onnx import TensorProto, helper
 from starlette.testclient import TestClient
 
 from benchfarm_api.main import create_app
 from benchfarm_api.settings import Settings
+from benchfarm_engines.litert_writer import TfliteWriter
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab, Served, Serving
@@ -239,3 +241,26 @@ def test_an_upload_whose_sender_hangs_up_leaves_nothing(
 
 def test_onnx_itself_takes_the_accepted_model() -> None:
     onnx.checker.check_model(onnx.load_from_string(model()))
+
+
+def tflite(batch: int = 1) -> bytes:
+    """One small operator, as LiteRT reads it."""
+    writer = TfliteWriter()
+    x, y = writer.tensor((batch, 4), "float32", "x"), writer.tensor((batch, 4), "float32", "y")
+    writer.operator(BuiltinOperator.RELU, [x], [y])
+    return writer.to_bytes([x], [y])
+
+
+def test_a_tflite_file_is_known_by_its_bytes(alice: httpx2.Client, lab: "Lab") -> None:
+    answer = upload(alice, tflite(), name="no hint.onnx")
+    assert answer.status_code == 201, answer.text
+    view = answer.json()
+    assert (view["format"], view["opset"], view["graph"]["nodes"][0]["op"]) == ("tflite", 3, "RELU")
+    assert upload(alice, tflite(), name="again", format="tflite").json()["id"] == view["id"]
+    assert upload(alice, tflite(), format="onnx").json()["code"] == "not_onnx"
+    assert upload(alice, tflite()[:100]).json()["code"] == "truncated_model"
+    lab.register()
+    job = {"workloads": [{"kind": "upload", "model_id": view["id"]}]}
+    refused = alice.post("/v1/jobs", json=job)
+    assert (refused.status_code, refused.json()["code"]) == (422, "format_not_opened")
+    assert refused.json()["field"] == "workloads.0"

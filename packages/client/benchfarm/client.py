@@ -112,7 +112,10 @@ class Client:
         dims: Mapping[str, int] | None = None,
         ints: Mapping[str, int] | None = None,
     ) -> ModelView:
-        """Upload an ONNX file, given by its path or as bytes. The same bytes and dimensions are the same model.
+        """Upload an ONNX or TFLite file, given by its path or as bytes; its own bytes say which it is.
+
+        The same bytes and dimensions are the same model. A TFLite file runs as it is: on platforms with precision
+        `as_given` alone.
 
         Args:
             source: the file.

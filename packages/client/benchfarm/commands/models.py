@@ -22,7 +22,7 @@ ModelId = Annotated[str, typer.Argument(help="The model's id.")]
 @app.command()
 def upload(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX file.")],
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX or a .tflite file.")],
     name: Annotated[str | None, typer.Option(help="A name for people; by default that of the file.")] = None,
     dim: Dims = None,
     ints: Ints = None,

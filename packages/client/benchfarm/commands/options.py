@@ -42,7 +42,8 @@ class WorkloadOptions:
         default_factory=list
     )
     upload: Annotated[
-        list[Path], typer.Option(exists=True, dir_okay=False, help="An ONNX file, uploaded first. Repeatable.")
+        list[Path],
+        typer.Option(exists=True, dir_okay=False, help="An ONNX or .tflite file, uploaded first. Repeatable."),
     ] = field(default_factory=list)
     dim: Dims = None
 
