@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchfarm_core.fusion import FusionReport, FusionRow, fused_verdict, is_fused
+from benchfarm_core.fusion import LEAST_TIMED_MS, FusionReport, FusionRow, fused_verdict, is_fused, latency_verdict
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,23 @@ def test_a_profile_counts_before_latencies(by_latency, by_profile, counts):
     assert fused_verdict(by_latency, by_profile) is counts
 
 
+@pytest.mark.parametrize(
+    ("times", "spread_ms", "verdict"),
+    [
+        ((1.0, 0.2, 1.0), 0.09, True),
+        ((1.0, 0.2, 1.0), 0.11, None),
+        ((1.0, 0.2, 1.2), 0.09, False),
+        ((1.0, 0.2, 1.2), 0.11, None),
+        ((1.0, 0.2, 1.1), 0.0, False),
+        ((1.0, LEAST_TIMED_MS / 2, 1.0), 0.0, None),
+    ],
+)
+def test_times_that_cannot_tell_leave_it_open(times, spread_ms, verdict):
+    assert latency_verdict(*times, spread_ms) is verdict
+    row = FusionRow(**PAIR, **dict(zip(("t1_ms", "t2_ms", "t12_ms"), times, strict=True)), spread_ms=spread_ms)
+    assert row.by_latency is verdict
+
+
 PAIR = {"first": "Conv", "second": "Relu"}
 
 
@@ -42,6 +59,8 @@ PAIR = {"first": "Conv", "second": "Relu"}
         {**PAIR, "t1_ms": 1, "t2_ms": 1, "t12_ms": 1e10},
         {**PAIR, "by_profile": True, "by_latency": True},
         {**PAIR, "by_profile": 1},
+        {**PAIR, "by_profile": True, "spread_ms": 0.1},
+        {**PAIR, "t1_ms": 1, "t2_ms": 1, "t12_ms": 1, "spread_ms": -0.1},
         {"first": "Conv 2", "second": "Relu", "by_profile": True},
         {"first": "", "second": "Relu", "by_profile": True},
     ],

@@ -1,5 +1,9 @@
 """The people's own farm, started as they start it, with real engines on this host."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -8,18 +12,25 @@ from pathlib import Path
 import pytest
 
 from benchfarm import Client
+from benchfarm.fusions import measure_fusions
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, TokenRequest
 from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import Forbidden, InvalidRequest, NotFound
+from benchfarm_core.fusion import latency_verdict
 from benchfarm_core.jobs import ItemSource, ItemState, JobKind, JobRequest, JobState
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest
+from benchfarm_engines.engine_options import check_options
+from benchfarm_engines.litert_engine import ENGINE as LITERT
+from benchfarm_engines.quantise import quantise
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.models import model_recipe
+from tests.engines.catalogue import drawn_kernels
+from tests.engines.test_litert_convert import converted
 
 ORT_1_THREAD = PlatformFilter(engine=("onnxruntime",), threads=(1,))
 
@@ -209,6 +220,29 @@ def test_cancelling_ends_the_items_that_wait(client: Client) -> None:
     assert all(item.state is not ItemState.PENDING for item in client.items(job.id))
 
 
+def test_what_an_engine_fuses_is_found_by_its_times_and_by_its_profile(client: Client) -> None:
+    [platform] = client.platforms(engine=["onnxruntime"], threads=[1], precision=["fp32"])
+    expected = {("Conv", "Relu"): True, ("Relu", "Conv"): False, ("Linear", "Add"): False}
+    found = measure_fusions(client, platform.key, expected, wait=lambda job_id: client.wait(job_id, timeout_s=120))
+    rows = {(one.first, one.second): one for one in found.view.measured}
+    # a busy test machine may leave a part inconclusive, and times undecided; a profile is sure
+    profiled = {pair: row.by_profile for pair, row in rows.items() if row.by_profile is not None}
+    assert profiled.items() <= expected.items()
+    assert profiled, [pair.reason for pair in found.pairs]
+    timed = [row for row in rows.values() if row.t12_ms is not None]
+    assert timed
+    for row in timed:
+        assert row.t1_ms
+        assert row.t2_ms
+        assert row.t12_ms
+        assert row.spread_ms is not None
+        assert row.by_latency is latency_verdict(row.t1_ms, row.t2_ms, row.t12_ms, row.spread_ms)
+        assert row.t12_ms > 0.5 * max(row.t1_ms, row.t2_ms)
+    assert found.view.disagreements == [row for row in found.view.measured if row.disagree]
+    kernels = client.model_kernels("squeezenet", platform.key)
+    assert kernels.rules == "measured"
+
+
 def test_stopping_leaves_no_process_and_no_port(tmp_path: Path) -> None:
     farm = FarmProcess(tmp_path / "short")
     farm.start()
@@ -232,3 +266,32 @@ def wait_for_reason(client: Client, job_id: str) -> str:
 
 def _as_request(workload: object) -> KernelRequest:
     return KernelRequest(type=workload.type, config=workload.config)  # type: ignore[attr-defined]
+
+
+def test_tflite_files_run_as_they_are(farm: FarmProcess, client: Client, tmp_path: Path) -> None:
+    """The files that LiteRT opens of one kernel, fp32 and 8 bits, as somebody else's would come in by the command."""
+    [drawn] = drawn_kernels("conv-bn-act", 1)
+    int8 = quantise(drawn[0], drawn[1], check_options({}, LITERT.options))
+    files = {"plain": converted(drawn).content, "steps": converted(drawn, *int8, "int8").content}
+    for name, content in files.items():
+        (tmp_path / f"{name}.tflite").write_bytes(content)
+    environment = {**os.environ, "BENCHFARM_URL": farm.url, "BENCHFARM_TOKEN": farm.admin_token, "HOME": str(tmp_path)}
+
+    def benchfarm(*arguments: object) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "benchfarm", *map(str, arguments)]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=200)
+
+    shown = benchfarm("models", "upload", tmp_path / "plain.tflite", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["format"] == "tflite"
+    uploads = [option for name in files for option in ("--upload", tmp_path / f"{name}.tflite")]
+    submit = ("jobs", "submit", *uploads, "--protocol", "quick")
+    done = benchfarm(*submit, "--threads", 1, "--watch", "--json")
+    items = json.loads(done.stdout)["items"]
+    assert [(one["platform"].rsplit("/", 1)[1], one["failure"]) for one in items] == [("as_given", None)] * 2, items
+    assert all(one["summary"]["median_ms"] > 0 for one in items)
+    refused = benchfarm(*submit, "--engine", "onnxruntime")
+    assert refused.returncode != 0
+    assert "on litert with precision as_given alone" in refused.stderr
+    kernels = client.model_kernels(json.loads(shown.stdout)["id"], items[0]["platform"])
+    assert "CONV_2D" in {one.operator for one in kernels.unknown}

@@ -60,6 +60,19 @@ def test_what_a_later_row_leaves_out_stays(farm, agent):
     assert (found.by_latency, found.t12_ms, found.disagree) == (True, 0.9, False)
 
 
+def test_times_that_cannot_tell_are_kept_and_the_default_counts(farm, ann, agent):
+    report(farm, row(times=(1, 0.2, 1.2), by_profile=False))
+    (found,) = report(farm, row(spread_ms=0.3)).measured
+    assert (found.by_latency, found.by_profile, found.fused, found.spread_ms) == (None, False, False, 0.3)
+    (_, other, _) = report(farm, row("Conv", "Sigmoid", spread_ms=0.3), row("Conv", "Add", spread_ms=0.3)).measured
+    assert (other.second, other.by_latency, other.fused, other.disagree) == ("Relu", None, False, False)
+    fused = {one.second: one.fused for one in rules(farm).measured}
+    assert fused == {"Add": False, "Relu": False, "Sigmoid": True}
+    squeezenet = kernels(farm, "squeezenet", ann)
+    assert ("Conv", "Relu") not in squeezenet.assumed
+    assert len(squeezenet.kernels) > 38
+
+
 def test_rules_are_the_engine_s_on_every_board_and_of_its_precision_alone(farm, agent):
     report(farm, row())
     assert rules(farm, WIDE).rules == "measured"

@@ -12,6 +12,7 @@ from benchfarm.commands import (
     agents,
     boards,
     comparisons,
+    fusions,
     jobs,
     kernels,
     latency,
@@ -46,6 +47,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(agents.app, name="agents")
 latency.add_to(app)
 comparisons.add_to(app)
+app.add_typer(fusions.app, name="fusion")
 
 
 def _version(value: bool) -> None:
