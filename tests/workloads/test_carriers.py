@@ -1,6 +1,7 @@
 """Carriers hold every wanted kernel once, between adapters, within limits, and run."""
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_workloads.carriers import (
     MAX_CARRIER_BYTES,
     MAX_CARRIER_FLOPS,
+    MAX_CHAIN,
     MAX_SITES,
     MIN_WEIGHT_BYTES,
     Carrier,
@@ -86,7 +88,7 @@ def test_few_kernels_do_not_find_their_weights_in_the_caches() -> None:
     few: list[WantedKernel] = [("conv-bn-act", {"hw": 14, "cin": 96, "cout": 96, "k": 1})]
     [carrier] = pack(few)
     assert MIN_WEIGHT_BYTES <= carrier.cost().weight_bytes <= 1.01 * MIN_WEIGHT_BYTES
-    assert [layer.name for layer in carrier.layers] == ["a0", "k0", "a1", "a2"]
+    assert [layer.name for layer in carrier.layers] == ["a0", "a1", "k0", "a2", "a3"]
 
 
 def test_a_kernel_above_the_limits_has_a_carrier_of_its_own() -> None:
@@ -104,6 +106,18 @@ def test_a_carrier_of_a_models_kernels_shares_no_two_neighbours_with_it(name: st
         assert not {source for layer in carrier.layers if layer.name[0] == "k" for source in layer.sources} & set(
             carrier.sites.values()
         )
+
+
+def test_chains_of_kernels_are_short() -> None:
+    kernels: list[WantedKernel] = [("conv-bn-act", {"hw": 14, "cin": 32, "cout": 32 + n, "k": 1}) for n in range(20)]
+    for carrier in [*pack(kernels), *pack(drawn(60))]:
+        depths: dict[str, int] = {}
+        for layer in carrier.layers:
+            depth = max(depths.get(source, 0) for source in layer.sources) + (layer.name[0] == "k")
+            depths.update(dict.fromkeys(layer.outputs, depth))
+        assert max(depths.values()) <= MAX_CHAIN
+    # one for each chain, and that of the layer which keeps the caches busy
+    assert len(pack(kernels)[0].outputs) == math.ceil(len(kernels) / MAX_CHAIN) + 1
 
 
 def test_the_same_kernels_give_the_same_bytes() -> None:

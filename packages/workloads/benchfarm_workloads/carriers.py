@@ -2,9 +2,11 @@
 
 A kernel in a carrier has the neighbours that a model gives it: its inputs come from convolutions (images) or fully
 connected layers (tokens, features), so in the layout that the engine computes in, and its outputs are read by such.
-These *adapters* lead from a trunk of ``TRUNK_CHANNELS`` channels to the kernel and back, are cheap beside it, and
-have names of their own. No two wanted kernels touch, and no adapter is like a wanted kernel, so that a carrier and a
-model that is made of the wanted kernels share nothing larger than one kernel.
+These *adapters* lead from a trunk of ``TRUNK_CHANNELS`` channels to the kernel and from it to as many, are cheap
+beside it, and have names of their own. Kernels hang together in short chains: engines execute a chain in its order
+and so find the memory of the last layer again, as in a model, but what is lost in 8 bits must not add up. No two
+wanted kernels touch and no adapter is like a wanted kernel: a carrier and a model that is made of the wanted kernels
+share nothing larger than one kernel.
 """
 
 import math
@@ -32,6 +34,9 @@ MAX_CARRIER_BYTES: Final = 256 * 1024**2
 
 MIN_WEIGHT_BYTES: Final = 16 * 1024**2
 """As many as a small model has."""
+
+MAX_CHAIN: Final = 3
+"""Wanted kernels behind each other."""
 
 STEM_CHANNELS: Final = 4
 """Images with so few channels are what a model is given: no layer has made them."""
@@ -120,14 +125,17 @@ def _share(type_name: str, config: Config) -> float:
 class _Draft:
     """A carrier that is being written.
 
-    taken: kernels that no adapter may be like. trunks: by the dimensions of the trunk, the tensor that it is now.
+    taken: kernels that no adapter may be like. stems, trunks: where chains begin and how far they are, by dimensions.
+    depths: the wanted kernels before and in a tensor, by name.
     """
 
     taken: frozenset[_Key]
     sites: dict[int, str] = field(default_factory=dict)
     inputs: dict[str, Dims] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    stems: dict[Dims, str] = field(default_factory=dict)
     trunks: dict[Dims, str] = field(default_factory=dict)
+    depths: dict[str, int] = field(default_factory=dict)
     adapters: int = 0
 
     def carry(self, place: int, type_name: str, config: Config) -> None:
@@ -137,6 +145,7 @@ class _Draft:
         site = Layer(name, type_name, config, sources)
         self.layers.append(site)
         self.sites[place] = name
+        self._deepen(site, 1)
         for output, dims in zip(site.outputs, tensors.outputs, strict=True):
             self._sink(output, dims)
 
@@ -160,17 +169,24 @@ class _Draft:
         trunk_dims = _trunk(dims)
         if (len(dims) == 4 and dims[1] <= STEM_CHANNELS) or not _can_adapt(trunk_dims, dims):
             return self._input(dims)
-        if trunk_dims not in self.trunks:
-            self.trunks[trunk_dims] = self._input(trunk_dims)
+        if trunk_dims not in self.stems:
+            self.stems[trunk_dims] = self._adapter(self._input(trunk_dims), trunk_dims, trunk_dims, _PLAIN_ACTS)
+        trunk = self.trunks.get(trunk_dims, self.stems[trunk_dims])
+        if self.depths[trunk] >= MAX_CHAIN:
+            trunk = self.stems[trunk_dims]
         acts: Sequence[str] = _ENTRY_ACTS if len(dims) == 4 else _PLAIN_ACTS
         if type_name in _BARE:
             acts = _PLAIN_ACTS[:1]
-        return self._adapter(self.trunks[trunk_dims], trunk_dims, dims, acts)
+        return self._adapter(trunk, trunk_dims, dims, acts)
 
     def _sink(self, source: str, dims: Dims) -> None:
         trunk_dims = _trunk(dims)
         if _can_adapt(dims, trunk_dims):
             self.trunks[trunk_dims] = self._adapter(source, dims, trunk_dims, _PLAIN_ACTS)
+
+    def _deepen(self, layer: Layer, by: int) -> None:
+        depth = max((self.depths.get(source, 0) for source in layer.sources), default=0) + by
+        self.depths.update(dict.fromkeys(layer.outputs, depth))
 
     def _input(self, dims: Dims) -> str:
         name = f"x{len(self.inputs)}"
@@ -185,6 +201,7 @@ class _Draft:
         layer = Layer(f"a{self.adapters}", type_name, config, (source,))
         self.adapters += 1
         self.layers.append(layer)
+        self._deepen(layer, 0)
         return layer.name
 
 
