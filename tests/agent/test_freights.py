@@ -173,6 +173,23 @@ def test_a_kernel_without_a_time_of_its_own_leaves_the_others(carrying: Any, run
     assert [site["visit"] for site in later["sites"]] == [None, 1, None, 3]
 
 
+@pytest.mark.parametrize(("faults", "launched"), [(("contended@2",), 3), (("contended@2", "contended@4"), 8)])
+def test_one_unsteady_kernel_gets_no_launches_for_a_whole_carrier(
+    carrying: Any, running: Callable[[Any], Any], faults: tuple[str, ...], launched: int
+) -> None:
+    sites = tuple(CarriedSite(f"k{number}", number) for number in range(1, 6))
+    work, orders = carrying(*faults, sites=sites)
+    running(work.run())
+    assert len(orders) == launched
+    assert {number for order in orders[3:] for number in _numbers(order)} == ({2, 4} if launched > 3 else set())
+    assert outcomes(work.results()) == dict.fromkeys(range(1, 6), "ok")
+
+
+def _numbers(order: LaunchOrder) -> set[int]:
+    sites = [site for visit in order.request["visits"] for site in visit["sites"]]
+    return {site["visit"] for site in sites if site["visit"] is not None}
+
+
 def test_what_a_shared_failure_means() -> None:
     wrong, contended, disk = FailureCode.WRONG_RESULT, FailureCode.CONTENDED, FailureCode.DISK_FULL
     assert carried_failure(wrong, "far off") == (FailureCode.CARRIER_FAILED, "wrong_result: far off")

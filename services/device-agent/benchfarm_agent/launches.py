@@ -25,6 +25,9 @@ GRACE_S: Final = 10.0
 BARREN_MAX: Final = 2
 """Processes in a row that end before any visit does, and with no visit to blame."""
 
+CARRIER_SHARE: Final = 0.25
+"""A carrier is visited in further launches while so many of its kernels want more."""
+
 DISK_FULL_WORDS: Final = ("No space left on device", "Disk quota exceeded")
 
 _PROTOCOL_FIELDS: Final = (
@@ -139,7 +142,13 @@ class LeaseLaunches:
         if is_comparison(protocol):
             return [mid for mid in open_ if wants_more_pairs(found[mid], protocol)]
         quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
-        return [mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)]
+        unsure = {mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)}
+        return [mid for mid in open_ if mid in unsure and self._is_worth_a_visit(mid, open_, unsure)]
+
+    def _is_worth_a_visit(self, measurement_id: int, open_: Sequence[int], unsure: set[int]) -> bool:
+        """Of a carrier only when several of its kernels want one: it takes as long for one as for all."""
+        sharers = self._sharers(measurement_id, open_)
+        return len(unsure.intersection(sharers)) >= CARRIER_SHARE * len(sharers)
 
     async def _launch(self, launch_no: int, order: list[int]) -> None:
         """One launch. A process that dies takes one visit with it; a new one goes on with the rest."""
