@@ -4,10 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,15 +25,10 @@ from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairR
 from benchfarm_engines.engine_options import check_options
 from benchfarm_engines.litert_engine import ENGINE as LITERT
 from benchfarm_engines.quantise import quantise
-from benchfarm_engines.engine_options import check_options
-from benchfarm_engines.litert_engine import ENGINE as LITERT
-from benchfarm_engines.quantise import quantise
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.models import model_recipe
-from tests.engines.catalogue import drawn_kernels
-from tests.engines.test_litert_convert import converted
 from tests.engines.catalogue import drawn_kernels
 from tests.engines.test_litert_convert import converted
 
@@ -275,35 +266,6 @@ def wait_for_reason(client: Client, job_id: str) -> str:
 
 def _as_request(workload: object) -> KernelRequest:
     return KernelRequest(type=workload.type, config=workload.config)  # type: ignore[attr-defined]
-
-
-def test_tflite_files_run_as_they_are(farm: FarmProcess, client: Client, tmp_path: Path) -> None:
-    """The files that LiteRT opens of one kernel, fp32 and 8 bits, as somebody else's would come in by the command."""
-    [drawn] = drawn_kernels("conv-bn-act", 1)
-    int8 = quantise(drawn[0], drawn[1], check_options({}, LITERT.options))
-    files = {"plain": converted(drawn).content, "steps": converted(drawn, *int8, "int8").content}
-    for name, content in files.items():
-        (tmp_path / f"{name}.tflite").write_bytes(content)
-    environment = {**os.environ, "BENCHFARM_URL": farm.url, "BENCHFARM_TOKEN": farm.admin_token, "HOME": str(tmp_path)}
-
-    def benchfarm(*arguments: object) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "benchfarm", *map(str, arguments)]
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=200)
-
-    shown = benchfarm("models", "upload", tmp_path / "plain.tflite", "--json")
-    assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout)["format"] == "tflite"
-    uploads = [option for name in files for option in ("--upload", tmp_path / f"{name}.tflite")]
-    submit = ("jobs", "submit", *uploads, "--protocol", "quick")
-    done = benchfarm(*submit, "--threads", 1, "--watch", "--json")
-    items = json.loads(done.stdout)["items"]
-    assert [(one["platform"].rsplit("/", 1)[1], one["failure"]) for one in items] == [("as_given", None)] * 2, items
-    assert all(one["summary"]["median_ms"] > 0 for one in items)
-    refused = benchfarm(*submit, "--engine", "onnxruntime")
-    assert refused.returncode != 0
-    assert "on litert with precision as_given alone" in refused.stderr
-    kernels = client.model_kernels(json.loads(shown.stdout)["id"], items[0]["platform"])
-    assert "CONV_2D" in {one.operator for one in kernels.unknown}
 
 
 def test_tflite_files_run_as_they_are(farm: FarmProcess, client: Client, tmp_path: Path) -> None:
