@@ -216,8 +216,13 @@ class _Turn:
     fastest_ns: int
 
     def settle(self) -> None:
-        """One untimed run: back into the caches after the other side or a canary."""
+        """One untimed run: back into the caches after the other side."""
         if self.fastest_ns < _REWARM_BELOW_NS:
+            self.run()
+
+    def lead_in(self) -> None:
+        """One untimed block after a canary. It is mostly a's turn then: whatever a canary costs, b would not pay it."""
+        for _ in repeat(None, self.blocks.iterations):
             self.run()
 
     def block(self, witness: Witness) -> int:
@@ -242,7 +247,7 @@ def _stretch(
     """Pairs without a canary between them, to the end of the round at most; returns their time in ns."""
     witness.refresh()
     left_ns, spent_ns = protocol.canary_every_ms * 1_000_000, 0
-    turns[samples.pairs % 2].settle()
+    turns[samples.pairs % 2].lead_in()
     while spent_ns < left_ns and samples.pairs < protocol.blocks_max:
         first, second = turns if samples.pairs % 2 == 0 else turns[::-1]
         spent_ns += first.block(witness)
