@@ -17,7 +17,7 @@ MAX_ALTERNATIVES: Final = 100
 
 
 class Precision(StrEnum):
-    """The arithmetic a platform runs in; ``as_given`` for an uploaded quantised file."""
+    """The arithmetic a platform runs in; ``as_given`` for an uploaded file that is never converted."""
 
     FP32 = "fp32"
     FP16 = "fp16"

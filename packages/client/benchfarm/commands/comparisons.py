@@ -21,7 +21,7 @@ from benchfarm_core.jobs import ItemView, JobRequest
 from benchfarm_core.workloads import UploadRequest
 
 MODEL_ID = "m_"
-SIDE = "An ONNX file, the id of an uploaded model, a generated model 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
+SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated model 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ..'."
 Side = Annotated[str, typer.Argument(help=SIDE, show_default=False)]
 
 
@@ -72,7 +72,7 @@ def compare(
 
 def _side(client: Client, text: str, dims: dict[str, int]) -> AnyRequest:
     """What a person means by a text: a file, an upload's id, a generated model or a kernel. Raises InvalidRequest."""
-    if text.endswith(".onnx") or Path(text).is_file():
+    if text.endswith((".onnx", ".tflite")) or Path(text).is_file():
         return UploadRequest(model_id=client.upload_model(Path(text), dims=dims).id)
     if text.startswith(MODEL_ID):
         return UploadRequest(model_id=text)
