@@ -21,7 +21,7 @@ from benchfarm_core.jobs import ItemView, JobRequest
 from benchfarm_core.workloads import UploadRequest
 
 MODEL_ID = "m_"
-SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated model 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ..'."
+SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
 Side = Annotated[str, typer.Argument(help=SIDE, show_default=False)]
 
 
