@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from benchfarm_core.measurements import PROFILING_ENGINES, LaunchSamples
-from benchfarm_engines.engine import EngineUnavailable, NodeTime, OpenRequest
+from benchfarm_engines.canary import Canaries
+from benchfarm_engines.engine import EngineUnavailable, NodeTime, OpenRequest, run_marked
 from benchfarm_engines.engine_options import check_options
-from benchfarm_engines.in_situ_visit import Block, evened, grouped, times_by_site
+from benchfarm_engines.in_situ_visit import Block, evened, grouped, profiled_blocks, times_by_site
 from benchfarm_engines.inputs import make_inputs
 from benchfarm_engines.launch_request import read_inputs
 from benchfarm_engines.operator_cost import OperatorCost
 from benchfarm_engines.registry import engine_names, load_engine
+from benchfarm_engines.visit import Bench, Shares
+from benchfarm_engines.witness import Reading, Witness
 from benchfarm_workloads.carriers import pack
 from benchfarm_workloads.onnx_carriers import build_carrier
 
@@ -190,3 +194,45 @@ def test_of_means_no_cost_can_be_told(workloads: dict[str, Any]) -> None:
     plain = engine.open(opening)
     assert OperatorCost(engine, opening, plain).ns() == 0
     plain.close()
+
+
+class PlantedWitness(Witness):
+    """Sees a switch in every run but each `calm`-th."""
+
+    def __init__(self, calm: int) -> None:
+        super().__init__()
+        self.calm, self.reads, self.switches = calm, -1, 0
+
+    def read(self) -> Reading:
+        self.reads += 1
+        self.switches += self.reads % self.calm != 0
+        return Reading(0, self.switches)
+
+
+@dataclass
+class CountedSession:
+    """Profiles of one operator, of 1000 ns in run 0 and one more in each further run."""
+
+    tells_means: bool
+    runs: int = 0
+
+    def profile(self, runs: int, mark: Callable[[], bool]) -> list[list[NodeTime]]:
+        done = run_marked(lambda: None, runs, mark)
+        first, self.runs = self.runs, self.runs + done
+        return [[NodeTime("k0", "Conv", 1000 + number)] for number in range(first, self.runs)]
+
+
+@pytest.mark.parametrize(
+    ("means", "calm", "runs", "undisturbed"),
+    [(False, 1, 16, 8), (False, 2, 32, 8), (False, 4, 64, 8), (False, 8, 64, 4), (True, 1, 16, 8), (True, 2, 64, 0)],
+)
+def test_a_profile_goes_on_until_enough_was_undisturbed(means: bool, calm: int, runs: int, undisturbed: int) -> None:
+    witness, session = PlantedWitness(calm), CountedSession(means)
+    bench = Bench(load_engine("onnxruntime"), {}, witness, Canaries({}, witness), Shares())
+    size, blocks = profiled_blocks(session, 16, bench)  # type: ignore[arg-type]
+    assert (size, session.runs) == (2, runs)
+    assert sum(not each.disturbed for each in blocks) == undisturbed
+    assert len(blocks) == runs / 2
+    if not means and calm == 2:
+        calm_ns = sum(each.nodes[0].ns for each in blocks if not each.disturbed)
+        assert calm_ns == sum(1000 + number for number in range(1, 32, 2))

@@ -76,8 +76,19 @@ class NodeTime(NamedTuple):
     origins: tuple[str, ...] = ()
 
 
-def unmarked() -> None:
-    """Nothing is noted between the inferences of a profile."""
+def unmarked() -> bool:
+    """Nothing is noted between the inferences of a profile, and none is left out."""
+    return False
+
+
+def run_marked(run: Callable[[], None], runs: int, mark: Callable[[], bool]) -> int:
+    """Runs and marks as ``ProfilingSession.profile`` promises it; returns how many runs that were."""
+    mark()
+    for number in range(1, runs + 1):
+        run()
+        if mark():
+            return number
+    return runs
 
 
 class Session(Protocol):
@@ -107,10 +118,10 @@ class ProfilingSession(Session, Protocol):
     def tells_means(self) -> bool:
         """Whether `profile` answers with the mean inference instead of each single one: small times below zero too."""
 
-    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> "list[list[NodeTime]]":
+    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> "list[list[NodeTime]]":
         """That many inferences, each as its operators in the order of execution. Raises EngineFailure.
 
-        mark: called before the first inference and after each.
+        mark: called before the first inference and after each; where it answers true, that one was the last.
         """
 
 

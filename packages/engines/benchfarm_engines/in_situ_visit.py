@@ -9,9 +9,8 @@ undisturbed runs with their like. Of engines that tell only means, all undisturb
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.attribution import Attribution, attribute
@@ -22,11 +21,14 @@ from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.profile_cost import without_cost
 from benchfarm_engines.profile_visit import profiled_session
 from benchfarm_engines.visit import Bench, failed
-from benchfarm_engines.witness import Reading
+from benchfarm_engines.witness import Reading, Witness
 
 BLOCKS: Final = 8
 RUNS_MIN: Final = 16
 RUNS_MAX: Final = 96
+WALL_SHARE: Final = 4
+"""Among noisy neighbours a profile ends after this many times its planned runs, undisturbed or not."""
+
 VISITS: Final = 16
 """A carrier is profiled for this many times `visit_ms`, however many kernels it carries, but `RUNS_MIN` times."""
 
@@ -92,33 +94,71 @@ def answer_of_site(answer: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple[int, list[Block]]:
-    """Runs per block, and the blocks of about `runs` inferences."""
+    """Runs per block, and the blocks; more inferences than `runs` where too many were disturbed."""
     size = runs // BLOCKS
     bench.witness.refresh()
     if session.tells_means:
-        return size, evened([_segment(session, size, bench) for _ in range(BLOCKS)])
-    readings: list[Reading] = []
-    inferences = session.profile(runs, lambda: readings.append(bench.witness.read()))
-    steps = zip(inferences, pairwise(readings), strict=True)
-    return size, grouped([_block(nodes, before, after) for nodes, (before, after) in steps], size)
+        return size, _segments(session, size, bench.witness)
+    watch = _Watch(bench.witness, enough=runs)
+    inferences = session.profile(WALL_SHARE * runs, watch.mark)
+    return size, grouped([step.block(nodes) for nodes, step in zip(inferences, watch.steps, strict=True)], size)
+
+
+class _Step(NamedTuple):
+    """What happened to one run."""
+
+    delay_ns: int
+    switches: int
+    disturbed: bool
+
+    def block(self, nodes: Sequence[NodeTime]) -> Block:
+        return Block(nodes, self.delay_ns, self.switches, self.disturbed)
+
+
+@dataclass
+class _Watch:
+    """Asks the witness between the runs of a profile, until `enough` of them were undisturbed."""
+
+    witness: Witness
+    enough: int
+    steps: list[_Step] = field(default_factory=list)
+    undisturbed: int = 0
+    _before: tuple[int, Reading] | None = None
+
+    def mark(self) -> bool:
+        """Before the first run and after each; whether these were enough."""
+        ended_ns, reading = time.perf_counter_ns(), self.witness.read()
+        if self._before is not None:
+            self._add(ended_ns - self._before[0], self._before[1], reading)
+        self._before = time.perf_counter_ns(), reading
+        return self.undisturbed >= self.enough
+
+    def _add(self, run_ns: int, before: Reading, after: Reading) -> None:
+        delay_ns, switches = max(0, after.delay_ns - before.delay_ns), max(0, after.switches - before.switches)
+        disturbed = switches > 0 or delay_ns > max(DELAY_FLOOR_NS, DELAY_SHARE * run_ns)
+        self.steps.append(_Step(delay_ns, switches, disturbed))
+        self.undisturbed += not disturbed
+
+    def whole(self) -> _Step:
+        """All runs as one."""
+        delay_ns, switches = sum(step.delay_ns for step in self.steps), sum(step.switches for step in self.steps)
+        return _Step(delay_ns, switches, any(step.disturbed for step in self.steps))
+
+
+def _segments(session: ProfilingSession, runs: int, witness: Witness) -> list[Block]:
+    """Blocks of `runs` inferences each, of an engine that tells means, until `BLOCKS` were undisturbed."""
+    blocks: list[Block] = []
+    while len(blocks) < WALL_SHARE * BLOCKS and sum(not block.disturbed for block in blocks) < BLOCKS:
+        watch = _Watch(witness, enough=runs)
+        mean = session.profile(runs, watch.mark)[0]
+        blocks.append(watch.whole().block([node._replace(ns=node.ns * runs) for node in mean]))
+    return evened(blocks)
 
 
 def without_profiler(blocks: Sequence[Block], iterations: int, bench: Bench) -> list[Block]:
     """The blocks less what the profiler adds to each operator in every run."""
     cost_ns = bench.operator_cost.ns() * iterations if bench.operator_cost is not None else 0.0
     return [replace(block, nodes=without_cost(block.nodes, cost_ns)) for block in blocks]
-
-
-def _segment(session: ProfilingSession, runs: int, bench: Bench) -> Block:
-    readings: list[Reading] = []
-    mean = session.profile(runs, lambda: readings.append(bench.witness.read()))[0]
-    return _block([node._replace(ns=node.ns * runs) for node in mean], readings[0], readings[-1])
-
-
-def _block(nodes: Sequence[NodeTime], before: Reading, after: Reading) -> Block:
-    delay_ns, switches = max(0, after.delay_ns - before.delay_ns), max(0, after.switches - before.switches)
-    waited = delay_ns > max(DELAY_FLOOR_NS, DELAY_SHARE * sum(node.ns for node in nodes))
-    return Block(nodes, delay_ns, switches, disturbed=waited or switches > 0)
 
 
 def evened(blocks: Sequence[Block]) -> list[Block]:

@@ -17,6 +17,7 @@ from benchfarm_engines.engine import (
     OpenRequest,
     ProfilingSession,
     failure_without_paths,
+    run_marked,
     unmarked,
 )
 from benchfarm_engines.engine_options import Option
@@ -138,11 +139,12 @@ class _MnnSession:
         """What the session was made for: on processors MNN takes ``precision: high`` as fp32 throughout."""
         return "fp32"
 
-    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
-        mark()
-        return [self._profiled_run(mark) for _ in range(runs)]
+    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> list[list[NodeTime]]:
+        inferences: list[list[NodeTime]] = []
+        run_marked(lambda: inferences.append(self._profiled_run()), runs, mark)
+        return inferences
 
-    def _profiled_run(self, mark: Callable[[], None]) -> list[NodeTime]:
+    def _profiled_run(self) -> list[NodeTime]:
         times: list[NodeTime] = []
         begun_ns = 0
 
@@ -160,7 +162,6 @@ class _MnnSession:
         self._refill()
         if code := self._net.runSessionWithCallBackInfo(self._session, before, after):
             raise _failure(code)
-        mark()
         return times
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from benchfarm_engines.engine import (
     OpenRequest,
     Session,
     failure_without_paths,
+    run_marked,
     unmarked,
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
@@ -215,17 +216,14 @@ class _ProfiledSession(_OnnxRuntimeSession):
         session._folder = folder
         return session
 
-    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
+    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> list[list[NodeTime]]:
         """Once in a session's life: ONNX Runtime writes one profile, and stops."""
         if not self._folder.exists():
             raise EngineFailure(FailureCode.ENGINE_ERROR, "the session has been profiled already")
-        mark()
-        for _ in range(runs):
-            self.run()
-            mark()
+        done = run_marked(self.run, runs, mark)
         try:
             written = Path(self._session.end_profiling())
-            return read_inferences(written.read_bytes(), runs)
+            return read_inferences(written.read_bytes(), done)
         except _ERRORS as error:
             raise _failure(error, self._request) from error
         finally:

@@ -23,6 +23,7 @@ from benchfarm_engines.engine import (  # noqa: E402
     OpenRequest,
     Session,
     failure_without_paths,
+    run_marked,
     unmarked,
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option  # noqa: E402
@@ -201,15 +202,12 @@ class _ProfiledSession(_OpenVinoSession):
         super().run()
         self._runs += 1
 
-    def profile(self, runs: int, mark: Callable[[], None] = unmarked) -> list[list[NodeTime]]:
+    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> list[list[NodeTime]]:
         """The same mean inference `runs` times: all that OpenVINO tells is each operator's mean so far."""
         before_runs = self._runs
         before = {each.name: each.mean_ns for each in self._means()} if before_runs else {}
-        mark()
-        for _ in range(runs):
-            self.run()
-            mark()
-        return [between(before, before_runs, self._means(), runs)] * runs
+        done = run_marked(self.run, runs, mark)
+        return [between(before, before_runs, self._means(), done)] * done
 
     def _means(self) -> list[MeanTime]:
         """In the order of execution; what was folded into others is not executed."""
