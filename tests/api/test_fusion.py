@@ -64,6 +64,21 @@ def test_the_kernels_of_a_model(alice: httpx2.Client, caller: Callable[..., http
     assert all(part["config"] for kernel in found["kernels"] for part in kernel["parts"] if not part["is_free"])
     generated = alice.get("/v1/models/squeezenet/kernels", params={"platform": KEY}).json()
     assert len(generated["kernels"]) == 38
+    for config, field in (
+        (["first:Conv", "second:Softmax"], "config.second"),
+        (["hw:16", "hw:32"], "config"),
+        (["hw=16"], "config"),
+        (["hw:" + "9" * 30], "config"),
+        (["hw:0"], "config.hw"),
+        (["depth:1"], "config.depth"),
+    ):
+        refused = alice.get("/v1/models/operator_pair/kernels", params={"platform": KEY, "config": config})
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+    taken = alice.get(f"/v1/models/{model}/kernels", params={"platform": KEY, "config": ["hw:16"]})
+    assert (taken.status_code, taken.json()["field"]) == (422, "config")
+    pair = {"platform": KEY, "config": ["first:Add", "second:Conv", "hw:16"]}
+    kernels = alice.get("/v1/models/operator_pair/kernels", params=pair).json()["kernels"]
+    assert [[part["type"] for part in kernel["parts"]] for kernel in kernels] == [["add-act"], ["conv-bn-act"]]
     assert caller("client", "bob").get(f"/v1/models/{model}/kernels?platform={KEY}").status_code == 404
     assert alice.get(f"/v1/models/{model}/kernels").status_code == 422
     refused = alice.get(f"/v1/models/{model}/kernels?platform=nowhere")

@@ -235,6 +235,9 @@ def test_kernels_and_fusion_of_a_platform(farm: Any, logged_in: Any, tmp_path: P
     assert "never measured" in ended.err
     assert "conv-bn-act" in ended.out
     assert "hw=224 cin=3 cout=64 k=7 s=2 act=relu batch=1" in ended.out
+    small = logged_in("models", "kernels", "resnet18 hw=64 classes=10", "--platform", platform["id"])
+    assert "hw=64 cin=3 cout=64 k=7 s=2 act=relu batch=1" in small.out
+    assert logged_in("models", "kernels", "resnet18 hw=63", "--platform", platform["id"]).code == ExitCode.USAGE
     path = tmp_path / "m.onnx"
     config = {"hw": 8, "cin": 3, "cout": 4, "k": 3, "act": "relu"}
     path.write_bytes(build(kernel_type("conv-bn-act").workload(config)).onnx_bytes)

@@ -41,9 +41,9 @@ def test_a_profile_counts_before_latencies(by_latency, by_profile, counts):
     ],
 )
 def test_times_that_cannot_tell_leave_it_open(times, spread_ms, verdict):
-    assert latency_verdict(*times, spread_ms) is verdict
-    row = FusionRow(**PAIR, **dict(zip(("t1_ms", "t2_ms", "t12_ms"), times, strict=True)), spread_ms=spread_ms)
-    assert row.by_latency is verdict
+    assert latency_verdict(times[0], times[1], times[2], spread_ms) is verdict
+    named = dict(zip(("t1_ms", "t2_ms", "t12_ms"), times, strict=True))
+    assert FusionRow.model_validate({**PAIR, **named, "spread_ms": spread_ms}).by_latency is verdict
 
 
 PAIR = {"first": "Conv", "second": "Relu"}

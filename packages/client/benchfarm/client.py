@@ -147,10 +147,14 @@ class Client:
         """One uploaded model with its operator graph."""
         return self._connection.read(ModelView, f"/models/{path_part(model_id)}")
 
-    def model_kernels(self, model_id: str, platform: str) -> ModelKernels:
-        """What a platform's engine would compute as one kernel each; a generated model's id is its name."""
+    def model_kernels(
+        self, model_id: str, platform: str, config: Mapping[str, int | str] | None = None
+    ) -> ModelKernels:
+        """What a platform's engine would compute as one kernel each; a generated model's id is its name, and `config`
+        has its columns that differ from the defaults."""
         path = f"/models/{path_part(model_id)}/kernels"
-        return self._connection.read(ModelKernels, path, params={"platform": platform})
+        columns = [f"{name}:{value}" for name, value in (config or {}).items()]
+        return self._connection.read(ModelKernels, path, params={"platform": platform, "config": columns})
 
     def delete_model(self, model_id: str) -> None:
         """Forget an uploaded model; results that name it stay."""

@@ -1,7 +1,7 @@
 """Fusion rules as they were measured, and what models come to by them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy import Row, select, text
@@ -108,16 +108,19 @@ def report(tx: Transaction, name: str, found: FusionReport) -> FusionsView:
     return get_fusions(tx, view.platform)
 
 
-def model_kernels(tx: Transaction, model_id: str, platform: str, by: Caller) -> ModelKernels:
+def model_kernels(
+    tx: Transaction, model_id: str, platform: str, by: Caller, config: Mapping[str, int | str] | None = None
+) -> ModelKernels:
     """An uploaded model's kernels on a platform, or those of a generated one, whose id is its name.
 
-    Raises NotFound for models of others, InvalidRequest for a platform that is none.
+    `config` has the columns of a generated model that differ from its defaults. Raises NotFound for models of others,
+    InvalidRequest for a platform that is none and for columns that the model has not or does not take.
     """
     row = platforms.find(tx, platform)
     measured = fusion_rules(tx, Platform.model_validate(row.spec))
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
     rules = FusionRules({(one.first, one.second): one.fused for one in decided})
-    operators, index = _operators(tx, model_id, by)
+    operators, index = _operators(tx, model_id, by, config or {})
     fused = fuse(operators, rules)
     chains = [recognised(chain, index) for chain in fused.kernels]
     unknown = Counter(op for parts in chains for op in _unknown(parts))
@@ -131,10 +134,14 @@ def model_kernels(tx: Transaction, model_id: str, platform: str, by: Caller) -> 
     )
 
 
-def _operators(tx: Transaction, model_id: str, by: Caller) -> tuple[Sequence[Operator], GraphIndex | None]:
+def _operators(
+    tx: Transaction, model_id: str, by: Caller, config: Mapping[str, int | str]
+) -> tuple[Sequence[Operator], GraphIndex | None]:
     if model_id in {recipe.name for recipe in model_recipes()}:
-        return tuple(layer_operators(model_recipe(model_id).network({}).layers)), None
+        return tuple(layer_operators(model_recipe(model_id).network(config).layers)), None
     graph = Graph.model_validate(models.get_model(tx, model_id, by).graph)
+    if config:
+        raise InvalidRequest("an uploaded model has no columns", field="config")
     return graph_operators(graph), GraphIndex(graph)
 
 

@@ -10,7 +10,7 @@ from benchfarm.commands.kernels import column_rows
 from benchfarm.commands.options import Dims, Ints
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
-from benchfarm.workload_text import parse_numbers
+from benchfarm.workload_text import parse_generated_model, parse_numbers
 from benchfarm_core.fusion import KernelPart
 from benchfarm_core.views import ModelView
 
@@ -61,14 +61,15 @@ def show(context: typer.Context, model_id: ModelId, _json: Json = False) -> None
 @app.command()
 def kernels(
     context: typer.Context,
-    model_id: Annotated[str, typer.Argument(help="The model's id, or the name of a generated model.")],
+    model_id: Annotated[str, typer.Argument(help="The model's id, or a generated model: 'squeezenet hw=160'.")],
     platform: Annotated[str, typer.Option(help="The platform's id, key or alias.")],
     _json: Json = False,
 ) -> None:
     """A model's kernels on a platform: what its engine computes as one."""
     session = Session.of(context)
+    asked = parse_generated_model(model_id)
     with session.client() as client:
-        found = client.model_kernels(model_id, platform)
+        found = client.model_kernels(asked.name, platform, asked.config)
     if found.rules == "default":
         session.say("what this engine fuses was never measured: by default, a layer and its activation are one kernel")
     if found.unknown:

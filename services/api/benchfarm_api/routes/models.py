@@ -38,6 +38,7 @@ class UploadQuery(Value):
     )
 
 
+_COLUMN: Final = re.compile(r"([a-z][a-z0-9_]{0,39}):([A-Za-z][A-Za-z0-9_-]{0,39}|[0-9]{1,15})")
 _PAIR: Final = re.compile(r"(.{1,200}):([1-9][0-9]{0,9})", re.DOTALL)
 
 
@@ -93,13 +94,27 @@ def list_model_kernels(
     platform: Annotated[str, Query(max_length=300, description="id, key or alias")],
     caller: CallerDep,
     parts: PartsDep,
+    config: Annotated[
+        tuple[str, ...], Query(max_length=50, description="columns of a generated model, `name:value`: `hw:160`")
+    ] = (),
 ) -> ModelKernels:
     """What a platform's engine would compute as one kernel each; operators that the catalogue lacks are listed too.
 
-    Of an uploaded model, or with its name as id of a generated one in its default configuration.
+    Of an uploaded model, or with its name as id of a generated one, in its default configuration but for `config`.
     """
+    columns = _columns(config)
     with parts.database.transaction(read_only=True) as tx:
-        return fusions.model_kernels(tx, model_id, platform, caller)
+        return fusions.model_kernels(tx, model_id, platform, caller, columns)
+
+
+def _columns(texts: Sequence[str]) -> dict[str, int | str]:
+    columns: dict[str, int | str] = {}
+    for text in texts:
+        match = _COLUMN.fullmatch(text)
+        if match is None or match[1] in columns:
+            raise InvalidRequest(f"config={text[:100]}: write name:value, each name once", field="config")
+        columns[match[1]] = int(match[2]) if match[2].isdigit() else match[2]
+    return columns
 
 
 def _pairs(field: str, texts: Sequence[str]) -> dict[str, int]:
