@@ -6,6 +6,7 @@ that the profiler's clock (a step is a microsecond) is fine enough, and after wh
 undisturbed runs with their like. Of engines that tell only means, all undisturbed blocks of a visit are one mean.
 """
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,13 @@ from benchfarm_engines.witness import Reading, Witness
 BLOCKS: Final = 8
 RUNS_MIN: Final = 16
 RUNS_MAX: Final = 96
+_JOINT_KIND: Final = "Subgraph"
+"""What OpenVINO compiles of several operators in a row, matrix products too, and names after the last one."""
+
 WALL_SHARE: Final = 4
-"""Among noisy neighbours a profile ends after this many times its planned runs, undisturbed or not."""
+HOPELESS_SHARE: Final = 0.2
+"""Among noisy neighbours a profile ends after this many times its planned runs, and at once where fewer than this share
+of at least as many as planned were undisturbed: the rule of the summary would take nothing of it."""
 
 VISITS: Final = 16
 """A carrier is profiled for this many times `visit_ms`, however many kernels it carries, but `RUNS_MIN` times."""
@@ -104,6 +110,11 @@ def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple
     return size, grouped([step.block(nodes) for nodes, step in zip(inferences, watch.steps, strict=True)], size)
 
 
+def is_over(undisturbed: int, seen: int, enough: int) -> bool:
+    """Whether more runs, or blocks, would not make a profile better."""
+    return undisturbed >= enough or (seen >= enough and undisturbed < HOPELESS_SHARE * seen)
+
+
 class _Step(NamedTuple):
     """What happened to one run."""
 
@@ -131,7 +142,7 @@ class _Watch:
         if self._before is not None:
             self._add(ended_ns - self._before[0], self._before[1], reading)
         self._before = time.perf_counter_ns(), reading
-        return self.undisturbed >= self.enough
+        return is_over(self.undisturbed, len(self.steps), self.enough)
 
     def _add(self, run_ns: int, before: Reading, after: Reading) -> None:
         delay_ns, switches = max(0, after.delay_ns - before.delay_ns), max(0, after.switches - before.switches)
@@ -148,9 +159,11 @@ class _Watch:
 def _segments(session: ProfilingSession, runs: int, witness: Witness) -> list[Block]:
     """Blocks of `runs` inferences each, of an engine that tells means, until `BLOCKS` were undisturbed."""
     blocks: list[Block] = []
-    while len(blocks) < WALL_SHARE * BLOCKS and sum(not block.disturbed for block in blocks) < BLOCKS:
+    undisturbed = 0
+    while len(blocks) < WALL_SHARE * BLOCKS and not is_over(undisturbed, len(blocks), BLOCKS):
         watch = _Watch(witness, enough=runs)
         mean = session.profile(runs, watch.mark)[0]
+        undisturbed += not watch.whole().disturbed
         blocks.append(watch.whole().block([node._replace(ns=node.ns * runs) for node in mean]))
     return evened(blocks)
 
@@ -200,14 +213,29 @@ def times_by_site(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, di
     was, so every site carries all of it.
     """
     parts = [attribute(block.nodes, names) for block in blocks]
-    return {name: _fused_away(parts[0], name) or _site_fields(blocks, parts, name) for name in names}
+    within = _joined(blocks[0].nodes, names) | _fused_away(parts[0])
+    return {name: _no_time(within[name]) if name in within else _site_fields(blocks, parts, name) for name in names}
 
 
-def _fused_away(found: Attribution, name: str) -> dict[str, Any] | None:
-    if name not in found.fused or found.sites[name].total_ns > 0:
-        return None
-    within = found.fused[name] or "a layer beside it"
-    return failed(FailureCode.FUSED_AWAY, f"the engine computes it together with {within}: it has no time of its own")
+def _fused_away(found: Attribution) -> dict[str, str]:
+    return {name: by or "a layer beside it" for name, by in found.fused.items() if found.sites[name].total_ns <= 0}
+
+
+def _joined(nodes: Sequence[NodeTime], names: Sequence[str]) -> dict[str, str]:
+    """Sites that share a node in which none is the main one, each with another of them."""
+    known, joined = set(names), dict[str, str]()
+    for node in nodes:
+        if node.kind == _JOINT_KIND:
+            heads = (re.split(r"[/_]", origin, maxsplit=1)[0] for origin in node.origins)
+            sites = list(dict.fromkeys(head for head in heads if head in known))
+            if len(sites) > 1:
+                joined |= {site: sites[0] if site != sites[0] else sites[1] for site in sites}
+    return joined
+
+
+def _no_time(within: str) -> dict[str, Any]:
+    detail = f"the engine computes it together with {within}: it has no time of its own"
+    return failed(FailureCode.FUSED_AWAY, detail)
 
 
 def _site_fields(blocks: Sequence[Block], parts: Sequence[Attribution], name: str) -> dict[str, Any]:
