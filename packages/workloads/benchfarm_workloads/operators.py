@@ -199,7 +199,7 @@ def _gated(index: GraphIndex, at: int) -> list[int] | None:
 
 def _linear(index: GraphIndex, at: int) -> list[int] | None:
     """A product with a weight, and a bias."""
-    node, added = index.nodes[at], index.user(at, "Add")
+    added = index.user(at, "Add")
     if added is None or not index.is_weight(index.input(at, 1)):
         return None
     biases = [name for name in index.nodes[added].inputs if index.is_weight(name)]
