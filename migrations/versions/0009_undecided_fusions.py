@@ -26,8 +26,8 @@ def set_timeouts() -> None:
 
 def upgrade() -> None:
     set_timeouts()
-    spread = sa.Column("spread_ms", sa.Double(), nullable=True, comment="by how much t1 + t2 - t12 may be wrong")
-    op.add_column("fusions", spread)
+    why = "by how much t1 + t2 - t12 may be wrong"
+    op.add_column("fusions", sa.Column("spread_ms", sa.Double(), nullable=True, comment=why))
     op.drop_constraint(op.f(_VERDICT), "fusions")
     op.create_check_constraint(op.f(_VERDICT), "fusions", "t12_ms IS NOT NULL OR by_profile IS NOT NULL")
 

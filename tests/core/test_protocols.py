@@ -36,5 +36,5 @@ def test_every_protocol_of_the_farm_is_possible(name: str) -> None:
 
 
 def test_a_protocol_just_within_its_time_is_taken() -> None:
-    parameters = {"blocks_min": 50, "block_min_us": 1_000_000, "warmup_min_ms": 10_000, "visit_timeout_s": 60}
-    assert resolve_protocol(ProtocolRequest(parameters=parameters)).blocks_min == 50
+    limits: dict[str, int | float] = {"blocks_min": 50, "block_min_us": 10**6, "warmup_min_ms": 10**4}
+    assert resolve_protocol(ProtocolRequest(parameters=limits | {"visit_timeout_s": 60})).blocks_min == 50
