@@ -45,6 +45,10 @@ def lab(farm: Any, nodes: list[dict[str, Any]], failing: str | None = None) -> I
 
 def test_both_verdicts_are_told_and_disagreements_stand_out(farm: Any, logged_in: Any) -> None:
     """Every time of this lab is the same, so that a pair costs as much as one of its parts."""
+    never_wanted = PLATFORM.replace("1.31.1", "1.31.1~graph=none")
+    with lab(farm, FUSED):
+        ended = logged_in("fusion", "measure", "--platform", never_wanted, "--pair", "Conv+Relu", "--json")
+    assert ended.document["view"]["platform"] == never_wanted
     with lab(farm, FUSED):
         ended = logged_in("fusion", "measure", "--platform", PLATFORM, "--pair", "Conv+Relu", "--json")
     assert ended.code == 0, ended.err
@@ -81,7 +85,7 @@ def test_bad_pairs_are_refused_before_anything_is_measured(logged_in: Any, pairs
     ended = logged_in("fusion", "measure", "--platform", PLATFORM, *options)
     assert (ended.code, ended.out) == (ExitCode.USAGE, "")
     assert logged_in("jobs", "list", "--json").document == before
-    assert logged_in("fusion", "measure", "--platform", "nowhere").code == ExitCode.NOT_FOUND
+    assert logged_in("fusion", "measure", "--platform", "nowhere").code == ExitCode.USAGE
 
 
 def test_who_may_not_tell_measures_nothing(farm: Any) -> None:

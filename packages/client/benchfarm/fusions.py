@@ -13,6 +13,7 @@ from benchfarm_core.fusion import MAX_ROWS, FusionRow, FusionsView
 from benchfarm_core.jobs import ItemView, JobView
 from benchfarm_core.measurements import PROFILING_ENGINES
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS, PAIR_PARTS, Pair, fused_by_profile, pair_request
+from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.protocols import PROFILE
 from benchfarm_core.summaries import Summary
 
@@ -60,24 +61,24 @@ def measure_fusions(
 
     Raises:
         Forbidden: the token may not tell what was found; nothing is measured then.
-        InvalidRequest: no pairs, more than `ENOUGH_PAIRS`, or one that no network can have.
+        InvalidRequest: no such platform, no pairs, more than `ENOUGH_PAIRS`, or one that no network can have.
     """
     wanted = tuple(dict.fromkeys(pairs))
     if not 0 < len(wanted) <= ENOUGH_PAIRS:
         raise InvalidRequest(f"{len(wanted)} pairs; it must be from 1 to {ENOUGH_PAIRS}", field="pairs")
     if client.whoami().role not in ACCESS["set_platform_fusion"]:
         raise Forbidden("what is measured of fusion is told by operators; this token may not")
-    target = client.platform(platform)
     aged: dict[str, Any] = {} if max_age_s is None else {"max_age_s": max_age_s}
-    jobs = [client.submit(**_timed(wanted), platforms=[target.key], **aged)]
-    if target.engine.name in PROFILING_ENGINES:
-        jobs.append(client.submit(**_profiled(wanted), platforms=[target.key], **aged))
+    jobs = [client.submit(**_timed(wanted), platforms=[platform], **aged)]
+    [key] = jobs[0].platforms
+    if parse_platform_key(key).engine.name in PROFILING_ENGINES:
+        jobs.append(client.submit(**_profiled(wanted), platforms=[key], **aged))
     for job in jobs:
         (wait or client.wait)(job.id)
     timed, *profiled = (client.results(job.id) for job in jobs)
     found = _found(client, wanted, timed, profiled[0] if profiled else None)
     rows = [pair.row for pair in found if pair.row is not None]
-    view = client.set_platform_fusion(target.key, rows) if rows else client.platform_fusion(target.key)
+    view = client.set_platform_fusion(key, rows) if rows else client.platform_fusion(key)
     return FusionsFound(found, view)
 
 
