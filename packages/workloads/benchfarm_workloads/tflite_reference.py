@@ -34,7 +34,8 @@ class ReferenceRun:
     """The model with its inputs bound, run once."""
 
     def __init__(self, content: bytes, inputs: Sequence[InputSpec]) -> None:
-        """Raises InvalidRequest: ``unknown_operator``, ``model_too_large_for_inspection``, ``inspection_failed``."""
+        """Raises InvalidRequest: ``truncated_model``, ``unknown_operator``, ``model_too_large_for_inspection``, or
+        ``inspection_failed`` with LiteRT's message."""
         try:
             self._interpreter = _opened(content, inputs)
             self._interpreter.invoke()
@@ -87,6 +88,8 @@ def _refusal(error: Exception) -> InvalidRequest:
             code="model_too_large_for_inspection",
         )
     said = cleaned(message, 300)
+    if "valid Flatbuffer" in message:
+        return InvalidRequest("damaged TensorFlow Lite file: upload it again", code="truncated_model")
     if any(mark in message for mark in _MISSING):
         return InvalidRequest(f"LiteRT lacks an operator of this model: {said}", code="unknown_operator")
     return InvalidRequest(f"LiteRT cannot run this model: {said}", code="inspection_failed")
