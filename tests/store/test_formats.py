@@ -102,3 +102,10 @@ def test_a_pair_has_each_side_where_it_is_opened(farm, ann, board, upload):
     assert refused.value.code == "format_not_opened"
     job = farm.submit_planned(ann, request({**pair, "b_platform": FP32}, kind="compare", platforms=[GIVEN]))
     assert items_of(farm, ann, job) == [("litert-2.3.0/as_given", None)]
+
+
+def test_weights_of_8_bits_need_no_more_memory_than_their_file():
+    fields = {"name": "m", "sha256": "a" * 64, "opset": 3, "dims": {}, "inputs": (), "graph": {}, "flops": 1}
+    small = models.NewModel.model_validate({**fields, "size_bytes": 1000, "parameters": 900})
+    plain = models.NewModel.model_validate({**fields, "size_bytes": 5000, "parameters": 900})
+    assert [one.cost and one.cost.weight_bytes for one in (small, plain)] == [1000, 3600]
