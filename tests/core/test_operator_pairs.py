@@ -36,6 +36,9 @@ IN, OUT = ("ReorderInput", "ReorderInput"), ("ReorderOutput", "ReorderOutput")
         (("Concat", "Relu"), [("l1_raster_0", "Raster"), ("l1", "ReLU")], None),
         # 8 bits, and what cannot be told
         (("Conv", "Relu"), [("l0_q", "QuantizeLinear"), ("l0_quant", "QLinearConv"), ("z", "DequantizeLinear")], True),
+        (("Linear", "Relu"), [("l0/x", "QGemm"), ("out", "Reshape"), ("l1/quantised", "QuantizeLinear")], True),
+        (("Relu", "Add"), [("x", "DequantizeLinear"), ("l0/q", "QuantizeLinear"), ("l1", "QLinearAdd")], False),
+        (("MaxPool", "Relu"), [("l0", "MaxPool"), ("l0/r", "DequantizeLinear"), ("l1/q", "QuantizeLinear")], False),
         (("Conv", "Relu"), [("a", "Conv"), ("b", "Relu")], None),
         (("Conv", "Relu"), [], None),
     ],

@@ -54,12 +54,12 @@ def fused_by_profile(pair: Pair, nodes: Sequence[NodeSample]) -> bool | None:
     """Whether the engine computed the pair as one, by a profile of both parts: then one of the two has no node of its
     own. None: not to be told from the names.
 
-    Nodes that convert layouts or only view a tensor are no operator. A name that the engine made up is the first
-    one's before all of the second, the second one's behind all of the first.
+    Nodes that convert layouts or 8 bits, or only view a tensor, are no operator. A name that the engine made up is the
+    first one's before all of the second, the second one's behind all of the first.
     """
     if pair[0] in _MOVERS and any(node.kind == _MOVE_KIND for node in nodes):
         return None
-    operators = [node for node in nodes if _computes(pair, node)]
+    operators = [node for place, node in enumerate(nodes) if _computes(pair, node) or _rescales(nodes, place)]
     if len(operators) == 1:
         return True
     owners = [_layer_of(node) for node in operators]
@@ -88,6 +88,12 @@ def _computes(pair: Pair, node: NodeSample) -> bool:
     if node.kind == "Transpose":
         return layer is not None
     return node.kind not in _LAYOUT_KINDS | _STEP_KINDS | _VIEW_KINDS
+
+
+def _rescales(nodes: Sequence[NodeSample], place: int) -> bool:
+    """Whether an activation on 8 bits has become this: from one scale to another, which cuts off what is below."""
+    kinds = [node.kind for node in nodes[max(0, place - 1) : place + 1]]
+    return kinds == ["DequantizeLinear", "QuantizeLinear"]
 
 
 def _layer_of(node: NodeSample) -> str | None:
