@@ -15,8 +15,9 @@ LEAST_TIMED_MS: Final = 0.03
 MAX_ROWS: Final = 500
 
 Family = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,59}$")]
-SpreadMs = Annotated[float, Field(ge=0, le=MS_MAX)]
-TimeMs = Annotated[float, Field(gt=0, le=MS_MAX)]
+SpreadMs = Annotated[float, Field(ge=0, le=MS_MAX, strict=True)]
+TimeMs = Annotated[float, Field(gt=0, le=MS_MAX, strict=True)]
+"""Strict: a truth value is no time."""
 
 
 def is_fused(t1_ms: float, t2_ms: float, t12_ms: float) -> bool:
