@@ -71,7 +71,7 @@ def test_samples_are_raw_and_complete(launch: Any, workloads: dict[str, Any], en
 def test_a_block_lasts_as_long_as_asked(launch: Any, workloads: dict[str, Any], engine: str) -> None:
     """Its length is fixed beforehand on the fastest run; a machine that gets faster in between may do so thrice."""
     medians_ns = [np.median(launch(visits_of(workloads, "small"), engine=engine).done[0]["blocks_ns"]) for _ in "123"]
-    assert float(max(medians_ns)) >= 160_000
+    assert float(max(medians_ns)) >= 180_000
 
 
 def test_the_samples_are_what_core_takes(launch: Any, workloads: dict[str, Any]) -> None:
