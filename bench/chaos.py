@@ -21,7 +21,7 @@ from sqlalchemy import text
 from bench.losses import Fate, Ran, kills_missed, losses, unjust_payments
 from benchfarm import Client
 from benchfarm_core.jobs import JobRequest, JobState, JobView
-from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
@@ -102,7 +102,7 @@ def request(*, seed: int, kernels: int, visit_ms: int) -> JobRequest:
     return JobRequest(
         name=f"chaos {seed}",
         workloads=tuple(KernelRequest(type=one.type, config=one.config) for one in draw_mixed(seed, kernels)),
-        platforms=PlatformFilter(engine=("onnxruntime",), threads=(1,)),
+        platforms=PlatformFilter(engine=("onnxruntime",), threads=(1,), precision=(Precision.FP32,)),
         protocol=ProtocolRequest(name="kernel", parameters={"visit_ms": visit_ms}),
         max_age_s=0,
     )

@@ -62,7 +62,7 @@ def first_block(client: Client) -> list[Row]:
     for wanted in kernels(SEED + 1, 20):
         job = client.submit(JobRequest(
             workloads=(wanted,),
-            platforms=PlatformFilter(engine=("onnxruntime",), threads=(1,)),
+            platforms=PlatformFilter(engine=("onnxruntime",), threads=(1,), precision=(Precision.FP32,)),
             max_age_s=0,
         ))  # fmt: skip
         client.wait(job.id, timeout_s=60)

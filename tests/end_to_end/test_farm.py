@@ -19,7 +19,7 @@ from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import Forbidden, InvalidRequest, NotFound
 from benchfarm_core.fusion import latency_verdict
 from benchfarm_core.jobs import ItemSource, ItemState, JobKind, JobRequest, JobState
-from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest
 from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest
 from benchfarm_engines.engine_options import check_options
@@ -32,7 +32,7 @@ from benchfarm_workloads.models import model_recipe
 from tests.engines.catalogue import drawn_kernels
 from tests.engines.test_litert_convert import converted
 
-ORT_1_THREAD = PlatformFilter(engine=("onnxruntime",), threads=(1,))
+ORT_1_THREAD = PlatformFilter(engine=("onnxruntime",), threads=(1,), precision=(Precision.FP32,))
 
 
 @pytest.fixture(scope="module")
