@@ -35,6 +35,7 @@ DECADES_MS = ((0.0, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 1e9))
 FIXED_LAUNCHES = (150, 120, 48, 15)
 """Recorded per decade; the more the shorter the kernels are."""
 PUBLISHED_LAUNCHES = 3
+FIXED = "from bench.fixed_protocol import main; main()"
 GOAL_SUM = 1 / 3
 KERNELS_PER_MINUTE = 600
 Row = dict[str, object]
@@ -44,9 +45,10 @@ def compare(engine: str, kernels: int, folder: Path) -> list[Row]:
     """One row per decade and one for all of it."""
     files, target = Files(folder), Target(engine)
     batch = [files.ready(workload, target) for workload in draw_mixed(SEED, kernels)]
+    sizes_ms = _sizes_ms(files, batch, target)
     rows, ours_s, fixed_s, good, all_s = [], 0.0, 0.0, 0, 0.0
     for (low_ms, high_ms), launches in zip(DECADES_MS, FIXED_LAUNCHES, strict=True):
-        decade = [one for one, ms in zip(batch, _sizes_ms(files, batch, target), strict=True) if low_ms <= ms < high_ms]
+        decade = [one for one, ms in zip(batch, sizes_ms, strict=True) if low_ms <= ms < high_ms]
         if not decade:
             continue
         mine = [_ours(files, decade, target, repeat) for repeat in range(REPEATS)]
@@ -99,7 +101,7 @@ def _fixed(folder: Path, batch: Sequence[Ready], target: Target) -> tuple[list[f
     }
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.fixed_protocol"], input=json.dumps(request), text=True, capture_output=True,
+        [sys.executable, "-c", FIXED], input=json.dumps(request), text=True, capture_output=True,
         check=True, env={**launch_environment(str(folder)), "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
     )  # fmt: skip
     return json.loads(done.stdout), time.monotonic() - begun

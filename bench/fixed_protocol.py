@@ -39,7 +39,3 @@ def _visit(engine: Any, visit: dict[str, Any], precision: str, options: Any) -> 
         times_ns.append(time.perf_counter_ns() - begun)
     session.close()
     return sum(times_ns) / RUNS / 1e6
-
-
-if __name__ == "__main__":
-    main()

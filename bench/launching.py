@@ -12,22 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchfarm_core.correctness import GATE_LIMITS, INT8_TWIN_LIMIT, NAMED_LIMITS
 from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.platforms import Precision
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import quiet_canary_ns, wants_more_launches
 from benchfarm_core.workloads import AnySingle, workload_id, workload_label
 from benchfarm_engines.conversion import ConversionRequest, Converted, activations_for, load_converter
 from benchfarm_engines.edges import Edges
-from benchfarm_engines.engine_options import INT8_OPTIONS
+from benchfarm_engines.engine_options import INT8_OPTIONS, check_options
 from benchfarm_engines.launch import launch_environment, runner_argv
-from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.launch_request import InputSpec, read_inputs
 from benchfarm_engines.reference import compute_reference
+from benchfarm_engines.registry import load_engine
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.onnx_canary import build_canary, canary_inputs
 
 CORES = sorted(os.sched_getaffinity(0))
-GATES = {"fp32": 1e-3, "bf16": 3e-2, "int8": 5e-2, "fp16": 1e-2}
-NAMED_GATES = {("mnn", "fp32"): 1e-2}
+TWIN_ENGINE = "onnxruntime"
 _PARAMETERS = (
     "block_min_us", "visit_ms", "blocks_min", "blocks_max", "warmup_min_runs", "warmup_min_ms", "canary_every_ms",
     "visit_timeout_s",
@@ -88,9 +90,12 @@ class Files:
         reference = self.folder / f"{name}.npz"
         if not reference.exists():
             compute_reference(onnx_file, read_inputs(inputs), reference)
-        limit = NAMED_GATES.get((target.engine, target.precision), GATES[target.precision])
+        gates = [{"reference": str(reference), "max_relative_l2": gate_limit(target)}]
         visit = self._converted(name, artifact.onnx_bytes, inputs, target)
-        return Ready(workload, visit | {"gates": [{"reference": str(reference), "max_relative_l2": limit}]})
+        if target.precision == Precision.INT8 and target.engine != TWIN_ENGINE:
+            twin = self._twin(name, artifact.onnx_bytes, inputs, target)
+            gates.append({"reference": str(twin), "max_relative_l2": INT8_TWIN_LIMIT})
+        return Ready(workload, visit | {"gates": gates})
 
     def canary(self, target: Target) -> dict[str, Any]:
         """The MobileNet canary for a target, as a launch request has it."""
@@ -100,10 +105,19 @@ class Files:
 
     def _converted(self, name: str, onnx_bytes: bytes, inputs: list[dict[str, Any]], target: Target) -> dict[str, Any]:
         done = convert(onnx_bytes, inputs, target)
-        suffix = f"{target.engine}-{target.precision}-" + "-".join(f"{k}{v}" for k, v in target.options.items())
-        path = self._put(f"{name}.{suffix}.{done.format}", done.content)
+        path = self._put(f"{name}.{_suffix(target)}.{done.format}", done.content)
         edges = done.edges.document() if done.edges is not None else None
         return {"artifact": str(path), "format": done.format, "inputs": inputs, "edges": edges}
+
+    def _twin(self, name: str, onnx_bytes: bytes, inputs: list[dict[str, Any]], target: Target) -> Path:
+        """What ONNX Runtime makes of the same quantised graph."""
+        specs = read_inputs(inputs)
+        content, edges = quantised(onnx_bytes, specs, target)
+        graph = self._put(f"{name}.{_suffix(target)}.quantised.onnx", content)
+        twin = graph.with_suffix(".npz")
+        if not twin.exists():
+            compute_reference(graph, specs, twin, edges)
+        return twin
 
     def _put(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -112,21 +126,37 @@ class Files:
         return path
 
 
+def gate_limit(target: Target) -> float:
+    """What the farm's own gate allows this engine in this precision."""
+    precision = Precision(target.precision)
+    return NAMED_LIMITS.get((target.engine, precision), GATE_LIMITS[precision])
+
+
+def quantised(onnx_bytes: bytes, specs: tuple[InputSpec, ...], target: Target) -> tuple[bytes, Edges | None]:
+    """The graph of 8 bits that an engine's int8 is made from, and its edges."""
+    from benchfarm_engines.quantise import quantise
+
+    names = {option.name for option in INT8_OPTIONS}
+    given = {name: value for name, value in target.options.items() if name in names}
+    return quantise(onnx_bytes, specs, check_options(given, INT8_OPTIONS), activations_for(target.engine))
+
+
 def convert(onnx_bytes: bytes, inputs: Sequence[Mapping[str, Any]], target: Target) -> Converted:
     """The file that a target opens, made in this process."""
     specs = read_inputs(list(inputs))
     edges: Edges | None = None
-    if target.precision == "int8":
-        from benchfarm_engines.quantise import quantise
-
-        defaults = {option.name: option.default for option in INT8_OPTIONS}
-        stored = activations_for(target.engine)
-        onnx_bytes, edges = quantise(onnx_bytes, specs, {**defaults, **target.options}, stored)
+    if target.precision == Precision.INT8:
+        onnx_bytes, edges = quantised(onnx_bytes, specs, target)
     converter = load_converter(target.engine)
     if converter is None:
         return Converted(onnx_bytes, "onnx", edges)
-    options = {option.name: option.default for option in INT8_OPTIONS} | dict(target.options)
+    known = getattr(converter, "options", None)  # where the engine itself cannot be opened in this process
+    options = check_options(target.options, load_engine(target.engine).options if known is None else known)
     return converter.convert(ConversionRequest(onnx_bytes, target.precision, options, specs, edges))
+
+
+def _suffix(target: Target) -> str:
+    return f"{target.engine}-{target.precision}-" + "-".join(f"{k}{v}" for k, v in target.options.items())
 
 
 def launch(
