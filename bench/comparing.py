@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bench.launching import Files, Ready, Target, launch
-from bench.report import write_section
+from bench.report import command_run, write_section
 from benchfarm_core.comparing import Comparison, compare, estimate, round_changes, wants_more_pairs
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         print(row)
     if given.trials is None and given.workloads == WORKLOADS and given.what == "all":
-        write_section(f"Comparisons on {given.engine}", f"python -m bench.comparing --engine {given.engine}", rows)
+        write_section(f"Comparisons on {given.engine}", command_run(), rows)
     return 0 if all(row["met"] for row in rows) else 1
 
 

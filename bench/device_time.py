@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from bench.launching import CORES, Files, Ready, Target, measure
-from bench.report import write_section
+from bench.report import command_run, write_section
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import CanaryGolden, summarise
@@ -159,7 +159,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="benchfarm-bench-") as folder:
         rows = compare(given.engine, given.kernels, Path(folder))
     title = f"Board time against a fixed protocol, {given.engine}"
-    write_section(title, f"python -m bench.device_time --engine {given.engine} --kernels {given.kernels}", rows)
+    write_section(title, command_run(), rows)
     return 0 if rows[-1]["met"] else 1
 
 

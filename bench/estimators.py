@@ -21,7 +21,7 @@ from statistics import median, quantiles, stdev
 
 from bench.launching import Files, Target, launch
 from bench.repeatability import busy_loops
-from bench.report import write_section
+from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
@@ -303,7 +303,7 @@ def main() -> int:
             record(folder, given.engines.split(","), given.runs)
         records = read(folder)
     for name, judge in TABLES.items():
-        write_section(name, f"python -m bench.estimators --runs {given.runs}", judge(records), path=MEASUREMENT)
+        write_section(name, command_run(), judge(records), path=MEASUREMENT)
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.measuring import JOB_LIMIT_S
 from bench.platforms import platform_keys
-from bench.report import write_section
+from bench.report import command_run, write_section
 from benchfarm import Client
 from benchfarm.fusions import FusionsFound, measure_fusions
 from benchfarm_core.fusion import FusionView
@@ -103,8 +103,8 @@ def main() -> int:
             rows.append(summary_row(key, found, time.monotonic() - begun))
             disagreements += [disagreement_row(key, one) for one in found.view.disagreements]
             print(rows[-1], flush=True)
-    write_section("Fusion by times and by profile", "python -m bench.fusion", rows)
-    write_section("Fusion: where times and profile disagree", "python -m bench.fusion", disagreements)
+    write_section("Fusion by times and by profile", command_run(), rows)
+    write_section("Fusion: where times and profile disagree", command_run(), disagreements)
     return 0 if all(row["met"] for row in rows) else 1
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from bench.architectures import draw_architectures
 from bench.in_situ_child import File, Task
 from bench.launching import CORES, Target, convert
-from bench.report import write_section
+from bench.report import command_run, write_section
 from benchfarm_core.workloads import InputSpec
 from benchfarm_engines.attribution import SiteTime, attribute
 from benchfarm_engines.engine import EngineFailure, EngineUnavailable, NodeTime
@@ -278,7 +278,7 @@ def main() -> int:
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()))
     if not asked.no_report:
-        write_section("Kernels in situ, alone and in the model", "python -m bench.in_situ", rows)
+        write_section("Kernels in situ, alone and in the model", command_run(), rows)
     return 0 if all(row.get("met", True) for row in rows) else 1
 
 

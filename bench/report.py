@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +29,13 @@ def write_section(name: str, command: str, table: Sequence[Mapping[str, object]]
         text = f"{text.rstrip()}\n\n{section}\n"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+
+
+def command_run() -> str:
+    """The command that runs now, with every option as it was given; of a folder its name alone."""
+    program, *given = sys.argv
+    shown = [Path(word).name if word.startswith("/") else word for word in given]
+    return shlex.join(["python", "-m", f"bench.{Path(program).stem}", *shown])
 
 
 def machine() -> str:

@@ -1,0 +1,61 @@
+"""What the benches' tables say, on made-up measurements."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import platforms, report
+from bench.launching import Target, gate_limit
+from bench.repeatability import Run, an_hour_apart, beside_load
+from benchfarm_core.failures import FailureCode
+
+QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
+
+
+def run(factor: float = 1.0, rejected: dict[str, str] | None = None, began_s: float = 0.0) -> Run:
+    rejected = rejected or {}
+    accepted = {name: ms * factor for name, ms in QUIET.items() if name not in rejected}
+    return Run(accepted, rejected, began_s, began_s + 60)
+
+
+@pytest.mark.parametrize(
+    ("long_factor", "rejected", "met"),
+    [
+        (1.02, {}, True),
+        (1.04, {}, False),
+        (1.02, {"longer": "contended"}, True),
+    ],
+)
+def test_every_accepted_long_workload_is_held_to_three_percent(
+    long_factor: float, rejected: dict[str, str], met: bool
+) -> None:
+    loaded = run(rejected=rejected)
+    beside = Run({**loaded.accepted, "long": QUIET["long"] * long_factor}, rejected, 0.0, 60.0)
+    short, long = beside_load({"mnn": run()}, {"mnn": beside})
+    assert (short["met"], long["met"]) == (True, met)
+    assert long["highest"] == f"{long_factor - 1:.1%}"
+    assert long["not accepted"] == ("50.0% (contended 1)" if rejected else "0.0%")
+
+
+def test_quiet_runs_tell_how_far_apart_they_were_and_what_was_not_accepted() -> None:
+    [row] = an_hour_apart({"mnn": run()}, {"mnn": run(1.005, {"long": "grade D"}, began_s=3720)})
+    assert (row["workloads"], row["minutes apart"], row["met"]) == (3, 61.0, True)
+    assert row["not accepted"] == "0.0%; 25.0% (grade D 1)"
+
+
+def test_only_two_reasons_are_refusals() -> None:
+    assert platforms.REFUSALS == (FailureCode.UNSUPPORTED_OPERATOR, FailureCode.WRONG_RESULT)
+
+
+@pytest.mark.parametrize(
+    ("target", "limit"), [(Target("mnn"), 1e-2), (Target("ncnn"), 1e-3), (Target("mnn", "int8"), 5e-2)]
+)
+def test_launches_without_a_farm_have_its_gate(target: Target, limit: float) -> None:
+    assert gate_limit(target) == limit
+
+
+def test_a_section_names_the_command_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(Path.cwd() / "records")
+    monkeypatch.setattr(sys, "argv", [str(Path(report.__file__).with_name("estimators.py")), "--keep", folder])
+    assert report.command_run() == "python -m bench.estimators --keep records"
