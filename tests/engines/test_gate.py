@@ -13,6 +13,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.gate import (
     BadReference,
+    check_each,
     check_outputs,
     load_reference,
     refuse_unfit_reference,
@@ -37,6 +38,16 @@ def test_all_outputs_count_as_one_vector() -> None:
     reference = [np.full(100, 10.0), np.array([1.0])]
     wrong = [reference[0], np.array([2.0])]
     assert relative_l2(wrong, reference) == pytest.approx(1 / math.sqrt(100 * 100 + 1))
+
+
+def test_a_small_output_that_is_wrong_is_found_by_itself() -> None:
+    reference = [np.full(100, 10.0), np.array([1.0])]
+    wrong = [reference[0], np.array([2.0])]
+    assert check_outputs(wrong, reference, 0.02) < 0.02
+    with pytest.raises(EngineFailure, match="output 1 by itself is 1") as caught:
+        check_each(wrong, reference, 0.02)
+    assert caught.value.code is FailureCode.WRONG_RESULT
+    assert check_each(wrong, reference, 1.0) == 1
 
 
 def test_a_reference_of_zeros_allows_zeros_only() -> None:

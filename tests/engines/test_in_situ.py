@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchfarm_core.measurements import PROFILING_ENGINES, LaunchSamples
@@ -93,6 +95,20 @@ def test_a_carrier_that_computes_something_else_fails_every_kernel(launch: Any, 
     said = launch([carrier_visit([CONV, POOL], limit=1e-12)])
     assert {(line["outcome"], line["code"]) for line in said.done.values()} == {("failed", "wrong_result")}
     assert sorted(said.done) == [10, 11]
+
+
+def test_one_wrong_kernel_fails_the_carrier_though_the_whole_hides_it(launch: Any, carrier_visit: Any) -> None:
+    visit = carrier_visit([WIDE, POOL])
+    gate = visit["gates"][0]
+    with np.load(gate["reference"]) as archive:
+        arrays = dict(archive)
+    smallest = min(arrays, key=lambda name: float(np.linalg.norm(arrays[name])))
+    wrong = Path(gate["reference"]).with_name("one-wrong.npz")
+    np.savez(wrong, **{**arrays, smallest: arrays[smallest] * 2})
+    wide_enough_for_the_whole = {"reference": str(wrong), "max_relative_l2": 0.45}
+    lines = launch([visit | {"gates": [wide_enough_for_the_whole]}]).done.values()
+    assert {line["code"] for line in lines} == {"wrong_result"}
+    assert all("by itself is 0.5" in line["detail"] for line in lines)
 
 
 def test_engines_without_a_profiler_say_so(launch: Any, carrier_visit: Any) -> None:

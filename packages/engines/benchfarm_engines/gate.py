@@ -1,4 +1,4 @@
-"""The correctness gate: relative L2 over the whole output against the stored reference."""
+"""The correctness gate: relative L2 over the whole output, or over each one, against the stored reference."""
 
 import math
 from collections.abc import Sequence
@@ -58,6 +58,15 @@ def check_outputs(outputs: Sequence[Array], reference: Sequence[Array], limit: f
     if not found <= limit:
         raise _wrong(f"relative L2 against the reference is {found:.3g}, allowed is {limit:g}")
     return found
+
+
+def check_each(outputs: Sequence[Array], reference: Sequence[Array], limit: float) -> float:
+    """The largest relative L2 of a single output, which is at most `limit`. Raises EngineFailure (wrong_result)."""
+    found = [relative_l2([one], [expected]) for one, expected in zip(outputs, reference, strict=True)]
+    for number, distance in enumerate(found):
+        if not distance <= limit:
+            raise _wrong(f"relative L2 of output {number} by itself is {distance:.3g}, allowed is {limit:g}")
+    return max(found, default=0.0)
 
 
 def refuse_unfit_reference(outputs: Sequence[Array]) -> None:

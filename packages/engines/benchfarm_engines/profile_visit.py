@@ -18,6 +18,9 @@ from benchfarm_engines.visit import Bench, artifact_inputs, check_session
 RUNS_MIN: Final = 5
 RUNS_MAX: Final = 50
 NODES_MAX: Final = 5000
+INT8_EACH_MAX: Final = 0.25
+"""How far one output of an int8 carrier may lie from its reference. From kernel to kernel the roundings of 8 bits add
+up, so that right ones were seen at 0.051, above the gate's limit for the whole; a wrong kernel is off by about 1."""
 _NAME_LENGTH: Final = 200
 _KIND_LENGTH: Final = 60
 
@@ -28,7 +31,8 @@ def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
     Raises EngineFailure, `profile_unavailable` in its detail where the engine has no profiler.
     """
     with profiled_session(visit, request, bench) as (session, facts):
-        return _profiled(session, request, bench) | facts
+        profiled = _profiled(session, request, bench)
+    return profiled | facts
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def profiled_session(
 ) -> Iterator[tuple[ProfilingSession, dict[str, float]]]:
     """A visit's model, opened for its profile, run once and checked; `open_ms`, `first_ms` and `gate_relative_l2`.
 
-    Raises as `measure_profile` does.
+    The latest run is checked again behind the profile; only then the facts are complete. Raises as `measure_profile`.
     """
     engine = bench.engine
     if visit.format not in engine.formats:
@@ -50,23 +54,29 @@ def profiled_session(
     opening = OpenRequest(
         Path(visit.artifact), inputs, request.precision, request.threads, bench.options, profiled=True
     )
+    each = _limit_of_each(visit, request)
     begun = time.perf_counter_ns()
     session = cast(ProfilingSession, engine.open(opening))
     opened = time.perf_counter_ns()
     try:
         session.run()
         ran = time.perf_counter_ns()
-        distance = check_session(session, visit, references)[0]
-        yield (
-            session,
-            {
-                "open_ms": (opened - begun) / 1e6,
-                "first_ms": (ran - opened) / 1e6,
-                "gate_relative_l2": distance,
-            },
-        )
+        facts = {
+            "open_ms": (opened - begun) / 1e6,
+            "first_ms": (ran - opened) / 1e6,
+            "gate_relative_l2": check_session(session, visit, references, each)[0],
+        }
+        yield session, facts
+        facts["gate_relative_l2"] = max(facts["gate_relative_l2"], check_session(session, visit, references, each)[0])
     finally:
         session.close()
+
+
+def _limit_of_each(visit: Visit, request: LaunchRequest) -> float | None:
+    """Of a carrier: all outputs as one vector would hide one wrong kernel among many."""
+    if not visit.sites:
+        return None
+    return INT8_EACH_MAX if request.precision == "int8" else visit.gates[0].max_relative_l2
 
 
 def _profiled(session: ProfilingSession, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
