@@ -12,19 +12,26 @@ import numpy as np
 import pytest
 
 from benchfarm_engines.launch import launch_environment
+from tests.engines.conftest import PROTOCOL
 
 ENGINE = '''
 """An engine that computes x + 0 and does on the side what its environment does not expect."""
 import ctypes, os, socket, threading, time
 from benchfarm_core.failures import FailureCode
-from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.engine import EngineFailure, NodeTime, run_marked, unmarked
+from benchfarm_engines.engine_options import Option
 
 DEED = {deed!r}
 
+opened = []
+
 class Session:
+    tells_means = False
     threads = 7 if DEED == "threads" else 1
     def __init__(self, request):
         self.request, self.runs = request, 0
+        opened.append(self)
+        self.number = len(opened)
     def run(self):
         self.runs += 1
         if DEED == "garbage":
@@ -42,8 +49,17 @@ class Session:
         value = self.request.inputs["x"] + 0
         if DEED == "nan" and not self.request.beside_another:
             value.flat[0] = float("nan")
+        if DEED == "later" and self.runs > 1 and self.number > 1:
+            value += 1
+        if DEED == "reopened" and self.number > 4:
+            value += 1
         return [value]
+    def profile(self, runs, mark=unmarked):
+        nodes = [NodeTime("x", "Add", 1000, ("x",))]
+        return [nodes] * run_marked(self.run, runs, mark)
     def computes_in(self):
+        if DEED == "later precision" and self.number > 1:
+            return "bf16"
         return "bf16" if DEED == "precision" else "fp32"
     def close(self):
         pass
@@ -53,11 +69,12 @@ def burn():
         pass
 
 class Hostile:
-    name, formats, options = "hostile", ("onnx",), ()
+    name, formats, profiles = "hostile", ("onnx",), True
+    options = (Option("fast", "switch", False, "Does nothing."),)
     def version(self):
         return "1.0"
     def precisions(self):
-        return ("fp32",)
+        return ("fp32", "int8")
     def open(self, request):
         if DEED == "reach" and not request.beside_another:
             raise EngineFailure(FailureCode.ENGINE_ERROR, "; ".join(reached()))
@@ -107,13 +124,18 @@ def hostile(launch: Any, tmp_path: Path, batch_folder: Path) -> Any:
         "gates": [{"reference": str(reference), "max_relative_l2": 1e-3}],
     }
 
-    def run(deed: str, *, token: str = "", port: int = 0, unix: str = "", **changes: Any) -> Any:
+    def run(
+        deed: str, *, token: str = "", port: int = 0, unix: str = "", more: dict[str, Any] | None = None, **changes: Any
+    ) -> Any:
         folder = tmp_path / "engine"
         folder.mkdir()
         (folder / "hostile_engine.py").write_text(ENGINE.format(deed=deed, token=token, port=port, unix=unix))
         canaries = {"sgemm": {"n": 64, "seed": 1}, "mobilenet": {"artifact": str(artifact), "inputs": [x]}}
         argv = [sys.executable, "-I", "-c", START.format(folder=str(folder))]
-        return launch([visit], argv=argv, engine="hostile", canaries=canaries, **changes)
+        beside = {key: value for key, value in visit.items() if key != "visit"} | {"opens_first": False}
+        kinds = {"beside": beside, "sites": [{"name": "x", "visit": 0}]}
+        added = {key: beside | value if key == "beside" else kinds[key] for key, value in (more or {}).items()}
+        return launch([visit | added], argv=argv, engine="hostile", canaries=canaries, **changes)
 
     return run
 
@@ -157,6 +179,35 @@ def test_promises_are_checked_after_the_first_open(hostile: Any, deed: str, code
 def test_nan_is_a_wrong_result(hostile: Any) -> None:
     line = hostile("nan").done[0]
     assert (line["code"], line["detail"]) == ("wrong_result", "output 0 holds NaN or Inf")
+
+
+MEMORY = {**PROTOCOL, "purpose": "memory"}
+PROFILE = {**PROTOCOL, "purpose": "profile"}
+
+
+@pytest.mark.parametrize(
+    "visit", [{}, {"more": {"beside": {}}}, {"more": {"sites": {}}}, {"protocol": PROFILE}], ids=str
+)
+def test_what_was_timed_is_checked_and_not_the_first_run_alone(hostile: Any, visit: dict[str, Any]) -> None:
+    assert hostile("later", **visit).done[0]["code"] == "wrong_result"
+
+
+def test_every_round_of_a_pair_is_checked(hostile: Any) -> None:
+    assert hostile("reopened", more={"beside": {}}).done[0]["code"] == "wrong_result"
+
+
+def test_a_b_side_with_options_of_its_own_is_asked_for_its_precision(hostile: Any) -> None:
+    line = hostile("later precision", more={"beside": {"options": {"fast": True}}}).done[0]
+    assert line["code"] == "precision_not_obeyed"
+
+
+def test_an_int8_graph_without_a_product_is_no_disobedience(hostile: Any) -> None:
+    line = hostile("nothing", precision="int8", protocol=MEMORY).done[0]
+    assert line["outcome"] == "ok", line
+
+
+def test_a_model_alone_in_its_process_is_asked_for_its_precision(hostile: Any) -> None:
+    assert hostile("precision", protocol=MEMORY).done[0]["code"] == "precision_not_obeyed"
 
 
 def test_an_engine_that_sleeps_is_a_timeout(hostile: Any) -> None:

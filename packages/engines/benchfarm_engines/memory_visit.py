@@ -2,12 +2,13 @@
 
 It has a process of its own: no canary, no other workload. Reading a process' memory costs milliseconds, which is why
 it never happens beside timed blocks. Sizes come from the kernel's own count of this process (``smaps``): *proportional*
-set size, in which a page that several processes map counts in parts.
+set size, in which a page that several processes map counts in parts. The *peak* is the most that the process ever had,
+imports included: a cage does not let it forget what was before. Where an import took more than the model does, the peak
+is the import's.
 """
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +17,13 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.gate import load_reference
 from benchfarm_engines.launch_request import LaunchRequest, Visit
-from benchfarm_engines.visit import Bench, artifact_inputs, check_session
+from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
 
 RUNS: Final = 5
 """Inferences after the first: by then engines have grown their arenas."""
 _ROLLUP: Final = Path("/proc/self/smaps_rollup")
 _SMAPS: Final = Path("/proc/self/smaps")
 _STATUS: Final = Path("/proc/self/status")
-_RESET_PEAK: Final = "5"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def measure_memory(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[s
     inputs = artifact_inputs(visit.inputs, visit.edges)
     opening = OpenRequest(Path(visit.artifact), inputs, request.precision, request.threads, bench.options)
     before = _usage()
-    _forget_peak()
     bench.witness.refresh()
     witnessed, begun_ns = bench.witness.read(), time.perf_counter_ns()
     session = bench.engine.open(opening)  # without the lease's cache: a cold start finds nothing made before
@@ -75,12 +74,10 @@ def measure_memory(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[s
 
 
 def _checked(session: Session, visit: Visit, request: LaunchRequest) -> float:
-    """What the canary shows in other launches is asked of the model itself here."""
+    """Threads and precision are asked of the model itself: no canary is open here."""
     if session.threads != request.threads:
         raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
-    if (seen := session.computes_in()) != request.precision:
-        detail = f"asked for {request.precision}, the engine computes in {seen}"
-        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, detail)
+    refuse_other_precision(session.computes_in(), request.precision)
     references = [load_reference(Path(gate.reference)) for gate in visit.gates]
     return check_session(session, visit, references)[0]
 
@@ -118,9 +115,3 @@ def _mapped(lines: Iterable[str], artifact: Path) -> int:
         elif ours and line.startswith("Rss:"):
             total += int(line.split()[1]) * 1024
     return total
-
-
-def _forget_peak() -> None:
-    """So that the peak is the model's and not that of an import; a cage may forbid it, and the peak is then higher."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)

@@ -7,7 +7,7 @@ In pairs of even number a's block comes first, in the others b's: A B B A A B B 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -19,9 +19,9 @@ from benchfarm_engines.blocks import BlockSamples, iterations_for, warm_up
 from benchfarm_engines.canary import Canaries, CanarySamples
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import InvalidOption, OptionValue, check_options
-from benchfarm_engines.gate import load_reference
+from benchfarm_engines.gate import Array, load_reference
 from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolParameters, Visit
-from benchfarm_engines.visit import Bench, artifact_inputs, check_session
+from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
 from benchfarm_engines.witness import Witness
 
 ROUNDS: Final = 8
@@ -39,11 +39,12 @@ class _Side:
     visit: Visit
     precision: str
     options: dict[str, OptionValue]
+    references: list[list[Array]]
 
 
 @dataclass
 class SideSamples:
-    """What one side saw: its blocks, and of the first round how long it took to open and to run once."""
+    """What one side saw: its blocks, how long it took first to open and to run once, its largest distance."""
 
     blocks: BlockSamples = field(default_factory=lambda: BlockSamples(iterations=0, warmup_runs=0))
     open_ms: float = 0.0
@@ -85,9 +86,9 @@ def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str
     """The fields of a pair's `done` line: those of a visit for a, and `beside` for b. Raises EngineFailure."""
     beside = visit.beside
     assert beside is not None
-    a = _Side(visit, request.precision, bench.options)
+    a = _Side(visit, request.precision, bench.options, _references(visit))
     options = bench.options if beside.options is None else _options(beside, bench)
-    b = _Side(beside.visit, beside.precision or request.precision, options)
+    b = _Side(beside.visit, beside.precision or request.precision, options, _references(beside.visit))
     samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
     while _wants_round(samples, request.protocol):
         b_first = (len(samples.rounds) % 2 == 1) != beside.opens_first
@@ -103,6 +104,10 @@ def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str
     }
 
 
+def _references(visit: Visit) -> list[list[Array]]:
+    return [load_reference(Path(gate.reference)) for gate in visit.gates]
+
+
 def _options(beside: Beside, bench: Bench) -> dict[str, OptionValue]:
     try:
         return check_options(beside.options or {}, bench.engine.options)
@@ -112,9 +117,14 @@ def _options(beside: Beside, bench: Bench) -> dict[str, OptionValue]:
 
 def _wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
     rounds, timed_ns = len(samples.rounds), sum(samples.a.blocks.blocks_ns) + sum(samples.b.blocks.blocks_ns)
-    if rounds < ROUNDS_MIN or samples.pairs < protocol.blocks_min:
-        return samples.pairs < protocol.blocks_max
-    return rounds < ROUNDS and timed_ns < protocol.visit_ms * 1_000_000
+    if rounds >= ROUNDS or samples.pairs >= protocol.blocks_max:
+        return False
+    return rounds < ROUNDS_MIN or samples.pairs < protocol.blocks_min or timed_ns < protocol.visit_ms * 1_000_000
+
+
+def _pairs_min(protocol: ProtocolParameters) -> int:
+    """Pairs of a round, so many that `ROUNDS` of them are `blocks_min`."""
+    return max(ROUND_PAIRS_MIN, -(-protocol.blocks_min // ROUNDS))
 
 
 def _round(
@@ -131,13 +141,15 @@ def _round(
     sessions = [_open(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
     if b_first:
         sessions.reverse()
+    _gate(sessions, ways)
     bench.witness.refresh()
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
     time_round(sessions[0].run, sessions[1].run, samples, request.protocol, bench.witness, bench.canaries)
+    _gate(sessions, ways)
 
 
 def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:
-    """One side's session; the first one of a visit is checked."""
+    """One side's session, run once."""
     engine, visit = bench.engine, side.visit
     if visit.format not in engine.formats:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{engine.name} does not read {visit.format[:40]}")
@@ -157,18 +169,25 @@ def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench,
     if session.threads != threads:
         raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
     session.run()
+    ran = time.perf_counter_ns()
     if not found.open_ms:
-        found.open_ms, found.first_ms = (ready - begun) / 1e6, (time.perf_counter_ns() - ready) / 1e6
-        _check(session, side, found, request)
+        found.open_ms, found.first_ms = (ready - begun) / 1e6, (ran - ready) / 1e6
+        _check_precision(session, side, request, bench)
     return session
 
 
-def _check(session: Session, side: _Side, found: SideSamples, request: LaunchRequest) -> None:
-    references = [load_reference(Path(gate.reference)) for gate in side.visit.gates]
-    found.gate_relative_l2 = check_session(session, side.visit, references)[0]
-    if side.precision != request.precision and (seen := session.computes_in()) != side.precision:
-        detail = f"asked for {side.precision}, the engine computes in {seen}"
-        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, detail)
+def _gate(sessions: Sequence[Session], ways: Sequence[tuple[_Side, SideSamples]]) -> None:
+    """Both sides' latest outputs. Every round opens the models anew, so the first one vouches for no other."""
+    for session, (side, found) in zip(sessions, ways, strict=True):
+        distance = check_session(session, side.visit, side.references)[0]
+        found.gate_relative_l2 = max(found.gate_relative_l2, distance)
+
+
+def _check_precision(session: Session, side: _Side, request: LaunchRequest, bench: Bench) -> None:
+    """Of a side that is not opened as the launch's canary is, which shows the other's."""
+    if side.precision == request.precision and side.options == bench.options:
+        return
+    refuse_other_precision(session.computes_in(), side.precision)
 
 
 def time_round(
@@ -186,7 +205,7 @@ def time_round(
         samples.a.blocks.iterations, samples.b.blocks.iterations = of_a, of_b
     turns = _Turn(run_a, samples.a.blocks, fastest_a), _Turn(run_b, samples.b.blocks, fastest_b)
     before, round_ns = samples.pairs, protocol.visit_ms * 1_000_000 // ROUNDS
-    while samples.pairs < before + ROUND_PAIRS_MIN or round_ns > 0:
+    while samples.pairs < before + _pairs_min(protocol) or round_ns > 0:
         canaries.sample(samples.canaries, samples.pairs)
         round_ns -= _stretch(turns, samples, before, round_ns, protocol, witness)
         if samples.pairs >= protocol.blocks_max:
@@ -253,6 +272,6 @@ def _stretch(
         spent_ns += first.block(witness)
         second.settle()
         spent_ns += second.block(witness)
-        if spent_ns >= round_ns and samples.pairs >= round_begin + ROUND_PAIRS_MIN:
+        if spent_ns >= round_ns and samples.pairs >= round_begin + _pairs_min(protocol):
             break
     return spent_ns
