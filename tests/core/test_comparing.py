@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from benchfarm_core.comparing import (
+    CHANGES_MAX,
     Comparison,
     ComparisonVerdict,
     Estimate,
@@ -19,7 +21,7 @@ from benchfarm_core.comparing import (
     wants_more_pairs,
 )
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import LaunchSamples, SideSamples
+from benchfarm_core.measurements import ROUNDS_MAX, LaunchSamples, SideSamples
 from benchfarm_core.protocols import PROTOCOLS
 
 PROTOCOL = PROTOCOLS["compare"]
@@ -223,3 +225,28 @@ def test_the_interval_covers_what_it_says() -> None:
         missed += not found.low <= 0 <= found.high
     assert missed <= 7
     assert estimate([0.1, 0.2, 0.3]).coverage < 0.99
+
+
+def test_what_is_compared_is_bounded() -> None:
+    """Every pair of rounds is looked at: neither a launch nor a comparison may bring any number of them."""
+    one = one_launch(0)
+    assert one.beside is not None
+    rounds = (1,) * (ROUNDS_MAX + 1)
+    with pytest.raises(ValidationError, match="at most 16"):
+        SideSamples.model_validate(one.beside.model_dump() | {"rounds": rounds})
+    assert estimate([0.01] * CHANGES_MAX + [9.0] * CHANGES_MAX) == estimate([0.01] * CHANGES_MAX)
+
+
+@pytest.mark.parametrize("a_is_faster", [True, False])
+def test_sides_that_are_worlds_apart_are_told_as_far_apart(a_is_faster: bool) -> None:
+    launches = []
+    for number in range(3):
+        one = one_launch(number)
+        assert one.beside is not None
+        brief, long = {"blocks_ns": (1,) * len(one.blocks_ns)}, {"blocks_ns": (2**52,) * len(one.blocks_ns)}
+        a, b = (brief, long) if a_is_faster else (long, brief)
+        launches.append(one.model_copy(update=a | {"beside": one.beside.model_copy(update=b)}))
+    found = compare(launches, PROTOCOL)
+    assert isinstance(found, Comparison)
+    assert found.verdict == ("a_faster" if a_is_faster else "b_faster")
+    assert found.change_percent == pytest.approx(100 * (10 ** (6 if a_is_faster else -6) - 1))

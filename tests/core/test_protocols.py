@@ -38,3 +38,13 @@ def test_every_protocol_of_the_farm_is_possible(name: str) -> None:
 def test_a_protocol_just_within_its_time_is_taken() -> None:
     limits: dict[str, int | float] = {"blocks_min": 50, "block_min_us": 10**6, "warmup_min_ms": 10**4}
     assert resolve_protocol(ProtocolRequest(parameters=limits | {"visit_timeout_s": 60})).blocks_min == 50
+
+
+@pytest.mark.parametrize("limits", [{"block_min_us": 100_000}, {"warmup_min_ms": 9000}])
+def test_a_pair_takes_the_time_of_both_sides(limits: dict[str, int | float]) -> None:
+    """400 blocks of 0.1 s are 40 s, of both sides 80 s; and both are warmed in every round."""
+    asked = {"blocks_min": 400, "blocks_max": 800, "visit_timeout_s": 50, **limits}
+    assert resolve_protocol(ProtocolRequest(name="standard", parameters=asked)).blocks_min == 400
+    with pytest.raises(InvalidRequest) as refused:
+        resolve_protocol(ProtocolRequest(name="compare", parameters=asked | {"visit_ms": 200}))
+    assert refused.value.code == "protocol_impossible"

@@ -45,6 +45,10 @@ ROUNDS_MIN: Final = 8
 """Rounds that say something, without which there is no interval of `COVERAGE` at all."""
 SILENT_MAX: Final = 6
 """So many launches without one clean round are enough: the pair is left to a quieter time."""
+CHANGES_MAX: Final = 640
+"""Rounds that an estimate looks at, the first ones: those of 40 launches. Its work grows with their square."""
+RATIO_MAX: Final = 1e6
+"""Sides that are farther apart than this are told as so far apart: a change of -100 % would be none."""
 
 
 class ComparisonVerdict(StrEnum):
@@ -154,6 +158,7 @@ def speaks(launch: LaunchSamples) -> bool:
 
 def estimate(changes: Sequence[float]) -> Estimate:
     """Hodges-Lehmann over rounds, with Wilcoxon's interval: its order statistics by the normal approximation."""
+    changes = changes[:CHANGES_MAX]
     count = len(changes)
     walsh = sorted((changes[i] + changes[j]) / 2 for i in range(count) for j in range(i, count))
     spread = sqrt(count * (count + 1) * (2 * count + 1) / 24)
@@ -213,7 +218,7 @@ def compare(launches: Sequence[LaunchSamples], protocol: Protocol) -> Comparison
         a_ms=median(a_ms),
         b_ms=median(b_ms),
         pairs=sum(clean),
-        rounds=len(changes),
+        rounds=min(len(changes), CHANGES_MAX),
         launches=len(speaking),
         clean_share=sum(clean) / len(clean),
     )
@@ -232,4 +237,4 @@ def _medians_ms(launch: LaunchSamples) -> tuple[float, float]:
 
 
 def _percent(change: float) -> float:
-    return 100 * (exp(change) - 1)
+    return 100 * (exp(min(max(change, -log(RATIO_MAX)), log(RATIO_MAX))) - 1)

@@ -69,6 +69,10 @@ MS_MAX: Final = 1e9
 Ms = Annotated[float, Field(ge=0, le=MS_MAX)]
 
 
+ROUNDS_MAX: Final = 16
+"""Rounds of one launch of a pair: what is made of them grows with the square of their number."""
+
+
 class SideSamples(Value):
     """What a launch saw of a pair's b side; lists and times as `LaunchSamples` has them.
 
@@ -85,7 +89,7 @@ class SideSamples(Value):
     warmup_runs: Count
     gate_relative_l2: float | None = Field(ge=0)
     timed_ms: Ms
-    rounds: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = Field(min_length=1, max_length=2000)
+    rounds: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = Field(min_length=1, max_length=ROUNDS_MAX)
     threads: int = Field(ge=1, le=4096)
 
 

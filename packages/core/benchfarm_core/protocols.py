@@ -55,6 +55,8 @@ PROFILE: Final = "profile"
 inference without a profiler takes."""
 COMPARE: Final = "compare"
 """The protocol of pairs, in which `visit_ms` is the time of both sides and a block one of each."""
+PAIR_ROUNDS_MIN: Final = 3
+"""Times that a visit of a pair opens and warms both sides, at the least."""
 
 _KERNEL: Final = Protocol(
     name="kernel",
@@ -160,8 +162,9 @@ def _reason(error: ValueError) -> str:
 
 def _check_time(protocol: Protocol) -> None:
     """Raise ValueError when a visit certainly outlasts its limit. Stored protocols are older than this rule."""
-    blocks_ms = max(protocol.visit_ms, protocol.blocks_min * protocol.block_min_us / 1000)
-    least_s = (protocol.warmup_min_ms + blocks_ms) / 1000
+    sides, rounds = (2, PAIR_ROUNDS_MIN) if is_comparison(protocol) else (1, 1)
+    blocks_ms = max(protocol.visit_ms, sides * protocol.blocks_min * protocol.block_min_us / 1000)
+    least_s = (sides * rounds * protocol.warmup_min_ms + blocks_ms) / 1000
     if least_s > protocol.visit_timeout_s:
         raise ValueError(
             f"warming up and its blocks alone take {least_s:.4g} s, visit_timeout_s is {protocol.visit_timeout_s}"
