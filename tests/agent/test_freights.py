@@ -17,6 +17,7 @@ from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult, Timing
 from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import check_result
 from tests.agent.conftest import canary_in, grant_of
 from tests.agent.test_artifacts import PLATFORM, Starved, cache_in, prepare
@@ -30,7 +31,7 @@ def in_situ(count: int) -> list[BatchItem]:
 
 def outcomes(results: list[MeasurementResult]) -> dict[int, str]:
     for result in results:
-        check_result(result)
+        check_result(result, PROTOCOLS["kernel"])
     return {result.measurement_id: str(result.failure or "ok") for result in results}
 
 

@@ -26,7 +26,7 @@ Run = Callable[[Any], Any]
 def outcomes(results: list[MeasurementResult]) -> dict[int, str]:
     """Per measurement `ok` or its failure code."""
     for result in results:
-        check_result(result)
+        check_result(result, PROTOCOLS["kernel"])
     return {result.measurement_id: str(result.failure or "ok") for result in results}
 
 

@@ -88,7 +88,7 @@ class Lab:
     def register(self, *reports: dict[str, Any]) -> list[dict[str, Any]]:
         """Register the boards."""
         self.reports = list(reports or [board_report()])
-        body = {"protocol_version": 1, "agent_version": "0.1.0", "boards": self.reports}
+        body = {"protocol_version": 2, "agent_version": "0.1.0", "boards": self.reports}
         answer = self.post("boards", body)
         assert answer.status_code == 200, answer.text
         registered: list[dict[str, Any]] = answer.json()["boards"]
@@ -98,7 +98,7 @@ class Lab:
     def poll(self, *, wait_s: float = 0, leases: Sequence[str] = ()) -> dict[str, Any]:
         """One poll."""
         body = {
-            "protocol_version": 1,
+            "protocol_version": 2,
             "agent_version": "0.1.0",
             "idle": self.boards,
             "leases": list(leases),
@@ -251,7 +251,7 @@ def enrolled(client: httpx2.Client, database: Database, account: str) -> Lab:
         by = tokens.authenticate(tx, issue(database, account, Role.OPERATOR))
     with database.transaction() as tx:
         enrol_token = tokens.create_enrol_token(tx, EnrolTokenRequest(), by).token
-    body = {"enrol_token": enrol_token, "name": "lab", "agent_version": "0.1.0", "protocol_version": 1}
+    body = {"enrol_token": enrol_token, "name": "lab", "agent_version": "0.1.0", "protocol_version": 2}
     answer = client.post("/v1/agent/enrol", json=body)
     assert answer.status_code == 201, answer.text
     return Lab(client, database, {"Authorization": f"Bearer {answer.json()['token']}"})

@@ -68,7 +68,7 @@ def _fusion(drawn: int) -> dict[str, Any]:
     return {"rows": [{"first": "Conv", "second": "Relu", "by_profile": bool(drawn % 2), **times}]}
 
 
-VERSION = {"protocol_version": 1}
+VERSION = {"protocol_version": 2}
 
 SENSIBLE = {
     "POST /v1/jobs": _job,

@@ -28,7 +28,7 @@ def submitted(client: httpx2.Client, count: int = 1, **fields: Any) -> str:
 def test_an_enrolment_token_works_once(caller: MakeCaller, http: httpx2.Client) -> None:
     operator = caller("operator", "labs")
     token = operator.post("/v1/enrol-tokens", json={"name": "shelf 3"}).json()["token"]
-    body = {"enrol_token": token, "name": "lab", "agent_version": "0.1.0", "protocol_version": 1}
+    body = {"enrol_token": token, "name": "lab", "agent_version": "0.1.0", "protocol_version": 2}
     enrolled = http.post("/v1/agent/enrol", json=body)
     assert enrolled.status_code == 201
     again = http.post("/v1/agent/enrol", json=body)
@@ -38,7 +38,7 @@ def test_an_enrolment_token_works_once(caller: MakeCaller, http: httpx2.Client) 
     assert operator.get("/v1/agents").json()["items"][0]["id"] == enrolled.json()["agent_id"]
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [1, 3])
 def test_another_protocol_version_is_refused(lab: "Lab", http: httpx2.Client, version: int) -> None:
     common = {"protocol_version": version, "agent_version": "9"}
     for path, field in (("boards", "boards"), ("poll", "idle")):
@@ -151,7 +151,7 @@ def test_a_late_result_is_kept_apart(alice: httpx2.Client, lab: "Lab") -> None:
 def test_the_lease_of_another_agent(alice: httpx2.Client, lab: "Lab", http: httpx2.Client, caller: MakeCaller) -> None:
     grant = lab.lease(submitted(alice))
     token = caller("operator", "others").post("/v1/enrol-tokens", json={}).json()["token"]
-    body = {"enrol_token": token, "name": "thief", "agent_version": "0.1.0", "protocol_version": 1}
+    body = {"enrol_token": token, "name": "thief", "agent_version": "0.1.0", "protocol_version": 2}
     thief = http.post("/v1/agent/enrol", json=body).json()["token"]
     calls: dict[str, Any] = {"renew": None, "started": {"measurement_ids": [1]}, "release": {"reason": "done"}}
     for verb, call in calls.items():

@@ -48,7 +48,7 @@ BOARD = {
     "operating_points": [{"mode": "free", "cores": [0], "threads": 1}],
     "clock_proof": "unpinned",
 }
-VERSIONS = {"protocol_version": 1, "agent_version": "0.1.0"}
+VERSIONS = {"protocol_version": 2, "agent_version": "0.1.0"}
 
 
 @dataclass

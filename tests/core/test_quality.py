@@ -3,6 +3,7 @@
 import random
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import coverage_of, median_interval
-from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult, MemorySample, NodeSample, SideSamples
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import (
@@ -260,9 +261,35 @@ def test_results_that_contradict_themselves_are_refused() -> None:
     ]
     for result in bad:
         with pytest.raises(InvalidRequest) as caught:
-            check_result(result)
+            check_result(result, KERNEL)
         assert caught.value.code == "result_invalid"
-    check_result(MeasurementResult(measurement_id=1, outcome="ok", launches=(one,)))
+    check_result(MeasurementResult(measurement_id=1, outcome="ok", launches=(one,)), KERNEL)
+
+
+BESIDE = {
+    name: getattr(launch(0, [1] * 5), name)
+    for name in SideSamples.model_fields.keys() & LaunchSamples.model_fields.keys()
+}
+OF_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "kernel": {},
+    "memory": {"memory": MemorySample.model_validate(dict.fromkeys(MemorySample.model_fields, 1))},
+    "profile": {"nodes": (NodeSample(name="n", kind="Conv", ns=1),)},
+    "compare": {"beside": SideSamples(rounds=(5,), threads=1, **BESIDE)},
+}
+
+
+@pytest.mark.parametrize("asked", OF_PROTOCOLS)
+@pytest.mark.parametrize("brought", OF_PROTOCOLS)
+def test_a_result_of_another_protocol_is_refused(asked: str, brought: str) -> None:
+    """As an agent that does not know the protocol would measure."""
+    one = launch(0, [1] * 5).model_copy(update=OF_PROTOCOLS[brought])
+    result = MeasurementResult(measurement_id=1, outcome="ok", launches=(one,))
+    if asked == brought:
+        check_result(result, PROTOCOLS[asked])
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        check_result(result, PROTOCOLS[asked])
+    assert caught.value.code == "result_invalid"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -1, 0, float("inf")])

@@ -10,6 +10,7 @@ from sqlalchemy import event
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, Quotas, TokenRequest
 from benchfarm_core.agent_protocol import (
+    PROTOCOL_VERSION,
     EnrolRequest,
     LaunchEvidence,
     LeaseGrant,
@@ -127,7 +128,9 @@ class Agent:
         self.farm = farm
         with farm.database.transaction() as tx:
             enrol_token = tokens.create_enrol_token(tx, EnrolTokenRequest(), by).token
-            request = EnrolRequest(enrol_token=enrol_token, name=name, agent_version="0.1.0", protocol_version=1)
+            request = EnrolRequest(
+                enrol_token=enrol_token, name=name, agent_version="0.1.0", protocol_version=PROTOCOL_VERSION
+            )
             answer = agents.enrol(tx, request)
         self.id = answer.agent_id
         self.token = answer.token
@@ -135,7 +138,7 @@ class Agent:
 
     def register(self, *reports: BoardReport, process_started: bool = False) -> RegisterAnswer:
         request = RegisterBoards(
-            protocol_version=1, agent_version="0.1.0", boards=reports, process_started=process_started
+            protocol_version=PROTOCOL_VERSION, agent_version="0.1.0", boards=reports, process_started=process_started
         )
         with self.farm.database.transaction() as tx:
             answer = boards.register(tx, self.id, request)

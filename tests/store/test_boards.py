@@ -93,8 +93,9 @@ def test_one_request_cannot_name_a_board_twice(farm, agent, report_of):
     assert refused.value.code == "duplicate_board"
 
 
-def test_old_agents_are_told_to_upgrade(farm, agent):
-    request = RegisterBoards(protocol_version=99, agent_version="9", boards=())
+@pytest.mark.parametrize("version", [1, 99])
+def test_agents_of_another_protocol_are_told_to_upgrade(farm, agent, version):
+    request = RegisterBoards(protocol_version=version, agent_version="9", boards=())
     with farm.transaction() as tx, pytest.raises(UpgradeRequired):
         boards.register(tx, agent.id, request)
 

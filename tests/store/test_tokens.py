@@ -4,6 +4,7 @@ import pytest
 
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, TokenRequest
+from benchfarm_core.agent_protocol import PROTOCOL_VERSION as VERSION
 from benchfarm_core.agent_protocol import EnrolRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, UpgradeRequired
 from benchfarm_store import accounts, agents, tokens
@@ -79,7 +80,7 @@ def test_accounts_have_one_name_each_and_are_listed(farm):
 def test_an_enrolment_token_serves_once(farm, ann):
     with farm.transaction() as tx:
         enrol_token = tokens.create_enrol_token(tx, EnrolTokenRequest(), ann).token
-    request = EnrolRequest(enrol_token=enrol_token, name="lab", agent_version="0.1.0", protocol_version=1)
+    request = EnrolRequest(enrol_token=enrol_token, name="lab", agent_version="0.1.0", protocol_version=VERSION)
     with farm.transaction() as tx:
         answer = agents.enrol(tx, request)
     with farm.transaction() as tx:
@@ -99,7 +100,7 @@ def test_an_enrolment_token_serves_once(farm, ann):
 def test_an_agent_has_the_name_that_its_token_carries(farm, ann, of_token, shown):
     with farm.transaction() as tx:
         once = tokens.create_enrol_token(tx, EnrolTokenRequest(name=of_token), ann).token
-        agents.enrol(tx, EnrolRequest(enrol_token=once, name="a-host", agent_version="1", protocol_version=1))
+        agents.enrol(tx, EnrolRequest(enrol_token=once, name="a-host", agent_version="1", protocol_version=VERSION))
         assert [agent.name for agent in agents.list_agents(tx)] == [shown]
 
 
@@ -118,7 +119,7 @@ def test_bootstrap_writes_files_for_the_owner_and_keeps_what_is_good(farm, tmp_p
     with farm.transaction() as tx:
         caller = tokens.authenticate(tx, first[0].strip())
         assert caller.role == Role.ADMIN
-        request = EnrolRequest(enrol_token=first[1].strip(), name="x", agent_version="1", protocol_version=1)
+        request = EnrolRequest(enrol_token=first[1].strip(), name="x", agent_version="1", protocol_version=VERSION)
         agent_token = agents.enrol(tx, request).token
         tokens.revoke_token(tx, caller.token_id)
     with farm.transaction() as tx:
@@ -135,7 +136,7 @@ def test_an_enrolment_whose_answer_was_lost_can_be_made_again(farm, tmp_path):
         with farm.transaction() as tx:
             bootstrap(tx, admin_token_file=tmp_path / "admin", enrol_token_file=tmp_path / "enrol")
         text = (tmp_path / "enrol").read_text().strip()
-        request = EnrolRequest(enrol_token=text, name="x", agent_version="1", protocol_version=1)
+        request = EnrolRequest(enrol_token=text, name="x", agent_version="1", protocol_version=VERSION)
         with farm.transaction() as tx:
             return agents.enrol(tx, request).token
 

@@ -1,4 +1,7 @@
-"""The agent API: every message between an agent and the farm. Changed by addition only."""
+"""The agent API: every message between an agent and the farm. Changed by addition only.
+
+What an old agent may not overlook is a new version.
+"""
 
 from typing import Annotated, Final, Literal
 
@@ -11,8 +14,9 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import Sha256, Workload
 
-PROTOCOL_VERSION: Final = 1
-OLDEST_PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
+OLDEST_PROTOCOL_VERSION: Final = 2
+"""Agents of version 1 know neither timings nor pairs nor protocols without times, and would measure something else."""
 MAX_RESULTS_PER_CHUNK: Final = 200
 
 BoardId = Annotated[str, Field(max_length=40)]

@@ -17,7 +17,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import half_width, median_interval
 from benchfarm_core.measurements import LaunchSamples, MeasurementResult
 from benchfarm_core.platforms import ClockProof
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
@@ -69,8 +69,8 @@ class CanaryGolden(Value):
         return self.sgemm_ns if canary == "sgemm" else self.mobilenet_ns
 
 
-def check_result(result: MeasurementResult) -> None:
-    """Refuse results whose parts contradict each other. Raises InvalidRequest."""
+def check_result(result: MeasurementResult, protocol: Protocol) -> None:
+    """Refuse results whose parts contradict each other, or that are of another protocol. Raises InvalidRequest."""
     if (result.outcome == "ok") != (result.failure is None) or (result.outcome == "ok") != bool(result.launches):
         raise _invalid(result, "an ok outcome has launches and no failure code; a failed one the reverse")
     numbers = [launch.launch_no for launch in result.launches]
@@ -81,6 +81,17 @@ def check_result(result: MeasurementResult) -> None:
             raise _invalid(result, "blocks_ns, delays_ns and switches differ in length")
         if launch.beside is not None and sum(launch.beside.rounds) != len(launch.blocks_ns):
             raise _invalid(result, "the rounds are not all pairs")
+        if (what := _of_another_protocol(launch, protocol)) is not None:
+            raise _invalid(result, what)
+
+
+def _of_another_protocol(launch: LaunchSamples, protocol: Protocol) -> str | None:
+    """What a launch brings that its protocol does not look at, or lacks; None where they agree."""
+    purpose = purpose_of(protocol)
+    has = {"memory": launch.memory is not None, "profile": bool(launch.nodes), "compare": launch.beside is not None}
+    needs = {"memory": purpose == "memory", "profile": purpose == "profile", "compare": is_comparison(protocol)}
+    strays = [name for name, there in has.items() if there != needs[name]]
+    return f"a launch of {protocol.name} and what it says of {strays[0]} do not go together" if strays else None
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:

@@ -78,6 +78,8 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     if row.accepted_at is None:
         return _too_late(tx, agent_id, token, request)
     lease = _lease_of(tx, row)
+    for result in request.results:
+        check_result(result, lease.protocol)
     _keep_evidence(tx, row.id, request.launches)
     standing = _standing(tx, row.id, request)
     fresh = [r for r in request.results if standing[r.measurement_id].outcome is None]
@@ -121,8 +123,6 @@ def _check(request: ResultsRequest) -> None:
     ids = [result.measurement_id for result in request.results]
     if len(set(ids)) != len(ids):
         raise InvalidRequest("a measurement appears twice in one chunk", code="result_invalid", field="results")
-    for result in request.results:
-        check_result(result)
 
 
 def _has_failed_pin(request: ResultsRequest) -> bool:
