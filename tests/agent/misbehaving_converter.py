@@ -34,5 +34,6 @@ for line in sys.stdin:
     elif deed == "list":
         answer = ["ok"]
     elif deed == "refuse":
+        out.with_suffix(".part").write_bytes(b"half")
         answer = {"ok": False, "code": "unsupported_operator", "detail": "\0 no Erf", "subject": "Erf\0\n"}
     print(json.dumps(answer), flush=True)

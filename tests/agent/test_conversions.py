@@ -90,9 +90,16 @@ def test_a_file_above_the_limit_is_not_read(misbehaving: Any, monkeypatch: pytes
     assert failure.code == "conversion_failed"
 
 
-def test_a_refusal_carries_its_operator(misbehaving: Any) -> None:
+def test_a_refusal_carries_its_operator_and_leaves_no_file(misbehaving: Any, state: StateDir) -> None:
     (failure,) = misbehaving("refuse")
     assert (failure.code, failure.subject.strip()) == ("unsupported_operator", "Erf")
+    assert not [path for path in (state.cache / "conversions").rglob("*") if path.is_file()]
+
+
+def test_a_child_that_cannot_be_started_is_no_fault_of_the_graph(misbehaving: Any, state: StateDir) -> None:
+    (state.engines / "odd" / "bin" / "python").chmod(0o644)
+    with pytest.raises(PermissionError):
+        misbehaving("nothing")
 
 
 def test_a_child_is_kept_for_our_files_and_every_stranger_gets_one_of_its_own(misbehaving: Any) -> None:

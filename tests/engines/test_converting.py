@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
+from benchfarm_engines.answering import write_answer
 from benchfarm_engines.launch import converting_argv, launch_environment
 from tests.engines.conftest import MEMORY_BYTES
 
 CONVERTER = '''
 """A converter that does one deed and then copies the graph."""
-import os, socket
+import errno, os, socket
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.conversion import Converted
 from benchfarm_engines.edges import Edge, Edges
@@ -33,6 +34,8 @@ class Hostile:
             raise KeyError("a node without a name")
         if deed == "memory":
             bytearray(2**40)
+        if deed in ("ENOSPC", "EAGAIN", "ENOMEM", "EFBIG"):
+            raise OSError(getattr(errno, deed), deed, "/a/path/of/this/machine")
         if deed == "die":
             os.abort()
         print("chatter")
@@ -60,7 +63,7 @@ from benchfarm_engines.engine_options import Option
 
 class Hostile:
     name, formats = "hostile", ("hostile",)
-    deeds = ("nothing", "reach", "unsupported", "trip", "memory", "die")
+    deeds = ("nothing", "reach", "unsupported", "trip", "memory", "die", "ENOSPC", "EAGAIN", "ENOMEM", "EFBIG")
     options = (Option("deed", "choice", "nothing", "what to do", choices=deeds),)
 
 ENGINE = Hostile()
@@ -153,6 +156,21 @@ def test_every_failure_is_typed_and_the_child_lives_on(hostile: Any) -> None:
     assert answers[0]["subject"] == "HardSwish"
     assert "KeyError" in answers[1]["detail"]
     assert answers[4]["ok"]
+
+
+def test_what_the_machine_lacks_is_no_fault_of_the_graph(hostile: Any) -> None:
+    answers = hostile("ENOSPC", "EAGAIN", "ENOMEM", "EFBIG", "nothing")
+    codes = [answer.get("code") for answer in answers]
+    assert codes == ["disk_full", "runner_died", "runner_died", "conversion_failed", None]
+    assert not any("/a/path" in answer.get("detail", "") for answer in answers)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "taken"
+    out.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_answer(out, b"made")
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_converter_that_dies_takes_the_child_with_it_and_no_half_file(hostile: Any, tmp_path: Path) -> None:

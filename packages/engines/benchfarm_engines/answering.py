@@ -53,8 +53,15 @@ def _answered(line: bytes, answer: Answer) -> dict[str, Any]:
     except EngineUnavailable as error:
         return _refusal(FailureCode.ENGINE_UNAVAILABLE, str(error))
     except OSError as error:
-        code = FailureCode.DISK_FULL if error.errno in _NO_ROOM else FailureCode.ENGINE_ERROR
-        return _refusal(code, str(error))
+        return _refused_by_machine(error)
+
+
+def _refused_by_machine(error: OSError) -> dict[str, Any]:
+    """Nothing that a workload could do better, but for what is too large; without the paths that an error names."""
+    said = error.strerror or type(error).__name__
+    if error.errno == errno.EFBIG:
+        return _refusal(FailureCode.CONVERSION_FAILED, "what is made of it is larger than a file may be here")
+    return _refusal(FailureCode.DISK_FULL if error.errno in _NO_ROOM else FailureCode.RUNNER_DIED, said)
 
 
 def _refusal(code: FailureCode, detail: str, subject: str = "") -> dict[str, Any]:
@@ -62,7 +69,11 @@ def _refusal(code: FailureCode, detail: str, subject: str = "") -> dict[str, Any
 
 
 def write_answer(out: Path, content: bytes) -> None:
-    """Puts an answer's file where the question wants it: whoever finds it finds it whole. Raises OSError."""
+    """Puts an answer's file where the question wants it: it is found whole or not at all. Raises OSError."""
     part = out.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(out)
+    try:
+        part.write_bytes(content)
+        part.replace(out)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -52,7 +52,7 @@ def _quantised(
         raise EngineUnavailable(f"int8 cannot be made here: {error}") from error
     try:
         content, edges = quantise(onnx_bytes, inputs, options, stored)
-    except (EngineFailure, MemoryError):
+    except (EngineFailure, MemoryError, OSError):  # OSError: the machine's fault, not the graph's
         raise
     except Exception as error:  # boundary: a stranger's graph may trip the quantisation anywhere
         raise _tripped(error) from error
@@ -69,7 +69,7 @@ def _converted(task: Mapping[str, Any], onnx_bytes: bytes, inputs: tuple[InputSp
     request = ConversionRequest(onnx_bytes, str(task["precision"]), options, inputs, read_edges(task.get("edges")))
     try:
         return converter.convert(request)
-    except (EngineFailure, EngineUnavailable, MemoryError):
+    except (EngineFailure, EngineUnavailable, MemoryError, OSError):  # OSError: the machine's fault, not the graph's
         raise
     except Exception as error:  # boundary: a graph may trip a converter anywhere
         raise _tripped(error) from error

@@ -6,6 +6,7 @@ died. A stranger's file gets a child of its own, strictly confined and gone with
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -27,6 +28,11 @@ MEMORY_BYTES: Final = 8 * 1024**3
 """Address space; what it really uses is a small part of it."""
 CPU_S: Final = 24 * 3600
 STRANGER_CPU_S: Final = 240
+
+_DIED_OR_SILENT: Final = (ConnectionError, TimeoutError, ValueError)
+"""What a question to a child ends in that is gone, hangs or babbles."""
+_OF_THE_MACHINE: Final = frozenset({errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of opening a file that say nothing about it."""
 
 Argv = Callable[[ChildLimits], list[str]]
 """The command of a child that is confined by these limits."""
@@ -68,24 +74,31 @@ class KeptChild:
             self._process = None
 
     async def ask(self, question: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
-        """The answer, and the file that it wrote, now the caller's. Raises Unusable."""
+        """The answer, and the file that it wrote, now the caller's; none is left where it raises.
+
+        Raises Unusable, and OSError where no child can be started: that is the machine's fault, not the question's.
+        """
         out = self.folder / secrets.token_hex(8)
         line = json.dumps({**question, "out": str(out)}).encode() + b"\n"
-        async with self._turn:
-            answer = await self._answer(line)
-        if answer.get("ok") is not True:
-            raise Unusable(_code(answer.get("code")), str(answer.get("detail", ""))[:300], _subject(answer))
+        try:
+            async with self._turn:
+                answer = await self._answer(line)
+            if answer.get("ok") is not True:
+                raise Unusable(_code(answer.get("code")), str(answer.get("detail", ""))[:300], _subject(answer))
+        except (Unusable, OSError):
+            _remove(out)
+            raise
         return answer, out
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         """One question to the child; a second child is asked when the first has died, perhaps of something else."""
         try:
             return await self._exchange(line)
-        except (OSError, ValueError):
+        except _DIED_OR_SILENT:
             await self.close()
         try:
             return await self._exchange(line)
-        except (OSError, ValueError) as error:
+        except _DIED_OR_SILENT as error:
             await self.close()
             raise Unusable(self._lost, f"two processes died or fell silent over it: {error!r}"[:300]) from error
 
@@ -159,19 +172,27 @@ def _folder_for_stranger(parent: Path) -> Path:
 def take_answer(path: Path, *, limit_bytes: int) -> bytes:
     """The file that a child wrote, which is gone afterwards; a child is as trustworthy as the file that it opened.
 
-    Raises Unusable (conversion_failed) when it is no plain file or above the limit.
+    Raises Unusable (conversion_failed) when it is no plain file or above the limit, OSError where the machine fails.
     """
     try:
         content = _plain_content(path, limit_bytes)
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
         detail = f"what was made of it cannot be read: {error.strerror}"
         raise Unusable(FailureCode.CONVERSION_FAILED, detail) from error
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(path)
     if content is None:
         raise Unusable(FailureCode.CONVERSION_FAILED, f"what was made of it is no file of at most {limit_bytes} bytes")
     return content
+
+
+def _remove(out: Path) -> None:
+    """What a child wrote, whole or half."""
+    for path in (out, out.with_suffix(".part")):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _plain_content(path: Path, limit_bytes: int) -> bytes | None:
