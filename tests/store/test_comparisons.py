@@ -167,6 +167,32 @@ def test_what_cannot_share_a_process_is_refused(farm, ann, agent):
     with pytest.raises(InvalidRequest) as refused:
         farm.submit(ann, comparison_of(stray))
     assert (refused.value.code, refused.value.field) == ("compare_across_engines", "workloads.0.b_platform")
+    with pytest.raises(InvalidRequest) as refused:
+        farm.submit(ann, comparison_of({"kind": "pair", "a": A, "b": A}, stray))
+    assert refused.value.field == "workloads.1.b_platform"
+
+
+def test_a_filter_leaves_out_what_cannot_share_a_process(farm, ann, agent):
+    on_one = {"kind": "pair", "a": A, "b": B, "b_platform": KEY}
+    job = farm.submit_planned(ann, comparison_of(on_one, platforms={}))
+    with farm.transaction() as tx:
+        assert [item.platform for item in jobs.items(tx, job.id, ann).items] == [KEY]
+    other = {"kind": "pair", "a": A, "b": B, "b_platform": KEY.replace("c0.t1", "c0-1.t2")}
+    with pytest.raises(InvalidRequest) as refused:
+        farm.submit(ann, comparison_of(on_one, other, platforms={}))
+    assert refused.value.code == "compare_across_engines"
+
+
+def test_many_pairs_cost_no_more_statements_than_few(farm, ann, agent):
+    sizes = [64 + 32 * n for n in range(8)]
+    counts = []
+    for some in (sizes[:2], sizes):
+        sides = [{**A, "config": {"hw": hw}} for hw in some]
+        named = [{"kind": "pair", "a": A, "b": side, "b_platform": KEY} for side in sides]
+        with farm.statements() as sent, farm.transaction() as tx:
+            jobs.dry_run(tx, comparison_of(*named), ann)
+        counts.append(len(sent))
+    assert counts[0] == counts[1]
 
 
 def upload(farm: Any, by: Any, content: str) -> Any:

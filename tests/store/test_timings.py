@@ -96,6 +96,22 @@ def test_a_retried_job_keeps_its_timing(farm, ann, agent):
     assert (again.timing, agent.must_take().items[0].timing) == (Timing.IN_SITU, Timing.IN_SITU)
 
 
+def two_engines(farm: Any, ann: Any) -> None:
+    """A board with an engine that has a profiler and one that has none."""
+    engines = [
+        {"name": name, "available": True, "version": "1.31.1", "precisions": ["fp32"]}
+        for name in ("onnxruntime", "ncnn")
+    ]
+    farm.agent(ann, board_report("s9", engines=engines), name="other lab")
+
+
+def test_a_filter_leaves_out_what_has_no_time_in_situ(farm, ann):
+    two_engines(farm, ann)
+    found = farm.submit_planned(ann, job(1, platforms={}))
+    assert found.progress.total == 2
+    assert {item.platform.split("/")[2] for item in items(farm, ann, found)} == {"onnxruntime-1.31.1"}
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -103,15 +119,11 @@ def test_a_retried_job_keeps_its_timing(farm, ann, agent):
         ({"protocol": {"name": "memory"}}, "protocol.name"),
         ({"protocol": {"name": "profile"}}, "protocol.name"),
         ({"platforms": [KEY.replace("onnxruntime", "ncnn")]}, "platforms"),
-        ({"platforms": {}}, "platforms"),
+        ({"platforms": {"engine": ["ncnn"]}}, "platforms"),
     ],
 )
 def test_what_has_no_time_in_situ_is_refused(farm, ann, changes, field):
-    engines = [
-        {"name": name, "available": True, "version": "1.31.1", "precisions": ["fp32"]}
-        for name in ("onnxruntime", "ncnn")
-    ]
-    farm.agent(ann, board_report("s9", engines=engines), name="other lab")
+    two_engines(farm, ann)
     request = JobRequest.model_validate({**job().model_dump(mode="json"), **changes})
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
         jobs.submit(tx, request, by=ann)

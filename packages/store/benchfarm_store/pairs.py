@@ -49,21 +49,49 @@ def refuse_pairs(requests: Sequence[object], *, compared: bool, protocol_compare
         )
 
 
-def beside(tx: Transaction, request: PairRequest, keys: Sequence[str], *, field: str) -> Beside:
-    """Where b runs when a runs on each of the platforms `keys`.
+class Partners(NamedTuple):
+    """The platforms of a job's a sides by key, and those that its pairs name for b by that name; each parsed once."""
 
-    Raises InvalidRequest: `compare_across_engines`, or as `platforms.find_all` does.
+    of_a: dict[str, Platform]
+    of_b: dict[str, Platform]
+
+
+def find_partners(tx: Transaction, requests: Sequence[object], keys: Sequence[str]) -> Partners:
+    """Of all pairs among some requests, for jobs on the platforms `keys`. Raises InvalidRequest as `find_all` does."""
+    firsts: dict[str, str] = {}
+    for index, request in enumerate(requests):
+        if isinstance(request, PairRequest) and request.b_platform is not None:
+            firsts.setdefault(request.b_platform, f"workloads.{index}.b_platform")
+    of_a = {key: parse_platform_key(key) for key in keys} if firsts else {}
+    return Partners(of_a, {name: _named(tx, name, field) for name, field in firsts.items()})
+
+
+def comparable(
+    partners: Partners, requests: Sequence[object], rows: Sequence[platforms.Found], *, filtered: bool
+) -> list[platforms.Found]:
+    """The platforms that share a process with every b.
+
+    A filter leaves the others out; of named ones each must. Raises InvalidRequest (`compare_across_engines`).
     """
-    if request.b_platform is None:
+    wanted = {_process(b): name for name, b in partners.of_b.items()}
+    strays = {key: a for key, a in partners.of_a.items() if wanted.keys() - {_process(a)}}
+    if not strays or (filtered and len(strays) < len(rows)):
+        return [row for row in rows if row.key not in strays]
+    key, a = next(iter(strays.items()))
+    name = next(name for process, name in wanted.items() if process != _process(a))
+    index = next(i for i, one in enumerate(requests) if isinstance(one, PairRequest) and one.b_platform == name)
+    raise InvalidRequest(
+        f"{key} and {partners.of_b[name].key} cannot be compared: only precision and options of the engine may differ",
+        code="compare_across_engines",
+        field=f"workloads.{index}.b_platform",
+    )
+
+
+def beside(partners: Partners, name: str | None, keys: Sequence[str]) -> Beside:
+    """Where b runs on the platform `name` (None: on a's own) when a runs on each of the platforms `keys`."""
+    if name is None:
         return Beside()
-    b, of_a = _named(tx, request.b_platform, f"{field}.b_platform"), [parse_platform_key(key) for key in keys]
-    for a in of_a:
-        if _process(a) != _process(b):
-            raise InvalidRequest(
-                f"{a.key} and {b.key} cannot be compared: only precision and options of the engine may differ",
-                code="compare_across_engines",
-                field=f"{field}.b_platform",
-            )
+    b, of_a = partners.of_b[name], [partners.of_a[key] for key in keys]
     return Beside(
         None if all(a.precision == b.precision for a in of_a) else str(b.precision),
         None if all(a.engine.options == b.engine.options for a in of_a) else dict(b.engine.options),

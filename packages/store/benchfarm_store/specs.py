@@ -66,15 +66,14 @@ def resolve_workloads(
 
 
 def _resolve_pairs(
-    tx: Transaction, requests: Sequence[PairRequest], account: int, keys: Sequence[str]
+    tx: Transaction, requests: Sequence[PairRequest], account: int, partners: pairs.Partners, keys: Sequence[str]
 ) -> list[Resolved]:
-    """Each request's pair, for jobs on the platforms `keys`. Raises as `resolve_workloads` and `pairs.beside`."""
+    """Each request's pair, for jobs on the platforms `keys`. Raises as `resolve_workloads`."""
     every_a = resolve_workloads(tx, [one.a for one in requests], account, field="workloads", part=".a")
     every_b = resolve_workloads(tx, [one.b for one in requests], account, field="workloads", part=".b")
-    return [
-        _pair(a, b, pairs.beside(tx, request, keys, field=f"workloads.{index}"))
-        for index, (request, a, b) in enumerate(zip(requests, every_a, every_b, strict=True))
-    ]
+    names = {one.b_platform for one in requests}
+    where = {name: pairs.beside(partners, name, keys) for name in names}
+    return [_pair(a, b, where[one.b_platform]) for one, a, b in zip(requests, every_a, every_b, strict=True)]
 
 
 def _pair(a: Resolved, b: Resolved, where: pairs.Beside) -> Resolved:
@@ -167,19 +166,20 @@ def resolve(
     compared = request.kind == JobKind.COMPARE
     protocol = resolve_protocol(request.protocol or ProtocolRequest(name=COMPARE if compared else "kernel"))
     pairs.refuse_pairs(request.workloads, compared=compared, protocol_compares=is_comparison(protocol))
+    filtered = isinstance(request.platforms, PlatformFilter)
     rows = resolve_platforms(tx, request.platforms, make=make)
-    check_timing(request.timing, request.workloads, protocol, [row.key for row in rows])
+    _check_count(request, 1 if filtered else len(rows))
+    rows = check_timing(request.timing, request.workloads, protocol, rows, filtered=filtered)
+    partners = pairs.find_partners(tx, request.workloads, [row.key for row in rows])
+    rows = pairs.comparable(partners, request.workloads, rows, filtered=filtered)
     wanted_pairs = [one for one in request.workloads if isinstance(one, PairRequest)]
     singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
     resolved = resolve_workloads(tx, singles, account, field="workloads")
-    resolved += _resolve_pairs(tx, wanted_pairs, account, [row.key for row in rows])
-    filtered = isinstance(request.platforms, PlatformFilter)
+    resolved += _resolve_pairs(tx, wanted_pairs, account, partners, [row.key for row in rows])
     rows = formats.check([one.workload for one in resolved], rows, filtered=filtered)
     memory.check(tx, resolved, [row.base_id for row in rows])
     distinct = list({workload_id(one.workload): one for one in resolved}.values())
-    items = len(distinct) * len(rows) * request.repeats
-    if items > MAX_ITEMS:
-        raise InvalidRequest(f"the job has {items} items; the limit is {MAX_ITEMS}", code="too_large")
+    _refuse_too_many(len(distinct) * len(rows) * request.repeats)
     spec = JobSpec(
         kind=request.kind,
         workloads=tuple(one.workload for one in distinct),
@@ -193,6 +193,17 @@ def resolve(
         budget_device_s=request.budget_device_s,
     )
     return spec, distinct, rows
+
+
+def _check_count(request: JobRequest, width: int) -> None:
+    """Refuse what is too large before any of it is resolved; `width`: platforms at the least."""
+    if len(request.workloads) * width * request.repeats > MAX_ITEMS:
+        _refuse_too_many(len({one.model_dump_json() for one in request.workloads}) * width * request.repeats)
+
+
+def _refuse_too_many(items: int) -> None:
+    if items > MAX_ITEMS:
+        raise InvalidRequest(f"the job has {items} items; the limit is {MAX_ITEMS}", code="too_large")
 
 
 def ensure_workloads(tx: Transaction, wanted: Sequence[Resolved]) -> list[int]:
