@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchfarm import ComparisonVerdict, InvalidRequest, JobKind, Results
+from benchfarm import ComparisonVerdict, Conflict, InvalidRequest, JobKind, Results
 from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_kernel
 from benchfarm_core.jobs import JobState
@@ -30,6 +30,27 @@ def lab(farm: Any, slower: float = 1.0, failing: str | None = None) -> Iterator[
             while time.monotonic() < end:
                 for job in client.jobs(state=JobState.QUEUED):
                     farm.measure(job.id, failing=failing)
+                    return
+                time.sleep(0.02)  # wait: for the job that the test submits
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.join()
+
+
+@contextmanager
+def cancelling(farm: Any) -> Iterator[None]:
+    """Cancels the next comparison, which nobody plans."""
+
+    def work() -> None:
+        with farm.client(account=farm.account) as client:
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                for job in client.jobs(state=JobState.QUEUED):
+                    client.cancel(job.id)
                     return
                 time.sleep(0.02)  # wait: for the job that the test submits
 
@@ -93,6 +114,19 @@ def test_what_could_not_be_compared_says_why(farm: Any, logged_in: Any) -> None:
         ended = logged_in("compare", farm.kernels[0], farm.kernels[1], "--platform", PLATFORM)
     assert ended.code == ExitCode.JOB_FAILED
     assert "out_of_memory: needs 3 GB" in ended.out
+
+
+def test_a_job_that_was_cancelled_before_it_was_planned_compares_nothing(farm: Any, logged_in: Any) -> None:
+    kernels = [parse_kernel(text) for text in farm.kernels[:2]]
+    with cancelling(farm):
+        ended = logged_in("compare", *farm.kernels[:2], "--platform", PLATFORM, "--json")
+    assert (ended.code, ended.document["state"]) == (ExitCode.JOB_FAILED, "cancelled")
+    with cancelling(farm):
+        ended = logged_in("compare", *farm.kernels[:2], "--platform", PLATFORM)
+    assert ended.code == ExitCode.JOB_FAILED
+    assert "before it was planned" in ended.out
+    with farm.client() as client, cancelling(farm), pytest.raises(Conflict, match="cancelled before it was planned"):
+        client.compare(kernels[0], kernels[1], platform=PLATFORM, timeout_s=60)
 
 
 def test_sides_may_be_files_models_and_kernels(farm: Any, logged_in: Any, tmp_path: Path) -> None:

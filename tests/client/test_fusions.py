@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchfarm.exit_codes import ExitCode
-from benchfarm.fusions import measure_fusions
+from benchfarm.fusions import NOT_PLANNED, measure_fusions
 from benchfarm_core.errors import Forbidden, InvalidRequest
 from benchfarm_core.jobs import JobState
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS
@@ -76,6 +76,31 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_told(farm: Any, logged
         known = {(one.first, one.second): one for one in client.platform_fusion(PLATFORM).measured}
     assert (known["Add", "Sigmoid"].t1_ms, known["Add", "Sigmoid"].by_profile) == (None, False)
     assert known["Add", "Relu"].by_latency is True
+
+
+def test_a_pair_that_is_named_twice_counts_once(farm: Any, logged_in: Any) -> None:
+    with lab(farm, FUSED):
+        ended = logged_in("fusion", "measure", "--platform", PLATFORM, "--pair", "Add+Relu", "--pair", "Add+Relu")
+    assert ended.code == 0, ended.err
+
+
+def test_what_was_never_planned_is_named_and_the_rest_is_told(farm: Any) -> None:
+    """The first job is measured, the profiles' job is cancelled before anybody plans it."""
+    farm.nodes = FUSED
+    with farm.client("operator") as client:
+
+        def wait(job_id: str) -> Any:
+            job = client.job(job_id)
+            if job.protocol.name == "profile":
+                return client.cancel(job_id)
+            farm.measure(job_id)
+            return client.job(job_id)
+
+        found = measure_fusions(client, PLATFORM, [("Conv", "HardSwish")], wait=wait, max_age_s=0)
+    [pair] = found.pairs
+    assert (pair.reason, found.complete) == (NOT_PLANNED, 0)
+    assert pair.row is not None
+    assert (pair.row.by_profile, pair.row.t12_ms) == (None, pytest.approx(0.04, rel=0.01))
 
 
 @pytest.mark.parametrize("pairs", [("Conv",), ("Conv+",), ("Conv+Softmax",), ("Conv+Relu", "Nothing+Relu")])

@@ -12,7 +12,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from benchfarm import waiting
-from benchfarm.comparisons import comparison_fields
+from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.results import Results
 from benchfarm.retries import Retries
@@ -254,13 +254,15 @@ class Client:
     ) -> ItemView:
         """Which of two workloads is slower, measured side by side; waits for the answer.
 
+        Raises Conflict where the job ended before anything was planned.
+
         It stands in `comparison` of the item; where that is None, `failure` and `reason` say why. With
         `b_platform` b runs there: same board and engine, another precision or other options. `tolerance_percent`:
         less than this is no difference. `fields` are others of a job request, `max_age_s=0` to measure anew.
         """
         asked = comparison_fields(a, b, platform, b_platform=b_platform, tolerance_percent=tolerance_percent)
         job = self.wait(self.submit(**asked, **fields).id, timeout_s=timeout_s)
-        return next(self.items(job.id))
+        return first_item(job, self.items(job.id))
 
     # what is stored, and what it answers
 

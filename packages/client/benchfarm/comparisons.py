@@ -1,9 +1,11 @@
 """Comparisons as a person asks for them: two workloads and a platform, or one workload and two platforms."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
-from benchfarm_core.jobs import JobKind
+from benchfarm_core.errors import Conflict
+from benchfarm_core.jobs import ItemView, JobKind, JobView
 from benchfarm_core.protocols import COMPARE
 from benchfarm_core.workloads import PairRequest, WorkloadRequest
 
@@ -21,8 +23,21 @@ def comparison_fields(
     }
 
 
+def first_item(job: JobView, items: Iterator[ItemView]) -> ItemView:
+    """The one item of a comparison. Raises Conflict where the job ended without any."""
+    item = next(items, None)
+    if item is None:
+        raise Conflict(nothing_planned(job), code="job_finished")
+    return item
+
+
+def nothing_planned(job: JobView) -> str:
+    """Why a job that ended has no item."""
+    return f"job {job.id} ended as {job.state} before it was planned: {job.reason or 'no reason was given'}"
+
+
 def comparison_text(found: Comparison) -> str:
-    """The answer in words: ``b is slower by 3.1 % [2.6, 3.5]``."""
+    """The answer in words: ``b is slower by 3.10 % [+2.60, +3.60]``."""
     interval = f"[{found.low_percent:+.2f}, {found.high_percent:+.2f}]"
     if found.verdict == ComparisonVerdict.NO_DIFFERENCE:
         return f"no difference within {found.tolerance_percent:g} % {interval}"

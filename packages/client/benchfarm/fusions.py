@@ -20,6 +20,7 @@ from benchfarm_core.summaries import Summary
 Wait = Callable[[str], JobView]
 """Waits for a job, given by its id."""
 ENOUGH_PAIRS: Final = MAX_ROWS
+NOT_PLANNED: Final = "the job ended before all of it was planned"
 _ONE_LAUNCH: Final = {"launches_min": 1, "launches_max": 12, "visit_ms": 5}
 """Which operators there are shows in one launch; a short one is seldom disturbed."""
 
@@ -95,13 +96,18 @@ def _profiled(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _found(client: Client, pairs: Sequence[Pair], timed: Results, profiled: Results | None) -> list[FoundPair]:
+    """What ended before it was planned has no item, so items are found by their number."""
     count = len(PAIR_PARTS)
+    times, profiles = ({item.item_no: item for item in items or ()} for items in (timed, profiled))
     found = []
     for number, pair in enumerate(pairs):
-        parts = timed[number * count : (number + 1) * count]
-        seen = None if profiled is None else profiled[number]
+        wanted = [times.get(number * count + place) for place in range(count)]
+        parts = [part for part in wanted if part is not None]
+        seen = profiles.get(number)
         items = [*parts, *([] if seen is None else [seen])]
         lacking = [f"{item.label}: {item.failure or item.reason}" for item in items if item.summary is None]
+        if len(parts) < count or (seen is None and profiled is not None):
+            lacking.append(NOT_PLANNED)
         known = {**_times(parts), **_profile(client, pair, seen)}
         row = FusionRow(first=pair[0], second=pair[1], **known) if known else None
         found.append(FoundPair(*pair, row, "; ".join(lacking)))

@@ -12,7 +12,7 @@ from benchfarm.commands.results_table import reason_text
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text
 from benchfarm.commands.watching import watch
-from benchfarm.comparisons import comparison_fields, comparison_text, is_slower
+from benchfarm.comparisons import comparison_fields, comparison_text, is_slower, nothing_planned
 from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import ExitCode, exit_code_of_job
 from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
@@ -64,7 +64,10 @@ def compare(
         job = client.submit(checked(JobRequest, fields))
         session.say(f"job {job.id}")
         job = watch(client, job.id, session.err, timeout_s=parse_duration_s(timeout) if timeout else None)
-        item = next(client.items(job.id))
+        item = next(client.items(job.id), None)
+    if item is None:
+        session.show(job, lambda: nothing_planned(job))
+        context.exit(exit_code_of_job(job.state))
     session.show(item, lambda: _table(item, a, b))
     failed = item.comparison is None
     context.exit(exit_code_of_job(job.state) if failed else _exit_code(item.comparison, fail_if_slower))

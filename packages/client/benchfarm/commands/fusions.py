@@ -56,7 +56,7 @@ def measure(
         age_s = None if max_age is None else parse_duration_s(max_age)
         found = measure_fusions(client, platform, wanted, wait=wait, max_age_s=age_s)
     session.show(found, lambda: _table(found))
-    context.exit(exit_code_of_counts(found.complete, len(wanted)))
+    context.exit(exit_code_of_counts(found.complete, len(found.pairs)))
 
 
 def _pair(text: str) -> Pair:

@@ -103,8 +103,9 @@ def results(
     session = Session.of(context)
     with session.client() as client:
         found = client.results(job, state=state)
+        protocol = client.job(job).protocol
     if csv is None or session.as_json:
-        session.show(list(found), lambda: results_tables(found))
+        session.show(list(found), lambda: results_tables(found, protocol))
     elif str(csv) == "-":
         session.write(found.to_csv())
     else:

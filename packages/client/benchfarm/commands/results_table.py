@@ -11,14 +11,23 @@ from benchfarm.comparisons import comparison_text
 from benchfarm.results import Results
 from benchfarm_core.jobs import ItemView
 from benchfarm_core.platforms import ClockProof
+from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.summaries import Grade
 
 COLUMNS = ("workload", "median ms", "normalised ms", "interval ms", "grade", "launches", "from, or why not")
 
 
-def results_tables(results: Results) -> RenderableType:
-    """All results of a job, platform by platform; an item without one has its reason in the last column."""
-    return Group(*_tables(results))
+PROFILE_COLUMNS = ("workload", "profiled sum ms", "normalised sum ms", *COLUMNS[3:])
+MEMORY_COLUMNS = ("workload", "peak MiB", "of the model MiB", "load ms", "first ms", "launches", COLUMNS[-1])
+MIB = 2**20
+
+
+def results_tables(results: Results, protocol: Protocol | None = None) -> RenderableType:
+    """All results of a job, platform by platform; an item without one has its reason in the last column.
+
+    A profile's times are those of its operators together, above what an inference takes; of memory sizes are shown.
+    """
+    return Group(*_tables(results, "latency" if protocol is None else purpose_of(protocol)))
 
 
 def tally_text(results: Results) -> str:
@@ -53,15 +62,32 @@ def reason_text(item: ItemView) -> str:
     return ": ".join(part for part in (named, item.reason) if part) or str(item.state)
 
 
-def _tables(results: Results) -> Iterator[RenderableType]:
+def _tables(results: Results, purpose: str) -> Iterator[RenderableType]:
+    columns = PROFILE_COLUMNS if purpose == "profile" else COLUMNS
     for platform, items in results.by_platform.items():
-        yield table(COLUMNS, [_row(item) for item in items], title=platform)
+        if purpose == "memory":
+            yield table(MEMORY_COLUMNS, [_memory_row(item) for item in items], title=platform)
+        else:
+            yield table(columns, [_row(item) for item in items], title=platform)
         yield escape(f"{platform}: {tally_text(items)}\n")
 
 
-def _row(item: ItemView) -> tuple[object, ...]:
-    label = item.label if item.repeat == 0 else f"{item.label} #{item.repeat}"
+def _label(item: ItemView) -> str:
+    return item.label if item.repeat == 0 else f"{item.label} #{item.repeat}"
+
+
+def _memory_row(item: ItemView) -> tuple[object, ...]:
     summary = item.summary
+    if summary is None:
+        return _label(item), None, None, None, None, None, reason_text(item)
+    sizes = (
+        None if size is None else f"{size / MIB:.1f}" for size in (summary.peak_pss_bytes, summary.model_pss_bytes)
+    )
+    return _label(item), *sizes, ms_text(summary.load_ms), ms_text(summary.first_ms), summary.launches, item.source
+
+
+def _row(item: ItemView) -> tuple[object, ...]:
+    label, summary = _label(item), item.summary
     if item.comparison is not None:
         return label, None, None, None, None, item.comparison.launches, comparison_text(item.comparison)
     if summary is None:

@@ -22,10 +22,12 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, JobRequest, PriorityClass
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
+from benchfarm_core.protocols import COMPARE, PROTOCOLS
 from benchfarm_core.summaries import Grade
 
 IdempotencyKey = Annotated[str | None, typer.Option(help="Submitting again with the same key is the same job.")]
 
+PROTOCOL_HELP: Final = f"One of {', '.join(name for name in PROTOCOLS if name != COMPARE)}. Pairs: benchfarm compare."
 MOST_CHARACTERS: Final = 8 * 2**20
 """The farm takes no larger body."""
 
@@ -36,7 +38,7 @@ class JobOptions:
 
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None
     label: Annotated[list[str], typer.Option(help="name=value. Repeatable.")] = field(default_factory=list)
-    protocol: Annotated[str | None, typer.Option(help="quick, kernel or standard.")] = None
+    protocol: Annotated[str | None, typer.Option(help=PROTOCOL_HELP)] = None
     timing: Annotated[Timing | None, typer.Option(help="in_situ: kernels inside a carrier.")] = None
     priority: Annotated[PriorityClass | None, typer.Option(help="Ages one class per 15 minutes waited.")] = None
     max_age: Annotated[
@@ -116,7 +118,9 @@ def _watch(context: typer.Context, client: Client, job_id: str, *, timeout_s: fl
     job = watch(client, job_id, session.err, timeout_s=timeout_s)
     found = client.results(job_id)
     session.show(
-        {"job": job, "items": list(found)}, lambda: results_tables(found), lambda: f"job {job_id} {progress_text(job)}"
+        {"job": job, "items": list(found)},
+        lambda: results_tables(found, job.protocol),
+        lambda: f"job {job_id} {progress_text(job)}",
     )
     context.exit(exit_code_of_job(job.state))
 

@@ -13,7 +13,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     """A table; columns whose name ends in a unit or counts something stand to the right."""
     made = Table(box=box.SIMPLE_HEAD, title=escape(title) if title else None, title_justify="left", pad_edge=False)
     for name in columns:
-        right = name.endswith((" ms", " s", "bytes")) or name in ("items", "launches", "results", "online", "version")
+        right = name.endswith((" ms", " s", "bytes", " MiB")) or name in (
+            "items",
+            "launches",
+            "results",
+            "online",
+            "version",
+        )
         made.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(cell(value)) for value in row))
