@@ -10,6 +10,7 @@ import pytest
 from benchfarm_agent.conversions import Conversions, Made, Source
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.kept_child import Unusable
+from benchfarm_agent.makers import ENGINES, WORKLOADS, _digest, made_by
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.correctness import INT8_TWIN_LIMIT
@@ -143,6 +144,35 @@ def test_int8_is_made_once_for_all_engines_and_has_its_twin(
         assert plain[number].reference == item.reference
         assert plain[number].edges is None
     assert canary.edges["inputs"][0]["dtype"] == "uint8"
+
+
+def test_what_other_code_made_is_made_anew(
+    state: StateDir, grant: Callable[..., LeaseGrant], running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def next_version(package: str) -> str:
+        return f"another {package}"
+
+    async def notes() -> set[str]:
+        async with cache_in(state) as (cache, _):
+            _, failed = await prepare(cache, grant(1).items, platform("openvino", "int8"))
+            assert failed == []
+        return {path.name for path in (state.cache / "notes-2").iterdir()}
+
+    before = running(notes())
+    assert running(notes()) == before
+    monkeypatch.setattr("benchfarm_agent.artifacts.made_by", next_version)
+    assert len(running(notes()) - before) == len(before) == 3  # built, int8, twin
+
+
+def test_the_digest_of_the_makers_follows_every_module(tmp_path: Path) -> None:
+    module = tmp_path / "within" / "convert.py"
+    module.parent.mkdir()
+    module.write_text("SCALE = 1")
+    before = _digest(tmp_path)
+    assert _digest(tmp_path) == before
+    module.write_text("SCALE = 2")
+    assert _digest(tmp_path) != before
+    assert made_by(ENGINES) != made_by(WORKLOADS)
 
 
 def test_the_int8_of_an_upload_is_made_in_a_cage(

@@ -25,6 +25,7 @@ from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.files import is_disk_full
 from benchfarm_agent.freights import CarriedSite, Freight, OwnGraph, carried_failure, freights, why_not_carried
 from benchfarm_agent.kept_child import Unusable
+from benchfarm_agent.makers import ENGINES, WORKLOADS, made_by
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_core.agent_protocol import BatchItem, BesideFiles
 from benchfarm_core.correctness import INT8_TWIN_LIMIT
@@ -230,7 +231,8 @@ class ArtifactCache:
     async def _prepare_freight(self, freight: Freight, platform: Platform, on_building: OnBuilding) -> PreparedItem:
         item = freight.items[0]
         assert isinstance(item.workload, KernelWorkload)  # as `why_not_carried` has seen
-        model = await self._own_model(item.measurement_id, freight.key, freight.build, on_building)
+        key = [*freight.key, made_by(WORKLOADS), made_by(ENGINES)]
+        model = await self._own_model(item.measurement_id, key, freight.build, on_building)
         side = _side(item.measurement_id, item.workload, item, platform)
         return replace(await self._opened_by(model, side), sites=freight.sites)
 
@@ -301,7 +303,8 @@ class ArtifactCache:
         """The graph that a platform's artifact is made of: as it is, or its int8."""
         if not is_quantised(platform):
             return source
-        key = ["int8", source.artifact.name, source.inputs, int8_options(platform), activations(platform)]
+        stored = [int8_options(platform), activations(platform)]
+        key = ["int8", made_by(ENGINES), source.artifact.name, source.inputs, *stored]
         made = await self._derived(key, lambda: self._conversions.quantised(source, platform))
         return replace(source, artifact=self._files.path(made.sha256), edges=made.edges)
 
@@ -316,7 +319,7 @@ class ArtifactCache:
             )
             return Made(content, "npz", None)
 
-        key = ["twin", source.artifact.name, source.inputs, source.edges]
+        key = ["twin", made_by(ENGINES), source.artifact.name, source.inputs, source.edges]
         return self._files.path((await self._derived(key, compute)).sha256)
 
     async def _converted(self, source: Source, platform: Platform) -> _Derived | None:
@@ -325,7 +328,7 @@ class ArtifactCache:
             return None
         engine = platform.engine
         made_for = [engine.name, engine.version, engine.options, platform.precision]
-        key = ["converted", source.artifact.name, source.inputs, source.edges, *made_for]
+        key = ["converted", made_by(ENGINES), source.artifact.name, source.inputs, source.edges, *made_for]
         return await self._derived(key, lambda: self._conversions.converted(source, platform))
 
     async def _derived(self, key: Sequence[object], make: Callable[[], Awaitable[Made]]) -> _Derived:
@@ -341,7 +344,7 @@ class ArtifactCache:
     async def _model(self, side: _Side, on_building: OnBuilding) -> _Model:
         if isinstance(side.workload, UploadedWorkload):
             return await self._fetched(side, side.workload)
-        key = ["built", workload_id(side.workload)]
+        key = ["built", made_by(WORKLOADS), made_by(ENGINES), workload_id(side.workload)]
         return await self._own_model(side.measurement_id, key, partial(_built_workload, side.workload), on_building)
 
     async def _own_model(
