@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -28,7 +28,10 @@ Node = tuple[str, str, float, list[str]]
 
 @dataclass(frozen=True)
 class File:
-    """One file to open: its name in the answer, and what is wanted of it."""
+    """One file to open: its name in the answer, and what is wanted of it.
+
+    cost: what the profiler adds to each operator, as a launch of the farm learns it on its canary.
+    """
 
     name: str
     artifact: str
@@ -36,6 +39,7 @@ class File:
     edges: dict[str, Any] | None
     plain: bool
     profiled: bool
+    cost: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def main() -> None:
 
 
 def _round(task: Task) -> dict[str, dict[str, Any]]:
-    """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it."""
+    """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it; ``cost_ns``."""
     answers: dict[str, dict[str, Any]] = {}
     for file in task.files:
         answer = answers[file.name] = {}
@@ -72,6 +76,8 @@ def _round(task: Task) -> dict[str, dict[str, Any]]:
         if file.profiled:
             inferences = _inferences(task, file)
             answer["nodes"] = (_fastest if task.floor else _typical)(inferences)
+        if file.cost:
+            answer["cost_ns"] = _cost_ns(task, file)
     return answers
 
 
@@ -91,7 +97,19 @@ def _profiled(session: Any) -> list[list[Any]]:
     return inferences
 
 
-def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any], Any]) -> Any:
+def _cost_ns(task: Task, file: File) -> float:
+    from benchfarm_engines.operator_cost import OperatorCost
+
+    engine, opening = _opening(task, file)
+    plain = engine.open(opening)
+    try:
+        return OperatorCost(engine, opening, plain).ns()
+    finally:
+        plain.close()
+
+
+def _opening(task: Task, file: File) -> tuple[Any, Any]:
+    """The engine, and how it opens the file."""
     from benchfarm_engines.engine import OpenRequest
     from benchfarm_engines.engine_options import check_options
     from benchfarm_engines.launch_request import read_edges, read_inputs
@@ -101,8 +119,12 @@ def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any]
     engine = load_engine(task.engine)
     inputs = artifact_inputs(read_inputs(file.inputs), read_edges(file.edges))
     options = check_options({}, engine.options)
-    cache = Path(task.cache)
-    session = engine.open(OpenRequest(Path(file.artifact), inputs, "fp32", 1, options, cache=cache, profiled=profiled))
+    return engine, OpenRequest(Path(file.artifact), inputs, "fp32", 1, options, cache=Path(task.cache))
+
+
+def _with_session(task: Task, file: File, *, profiled: bool, use: Callable[[Any], Any]) -> Any:
+    engine, opening = _opening(task, file)
+    session = engine.open(replace(opening, profiled=profiled))
     try:
         for _ in range(WARMUP_RUNS):
             session.run()
