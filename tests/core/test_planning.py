@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchfarm_core.jobs import ItemSource
 from benchfarm_core.measurements import MeasurementState
-from benchfarm_core.planning import Known, decide, expected_s
+from benchfarm_core.planning import OWN_PROCESS_S, Known, decide, expected_s
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.summaries import Grade
@@ -90,3 +91,9 @@ def test_estimates_grow_with_the_work(flops: int) -> None:
     protocol = PROTOCOLS["kernel"]
     assert 0 < expected_s(protocol, cost, None) <= expected_s(protocol, more, None)
     assert expected_s(PROTOCOLS["quick"], cost, None) < expected_s(protocol, cost, None)
+
+
+def test_what_is_known_of_memory_is_a_whole_cold_start() -> None:
+    protocol = PROTOCOLS["memory"]
+    assert expected_s(protocol, None, 2000.0) == pytest.approx(protocol.launches_min * (OWN_PROCESS_S + 2))
+    assert expected_s(protocol, None, None) == pytest.approx(protocol.launches_min * (OWN_PROCESS_S + 0.2))

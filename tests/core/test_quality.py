@@ -2,7 +2,7 @@
 
 import random
 from itertools import pairwise
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 import pytest
@@ -303,3 +303,35 @@ def test_protocols_ask_for_enough_launches() -> None:
     assert PROTOCOLS["standard"].launches_min >= 6
     ids = [protocol.id for protocol in PROTOCOLS.values()]
     assert all(one != other for one, other in pairwise(sorted(ids)))
+
+
+def of_memory(number: int, peak_bytes: int, **changes: Any) -> LaunchSamples:
+    """A cold start of 2 s; of the machine's memory `peak_bytes` at the most."""
+    sizes = {
+        "base_pss_bytes": 1000,
+        "loaded_pss_bytes": peak_bytes,
+        "peak_pss_bytes": peak_bytes,
+        "peak_rss_bytes": peak_bytes,
+        "mapped_weights_bytes": 500,
+    }
+    memory = MemorySample.model_validate(sizes)
+    return launch(number, [20_000_000_000], **changes).model_copy(update={"memory": memory, "canaries": {}})
+
+
+def test_sizes_count_whoever_else_had_the_processor() -> None:
+    launches = [of_memory(n, size, switches=[99]) for n, size in enumerate((90_000, 100_000, 101_000))]
+    summary = derive(launches, protocol=PROTOCOLS["memory"])
+    assert isinstance(summary, Summary)
+    assert (summary.launches, summary.clean_share, summary.median_ms) == (3, 0, 2000)
+    assert (summary.peak_pss_bytes, summary.model_pss_bytes, summary.normalised_ms) == (100_000, 99_000, None)
+    assert summary.spread == pytest.approx(stdev((90, 100, 101)) / 100)
+    assert derive(launches[:2], protocol=PROTOCOLS["memory"]) is FailureCode.CONTENDED
+
+
+@pytest.mark.parametrize(
+    ("peaks", "wanted"),
+    [((100, 100), True), ((100, 101, 102), False), ((100, 150, 102), True), ((100, 150, 102, 90, 100, 100), False)],
+)
+def test_launches_are_added_while_sizes_do_not_confirm_each_other(peaks: tuple[int, ...], wanted: bool) -> None:
+    launches = [of_memory(n, 1000 * peak, switches=[9]) for n, peak in enumerate(peaks)]
+    assert wants_more_launches(launches, PROTOCOLS["memory"]) is wanted

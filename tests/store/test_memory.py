@@ -1,10 +1,12 @@
-"""A workload that certainly fits into no board is refused before one is touched."""
+"""Memory: what certainly fits into no board is refused before one is touched, and what a model took is kept."""
 
 import pytest
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import JobRequest
-from benchfarm_store import jobs, models
+from benchfarm_core.measurements import MeasurementResult, MemorySample
+from benchfarm_store import jobs, models, results, summaries
+from tests.store.conftest import launch, ok
 
 SMALL = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 LARGE = "host-b/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -73,3 +75,40 @@ def test_an_upload_needs_its_file(farm, ann, board):
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
         jobs.submit(tx, request(named), by=ann)
     assert refused.value.code == "model_too_large_for_board"
+
+
+def took(measurement_id: int) -> MeasurementResult:
+    """Three cold starts in a crowd: no block is clean, the sizes are what they are."""
+    sizes = {
+        "base_pss_bytes": 10 * MIB,
+        "loaded_pss_bytes": 30 * MIB,
+        "peak_pss_bytes": 40 * MIB,
+        "peak_rss_bytes": 50 * MIB,
+        "mapped_weights_bytes": 5 * MIB,
+    }
+    change = {"memory": MemorySample.model_validate(sizes), "canaries": {}, "switches": (7,)}
+    visits = tuple(launch(number, blocks=1, run_ns=10**9).model_copy(update=change) for number in range(3))
+    return MeasurementResult(measurement_id=measurement_id, outcome="ok", launches=visits)
+
+
+def test_what_a_model_took_is_kept_shown_and_derived_again(farm, ann, agent):
+    wanted = request(fc(1024), protocol={"name": "memory"})
+    job = farm.submit_planned(ann, wanted)
+    (item,) = (grant := agent.must_take()).items
+    with pytest.raises(InvalidRequest) as refused:
+        agent.send(grant, ok(item.measurement_id))
+    assert refused.value.code == "result_invalid"
+    agent.send(grant, took(item.measurement_id))
+    agent.release(grant)
+    with farm.transaction() as tx:
+        first = results.get_measurement(tx, item.measurement_id, ann)
+        assert jobs.items(tx, job.id, ann).items[0].summary == first.summary
+    assert first.summary is not None
+    assert (first.summary.peak_pss_bytes, first.summary.model_pss_bytes) == (40 * MIB, 30 * MIB)
+    assert (first.summary.median_ms, first.summary.launches, first.summary.grade) == (1000, 3, "A")
+    assert first.samples[0].memory == took(1).launches[0].memory
+    farm.run("UPDATE summaries SET rule_version = 3, peak_pss_bytes = 1, grade = 'D'")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 1
+        assert results.get_measurement(tx, item.measurement_id, ann).summary == first.summary
+        assert jobs.dry_run(tx, wanted, ann).known == 1

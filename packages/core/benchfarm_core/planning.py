@@ -83,11 +83,11 @@ def expected_s(
         run_s = cost.flops / ASSUMED_FLOPS_PER_S + 20e-6 if cost else 0.02
     if timing == Timing.IN_SITU:
         return protocol.launches_min * (IN_SITU_RUNS * run_s + IN_SITU_OVERHEAD_S)
+    if purpose_of(protocol) == "memory":  # what is known of it is a cold start, not a run
+        return protocol.launches_min * (OWN_PROCESS_S + (10 * run_s if known_median_ms is None else run_s))
     block_s = max(run_s, protocol.block_min_us / 1e6)
     timed_s = max(protocol.visit_ms / 1000, protocol.blocks_min * block_s)
     warm_s = max(protocol.warmup_min_ms / 1000, protocol.warmup_min_runs * run_s) + 2 * run_s
-    if purpose_of(protocol) == "memory":
-        return protocol.launches_min * (OWN_PROCESS_S + 10 * run_s)
     return protocol.launches_min * (timed_s * 1.25 + warm_s + VISIT_OVERHEAD_S + LAUNCH_OVERHEAD_S)
 
 

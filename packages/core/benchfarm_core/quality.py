@@ -3,7 +3,13 @@
 Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
 the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, the fastest clean
 blocks of the launches (J. Chen and J. Revels, Robust benchmarking in noisy environments, 2016), and the headline on
-medians. Every change of a rule here is a new `RULE_VERSION`; stored raw data are then derived anew.
+medians.
+
+Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
+launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
+that it brings along are medians over all launches and carry no grade of their own.
+
+Every change of a rule here is a new `RULE_VERSION`; stored raw data are then derived anew.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +27,7 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 3
+RULE_VERSION: Final = 4
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -139,6 +145,9 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
     the interval is wider than the protocol's target. `quiet_ns` is the lease's `quiet_canary_ns`."""
     if len(launches) >= protocol.launches_max:
         return False
+    if purpose_of(protocol) == "memory":
+        peaks = _peaks(launches)
+        return len(peaks) < protocol.launches_min or _spread(peaks) > CONFIRMED_SPREAD
     floors = [value for launch in launches if (value := launch_floor_ns(launch)) is not None]
     if len(floors) < protocol.launches_min or spread_of(floors, protocol) > CONFIRMED_SPREAD:
         return True
@@ -162,8 +171,11 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
 
 def spread_of(floors: Sequence[float], protocol: Protocol) -> float:
     """How far apart the `launches_min` lowest floors are, two at least: their standard deviation over their median."""
-    lowest = sorted(floors)[: max(2, protocol.launches_min)]
-    return stdev(lowest) / median(lowest) if len(lowest) > 1 else 0.0
+    return _spread(sorted(floors)[: max(2, protocol.launches_min)])
+
+
+def _spread(values: Sequence[float]) -> float:
+    return stdev(values) / max(1e-9, median(values)) if len(values) > 1 else 0.0
 
 
 def grade_of(spread: float, launches: int) -> Grade:
@@ -179,8 +191,10 @@ def summarise(
 
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
-    by more than a proven clock explains.
+    by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
     """
+    if purpose_of(protocol) == "memory":
+        return _summary_of_memory(launches, protocol, clock_proof)
     clean = [launch for launch in launches if launch_median_ns(launch) is not None]
     if len(clean) < protocol.launches_min:
         return FailureCode.CONTENDED
@@ -207,15 +221,44 @@ def summarise(
         launches=len(clean),
         blocks=len(blocks),
         clean_share=sum(blocks) / len(blocks),
-        **_memory(clean),
     )
 
 
-def _memory(launches: Sequence[LaunchSamples]) -> dict[str, Any]:
-    """The medians over launches of what the protocol ``memory`` saw; nothing for other protocols."""
+def _summary_of_memory(
+    launches: Sequence[LaunchSamples], protocol: Protocol, clock_proof: ClockProof
+) -> Summary | FailureCode:
+    """Sizes and cold starts over all launches; graded by how far apart their peaks are."""
+    seen = [launch for launch in launches if launch.memory is not None]
+    if len(seen) < protocol.launches_min:
+        return FailureCode.CONTENDED
+    starts_ms = [median(launch.blocks_ns) / launch.iterations / 1e6 for launch in seen]
+    blocks = [ok for launch in seen for ok in clean_blocks(launch)]
+    interval, spread = median_interval(starts_ms), _spread(_peaks(seen))
+    return Summary(
+        rule_version=RULE_VERSION,
+        median_ms=median(starts_ms),
+        normalised_ms=None,
+        canary=CLOCK_CANARY,
+        low_ms=interval.low,
+        high_ms=interval.high,
+        interval_coverage=interval.coverage,
+        spread=spread,
+        grade=grade_of(spread, len(seen)),
+        clock_proof=clock_proof,
+        launches=len(seen),
+        blocks=len(blocks),
+        clean_share=sum(blocks) / len(blocks),
+        **_sizes(seen),
+    )
+
+
+def _peaks(launches: Sequence[LaunchSamples]) -> list[float]:
+    return [float(launch.memory.peak_pss_bytes) for launch in launches if launch.memory is not None]
+
+
+def _sizes(launches: Sequence[LaunchSamples]) -> dict[str, Any]:
+    """The medians over launches of what the protocol ``memory`` saw."""
     seen = [(launch, launch.memory) for launch in launches if launch.memory is not None]
-    if not seen:
-        return {}
     return {
         "load_ms": median(launch.open_ms for launch, _ in seen),
         "first_ms": median(launch.first_ms for launch, _ in seen),

@@ -38,7 +38,9 @@ class Summary(Value):
     low_ms: float = Field(gt=0)
     high_ms: float = Field(gt=0)
     interval_coverage: float = Field(ge=0, le=1)
-    spread: float = Field(ge=0, description="of the lowest floors of launches, as many as the protocol needs")
+    spread: float = Field(
+        ge=0, description="of the lowest floors of launches, as many as the protocol needs; memory: of all peaks"
+    )
     grade: Grade = Field(
         description="by `spread`; says nothing of how far `median_ms` repeats, which the interval does"
     )
