@@ -48,13 +48,21 @@ def register(celery: Celery, settings: Settings) -> None:
         sweeping.sweep(database())
         if (found := collector()) is not None:
             _collect(found)
-        with database().transaction() as tx:  # last and by itself: it holds nothing that the repairs need
-            summaries.rederive(tx)
-            comparisons.rederive(tx)
+        _derive(database())
 
     @celery.task(name=Task.ALIVE.value)
     def alive() -> None:
         """Proves to the watchdog that this queue is consumed."""
+
+
+def _derive(database: Database) -> None:
+    """Last and each by itself: neither holds what the repairs need, nor falls with a row of the other."""
+    try:
+        with database.transaction() as tx:
+            summaries.rederive(tx)
+    finally:
+        with database.transaction() as tx:
+            comparisons.rederive(tx)
 
 
 def _collect(collector: Collector) -> None:
