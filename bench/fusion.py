@@ -20,7 +20,7 @@ from benchfarm import Client
 from benchfarm.fusions import FusionsFound, measure_fusions
 from benchfarm_core.fusion import FusionView
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS
-from benchfarm_core.platforms import Precision, parse_platform_key
+from benchfarm_core.platforms import parse_platform_key
 from benchfarm_standalone.farm_process import FarmProcess
 
 ANSWERED_SHARE = 0.9
@@ -29,14 +29,12 @@ Row = dict[str, object]
 
 
 def platforms_of(client: Client, engines: list[str] | None, precisions: list[str] | None) -> list[str]:
-    """Keys of the platforms that fit; uploads alone run `as_given`."""
+    """Keys of the platforms that fit."""
     parsed = {key: parse_platform_key(key) for key in platform_keys(client)}
     return [
         key
         for key, platform in parsed.items()
-        if platform.precision != Precision.AS_GIVEN
-        and (not engines or platform.engine.name in engines)
-        and (not precisions or platform.precision in precisions)
+        if (not engines or platform.engine.name in engines) and (not precisions or platform.precision in precisions)
     ]
 
 

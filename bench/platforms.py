@@ -46,8 +46,12 @@ def every_platform(client: Client, count: int) -> list[Row]:
 
 
 def platform_keys(client: Client) -> list[str]:
-    """The platforms of one thread that this host offers, and the variants of engines that are worth a row."""
-    offered = [platform for platform in client.platforms() if platform.operating_point.threads == 1]
+    """The platforms of one thread that this host offers, and the variants of engines that are worth a row.
+
+    Not those of uploads that run as they are: no kernel runs there.
+    """
+    single = (platform for platform in client.platforms() if platform.operating_point.threads == 1)
+    offered = [platform for platform in single if platform.precision != Precision.AS_GIVEN]
     keys = [platform.key for platform in offered]
     for platform in offered:
         option = VARIANTS.get((platform.engine.name, platform.precision))
