@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchfarm_core.boards import EngineReport
+from benchfarm_core.boards import MEMORY_SHARE, EngineReport
 from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import ItemSource, JobKind, JobRequest, JobState
@@ -255,3 +255,16 @@ def test_a_retry_of_a_pair_names_models_that_were_deleted(farm, ann, agent):
     with farm.transaction() as tx, pytest.raises(InvalidRequest, match=model.id) as refused:
         jobs.retry(tx, job.id, ann)
     assert refused.value.code == "model_deleted"
+
+
+def test_both_sides_of_a_pair_must_fit_in_one_process(farm, ann, report_of):
+    """Planned as it was submitted, also when the board that could hold both has gone meanwhile."""
+    mine = upload(farm, ann, "a")
+    agent = farm.agent(ann, report_of(facts={"memory_bytes": 10_000}))
+    side = {"kind": "upload", "model_id": mine.id}
+    job = farm.submit(ann, comparison_of({"kind": "pair", "a": side, "b": side}))
+    agent.register(report_of(facts={"memory_bytes": round(1500 / MEMORY_SHARE)}))
+    farm.plan(job)
+    with farm.transaction() as tx:
+        (item,) = jobs.items(tx, job.id, ann).items
+    assert (item.state, item.failure) == ("failed", "model_too_large_for_board")

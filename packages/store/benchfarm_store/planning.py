@@ -137,7 +137,10 @@ def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_L
 
 _COSTS = text("""
     SELECT w.id, w.flops, w.parameters, w.input_bytes, w.output_bytes, w.weight_bytes,
-        CASE WHEN w.kind = 'upload' THEN (SELECT max(m.size_bytes) FROM models m WHERE m.workload_id = w.id)
+        CASE w.kind WHEN 'upload' THEN (SELECT max(m.size_bytes) FROM models m WHERE m.workload_id = w.id)
+            WHEN 'pair' THEN (
+                SELECT sum((SELECT max(m.size_bytes) FROM models m WHERE m.workload_id = side.id))::bigint
+                FROM pairs x, unnest(ARRAY[x.a_id, x.b_id]) AS side(id) WHERE x.workload_id = w.id)
         END AS size_bytes
     FROM workloads w WHERE w.id = ANY(CAST(:ids AS bigint[]))
 """)
