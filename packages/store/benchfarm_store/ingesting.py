@@ -35,6 +35,9 @@ from benchfarm_store.tables import results, samples, summaries
 MAX_FAILED_PINS: Final = 2
 """A board whose pin failed on so many leases of one generation is suspect."""
 
+UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY})
+"""Failures in situ that say nothing of whether an engine can do a family."""
+
 
 class _Good(NamedTuple):
     """An accepted result, ready to be written."""
@@ -103,10 +106,11 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
 def _attempts(good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
     """What the support matrix learns: errors of the gate also where the numbers did not count.
 
-    Nothing of a carrier that failed: nobody knows which of its kernels it was.
+    Nothing of a carrier that failed: nobody knows which of its kernels it was. Nor of what an engine computed within
+    another operator: that is no failure of the family.
     """
     attempts = [(one.result, OK, "") for one in good]
-    attempts += [(b.result, b.code, b.result.subject) for b in bad if b.code != FailureCode.CARRIER_FAILED]
+    attempts += [(b.result, b.code, b.result.subject) for b in bad if b.code not in UNTOLD]
     return [
         support.Attempt(
             measurement_id=result.measurement_id,
