@@ -17,6 +17,16 @@ depends_on: str | Sequence[str] | None = None
 
 _VERDICTS = "verdict IN ('a_faster', 'b_faster', 'no_difference', 'inconclusive')"
 
+# an older farm can read no job, measurement or result of a pair, and to delete them is not for a migration to decide
+_REFUSE_WITH_PAIRS = """
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM workloads WHERE kind = 'pair') THEN
+            RAISE EXCEPTION 'pairs of workloads are stored, which a farm older than revision 0007 cannot read'
+                USING HINT = 'restore the backup from before the upgrade instead';
+        END IF;
+    END $$
+"""
+
 
 def set_timeouts() -> None:
     """A migration that cannot get its locks soon gives up instead of stopping the farm."""
@@ -59,6 +69,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     set_timeouts()
+    op.execute(_REFUSE_WITH_PAIRS)
     op.drop_index("ix_comparisons_rule", table_name="comparisons")
     op.drop_table("comparisons")
     op.drop_table("pairs")

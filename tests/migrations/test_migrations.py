@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import TokenRequest
@@ -153,6 +154,26 @@ def look_at_what_was_measured(url):
     assert measured.evidence is not None
     assert measured.evidence.launches[0]["engine_version"] == "1.31.1"
     assert (waiting.state, waiting.attempts, waiting.summary) == ("wanted", 1, None)
+
+
+def test_a_farm_with_pairs_is_not_taken_to_before_them(empty_database_url):
+    config = migrations.config(empty_database_url)
+    command.upgrade(config, "0007")
+    engine = create_database_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO workloads (digest, spec, kind, family) VALUES (gen_random_uuid(), '{}', 'pair', 'pair')"
+        )
+    before = contents(engine)
+    with pytest.raises(DBAPIError, match="restore the backup"):
+        command.downgrade(config, "0006")
+    assert revision_of(empty_database_url) == "0007"
+    assert contents(engine) == before
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM workloads")
+    command.downgrade(config, "0006")
+    engine.dispose()
+    assert revision_of(empty_database_url) == "0006"
 
 
 def test_each_farm_has_its_own_salt(empty_database_url, database_url):
