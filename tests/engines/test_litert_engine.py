@@ -17,9 +17,12 @@ from ai_edge_litert import schema_py_generated as schema
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import check_options
+from benchfarm_engines.gate import relative_l2
+from benchfarm_engines.launch_request import Gate, Visit
 from benchfarm_engines.litert_engine import ENGINE
-from benchfarm_engines.litert_writer import TfliteWriter
+from benchfarm_engines.litert_writer import Quant, TfliteWriter
 from benchfarm_engines.task_threads import thread_ids
+from benchfarm_engines.visit import check_session
 from tests.engines.catalogue import drawn_kernels
 from tests.engines.test_litert_convert import converted, opened
 
@@ -58,6 +61,25 @@ def test_a_file_runs_as_it_is(tmp_path: Path, delegate: str) -> None:
     np.testing.assert_array_equal(session.outputs()[0], np.maximum(X, 0))
     assert session.computes_in() == "as_given"
     session.close()
+
+
+@pytest.mark.parametrize(("off", "is_right"), [(0, True), (1, True), (3, False)])
+def test_quantised_outputs_are_compared_as_real_numbers(tmp_path: Path, off: int, is_right: bool) -> None:
+    """Codes near -128 that stand for numbers near 0: as codes, three steps off are within the gate's limit."""
+    writer, steps = TfliteWriter(), Quant((0.1,), -128)
+    x, y = writer.tensor((1, 4), "int8", "x", steps), writer.tensor((1, 4), "int8", "y", steps)
+    writer.operator(Code.RELU, [x], [y])
+    given = np.array([[-128, -127, -125, -120]], np.int8)
+    session = open_file(writer.to_bytes([x], [y]), tmp_path, {"x": given})
+    session.run()
+    visit = Visit(0, "", "tflite", (), None, (Gate("", 5e-2),))
+    stored = [given + np.int8(off)]
+    assert relative_l2([given], stored) < 5e-2
+    if is_right:
+        assert check_session(session, visit, [stored]) == [0]
+    else:
+        with pytest.raises(EngineFailure, match="relative L2"):
+            check_session(session, visit, [stored])
 
 
 def test_an_open_dimension_takes_the_size_of_the_input(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine_options import Option, OptionValue
@@ -109,6 +109,14 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees the model; the session is of no use afterwards."""
+
+
+@runtime_checkable
+class SteppedSession(Session, Protocol):
+    """A session whose outputs may be stored in steps of 8 or 16 bits that no edges tell."""
+
+    def output_steps(self) -> list[tuple[float, int]]:
+        """Of each output the scale and the zero point, see ``edges.Edge``; scale 0 where it is not quantised."""
 
 
 class ProfilingSession(Session, Protocol):

@@ -122,6 +122,10 @@ class _LiteRtSession:
         details = self._interpreter.get_output_details()
         return [np.array(self._interpreter.get_tensor(each["index"])) for each in details]
 
+    def output_steps(self) -> list[tuple[float, int]]:
+        steps = (each["quantization"] for each in self._interpreter.get_output_details())
+        return [(float(scale), int(zero_point)) for scale, zero_point in steps]
+
     def computes_in(self) -> str:
         """int8 where any tensor of the model holds 8 bits; a file that runs as it is runs in its own types."""
         if self._request.precision == "as_given":

@@ -24,6 +24,35 @@ def to_workload(outputs: Sequence[Array], edges: Sequence[Edge], shapes: Sequenc
     return [_outward(*each) for each in zip(outputs, edges, shapes, strict=True)]
 
 
+def in_real_numbers(array: Array, scale: float, zero_point: int) -> Array:
+    """What the numbers of a quantised tensor stand for, see ``edges.Edge``."""
+    real: Array = (array.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+    return real
+
+
+def without_steps(
+    outputs: Sequence[Array], reference: Sequence[Array], steps: Sequence[tuple[float, int]]
+) -> tuple[list[Array], list[Array]]:
+    """Outputs and reference of a file whose tensors are quantised, as real numbers; arrays that are not stay.
+
+    steps: scale and zero point of each. Codes by themselves are no measure: their zero point would count as a value,
+    and hide what is wrong. A difference of one step is no difference, since kernels round in their own ways, and of
+    an output of a few steps it would be most.
+    """
+    if [each.shape for each in outputs] != [each.shape for each in reference] or len(steps) != len(outputs):
+        return list(outputs), list(reference)  # the gate says what is wrong with them
+    both = [_real(*each) for each in zip(outputs, reference, steps, strict=True)]
+    return [output for output, _ in both], [expected for _, expected in both]
+
+
+def _real(output: Array, expected: Array, step: tuple[float, int]) -> tuple[Array, Array]:
+    if not step[0] or output.dtype.kind not in "iu" or expected.dtype.kind not in "iu":
+        return output, expected
+    codes, wanted = output.astype(np.int64), expected.astype(np.int64)
+    codes -= np.clip(codes - wanted, -1, 1)
+    return in_real_numbers(codes, *step), in_real_numbers(wanted, *step)
+
+
 def _inward(array: Array, edge: Edge) -> Array:
     turned = array.transpose(edge.axes) if edge.axes else array
     shaped = turned.reshape(edge.shape) if edge.shape else turned
@@ -35,7 +64,7 @@ def _inward(array: Array, edge: Edge) -> Array:
 
 def _outward(array: Array, edge: Edge, shape: tuple[int, ...]) -> Array:
     if edge.scale:
-        array = (array.astype(np.float32) - np.float32(edge.zero_point)) * np.float32(edge.scale)
+        array = in_real_numbers(array, edge.scale, edge.zero_point)
     if array.size != math.prod(shape):
         return array  # the gate says what is wrong with it
     if not edge.axes:

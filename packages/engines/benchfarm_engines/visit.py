@@ -13,13 +13,13 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_engines.blocks import BlockSamples, time_blocks
 from benchfarm_engines.canary import Canaries
 from benchfarm_engines.edges import Edges
-from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session
+from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, SteppedSession
 from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.gate import Array, BadReference, check_each, check_outputs, load_reference, relative_l2
 from benchfarm_engines.inputs import aligned, make_inputs
 from benchfarm_engines.launch_request import Gate, InputSpec, LaunchRequest, Visit
 from benchfarm_engines.operator_cost import OperatorCost
-from benchfarm_engines.translation import to_artifact, to_workload
+from benchfarm_engines.translation import to_artifact, to_workload, without_steps
 from benchfarm_engines.witness import Witness
 
 
@@ -148,6 +148,9 @@ def check_session(
             outputs = to_workload(outputs, visit.edges.outputs, shapes)
         except ValueError as error:
             raise EngineFailure(FailureCode.WRONG_RESULT, f"the outputs do not fit the edges: {error}") from error
+    elif isinstance(session, SteppedSession):
+        outputs, real = without_steps(outputs, references[0], session.output_steps())
+        references = [real, *references[1:]]
     own = check_outputs(outputs, references[0], visit.gates[0].max_relative_l2)
     first = own if each is None else max(own, check_each(outputs, references[0], each))
     pairs = zip(references[1:], visit.gates[1:], strict=True)
