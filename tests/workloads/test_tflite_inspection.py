@@ -23,6 +23,7 @@ from benchfarm_workloads import inspect_child
 from benchfarm_workloads.fills import filled
 from benchfarm_workloads.inspection import Inspection, inspect_upload
 from benchfarm_workloads.tflite_file import read_file
+from benchfarm_workloads.tflite_reference import REFERENCE_FLOPS_MAX, ReferenceRun, by_reference_kernels
 from benchfarm_workloads.verdicts import InspectionLimits, InspectionRequest
 from tests.engines.catalogue import drawn_kernels
 from tests.engines.test_litert_convert import converted
@@ -121,6 +122,17 @@ def test_the_reference_of_int8_is_the_files_own_run_in_plain_kernels(inspect: In
     with np.load(found.reference_path, allow_pickle=False) as reference:
         assert reference["out0"].dtype == np.int8
         np.testing.assert_allclose(reference["out0"] * 9.0, np.clip(real, -128 * 9, 127 * 9), atol=9.0)
+
+
+def test_the_reference_is_of_the_reference_kernels_where_they_are_fast_enough(inspect: Inspect) -> None:
+    content = dense()
+    inputs = inspect(content).inputs
+    plain = ReferenceRun(content, inputs)
+    assert by_reference_kernels(plain, content, inputs, REFERENCE_FLOPS_MAX) is not plain
+    assert by_reference_kernels(plain, content, inputs, REFERENCE_FLOPS_MAX + 1) is plain
+    assert by_reference_kernels(plain, content, inputs, None) is plain
+    damaged = content[:100]
+    assert by_reference_kernels(plain, damaged, inputs, 0) is plain
 
 
 def test_a_converted_kernel_runs_as_it_was_measured(inspect: Inspect) -> None:

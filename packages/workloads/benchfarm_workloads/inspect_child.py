@@ -132,6 +132,7 @@ def _inspect_tflite(
     tflite_reading.refuse_random(graphs, names)
     run = tflite_reference.ReferenceRun(content, inputs)
     reading = tflite_reading.read(graphs, names, run.shapes())
+    run = tflite_reference.by_reference_kernels(run, content, inputs, reading.flops)
     return Accepted(
         opset=tflite_file.SCHEMA_VERSION,
         inputs=inputs,
