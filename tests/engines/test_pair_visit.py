@@ -11,6 +11,7 @@ from benchfarm_core.comparing import round_changes
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_engines.pair_visit import ROUND_PAIRS_MIN, ROUNDS, ROUNDS_MIN, pair_iterations
 from benchfarm_engines.registry import engine_names
+from tests.engines.conftest import PROTOCOL
 
 CHAINS = {"one": 1, "two": 2}
 """Convolutions in a row."""
@@ -82,6 +83,15 @@ def test_rounds_hold_all_pairs_and_each_has_both_orders(launch: Any, both: dict[
     assert line["gate_relative_l2"] < 1e-3
     assert beside["gate_relative_l2"] < 1e-3
     assert all(0 <= at <= bounds[-1] for samples in line["canaries"].values() for at, _ in samples)
+
+
+@pytest.mark.parametrize("limits", [{"blocks_min": 90}, {"blocks_min": 90, "blocks_max": 90}, {"blocks_max": 6}])
+def test_many_pairs_make_longer_rounds_and_not_more(launch: Any, both: dict[str, Any], limits: dict[str, int]) -> None:
+    protocol = {**PROTOCOL, "blocks_max": 200, "visit_ms": 5, **limits}
+    beside = launch([pair_of(both, "small", "small")], protocol=protocol).done[0]["beside"]
+    assert 1 <= len(beside["rounds"]) <= ROUNDS
+    assert min(beside["rounds"]) >= 1
+    assert min(protocol["blocks_min"], protocol["blocks_max"]) <= sum(beside["rounds"]) <= protocol["blocks_max"]
 
 
 def test_sides_may_differ_in_precision_and_options(launch: Any, both: dict[str, Any]) -> None:
