@@ -32,6 +32,8 @@ class Session:
         self.request, self.runs = request, 0
         opened.append(self)
         self.number = len(opened)
+        if DEED == "later threads" and self.number > 1:
+            self.threads = 7
     def run(self):
         self.runs += 1
         if DEED == "garbage":
@@ -190,6 +192,11 @@ PROFILE = {**PROTOCOL, "purpose": "profile"}
 )
 def test_what_was_timed_is_checked_and_not_the_first_run_alone(hostile: Any, visit: dict[str, Any]) -> None:
     assert hostile("later", **visit).done[0]["code"] == "wrong_result"
+
+
+@pytest.mark.parametrize("visit", [{"more": {"sites": {}}}, {"protocol": PROFILE}], ids=str)
+def test_a_profile_takes_no_more_threads_than_it_was_given(hostile: Any, visit: dict[str, Any]) -> None:
+    assert hostile("later threads", **visit).done[0]["code"] == "threads_not_obeyed"
 
 
 def test_every_round_of_a_pair_is_checked(hostile: Any) -> None:

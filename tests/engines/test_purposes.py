@@ -1,6 +1,6 @@
 """The protocols memory and profile, with the real runner and engines."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -9,6 +9,10 @@ from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import CanaryGolden, summarise
 from benchfarm_core.summaries import Summary
+from benchfarm_engines.engine import NodeTime
+from benchfarm_engines.profile_visit import node_medians
+from benchfarm_engines.run_watch import RunWatch
+from benchfarm_engines.witness import Reading, Witness
 from tests.engines.conftest import PROTOCOL
 
 ENGINES = ("onnxruntime", "openvino")
@@ -64,6 +68,35 @@ def test_a_profile_names_operators_and_their_sum_is_the_block(
     assert any("onv" in node.kind for node in found.nodes), found.nodes
     assert min(found.blocks_ns) <= sum(node.ns for node in found.nodes) * 1.5
     assert found.memory is None
+    assert len(found.blocks_ns) == len(found.delays_ns) == len(found.switches)
+    end = said.lines[-1]
+    assert 0 < said.done[4]["canary_ms"] == pytest.approx(end["canary_ms"])
+    assert said.done[4]["open_ms"] == pytest.approx(end["open_ms"])
+    assert end["first_block_unix_s"] > 0
+
+
+def test_operators_of_one_name_are_one_row_with_their_sum() -> None:
+    inference = [NodeTime("a", "Conv", 5), NodeTime("b", "Relu", 7), NodeTime("a", "Conv", 3)]
+    rows = node_medians([inference] * 3)
+    assert [(row["name"], row["ns"]) for row in rows] == [("a", 8), ("b", 7)]
+
+
+class Pushed:
+    """A witness whose every second reading is one switch further."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    def read(self) -> Reading:
+        self.readings += 1
+        return Reading(0, self.readings // 2)
+
+
+def test_what_the_witness_saw_is_each_runs_own() -> None:
+    watch = RunWatch(cast(Witness, Pushed()))
+    assert [watch.mark() for _ in range(5)] == [False] * 5
+    assert [step.switches for step in watch.steps] == [1, 0, 1, 0]
+    assert watch.undisturbed == 2
 
 
 def test_a_purpose_that_does_not_exist_is_a_bad_request(launch: Any, workloads: dict[str, Any]) -> None:

@@ -10,19 +10,20 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.attribution import Attribution, attribute
-from benchfarm_engines.blocks import DELAY_FLOOR_NS, DELAY_SHARE, warm_up
+from benchfarm_engines.blocks import warm_up
 from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import NodeTime, ProfilingSession
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.profile_cost import without_cost
 from benchfarm_engines.profile_visit import profiled_session
+from benchfarm_engines.run_watch import RunWatch, Step
 from benchfarm_engines.visit import Bench, failed
-from benchfarm_engines.witness import Reading, Witness
+from benchfarm_engines.witness import Witness
 
 BLOCKS: Final = 8
 RUNS_MIN: Final = 16
@@ -59,7 +60,6 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
     """
     canary_before_ns = bench.canaries.spent_ns
     with profiled_session(visit, request, bench) as (session, facts):
-        bench.shares.open_ns += round(facts["open_ms"] * 1e6)
         warmup_runs, fastest_ns = warm_up(session.run, request.protocol)
         runs = min(RUNS_MAX, max(RUNS_MIN, VISITS * request.protocol.visit_ms * 1_000_000 // fastest_ns))
         canaries: CanarySamples = {}
@@ -107,7 +107,7 @@ def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple
         return size, _segments(session, size, bench.witness)
     watch = _Watch(bench.witness, enough=runs)
     inferences = session.profile(WALL_SHARE * runs, watch.mark)
-    return size, grouped([step.block(nodes) for nodes, step in zip(inferences, watch.steps, strict=True)], size)
+    return size, grouped([_block(step, nodes) for nodes, step in zip(inferences, watch.steps, strict=True)], size)
 
 
 def is_over(undisturbed: int, seen: int, enough: int) -> bool:
@@ -115,45 +115,20 @@ def is_over(undisturbed: int, seen: int, enough: int) -> bool:
     return undisturbed >= enough or (seen >= enough and undisturbed < HOPELESS_SHARE * seen)
 
 
-class _Step(NamedTuple):
-    """What happened to one run."""
-
-    delay_ns: int
-    switches: int
-    disturbed: bool
-
-    def block(self, nodes: Sequence[NodeTime]) -> Block:
-        return Block(nodes, self.delay_ns, self.switches, self.disturbed)
-
-
 @dataclass
-class _Watch:
-    """Asks the witness between the runs of a profile, until `enough` of them were undisturbed."""
+class _Watch(RunWatch):
+    """Ends the profile when `enough` runs were undisturbed, or hardly any is."""
 
-    witness: Witness
-    enough: int
-    steps: list[_Step] = field(default_factory=list)
-    undisturbed: int = 0
-    _before: tuple[int, Reading] | None = None
+    enough: int = 0
 
     def mark(self) -> bool:
-        """Before the first run and after each; whether these were enough."""
-        ended_ns, reading = time.perf_counter_ns(), self.witness.read()
-        if self._before is not None:
-            self._add(ended_ns - self._before[0], self._before[1], reading)
-        self._before = time.perf_counter_ns(), reading
+        """As ``RunWatch.mark``; whether these were enough."""
+        super().mark()
         return is_over(self.undisturbed, len(self.steps), self.enough)
 
-    def _add(self, run_ns: int, before: Reading, after: Reading) -> None:
-        delay_ns, switches = max(0, after.delay_ns - before.delay_ns), max(0, after.switches - before.switches)
-        disturbed = switches > 0 or delay_ns > max(DELAY_FLOOR_NS, DELAY_SHARE * run_ns)
-        self.steps.append(_Step(delay_ns, switches, disturbed))
-        self.undisturbed += not disturbed
 
-    def whole(self) -> _Step:
-        """All runs as one."""
-        delay_ns, switches = sum(step.delay_ns for step in self.steps), sum(step.switches for step in self.steps)
-        return _Step(delay_ns, switches, any(step.disturbed for step in self.steps))
+def _block(step: Step, nodes: Sequence[NodeTime]) -> Block:
+    return Block(nodes, step.delay_ns, step.switches, step.disturbed)
 
 
 def _segments(session: ProfilingSession, runs: int, witness: Witness) -> list[Block]:
@@ -164,7 +139,7 @@ def _segments(session: ProfilingSession, runs: int, witness: Witness) -> list[Bl
         watch = _Watch(witness, enough=runs)
         mean = session.profile(runs, watch.mark)[0]
         undisturbed += not watch.whole().disturbed
-        blocks.append(watch.whole().block([node._replace(ns=node.ns * runs) for node in mean]))
+        blocks.append(_block(watch.whole(), [node._replace(ns=node.ns * runs) for node in mean]))
     return evened(blocks)
 
 

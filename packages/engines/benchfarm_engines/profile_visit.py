@@ -10,9 +10,11 @@ from typing import Any, Final, cast
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.blocks import warm_up
+from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import EngineFailure, NodeTime, OpenRequest, ProfilingSession
 from benchfarm_engines.gate import load_reference
 from benchfarm_engines.launch_request import LaunchRequest, Visit
+from benchfarm_engines.run_watch import RunWatch
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session
 
 RUNS_MIN: Final = 5
@@ -59,6 +61,9 @@ def profiled_session(
     session = cast(ProfilingSession, engine.open(opening))
     opened = time.perf_counter_ns()
     try:
+        bench.shares.open_ns += opened - begun
+        if session.threads != request.threads:
+            raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
         session.run()
         ran = time.perf_counter_ns()
         facts = {
@@ -82,35 +87,41 @@ def _limit_of_each(visit: Visit, request: LaunchRequest) -> float | None:
 def _profiled(session: ProfilingSession, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
     warmup_runs, fastest_ns = warm_up(session.run, request.protocol)
     runs = min(RUNS_MAX, max(RUNS_MIN, request.protocol.visit_ms * 1_000_000 // fastest_ns))
-    canaries: dict[str, list[tuple[int, int]]] = {}
+    canaries: CanarySamples = {}
+    canary_before_ns = bench.canaries.spent_ns
     bench.canaries.sample(canaries, 0)
     session.run()
     bench.witness.refresh()
-    before = bench.witness.read()
-    inferences = session.profile(runs)
-    after = bench.witness.read()
+    bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
+    watch = RunWatch(bench.witness)
+    inferences = session.profile(runs, watch.mark)
     blocks_ns = [max(1, sum(node.ns for node in nodes)) for nodes in inferences]
-    delay_ns = max(0, after.delay_ns - before.delay_ns) // len(blocks_ns)
     bench.shares.timed_ns += sum(blocks_ns)
     return {
         "iterations": 1,
         "blocks_ns": blocks_ns,
-        "delays_ns": [delay_ns] * len(blocks_ns),  # the profiler runs them in one go: what was waited is shared out
-        "switches": [0] * len(blocks_ns),
+        "delays_ns": [step.delay_ns for step in watch.steps],
+        "switches": [step.switches for step in watch.steps],
         "canaries": canaries,
         "warmup_runs": warmup_runs,
         "timed_ms": sum(blocks_ns) / 1e6,
-        "canary_ms": 0.0,
+        "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
         "nodes": node_medians(inferences),
     }
 
 
 def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any]]:
-    """Each operator with its median time over the inferences, in the order of the first one."""
+    """Each operator with its median time over the inferences, in the order of the first one.
+
+    What an inference has several times under one name counts as one, with its sum: the rows add up to the inference.
+    """
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     for nodes in inferences:
+        sums: dict[tuple[str, str], int] = defaultdict(int)
         for node in nodes:
-            times[node.name, node.kind].append(node.ns)
+            sums[node.name, node.kind] += node.ns
+        for key, ns in sums.items():
+            times[key].append(ns)
     return [
         {"name": name[:_NAME_LENGTH], "kind": kind[:_KIND_LENGTH], "ns": max(0, int(median(found)))}
         for (name, kind), found in list(times.items())[:NODES_MAX]
