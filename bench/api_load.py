@@ -24,7 +24,7 @@ GOAL_P99_MS = 50.0
 KERNELS_PER_JOB = 10
 POLL_S = 25.0
 SETTLE_S = 90.0
-VERSIONS = {"protocol_version": 1, "agent_version": "0.1.0"}
+VERSIONS = {"protocol_version": 2, "agent_version": "0.1.0"}
 Row = dict[str, object]
 
 

@@ -16,7 +16,7 @@ from tests.agent.scripted_farm import HANG_UP, Call, Script, problem, scripted_f
 
 Run = Callable[[Any], Any]
 TOKEN = "l_" + "0" * 32
-POLL = PollRequest(protocol_version=1, agent_version="1", idle=("b_1",))
+POLL = PollRequest(protocol_version=2, agent_version="1", idle=("b_1",))
 NOTHING: dict[str, list[str]] = {"offers": [], "ended_leases": [], "unknown_boards": []}
 
 

@@ -217,6 +217,6 @@ def test_a_watch_whose_farm_goes_away_says_how_to_go_on() -> None:
 def test_an_agent_has_the_name_that_came_with_its_token(farm: Any, logged_in: Any) -> None:
     once = logged_in("agents", "enrol-token", "--name", "a2", "--json").document["token"]
     farm._agent(
-        "enrol", {"enrol_token": once, "name": os.uname().nodename, "protocol_version": 1, "agent_version": "1"}
+        "enrol", {"enrol_token": once, "name": os.uname().nodename, "protocol_version": 2, "agent_version": "1"}
     )
     assert "a2" in [agent["name"] for agent in logged_in("agents", "list", "--json").document]
