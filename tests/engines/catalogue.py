@@ -26,6 +26,7 @@ from benchfarm_workloads.kernels import kernel_types
 from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.onnx_kernels import build_kernel
 from benchfarm_workloads.onnx_models import build_model
+from tests.engines.conftest import conv_graph
 
 KERNELS = [kind.name for kind in kernel_types()]
 MODELS = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
@@ -35,6 +36,10 @@ Graph = tuple[bytes, tuple[InputSpec, ...]]
 
 def normal(shape: Sequence[int], *, name: str = "x", seed: int = 0) -> InputSpec:
     return InputSpec(name, "float32", tuple(shape), {"kind": "normal", "seed": seed})
+
+
+CONV: Graph = (conv_graph(32, 28), (normal([1, 32, 28, 28]),))
+SMALL: Graph = (conv_graph(8, 4), (normal([1, 8, 4, 4], seed=5),))
 
 
 def drawn_kernels(name: str, count: int, seed: int = 3) -> list[Graph]:

@@ -17,8 +17,10 @@ from benchfarm_engines.mnn_convert import _converted
 from benchfarm_engines.mnn_engine import ENGINE
 from benchfarm_engines.sealed_file import seal
 from tests.engines.catalogue import (
+    CONV,
     KERNELS,
     MODELS,
+    SMALL,
     Graph,
     convert,
     distance,
@@ -29,11 +31,9 @@ from tests.engines.catalogue import (
     reference,
     small_model,
 )
-from tests.engines.conftest import conv_graph, graph
+from tests.engines.conftest import graph
 
 GATE = 1e-2
-CONV: Graph = (conv_graph(32, 28), (normal([1, 32, 28, 28]),))
-SMALL: Graph = (conv_graph(8, 4), (normal([1, 8, 4, 4], seed=5),))
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -26,6 +26,7 @@ from benchfarm_engines.translation import to_workload
 from benchfarm_engines.visit import artifact_inputs
 from benchfarm_workloads.onnx_kernels import build_kernel
 from tests.engines.catalogue import (
+    CONV,
     KERNELS,
     MODELS,
     Graph,
@@ -34,16 +35,13 @@ from tests.engines.catalogue import (
     distance_after,
     drawn_kernels,
     model,
-    normal,
     opened,
     reference,
 )
-from tests.engines.conftest import conv_graph
 from tests.engines.test_ncnn_convert import FORMS
 
 GATE = 1e-3
 INT8_GATE = 5e-2
-CONV: Graph = (conv_graph(32, 28), (normal([1, 32, 28, 28]),))
 
 
 @pytest.mark.parametrize("name", KERNELS)

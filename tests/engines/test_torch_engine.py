@@ -21,9 +21,10 @@ from benchfarm_engines.torch_operators import BUILDERS
 from benchfarm_engines.torch_session import TorchSession
 from benchfarm_engines.visit import artifact_inputs
 from tests.engines.catalogue import (
+    CONV,
     KERNELS,
     MODELS,
-    Graph,
+    SMALL,
     convert,
     distance,
     distance_after,
@@ -34,11 +35,9 @@ from tests.engines.catalogue import (
     refusal,
     small_model,
 )
-from tests.engines.conftest import conv_graph, graph
+from tests.engines.conftest import graph
 
 GATE = 1e-3
-CONV: Graph = (conv_graph(32, 28), (normal([1, 32, 28, 28]),))
-SMALL: Graph = (conv_graph(8, 4), (normal([1, 8, 4, 4], seed=5),))
 
 
 @pytest.mark.parametrize("name", KERNELS)

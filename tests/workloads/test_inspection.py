@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,12 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import IntsFill, NormalFill
 from benchfarm_workloads.fills import filled
-from benchfarm_workloads.inspection import Inspection, inspect_upload
 from benchfarm_workloads.onnx_canary import build_canary
 from benchfarm_workloads.verdicts import InspectionLimits
 from tests.old_kernel import OLD_KERNEL
-
-Inspect = Callable[..., Inspection]
+from tests.workloads.conftest import Inspect, refused
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -54,31 +51,6 @@ def model_of(
 def relu(**changes: Any) -> bytes:
     arguments = {"inputs": [tensor("x", [1, 3])], "outputs": [tensor("y", [1, 3])]} | changes
     return model_of([helper.make_node("Relu", ["x"], ["y"])], **arguments)
-
-
-@pytest.fixture
-def inspect(tmp_path: Path) -> Inspect:
-    """Writes an upload, inspects it, and checks that a refusal leaves nothing behind."""
-    out_dir = tmp_path / "out"
-    out_dir.mkdir()
-
-    def run(content: bytes, **arguments: Any) -> Inspection:
-        upload = tmp_path / "upload.onnx"
-        upload.write_bytes(content)
-        try:
-            return inspect_upload(upload, out_dir=out_dir, **arguments)
-        except InvalidRequest:
-            assert list(out_dir.iterdir()) == []
-            raise
-
-    return run
-
-
-def refused(inspect: Inspect, content: bytes, **arguments: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
-        inspect(content, **arguments)
-    assert "Traceback" not in caught.value.detail
-    return caught.value
 
 
 def test_an_accepted_model_is_described_in_full(inspect: Inspect) -> None:

@@ -5,7 +5,6 @@ import random
 import struct
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,14 @@ from benchfarm_core.workloads import IntsFill, NormalFill
 from benchfarm_engines.litert_writer import Quant, TfliteWriter
 from benchfarm_workloads import inspect_child
 from benchfarm_workloads.fills import filled
-from benchfarm_workloads.inspection import Inspection, inspect_upload
 from benchfarm_workloads.tflite_file import read_file
 from benchfarm_workloads.tflite_reference import REFERENCE_FLOPS_MAX, ReferenceRun, by_reference_kernels
 from benchfarm_workloads.verdicts import InspectionLimits, InspectionRequest
 from tests.engines.catalogue import drawn_kernels
 from tests.engines.test_litert_convert import converted
+from tests.workloads.conftest import Inspect, refused
 
 Code = schema.BuiltinOperator
-Inspect = Callable[..., Inspection]
 
 
 def relu(code: int = Code.RELU, name: str = "x", dtype: str = "float32") -> bytes:
@@ -70,31 +68,6 @@ def changed(content: bytes, change: Callable[[Any], None]) -> bytes:
 def open_first_dimension(model: Any) -> None:
     for tensor in model.subgraphs[0].tensors:
         tensor.shapeSignature = [-1, 4]
-
-
-@pytest.fixture
-def inspect(tmp_path: Path) -> Inspect:
-    """Writes an upload, inspects it, and checks that a refusal leaves nothing behind."""
-    out_dir = tmp_path / "out"
-    out_dir.mkdir()
-
-    def run(content: bytes, **arguments: Any) -> Inspection:
-        upload = tmp_path / "upload"
-        upload.write_bytes(content)
-        try:
-            return inspect_upload(upload, out_dir=out_dir, **arguments)
-        except InvalidRequest:
-            assert list(out_dir.iterdir()) == []
-            raise
-
-    return run
-
-
-def refused(inspect: Inspect, content: bytes, **arguments: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as caught:
-        inspect(content, **arguments)
-    assert "Traceback" not in caught.value.detail
-    return caught.value
 
 
 def test_a_file_is_known_by_its_bytes_and_described_in_full(inspect: Inspect) -> None:
