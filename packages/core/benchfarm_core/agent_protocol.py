@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from benchfarm_core.boards import BoardReport, BoardState, Health
+from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import Protocol
@@ -40,7 +41,7 @@ class EnrolAnswer(Answer):
 
 
 class RegisterBoards(Value):
-    """All boards that the agent drives now; boards it registered before and leaves out go offline.
+    """All boards that the agent drives now; those it registered before and leaves out go offline and lose their leases.
 
     `process_started` is true in the first registration of a process: what an earlier process of the same agent
     leased is over, and its boards need not wait for those leases to expire.
@@ -197,6 +198,7 @@ class LaunchEvidence(Value):
     temperature_c_after: float | None
     throttled: bool | None
     gpu: GpuEvidence | None = None
+    clock: ClockEvidence | None = None
 
 
 class ResultsRequest(Value):

@@ -1,11 +1,13 @@
 """Boards: identity, state, health, and what an agent reports about one."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
+from benchfarm_core.operating_ranges import MAX_RANGES, OperatingRange
 from benchfarm_core.platforms import ClockProof, Name, OperatingPoint, Precision
 from benchfarm_core.values import Answer, Value, digest
 
@@ -52,6 +54,9 @@ USABLE_HEALTH: Final = (Health.GOOD, Health.SUSPECT)
 
 BoardKind = Literal["local", "adb", "ssh", "simulated"]
 
+BoardMark = Literal["shared_host", "emulated", "simulated"]
+MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulated": "emu-", "simulated": "sim-"}
+"""What a board's numbers say nothing of real boards for, as the beginning of its model's name."""
 
 MAX_OPTIONS: Final = 40
 MEMORY_SHARE: Final = 0.75
@@ -113,7 +118,11 @@ class EngineReport(Value):
 
 
 class BoardReport(Value):
-    """What an agent says about one board when it registers it."""
+    """What an agent says about one board when it registers it.
+
+    `operating_points` are those that it offers from the start, `ranges` all that it can be set to. `clock_proof`: the
+    best that it can give at a pinned point. `marks`: why its numbers are never taken for those of a real board.
+    """
 
     kind: BoardKind
     serial: str = Field(min_length=1, max_length=200)
@@ -125,6 +134,14 @@ class BoardReport(Value):
     engines: tuple[EngineReport, ...] = Field(max_length=50)
     operating_points: tuple[OperatingPoint, ...] = Field(max_length=500)
     clock_proof: ClockProof
+    ranges: tuple[OperatingRange, ...] = Field(default=(), max_length=MAX_RANGES)
+    marks: tuple[BoardMark, ...] = Field(default=(), max_length=len(MARK_PREFIXES))
+
+    @model_validator(mode="after")
+    def _marked(self) -> "BoardReport":
+        if not self.board_model.startswith(mark_prefix(self.marks)):
+            raise ValueError(f"the board model of a marked board begins with {mark_prefix(self.marks)}")
+        return self
 
 
 class BoardView(Answer):
@@ -145,6 +162,19 @@ class BoardView(Answer):
     clock_proof: ClockProof
     last_heard_at: datetime | None
     platforms: list[str]
+    ranges: list[OperatingRange] = []
+    marks: list[BoardMark] = []
+
+
+def mark_prefix(marks: Iterable[BoardMark]) -> str:
+    """What the model's name of a board with these marks begins with: nothing where there are none."""
+    given = set(marks)
+    return "".join(prefix for mark, prefix in MARK_PREFIXES.items() if mark in given)
+
+
+def provable(point: OperatingPoint, best: ClockProof) -> ClockProof:
+    """What a board whose best proof is `best` can prove at an operating point: where nothing is pinned, nothing."""
+    return best if point.mode == "pinned" else ClockProof.UNPINNED
 
 
 def board_id(salt: str, report: BoardReport) -> str:

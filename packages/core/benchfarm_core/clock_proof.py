@@ -1,10 +1,11 @@
 """What was seen of the clock during one launch, and what that proves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 from pydantic import Field
 
+from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.platforms import CLOCK_PROOF_ORDER, MAX_CORES, ClockProof
 from benchfarm_core.values import Value
 
@@ -58,3 +59,15 @@ def is_throttled(evidence: ClockEvidence) -> bool:
 def weakest(proofs: Iterable[ClockProof]) -> ClockProof:
     """What several launches prove together; nothing where there are none."""
     return min(proofs, key=CLOCK_PROOF_ORDER.__getitem__, default=ClockProof.UNPINNED)
+
+
+def unthrottled(launches: Sequence[LaunchSamples], clocks: Mapping[int, ClockEvidence]) -> list[LaunchSamples]:
+    """The launches that were not throttled. `clocks` by launch number; one without evidence was not."""
+    throttled = {number for number, evidence in clocks.items() if is_throttled(evidence)}
+    return [launch for launch in launches if launch.launch_no not in throttled]
+
+
+def proof_of_launches(launches: Iterable[LaunchSamples], clocks: Mapping[int, ClockEvidence]) -> ClockProof:
+    """What the clock of a result is proven as: by its weakest launch. One without evidence proves nothing."""
+    found = (clocks.get(launch.launch_no) for launch in launches)
+    return weakest(ClockProof.UNPINNED if evidence is None else proof(evidence) for evidence in found)

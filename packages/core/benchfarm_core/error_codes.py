@@ -12,6 +12,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "model_out_of_range": "A generated model's configuration is outside its range.",
     "platform_unknown": "No platform has that id, key or alias.",
     "platform_impossible": "No board of the farm offers that combination; the detail says what is offered.",
+    "operating_point_impossible": "No board of that model has the operating point; the detail says which they have.",
     "engine_option_unknown": "The engine has no option of that name; GET /v1/engines lists them.",
     "engine_option_invalid": "An engine option cannot have that value; GET /v1/engines lists what it can have.",
     "model_too_large_for_board": "No board of the platforms has the memory that the workload needs at least.",

@@ -38,6 +38,7 @@ class FailureCode(StrEnum):
     PIN_NOT_VERIFIED = "pin_not_verified"
     CANARY_DRIFT = "canary_drift"
     CONTENDED = "contended"
+    THROTTLED = "throttled"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     CARRIER_FAILED = "carrier_failed"
 
@@ -70,9 +71,10 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.CONTENDED: 20006,
     FailureCode.ENGINE_UNAVAILABLE: 20007,
     FailureCode.CARRIER_FAILED: 20008,
+    FailureCode.THROTTLED: 20009,
 }
 
-INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED})
+INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED})
 """Transient outcomes that say the conditions were not good enough, not that anything broke."""
 
 

@@ -5,11 +5,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from benchfarm_core.platforms import MAX_CORES, OperatingPoint
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.platforms import MAX_CORES, OperatingPoint, Platform
 from benchfarm_core.values import Value
 
 MAX_RANGES: Final = 100
 MAX_FREQUENCIES: Final = 200
+SHOWN_CHARS: Final = 1500
+"""Of ranges in a sentence."""
 
 
 class OperatingRange(Value):
@@ -92,3 +95,13 @@ def range_text(one: OperatingRange) -> str:
 def _either(numbers: Sequence[int]) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def impossible_point(platform: Platform, ranges: Iterable[OperatingRange]) -> InvalidRequest:
+    """The refusal of a platform at whose operating point no board of its model can be; `ranges` are all of theirs."""
+    return InvalidRequest(
+        f"no board of model {platform.board_model} can be set to {platform.operating_point.key};"
+        f" they can be: {ranges_text(ranges)[:SHOWN_CHARS]}",
+        code="operating_point_impossible",
+        field="platforms",
+    )

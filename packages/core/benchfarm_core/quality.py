@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from benchfarm_core.clock_proof import ClockEvidence, unthrottled
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import half_width, median_interval
@@ -98,6 +99,17 @@ def _of_another_protocol(launch: LaunchSamples, protocol: Protocol) -> str | Non
     needs = {"memory": purpose == "memory", "profile": purpose == "profile", "compare": is_comparison(protocol)}
     strays = [name for name, there in has.items() if there != needs[name]]
     return f"a launch of {protocol.name} and what it says of {strays[0]} do not go together" if strays else None
+
+
+def accepted_launches(
+    launches: Sequence[LaunchSamples], clocks: Mapping[int, ClockEvidence], protocol: Protocol
+) -> list[LaunchSamples] | FailureCode:
+    """The launches that a result is made of: throttled ones are rejected. `clocks` by launch number.
+
+    `THROTTLED` when fewer are left than the protocol asks for.
+    """
+    kept = unthrottled(launches, clocks)
+    return FailureCode.THROTTLED if len(kept) < min(len(launches), protocol.launches_min) else kept
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:
