@@ -1,15 +1,27 @@
-"""What a Linux host is, read from /proc and /sys. `root` lets tests read the files of other machines."""
+"""What a Linux host is, read from /proc and /sys. `root` lets tests read the files of other machines.
+
+The rules take the files' texts, not the files: a board elsewhere is read over its port (`linux_facts.py`).
+"""
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from benchfarm_core.values import digest
 
+TextOf = Callable[[str], str]
+"""The text of a file by its absolute path; empty where there is none."""
+
 _GIB = 1024**3
 _QUARTER_GIB_KIB = 256 * 1024
+_CACHES_MAX: Final = 8
+_CPU: Final = "/sys/devices/system/cpu"
+_MACHINE_IDS: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+_TOPOLOGY: Final = ("physical_package_id", "cluster_id", "core_id")
+"""Where a core is, outermost first: kernels number the cores of each cluster of a phone from 0."""
 
 
 @dataclass(frozen=True)
@@ -81,32 +93,65 @@ _CPU_IDENTITY = (
 
 def read_host_facts(root: Path = Path("/"), cores: Sequence[int] | None = None) -> HostFacts:
     """The facts of this host; `cores` are the usable ones, by default those this process may run on."""
-    info = _first_processor(_text(root / "proc/cpuinfo"))
-    usable = tuple(sorted(os.sched_getaffinity(0) if cores is None else cores))
+    return host_facts(
+        _texts_below(root),
+        os.sched_getaffinity(0) if cores is None else cores,
+        kernel=f"{platform.release()} {platform.version()}",
+        gpus=_gpus(root / "proc/driver/nvidia/gpus"),
+    )
+
+
+def host_facts(text_of: TextOf, cores: Iterable[int], *, kernel: str, gpus: tuple[str, ...] = ()) -> HostFacts:
+    """The facts of the host whose files these are; `cores` are the usable ones."""
+    info = first_processor(text_of("/proc/cpuinfo"))
+    usable = tuple(sorted(cores))
     flags = (info.get("flags") or info.get("Features") or "").split()
     return HostFacts(
         cpu={name: info[name] for name in _CPU_IDENTITY if name in info},
         flags=tuple(sorted(flags)),
         cores=usable,
-        physical_cores=_one_per_physical_core(root, usable),
-        caches=_caches(root, usable[0]),
-        memory_bytes=_memory_bytes(_text(root / "proc/meminfo")),
-        hypervisor=_hypervisor(root, flags),
+        physical_cores=_one_per_physical_core(text_of, usable),
+        caches=_caches(text_of, usable[0]),
+        memory_bytes=_memory_bytes(text_of("/proc/meminfo")),
+        hypervisor=_hypervisor(text_of, flags),
         microcode=info.get("microcode", ""),
-        os_build=_os_build(_text(root / "etc/os-release")),
-        kernel=f"{platform.release()} {platform.version()}",
-        gpus=_gpus(root / "proc/driver/nvidia/gpus"),
-        gpu_driver=_text(root / "proc/driver/nvidia/version").partition("\n")[0].strip(),
+        os_build=_os_build(text_of("/etc/os-release")),
+        kernel=kernel,
+        gpus=gpus,
+        gpu_driver=text_of("/proc/driver/nvidia/version").partition("\n")[0].strip(),
     )
+
+
+def host_files(cores: Sequence[int]) -> list[str]:
+    """All files that `host_facts` and `machine_id_of` look at, for a host with these cores."""
+    caches = [f"{_CPU}/cpu{min(cores, default=0)}/cache/index{index}" for index in range(_CACHES_MAX)]
+    return [
+        *("/proc/cpuinfo", "/proc/meminfo", "/proc/driver/nvidia/version", "/etc/os-release", *_MACHINE_IDS),
+        *("/sys/hypervisor/type", "/sys/class/dmi/id/sys_vendor"),
+        *(f"{_CPU}/cpu{core}/topology/{name}" for core in cores for name in _TOPOLOGY),
+        *(f"{cache}/{name}" for cache in caches for name in ("level", "type", "size")),
+    ]
+
+
+def host_model(facts: HostFacts, serial: str) -> str:
+    """The model of a host: bare machines with the same hardware share it, a virtual one never does."""
+    own = serial if facts.hypervisor is not None else None
+    return "host-" + digest([facts.hardware, own], length=12)
 
 
 def machine_id(root: Path = Path("/")) -> str | None:
     """The id that the system gave this installation, or None in the many containers that have none."""
-    for name in ("etc/machine-id", "var/lib/dbus/machine-id"):
-        text = _text(root / name).strip()
-        if len(text) == 32:
-            return text
-    return None
+    return machine_id_of(_texts_below(root))
+
+
+def machine_id_of(text_of: TextOf) -> str | None:
+    """The same, of the host whose files these are."""
+    texts = (text_of(name).strip() for name in _MACHINE_IDS)
+    return next((text for text in texts if len(text) == 32), None)
+
+
+def _texts_below(root: Path) -> TextOf:
+    return lambda name: _text(root / name.removeprefix("/"))
 
 
 def _text(path: Path) -> str:
@@ -116,28 +161,31 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _first_processor(cpuinfo: str) -> dict[str, str]:
+def first_processor(cpuinfo: str) -> dict[str, str]:
+    """The fields of the first processor of /proc/cpuinfo."""
     lines = cpuinfo.split("\n\n", 1)[0].splitlines()
     pairs = (line.partition(":") for line in lines if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _one_per_physical_core(root: Path, cores: tuple[int, ...]) -> tuple[int, ...]:
+def _one_per_physical_core(text_of: TextOf, cores: tuple[int, ...]) -> tuple[int, ...]:
     """The lowest usable logical core of each physical one: two threads of one core do not measure like two cores."""
-    lowest: dict[tuple[str, str], int] = {}
+    lowest: dict[tuple[str, ...], int] = {}
     for core in cores:
-        topology = root / f"sys/devices/system/cpu/cpu{core}/topology"
-        place = (_text(topology / "physical_package_id").strip(), _text(topology / "core_id").strip() or str(core))
-        lowest.setdefault(place, core)
+        *above, own = (text_of(f"{_CPU}/cpu{core}/topology/{name}").strip() for name in _TOPOLOGY)
+        lowest.setdefault((*above, own or str(core)), core)
     return tuple(sorted(lowest.values()))
 
 
-def _caches(root: Path, core: int) -> tuple[str, ...]:
+def _caches(text_of: TextOf, core: int) -> tuple[str, ...]:
     kinds = {"Data": "d", "Instruction": "i"}
     found = []
-    for folder in sorted((root / f"sys/devices/system/cpu/cpu{core}/cache").glob("index*")):
-        level, kind = _text(folder / "level").strip(), _text(folder / "type").strip()
-        found.append(f"L{level}{kinds.get(kind, '')} {_text(folder / 'size').strip()}")
+    for index in range(_CACHES_MAX):
+        level, kind, size = (
+            text_of(f"{_CPU}/cpu{core}/cache/index{index}/{name}").strip() for name in ("level", "type", "size")
+        )
+        if level:
+            found.append(f"L{level}{kinds.get(kind, '')} {size}")
     return tuple(found)
 
 
@@ -156,12 +204,12 @@ def _memory_bytes(meminfo: str) -> int:
     return 0
 
 
-def _hypervisor(root: Path, flags: Sequence[str]) -> str | None:
+def _hypervisor(text_of: TextOf, flags: Sequence[str]) -> str | None:
     """The hypervisor's name, ``virtual`` when it keeps it to itself, None on bare metal."""
-    named = _text(root / "sys/hypervisor/type").strip() or _text(root / "sys/class/dmi/id/sys_vendor").strip()
-    if "hypervisor" not in flags and not _text(root / "sys/hypervisor/type"):
+    kind = text_of("/sys/hypervisor/type").strip()
+    if "hypervisor" not in flags and not kind:
         return None
-    return named or "virtual"
+    return kind or text_of("/sys/class/dmi/id/sys_vendor").strip() or "virtual"
 
 
 def _os_build(os_release: str) -> str:
