@@ -27,7 +27,8 @@ from benchfarm_core.accounts import (
     TokenView,
     WhoAmI,
 )
-from benchfarm_core.boards import BoardState, BoardView, Health
+from benchfarm_core.board_history import BoardEventView, NoteRequest
+from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
 from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
@@ -308,6 +309,18 @@ class Client:
     def set_board_health(self, board_id: str, health: Health, reason: str) -> BoardView:
         """Take a board out of use or back into it; operators only."""
         return self._post(BoardView, f"/boards/{path_part(board_id)}/health", {"health": health, "reason": reason})
+
+    def explain_board(self, board_id: str) -> BoardUse:
+        """Why a board is not used now."""
+        return self._connection.read(BoardUse, f"/boards/{path_part(board_id)}/why")
+
+    def board_history(self, board_id: str) -> Iterator[BoardEventView]:
+        """What happened to a board, newest first; operators only."""
+        return self._pages(BoardEventView, f"/boards/{path_part(board_id)}/history")
+
+    def add_board_note(self, board_id: str, text: str) -> BoardEventView:
+        """Write a note into a board's history; operators only."""
+        return self._post(BoardEventView, f"/boards/{path_part(board_id)}/notes", checked(NoteRequest, {"text": text}))
 
     def agents(self) -> list[AgentView]:
         """The agents that drive boards; operators only."""

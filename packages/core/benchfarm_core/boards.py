@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,12 @@ BoardMark = Literal["shared_host", "emulated", "simulated"]
 MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulated": "emu-", "simulated": "sim-"}
 """What a board's numbers say nothing of real boards for, as the beginning of its model's name."""
 
+ADDRESS: Final = "address"
+"""The fact that says where in the lab's network a board is reached; a change stands in its history."""
+LAB_FACTS: Final = frozenset({ADDRESS})
+"""Facts that are shown, as serials are, to operators only."""
+DUPLICATE: Final = "duplicate_board"
+"""The reason of a board that two live agents drive: contested until an operator decides."""
 MAX_OPTIONS: Final = 40
 MEMORY_SHARE: Final = 0.75
 """Of a board's memory, what one launch may use."""
@@ -164,6 +170,58 @@ class BoardView(Answer):
     platforms: list[str]
     ranges: list[OperatingRange] = []
     marks: list[BoardMark] = []
+
+
+class BoardFilter(StrEnum):
+    """What keeps a board from a platform's work, in the order in which it is looked at."""
+
+    ENGINE = "engine"
+    PRECISION = "precision"
+    OPERATING_POINT = "operating_point"
+    ENGINE_OPTIONS = "engine_options"
+    CLOCK_PROOF = "clock_proof"
+    HEALTH = "health"
+    AGENT = "agent"
+    STATE = "state"
+
+
+class Removal(NamedTuple):
+    """Which filter removes a board, and why, as the end of a sentence about it."""
+
+    by: BoardFilter
+    reason: str
+
+
+class LastLease(Answer):
+    """How a board's latest lease went; `end_reason` is null while it lives, `detail` the agent's own words."""
+
+    offered_at: datetime
+    accepted: bool
+    ended_at: datetime | None
+    end_reason: str | None
+    detail: str
+
+
+class BoardUse(Answer):
+    """Why a board is not used now. `removed_by` is null for one that is used or could be.
+
+    `waiting`: measurements on its platforms, of which its clock's proof suffices for; counted up to a limit.
+    `contested`: two live agents drive it. `agent_heard_s` ago its agent was last heard.
+    """
+
+    board_id: str
+    reason: str
+    removed_by: BoardFilter | None
+    state: BoardState
+    health: Health
+    health_reason: str
+    contested: bool
+    agent_heard_s: float | None
+    rests_until: datetime | None
+    waiting: int
+    last_lease: LastLease | None
+    ranges: list[OperatingRange]
+    marks: list[BoardMark]
 
 
 def mark_prefix(marks: Iterable[BoardMark]) -> str:

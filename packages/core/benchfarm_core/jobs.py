@@ -6,6 +6,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from benchfarm_core.boards import BoardFilter
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, PlatformFilter
@@ -204,10 +205,11 @@ class PlatformWhy(Answer):
 
 
 class BoardWhy(Answer):
-    """Which filter removed one board, or that it is in use."""
+    """Which filter removed one board of a platform's model, with the reason; null for one that is next in line."""
 
     board_id: str
     reason: str
+    removed_by: BoardFilter | None = None
 
 
 class DryRun(Answer):

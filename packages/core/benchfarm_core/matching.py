@@ -6,15 +6,19 @@ from typing import Final
 from benchfarm_core.boards import (
     MEMORY_SHARE,
     USABLE_HEALTH,
+    BoardFilter,
     BoardReport,
     BoardState,
     EngineOption,
+    EngineReport,
     Health,
     OptionValue,
+    Removal,
 )
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.platforms import EngineSpec, Platform, Precision
+from benchfarm_core.operating_ranges import SHOWN_CHARS, OperatingRange, accepts, default_points, ranges_text
+from benchfarm_core.platforms import EngineSpec, OperatingPoint, Platform, Precision
 from benchfarm_core.workloads import AnyWorkload, PairWorkload, UploadedWorkload
 
 SHOWN_OFFERS = 6
@@ -29,8 +33,13 @@ REST_REASONS: Final = {
 """What made a board rest, by how its last lease ended."""
 
 
+def first_points(report: BoardReport) -> tuple[OperatingPoint, ...]:
+    """The operating points that a board is registered with: those that it names, else a few of its ranges."""
+    return report.operating_points or default_points(report.ranges)
+
+
 def offered_platforms(report: BoardReport) -> list[Platform]:
-    """Every operating point x available engine x precision of one board."""
+    """Every first operating point x available engine x precision of one board."""
     return [
         Platform(
             board_model=report.board_model,
@@ -41,7 +50,7 @@ def offered_platforms(report: BoardReport) -> list[Platform]:
         for engine in report.engines
         if engine.available and engine.version is not None
         for precision in engine.precisions
-        for point in report.operating_points
+        for point in first_points(report)
     ]
 
 
@@ -132,26 +141,53 @@ def why_board_not(
     clock_proof_ok: bool,
     rests_after: str = "",
     rest_detail: str = "",
-) -> str | None:
-    """The first filter that removes a board from a platform, or None when it may be used now.
+) -> Removal | None:
+    """The first filter that removes a board from a platform that it offers, or None when it may be used now.
 
     `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave.
     """
     if not clock_proof_ok:
-        return "cannot prove its clock as the job asks"
+        return Removal(BoardFilter.CLOCK_PROOF, "cannot prove its clock as the job asks")
     if health not in USABLE_HEALTH:
-        return f"health is {health}" + (f": {reason}" if reason else "")
+        return Removal(BoardFilter.HEALTH, f"health is {health}" + (f": {reason}" if reason else ""))
     if agent_heard_s is None or agent_heard_s >= AGENT_SILENT_S:
-        return "its agent has not been heard" + ("" if agent_heard_s is None else f" for {agent_heard_s:.0f} s")
-    if state != BoardState.IDLE:
-        return {
-            BoardState.OFFLINE: "is offline",
-            BoardState.LEASED: "is measuring something else",
-            BoardState.COOLING: ": ".join(
-                filter(None, ("is cooling down", REST_REASONS.get(rests_after), rest_detail))
-            ),
-        }[state]
-    return None
+        silence = "" if agent_heard_s is None else f" for {agent_heard_s:.0f} s"
+        return Removal(BoardFilter.AGENT, "its agent has not been heard" + silence)
+    if state == BoardState.IDLE:
+        return None
+    sentences = {
+        BoardState.OFFLINE: "is offline",
+        BoardState.LEASED: "is measuring something else",
+        BoardState.COOLING: ": ".join(filter(None, ("is cooling down", REST_REASONS.get(rests_after), rest_detail))),
+    }
+    return Removal(BoardFilter.STATE, sentences[state])
+
+
+def why_not_offered(
+    platform: Platform,
+    *,
+    points: Sequence[OperatingPoint],
+    ranges: Sequence[OperatingRange],
+    engines: Sequence[EngineReport],
+) -> Removal:
+    """The first filter that removes a board of the platform's model which does not offer it.
+
+    `points`: those that it does offer.
+    """
+    wanted = platform.engine
+    engine = next((one for one in engines if one.name == wanted.name), None)
+    if engine is None or not engine.available:
+        return Removal(BoardFilter.ENGINE, ": ".join(filter(None, (f"lacks {wanted.name}", engine and engine.reason))))
+    versions = sorted({one.version or "" for one in engines if one.name == wanted.name and one.available})
+    if wanted.version not in versions:
+        return Removal(BoardFilter.ENGINE, f"has {wanted.name} {' and '.join(versions)}, not {wanted.version}")
+    told = [one for one in engines if (one.name, one.version) == (wanted.name, wanted.version)]
+    if not any(platform.precision in one.precisions for one in told):
+        return Removal(BoardFilter.PRECISION, f"its {wanted.name} does not run in {platform.precision}")
+    if platform.operating_point not in points and not accepts(ranges, platform.operating_point):
+        have = ranges_text(ranges)[:SHOWN_CHARS] or ", ".join(point.key for point in points)
+        return Removal(BoardFilter.OPERATING_POINT, f"cannot be set to {platform.operating_point.key}; it has {have}")
+    return Removal(BoardFilter.ENGINE_OPTIONS, f"its {wanted.name} cannot be set to {wanted.options_key or 'defaults'}")
 
 
 def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool) -> str | None:

@@ -84,12 +84,24 @@ def ranges_text(ranges: Iterable[OperatingRange]) -> str:
     return "; ".join(range_text(one) for one in ranges)
 
 
+def clusters(ranges: Iterable[OperatingRange]) -> list[str]:
+    """The clusters that pinned ranges tell of, for people: ``c0-3: 600000 to 2400000 kHz in 19 steps``."""
+    pinned = [one for one in ranges if one.mode == "pinned"]
+    return [
+        f"{_cores(one)}: {one.freq_khz[0]} to {one.freq_khz[-1]} kHz in {len(one.freq_khz)} steps" for one in pinned
+    ]
+
+
 def range_text(one: OperatingRange) -> str:
     """One range for people."""
-    cores = OperatingPoint(mode="free", cores=one.cores, threads=1).key.partition(".")[0]
     threads = f"up to {one.threads_max} threads" if one.threads_max > 1 else "1 thread"
     clock = {"free": "free", "fixed_performance": "fixed"}.get(one.mode) or f"at {_either(one.freq_khz)} kHz"
-    return f"{cores}, {threads}, {clock}"
+    return f"{_cores(one)}, {threads}, {clock}"
+
+
+def _cores(one: OperatingRange) -> str:
+    """As in an operating point's key: ``c0-3``."""
+    return OperatingPoint(mode="free", cores=one.cores, threads=1).key.partition(".")[0]
 
 
 def _either(numbers: Sequence[int]) -> str:

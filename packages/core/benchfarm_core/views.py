@@ -6,6 +6,7 @@ from typing import Any
 from benchfarm_core.boards import EngineOption
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
+from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Summary
@@ -26,6 +27,8 @@ class PlatformView(Answer):
     boards: list[str]
     boards_online: int
     results: int
+    ranges: list[OperatingRange] = []
+    """What the boards of its model can be set to: keys at any point of these mean platforms too."""
 
 
 class ListedModel(Answer):

@@ -7,8 +7,11 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.agent_protocol import RegisterAnswer, RegisterBoards, RegisteredBoard
+from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import (
+    DUPLICATE,
     HEALTH_TRANSITIONS,
+    LAB_FACTS,
     USABLE_HEALTH,
     BoardReport,
     BoardState,
@@ -20,10 +23,12 @@ from benchfarm_core.boards import (
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import offered_platforms
+from benchfarm_core.matching import first_points
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.states import advance
-from benchfarm_store import agents, cursors, endings, engine_options, platforms
+from benchfarm_store import agents, board_history, cursors, endings, platforms, wanted_platforms
+from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
 from benchfarm_store.tables import boards
@@ -34,7 +39,7 @@ MAX_OFFERED: Final = 50_000
 
 
 def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> RegisterAnswer:
-    """Take over what an agent says about its boards; those it leaves out go offline.
+    """Take over what an agent says about its boards; those it leaves out go offline and lose their leases.
 
     A board that another live agent drives too is taken out of use on both. Raises InvalidRequest
     (`duplicate_board`) when one request names a board twice, and (`too_large`) above `MAX_OFFERED`; UpgradeRequired.
@@ -47,7 +52,7 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
     if len(named) < len(request.boards):
         raise InvalidRequest("the request names one board twice", code="duplicate_board", field="boards")
     known = {row.public_id: row for row in tx.execute(_LOCK_BOARDS, {"ids": list(named), "agent": agent_id})}
-    _set_offline(tx, [row.id for public_id, row in known.items() if public_id not in named])
+    _set_offline(tx, agent_id, [row for public_id, row in known.items() if public_id not in named])
     duplicates = {
         public_id
         for public_id, row in known.items()
@@ -57,7 +62,12 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
     if request.process_started:
         own = [row.id for row in known.values() if row.agent_id == agent_id]
         endings.end_of_process(tx, own)
-    _write(tx, agent_id, fresh)
+    ids = _write(tx, agent_id, fresh)
+    changes = (
+        board_history.changes(ids[public_id], known.get(public_id), report, agent_id)
+        for public_id, report in fresh.items()
+    )
+    board_history.record(tx, [one for happened in changes for one in happened])
     for public_id in sorted(duplicates):
         _stop_duplicate(tx, known[public_id])
     standing = {row.public_id: row for row in tx.execute(_STANDING, {"ids": list(named)})}
@@ -65,7 +75,7 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
 
 
 def _check_size(reports: Sequence[BoardReport]) -> None:
-    counts = [len(r.operating_points) * sum(len(engine.precisions) for engine in r.engines) for r in reports]
+    counts = [len(first_points(r)) * sum(len(engine.precisions) for engine in r.engines) for r in reports]
     if sum(counts) > MAX_OFFERED:
         raise InvalidRequest(
             f"the boards offer {sum(counts)} platforms; the limit is {MAX_OFFERED}", code="too_large", field="boards"
@@ -73,7 +83,8 @@ def _check_size(reports: Sequence[BoardReport]) -> None:
 
 
 _LOCK_BOARDS = text("""
-    SELECT b.*, a.last_heard_at FROM boards b JOIN agents a ON a.id = b.agent_id
+    SELECT b.*, a.last_heard_at, (SELECT g.name FROM generations g WHERE g.id = b.generation_id) AS generation
+    FROM boards b JOIN agents a ON a.id = b.agent_id
     WHERE b.public_id = ANY(:ids) OR b.agent_id = :agent ORDER BY b.id FOR NO KEY UPDATE OF b
 """)
 _STANDING = text("SELECT public_id, state, health, reason FROM boards WHERE public_id = ANY(:ids)")
@@ -88,21 +99,32 @@ def _registered(row: Row[Any]) -> RegisteredBoard:
     return RegisteredBoard(board_id=row.public_id, state=row.state, health=row.health, reason=row.reason)
 
 
-def _set_offline(tx: Transaction, ids: Sequence[int]) -> None:
-    """Boards that an agent no longer drives; a live lease is left to its expiry."""
-    tx.execute(text("UPDATE boards SET state = 'offline' WHERE id = ANY(CAST(:ids AS int[]))"), {"ids": list(ids)})
+def _set_offline(tx: Transaction, agent_id: str, rows: Sequence[Row[Any]]) -> None:
+    """Held boards that an agent no longer drives. Their leases end at once: what was running pays, if anything was."""
+    ids = [row.id for row in rows]
+    endings.end_of_lost_boards(tx, ids)
+    gone = [row.id for row in rows if row.state != BoardState.OFFLINE]
+    tx.execute(_OFFLINE, {"ids": gone})
+    author, reason = board_history.agent_author(agent_id), "its agent no longer drives it"
+    board_history.record(tx, [Happened(id_, BoardEventKind.OFFLINE, author, reason=reason) for id_ in gone])
+
+
+_OFFLINE = text("""
+    UPDATE boards SET state = 'offline', cooling_until = NULL WHERE id = ANY(CAST(:ids AS int[])) AND state <> 'offline'
+""")
 
 
 def _stop_duplicate(tx: Transaction, row: Row[Any]) -> None:
     """The same serial on two live agents: nobody can say which is which, so both stop."""
     if Health(row.health) in (*USABLE_HEALTH, Health.QUARANTINED):
-        _change_health(tx, row, Health.MAINTENANCE, "duplicate_board", author="farm")
+        _change_health(tx, row, Health.MAINTENANCE, DUPLICATE, author=board_history.FARM)
     tx.after_commit(Nudge(channel=agent_channel(row.agent_id)))
 
 
-def _write(tx: Transaction, agent_id: str, reports: dict[str, BoardReport]) -> None:
+def _write(tx: Transaction, agent_id: str, reports: dict[str, BoardReport]) -> dict[str, int]:
+    """Write the boards and what they offer; returns their rows' ids."""
     if not reports:
-        return
+        return {}
     rows = [_columns(tx, agent_id, public_id, report) for public_id, report in sorted(reports.items())]
     statement = insert(boards)
     kept = {"public_id", "state", "health", "registered_at"}
@@ -114,6 +136,7 @@ def _write(tx: Transaction, agent_id: str, reports: dict[str, BoardReport]) -> N
     tx.execute(_TO_IDLE, {"ids": list(ids.values())})
     for public_id in reports:
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(public_id,)))
+    return ids
 
 
 _IDS = text("SELECT public_id, id FROM boards WHERE public_id = ANY(:ids)")
@@ -136,6 +159,8 @@ def _columns(tx: Transaction, agent_id: str, public_id: str, report: BoardReport
         "facts": report.facts,
         "engines": [engine.model_dump(mode="json") for engine in report.engines],
         "clock_proof": clock_level(report.clock_proof),
+        "ranges": [one.model_dump(mode="json") for one in report.ranges],
+        "marks": report.marks,
         "state": BoardState.OFFLINE,
         "health": Health.GOOD,
         "registered_at": tx.now,
@@ -162,9 +187,7 @@ _CURRENT_GENERATIONS = text("""
 
 
 def _write_platforms(tx: Transaction, reports: dict[int, BoardReport]) -> None:
-    offers = {board: offered_platforms(report) for board, report in reports.items()}
-    for board, report in reports.items():
-        offers[board] += engine_options.still_offered(tx, report, offers[board])
+    offers = wanted_platforms.offers_of(tx, reports)
     ids = platforms.ensure(tx, [platform for offered in offers.values() for platform in offered])
     rows = [{"board": board, "platform": ids[p.key]} for board, offered in sorted(offers.items()) for p in offered]
     parameters = {"rows": rows_json(rows), "boards": list(reports)}
@@ -194,7 +217,7 @@ def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Cal
         raise NotFound("there is no such board")
     if row.health != health:
         advance(HEALTH_TRANSITIONS, Health(row.health), health)
-    _change_health(tx, row, health, reason, author=f"{by.account}/{by.token_id}")
+    _change_health(tx, row, health, reason, author=board_history.author_of(by))
     if health in USABLE_HEALTH:
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
     return get_board(tx, board, show_serial=True)
@@ -203,7 +226,7 @@ def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Cal
 def suspect(tx: Transaction, row: Row[Any], reason: str) -> None:
     """The farm's own judgement of a held board, where the lab thinks it good. It goes on measuring."""
     if row.health == Health.GOOD:
-        _change_health(tx, row, Health.SUSPECT, reason, author="farm")
+        _change_health(tx, row, Health.SUSPECT, reason, author=board_history.FARM)
 
 
 def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, *, author: str) -> None:
@@ -216,7 +239,7 @@ def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, 
         {"health": health, "reason": reason, "id": row.id},
     )
     if health not in USABLE_HEALTH:
-        endings.end_of_board(tx, row.id, "operator" if author != "farm" else reason)
+        endings.end_of_board(tx, row.id, "operator" if author != board_history.FARM else reason)
 
 
 _RECORD = text("""
@@ -276,9 +299,11 @@ def _view(row: Any, show_serial: bool) -> BoardView:
         health=row.health,
         reason=row.reason,
         serial=row.serial if show_serial else None,
-        facts=row.facts,
+        facts={name: fact for name, fact in row.facts.items() if show_serial or name not in LAB_FACTS},
         engines=[EngineReport.model_validate(engine) for engine in row.engines],
         clock_proof=CLOCK_PROOFS[row.clock_proof],
         last_heard_at=row.last_heard_at,
         platforms=row.platforms,
+        ranges=[OperatingRange.model_validate(one) for one in row.ranges],
+        marks=row.marks,
     )

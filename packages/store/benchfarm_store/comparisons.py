@@ -6,9 +6,12 @@ from typing import Any, Final
 from sqlalchemy import insert, text
 
 from benchfarm_core.comparing import COMPARISON_RULE_VERSION, Comparison, compare
+from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol
+from benchfarm_core.quality import accepted_launches
 from benchfarm_store import sample_codec
+from benchfarm_store.clock_evidence import CLOCKS_OF_RESULT, clocks_in
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level
 from benchfarm_store.tables import comparisons
@@ -24,10 +27,12 @@ GRADE_OF_COMPARISON: Final = "CASE c.verdict WHEN 'inconclusive' THEN 'D' ELSE '
 """What planning takes for a comparison's grade: an answer is reused while it is fresh, the want of one never."""
 
 
-def write(tx: Transaction, found: dict[int, Comparison], clock_proof: ClockProof) -> None:
+def write(tx: Transaction, found: dict[int, tuple[Comparison, ClockProof]]) -> None:
     """The answers of measurements that have just got their results."""
-    level = clock_level(clock_proof)
-    rows = [{**one.model_dump(), "measurement_id": id_, "clock_proof": level} for id_, one in found.items()]
+    rows = [
+        {**one.model_dump(), "measurement_id": id_, "clock_proof": clock_level(clock_proof)}
+        for id_, (one, clock_proof) in found.items()
+    ]
     if rows:
         tx.execute(insert(comparisons), rows)
 
@@ -61,16 +66,18 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
     rows = tx.execute(_OUTDATED, {"version": COMPARISON_RULE_VERSION, "limit": limit}).all()
     for row in rows:
         protocol = Protocol.model_validate(json.loads(row.protocol))
-        found = compare(sample_codec.decode(bytes(row.data)), protocol)
+        kept = accepted_launches(sample_codec.decode(bytes(row.data)), clocks_in(row.clocks), protocol)
+        found = kept if isinstance(kept, FailureCode) else compare(kept, protocol)
         values = found.model_dump() if isinstance(found, Comparison) else {"rule_version": COMPARISON_RULE_VERSION}
         tx.execute(comparisons.update().where(comparisons.c.measurement_id == row.measurement_id).values(**values))
     return len(rows)
 
 
-_OUTDATED = text("""
-    SELECT c.measurement_id, d.data, t.spec::text AS protocol
+_OUTDATED = text(f"""
+    SELECT c.measurement_id, d.data, t.spec::text AS protocol, {CLOCKS_OF_RESULT}
     FROM comparisons c
     JOIN samples d ON d.measurement_id = c.measurement_id
+    JOIN results r ON r.measurement_id = c.measurement_id
     JOIN measurements m ON m.id = c.measurement_id
     JOIN protocols t ON t.id = m.protocol_id
     WHERE c.rule_version < :version

@@ -11,13 +11,15 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
 from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_failure
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
-from benchfarm_store import accounts, measurements, progress
+from benchfarm_store import accounts, board_history, measurements, progress
+from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 
@@ -64,6 +66,15 @@ def end_of_process(tx: Transaction, boards: Sequence[int]) -> None:
         end_all(tx, leases, "agent_restarted", lost=True)
 
 
+def end_of_lost_boards(tx: Transaction, boards: Sequence[int]) -> None:
+    """End the live leases of held boards that are gone: what was running pays, where nothing was nobody does."""
+    leases = tx.execute(_LIVE_OF_BOARDS, {"boards": list(boards)}).all() if boards else []
+    if leases:
+        end_all(tx, leases, "board_lost", lost=True)
+    for agent_id in {lease.agent_id for lease in leases}:
+        tx.after_commit(Nudge(channel=agent_channel(agent_id)))
+
+
 _LIVE_OF_BOARDS = text("""
     SELECT id, board_id, agent_id, queue_id, accepted_at FROM leases
     WHERE board_id = ANY(CAST(:boards AS int[])) AND ended_at IS NULL ORDER BY id FOR NO KEY UPDATE
@@ -79,7 +90,8 @@ def end_all(tx: Transaction, leases: Sequence[Row[Any]], reason: str, *, lost: b
     boards = {lease.id: lease.board_id for lease in leases}
     tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason})
     rows = tx.execute(_UNFINISHED, {"ids": ids}).all()
-    verdicts = {row.id: _verdict(row, boards[row.lease_id], lost=lost) for row in rows}
+    loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
+    verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
     jobs = [*progress.waiting_jobs(tx, list(verdicts)), *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()]
     progress.lock_jobs(tx, jobs)
     write_verdicts(tx, verdicts)
@@ -111,10 +123,15 @@ Avoid = int | None
 """The board that the next attempt should not go to, where another one could take it."""
 
 
-def _verdict(row: Row[Any], board: int, *, lost: bool) -> tuple[Verdict, Avoid]:
+_LOSSES: Final = {"board_lost": FailureCode.BOARD_LOST}
+"""What was running failed with, where it is not `lease_lost`."""
+
+
+def _verdict(row: Row[Any], board: int, loss: FailureCode | None) -> tuple[Verdict, Avoid]:
+    """What becomes of an unfinished measurement; `loss`: how the lease was lost, None where it was not."""
     tries = Tries(row.attempts, row.losses, row.inconclusive)
-    if pays_attempt(lost=lost, running=bool(row.running)):
-        return after_failure(FailureCode.LEASE_LOST, tries), board
+    if loss is not None and pays_attempt(lost=True, running=bool(row.running)):
+        return after_failure(loss, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
 
 
@@ -158,14 +175,21 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
     rest_s = COOLING_S.get(reason)
     state = BoardState.OFFLINE if reason == "drain" else BoardState.COOLING if rest_s else BoardState.IDLE
     until = tx.now + timedelta(seconds=rest_s) if rest_s else None
-    for board in tx.execute(_FREE, {"ids": sorted(boards), "state": state, "until": until}).scalars():
-        if state == BoardState.IDLE:
-            tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
+    freed = tx.execute(_FREE, {"ids": sorted(boards), "state": state, "until": until}).all()
+    if state == BoardState.OFFLINE:
+        happened = [
+            Happened(row.id, BoardEventKind.OFFLINE, agent_author(row.agent_id), reason="its agent drains")
+            for row in freed
+        ]
+        board_history.record(tx, happened)
+    elif state == BoardState.IDLE:
+        for row in freed:
+            tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
 
 
 _FREE = text("""
     UPDATE boards SET state = :state, cooling_until = :until
-    WHERE id = ANY(CAST(:ids AS int[])) AND state = 'leased' RETURNING public_id
+    WHERE id = ANY(CAST(:ids AS int[])) AND state = 'leased' RETURNING id, public_id, agent_id
 """)
 
 

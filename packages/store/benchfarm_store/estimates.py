@@ -6,17 +6,17 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.boards import Health
+from benchfarm_core.boards import Health, provable
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import is_too_large, why_board_unusable, why_not_opened, why_platform
 from benchfarm_core.planning import decide, expected_s
-from benchfarm_core.platforms import ClockProof, parse_platform_key
+from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import measurements, memory, platforms, specs
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import clock_level, rows_json, workload_digest
+from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json, workload_digest
 
 CHUNK: Final = 1000
 MAX_COUNTED: Final = 20_000
@@ -44,10 +44,10 @@ def dry_run(
     found = {row.platform_id: row for row in tx.execute(_BOARDS, {"ids": base_ids, "now": tx.now})}
     boards = {platform.id: found.get(platform.base_id) for platform in wanted}
     need = clock_level(spec.clock_proof)
-    unprovable = {id_ for id_, row in boards.items() if row is not None and row.best < need}
     memory_bytes = memory.of_largest_boards(tx, base_ids)
     largest = {platform.id: memory_bytes.get(platform.base_id) for platform in wanted}
     opening = {platform.id: parse_platform_key(platform.key) for platform in wanted}
+    unprovable = {id_ for id_, row in boards.items() if row is not None and _proof(opening[id_], row) < need}
     unopened: dict[int, list[str]] = {platform.id: [] for platform in wanted}
     counts: Counter[str] = Counter()
     too_large: Counter[int] = Counter()
@@ -77,6 +77,11 @@ def dry_run(
         reasons=reasons,
         within_budget=spec.budget_device_s is None or device_s <= spec.budget_device_s,
     )
+
+
+def _proof(platform: Platform, row: Row[Any]) -> int:
+    """The best that a platform's boards can prove at its operating point."""
+    return clock_level(provable(platform.operating_point, CLOCK_PROOFS[row.best]))
 
 
 def _why_away(key: str, row: Row[Any] | None) -> str | None:

@@ -21,10 +21,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from benchfarm_core.access import Role
+from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_store.schema import at, count, metadata, one_of, text_or_empty
 
 NOT_DELETED = text("deleted_at IS NULL")
+NO_ITEMS = text("'[]'")
 
 farms = Table(
     "farms",
@@ -111,6 +113,8 @@ boards = Table(
     at("platform_since", nullable=True),
     at("cooling_until", nullable=True),
     at("registered_at"),
+    Column("ranges", JSONB, nullable=False, server_default=NO_ITEMS, comment="what it can be set to"),
+    Column("marks", JSONB, nullable=False, server_default=NO_ITEMS, comment="why it is no real board"),
     one_of("state", BoardState),
     one_of("health", Health),
     Index("ix_boards_dispatchable", "id", postgresql_where=text("state IN ('idle', 'leased', 'cooling')")),
@@ -138,6 +142,23 @@ health_changes = Table(
     at("at"),
 )
 
+board_events = Table(
+    "board_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    at("at"),
+    Column("board_id", ForeignKey("boards.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    text_or_empty("before"),
+    text_or_empty("after"),
+    text_or_empty("reason"),
+    Column("author", Text, nullable=False),
+    one_of("kind", BoardEventKind),
+    Index("ix_board_events_board", "board_id", "at", "id"),
+    Index("ix_board_events_comings", "at", postgresql_where=text("kind IN ('online', 'offline')")),
+    comment="what happened to boards, apart from health_changes",
+)
+
 platforms = Table(
     "platforms",
     metadata,
@@ -146,6 +167,9 @@ platforms = Table(
     Column("key", Text, nullable=False, unique=True),
     Column("spec", JSONB, nullable=False),
     at("created_at"),
+    Column(
+        "wanted_by_id", ForeignKey("accounts.id"), index=True, comment="who first wanted it; null: a board offers it"
+    ),
 )
 
 platform_aliases = Table(

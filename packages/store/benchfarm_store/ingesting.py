@@ -8,6 +8,7 @@ import zstandard
 from sqlalchemy import Row, insert, text
 
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
+from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
 from benchfarm_core.comparing import Comparison, compare
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.failures import FailureCode
@@ -22,12 +23,23 @@ from benchfarm_core.measurements import (
 )
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol, is_comparison
-from benchfarm_core.quality import canary_floors, check_result, drifted, summarise
+from benchfarm_core.quality import accepted_launches, canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
-from benchfarm_store import agents, boards, comparisons, endings, goldens, leases, progress, sample_codec, support
+from benchfarm_store import (
+    agents,
+    boards,
+    clock_evidence,
+    comparisons,
+    endings,
+    goldens,
+    leases,
+    progress,
+    sample_codec,
+    support,
+)
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import CLOCK_PROOFS, lease_column, rows_json
+from benchfarm_store.encodings import clock_level, lease_column, rows_json
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
 from benchfarm_store.tables import results, samples, summaries
@@ -45,6 +57,7 @@ class _Good(NamedTuple):
     result: MeasurementResult
     packed: bytes
     answer: Summary | Comparison
+    clock_proof: ClockProof
 
 
 class _Bad(NamedTuple):
@@ -61,7 +74,7 @@ class _Lease(NamedTuple):
     row: Row[Any]
     platform_id: int
     protocol: Protocol
-    clock_proof: ClockProof
+    clocks: dict[int, ClockEvidence]
     has_uploads: bool
 
 
@@ -74,16 +87,16 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     _check(request)
     agents.heard(tx, agent_id)
     try:
-        board = leases.hold_board(tx, agent_id, token) if _has_failed_pin(request) else None
+        board = leases.hold_board(tx, agent_id, token) if _may_fail_pins(request) else None
         row = leases.hold(tx, agent_id, token)
     except LeaseLost:
         return _too_late(tx, agent_id, token, request)
     if row.accepted_at is None:
         return _too_late(tx, agent_id, token, request)
+    _keep_evidence(tx, row.id, request.launches)
     lease = _lease_of(tx, row)
     for result in request.results:
         check_result(result, lease.protocol)
-    _keep_evidence(tx, row.id, request.launches)
     standing = _standing(tx, row.id, request)
     fresh = [r for r in request.results if standing[r.measurement_id].outcome is None]
     held = _hold_measurements(tx, row.id, [r.measurement_id for r in fresh])
@@ -129,8 +142,13 @@ def _check(request: ResultsRequest) -> None:
         raise InvalidRequest("a measurement appears twice in one chunk", code="result_invalid", field="results")
 
 
-def _has_failed_pin(request: ResultsRequest) -> bool:
-    return any(result.failure == FailureCode.PIN_NOT_VERIFIED for result in request.results)
+def _may_fail_pins(request: ResultsRequest) -> bool:
+    """Whether the board's pin failed, or a launch does not prove it, which fails who asks for a proof."""
+    unproven = (
+        one.clock is not None and one.clock.asked_khz and proof(one.clock) == ClockProof.UNPINNED
+        for one in request.launches
+    )
+    return any(unproven) or any(result.failure == FailureCode.PIN_NOT_VERIFIED for result in request.results)
 
 
 def _pins_failed(tx: Transaction, board: Row[Any]) -> int:
@@ -151,18 +169,17 @@ def _lease_of(tx: Transaction, row: Row[Any]) -> _Lease:
         row=row,
         platform_id=facts.platform_id,
         protocol=Protocol.model_validate(json.loads(facts.protocol)),
-        clock_proof=CLOCK_PROOFS[facts.clock_proof],
+        clocks=clock_evidence.of_lease(tx, row.id),
         has_uploads=facts.has_uploads,
     )
 
 
 _FACTS = text(f"""
-    SELECT q.platform_id, t.spec::text AS protocol, b.clock_proof, EXISTS (
+    SELECT q.platform_id, t.spec::text AS protocol, EXISTS (
         SELECT FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
             JOIN workloads w ON w.id = m.workload_id
         WHERE i.lease_id = l.id AND {IS_UPLOAD}) AS has_uploads
     FROM leases l JOIN queues q ON q.id = l.queue_id JOIN protocols t ON t.id = q.protocol_id
-        JOIN boards b ON b.id = l.board_id
     WHERE l.id = :id
 """)
 
@@ -200,7 +217,7 @@ def _hold_measurements(tx: Transaction, lease_id: int, ids: Sequence[int]) -> di
 
 
 _HOLD = text("""
-    SELECT id, attempts, losses, inconclusive FROM measurements
+    SELECT id, attempts, losses, inconclusive, clock_need FROM measurements
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'leased' AND lease_id = :lease
     ORDER BY id FOR NO KEY UPDATE
 """)
@@ -214,32 +231,53 @@ def _judge(
     ok = {id_: sample_codec.decode(data) for id_, data in packed.items()}
     # a process that opened a stranger's file says nothing that other results are judged by
     trusted = () if lease.has_uploads else ok.values()
-    seen = canary_floors([launch for launches in trusted for launch in launches])
+    seen = canary_floors([launch for launches in trusted for launch in unthrottled(launches, lease.clocks)])
     canaries = goldens.find(tx, lease.row.generation_id, lease.platform_id, seen)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
         row = held[result.measurement_id]
         launches = ok.get(result.measurement_id)
-        outcome = result.failure if launches is None else _answer(lease, canaries, launches)
-        if isinstance(outcome, Summary | Comparison):
-            good.append(_Good(result, packed[result.measurement_id], outcome))
+        judged = result.failure if launches is None else _judge_launches(lease, canaries, launches, row.clock_need)
+        if isinstance(judged, _Judged):
+            good.append(_Good(result, packed[result.measurement_id], *judged))
         else:
-            code = outcome or FailureCode.RUNNER_GARBAGE
+            code = judged or FailureCode.RUNNER_GARBAGE
             verdict = after_failure(code, Tries(row.attempts, row.losses, row.inconclusive))
             bad.append(_Bad(result, code, verdict))
     goldens.remember(tx, canaries, seen, lease_id=lease.row.id, keep_reference=bool(good))
     return good, bad
 
 
+class _Judged(NamedTuple):
+    """An answer with how sure the farm is of its clock."""
+
+    answer: Summary | Comparison
+    clock_proof: ClockProof
+
+
+def _judge_launches(
+    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples], clock_need: int
+) -> _Judged | FailureCode:
+    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`."""
+    kept = accepted_launches(launches, lease.clocks, lease.protocol)
+    if isinstance(kept, FailureCode):
+        return kept
+    clock_proof = proof_of_launches(kept, lease.clocks)
+    if clock_level(clock_proof) < clock_need:
+        return FailureCode.PIN_NOT_VERIFIED
+    found = _answer(lease, canaries, kept, clock_proof)
+    return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
+
+
 def _answer(
-    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples]
+    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples], clock_proof: ClockProof
 ) -> Summary | Comparison | FailureCode:
     if is_comparison(lease.protocol):  # whatever drifts takes both sides along
         return compare(launches, lease.protocol)
-    if drifted(canary_floors(launches), canaries.history, lease.clock_proof):
+    if drifted(canary_floors(launches), canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
-    return summarise(launches, protocol=lease.protocol, golden=canaries.reference, clock_proof=lease.clock_proof)
+    return summarise(launches, protocol=lease.protocol, golden=canaries.reference, clock_proof=clock_proof)
 
 
 def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
@@ -277,8 +315,12 @@ def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
     ]
     if rows:
         tx.execute(insert(summaries), rows)
-    answers = {id_: one.answer for id_, one in zip(ids, good, strict=True) if isinstance(one.answer, Comparison)}
-    comparisons.write(tx, answers, lease.clock_proof)
+    answers = {
+        id_: (one.answer, one.clock_proof)
+        for id_, one in zip(ids, good, strict=True)
+        if isinstance(one.answer, Comparison)
+    }
+    comparisons.write(tx, answers)
     tx.execute(_DONE, {"ids": ids})
 
 

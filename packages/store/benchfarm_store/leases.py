@@ -19,6 +19,7 @@ from benchfarm_core.agent_protocol import (
     RenewAnswer,
     StartedRequest,
 )
+from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.correctness import gate_limit
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.leases import LeaseTimes, is_expired, lease_ends
@@ -26,15 +27,18 @@ from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
-from benchfarm_store import agents, endings
+from benchfarm_store import agents, board_history, endings
+from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_column, lease_token
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
     """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back."""
-    for board in tx.execute(_COME_BACK, {"agent": agent_id, "idle": list(idle)}).scalars():
-        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
+    back = tx.execute(_COME_BACK, {"agent": agent_id, "idle": list(idle)}).all()
+    board_history.record(tx, [Happened(b.id, BoardEventKind.ONLINE, agent_author(agent_id)) for b in back])
+    for board in back:
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board.public_id,)))
     rows = tx.execute(_OFFERS, {"agent": agent_id, "idle": list(idle), "now": tx.now})
     return [
         Offer(
@@ -49,7 +53,7 @@ def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offe
 _COME_BACK = text("""
     UPDATE boards b SET state = CASE WHEN EXISTS (
             SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL) THEN 'leased' ELSE 'idle' END
-    WHERE b.agent_id = :agent AND b.public_id = ANY(:idle) AND b.state = 'offline' RETURNING b.public_id
+    WHERE b.agent_id = :agent AND b.public_id = ANY(:idle) AND b.state = 'offline' RETURNING b.id, b.public_id
 """)
 _OFFERS = text("""
     SELECT l.token::text AS token, b.public_id, l.expires_at FROM leases l JOIN boards b ON b.id = l.board_id

@@ -192,8 +192,11 @@ def _unprovable(tx: Transaction, job: Row[Any], links: Sequence[_Link]) -> dict[
     }
 
 
+# where nothing is pinned, nothing is proven
 _BEST_PROOF = text("""
-    SELECT o.platform_id, max(b.clock_proof) AS best FROM board_platforms o JOIN boards b ON b.id = o.board_id
+    SELECT o.platform_id,
+        max(CASE p.spec#>>'{operating_point,mode}' WHEN 'pinned' THEN b.clock_proof ELSE 0 END) AS best
+    FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN platforms p ON p.id = o.platform_id
     WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.health <> 'retired' GROUP BY o.platform_id
 """)
 

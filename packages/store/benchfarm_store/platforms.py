@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, Subquery, select, text, union_all
@@ -13,9 +13,10 @@ from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import may_exist
+from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import Platform, PlatformFilter, matches, parse_platform_key
 from benchfarm_core.views import EngineView, PlatformView
-from benchfarm_store import cursors, engine_options
+from benchfarm_store import cursors, wanted_platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import boards, platform_aliases, platforms
@@ -26,8 +27,9 @@ ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 class Found(NamedTuple):
     """A platform as a request means it.
 
-    `id` is its row; below zero where it has options that nobody wanted yet. `base_id` is the row whose boards serve
-    it: its own, or for one without a row the same platform with default options.
+    `id` is its row; below zero where nobody wanted it yet. `base_id` is the row whose boards serve it: its own, or for
+    one without a row the same platform with default options, or where no board offers that either one of the same
+    boards, engine and precision at another operating point.
     """
 
     id: int
@@ -39,7 +41,7 @@ def find(tx: Transaction, name: str) -> Row[Any]:
     """The row of the platform with this id, key or alias.
 
     Raises InvalidRequest: `platform_unknown`, `platform_impossible` for a well-formed key that no board offers, or as
-    `engine_options.meant` does for one with options.
+    `wanted_platforms.meant` does for one with other options or another operating point.
     """
     if (row := _known_rows(tx, [name]).get(name)) is not None:
         return row
@@ -52,13 +54,13 @@ def find(tx: Transaction, name: str) -> Row[Any]:
 def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     """The platforms that these names mean, in order, each once. Raises as `find`, for the first stray name.
 
-    Writes nothing: a platform with options that nobody wanted yet stands on the one with default options.
+    Writes nothing: a platform that nobody wanted yet stands on one that its boards offer.
     """
     rows = _known_rows(tx, names)
     stray = [name for name in names if name not in rows]
     if not stray:
         return _each_once(rows[name] for name in names)
-    meant = engine_options.meant(tx, stray)
+    meant = wanted_platforms.meant(tx, stray)
     rows |= _known_rows(tx, [one.platform.key for one in meant.values()])
     found: dict[str, Found] = {}
     for name in dict.fromkeys(names):
@@ -71,12 +73,15 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     return list(found.values())
 
 
-def make_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
-    """As `find_all`, but what nobody wanted yet is made and offered. Raises as `find` and `engine_options.make`."""
+def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]:
+    """As `find_all`, but what nobody wanted yet is made for the account and offered.
+
+    Raises as `find` and `wanted_platforms.make`.
+    """
     rows = _known_rows(tx, names)
     stray = [name for name in names if name not in rows]
     if stray:
-        engine_options.make(tx, stray)
+        wanted_platforms.make(tx, stray, account)
     return find_all(tx, names) if stray else _each_once(rows[name] for name in names)
 
 
@@ -190,7 +195,22 @@ def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[PlatformView]:
         fact.id: fact
         for fact in tx.execute(_FACTS, {"ids": rows_json([{"id": row.id} for row in rows]), "now": tx.now})
     }
-    return [_view(row, facts[row.id]) for row in rows]
+    ranges = _ranges(tx, {row.spec["board_model"] for row in rows})
+    return [_view(row, facts[row.id], ranges[row.spec["board_model"]]) for row in rows]
+
+
+def _ranges(tx: Transaction, models: Set[str]) -> dict[str, list[OperatingRange]]:
+    """What the boards of some models can be set to, each range once."""
+    found: dict[str, dict[OperatingRange, None]] = {model: {} for model in models}
+    for row in tx.execute(_RANGES, {"models": sorted(models)}):
+        found[row.board_model] |= dict.fromkeys(map(OperatingRange.model_validate, row.ranges))
+    return {model: list(ranges) for model, ranges in found.items()}
+
+
+_RANGES = text("""
+    SELECT DISTINCT board_model, ranges FROM boards
+    WHERE board_model = ANY(:models) AND health <> 'retired' AND ranges <> '[]' ORDER BY board_model, ranges
+""")
 
 
 _FACTS = text(f"""
@@ -207,7 +227,7 @@ _FACTS = text(f"""
 """)
 
 
-def _view(row: Row[Any], facts: Row[Any]) -> PlatformView:
+def _view(row: Row[Any], facts: Row[Any], ranges: list[OperatingRange]) -> PlatformView:
     platform = Platform.model_validate(row.spec)
     return PlatformView(
         id=row.public_id,
@@ -220,6 +240,7 @@ def _view(row: Row[Any], facts: Row[Any]) -> PlatformView:
         boards=facts.boards,
         boards_online=facts.online,
         results=facts.results,
+        ranges=ranges,
     )
 
 

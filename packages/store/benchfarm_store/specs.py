@@ -142,7 +142,9 @@ def cost_of(row: Any) -> Cost | None:
     )
 
 
-def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter, *, make: bool) -> list[platforms.Found]:
+def resolve_platforms(
+    tx: Transaction, wanted: Sequence[str] | PlatformFilter, account: int, *, make: bool
+) -> list[platforms.Found]:
     """The platforms meant, duplicates removed; with `make` each has its row. Raises InvalidRequest."""
     if isinstance(wanted, PlatformFilter):
         rows = platforms.find_offered(tx, wanted)
@@ -153,7 +155,7 @@ def resolve_platforms(tx: Transaction, wanted: Sequence[str] | PlatformFilter, *
         return [platforms.Found(row.id, row.key, row.id) for row in rows]
     if not wanted:
         raise InvalidRequest("name at least one platform", code="workloads_empty", field="platforms")
-    return platforms.make_all(tx, wanted) if make else platforms.find_all(tx, wanted)
+    return platforms.make_all(tx, wanted, account) if make else platforms.find_all(tx, wanted)
 
 
 def resolve(
@@ -167,7 +169,7 @@ def resolve(
     protocol = resolve_protocol(request.protocol or ProtocolRequest(name=COMPARE if compared else "kernel"))
     pairs.refuse_pairs(request.workloads, compared=compared, protocol_compares=is_comparison(protocol))
     filtered = isinstance(request.platforms, PlatformFilter)
-    rows = resolve_platforms(tx, request.platforms, make=make)
+    rows = resolve_platforms(tx, request.platforms, account, make=make)
     _check_count(request, 1 if filtered else len(rows))
     rows = check_timing(request.timing, request.workloads, protocol, rows, filtered=filtered)
     partners = pairs.find_partners(tx, request.workloads, [row.key for row in rows])

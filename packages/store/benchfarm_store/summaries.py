@@ -8,9 +8,10 @@ from sqlalchemy import Row, insert, text
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.protocols import Protocol
-from benchfarm_core.quality import RULE_VERSION, CanaryGolden, summarise
+from benchfarm_core.quality import RULE_VERSION, CanaryGolden, accepted_launches, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_store import sample_codec
+from benchfarm_store.clock_evidence import CLOCKS_OF_RESULT, clocks_in
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level
 from benchfarm_store.tables import summaries
@@ -74,8 +75,9 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 
 
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
-_OUTDATED = text("""
-    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, c.sgemm_ns, c.mobilenet_ns
+_OUTDATED = text(f"""
+    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, c.sgemm_ns, c.mobilenet_ns,
+        {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
     JOIN results r ON r.measurement_id = s.measurement_id
@@ -88,9 +90,13 @@ _OUTDATED = text("""
 
 
 def _derive(row: Row[Any]) -> Summary | FailureCode:
+    protocol = Protocol.model_validate(json.loads(row.protocol))
+    kept = accepted_launches(sample_codec.decode(bytes(row.data)), clocks_in(row.clocks), protocol)
+    if isinstance(kept, FailureCode):
+        return kept
     return summarise(
-        sample_codec.decode(bytes(row.data)),
-        protocol=Protocol.model_validate(json.loads(row.protocol)),
+        kept,
+        protocol=protocol,
         golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
         clock_proof=CLOCK_PROOFS[row.clock_proof],
     )

@@ -5,13 +5,15 @@ from typing import Any, Final
 
 from sqlalchemy import Row, TextClause, select, text
 
+from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState, JobState, job_outcome
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.values import Value
-from benchfarm_store import dispatching, endings, progress
+from benchfarm_store import board_history, dispatching, endings, progress
 from benchfarm_store import jobs as job_moves
+from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.jobs import KEY_LIFE_DAYS
 from benchfarm_store.tables import jobs
@@ -25,6 +27,8 @@ UNPLANNED_S: Final = 15
 MAX_FORGOTTEN: Final = 1000
 """Rows of one kind that one sweep forgets."""
 ORPHAN_LIFE_DAYS: Final = 30
+BOARD_EVENT_LIFE_DAYS: Final = 90
+"""Of a board's comings and goings; what else happened to it is kept."""
 
 
 class SweepReport(Value):
@@ -39,6 +43,7 @@ class SweepReport(Value):
     ended_jobs: int
     forgotten_keys: int
     forgotten_orphans: int
+    forgotten_board_events: int
 
 
 def sweep(database: Database) -> SweepReport:
@@ -53,7 +58,7 @@ def sweep(database: Database) -> SweepReport:
 
     found = {
         "expired_leases": part(lambda tx: endings.expire(tx, None)),
-        "offline_boards": part(lambda tx: tx.execute(_SILENT_BOARDS, {"now": tx.now}).rowcount),
+        "offline_boards": part(_set_silent_offline),
         "unplanned_jobs": part(_plan_again),
         "boards_to_dispatch": part(_dispatch_again),
     }
@@ -62,7 +67,16 @@ def sweep(database: Database) -> SweepReport:
     while found["ended_jobs"] < MAX_ENDINGS and part(_end_job):
         found["ended_jobs"] += 1
     found |= {"forgotten_keys": part(_forget(_OLD_KEYS)), "forgotten_orphans": part(_forget(_OLD_ORPHANS))}
+    found["forgotten_board_events"] = part(_forget(_OLD_BOARD_EVENTS))
     return SweepReport(**found)
+
+
+def _set_silent_offline(tx: Transaction) -> int:
+    """Boards without a lease whose agent is silent."""
+    rows = tx.execute(_SILENT_BOARDS, {"now": tx.now}).scalars().all()
+    reason = "its agent has not been heard"
+    board_history.record(tx, [Happened(id_, BoardEventKind.OFFLINE, board_history.FARM, reason=reason) for id_ in rows])
+    return len(rows)
 
 
 def _plan_again(tx: Transaction) -> int:
@@ -89,7 +103,7 @@ _SILENT_BOARDS = text(f"""
         SELECT b.id FROM boards b JOIN agents a ON a.id = b.agent_id
         WHERE b.state IN ('idle', 'cooling')
             AND (a.last_heard_at IS NULL OR a.last_heard_at <= :now - interval '{AGENT_SILENT_S} seconds')
-        ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED)
+        ORDER BY b.id FOR NO KEY UPDATE OF b SKIP LOCKED) RETURNING id
 """)
 # a chain of messages that is alive is left alone: a second one would plan nothing and cost as much
 _UNPLANNED = text(f"""
@@ -108,6 +122,14 @@ _OLD_ORPHANS = text(f"""
     DELETE FROM orphans WHERE id IN (
         SELECT id FROM orphans WHERE received_at <= :now - interval '{ORPHAN_LIFE_DAYS} days'
         ORDER BY received_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+
+_OLD_BOARD_EVENTS = text(f"""
+    DELETE FROM board_events WHERE id IN (
+        SELECT id FROM board_events WHERE kind IN ('online', 'offline')
+            AND at <= :now - interval '{BOARD_EVENT_LIFE_DAYS} days'
+        ORDER BY at LIMIT :limit FOR UPDATE SKIP LOCKED)
 """)
 
 

@@ -8,6 +8,7 @@ from benchfarm_store.comparison_tables import comparisons, pairs
 from benchfarm_store.farm_tables import (
     accounts,
     agents,
+    board_events,
     board_platforms,
     boards,
     enrol_tokens,
@@ -50,6 +51,7 @@ __all__ = [
     "SUPPORT_KEY",
     "accounts",
     "agents",
+    "board_events",
     "board_platforms",
     "boards",
     "canary_goldens",

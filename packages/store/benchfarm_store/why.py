@@ -1,26 +1,47 @@
-"""Why a job is not further: which filter removed which board."""
+"""Why a job is not further, and why a board is not used: which filter removed which board."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.boards import BoardState
+from benchfarm_core.boards import (
+    DUPLICATE,
+    BoardFilter,
+    BoardState,
+    BoardUse,
+    EngineReport,
+    Health,
+    LastLease,
+    Removal,
+)
+from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import BoardWhy, JobState, JobView, PlatformWhy, WhyView
 from benchfarm_core.leases import AGENT_SILENT_S
-from benchfarm_core.matching import why_board_not, why_board_unusable, why_platform
-from benchfarm_core.platforms import parse_platform_key
+from benchfarm_core.matching import why_board_not, why_board_unusable, why_not_offered, why_platform
+from benchfarm_core.operating_ranges import OperatingRange
+from benchfarm_core.platforms import OperatingPoint, Platform, parse_platform_key
 from benchfarm_store.database import Transaction
+
+MAX_OTHERS: Final = 200
+"""Boards of a job's board models that do not offer its platforms; more are not listed."""
+MAX_WAITING: Final = 1000
+"""Measurements that wait for a board, counted up to this."""
+NEXT: Final = "next in line"
 
 
 def explain(tx: Transaction, job: JobView) -> WhyView:
     """Per platform with waiting items, what stands in the way."""
     boards: dict[int, list[Row[Any]]] = defaultdict(list)
+    others: dict[int, list[Row[Any]]] = defaultdict(list)
     waiting = tx.execute(_WAITING, {"job": job.id}).all()
-    for row in tx.execute(_BOARDS, {"ids": [row.id for row in waiting]}):
+    ids = [row.id for row in waiting]
+    for row in tx.execute(_BOARDS, {"ids": ids}):
         boards[row.platform_id].append(row)
-    whys = [_platform(tx, row, boards[row.id]) for row in waiting]
+    for row in tx.execute(_OTHER_BOARDS, {"ids": ids, "limit": MAX_OTHERS}):
+        others[row.platform_id].append(row)
+    whys = [_platform(tx, row, boards[row.id], others[row.id]) for row in waiting]
     return WhyView(state=job.state, reason=_reason(job, whys), platforms=whys)
 
 
@@ -40,27 +61,59 @@ _BOARDS = text("""
         WHERE board_id = b.id AND b.state = 'cooling' ORDER BY id DESC LIMIT 1) l ON true
     WHERE o.platform_id = ANY(CAST(:ids AS int[])) ORDER BY b.public_id
 """)
+# boards of a platform's model that do not offer it, with the operating points that they do offer
+_OTHER_BOARDS = text("""
+    SELECT x.*, (
+        SELECT jsonb_agg(DISTINCT q.spec->'operating_point') FROM board_platforms o
+        JOIN platforms q ON q.id = o.platform_id WHERE o.board_id = x.id) AS points
+    FROM (
+        SELECT p.id AS platform_id, b.id, b.public_id, b.engines, b.ranges
+        FROM platforms p JOIN boards b ON b.board_model = p.spec->>'board_model'
+        WHERE p.id = ANY(CAST(:ids AS int[])) AND b.health <> 'retired' AND NOT EXISTS (
+            SELECT FROM board_platforms o WHERE o.board_id = b.id AND o.platform_id = p.id)
+        ORDER BY p.id, b.public_id LIMIT :limit) x
+    ORDER BY x.platform_id, x.public_id
+""")
 
 
-def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]]) -> PlatformWhy:
-    reasons = [(board, _board_reason(tx, board, row.clock_need)) for board in boards]
+def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others: Sequence[Row[Any]]) -> PlatformWhy:
+    platform = parse_platform_key(row.key)
+    removals = [(board, _removal(tx, board, row.clock_need)) for board in boards]
     unusable = {board.public_id: why for board in boards if (why := _unusable(board, row.clock_need))}
     online = [board for board in boards if board.public_id not in unusable and _is_online(tx, board)]
     why = why_platform(
-        parse_platform_key(row.key),
+        platform,
         boards_offering=len(boards),
         boards_online=len(online),
-        boards_idle=sum(reason is None for _, reason in reasons),
+        boards_idle=sum(removal is None for _, removal in removals),
         unusable=list(unusable.values()),
         resting=[
-            reason for board, reason in reasons if reason and board.state == BoardState.COOLING and board in online
+            removal.reason
+            for board, removal in removals
+            if removal and board.state == BoardState.COOLING and board in online
         ],
     )
     return PlatformWhy(
         platform=row.key,
         pending=row.pending,
         reason=f"measuring {row.leased} now" if row.leased else why,
-        boards=[BoardWhy(board_id=board.public_id, reason=reason or "next in line") for board, reason in reasons],
+        boards=[_board_why(board, removal) for board, removal in removals]
+        + [_board_why(board, _not_offered(platform, board)) for board in others],
+    )
+
+
+def _board_why(board: Row[Any], removal: Removal | None) -> BoardWhy:
+    if removal is None:
+        return BoardWhy(board_id=board.public_id, reason=NEXT)
+    return BoardWhy(board_id=board.public_id, reason=removal.reason, removed_by=removal.by)
+
+
+def _not_offered(platform: Platform, board: Row[Any]) -> Removal:
+    return why_not_offered(
+        platform,
+        points=[OperatingPoint.model_validate(point) for point in board.points or ()],
+        ranges=[OperatingRange.model_validate(one) for one in board.ranges],
+        engines=[EngineReport.model_validate(one) for one in board.engines],
     )
 
 
@@ -77,7 +130,7 @@ def _heard_s(tx: Transaction, board: Row[Any]) -> float | None:
     return None if board.last_heard_at is None else (tx.now - board.last_heard_at).total_seconds()
 
 
-def _board_reason(tx: Transaction, board: Row[Any], clock_need: int) -> str | None:
+def _removal(tx: Transaction, board: Row[Any], clock_need: int) -> Removal | None:
     return why_board_not(
         state=board.state,
         health=board.health,
@@ -94,3 +147,62 @@ def _reason(job: JobView, whys: Sequence[PlatformWhy]) -> str:
         waits_to_plan = job.state in (JobState.QUEUED, JobState.PLANNING)
         return job.reason or (f"{job.progress.planned} items are not planned yet" if waits_to_plan else "")
     return "; ".join(dict.fromkeys(why.reason for why in whys))
+
+
+def explain_board(tx: Transaction, board: str) -> BoardUse:
+    """Why a board is not used now, or that it is. Raises NotFound."""
+    row = tx.execute(_BOARD, {"board": board, "limit": MAX_WAITING}).one_or_none()
+    if row is None:
+        raise NotFound("there is no such board")
+    removal = _removal(tx, row, row.clock_proof)
+    is_used = removal is not None and removal.by == BoardFilter.STATE and row.state == BoardState.LEASED
+    last = _last_lease(row)
+    return BoardUse(
+        board_id=row.public_id,
+        reason=_use(row) if removal is None or is_used else removal.reason,
+        removed_by=None if removal is None or is_used else removal.by,
+        state=row.state,
+        health=row.health,
+        health_reason=row.reason,
+        contested=row.health == Health.MAINTENANCE and row.reason == DUPLICATE,
+        agent_heard_s=_heard_s(tx, row),
+        rests_until=row.cooling_until if row.state == BoardState.COOLING else None,
+        waiting=row.waiting,
+        last_lease=last,
+        ranges=[OperatingRange.model_validate(one) for one in row.ranges],
+        marks=row.marks,
+    )
+
+
+def _use(row: Row[Any]) -> str:
+    """What a board does that no filter removes."""
+    if row.state == BoardState.LEASED:
+        return "is measuring" if row.accepted_at is not None else "has an offer that its agent has not answered yet"
+    return NEXT if row.waiting else "nothing waits for its platforms"
+
+
+def _last_lease(row: Row[Any]) -> LastLease | None:
+    if row.offered_at is None:
+        return None
+    return LastLease(
+        offered_at=row.offered_at,
+        accepted=row.accepted_at is not None,
+        ended_at=row.ended_at,
+        end_reason=row.end_reason,
+        detail=row.rest_detail or "",
+    )
+
+
+_BOARD = text("""
+    SELECT b.public_id, b.state, b.health, b.reason, b.clock_proof, b.cooling_until, b.ranges, b.marks, a.last_heard_at,
+        l.offered_at, l.accepted_at, l.ended_at, l.end_reason, l.detail AS rest_detail,
+        CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after,
+        (SELECT count(*) FROM (
+            SELECT FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id
+            WHERE o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof LIMIT :limit) w) AS waiting
+    FROM boards b JOIN agents a ON a.id = b.agent_id
+    LEFT JOIN LATERAL (
+        SELECT offered_at, accepted_at, ended_at, end_reason, detail FROM leases
+        WHERE board_id = b.id ORDER BY id DESC LIMIT 1) l ON true
+    WHERE b.public_id = :board
+""")

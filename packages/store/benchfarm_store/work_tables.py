@@ -158,6 +158,7 @@ leases = Table(
     Column("end_reason", Text),
     text_or_empty("detail"),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
+    Index("ix_leases_board", "board_id", "id"),
     Index("uq_leases_live", "board_id", unique=True, postgresql_where=text("ended_at IS NULL")),
     Index("ix_leases_expiring", "expires_at", postgresql_where=text("ended_at IS NULL")),
 )

@@ -1,13 +1,15 @@
 """`benchfarm boards`: the lab's boards and their health."""
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
 from benchfarm.commands.options import Reason
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import facts, table
+from benchfarm.commands.tables import cell, facts, table
 from benchfarm_core.boards import BoardState, Health
+from benchfarm_core.operating_ranges import clusters, range_text, ranges_text
 
 app = typer.Typer(help="The boards and their health.", no_args_is_help=True)
 
@@ -35,7 +37,7 @@ def list_boards(
 
 @app.command()
 def show(context: typer.Context, board: BoardId, _json: Json = False) -> None:
-    """One board with its engines and platforms."""
+    """One board with its clusters, what it can be set to, its engines and platforms."""
     session = Session.of(context)
     with session.client() as client:
         found = client.board(board)
@@ -43,8 +45,55 @@ def show(context: typer.Context, board: BoardId, _json: Json = False) -> None:
         f"{e.name} {e.version} ({', '.join(e.precisions)})" if e.available else f"{e.name}: {e.reason}"
         for e in found.engines
     ]
-    shown = found.model_dump(exclude={"engines", "platforms"})
-    session.show(found, lambda: facts({**shown, "engines": engines, "platforms": "\n".join(found.platforms)}))
+    shown = found.model_dump(exclude={"engines", "platforms", "ranges"})
+    parts = {
+        "clusters": "\n".join(clusters(found.ranges)),
+        "ranges": "\n".join(map(range_text, found.ranges)),
+        "engines": engines,
+        "platforms": "\n".join(found.platforms),
+    }
+    session.show(found, lambda: facts({**shown, **parts}))
+
+
+@app.command()
+def why(context: typer.Context, board: BoardId, _json: Json = False) -> None:
+    """Why a board is not used now: what removes it, its last lease, what it can be set to."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.explain_board(board)
+    shown = found.model_dump(exclude={"last_lease", "ranges"})
+    last = found.last_lease
+    lease = f"{last.end_reason or 'live'}: {last.detail or '-'} (offered {cell(last.offered_at)})" if last else ""
+    session.show(found, lambda: facts({**shown, "last_lease": lease, "ranges": ranges_text(found.ranges)}))
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    board: BoardId,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many events, the newest.")] = 50,
+    _json: Json = False,
+) -> None:
+    """What happened to a board, newest first. Operators only."""
+    session = Session.of(context)
+    with session.client() as client:
+        events = list(islice(client.board_history(board), limit))
+    rows = [(e.at, e.kind, " -> ".join(filter(None, (e.before, e.after))), e.reason, e.author) for e in events]
+    session.show(events, lambda: table(("at", "what", "change", "reason", "author"), rows))
+
+
+@app.command()
+def note(
+    context: typer.Context,
+    board: BoardId,
+    text: Annotated[str, typer.Argument(help="What there is to say; stands in the board's history.")],
+    _json: Json = False,
+) -> None:
+    """Write a note into a board's history. Operators only."""
+    session = Session.of(context)
+    with session.client() as client:
+        written = client.add_board_note(board, text)
+    session.show(written, lambda: f"noted at {cell(written.at)}")
 
 
 @app.command()
@@ -57,6 +106,12 @@ def quarantine(context: typer.Context, board: BoardId, reason: Reason, _json: Js
 def release(context: typer.Context, board: BoardId, reason: Reason = "released", _json: Json = False) -> None:
     """Take a board back into use. Operators only."""
     _set_health(Session.of(context), board, Health.GOOD, reason)
+
+
+@app.command()
+def retire(context: typer.Context, board: BoardId, reason: Reason, _json: Json = False) -> None:
+    """Take a board out of use for good; it never comes back, its results stay. Operators only."""
+    _set_health(Session.of(context), board, Health.RETIRED, reason)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from benchfarm.commands.tables import facts, table
 from benchfarm.commands.watching import progress_text, watch
 from benchfarm.durations import duration_text, parse_duration_s
 from benchfarm.exit_codes import exit_code_of_job
-from benchfarm_core.jobs import ItemState, JobState, JobView, WhyView
+from benchfarm_core.jobs import BoardWhy, ItemState, JobState, JobView, WhyView
 
 app = typer.Typer(help="Submit jobs, watch them, read their results.", no_args_is_help=True)
 app.command("submit")(submit)
@@ -132,13 +132,17 @@ def _facts(job: JobView) -> RenderableType:
     )
 
 
+def _board_why(board: BoardWhy) -> str:
+    return f"{board.board_id}: {board.reason}" + (f" [{board.removed_by}]" if board.removed_by else "")
+
+
 def _why(found: WhyView) -> RenderableType:
     rows = [
         (
             part.platform,
             part.pending,
             part.reason,
-            "\n".join(f"{board.board_id}: {board.reason}" for board in part.boards),
+            "\n".join(map(_board_why, part.boards)),
         )
         for part in found.platforms
     ]

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from benchfarm.commands.options import PlatformOptions, grouped
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text, table
+from benchfarm_core.operating_ranges import ranges_text
 from benchfarm_core.views import PlatformView
 
 app = typer.Typer(
@@ -81,4 +82,5 @@ def fusion(context: typer.Context, platform: PlatformText, _json: Json = False) 
 
 def _facts(found: PlatformView) -> RenderableType:
     point = found.operating_point.model_dump(exclude_none=True)
-    return facts({**found.model_dump(exclude={"operating_point", "engine"}), **point, "engine": found.engine.key})
+    shown = found.model_dump(exclude={"operating_point", "engine", "ranges"})
+    return facts({**shown, **point, "engine": found.engine.key, "can be set to": ranges_text(found.ranges)})

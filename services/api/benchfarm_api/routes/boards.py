@@ -8,12 +8,13 @@ from pydantic import Field
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import conflict, not_found
-from benchfarm_api.routes import PageQuery, new_router
+from benchfarm_api.routes import PageParameters, PageQuery, new_router
 from benchfarm_core.access import Role
-from benchfarm_core.boards import BoardKind, BoardState, BoardView, Health
+from benchfarm_core.board_history import BoardEventView, NoteRequest
+from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
-from benchfarm_store import boards
+from benchfarm_store import board_history, boards, why
 
 router = new_router("boards")
 
@@ -54,6 +55,27 @@ def get_board(board_id: BoardId, caller: CallerDep, parts: PartsDep) -> BoardVie
     """One board."""
     with parts.database.transaction(read_only=True) as tx:
         return boards.get_board(tx, board_id, caller.role in SEE_SERIALS)
+
+
+@router.get("/boards/{board_id}/why", responses=not_found())
+def explain_board(board_id: BoardId, parts: PartsDep) -> BoardUse:
+    """Why a board is not used now: the first filter that removes it, its last lease, what it can be set to."""
+    with parts.database.transaction(read_only=True) as tx:
+        return why.explain_board(tx, board_id)
+
+
+@router.get("/boards/{board_id}/history", responses=not_found())
+def list_board_history(board_id: BoardId, parts: PartsDep, query: PageParameters) -> Page[BoardEventView]:
+    """What happened to a board, newest first, each with its author and reason."""
+    with parts.database.transaction(read_only=True) as tx:
+        return board_history.list_history(tx, board_id, cursor=query.cursor, limit=query.limit)
+
+
+@router.post("/boards/{board_id}/notes", status_code=201, responses=not_found())
+def add_board_note(board_id: BoardId, note: NoteRequest, caller: CallerDep, parts: PartsDep) -> BoardEventView:
+    """Write a note into a board's history."""
+    with parts.database.transaction() as tx:
+        return board_history.add_note(tx, board_id, note.text, caller)
 
 
 @router.post("/boards/{board_id}/health", responses=not_found() | conflict())
