@@ -44,6 +44,7 @@ class AdbServer:
         self._port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._listening: set[asyncio.Task[None]] = set()
         self._connecting: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -78,7 +79,7 @@ class AdbServer:
         if self._process is not None:
             kill_group(self._process.pid)
             await self._process.wait()
-        deadline = asyncio.get_running_loop().time() + START_S
+        deadline = asyncio.get_running_loop().time() + START_S + BACK_OFF_S[1]
         while self.pid is None or not await self._answers():
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable("the adb server does not come back")
@@ -157,7 +158,8 @@ class AdbServer:
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             task = asyncio.ensure_future(_log(stream))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._listening.add(task)
+            task.add_done_callback(self._listening.discard)
         deadline = asyncio.get_running_loop().time() + START_S
         while process.returncode is None and asyncio.get_running_loop().time() < deadline:
             if await self._answers():
@@ -199,8 +201,14 @@ def parse_devices(text: str) -> list[tuple[str, str]]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the agent's. Devices that announce themselves in the network are not ours to take."""
-    return {"HOME": str(folder), "TMPDIR": str(folder), "ADB_MDNS": "0", "ADB_MDNS_AUTO_CONNECT": "0"}
+    """Nothing of the agent's. Devices that announce themselves in the network, and this host's emulators, stay alone."""
+    return {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "ADB_MDNS": "0",
+        "ADB_MDNS_AUTO_CONNECT": "0",
+        "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553",
+    }
 
 
 def _free_port() -> int:
