@@ -10,11 +10,13 @@ from benchfarm_core.matching import (
     offered_platforms,
     why_board_not,
     why_board_unusable,
+    why_not_offered,
     why_not_opened,
     why_platform,
     with_meant_options,
 )
 from benchfarm_core.messages import broker_url
+from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision, parse_platform_key
 from benchfarm_core.workloads import KernelWorkload, PairWorkload, UploadedWorkload, workload_id
 
@@ -63,21 +65,52 @@ def test_the_first_filter_that_removes_a_board_is_named() -> None:
         "clock_proof_ok": True,
     }
     assert why_board_not(**usable) is None  # type: ignore[arg-type]
-    changes: dict[str, dict[str, object]] = {
-        "clock": {"clock_proof_ok": False},
-        "quarantined: hot": {"health": Health.QUARANTINED, "reason": "hot"},
-        "for 61 s": {"agent_heard_s": 61.0},
-        "offline": {"state": BoardState.OFFLINE},
-        "measuring something else": {"state": BoardState.LEASED},
-        "cooling down: its conditions did not hold: load 4.2": {
-            "state": BoardState.COOLING,
-            "rests_after": "gate",
-            "rest_detail": "load 4.2",
-        },
-        "cooling down: its agent did not answer an offer": {"state": BoardState.COOLING, "rests_after": "unanswered"},
-    }
-    for text, change in changes.items():
-        assert text in (why_board_not(**(usable | change)) or "")  # type: ignore[arg-type]
+    rests = {"state": BoardState.COOLING, "rests_after": "gate", "rest_detail": "load 4.2"}
+    changes: list[tuple[str, str, dict[str, object]]] = [
+        ("clock_proof", "clock", {"clock_proof_ok": False}),
+        ("health", "quarantined: hot", {"health": Health.QUARANTINED, "reason": "hot"}),
+        ("agent", "for 61 s", {"agent_heard_s": 61.0}),
+        ("state", "offline", {"state": BoardState.OFFLINE}),
+        ("state", "measuring something else", {"state": BoardState.LEASED}),
+        ("state", "cooling down: its conditions did not hold: load 4.2", {**rests}),
+        ("state", "its agent did not answer an offer", {"state": BoardState.COOLING, "rests_after": "unanswered"}),
+    ]
+    for removed_by, text, change in changes:
+        removal = why_board_not(**(usable | change))  # type: ignore[arg-type]
+        assert removal is not None
+        assert removal.by == removed_by
+        assert text in removal.reason
+
+
+@pytest.mark.parametrize(
+    ("key", "removed_by", "reason"),
+    [
+        ("host-1/c1.t1.free/mnn-1.0/fp32", "engine", "lacks mnn"),
+        ("host-1/c1.t1.free/ncnn-1.0/fp32", "engine", "lacks ncnn: not installed"),
+        ("host-1/c1.t1.free/onnxruntime-9.9/fp32", "engine", "has onnxruntime 1.31.1, not 9.9"),
+        ("host-1/c1.t1.free/onnxruntime-1.31.1/bf16", "precision", "its onnxruntime does not run in bf16"),
+        ("host-1/c1.t1.500/onnxruntime-1.31.1/fp32", "operating_point", "c1, 1 thread, at 100 or 200 kHz"),
+        ("host-1/c1.t1.100/onnxruntime-1.31.1~a=1/fp32", "engine_options", "cannot be set to ~a=1"),
+        ("host-1/c1.t1.free/onnxruntime-1.31.1~a=1/fp32", "engine_options", "cannot be set to ~a=1"),
+    ],
+)
+def test_a_board_that_does_not_offer_a_platform_says_what_it_lacks(key: str, removed_by: str, reason: str) -> None:
+    removal = why_not_offered(
+        parse_platform_key(key),
+        points=REPORT.operating_points,
+        ranges=[OperatingRange(mode="pinned", cores=(1,), threads_max=1, freq_khz=(100, 200))],
+        engines=REPORT.engines,
+    )
+    assert removal.by == removed_by
+    assert reason in removal.reason
+
+
+def test_a_board_with_ranges_alone_is_registered_at_a_few_of_their_points() -> None:
+    ranges = (OperatingRange(mode="pinned", cores=(0, 1), threads_max=2, freq_khz=(100, 200)),)
+    report = REPORT.model_copy(update={"operating_points": (), "ranges": ranges})
+    assert {one.operating_point.key for one in offered_platforms(report)} == {"c1.t1.200", "c0-1.t2.200"}
+    both = REPORT.model_copy(update={"ranges": ranges})
+    assert {one.operating_point.key for one in offered_platforms(both)} == {"c1.t1.free", "c0-1.t2.free"}
 
 
 def test_a_waiting_platform_says_why() -> None:

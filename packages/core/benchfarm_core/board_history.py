@@ -36,4 +36,4 @@ class BoardEventView(Answer):
 class NoteRequest(Value):
     """What a person has to say about a board."""
 
-    text: str = Field(min_length=1, max_length=1000, pattern=r"\S")
+    text: str = Field(min_length=1, max_length=1000)
