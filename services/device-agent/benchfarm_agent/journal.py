@@ -1,6 +1,7 @@
 """What the agent changed on its boards, on disk before the change, so that a restart can put it back."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchfarm_agent.files import write_whole
@@ -25,15 +26,23 @@ class Journal:
 
     def remember(self, board: str, name: str, value: str, *, durable: bool = True) -> None:
         """Notes a value before it is changed. The first note of a name stays: it is what was found."""
+        self.remember_all(board, {name: value}, durable=durable)
+
+    def remember_all(self, board: str, values: Mapping[str, str], *, durable: bool = True) -> None:
+        """The same for several values, in one write."""
         entries = self.entries(board)
-        if name not in entries:
-            self._write(board, {**entries, name: value}, durable=durable)
+        if values.keys() - entries.keys():
+            self._write(board, {**values, **entries}, durable=durable)
 
     def forget(self, board: str, name: str, *, durable: bool = True) -> None:
         """Strikes out a value that was put back."""
-        entries = self.entries(board)
-        if entries.pop(name, None) is not None:
-            self._write(board, entries, durable=durable)
+        self.forget_all(board, [name], durable=durable)
+
+    def forget_all(self, board: str, names: Iterable[str], *, durable: bool = True) -> None:
+        """The same for several values, in one write."""
+        entries, gone = self.entries(board), set(names)
+        if gone & entries.keys():
+            self._write(board, {name: entries[name] for name in entries if name not in gone}, durable=durable)
 
     def _write(self, board: str, entries: dict[str, str], *, durable: bool) -> None:
         write_whole(self._path(board), json.dumps(entries).encode(), durable=durable)

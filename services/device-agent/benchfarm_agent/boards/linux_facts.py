@@ -175,7 +175,7 @@ async def read_board_facts(port: Port) -> BoardFacts:
 
     Raises BoardUnreachable.
     """
-    found = await _find(port, [*CLOCK_PATTERNS, _CORES, *_FOLDERS, _HEATS, *_FIRMWARE_THROTTLE])
+    found = await find_paths(port, [*CLOCK_PATTERNS, _CORES, *_FOLDERS, _HEATS, *_FIRMWARE_THROTTLE])
     paths = list(found)
     folders = clock_folders(paths)
     present = _present_cores(paths)
@@ -262,7 +262,7 @@ class _Told:
         return any(name in self.properties for name in ("ro.build.fingerprint", "ro.product.model", "ro.serialno"))
 
 
-async def _find(port: Port, patterns: Iterable[str]) -> dict[str, bool]:
+async def find_paths(port: Port, patterns: Iterable[str]) -> dict[str, bool]:
     """The paths on the board that match, and whether each can be written."""
     ran = await port.run(["sh", "-c", _FIND, "sh", *patterns], timeout_s=FACTS_LIMIT_S)
     lines = ran.stdout.decode(errors="replace").splitlines()
