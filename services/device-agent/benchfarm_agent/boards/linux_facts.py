@@ -42,15 +42,13 @@ _FOLDERS: Final = (f"{_THERMAL}/thermal_zone*", f"{_THERMAL}/cooling_device*", "
 _HEATS: Final = "/sys/class/hwmon/hwmon*/temp1_input"
 _CORES: Final = f"{CPU}/cpu[0-9]*"
 _FIRMWARE_THROTTLE: Final = ("/sys/devices/platform/*/*firmware/get_throttled",)
-_DEVICE_TREE: Final = ("model", "compatible", "serial-number")
+_DEVICE_TREE: Final = "/proc/device-tree"
 _FIND: Final = (
     'for pattern; do for path in $pattern; do if [ -w "$path" ]; then echo "w $path"; '
     'elif [ -e "$path" ]; then echo "r $path"; fi; done; done'
 )
-# what a device tree says ends in NUL bytes, which are no text
 _TELL: Final = (
     "uname -r; uname -v; uname -m; id -u; "
-    'for path; do tr "\\0" " " < "$path"; echo; done 2>/dev/null; '
     "if command -v getprop >/dev/null 2>&1; then getprop; "
     f"cmd power help 2>/dev/null | grep -o {FIXED_PERFORMANCE}; fi; true"
 )
@@ -186,7 +184,7 @@ async def read_board_facts(port: Port) -> BoardFacts:
     def text_of(name: str) -> str:
         return texts.get(name) or ""
 
-    is_host = not told.is_android and not told.model and "Raspberry Pi" not in text_of("/proc/cpuinfo")
+    is_host = not told.is_android and not text_of(f"{_DEVICE_TREE}/model")
     online = core_list(text_of(_ONLINE))
     cores = [core for core in present if core in online] if is_host and online else present
     writable = frozenset(path for path, can_write in found.items() if can_write)
@@ -245,15 +243,12 @@ def cooling_states(texts: Mapping[str, str | None], sensors: Sensors) -> dict[st
 
 @dataclass(frozen=True)
 class _Told:
-    """What the board says when asked: kernel, user, device tree and, on Android, its properties."""
+    """What the board says when asked: kernel, user and, on Android, its properties."""
 
     kernel_release: str
     kernel_version: str
     abi: str
     uid: str
-    model: str
-    compatible: str
-    serial: str
     properties: dict[str, str]
     has_fixed_performance: bool
 
@@ -270,21 +265,16 @@ async def find_paths(port: Port, patterns: Iterable[str]) -> dict[str, bool]:
 
 
 async def _tell(port: Port) -> _Told:
-    tree = [f"/proc/device-tree/{name}" for name in _DEVICE_TREE]
-    ran = await port.run(["sh", "-c", _TELL, "sh", *tree], timeout_s=FACTS_LIMIT_S)
+    ran = await port.run(["sh", "-c", _TELL], timeout_s=FACTS_LIMIT_S)
     lines = ran.stdout.decode(errors="replace").splitlines()
-    head, rest = lines[: 4 + len(tree)], lines[4 + len(tree) :]
-    if len(head) < 4 + len(tree):
+    if len(lines) < 4:
         raise BoardUnreachable(f"{port.name} does not say what it is: {ran.stderr.decode(errors='replace')[-200:]}")
-    release, version, abi, uid, model, compatible, serial = (line.strip() for line in head)
+    release, version, abi, uid, *rest = (line.strip() for line in lines)
     return _Told(
         kernel_release=release,
         kernel_version=version,
         abi=abi,
         uid=uid,
-        model=model,
-        compatible=compatible,
-        serial=serial,
         properties={match[1]: match[2] for line in rest if (match := _PROPERTY.match(line))},
         has_fixed_performance=FIXED_PERFORMANCE in rest,
     )
@@ -296,7 +286,8 @@ def _present_cores(paths: Iterable[str]) -> list[int]:
 
 
 def _single_files() -> list[str]:
-    return [BOOT_ID, _ONLINE, f"{_DMI}/product_uuid", f"{_DMI}/product_serial", f"{_DMI}/bios_version"]
+    tree = [f"{_DEVICE_TREE}/{name}" for name in ("model", "compatible", "serial-number")]
+    return [BOOT_ID, _ONLINE, *tree, f"{_DMI}/product_uuid", f"{_DMI}/product_serial"]
 
 
 def _kind_files(paths: Iterable[str]) -> list[str]:
@@ -325,7 +316,7 @@ def _facts(
         is_root=told.uid == "0",
         is_android=told.is_android,
         is_host=is_host,
-        is_emulated=_is_emulated(told, host),
+        is_emulated=_is_emulated(told, host, text_of),
         has_fixed_performance=told.has_fixed_performance,
     )
 
@@ -339,9 +330,9 @@ def _what(told: _Told, text_of: TextOf) -> tuple[str, str, str]:
     """Maker, model and chip, by the first that names them: Android, the device tree, /proc/cpuinfo."""
     props, info = told.properties, _last_fields(text_of("/proc/cpuinfo"))
     soc = " ".join(filter(None, (props.get("ro.soc.manufacturer"), props.get("ro.soc.model"))))
-    chip = told.compatible.split()[-1:]  # the most general name stands last: the chip's
+    chip = text_of(f"{_DEVICE_TREE}/compatible").split()[-1:]  # the most general name stands last: the chip's
     soc = soc or props.get("ro.board.platform", "") or "".join(chip) or info.get("Hardware", "")
-    model = props.get("ro.product.model") or told.model or info.get("Model", "")
+    model = props.get("ro.product.model") or text_of(f"{_DEVICE_TREE}/model") or info.get("Model", "")
     return props.get("ro.product.manufacturer", ""), model, soc
 
 
@@ -353,7 +344,7 @@ def _last_fields(cpuinfo: str) -> dict[str, str]:
 def _serial(told: _Told, text_of: TextOf, *, is_host: bool) -> str | None:
     """The first serial that is one: makers leave placeholders that thousands of boards share."""
     props = told.properties
-    of_board = [props.get("ro.serialno"), props.get("ro.boot.serialno"), told.serial]
+    of_board = [props.get("ro.serialno"), props.get("ro.boot.serialno"), text_of(f"{_DEVICE_TREE}/serial-number")]
     of_board.append(_last_fields(text_of("/proc/cpuinfo")).get("Serial"))
     of_host = [machine_id_of(text_of), text_of(f"{_DMI}/product_uuid"), text_of(f"{_DMI}/product_serial")]
     for text in [*of_host, *of_board] if is_host else [*of_board, *of_host]:
@@ -363,12 +354,12 @@ def _serial(told: _Told, text_of: TextOf, *, is_host: bool) -> str | None:
     return None
 
 
-def _is_emulated(told: _Told, host: HostFacts) -> bool:
+def _is_emulated(told: _Told, host: HostFacts, text_of: TextOf) -> bool:
     props = told.properties
     return (
         "1" in (props.get("ro.kernel.qemu"), props.get("ro.boot.qemu"))
         or props.get("ro.hardware") in ("goldfish", "ranchu")
-        or "dummy-virt" in f"{told.model} {told.compatible}"
+        or "dummy-virt" in text_of(f"{_DEVICE_TREE}/compatible")
         or "QEMU" in host.cpu_name
     )
 
