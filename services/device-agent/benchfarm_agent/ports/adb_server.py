@@ -201,7 +201,7 @@ def parse_devices(text: str) -> list[tuple[str, str]]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the agent's. Devices that announce themselves in the network, and this host's emulators, stay alone."""
+    """Nothing of the agent's. Devices that announce themselves in the network, and emulators, are left alone."""
     return {
         "HOME": str(folder),
         "TMPDIR": str(folder),

@@ -13,7 +13,7 @@ from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.ports.ssh_trust import (
     HostKey,
     host_key_of,
-    known_hosts_text,
+    known_hosts,
     offered_host_key,
     refusal,
     trusted_host_keys,
@@ -44,10 +44,14 @@ class SshPort(ShellPort):
 
     async def _open(self, command: str) -> Channel:
         connection = await self._connection()
+        session = _Session()
         try:
-            channel, session = await connection.create_session(_Session, command, encoding=None)
+            channel, _ = await connection.create_session(lambda: session, command, encoding=None)
         except (asyncssh.Error, OSError) as error:
             raise BoardUnreachable(f"{self.name} does not run a command: {error}") from error
+        except asyncio.CancelledError:  # it may run already, with nobody to end it
+            session.abort()
+            raise
         return SshChannel(channel, session, self.name)
 
     async def _connection(self) -> asyncssh.SSHClientConnection:
@@ -76,7 +80,7 @@ class SshPort(ShellPort):
     def _options(self) -> "dict[str, object]":
         return {
             "config": None,
-            "known_hosts": asyncssh.import_known_hosts(known_hosts_text(self._target)),
+            "known_hosts": known_hosts(self._target),
             "username": self._target.user,
             "client_keys": [str(self._target.key_file)],
             "agent_path": None,
@@ -150,10 +154,12 @@ class _Client(asyncssh.SSHClient):
         self.connection = conn
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # the channels tell
         self.connection = None
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked about keys that the known-hosts file does not have."""
+        del host, addr, port
         self.shown = host_key_of(key)
         return False
 
@@ -178,6 +184,11 @@ class _Session(asyncssh.SSHClientSession[bytes]):
             self._is_paused = True
             self._channel.pause_reading()
 
+    def abort(self) -> None:
+        """Ends the channel if there is one yet."""
+        if self._channel is not None:
+            self._channel.abort()
+
     def go_on(self) -> None:
         """The queue has room again."""
         if self._is_paused and self._channel is not None:
@@ -191,9 +202,11 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._returncode = status
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        del core_dumped, msg, lang
         self._returncode = 128 + _signal_number(signal)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # without a return code it was lost, whatever the reason
         self.may_write.set()
         self.heard.put_nowait(self._returncode)
 

@@ -5,7 +5,6 @@ Nothing is ever trusted because it was met first: an operator compares a fingerp
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import asyncssh
@@ -59,8 +58,7 @@ async def trust(target: SshTarget, *, fingerprint: str | None = None, replace: b
         return offered
     if known and not replace:
         raise Conflict(f"{_told_apart(target, offered, known)} Trust the new one with `replace` if that is right.")
-    lines = _lines(target.known_hosts_file)
-    kept = [line for line in lines if not _keys_of(line, target)]
+    kept = [line for line in _text(target).splitlines() if not _keys_of(line, target)]
     text = "".join(f"{line}\n" for line in [*kept, f"{_pattern(target)} {offered.public_key}"])
     target.known_hosts_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target.known_hosts_file, text.encode())
@@ -69,15 +67,12 @@ async def trust(target: SshTarget, *, fingerprint: str | None = None, replace: b
 
 def trusted_host_keys(target: SshTarget) -> list[HostKey]:
     """The keys by which a board is known. Raises BoardUnreachable when the file cannot be understood."""
-    return [host_key_of(key) for key in _keys_of(known_hosts_text(target), target)]
+    return [host_key_of(key) for key in _keys_of(_text(target), target)]
 
 
-def known_hosts_text(target: SshTarget) -> str:
-    """The file's content; a missing one is empty. Raises BoardUnreachable when it cannot be read."""
-    try:
-        return "\n".join(_lines(target.known_hosts_file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BoardUnreachable(f"the known-hosts file {target.known_hosts_file} cannot be read: {error}") from error
+def known_hosts(target: SshTarget) -> tuple[list[asyncssh.SSHKey], ...]:
+    """Trusted keys, authorities and revoked keys for asyncssh; none where there is no file. Raises BoardUnreachable."""
+    return _matches(_text(target), target)
 
 
 def refusal(target: SshTarget, offered: HostKey) -> HostKeyChanged | HostKeyUnknown:
@@ -103,13 +98,22 @@ def _pattern(target: SshTarget) -> str:
     return target.host if target.port == SSH_PORT else f"[{target.host}]:{target.port}"
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+def _text(target: SshTarget) -> str:
+    path = target.known_hosts_file
+    try:
+        return path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BoardUnreachable(f"the known-hosts file {path} cannot be read: {error}") from error
 
 
 def _keys_of(text: str, target: SshTarget) -> list[asyncssh.SSHKey]:
-    port = None if target.port == SSH_PORT else target.port
+    return list(_matches(text, target)[0])
+
+
+def _matches(text: str, target: SshTarget) -> tuple[list[asyncssh.SSHKey], ...]:
+    """Trusted keys, authorities and revoked keys for exactly this host and port: another port is another board."""
     try:
-        return list(asyncssh.match_known_hosts(asyncssh.import_known_hosts(text), target.host, "", port)[0])
+        found = asyncssh.match_known_hosts(asyncssh.import_known_hosts(text), _pattern(target), "", None)
     except ValueError as error:
         raise BoardUnreachable(f"the known-hosts file {target.known_hosts_file} is damaged: {error}") from error
+    return tuple(list(keys) for keys in found[:3])
