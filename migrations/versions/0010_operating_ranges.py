@@ -39,7 +39,7 @@ def upgrade() -> None:
     for name, comment in (("ranges", "what it can be set to"), ("marks", "why it is no real board")):
         column = sa.Column(name, postgresql.JSONB(), nullable=False, server_default=sa.text("'[]'"), comment=comment)
         op.add_column("boards", column)
-    why = "who first wanted it; null: a board offers it"
+    why = "who first wanted it; null: a board was registered with it"
     op.add_column("platforms", sa.Column("wanted_by_id", sa.Integer(), nullable=True, comment=why))
     op.create_foreign_key(op.f("fk_platforms_wanted_by_id"), "platforms", "accounts", ["wanted_by_id"], ["id"])
     op.create_index(op.f("ix_platforms_wanted_by_id"), "platforms", ["wanted_by_id"])

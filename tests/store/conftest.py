@@ -22,6 +22,7 @@ from benchfarm_core.agent_protocol import (
     StartedRequest,
 )
 from benchfarm_core.boards import BOARD_TRANSITIONS, BoardReport, EngineReport
+from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.jobs import JOB_TRANSITIONS, JobRequest, JobView
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import MEASUREMENT_TRANSITIONS, LaunchSamples, MeasurementResult
@@ -78,7 +79,7 @@ def launch(
     )
 
 
-def evidence(launch_no: int = 0) -> LaunchEvidence:
+def evidence(launch_no: int = 0, clock: ClockEvidence | None = None) -> LaunchEvidence:
     """The facts of one launch."""
     return LaunchEvidence(
         launch_no=launch_no,
@@ -105,6 +106,7 @@ def evidence(launch_no: int = 0) -> LaunchEvidence:
         temperature_c_before=None,
         temperature_c_after=None,
         throttled=None,
+        clock=clock,
     )
 
 
@@ -167,8 +169,12 @@ class Agent:
         with self.farm.database.transaction() as tx:
             leases.started(tx, self.id, grant.lease_token, StartedRequest(measurement_ids=tuple(ids)))
 
-    def send(self, grant: LeaseGrant, *found: MeasurementResult) -> ResultsAnswer:
-        request = ResultsRequest(results=found, launches=(evidence(0),))
+    def send(
+        self, grant: LeaseGrant, *found: MeasurementResult, clocks: Sequence[ClockEvidence | None] = (None,)
+    ) -> ResultsAnswer:
+        """Hand over results; `clocks` is what each launch of the lease saw of its clock."""
+        told = tuple(evidence(launch_no, clock) for launch_no, clock in enumerate(clocks))
+        request = ResultsRequest(results=found, launches=told)
         with self.farm.database.transaction() as tx:
             return results.ingest(tx, self.id, grant.lease_token, request)
 

@@ -4,9 +4,10 @@ from benchfarm_core.access import Role
 from benchfarm_core.agent_protocol import RegisterBoards
 from benchfarm_core.boards import BoardState, EngineReport, Health
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, UpgradeRequired
-from benchfarm_core.messages import Task, TaskMessage
+from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_core.platforms import PlatformFilter, Precision
-from benchfarm_store import boards, leases, platforms
+from benchfarm_store import boards, dispatching, leases, platforms
 
 
 def test_a_registered_board_is_listed_with_what_it_offers(farm, ann, agent):
@@ -45,6 +46,51 @@ def test_a_board_left_out_goes_offline_and_a_leased_one_stays_leased(farm, ann, 
     with farm.transaction() as tx:
         assert boards.get_board(tx, one).state == BoardState.OFFLINE
     agent.release(grant)
+
+
+def test_a_board_that_is_gone_loses_its_lease_and_what_was_running_pays(farm, ann, job_of, report_of):
+    agent = farm.agent(ann, report_of("one"), report_of("two"))
+    one, two = agent.boards
+    farm.submit_planned(ann, job_of(6))
+    running, waiting = agent.must_take(one), agent.must_take(two)
+    first = running.items[0].measurement_id
+    agent.start(running, [first])
+    farm.messages.clear()
+    agent.register()
+    with farm.transaction() as tx:
+        assert [boards.get_board(tx, board).state for board in (one, two)] == [BoardState.OFFLINE] * 2
+        tokens = [running.lease_token, waiting.lease_token]
+        assert leases.ended(tx, agent.id, tokens) == tokens
+    assert farm.scalar("SELECT count(*) FROM leases WHERE end_reason = 'board_lost'") == 2
+    assert farm.scalar("SELECT count(*) FROM measurements WHERE state <> 'wanted'") == 0
+    paid = "SELECT attempts || ' ' || losses || ' ' || detail FROM measurements WHERE id = :id"
+    assert farm.scalar(paid, id=first) == "1 1 after board_lost"
+    assert farm.scalar("SELECT sum(attempts) FROM measurements") == 1
+    assert Nudge(channel=agent_channel(agent.id)) in farm.messages
+    agent.register(report_of("one"), report_of("two"))
+    assert agent.measure_all(one) + agent.measure_all(two) == 12
+
+
+def test_an_offer_to_a_board_that_is_gone_lapses_free_of_charge(farm, ann, agent, job_of, report_of):
+    farm.submit_planned(ann, job_of(2))
+    with farm.transaction() as tx:
+        assert dispatching.dispatch(tx, agent.boards[0], LeaseTimes()) is not None
+    gone = agent.boards[0]
+    agent.register()
+    assert farm.scalar("SELECT sum(attempts) FROM measurements") == 0
+    assert farm.scalar("SELECT count(*) FROM measurements WHERE state = 'wanted'") == 4
+    with farm.transaction() as tx:
+        assert boards.get_board(tx, gone).state == BoardState.OFFLINE
+        assert dispatching.dispatch(tx, gone, LeaseTimes()) is None
+
+
+def test_what_says_where_a_board_is_is_for_operators(farm, agent, report_of):
+    agent.register(report_of(facts={"cores": 2, "address": "10.0.0.7"}, marks=["simulated"], board_model="sim-a"))
+    with farm.transaction() as tx:
+        assert boards.get_board(tx, agent.boards[0]).facts == {"cores": 2}
+        shown = boards.get_board(tx, agent.boards[0], show_serial=True)
+    assert shown.facts == {"cores": 2, "address": "10.0.0.7"}
+    assert shown.marks == ["simulated"]
 
 
 def test_a_new_generation_makes_older_results_stale(farm, ann, agent, job_of, report_of):

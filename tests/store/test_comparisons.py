@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from benchfarm_core.boards import MEMORY_SHARE, EngineReport
+from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import ItemSource, JobKind, JobRequest, JobState
@@ -17,6 +18,7 @@ ROUNDS = 4
 KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 A = {"kind": "model", "name": "mobilenet_v2", "config": {"hw": 64}}
 B = {"kind": "model", "name": "mobilenet_v2", "config": {"hw": 96}}
+C = {"kind": "model", "name": "mobilenet_v2", "config": {"hw": 128}}
 
 
 def comparison_of(*pairs: Any, **changes: Any) -> JobRequest:
@@ -74,6 +76,31 @@ def test_the_answer_of_a_pair_is_shown_in_job_item_and_measurement(farm, ann, ag
         assert results.list_results(tx, ann).items == []
         job = jobs.list_jobs(tx, ann).items[0]
     assert (job.kind, job.state, job.protocol.name) == (JobKind.COMPARE, JobState.SUCCEEDED, "compare")
+
+
+def test_an_answer_is_as_sure_of_its_clock_as_its_launches(farm, ann, report_of):
+    point = {"mode": "pinned", "cores": [0], "threads": 1, "freq_khz": [1_800_000]}
+    board = farm.agent(ann, report_of(operating_points=[point], clock_proof="verified"))
+    key = KEY.replace("free", "1800000")
+    sure = ClockEvidence(asked_khz=(1_800_000,), residency=1.0, watched_s=3.0)
+    hot = sure.model_copy(update={"throttle_events": 1})
+
+    def measured(workload: dict[str, Any], *clocks: ClockEvidence) -> tuple[str, int, int]:
+        pair = {"kind": "pair", "a": A, "b": workload}
+        farm.submit_planned(ann, comparison_of(pair, platforms=[key], clock_proof="bounded"))
+        grant = board.must_take()
+        board.send(grant, paired(grant.items[0].measurement_id, launches=len(clocks)), clocks=clocks)
+        board.release(grant)
+        state = "SELECT state FROM measurements ORDER BY id DESC LIMIT 1"
+        found = "SELECT max({}) FROM comparisons WHERE measurement_id = (SELECT max(id) FROM measurements)"
+        return farm.scalar(state), farm.scalar(found.format("clock_proof")), farm.scalar(found.format("launches"))
+
+    assert measured(B, sure, sure, sure) == ("done", 2, 3)
+    assert measured(C, sure, hot, sure, sure) == ("done", 2, 3)
+    farm.run("UPDATE comparisons SET rule_version = 0, launches = 77")
+    with farm.transaction() as tx:
+        assert comparisons.rederive(tx) == 2
+    assert farm.scalar("SELECT max(launches) FROM comparisons") == 3
 
 
 def test_a_job_of_another_kind_is_told_apart(farm, ann, agent, job_of):

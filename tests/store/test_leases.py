@@ -374,7 +374,9 @@ def test_hearing_an_agent_never_waits_and_is_rare(farm, agent):
 
 
 def test_the_clock_an_item_needs_decides_the_board(farm, ann, job_of, report_of):
-    agent = farm.agent(ann, report_of("loose"), report_of("tight", clock_proof="verified"))
+    point = {"mode": "pinned", "cores": [0], "threads": 1, "freq_khz": [1_800_000]}
+    pinned = {"operating_points": [point, {**point, "cores": [1]}]}
+    agent = farm.agent(ann, report_of("loose", **pinned), report_of("tight", clock_proof="verified", **pinned))
     loose, tight = agent.boards
     farm.submit_planned(ann, job_of(2, clock_proof="verified"))
     assert agent.take(loose) is None

@@ -1,4 +1,4 @@
-"""Engine options in platform keys: refused before a board is touched, made when first wanted, offered by who can."""
+"""Platform keys with engine options: refused before a board is touched, made when first wanted, offered by who can."""
 
 import threading
 
@@ -8,7 +8,7 @@ from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import PlatformFilter
-from benchfarm_store import engine_options, jobs, latency, platforms
+from benchfarm_store import jobs, latency, platforms, wanted_platforms
 
 OPTIONS = {
     "graph": {"kind": "choice", "default": "all", "choices": ["all", "none", "1"]},
@@ -79,7 +79,8 @@ def test_a_board_that_tells_no_options_is_as_before(farm, ann, agent, job_of):
 def test_a_default_and_what_is_left_out_are_one_platform(farm, ann, board, job_of):
     with farm.transaction() as tx:
         (base,) = platforms.find_all(tx, [key(), key("~graph=all"), key("~cache=8~fast=false")])
-        (one,) = platforms.make_all(tx, [key("~graph=1~fast=false"), key("~graph=1~cache=8"), key("~cache=08~graph=1")])
+        names = [key("~graph=1~fast=false"), key("~graph=1~cache=8"), key("~cache=08~graph=1")]
+        (one,) = platforms.make_all(tx, names, ann.account_number)
         assert platforms.find(tx, key("~fast=false~graph=1")).key == one.key == key("~graph=1")
         assert platforms.find(tx, key("~graph=all")).id == base.id
     assert base.key == key()
@@ -147,12 +148,13 @@ def test_many_clients_want_the_same_new_platforms_at_once(farm, ann, board, repo
 
 
 def test_there_is_a_limit_to_what_can_be_wanted(farm, ann, board, job_of, monkeypatch):
-    monkeypatch.setattr(engine_options, "MAX_WANTED", 2)
+    monkeypatch.setattr(wanted_platforms, "MAX_WANTED", 2)
     farm.submit(ann, job_of(1, platforms=[key("~cache=1"), key("~cache=2")]))
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
         jobs.submit(tx, job_of(1, platforms=[key("~cache=3")]), by=ann)
     assert refused.value.code == "too_large"
     farm.submit(ann, job_of(1, platforms=[key("~cache=2")]))
+    farm.submit(farm.account("bob"), job_of(1, platforms=[key("~cache=3")]))
 
 
 def test_engines_are_listed_with_their_options(farm, board):

@@ -168,7 +168,10 @@ platforms = Table(
     Column("spec", JSONB, nullable=False),
     at("created_at"),
     Column(
-        "wanted_by_id", ForeignKey("accounts.id"), index=True, comment="who first wanted it; null: a board offers it"
+        "wanted_by_id",
+        ForeignKey("accounts.id"),
+        index=True,
+        comment="who first wanted it; null: a board was registered with it",
     ),
 )
 

@@ -121,9 +121,14 @@ def _not_found(tx: Transaction, name: str) -> InvalidRequest:
 def find_offered(tx: Transaction, wanted: PlatformFilter) -> list[Row[Any]]:
     """The rows of the platforms that boards offer now and that pass the filter, in key order.
 
-    A filter means default options: what somebody else once wanted with others does not change it.
+    A filter means default options and what boards were registered with: what somebody else once wanted does not change
+    it.
     """
-    return [row for row, platform in _offered(tx) if not platform.engine.options and matches(platform, wanted)]
+    return [
+        row
+        for row, platform in _offered(tx)
+        if not platform.engine.options and row.wanted_by_id is None and matches(platform, wanted)
+    ]
 
 
 def _offered(tx: Transaction) -> list[tuple[Row[Any], Platform]]:

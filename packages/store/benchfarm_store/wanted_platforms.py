@@ -186,21 +186,30 @@ _MADE = text("SELECT count(*) FROM platforms WHERE wanted_by_id = :account")
 
 def offers_of(tx: Transaction, reports: Mapping[int, BoardReport]) -> dict[int, list[Platform]]:
     """What each board offers, by the key of `reports`: its first operating points and engines, and of what was ever
-    made for its model all that it can still be. Boards that say the same are looked at once."""
+    made for its model all that it can still be.
+
+    Boards that say the same are looked at once. What a board is registered with is no longer somebody's own wish.
+    """
     known: dict[str, list[Platform]] = defaultdict(list)
-    for spec in tx.execute(_OF_MODELS, {"models": sorted({one.board_model for one in reports.values()})}).scalars():
-        platform = Platform.model_validate(spec)
+    wanted: set[str] = set()
+    for row in tx.execute(_OF_MODELS, {"models": sorted({one.board_model for one in reports.values()})}):
+        platform = Platform.model_validate(row.spec)
         known[platform.board_model].append(platform)
+        wanted |= {platform.key} if row.wanted_by_id is not None else set()
     told = {"board_model", "operating_points", "ranges", "engines"}
     texts = {board: report.model_dump_json(include=told) for board, report in reports.items()}
     offers: dict[str, list[Platform]] = {}
     for board, report in reports.items():
         if texts[board] not in offers:
             offers[texts[board]] = _offer(report, known[report.board_model])
+    first = wanted & {platform.key for report in reports.values() for platform in offered_platforms(report)}
+    if first:
+        tx.execute(_EVERYBODYS, {"keys": sorted(first)})
     return {board: offers[words] for board, words in texts.items()}
 
 
-_OF_MODELS = text("SELECT spec FROM platforms WHERE split_part(key, '/', 1) = ANY(:models) ORDER BY key")
+_EVERYBODYS = text("UPDATE platforms SET wanted_by_id = NULL WHERE key = ANY(:keys)")
+_OF_MODELS = text("SELECT spec, wanted_by_id FROM platforms WHERE split_part(key, '/', 1) = ANY(:models) ORDER BY key")
 
 
 def _offer(report: BoardReport, known: Sequence[Platform]) -> list[Platform]:
