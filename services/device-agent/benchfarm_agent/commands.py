@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import ValidationError
 
+from benchfarm_agent.board_commands import app as boards_app
 from benchfarm_agent.engine_commands import app as engines
 from benchfarm_agent.main import run as run_agent
 from benchfarm_agent.settings import Settings
@@ -20,6 +21,7 @@ EXIT_REFUSED: Final = 3
 
 app = typer.Typer(name="agent", no_args_is_help=True, help="Drive the boards of a lab for a farm.")
 app.add_typer(engines)
+app.add_typer(boards_app)
 
 
 @app.callback()
@@ -35,9 +37,16 @@ def run(
         Path | None, typer.Option(help="A one-time token, needed at the first start only.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The agent's name for people; the host's name by default.")] = None,
+    boards: Annotated[Path | None, typer.Option(help="boards.toml: phones and SSH hosts beside this machine.")] = None,
 ) -> None:
     """Enrol if needed, then measure until SIGTERM. Options may come as BENCHFARM_AGENT_URL and so on."""
-    given: dict[str, Any] = {"url": url, "state_dir": state_dir, "enrol_token_file": enrol_token_file, "name": name}
+    given: dict[str, Any] = {
+        "url": url,
+        "state_dir": state_dir,
+        "enrol_token_file": enrol_token_file,
+        "name": name,
+        "boards": boards,
+    }
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:

@@ -29,15 +29,21 @@ async def probe_engine(runner_argv: Sequence[str], name: str, scratch: Path) -> 
     try:
         output, errors = await asyncio.wait_for(process.communicate(b""), timeout=PROBE_S)
     except TimeoutError:
-        return _unavailable(name, f"its probe did not answer within {PROBE_S:.0f} s")
+        return unavailable(name, f"its probe did not answer within {PROBE_S:.0f} s")
     finally:
         kill_group(process.pid)
         await process.wait()
+    assert process.returncode is not None
+    return read_probe(name, output, errors, process.returncode)
+
+
+def read_probe(name: str, output: bytes, errors: bytes, returncode: int) -> EngineReport:
+    """What a probe said, checked; one that died or talks nonsense makes the engine unavailable."""
     try:
         return _report(name, json.loads(output))
     except (ValueError, ValidationError, KeyError, TypeError):
         last = errors.decode(errors="replace").strip().splitlines()[-1:]
-        return _unavailable(name, f"its probe ended with code {process.returncode}: {' '.join(last)}")
+        return unavailable(name, f"its probe ended with code {returncode}: {' '.join(last)}")
 
 
 def _report(name: str, answer: dict[str, Any]) -> EngineReport:
@@ -59,5 +65,6 @@ def _options(schemas: dict[str, dict[str, Any]]) -> dict[str, EngineOption]:
     }
 
 
-def _unavailable(name: str, reason: str) -> EngineReport:
+def unavailable(name: str, reason: str) -> EngineReport:
+    """An engine that cannot be used, and why."""
     return EngineReport(name=name, available=False, reason=reason[:300])

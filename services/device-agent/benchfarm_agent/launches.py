@@ -2,7 +2,8 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, Laun
 from benchfarm_agent.freights import carried_failure
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
+from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
 from benchfarm_core.comparing import speaks, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
@@ -54,7 +56,8 @@ class _Findings:
 class LeaseLaunches:
     """Runs the launches of one lease on one board.
 
-    `on_running` hears which measurement is being visited and None between visits, in time with the runner.
+    `on_running` hears which measurement is being visited and None between visits, in time with the runner. `turn` is
+    entered for each launch: others may have theirs in between.
     """
 
     def __init__(
@@ -64,12 +67,15 @@ class LeaseLaunches:
         items: Iterable[PreparedItem],
         canary: Canary,
         on_running: Callable[[int | None], None],
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self.board = board
         self._grant = grant
         self._items = {item.measurement_id: item for item in items}
         self._canary = canary
         self._on_running = on_running
+        self._turn = turn
+        self._running: int | None = None
         self._found = _Findings(samples={measurement_id: [] for measurement_id in self._items})
         self._dropped: set[int] = set()
         self._stopping = False
@@ -97,11 +103,20 @@ class LeaseLaunches:
             wanted = self._wanted()
             if not wanted or self._stopping:
                 return
-            await self._launch(launch_no, shuffled(wanted, self._grant.lease_token, launch_no))
+            async with self._turn():
+                if not self._stopping:
+                    await self._launch(launch_no, shuffled(wanted, self._grant.lease_token, launch_no))
 
     def give_up(self, code: FailureCode, detail: str) -> None:
         """No launch is possible any more: what would need another one fails."""
         self._fail(self._wanted(), code, detail)
+
+    def lose_board(self, detail: str) -> None:
+        """The board is away: what it was running fails, the rest stays wanted. No launch after this."""
+        self._stopping = True
+        if self._running is not None:
+            blamed = self._sharers(self._running, self._wanted())
+            self._fail(blamed, *self._blame(self._running, FailureCode.BOARD_LOST, detail))
 
     def results(self) -> list[MeasurementResult]:
         """Outcomes of all measurements that came to one; the others simply stay wanted."""
@@ -129,13 +144,14 @@ class LeaseLaunches:
             return len(samples) >= protocol.launches_min
         if failure is not None and fault_of(failure[0]) != "transient":
             return False
+        sound = self._sound()[measurement_id]
         if is_comparison(protocol):
-            return sum(speaks(launch) for launch in samples) >= protocol.launches_min
-        return sum(launch_median_ns(launch) is not None for launch in samples) >= protocol.launches_min
+            return sum(speaks(launch) for launch in sound) >= protocol.launches_min
+        return sum(launch_median_ns(launch) is not None for launch in sound) >= protocol.launches_min
 
     def _wanted(self) -> list[int]:
         """What still needs a launch. The samples are looked into only when they could be enough: the board waits."""
-        found, protocol = self._found.samples, self._grant.protocol
+        found, protocol = self._sound(), self._grant.protocol
         open_ = [mid for mid in found if mid not in self._found.failures and mid not in self._dropped]
         if all(len(found[mid]) < protocol.launches_min for mid in open_):
             return open_
@@ -144,6 +160,13 @@ class LeaseLaunches:
         quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
         unsure = {mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)}
         return [mid for mid in open_ if mid in unsure and self._is_worth_a_visit(mid, open_, unsure)]
+
+    def _sound(self) -> Mapping[int, Sequence[LaunchSamples]]:
+        """What was found, less launches in which the board slowed itself down: the farm takes no number of them."""
+        clocks = {one.launch_no: one.clock for one in self._found.evidence if one.clock is not None}
+        if not any(map(is_throttled, clocks.values())):
+            return self._found.samples
+        return {mid: unthrottled(samples, clocks) for mid, samples in self._found.samples.items()}
 
     def _is_worth_a_visit(self, measurement_id: int, open_: Sequence[int], unsure: set[int]) -> bool:
         """Of a carrier only when several of its kernels want one: it takes as long for one as for all."""
@@ -173,10 +196,13 @@ class LeaseLaunches:
         lines: list[bytes] = []
 
         def on_line(line: bytes) -> None:
-            self._on_running(started_visit(line, order))
+            self._running = started_visit(line, order)
+            self._on_running(self._running)
             lines.append(line)
 
+        self._running = None
         ended = await self.board.launch(self._order(launch_no, order), on_line)
+        self._running = None
         self._on_running(None)
         return read_lines(lines, visits=order, launch_no=launch_no), ended
 
@@ -307,6 +333,7 @@ def launch_evidence(
             temperature_c_after=after.temperature_c,
             throttled=_throttled(before, after),
             gpu=record.end.gpu if record.end else None,
+            clock=ended.clock,
         )
     ]
 
@@ -322,8 +349,27 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
         "began_unix_s": parts[0].began_unix_s,
         "first_block_unix_s": firsts[0] if firsts else None,
         "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
+        "clock": _joined([part.clock for part in parts]),
     }
     return [parts[-1].model_copy(update=sums | whole)]
+
+
+def _joined(clocks: Sequence[ClockEvidence | None]) -> ClockEvidence | None:
+    """What was seen of the clock over several processes: the worst of each."""
+    known = [clock for clock in clocks if clock is not None]
+    if len(known) < len(clocks):
+        return None
+    residencies = [clock.residency for clock in known if clock.residency is not None]
+    events = [clock.throttle_events for clock in known if clock.throttle_events is not None]
+    return ClockEvidence(
+        asked_khz=known[-1].asked_khz,
+        residency=min(residencies) if len(residencies) == len(known) else None,
+        watched_s=sum(clock.watched_s for clock in known),
+        samples=sum(clock.samples for clock in known),
+        samples_off=sum(clock.samples_off for clock in known),
+        throttle_events=sum(events) if events else None,
+        cores_lost=any(clock.cores_lost for clock in known),
+    )
 
 
 def _total_ms(shares: Iterable[float]) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,8 @@ from benchfarm_agent.files import is_disk_full
 from benchfarm_agent.keeper import LeaseKeeper, StartedReports
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.quiet import Quiet
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import LeaseSpool, Spool
@@ -26,6 +28,8 @@ from benchfarm_core.measurements import MeasurementResult
 logger = logging.getLogger(__name__)
 
 GATE_LOOK_S: Final = 0.05
+GATE_LOOK_AFAR_S: Final = 0.5
+"""Looking is work for the board itself."""
 DRAIN_PATIENCE_S: Final = 2.0
 ORPHAN_PATIENCE_S: Final = 5.0
 AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
@@ -34,14 +38,14 @@ HANDED_IN_LATE: Final = ReleaseRequest(reason="done", detail="handed in late: th
 
 @dataclass(frozen=True)
 class Lab:
-    """What all leases of one agent share. `quiet` is held by whatever must not run beside a launch on this host."""
+    """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it."""
 
     settings: Settings
     farm: FarmClient
     artifacts: ArtifactCache
     spool: Spool
     canary: Canary
-    quiet: asyncio.Lock = field(default_factory=asyncio.Lock)
+    quiet: Quiet = field(default_factory=Quiet)
 
 
 @dataclass
@@ -53,7 +57,7 @@ class _Ending:
 
 
 class LeaseWork:
-    """The work on one lease. `run` is called once; `drain` and `lose` may come at any time."""
+    """The work on one lease. `run` is called once; `drain`, `lose` and `lose_board` may come at any time."""
 
     def __init__(self, lab: Lab, board: Board, grant: LeaseGrant, *, asked_s: float) -> None:
         self._lab = lab
@@ -68,6 +72,7 @@ class LeaseWork:
         self._cancelled: set[int] = set()
         self._halted = asyncio.Event()
         self._draining = False
+        self._gone: str | None = None  # why the board is away
         self._releasing = False
         self._begun_s = asked_s
         self._conversion_ms = 0.0
@@ -113,6 +118,14 @@ class LeaseWork:
         if not self._releasing:
             self._keeper.lose()
 
+    def lose_board(self, why: str) -> None:
+        """The board is away: what it was running pays an attempt, the rest stays wanted, and the lease ends."""
+        if self._gone is None:
+            self._gone = why
+            if self._launches is not None:
+                self._launches.lose_board(why)
+            self._halt()
+
     def _halt(self) -> None:
         """Stops the board now."""
         self._halted.set()
@@ -139,7 +152,7 @@ class LeaseWork:
 
     async def _measure(self) -> _Ending:
         async with AsyncExitStack() as files:
-            async with self._lab.quiet:
+            async with self._lab.quiet.working():
                 begun_s = boottime_s()
                 platform, items = self._grant.platform, self._grant.items
                 preparation = self._lab.artifacts.prepared(items, platform, self._spool.note_running)
@@ -166,31 +179,53 @@ class LeaseWork:
     async def _with_files(self, items: Sequence[PreparedItem], canary: Canary | None) -> _Ending:
         if not items or canary is None or self._must_end():
             return self._ending()
+        try:
+            return await self._on_board(items, canary)
+        except BoardUnreachable as error:
+            self.lose_board(error.detail)
+            return self._ending()
+        except TransientDeviceError as error:
+            return _Ending("error", error.detail)
+
+    async def _on_board(self, items: Sequence[PreparedItem], canary: Canary) -> _Ending:
+        """Gate, prepare, pin, launch and restore. Raises TransientDeviceError, with nothing measured."""
         why = await self._gate()
         if why is not None:
             return self._ending() if self._must_end() else _Ending("gate", why)
-        point = self._grant.platform.operating_point
         try:
-            await self._board.pin(point)
+            await self._board.prepare(self._grant.lease_token)
+            return await self._pinned(items, canary)
+        finally:
+            await self._restore()
+
+    async def _pinned(self, items: Sequence[PreparedItem], canary: Canary) -> _Ending:
+        try:
+            await self._board.pin(self._grant.platform.operating_point)
+        except BoardUnreachable:
+            raise
         except TransientDeviceError as error:
             self._fail(items, FailureCode.PIN_NOT_VERIFIED, error.detail)
             return _Ending()
-        try:
-            await self._launch(items, canary)
-        finally:
-            await self._board.restore()
+        await self._launch(items, canary)
         return self._ending()
 
+    async def _restore(self) -> None:
+        """What cannot be put back now is in the journal: the board takes no launch before it has been."""
+        try:
+            await self._board.restore()
+        except TransientDeviceError as error:
+            logger.warning("a board is not put back yet: %s", error.detail, extra={"board": self._board.name})
+
     async def _launch(self, items: Sequence[PreparedItem], canary: Canary) -> None:
-        launches = LeaseLaunches(self._board, self._grant, items, canary, self._on_running)
+        turn = self._lab.quiet.launching if self._board.on_this_host else nullcontext
+        launches = LeaseLaunches(self._board, self._grant, items, canary, self._on_running, turn)
         launches.drop(self._cancelled)
         self._launches = launches
         try:
-            if self._board.on_this_host:
-                async with self._lab.quiet:
-                    await launches.run()
-            else:
+            if not self._must_end():
                 await launches.run()
+        except BoardUnreachable as error:
+            self.lose_board(error.detail)
         except TransientDeviceError as error:
             launches.give_up(FailureCode.BOARD_LOST, error.detail)
         except OSError as error:
@@ -204,10 +239,12 @@ class LeaseWork:
     async def _gate(self) -> str | None:
         """Waits for good conditions; None when they are there, else why they did not come in time."""
         until_s = boottime_s() + self._lab.settings.gate_wait_s
+        pause_s = GATE_LOOK_S if self._board.on_this_host else GATE_LOOK_AFAR_S
         while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
             if boottime_s() > until_s or self._must_end():
                 return why
-            await asyncio.sleep(GATE_LOOK_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._halted.wait(), timeout=pause_s)
         return None
 
     async def _hand_in(self, ending: _Ending) -> ReleaseReason:
@@ -248,6 +285,8 @@ class LeaseWork:
         return self._draining or self._halted.is_set()
 
     def _ending(self) -> _Ending:
+        if self._gone is not None:
+            return _Ending("board_lost", self._gone)
         if self._draining:
             return _Ending("drain")
         return _Ending("cancelled") if self._halted.is_set() else _Ending()

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from benchfarm_agent.artifacts import ArtifactCache, Canary
-from benchfarm_agent.boards.interface import Board
-from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.board_ways import open_boards
 from benchfarm_agent.conversions import Conversions
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.identity import identify
-from benchfarm_agent.journal import Journal
+from benchfarm_agent.lab_file import read_lab_file
 from benchfarm_agent.leases import AFTER_RESTART, HANDED_IN_LATE, Lab, settle_leftover
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.pauses import Pauses
@@ -50,30 +50,35 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings, state: StateDir) -> None:
     end_on_signals(cancel_this_task())
-    async with open_farm(settings, state) as farm, open_lab(settings, state, farm) as lab:
-        boards: list[Board] = [LocalBoard(state, Journal(state.journal), settings)]
-        for board in boards:
-            await board.restore()
+    lab_file = read_lab_file(settings.boards)
+    async with (
+        open_farm(settings, state) as farm,
+        open_boards(settings, state, lab_file) as watch,
+        open_lab(settings, state, farm) as lab,
+    ):
         await settle_before_start(lab)
-        await serve(lab, boards)
-        for board in boards:
-            await board.restore()
+        await serve(lab, watch)
 
 
-async def serve(lab: Lab, boards: list[Board]) -> None:
+async def serve(lab: Lab, watch: BoardWatch) -> None:
     """Works for the farm until a signal asks for the end."""
-    desk = OfferDesk(lab, boards)
+    desk = OfferDesk(lab, watch)
     await desk.begin()
-    if lab.settings.ready_file is not None:
-        lab.settings.ready_file.touch()
     end_on_signals(desk.drain)
-    later = asyncio.create_task(_settle_now_and_then(lab, desk))
+    beside = [asyncio.create_task(_settle_now_and_then(lab, desk)), asyncio.create_task(_tell_when_ready(lab, desk))]
     try:
         await desk.run()
     finally:
-        later.cancel()
-        await asyncio.gather(later, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     logger.info("drained")
+
+
+async def _tell_when_ready(lab: Lab, desk: OfferDesk) -> None:
+    await desk.settled.wait()
+    if lab.settings.ready_file is not None:
+        lab.settings.ready_file.touch()
 
 
 def end_on_signals(end: Callable[[], object]) -> None:

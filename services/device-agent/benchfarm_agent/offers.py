@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchfarm_agent import VERSION
+from benchfarm_agent.board_watch import BoardWatch, PresentBoard
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import NotConnected
@@ -21,7 +22,6 @@ from benchfarm_core.agent_protocol import (
     RegisterAnswer,
     RegisterBoards,
 )
-from benchfarm_core.boards import BoardReport
 from benchfarm_core.errors import BenchfarmError, Forbidden, Unauthenticated, Unavailable, UpgradeRequired
 
 logger = logging.getLogger(__name__)
@@ -31,97 +31,160 @@ ACCEPT_DRAIN_S: Final = 2.0
 FATAL: Final = (Unauthenticated, Forbidden, UpgradeRequired)
 """Answers that no repetition changes: the agent stops and says what to do."""
 CONTESTED: Final = (
-    "another agent drives this host's board; stop one of them, then `benchfarm boards release ...` puts it back to use"
+    "another agent drives a board of this one: stop one of them; `benchfarm boards release ...` puts it back to use"
 )
+AWAY: Final = "the board is away"
+HAND_IN_S: Final = 1.0
+"""How long the farm is not told of a board that has gone while its lease hands in what it found."""
+HAND_IN_LOOK_S: Final = 0.02
 
 
 class OfferDesk:
     """One long poll for all boards of an agent, one task per lease.
 
     It polls while every board is busy too: the farm hears that the agent lives, and the agent at once which leases
-    have ended.
+    have ended. Boards come and go meanwhile: each change is told to the farm at once, one registration at a time.
     """
 
-    def __init__(self, lab: Lab, boards: Sequence[Board]) -> None:
+    def __init__(self, lab: Lab, watch: BoardWatch) -> None:
         self._lab = lab
-        self._boards = tuple(boards)
-        self._by_id: dict[str, Board] = {}
+        self._watch = watch
+        self._by_id: dict[str, Board] = {}  # as the farm was last told
         self._idle: set[str] = set()
+        self._busy: dict[str, tuple[str, LeaseWork | None]] = {}  # by lease: the board's name, the work once granted
         self._changed = asyncio.Event()
-        self._works: dict[str, LeaseWork] = {}
+        self._stale = asyncio.Event()  # the farm is to be told anew
         self._live: dict[str, None] = {}  # leases from their offer on, less those that the farm said have ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: set[asyncio.Task[LeaseGrant]] = set()
+        self._named: tuple[PresentBoard, ...] | None = None  # what the farm was last told, None when it forgot
         self._has_registered = False
         self._draining = False
         self._pauses = Pauses()
         self._told: dict[str, dict[str, str]] = {}  # what the log last said of each board
-        self._disowned: frozenset[str] = frozenset()  # what the last poll did not know
-        self._is_contested = False
-        self._contest_pauses = Pauses()
+        self._disowned: dict[str, Pauses] = {}  # boards that the farm did not know when it was last asked for offers
+        self._resting: dict[str, asyncio.TimerHandle | None] = {}  # of them those not to ask for before they are named
+        self.settled = asyncio.Event()
+        """Set once the boards that are always there have been named."""
+        watch.on_change = self._on_boards
 
     async def begin(self) -> None:
-        """Names all boards to the farm, for as long as that takes: an agent waits for its farm.
+        """Names the boards that are there first to the farm, for as long as that takes: an agent waits for its farm.
 
         The first registration tells the farm that an earlier process is gone, so what that one owes must have been
         handed over before. Raises what no repetition changes.
         """
-        reports = await self._describe()
-        while True:
+        while not (self._watch.is_settled or self._watch.present()):
+            await self._stale.wait()
+            self._stale.clear()
+        await self._register_patiently()
+
+    async def _register_patiently(self) -> None:
+        while not self._draining:
             try:
-                return await self._register(reports)
+                return await self._register()
             except NotConnected:
                 pass
             except Unavailable as error:
                 logger.warning("could not register, trying again: %s", error.detail)
             await asyncio.sleep(self._pauses.next_s())
+        return None
 
-    async def _describe(self) -> Sequence[BoardReport]:
-        return await asyncio.gather(*(board.describe() for board in self._boards))
-
-    async def _register(self, reports: Sequence[BoardReport]) -> None:
+    async def _register(self) -> None:
+        """Tells the farm which boards are there now."""
+        present = self._watch.present()
         request = RegisterBoards(
             protocol_version=PROTOCOL_VERSION,
             process_started=not self._has_registered,
             agent_version=VERSION,
-            boards=tuple(reports),
+            boards=tuple(one.report for one in present),
         )
+        is_settled = self._watch.is_settled
         answer = await self._lab.farm.register(request)
         self._has_registered = True
+        self._named = present
+        self._resting = {board_id: timer for board_id, timer in self._resting.items() if timer is not None}
         self._pauses.reset()
-        self._note(answer)
+        self._note([one.board for one in present], answer)
+        self._changed.set()
+        if is_settled:
+            self.settled.set()
 
-    def _note(self, answer: RegisterAnswer) -> None:
-        """Boards that were not known before are idle. The log hears of a board again when its standing changed."""
-        known = set(self._by_id)
-        for gone in known.difference(registered.board_id for registered in answer.boards):
-            del self._by_id[gone]
-            self._idle.discard(gone)
-        for board, registered in zip(self._boards, answer.boards, strict=True):
-            self._by_id[registered.board_id] = board
-            if registered.board_id not in known:
-                self._idle.add(registered.board_id)
+    def _note(self, boards: Sequence[Board], answer: RegisterAnswer) -> None:
+        """Boards that are not at work are idle. The log hears of a board again when its standing changed."""
+        self._by_id = {one.board_id: board for board, one in zip(boards, answer.boards, strict=True)}
+        at_work = {name for name, _ in self._busy.values()}
+        self._idle = {id_ for id_, board in self._by_id.items() if board.name not in at_work and self._is_there(board)}
+        for board, registered in zip(boards, answer.boards, strict=True):
             facts = {"board_id": registered.board_id, "health": str(registered.health), "why": registered.reason}
             if facts != self._told.get(board.name):
                 logger.info("board %s registered", board.name, extra=facts)
             self._told[board.name] = facts
 
+    def _is_there(self, board: Board) -> bool:
+        return any(one.board is board for one in self._watch.present())
+
+    def _on_boards(self) -> None:
+        """The set of boards has changed: leases on those that are gone end, and the farm is told."""
+        there = {one.board.name for one in self._watch.present()}
+        for name, work in self._busy.values():
+            if name not in there and work is not None:
+                work.lose_board(AWAY)
+        self._idle = {id_ for id_ in self._idle if self._is_there(self._by_id[id_])}
+        self._stale.set()
+        self._changed.set()
+
+    async def _keep_registered(self) -> None:
+        """Tells the farm of each change, one registration at a time, for as long as it takes. Raises FATAL."""
+        while not self._draining:
+            self._stale.clear()
+            if self._named != self._watch.present() or self._watch.is_settled != self.settled.is_set():
+                await self._hand_in_first()
+                await self._register_leniently()
+            if not self._stale.is_set():
+                await self._stale.wait()
+
+    async def _register_leniently(self) -> None:
+        """What the farm refuses it refuses again: the next change may mend it, and the boards it knows go on."""
+        try:
+            await self._register_patiently()
+        except FATAL:
+            raise
+        except BenchfarmError as error:
+            logger.error("the farm refuses the boards: %s", error.detail)
+
+    async def _hand_in_first(self) -> None:
+        """The farm ends the leases of boards that are gone: what they found counts only when it comes before."""
+        there = {one.board.name for one in self._watch.present()}
+        until_s = boottime_s() + HAND_IN_S
+        while any(name not in there for name, _ in self._busy.values()) and boottime_s() < until_s:  # noqa: ASYNC110  (it may take too long)
+            await asyncio.sleep(HAND_IN_LOOK_S)
+
     async def run(self) -> None:
         """Polls until drained; then every lease has ended. Raises what no repetition changes."""
+        registrar = asyncio.create_task(self._keep_registered())
+        registrar.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._draining:
                 await self._poll()
+                if registrar.done():
+                    registrar.result()
         finally:
             self.drain()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            registrar.cancel()
+            await asyncio.gather(registrar, *self._tasks, return_exceptions=True)
 
     def drain(self) -> None:
         """Takes no offer any more and lets the leases in progress end early. Harmless to repeat."""
         if not self._draining:
             self._draining = True
             self._changed.set()
-            for work in self._works.values():
-                work.drain()
+            for timer in self._resting.values():
+                if timer is not None:
+                    timer.cancel()
+            for _, work in self._busy.values():
+                if work is not None:
+                    work.drain()
             asyncio.get_running_loop().call_later(ACCEPT_DRAIN_S, self._accept_nothing_more)
 
     def _accept_nothing_more(self) -> None:
@@ -130,26 +193,28 @@ class OfferDesk:
 
     def lease_tokens(self) -> frozenset[str]:
         """Leases in progress."""
-        return frozenset(self._works)
+        return frozenset(token for token, (_, work) in self._busy.items() if work is not None)
 
     async def _poll(self) -> None:
         self._changed.clear()
-        answer = await self._answer_or_change()
+        idle = sorted(self._idle.difference(self._resting))
+        answer = await self._answer_or_change(idle)
         if answer is None:
             return
         for token in answer.ended_leases:
             self._lose(token)
         for offer in answer.offers:  # at once: an offer runs out while boards are named anew
             self._take(offer)
-        await self._regain(answer.unknown_boards)
+        await self._regain(idle, answer.unknown_boards)
 
     def _lose(self, token: str) -> None:
         """Stops a lease. It is named to the farm no longer, whose answer to the next poll would come at once."""
         self._live.pop(token, None)
-        if token in self._works:
-            self._works[token].lose()
+        _, work = self._busy.get(token, ("", None))
+        if work is not None:
+            work.lose()
 
-    async def _answer_or_change(self) -> PollAnswer | None:
+    async def _answer_or_change(self, idle: Sequence[str]) -> PollAnswer | None:
         """The answer to one poll; None when it failed or the set of idle boards changed meanwhile.
 
         An offer that an abandoned poll would have brought waits at the farm for the next one.
@@ -157,7 +222,7 @@ class OfferDesk:
         request = PollRequest(
             protocol_version=PROTOCOL_VERSION,
             agent_version=VERSION,
-            idle=tuple(sorted(self._idle)),
+            idle=tuple(idle),
             leases=tuple(self._live),
             wait_s=self._lab.settings.poll_wait_s,
         )
@@ -189,41 +254,42 @@ class OfferDesk:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout=pauses.next_s())
 
-    async def _regain(self, unknown: Sequence[str]) -> None:
+    async def _regain(self, asked: Sequence[str], unknown: Sequence[str]) -> None:
         """Names boards anew that the farm has forgotten, as after a restore of its database.
 
         One that it does not know though it was just named belongs to another agent. Until a person has stopped one of
-        the two, this one asks again after growing pauses.
+        the two, this one asks for it again after growing pauses, and works on with its other boards.
         """
-        contested = sorted(self._disowned.intersection(unknown))
-        self._disowned = frozenset()
-        if contested:
-            if not self._is_contested:
-                logger.warning(CONTESTED, extra={"board_ids": contested})
-            await self._wait_out(self._contest_pauses)
-        else:
-            self._contest_pauses.reset()
-        self._is_contested = bool(contested)
-        if unknown and not self._draining:
-            await self._register_again(unknown)
+        for board_id in set(self._disowned).intersection(asked).difference(unknown):
+            del self._disowned[board_id]
+        for board_id in set(unknown).difference(self._resting):
+            pauses = self._disowned.get(board_id)
+            if pauses is None:
+                self._disowned[board_id] = Pauses()
+                self._name_anew(board_id)
+            else:
+                self._contest(board_id, pauses)
+        if unknown and not set(unknown).intersection(asked):  # it answers at once and will again
+            await self._wait_out(Pauses())
 
-    async def _register_again(self, unknown: Sequence[str]) -> None:
-        """One try. What failed leaves the boards idle as they were, so the next poll tells again who is unknown."""
-        async with self._lab.quiet:  # engines are probed, which must not run beside a launch
-            reports = await self._describe()
-        try:
-            await self._register(reports)
-        except Unavailable as error:
-            logger.warning("could not register: %s", error.detail)
-            await self._wait_out(self._pauses)
-        else:
-            self._disowned = frozenset(unknown)
+    def _contest(self, board_id: str, pauses: Pauses) -> None:
+        if pauses.is_fresh:
+            logger.warning(CONTESTED, extra={"board_id": board_id})
+        loop = asyncio.get_running_loop()
+        self._resting[board_id] = loop.call_later(pauses.next_s(), self._name_anew, board_id)
+
+    def _name_anew(self, board_id: str) -> None:
+        """The next registration is due now; the board is not asked for before it."""
+        self._resting[board_id] = None
+        self._named = None
+        self._stale.set()
 
     def _take(self, offer: Offer) -> None:
         board = self._by_id.get(offer.board_id)
         if board is None or offer.board_id not in self._idle or self._draining:
             return
         self._idle.discard(offer.board_id)
+        self._busy[offer.lease_token] = (board.name, None)
         self._live[offer.lease_token] = None
         task = asyncio.create_task(self._guarded(board, offer))
         self._tasks.add(task)
@@ -238,18 +304,22 @@ class OfferDesk:
         except Exception:  # boundary: one board's fault must not end the agent
             logger.exception("a lease ended with a fault of the agent", extra={"board_id": offer.board_id})
         finally:
-            self._works.pop(offer.lease_token, None)
+            self._busy.pop(offer.lease_token, None)
             self._live.pop(offer.lease_token, None)
-            self._idle.add(offer.board_id)
+            now = self._by_id.get(offer.board_id)
+            if now is not None and self._is_there(now):
+                self._idle.add(offer.board_id)
             self._changed.set()
 
     async def _work(self, board: Board, offer: Offer) -> None:
         asked_s = boottime_s()
         grant = await self._accept(offer)
         work = LeaseWork(self._lab, board, grant, asked_s=asked_s)
-        self._works[grant.lease_token] = work
+        self._busy[grant.lease_token] = (board.name, work)
         if self._draining:
             work.drain()
+        if not self._is_there(board):  # it went while the farm was asked
+            work.lose_board(AWAY)
         reason = await work.run()
         facts = {"board_id": offer.board_id, "measurements": len(grant.items), "wall_s": boottime_s() - asked_s}
         logger.info("lease ended: %s", reason, extra=facts)

@@ -13,6 +13,11 @@ class Pauses:
     def __init__(self) -> None:
         self._bound_s = FIRST_S
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there was no pause since the beginning or the last `reset`."""
+        return self._bound_s == FIRST_S
+
     def next_s(self) -> float:
         """How long to wait before the next try."""
         bound_s = self._bound_s

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """One-time token, needed at the first start only."""
     enrol_token_file: Path | None = None
     """A file that holds the one-time token."""
+    boards: Path | None = None
+    """The lab's `boards.toml`: phones and SSH hosts; without it the agent drives this machine alone."""
     cache_limit_bytes: int = Field(default=2 * _GIB, gt=0)
     """Most bytes of files kept for later batches."""
     max_file_bytes: int = Field(default=_GIB, gt=0)

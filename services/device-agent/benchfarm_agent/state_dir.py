@@ -44,6 +44,21 @@ class StateDir:
         return self.root / "engines"
 
     @property
+    def runners(self) -> Path:
+        """Runners for boards that the agent does not run on."""
+        return self.root / "runners"
+
+    @property
+    def adb(self) -> Path:
+        """The home of the agent's own adb server, with its keys."""
+        return self.root / "adb"
+
+    @property
+    def standings(self) -> Path:
+        """What a running agent sees of its boards, for `benchfarm agent boards`."""
+        return self.root / "boards.json"
+
+    @property
     def scratch(self) -> Path:
         return self.root / "scratch"
 

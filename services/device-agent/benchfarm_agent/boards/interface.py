@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from benchfarm_core.boards import BoardReport
+from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.platforms import OperatingPoint
 
 LINE_BYTES_MAX: Final = 2**20
@@ -37,7 +38,7 @@ class LaunchExit:
 
     `returncode` as of a Python child: negative for a signal. `cut`: why the board ended it, None when it ended by
     itself. `wall_ms` from process start to exit, `began_unix_s` and `ended_unix_s` the same moments on the wall
-    clock. `stderr_tail` is for people.
+    clock. `stderr_tail` is for people. `clock`: what was seen of the board's clock meanwhile, None where nothing was.
     """
 
     returncode: int
@@ -47,6 +48,7 @@ class LaunchExit:
     began_unix_s: float
     ended_unix_s: float
     stderr_tail: str = ""
+    clock: ClockEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ class Board(Protocol):
 
     async def gate(self, point: OperatingPoint) -> str | None:
         """Why measuring would be in vain now (heat, load, battery), or None. Takes well below 0.1 s when quiet."""
+
+    async def prepare(self, lease_token: str) -> None:
+        """Takes the board for a lease and makes sure that its runner is the one that was put there.
+
+        Undone by `restore`. Raises TransientDeviceError when somebody else holds the board or it is out of reach.
+        """
 
     async def pin(self, point: OperatingPoint) -> None:
         """Brings the board to an operating point and verifies it by reading back.

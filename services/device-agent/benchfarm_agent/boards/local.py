@@ -84,6 +84,9 @@ class LocalBoard:
         limit = self._settings.gate_foreign_threads
         return await why_busy(len(self._facts.cores) if limit is None else limit)
 
+    async def prepare(self, lease_token: str) -> None:
+        del lease_token  # the state folder's lock is this host's
+
     async def pin(self, point: OperatingPoint) -> None:
         if point.mode != "free" or not set(point.cores) <= set(self._facts.cores):
             raise TransientDeviceError(f"this host cannot be brought to {point.key}")

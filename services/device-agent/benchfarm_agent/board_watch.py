@@ -1,0 +1,248 @@
+"""The boards that an agent drives now: they come and go, and none waits for another.
+
+A *way* leads to one board that may be there or not: this host, a phone's serial, an SSH host. Each is followed by a
+task of its own: it opens the board, puts back what the journal says, asks it what it is, offers it until it is gone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.pauses import Pauses
+from benchfarm_agent.standings import Standing
+from benchfarm_core.boards import BoardReport
+from benchfarm_core.errors import BenchfarmError
+
+logger = logging.getLogger(__name__)
+
+OPEN_S: Final = 20.0
+RESTORE_S: Final = 20.0
+DESCRIBE_S: Final = 180.0
+"""The first time a board may have to be given a runner over a slow line, and each engine may take a while to answer."""
+TRY_AGAIN_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class PresentBoard:
+    """A board that is there and in order."""
+
+    board: Board
+    report: BoardReport
+
+
+class Way(Protocol):
+    """A way to one board."""
+
+    @property
+    def label(self) -> str:
+        """Names it for people: `local`, a serial, an SSH host's name."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the agent's start waits for it."""
+
+    async def open(self) -> Board:
+        """The board at its end. Raises TransientDeviceError when there is none now, PermanentDeviceError when never."""
+
+    async def gone(self, board: Board) -> str:
+        """Returns why once the board is away, or is another than it was."""
+
+
+class Source(Protocol):
+    """Where ways are found; those that are not board's ways now it tells as standings."""
+
+    async def follow(self, watch: "BoardWatch") -> None:
+        """Adds and removes ways of the watch until cancelled."""
+
+
+class BoardWatch:
+    """The set of boards that are there and in order, kept up to date while it is open.
+
+    `on_change` is called after each change of the set, `on_note` when something else is known of a board; what they
+    do must be short.
+    """
+
+    def __init__(self, ways: Iterable[Way] = (), sources: Iterable[Source] = ()) -> None:
+        self._fixed = tuple(ways)
+        self._sources = tuple(sources)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._following: list[asyncio.Task[None]] = []
+        self._present: dict[str, PresentBoard] = {}
+        self._untried: set[str] = {way.label for way in self._fixed if way.is_fixed}
+        self._standings: dict[str, Standing] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_note: Callable[[], None] = lambda: None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["BoardWatch"]:
+        """Watches while the context is open. What was changed on boards is put back before it ends."""
+        try:
+            for way in self._fixed:
+                self.add(way)
+            self._following = [asyncio.create_task(self._guarded(source)) for source in self._sources]
+            yield self
+        finally:
+            await self._close()
+
+    def present(self) -> tuple[PresentBoard, ...]:
+        """The boards that are there, in the order of their names."""
+        return tuple(self._present[label] for label in sorted(self._present))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every fixed way has been tried."""
+        return not self._untried
+
+    def standings(self) -> tuple[Standing, ...]:
+        """Everything that the agent sees, boards that cannot be used too."""
+        return tuple(self._standings[label] for label in sorted(self._standings))
+
+    def add(self, way: Way) -> None:
+        """Follows a way from now on; one that is followed already goes on."""
+        if way.label not in self._tasks:
+            self._tasks[way.label] = asyncio.create_task(self._follow(way))
+
+    def remove(self, label: str, why: str) -> None:
+        """The way is no more: its board, if it has one, is gone at once."""
+        self._leave(label, why)
+        if (task := self._tasks.pop(label, None)) is not None:
+            task.cancel()
+
+    def labels(self) -> frozenset[str]:
+        """The ways that are followed."""
+        return frozenset(self._tasks)
+
+    def note(self, label: str, state: str, detail: str = "", advice: str = "") -> None:
+        """What the agent knows of a way; the log hears of it when it is news."""
+        known = self._standings.get(label)
+        if known is not None and (known.state, known.detail) == (state, detail):
+            return
+        now_s = time.time()
+        self._standings[label] = Standing(label=label, state=state, detail=detail, advice=advice, since_unix_s=now_s)
+        level = logging.INFO if state in ("ready", "opening", "gone") else logging.WARNING
+        logger.log(level, "board %s is %s", label, state, extra={"why": detail, "advice": advice})
+        self.on_note()
+
+    async def _guarded(self, source: Source) -> None:
+        """A source that fails by a fault of the agent is taken up again: its boards are of no use without."""
+        pauses = Pauses()
+        while True:
+            try:
+                await source.follow(self)
+            except BenchfarmError as error:
+                logger.warning("boards cannot be looked for: %s", error.detail)
+            except Exception:  # boundary: one kind's fault must not end the others
+                logger.exception("boards cannot be looked for: a fault of the agent")
+            await asyncio.sleep(pauses.next_s())
+
+    async def _follow(self, way: Way) -> None:
+        pauses = Pauses()
+        while True:
+            try:
+                await self._once(way, pauses)
+            except BenchfarmError as error:
+                self.note(way.label, "away" if error.code == "device_transient" else "refused", error.detail)
+            except TimeoutError:
+                self.note(way.label, "away", "it did not answer in time")
+            except Exception as fault:  # boundary: one board's fault must not end the others
+                logger.exception("board %s: a fault of the agent", way.label)
+                self.note(way.label, "refused", f"a fault of the agent: {fault!r}"[:300])
+            finally:
+                self._leave(way.label, "it is not watched any more")
+                self._tried(way.label)
+            await asyncio.sleep(pauses.next_s())
+
+    async def _once(self, way: Way, pauses: Pauses) -> None:
+        """One time that a board is there: from its opening until it is gone."""
+        if way.label not in self._standings:
+            self.note(way.label, "opening")
+        async with asyncio.timeout(OPEN_S):
+            board = await way.open()
+        async with asyncio.timeout(RESTORE_S):
+            await board.restore()
+        async with asyncio.timeout(DESCRIBE_S):
+            report = await board.describe()
+        other = self._twin(way.label, report)
+        if other is not None:
+            detail = f"it has the serial of {other}, which is driven already"
+            self.note(way.label, "contested", detail, "unplug one of them, or name one way to it only")
+            await asyncio.sleep(TRY_AGAIN_S)
+            return
+        pauses.reset()
+        self._present[way.label] = PresentBoard(board, report)
+        self._untried.discard(way.label)
+        self.note(way.label, "ready", report.model_name)
+        self.on_change()
+        why = await way.gone(board)
+        self._leave(way.label, why)
+
+    def _twin(self, label: str, report: BoardReport) -> str | None:
+        """Another way to the same board. A way to this host by another road is lawful where it is marked as one."""
+        for other, present in self._present.items():
+            marks = {*report.marks, *present.report.marks}
+            is_apart = "shared_host" in marks and present.report.kind != report.kind
+            if other != label and present.report.serial == report.serial and not is_apart:
+                return other
+        return None
+
+    def _leave(self, label: str, why: str) -> None:
+        if self._present.pop(label, None) is not None:
+            self.note(label, "gone", why)
+            self.on_change()
+
+    def _tried(self, label: str) -> None:
+        if label in self._untried:
+            self._untried.discard(label)
+            self.on_change()
+
+    async def _close(self) -> None:
+        boards = [present.board for present in self._present.values()]
+        self._present.clear()
+        tasks = [*self._following, *self._tasks.values()]
+        self.on_change = lambda: None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(put_back(board) for board in boards))
+
+
+async def put_back(board: Board) -> None:
+    """Restores a board at the agent's end; what fails is in the journal for the next start."""
+    try:
+        async with asyncio.timeout(RESTORE_S):
+            await board.restore()
+    except (BenchfarmError, TimeoutError, OSError) as error:
+        logger.warning("board %s is put back by the next start: %s", board.name, error)
+
+
+class FixedWay:
+    """A board that is always there, such as this host."""
+
+    is_fixed = True
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    @property
+    def label(self) -> str:
+        return self._board.name
+
+    async def open(self) -> Board:
+        """The board."""
+        return self._board
+
+    async def gone(self, board: Board) -> str:
+        """Never."""
+        del board
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def watch_of(boards: Sequence[Board]) -> BoardWatch:
+    """Boards that are always there."""
+    return BoardWatch([FixedWay(board) for board in boards])

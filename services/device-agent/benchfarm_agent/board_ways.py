@@ -1,0 +1,155 @@
+"""The ways to a lab's boards: this host, phones as they are plugged in, SSH hosts."""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from benchfarm_agent.board_watch import BoardWatch, FixedWay, Source, Way
+from benchfarm_agent.boards.board_folder import BoardFolder
+from benchfarm_agent.boards.host_facts import machine_id
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
+from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.boards.remote import Place, RemoteBoard
+from benchfarm_agent.boards.remote_runner import MissingRunner, RunnerKit
+from benchfarm_agent.boards.sensors import GateLimits
+from benchfarm_agent.journal import Journal
+from benchfarm_agent.lab_file import LabFile
+from benchfarm_agent.ports.adb_port import AdbPort
+from benchfarm_agent.ports.adb_server import AdbServer
+from benchfarm_agent.ports.adb_watch import AdbDevice, watch
+from benchfarm_agent.ports.interface import Port
+from benchfarm_agent.power_hooks import PowerHooks
+from benchfarm_agent.runner_kits import native_kit
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.standings import write_standings
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.boards import BoardMark
+from benchfarm_core.values import digest
+
+ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
+_ADVICE: Final = {
+    "unauthorized": "unlock it and allow USB debugging for this lab's key",
+    "authorizing": "wait, or unlock it and allow USB debugging",
+    "offline": "plug it in again, or restart it",
+    "no permissions": "add a udev rule for its maker, or run the agent as another user",
+    "recovery": "start it normally",
+    "bootloader": "start it normally",
+}
+
+
+@dataclass(frozen=True)
+class RemoteLab:
+    """What every remote board is made with."""
+
+    settings: Settings
+    state: StateDir
+    lab_file: LabFile
+
+    @property
+    def owner(self) -> str:
+        """This agent's name in the locks on boards."""
+        return digest([machine_id(), str(self.state.root)], length=12)
+
+    def board(self, place: Place, port: Port, facts: BoardFacts, root: str, kit: RunnerKit | MissingRunner) -> Board:
+        """The board behind a port, with the agent's folder at `root`."""
+        folder = BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
+        limits = gate_limits(self.settings, len(facts.cores), place.marks)
+        return RemoteBoard(place, port, facts, folder, kit, Journal(self.state.journal), limits)
+
+
+def gate_limits(settings: Settings, cores: int, marks: Collection[BoardMark]) -> GateLimits:
+    """When a board takes no launch. One that shares this host's cores sees all that runs here, which is no reason."""
+    limit = math.inf if "shared_host" in marks else settings.gate_foreign_threads
+    return GateLimits(max_temperature_c=settings.max_temperature_c, foreign_threads=cores if limit is None else limit)
+
+
+class AdbWay:
+    """One phone, by its serial at the adb server."""
+
+    is_fixed = False
+
+    def __init__(self, lab: RemoteLab, server: AdbServer, serial: str) -> None:
+        self._lab = lab
+        self._port = AdbPort(server, serial)
+        self.label = serial
+
+    async def open(self) -> Board:
+        facts = await read_board_facts(self._port)
+        place = Place("adb", self.label, self._lab.lab_file.marks(self.label))
+        kit = await native_kit(self._lab.state, facts.abi)
+        return self._lab.board(place, self._port, facts, ANDROID_ROOT, kit)
+
+    async def gone(self, board: Board) -> str:
+        assert isinstance(board, RemoteBoard)
+        return await board.away()
+
+
+class AdbSource:
+    """Phones as they are plugged in and pulled out; those in the network by their addresses."""
+
+    def __init__(self, lab: RemoteLab, server: AdbServer) -> None:
+        self._lab = lab
+        self._server = server
+        self._shown: set[str] = set()
+
+    async def follow(self, watch_: BoardWatch) -> None:
+        self._server.keep_connected(one for one in self._lab.lab_file.adb_addresses)
+        ours: set[str] = set()
+        try:
+            async for devices in watch(self._server):
+                ours = self._take_over(watch_, devices, ours)
+        finally:
+            for serial in ours:
+                watch_.remove(serial, "the adb server is not watched any more")
+
+    def _take_over(self, watch_: BoardWatch, devices: list[AdbDevice], before: set[str]) -> set[str]:
+        """The serials that are followed now."""
+        wanted = [one for one in devices if self._lab.lab_file.wants_adb(one.serial)]
+        counts = Counter(one.serial for one in wanted)
+        ready = {one.serial for one in wanted if one.is_ready and counts[one.serial] == 1}
+        for serial in self._shown - counts.keys() - before:
+            watch_.note(serial, "gone", "it is unplugged")
+        self._shown = set(counts)
+        for serial in before - ready:
+            state = next((one.state for one in wanted if one.serial == serial), "unplugged")
+            watch_.remove(serial, f"it is {state}")
+        for one in wanted:
+            if counts[one.serial] > 1:
+                watch_.note(one.serial, "contested", "several phones have this serial", "unplug all of them but one")
+            elif not one.is_ready:
+                watch_.note(
+                    one.serial, one.state, "the adb server does not let the agent in", _ADVICE.get(one.state, "")
+                )
+        for serial in ready - before:
+            watch_.add(AdbWay(self._lab, self._server, serial))
+        return ready
+
+
+@contextlib.asynccontextmanager
+async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) -> AsyncIterator[BoardWatch]:
+    """Every board of the lab, watched while the context is open. Raises InvalidRequest, Unavailable, OSError."""
+    lab = RemoteLab(settings, state, lab_file)
+    ways: list[Way] = []
+    if lab_file.ssh:
+        from benchfarm_agent.ssh_way import SshWay  # brings a library that only labs with such boards need
+
+        ways += [SshWay(lab, host) for host in lab_file.ssh]
+    if lab_file.local:
+        ways.append(FixedWay(LocalBoard(state, Journal(state.journal), settings)))
+    async with contextlib.AsyncExitStack() as stack:
+        sources: list[Source] = []
+        if lab_file.adb:
+            server = AdbServer(state.adb)
+            stack.push_async_callback(server.close)
+            await server.start()
+            sources.append(AdbSource(lab, server))
+        if lab_file.power:
+            sources.append(PowerHooks(lab_file.power))
+        watch_ = BoardWatch(ways, sources)
+        watch_.on_note = partial(write_standings, state.standings, watch_)
+        yield await stack.enter_async_context(watch_.open())

@@ -1,0 +1,60 @@
+"""Finds or makes the runner for a board: the native binary of its processor, or the Python runner's archive."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from benchfarm_agent.boards.remote_runner import MissingRunner, NativeKit, PythonKit, RunnerKit
+from benchfarm_agent.ports.interface import Port
+from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
+from benchfarm_agent.state_dir import StateDir
+
+logger = logging.getLogger(__name__)
+
+ASK_S: Final = 15.0
+_NATIVE_ENGINES: Final = ("ncnn",)
+_ABIS: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+_TELL: Final = (
+    "import platform, sys; "
+    "print('%d.%d' % sys.version_info[:2], platform.machine(), platform.libc_ver()[0] or 'unknown')"
+)
+_FIND: Final = """
+for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    path=$(command -v "$name") && said=$("$path" -I -c "$1" 2>/dev/null) && echo "$path $said"
+done
+true
+"""
+_packing = asyncio.Lock()
+
+
+async def native_kit(state: StateDir, abi: str) -> RunnerKit | MissingRunner:
+    """The native runner for a processor, as `uname -m` names it."""
+    return await asyncio.to_thread(_native_kit, state.runners, abi)
+
+
+def _native_kit(folder: Path, abi: str) -> RunnerKit | MissingRunner:
+    target = _ABIS.get(abi)
+    if target is None:
+        return MissingRunner(_NATIVE_ENGINES, f"there is no runner for {abi or 'an unknown processor'}")
+    binary = folder / target
+    if not binary.is_file():
+        return MissingRunner(_NATIVE_ENGINES, f"no runner was built: `benchfarm agent runner build {target}`")
+    return NativeKit(binary)
+
+
+async def python_kit(state: StateDir, port: Port, engines: tuple[str, ...]) -> RunnerKit | MissingRunner:
+    """The Python runner for the interpreter that a board has; made once. Raises BoardUnreachable."""
+    ran = await port.run(["sh", "-c", _FIND, "sh", _TELL], timeout_s=ASK_S)
+    found = [Interpreter.of(line) for line in ran.stdout.decode(errors="replace").splitlines()]
+    usable = [one for one in found if one is not None and one.is_usable]
+    if not usable:
+        has = ", ".join(one.version for one in found if one is not None) or "none"
+        return MissingRunner(engines, f"the board needs Python 3.11 or newer with glibc, and has {has}")
+    try:
+        async with _packing:  # one at a time: the next board may want the same
+            archive = await asyncio.to_thread(packed, state.runners, usable[0], engines)
+    except CannotPack as error:
+        logger.warning("no runner for %s: %s", port.name, error.detail)
+        return MissingRunner(engines, error.detail)
+    return PythonKit(archive.path, archive.check_sha256, python=usable[0].path, engines=engines)
