@@ -230,6 +230,61 @@ def test_boards_and_platforms_are_listed(lab: "Lab", alice: httpx2.Client, calle
     assert engines["ncnn"]["unavailable"] == {board["id"]: "not installed"}
 
 
+def test_any_point_of_a_boards_ranges_is_a_platform(lab: "Lab", alice: httpx2.Client) -> None:
+    ranges = [{"mode": "pinned", "cores": [0, 1], "threads_max": 2, "freq_khz": [600_000, 1_500_000]}]
+    lab.register({**lab.reports[0], "ranges": ranges})
+    (board,) = alice.get("/v1/boards").json()["items"]
+    assert board["ranges"] == ranges
+    assert alice.get("/v1/platforms").json()["items"][0]["ranges"] == ranges
+    kernel = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
+
+    def ask(point: str) -> tuple[httpx2.Response, httpx2.Response]:
+        named = {"platforms": [f"sim-1/{point}/onnxruntime-1.31.1/fp32"]}
+        latency = alice.post("/v1/latency", json={**named, "items": [kernel]})
+        return latency, alice.post("/v1/jobs", json={**named, "workloads": [kernel]})
+
+    assert [answer.status_code for answer in ask("c1.t1.600000")] == [200, 201]
+    for answer in ask("c1.t1.700000"):
+        assert answer.status_code == 422
+        problem = answer.json()
+        assert (problem["code"], problem["field"]) == ("operating_point_impossible", "platforms")
+        assert "600000 or 1500000 kHz" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"ranges": [{"mode": "pinned", "cores": [0], "threads_max": 1}]},
+        {"ranges": [{"mode": "free", "cores": [0], "threads_max": 2**53}]},
+        {"ranges": [{"mode": "pinned", "cores": [0], "threads_max": 1, "freq_khz": [2**53]}]},
+        {"ranges": [{"mode": "free", "cores": [0], "threads_max": 1}] * 101},
+        {"marks": ["imagined"]},
+        {"marks": ["emulated"]},
+    ],
+)
+def test_a_registration_that_contradicts_itself(lab: "Lab", damage: dict[str, Any]) -> None:
+    body = {"protocol_version": 2, "agent_version": "0.1.0", "boards": [{**lab.reports[0], **damage}]}
+    answer = lab.post("boards", body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["field"].startswith("boards.0")
+
+
+def test_a_boards_history_is_for_the_lab(lab: "Lab", alice: httpx2.Client, caller: MakeCaller) -> None:
+    path = f"/v1/boards/{lab.boards[0]}"
+    operator = caller("operator", "labs")
+    assert alice.get(f"{path}/history").status_code == alice.post(f"{path}/notes", json={}).status_code == 403
+    noted = operator.post(f"{path}/notes", json={"text": "fan on the left"})
+    assert (noted.status_code, noted.json()["kind"], noted.json()["reason"]) == (201, "note", "fan on the left")
+    for refused in ("", "x" * 1001):
+        assert operator.post(f"{path}/notes", json={"text": refused}).status_code == 422
+    page = operator.get(f"{path}/history?limit=1").json()
+    rest = operator.get(f"{path}/history?cursor={page['next_cursor']}").json()
+    assert [event["kind"] for event in page["items"] + rest["items"]] == ["note", "registered"]
+    assert alice.get(f"{path}/why").json()["reason"] == "nothing waits for its platforms"
+    for missing in ("why", "history"):
+        assert operator.get(f"/v1/boards/b_nothing/{missing}").status_code == 404
+
+
 def test_health_is_changed_by_the_lab_only(lab: "Lab", alice: httpx2.Client, caller: MakeCaller) -> None:
     path = f"/v1/boards/{lab.boards[0]}/health"
     change = {"health": "maintenance", "reason": "fan is loud"}

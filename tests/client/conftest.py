@@ -105,9 +105,12 @@ class ServedFarm:
             once = tokens.create_enrol_token(tx, EnrolTokenRequest(), by).token
         enrolled = self._agent("enrol", {"enrol_token": once, "name": "lab", **VERSIONS})
         self.agent.headers["Authorization"] = f"Bearer {enrolled['token']}"
-        self.board_ids = [
-            board["board_id"] for board in self._agent("boards", {**VERSIONS, "boards": [BOARD]})["boards"]
-        ]
+        self.register(BOARD)
+
+    def register(self, *boards: dict[str, Any]) -> None:
+        """All boards that are plugged in now."""
+        registered = self._agent("boards", {**VERSIONS, "boards": list(boards)})["boards"]
+        self.board_ids = [board["board_id"] for board in registered]
 
     def measure(self, job_id: str, *, failing: str | None = None) -> None:
         """Plan the job and report a result for all that it waits for; a failure where `failing` is in the label."""

@@ -176,6 +176,35 @@ def test_a_farm_with_pairs_is_not_taken_to_before_them(empty_database_url):
     assert revision_of(empty_database_url) == "0006"
 
 
+def test_who_wanted_a_platform_with_options_first_is_found_in_the_queues(empty_database_url):
+    config = migrations.config(empty_database_url)
+    command.upgrade(config, "0009")
+    engine = create_database_engine(empty_database_url)
+    with engine.begin() as connection:
+        for statement in (
+            (
+                "INSERT INTO accounts (name, quota_pending_items, quota_active_jobs, quota_stored_bytes, device_s_at,"
+                " created_at) SELECT name, 1, 1, 1, now(), now() FROM unnest(ARRAY['ann', 'bob']) AS name"
+            ),
+            "INSERT INTO protocols (public_id, spec) VALUES ('p', '{}')",
+            (
+                "INSERT INTO platforms (public_id, key, spec, created_at) SELECT key, key, '{}', now()"
+                " FROM unnest(ARRAY['plain', 'wanted~a=1', 'planned~a=1']) AS key"
+            ),
+            (
+                "INSERT INTO queues (platform_id, protocol_id, account_id, priority) SELECT p.id, 1, a.id, 1"
+                " FROM platforms p, accounts a WHERE p.key <> 'planned~a=1' ORDER BY a.name DESC"
+            ),
+        ):
+            connection.execute(text(statement))
+    command.upgrade(config, "0010")
+    wanted = "SELECT p.key, a.name FROM platforms p LEFT JOIN accounts a ON a.id = p.wanted_by_id"
+    with engine.connect() as connection:
+        found = {row.key: row.name for row in connection.execute(text(wanted))}
+    engine.dispose()
+    assert found == {"plain": None, "wanted~a=1": "bob", "planned~a=1": None}
+
+
 def test_each_farm_has_its_own_salt(empty_database_url, database_url):
     migrations.upgrade(empty_database_url)
     salts = set()

@@ -57,8 +57,7 @@ def test_what_registrations_show_is_written_down(farm, ann, agent, report_of, to
 
 def test_a_board_moves_to_another_agent(farm, ann, agent, report_of, told):
     farm.run("UPDATE agents SET last_heard_at = now() - interval '5 minutes'")
-    with farm.transaction() as tx:
-        assert sweeping._set_silent_offline(tx) == 1
+    assert sweeping.sweep(farm.database).offline_boards == 1
     other = farm.agent(ann, report_of(), name="other")
     assert other.boards == agent.boards
     assert told(agent.boards[0])[1:] == [("offline", "", ""), ("agent", agent.id, other.id), ("online", "", "")]
