@@ -23,6 +23,9 @@ from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Real phones and boards, for every folder.
+pytest_plugins = ["tests.peers.fixtures"]
+
 TEMPLATE = "farm_template"
 VALKEY_DATABASES = 16
 

@@ -45,13 +45,15 @@ class Archive:
         """Everything that these packages need to run, unpacked into `folder`."""
         self._apt("apt-get", "-qq", "-y", "--download-only", "install", *packages)
         for package in sorted((self.work / "cache" / "archives").glob("*.deb")):
-            unpack(package, folder)
+            subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True, timeout=DOWNLOAD_S)
 
-    def unpack_alone(self, package: str, folder: Path) -> None:
-        """One package without its dependencies."""
+    def unpack_some(self, package: str, patterns: tuple[str, ...], folder: Path) -> None:
+        """Those files of one package, without its dependencies, that match one of tar's patterns."""
         self._apt("apt-get", "-qq", "download", package)
         (found,) = self.work.glob("*.deb")
-        unpack(found, folder)
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(found)], stdout=subprocess.PIPE) as content:
+            command = ["tar", "-x", "-C", str(folder), "--wildcards", *patterns]
+            subprocess.run(command, stdin=content.stdout, check=True, timeout=DOWNLOAD_S)
         found.unlink()
 
     def depends_on(self, package: str) -> list[str]:
@@ -65,11 +67,6 @@ class Archive:
         if done.returncode:
             raise PeerMissing(f"`{' '.join(argv)}` failed: {done.stderr.strip()[-500:]}")
         return done.stdout
-
-
-def unpack(package: Path, folder: Path) -> None:
-    """A package's files, its scripts left out."""
-    subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True, timeout=DOWNLOAD_S)
 
 
 def merge_usr(root: Path) -> None:
