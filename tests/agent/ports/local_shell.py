@@ -3,9 +3,7 @@
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from benchfarm_agent.ports.channel import Said
@@ -87,6 +85,7 @@ class LocalChannel:
 
 def shells(folder: Path) -> dict[str, LocalShellPort]:
     """Every shell of this host that is like one of a board's; with busybox and toybox go their own small programs."""
+    folder.mkdir(exist_ok=True)
     found = {}
     path = os.environ.get("PATH", "/usr/bin:/bin")
     for name in ("dash", "bash", "mksh"):
@@ -106,8 +105,3 @@ def _applets(folder: Path, program: str, shell: str | None) -> Path:
     for name in APPLETS:
         (folder / name).symlink_to(shell if name == "sh" and shell else program)
     return folder
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
