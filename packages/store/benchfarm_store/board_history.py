@@ -42,7 +42,7 @@ def changes(board_id: int, known: Row[Any] | None, report: BoardReport, agent_id
         BoardEventKind.AGENT: (known.agent_id, agent_id),
         BoardEventKind.BOARD_MODEL: (known.board_model, report.board_model),
         BoardEventKind.GENERATION: (known.generation or "", report.generation),
-        BoardEventKind.ADDRESS: tuple(str(facts.get(ADDRESS, "")) for facts in (known.facts, report.facts)),
+        BoardEventKind.ADDRESS: tuple(str(facts.get(ADDRESS, ""))[:200] for facts in (known.facts, report.facts)),
     }
     happened = [Happened(board_id, kind, author, *pair) for kind, pair in pairs.items() if pair[0] != pair[1]]
     if known.state == BoardState.OFFLINE:
