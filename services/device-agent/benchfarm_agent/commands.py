@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from benchfarm_agent.board_commands import app as boards_app
 from benchfarm_agent.engine_commands import app as engines
 from benchfarm_agent.main import run as run_agent
+from benchfarm_agent.runner_commands import app as runner
 from benchfarm_agent.settings import Settings
 from benchfarm_core.errors import BenchfarmError
 
@@ -21,6 +22,7 @@ EXIT_REFUSED: Final = 3
 
 app = typer.Typer(name="agent", no_args_is_help=True, help="Drive the boards of a lab for a farm.")
 app.add_typer(engines)
+app.add_typer(runner)
 app.add_typer(boards_app)
 
 
