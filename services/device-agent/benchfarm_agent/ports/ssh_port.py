@@ -1,6 +1,7 @@
 """Linux boards behind an SSH server: one connection for all commands, made when needed and again after a loss."""
 
 import asyncio
+import logging
 import signal
 from typing import Final
 
@@ -25,6 +26,8 @@ KEEPALIVES_MAX: Final = 3
 """A board that has not answered so many in a row is gone."""
 QUEUE_MAX: Final = 64
 """Portions that wait to be heard before the board has to wait."""
+
+logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells of each connection and each command
 
 
 class SshPort(ShellPort):
@@ -58,7 +61,8 @@ class SshPort(ShellPort):
         async with self._connecting:
             if self._client is None or self._client.connection is None:
                 self._client = await self._connect()
-            assert self._client.connection is not None
+            if self._client.connection is None:
+                raise BoardUnreachable(f"{self.name} closed the connection")
             return self._client.connection
 
     async def _connect(self) -> "_Client":
