@@ -1,5 +1,6 @@
 #!/usr/bin/busybox sh
 # Process 1 of the QEMU board: what a small Linux does at start.
+export PATH=/usr/sbin:/usr/bin
 /usr/bin/busybox --install -s /usr/bin 2> /dev/null
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -17,7 +18,8 @@ ip addr add 10.0.2.15/24 dev eth0
 ip route add default via 10.0.2.2
 libraries=/usr/lib/aarch64-linux-gnu
 LD_LIBRARY_PATH=$libraries/android:$libraries ADBD_PORT=5555 HOME=/root setsid adbd > /run/adbd.log 2>&1 &
-dropbearconvert openssh dropbear /etc/dropbear/openssh_key /etc/dropbear/key
+convert=$(command -v dropbearconvert || echo /usr/lib/dropbear/dropbearconvert)
+"$convert" openssh dropbear /etc/dropbear/openssh_key /etc/dropbear/key
 setsid dropbear -F -E -s -r /etc/dropbear/key -p 22 > /run/dropbear.log 2>&1 &
 echo "BOARD-UP $(cat /proc/uptime)"
 # process 1 stays and buries whom nobody else does

@@ -59,11 +59,12 @@ mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 mount -t proc proc proc
 cat > run/boot.tar
+set +e
 while :; do
     usr/bin/busybox tar -x -f run/boot.tar
     env -i PATH=/system/bin:/usr/bin:/usr/sbin LD_LIBRARY_PATH="$libraries/android:$libraries" \
         HOME=/data/local/tmp TMPDIR=/data/local/tmp ADBD_PORT=5555 \
-        chroot --userspec="$uid:$uid" . /usr/sbin/adbd || true
+        chroot --userspec="$uid:$uid" . /usr/sbin/adbd
     if [ ! -e run/boot_id ]; then
         touch run/boot_id
         mount --bind run/boot_id proc/sys/kernel/random/boot_id

@@ -122,7 +122,7 @@ class QemuBoard:
 
     def wait_up(self) -> None:
         """Returns when it answers over SSH and adb. Raises TimeoutError with what its console said."""
-        wait_until(self._greets, lambda: f"the QEMU board: {self.said()}", READY_S)
+        self._wait_for_ssh()
         self.ssh_run(ADB_LISTENS)
 
     def cut_power(self) -> None:
@@ -159,8 +159,8 @@ class QemuBoard:
         self.heat(IDLE_C)
         if not self.is_on:
             self.power_on()
-        self.wait_up()
-        self.ssh_run(RESET.format(governor=self._governor))
+        self._wait_for_ssh()
+        self.ssh_run(ADB_LISTENS + RESET.format(governor=self._governor))
 
     def end(self) -> None:
         """Nothing is left of it."""
@@ -192,6 +192,9 @@ class QemuBoard:
 
     def _open(self, name: str) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self._ports[name]), 3)
+
+    def _wait_for_ssh(self) -> None:
+        wait_until(self._greets, lambda: f"the QEMU board: {self.said()}", READY_S)
 
     def _greets(self) -> bool:
         """Whether its SSH server speaks. QEMU accepts connections before the board does."""

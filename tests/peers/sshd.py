@@ -56,8 +56,9 @@ for name in passwd group shadow; do
     chmod --reference="/etc/$name" "$name"
     mount --bind "$name" "/etc/$name"
 done
+set +e
 while :; do
-    "$sshd" -D -e -f config || true
+    "$sshd" -D -e -f config
     sleep 0.1
 done
 """
