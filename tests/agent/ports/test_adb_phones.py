@@ -82,7 +82,7 @@ def test_a_hanging_phone_costs_its_own_time_and_nobody_elses(
             began_s = time.monotonic()
             for _ in range(10):
                 assert (await free.run(["echo", "x"], timeout_s=1)).stdout == b"x\n"
-            assert time.monotonic() - began_s < 1.5
+            assert time.monotonic() - began_s < 2
             for ended in await asyncio.gather(*calls, return_exceptions=True):
                 assert isinstance(ended, BoardUnreachable)
             assert time.monotonic() - began_s < 4
