@@ -174,6 +174,7 @@ async def _bring_online(port: Port, cores: Sequence[int], journal: Journal, boar
 async def _fix_performance(port: Port, journal: Journal, board: str) -> None:
     journal.remember_all(board, {**_boot_note(await port.read([BOOT_ID])), _FIXED: "false"})
     if (why := await _fixed(port, "true")) is not None:
+        journal.forget(board, _FIXED)  # a phone that has no such mode could not be told to leave it either
         raise TransientDeviceError(f"the phone has no fixed performance after all: {why}")
 
 
