@@ -160,9 +160,16 @@ def _suffix(target: Target) -> str:
 
 
 def launch(
-    files: Files, batch: Sequence[Ready], target: Target, protocol: Protocol, *, launch_no: int, order: Sequence[int]
+    files: Files,
+    batch: Sequence[Ready],
+    target: Target,
+    protocol: Protocol,
+    *,
+    launch_no: int,
+    order: Sequence[int],
+    runner: Sequence[str] | None = None,
 ) -> LaunchRun:
-    """One fresh runner that visits the batch in `order`."""
+    """One fresh runner that visits the batch in `order`. runner: another command than the Python runner's."""
     request = {
         "contract": 2,
         "engine": target.engine,
@@ -181,7 +188,7 @@ def launch(
         }  # fmt: skip
         begun = time.monotonic()
         done = subprocess.run(
-            runner_argv(),
+            runner or runner_argv(),
             check=False,
             input=json.dumps(request),
             env=launch_environment(home),

@@ -1,0 +1,110 @@
+"""The native runner beside the Python runner: the same kernels of ncnn, the same files, launches in turn.
+
+python -m bench.native_runner CACHE [--kernels 100] [--precision fp32] [--launches 5]
+
+CACHE: the folder of `benchfarm agent runner build`. Of every kernel each runner's fastest launch median counts: a
+neighbour makes launches slower, never faster. A quiet machine is a condition, not a correction.
+"""
+
+import argparse
+import platform
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median, quantiles
+
+from bench.launching import Files, LaunchRun, Ready, Target, launch
+from bench.measuring import kernels
+from bench.report import command_run, write_section
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.quality import launch_median_ns
+from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.native_build import SIZE_MAX_BYTES, BuiltRunner, find_runner
+
+SEED = 41
+AGREEMENT = 0.03
+Row = dict[str, object]
+Times = dict[int, list[float]]
+
+
+def ready_kernels(files: Files, target: Target, count: int) -> list[Ready]:
+    """That many kernels of those that ncnn can express."""
+    found: list[Ready] = []
+    for one in kernels(SEED, 2 * count):
+        try:
+            found.append(files.ready(one, target))
+        except EngineFailure:
+            continue
+        if len(found) == count:
+            break
+    return found
+
+
+def launches_in_turn(
+    files: Files, batch: Sequence[Ready], target: Target, native: BuiltRunner, count: int
+) -> tuple[Times, Times]:
+    """Launch medians in ns by position in the batch: the Python runner's and the native runner's."""
+    python_ns: Times = {}
+    native_ns: Times = {}
+    protocol = PROTOCOLS["kernel"]
+    ways = [(python_ns, None), (native_ns, [str(native.path)])]
+    for launch_no in range(count):
+        order = list(range(len(batch)))
+        random.Random(launch_no).shuffle(order)
+        for found, runner in ways if launch_no % 2 == 0 else reversed(ways):
+            run = launch(files, batch, target, protocol, launch_no=launch_no, order=order, runner=runner)
+            _add(found, run)
+    return python_ns, native_ns
+
+
+def _add(found: Times, run: LaunchRun) -> None:
+    for number, samples in run.samples.items():
+        middle = launch_median_ns(samples)
+        if middle is not None:
+            found.setdefault(number, []).append(middle)
+
+
+def agreement(
+    batch: Sequence[Ready], python_ns: Mapping[int, Sequence[float]], native_ns: Mapping[int, Sequence[float]]
+) -> tuple[Row, list[tuple[float, str, float]]]:
+    """The row of the table, and every kernel: native time over Python time, its label, Python time in ms."""
+    common = sorted(python_ns.keys() & native_ns.keys())
+    ratios = [(min(native_ns[at]) / min(python_ns[at]), batch[at].label, min(python_ns[at]) / 1e6) for at in common]
+    apart = [abs(ratio - 1) for ratio, _, _ in ratios]
+    row: Row = {
+        "kernels": len(ratios),
+        "median apart": median(apart),
+        "p90 apart": quantiles(apart, n=10)[-1],
+        "median ratio": median(ratio for ratio, _, _ in ratios),
+        "goal": f"median <= {AGREEMENT:.0%}",
+        "met": median(apart) <= AGREEMENT,
+    }
+    return row, sorted(ratios)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--kernels", type=int, default=100)
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    parser.add_argument("--launches", type=int, default=5)
+    given = parser.parse_args()
+    native = find_runner(given.cache, platform.machine())
+    if native is None:
+        raise SystemExit(f"there is no runner of the present version in {given.cache}: benchfarm agent runner build")
+    target = Target("ncnn", given.precision)
+    with tempfile.TemporaryDirectory(prefix="benchfarm-native-") as folder:
+        files = Files(Path(folder))
+        batch = ready_kernels(files, target, given.kernels)
+        times = launches_in_turn(files, batch, target, native, given.launches)
+    row, each = agreement(batch, *times)
+    for ratio, label, python_ms in each:
+        print(f"{ratio:6.3f}  {python_ms:9.4f} ms  {label}")
+    size: Row = {"binary_bytes": native.size_bytes, "size goal": f"<= {SIZE_MAX_BYTES}", "compiler": native.compiler}
+    print(row | size)
+    write_section(f"native runner, {given.precision}", command_run(), [row | size])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The native runner, built once into the repository's ignored cache, and requests that the Python runner gets too."""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ncnn", reason="ncnn is not installed")
+
+from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.native_build import BuiltRunner, build_runner, find_runner
+from benchfarm_engines.native_packages import CannotBuild, has_zig
+from tests.engines.catalogue import Graph, reference
+from tests.engines.conftest import Workload
+from tests.peers.need import PeerMissing, skipped_where_missing
+
+CACHE = Path(__file__).parents[3] / ".benchfarm" / "native"
+
+
+def built(target: str) -> BuiltRunner:
+    """The runner of the present sources; skips where nothing is here to build it with."""
+    with skipped_where_missing("the native runner"):
+        found = find_runner(CACHE, target)
+        return found if found is not None else _build(target)
+
+
+def _build(target: str) -> BuiltRunner:
+    host = target == platform.machine() and shutil.which("g++") is not None and not has_zig(CACHE)
+    try:
+        return build_runner(target, CACHE, compiler="host" if host else "zig")
+    except CannotBuild as error:
+        raise PeerMissing(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def runner() -> BuiltRunner:
+    """For this machine."""
+    return built(platform.machine())
+
+
+@pytest.fixture
+def native(launch: Callable[..., Any], runner: BuiltRunner) -> Callable[..., Any]:
+    """`launch` with the native runner and ncnn."""
+    return lambda visits, **changes: launch(visits, **{"engine": "ncnn", "argv": [str(runner.path)], **changes})
+
+
+@pytest.fixture(scope="session")
+def write_graph(batch_folder: Path) -> Callable[[str, Graph], Workload]:
+    """A graph as a workload with its reference."""
+
+    def write(name: str, graph: Graph) -> Workload:
+        inputs = [
+            {"name": one.name, "dtype": one.dtype, "shape": list(one.shape), "fill": dict(one.fill)} for one in graph[1]
+        ]
+        made = Workload(batch_folder / f"{name}.onnx", inputs, batch_folder / f"{name}.npz")
+        made.artifact.write_bytes(graph[0])
+        np.savez(made.reference, **{f"out{n}": output for n, output in enumerate(reference(graph))})
+        return made
+
+    return write
+
+
+def answered(argv: Sequence[str], folder: Path, text: str = "") -> tuple[int, list[dict[str, Any]]]:
+    """Exit status and lines of a runner that is given any text."""
+    done = subprocess.run(
+        argv, input=text.encode(), env=launch_environment(str(folder)), capture_output=True, timeout=60
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
