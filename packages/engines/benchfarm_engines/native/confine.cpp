@@ -28,10 +28,10 @@ LaunchFailure cannot(const std::string& what) {
 
 void limit(int resource, rlim_t soft, rlim_t hard) {
     struct rlimit inherited {};
-    getrlimit(static_cast<decltype(RLIMIT_AS)>(resource), &inherited);  // which an ordinary user cannot raise
+    getrlimit(resource, &inherited);  // which an ordinary user cannot raise
     const rlim_t ceiling = inherited.rlim_max == RLIM_INFINITY ? hard : std::min(hard, inherited.rlim_max);
     const struct rlimit wanted {std::min(soft, ceiling), ceiling};
-    if (setrlimit(static_cast<decltype(RLIMIT_AS)>(resource), &wanted) != 0) throw cannot("setrlimit");
+    if (setrlimit(resource, &wanted) != 0) throw cannot("setrlimit");
 }
 
 void set_limits(const Limits& limits) {

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <new>
 #include <sstream>
 
@@ -29,6 +32,7 @@ namespace {
 
 constexpr int exit_cannot_go_on = 3;
 constexpr int settling_runs = 20;
+constexpr char no_kernels[] = "the native runner has kernels for processors with AVX";
 constexpr double busy_share = 0.1;  // a thread that used this share of the wall time computed; others only woke up
 
 // The private way out: JSON lines, each sent at once. What a library prints goes to stderr.
@@ -86,6 +90,8 @@ std::string probe(const std::string& engine) {
     line.open('{').field("engine", engine);
     if (engine != "ncnn")
         return line.field("available", false).field("reason", "the native runner has ncnn alone").close('}').text();
+    if (!processor_has_kernels())
+        return line.field("available", false).field("reason", no_kernels).close('}').text();
     line.field("available", true).field("version", engine_version());
     line.key("precisions").open('[').value("fp32").value("int8").close(']');
     line.key("options").raw(options_schema());
@@ -176,6 +182,7 @@ void launch(const LaunchRequest& request, const Lines& lines) {
     bind_to_cores(request.cores);
     const int64_t begun = now_ns();
     if (request.engine != "ncnn") throw LaunchFailure("engine_unavailable", "the native runner has ncnn alone");
+    if (!processor_has_kernels()) throw LaunchFailure("engine_unavailable", no_kernels);
     const Options options = read_options(request.options);
     if (request.precision != "fp32" && request.precision != "int8")
         throw LaunchFailure("precision_not_obeyed", "ncnn has fp32, int8 on this host");

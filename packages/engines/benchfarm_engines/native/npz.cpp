@@ -1,8 +1,7 @@
 // References: archives as numpy.savez writes them, whose members are stored as they are.
 #include <cstdint>
 #include <cstring>
-#include <fstream>
-#include <iterator>
+#include <ios>
 #include <map>
 #include <stdexcept>
 

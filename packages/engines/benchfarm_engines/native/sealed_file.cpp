@@ -5,6 +5,7 @@
 #include <fstream>
 #include <ios>
 #include <stdexcept>
+#include <utility>
 
 #include "failures.h"
 

@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <cpu.h>
 #include <net.h>
 
 #include <cstring>
@@ -235,6 +236,14 @@ std::string Session::computes_in() const {
     for (const std::string& line : layer_lines(parts_->model.param))
         if (is_int8(line)) return "int8";
     return "fp32";
+}
+
+bool processor_has_kernels() {
+#if defined(__x86_64__)
+    return ncnn::cpu_support_x86_avx() != 0;
+#else
+    return true;
+#endif
 }
 
 std::string engine_version() { return BENCHFARM_NCNN_VERSION; }

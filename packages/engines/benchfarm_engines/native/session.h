@@ -40,6 +40,9 @@ private:
     std::unique_ptr<Parts> parts_;
 };
 
+// Whether ncnn's fast kernels that are built in run on this processor: on x86 those from AVX on.
+bool processor_has_kernels();
+
 // The version of ncnn that is built in.
 std::string engine_version();
 

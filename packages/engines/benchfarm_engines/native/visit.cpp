@@ -1,6 +1,7 @@
 #include "visit.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <new>
 
 #include "failures.h"
