@@ -99,6 +99,7 @@ cat "/system/dumpsys/$1"
 """,
     "cmd": """#!/bin/sh
 if [ "$1 $2" = "power set-fixed-performance-mode-enabled" ]; then echo "$3" > /data/fixed_performance; exit; fi
+if [ "$1 $2" = "power help" ]; then echo "  set-fixed-performance-mode-enabled [true|false]"; exit; fi
 echo "cmd: Can't find service: $1" >&2; exit 20
 """,
     "reboot": "#!/bin/sh\nkill -9 -1\n",
