@@ -3,28 +3,80 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
-from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.boards.linux_facts import read_board_facts
+from benchfarm_agent.boards.remote import Place
+from benchfarm_agent.ports.adb_port import AdbPort
+from benchfarm_agent.ports.interface import Port
+from benchfarm_agent.ports.ssh_port import SshPort
+from benchfarm_agent.ports.ssh_target import SshTarget
+from benchfarm_agent.processes import watch_children_without_threads
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.matching import offered_platforms
 from benchfarm_core.platforms import OperatingPoint
+from tests.agent.conftest import LEASE_TOKEN
+from tests.agent.remote_boards import StandInKit, local_shell, remote_board
+from tests.agent.scripted_farm import true_soon
 
-BOARDS = ("local",)
+BOARDS = ("local", "remote", "ssh", "adb")
 Make = Callable[..., Board]
 Run = Callable[[Any], Any]
 
 
+@pytest.fixture
+def running() -> Iterator[Run]:
+    """Runs coroutines of one test in one loop: a connection lives in the loop that made it."""
+    watch_children_without_threads()
+    with asyncio.Runner() as runner:
+        yield lambda work: runner.run(asyncio.wait_for(work, timeout=60))
+
+
 @pytest.fixture(params=BOARDS)
-def board(request: pytest.FixtureRequest, local_board: Callable[..., LocalBoard]) -> Make:
+def board(request: pytest.FixtureRequest, running: Run, state: StateDir, tmp_path: Path) -> Iterator[Make]:
     """Makes a board of each kind, with a runner of the given faults."""
-    return {"local": local_board}[request.param]
+    if request.param == "local":
+        yield request.getfixturevalue("local_board")
+        return
+    port, root = _reached(request, tmp_path)
+    facts = running(read_board_facts(port))
+    place = Place("adb" if request.param == "adb" else "ssh", "bench-1")
+
+    def make(*faults: str) -> Board:
+        one = remote_board(port, facts, state, root, StandInKit(*faults), place=place)
+        running(one.restore())
+        running(one.prepare(LEASE_TOKEN))
+        return one
+
+    yield make
+    running(port.run(["rm", "-rf", root], timeout_s=10))
+    running(port.close())
+
+
+def _reached(request: pytest.FixtureRequest, folder: Path) -> tuple[Port, str]:
+    """A port to a board of one kind, and where the agent's folder is on it."""
+    if request.param == "ssh":
+        ssh = request.getfixturevalue("ssh_host").ssh
+        target = SshTarget(ssh.host, ssh.user, ssh.key_file, ssh.known_hosts_file, ssh.port)
+        return SshPort(target), "/mnt/board/benchfarm"
+    if request.param == "adb":
+        server, phone = request.getfixturevalue("peer_adb"), request.getfixturevalue("phone")
+        server.connect(phone.address)
+        return AdbPort(server, phone.address), "/data/local/tmp/benchfarm"
+    return local_shell(folder / "calls"), str(folder / "board")
+
+
+@pytest.fixture
+def children_before(board: Make) -> set[int]:
+    """Children of this process that are there for other tests."""
+    del board
+    return children()
 
 
 def order(*visits: int, silence_s: float = 20.0, lines_max: int = 100) -> LaunchOrder:
@@ -48,9 +100,10 @@ def when_started(started: asyncio.Event) -> Callable[[bytes], None]:
     return on_line
 
 
-def first_point(board: Board) -> OperatingPoint:
-    cores = tuple(sorted(os.sched_getaffinity(0)))[-1:]
-    return OperatingPoint(mode="free", cores=cores, threads=1)
+async def free_point(board: Board) -> OperatingPoint:
+    """One core that the board has, at whatever clock it runs."""
+    report = await board.describe()
+    return OperatingPoint(mode="free", cores=report.operating_points[0].cores[-1:], threads=1)
 
 
 def launched(running: Run, board: Board, wanted: LaunchOrder) -> tuple[LaunchExit, list[bytes]]:
@@ -117,7 +170,9 @@ def test_stopping_ends_the_launch(board: Make, running: Run) -> None:
     assert running(stop_when_started()).cut == "stopped"
 
 
-def test_cancelling_ends_the_launch_first(board: Make, running: Run, state: StateDir) -> None:
+def test_cancelling_ends_the_launch_first(
+    board: Make, running: Run, state: StateDir, children_before: set[int]
+) -> None:
     one = board("hang@1")
 
     async def cancel_when_started() -> None:
@@ -128,7 +183,7 @@ def test_cancelling_ends_the_launch_first(board: Make, running: Run, state: Stat
         await asyncio.gather(launch, return_exceptions=True)
 
     running(cancel_when_started())
-    assert children() == set()
+    running(true_soon(lambda: children() <= children_before, limit_s=5))
     assert not list(state.scratch.iterdir())
 
 
@@ -166,17 +221,20 @@ def test_stopping_and_restoring_without_a_launch_are_harmless(board: Make, runni
     running(nothing_to_do())
 
 
-def test_restoring_leaves_nothing_of_a_lease(board: Make, running: Run, state: StateDir) -> None:
+def test_restoring_leaves_nothing_of_a_lease(
+    board: Make, running: Run, state: StateDir, children_before: set[int]
+) -> None:
     one = board()
 
     async def lease() -> None:
-        await one.pin(first_point(one))
+        await one.prepare(LEASE_TOKEN)
+        await one.pin(await free_point(one))
         await one.launch(order(1), lambda _: None)
         await one.restore()
 
     running(lease())
+    running(true_soon(lambda: children() <= children_before, limit_s=5))
     assert not list(state.scratch.iterdir())
-    assert children() == set()
 
 
 def test_an_impossible_operating_point_is_refused(board: Make, running: Run) -> None:
@@ -186,9 +244,10 @@ def test_an_impossible_operating_point_is_refused(board: Make, running: Run) -> 
 
 def test_evidence_and_gate_answer(board: Make, running: Run) -> None:
     one = board()
-    conditions = running(one.evidence(first_point(one)))
+    point = running(free_point(one))
+    conditions = running(one.evidence(point))
     assert conditions.load_1m is None or conditions.load_1m >= 0
-    why = running(one.gate(first_point(one)))
+    why = running(one.gate(point))
     assert why is None or why
 
 

@@ -1,7 +1,6 @@
 """The desk takes offers, keeps in touch while its boards are busy, and waits for a farm that is away."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchfarm_agent import main as main_module
-from benchfarm_agent.boards.interface import LaunchExit, LaunchOrder
+from benchfarm_agent.board_watch import watch_of
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -85,8 +84,9 @@ def at_desk(state: StateDir, one_offer: OneOffer, running: Run) -> Callable[...,
             one_offer.calls = farm.calls
             client = FarmClient(farm.url)
             try:
-                async with open_lab(Settings(url=farm.url, state_dir=state.root), state, client) as lab:
-                    desk = OfferDesk(lab, [board])
+                settings = Settings(url=farm.url, state_dir=state.root)
+                async with watch_of([board]).open() as watch, open_lab(settings, state, client) as lab:
+                    desk = OfferDesk(lab, watch)
                     await desk.begin()
                     task = asyncio.create_task(desk.run())
                     await meanwhile(desk)
@@ -146,8 +146,12 @@ def test_a_board_that_could_not_be_named_anew_is_not_forgotten(
     one_offer.instead["boards"] = [(200, named), problem(503, "unavailable")]
     forgotten = {"offers": [], "ended_leases": [], "unknown_boards": [BOARD]}
     one_offer.instead["poll"] = [(200, forgotten), (200, forgotten)]
-    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 3))
-    assert [body["idle"] for body in one_offer.bodies("poll")[:2]] == [[BOARD], [BOARD]]
+
+    def is_asked_for_again() -> bool:
+        return len(one_offer.bodies("boards")) == 3 and one_offer.bodies("poll")[-1]["idle"] == [BOARD]
+
+    at_desk(local_board(), lambda _: true_soon(is_asked_for_again))
+    assert [body["idle"] for body in one_offer.bodies("poll")[:2]] == [[BOARD], []], "not before it was named anew"
 
 
 def test_a_board_that_another_agent_drives_is_asked_for_with_pauses_and_told_once(
@@ -160,7 +164,7 @@ def test_a_board_that_another_agent_drives_is_asked_for_with_pauses_and_told_onc
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 7))
     assert boottime_s() - began_s > 0.05 + 0.1 + 0.2 + 0.4 + 0.8
     said = [record.getMessage() for record in caplog.records]
-    assert len([line for line in said if line.startswith("another agent drives this host's board")]) == 1
+    assert len([line for line in said if line.startswith("another agent drives a board")]) == 1
     assert said.count("board local registered") == 1
 
 
@@ -182,39 +186,25 @@ def test_an_offer_is_taken_before_boards_are_named_anew(
     assert verbs.index("accept") < verbs.index("boards", verbs.index("poll"))
 
 
-class Watched(LocalBoard):
-    """Launches that last until somebody has probed the engines beside them, or half a second longer."""
+class Counted(LocalBoard):
+    """Counts how often it was asked what it is."""
 
-    on_launch: Callable[[], None]
-    launching = False
-    probed: asyncio.Event
-    beside_a_launch = False
+    described = 0
 
     async def describe(self) -> BoardReport:
-        self.beside_a_launch |= self.launching
-        self.probed.set()
+        self.described += 1
         return await super().describe()
 
-    async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
-        self.probed.clear()
-        self.launching = True
-        self.on_launch()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.probed.wait(), timeout=0.5)
-        ended = await super().launch(order, on_line)
-        self.launching = False
-        return ended
 
-
-def test_engines_are_never_probed_beside_a_launch(
+def test_naming_boards_anew_probes_no_engine(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:
-    board = local_board(kind=Watched)
-    assert isinstance(board, Watched)
-    board.probed = asyncio.Event()
-    board.on_launch = lambda: one_offer.unknown.append(GONE)
+    """It would disturb a launch, and hold up all other boards."""
+    board = local_board(kind=Counted)
+    assert isinstance(board, Counted)
+    one_offer.unknown.append(GONE)
     at_desk(board, lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 2))
-    assert not board.beside_a_launch
+    assert board.described == 1
 
 
 def test_what_waited_for_the_farm_is_handed_in_as_late(
@@ -229,12 +219,13 @@ def test_what_waited_for_the_farm_is_handed_in_as_late(
         async with scripted_farm(one_offer.script) as farm:
             one_offer.calls = farm.calls
             client = FarmClient(farm.url)
-            async with open_lab(Settings(url=farm.url, state_dir=state.root), state, client) as lab:
+            settings = Settings(url=farm.url, state_dir=state.root)
+            async with watch_of([local_board()]).open() as watch, open_lab(settings, state, client) as lab:
                 left = lab.spool.lease(one_offer.grant.lease_token)
                 left.open()
                 left.add([found], ())
                 left.close()
-                agent = asyncio.create_task(serve(lab, [local_board()]))
+                agent = asyncio.create_task(serve(lab, watch))
                 await true_soon(lambda: bool(one_offer.bodies("release")))
                 agent.cancel()
                 await asyncio.gather(agent, return_exceptions=True)

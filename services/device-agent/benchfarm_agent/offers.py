@@ -34,6 +34,8 @@ CONTESTED: Final = (
     "another agent drives a board of this one: stop one of them; `benchfarm boards release ...` puts it back to use"
 )
 AWAY: Final = "the board is away"
+BEGIN_S: Final = 1.0
+"""How long a lab without fixed boards waits for its first one, which the farm would else hold to be gone."""
 HAND_IN_S: Final = 1.0
 """How long the farm is not told of a board that has gone while its lease hands in what it found."""
 HAND_IN_LOOK_S: Final = 0.02
@@ -74,8 +76,10 @@ class OfferDesk:
         The first registration tells the farm that an earlier process is gone, so what that one owes must have been
         handed over before. Raises what no repetition changes.
         """
-        while not (self._watch.is_settled or self._watch.present()):
-            await self._stale.wait()
+        until_s = boottime_s() + BEGIN_S
+        while not self._watch.present() and (not self._watch.is_settled or boottime_s() < until_s):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stale.wait(), timeout=max(0.0, until_s - boottime_s()) or None)
             self._stale.clear()
         await self._register_patiently()
 

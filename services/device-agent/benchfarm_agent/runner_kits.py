@@ -9,6 +9,7 @@ from benchfarm_agent.boards.remote_runner import MissingRunner, NativeKit, Pytho
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
 from benchfarm_agent.state_dir import StateDir
+from benchfarm_engines.native_build import find_runner
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ def _native_kit(folder: Path, abi: str) -> RunnerKit | MissingRunner:
     target = _ABIS.get(abi)
     if target is None:
         return MissingRunner(_NATIVE_ENGINES, f"there is no runner for {abi or 'an unknown processor'}")
-    binary = folder / target
-    if not binary.is_file():
-        return MissingRunner(_NATIVE_ENGINES, f"no runner was built: `benchfarm agent runner build {target}`")
-    return NativeKit(binary)
+    built = find_runner(folder, target)
+    if built is None:
+        advice = f"build one with `benchfarm agent runner build --target {target}` and plug the board in again"
+        return MissingRunner(_NATIVE_ENGINES, f"there is no runner of this version for {target}: {advice}")
+    return NativeKit(built.path, built.sha256)
 
 
 async def python_kit(state: StateDir, port: Port, engines: tuple[str, ...]) -> RunnerKit | MissingRunner:

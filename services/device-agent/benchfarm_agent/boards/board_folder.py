@@ -37,6 +37,7 @@ fi
 ls "$1/files"
 """
 _TAKE: Final = """
+mkdir -p "$1" || exit 1
 now=$(date +%s)
 if [ -f "$1/lock" ]; then
     read -r owner lease since <"$1/lock"
@@ -49,7 +50,7 @@ if [ -f "$1/lock" ]; then
 fi
 echo "$2 $3 $now" >"$1/lock.$2" && mv -f "$1/lock.$2" "$1/lock"
 """
-_SCRATCH: Final = 'mkdir "$1" && chmod "$2" "$1"'
+_SCRATCH: Final = 'mkdir -p "$1" && chmod "$2" "$1"'
 _REMOVE: Final = 'rm -rf "$@"'
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import signal
@@ -19,6 +20,7 @@ from benchfarm_agent.boards.remote_runner import Confinement, MissingRunner, Run
 from benchfarm_agent.boards.sensors import BoardGate, BoardSensors, GateLimits
 from benchfarm_agent.engine_probe import read_probe, unavailable
 from benchfarm_agent.journal import Journal
+from benchfarm_agent.ports.board_scripts import REFUSED
 from benchfarm_agent.ports.interface import BoardUnreachable, Port, Streamed
 from benchfarm_core.boards import ADDRESS, MEMORY_SHARE, BoardMark, BoardReport, EngineReport
 from benchfarm_core.errors import TransientDeviceError
@@ -33,6 +35,7 @@ MEMORY_FLOOR_BYTES: Final = 4 * 1024**3
 CPU_S_PER_THREAD: Final = 3600
 PROBE_S: Final = 60.0
 LOOK_EVERY_S: Final = 5.0
+NO_ROOM: Final = "has no room"
 _VMSTAT: Final = "/proc/vmstat"
 
 
@@ -213,7 +216,12 @@ class RemoteBoard:
             if self._stopped:  # while its files were put on the board
                 self._streaming.cancel()
             await asyncio.wait([self._streaming])
-            return Streamed(None, "stopped") if self._streaming.cancelled() else self._streaming.result()
+            if self._streaming.cancelled():
+                return Streamed(None, "stopped")
+            streamed = self._streaming.result()
+            if streamed.returncode == REFUSED and NO_ROOM in streamed.stderr_tail:
+                raise OSError(errno.ENOSPC, "the board's storage is full")
+            return streamed
         finally:
             self._streaming.cancel()
             await asyncio.gather(self._streaming, return_exceptions=True)

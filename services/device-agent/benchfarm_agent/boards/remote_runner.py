@@ -3,7 +3,6 @@
 A kit is put on a board once, by its hash; the hash is looked at again at each lease.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +70,9 @@ class NativeKit:
 
     engines = ("ncnn",)
 
-    def __init__(self, binary: Path) -> None:
-        """Raises OSError."""
+    def __init__(self, binary: Path, sha256: str) -> None:
         self._binary = binary
-        self._sha256 = hashlib.sha256(binary.read_bytes()).hexdigest()
+        self._sha256 = sha256
 
     async def ensure(self, port: Port, folder: BoardFolder) -> None:
         path = self._path(folder)
