@@ -21,7 +21,7 @@ from benchfarm_core.platforms import OperatingPoint
 
 TICK_S: Final = 0.01
 """The unit of time_in_state, whatever the kernel's own tick is."""
-COUNTED_MIN: Final = 0.9
+COUNTED_MIN: Final = 0.7
 """Share of the watched time that must be counted, or the count stands still and says nothing."""
 SAMPLE_EVERY_S: Final = 0.05
 WATCH_LIMIT_S: Final = 3600.0
