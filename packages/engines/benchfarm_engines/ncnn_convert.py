@@ -19,6 +19,7 @@ from benchfarm_engines.ncnn_file import FORMAT, Blob, NcnnModel, pack_artifact
 from benchfarm_engines.ncnn_folding import fold
 from benchfarm_engines.ncnn_fusions import fuse
 from benchfarm_engines.ncnn_graph import Operator, SourceGraph, read_graph, unsupported
+from benchfarm_engines.ncnn_options import OPTIONS
 from benchfarm_engines.ncnn_site import Emitter, NcnnSite, takes_int8_input
 from benchfarm_engines.ncnn_writer import NcnnWriter
 
@@ -68,7 +69,9 @@ _EMITTERS: Final[Mapping[str, Emitter]] = {
 
 
 class NcnnConverter:
-    """Writes artifacts that ``ncnn_engine`` opens, in a few milliseconds per kernel."""
+    """Writes artifacts that ``ncnn_engine`` and the native runner open, in a few milliseconds per kernel."""
+
+    options = OPTIONS
 
     def convert(self, request: ConversionRequest) -> Converted:
         """The artifact with its edges. Raises EngineFailure (unsupported_operator, invalid_workload, ...)."""

@@ -18,8 +18,8 @@ from benchfarm_engines.engine import (
     Session,
     failure_without_paths,
 )
-from benchfarm_engines.engine_options import INT8_OPTIONS, Option
 from benchfarm_engines.ncnn_file import FORMAT, Blob, NcnnModel, read_artifact
+from benchfarm_engines.ncnn_options import OPTIONS
 from benchfarm_engines.task_threads import thread_ids
 
 _ERRORS: Final = (RuntimeError, ValueError, TypeError, OSError)
@@ -41,11 +41,7 @@ class Ncnn:
     name = "ncnn"
     formats = (FORMAT,)
     profiles = False
-    options = (
-        Option("winograd", "switch", True, "3x3 convolutions by Winograd's algorithm"),
-        Option("packing", "switch", True, "channels interleaved by 4, 8 or 16 inside"),
-        *INT8_OPTIONS,
-    )
+    options = OPTIONS
 
     def __init__(self) -> None:
         self._pool: set[int] = set()
