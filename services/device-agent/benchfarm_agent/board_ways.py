@@ -102,12 +102,12 @@ class AdbSource:
         ours: set[str] = set()
         try:
             async for devices in watch(self._server):
-                ours = self._take_over(watch_, devices, ours)
+                ours = self.take_over(watch_, devices, ours)
         finally:
             for serial in ours:
                 watch_.remove(serial, "the adb server is not watched any more")
 
-    def _take_over(self, watch_: BoardWatch, devices: list[AdbDevice], before: set[str]) -> set[str]:
+    def take_over(self, watch_: BoardWatch, devices: list[AdbDevice], before: set[str]) -> set[str]:
         """The serials that are followed now."""
         wanted = [one for one in devices if self._lab.lab_file.wants_adb(one.serial)]
         counts = Counter(one.serial for one in wanted)

@@ -1,0 +1,70 @@
+"""Phones as the adb server lists them: which are followed, and what is said of those that cannot be."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.board_ways import AdbSource, RemoteLab, gate_limits
+from benchfarm_agent.lab_file import LabFile
+from benchfarm_agent.ports.adb_server import AdbServer
+from benchfarm_agent.ports.adb_watch import AdbDevice
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.state_dir import StateDir
+
+Run = Callable[[Any], Any]
+
+
+class NoServer:
+    """An adb server that nobody has started."""
+
+    port = 1
+
+
+@pytest.fixture
+def lab(state: StateDir) -> Callable[..., RemoteLab]:
+    settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
+    return lambda **file: RemoteLab(settings, state, LabFile(**file))
+
+
+def test_phones_are_followed_while_they_can_be_used(lab: Callable[..., RemoteLab], running: Run) -> None:
+    source = AdbSource(lab(adb=("a*",)), cast(AdbServer, NoServer()))
+    watch = BoardWatch()
+
+    async def play() -> None:
+        async with watch.open():
+            ours = source.take_over(watch, [AdbDevice("a1", "device"), AdbDevice("other", "device")], set())
+            assert ours == watch.labels() == {"a1"}
+            ours = source.take_over(watch, [AdbDevice("a1", "offline"), AdbDevice("a2", "unauthorized")], ours)
+            assert ours == watch.labels() == set()
+            states = {one.label: (one.state, bool(one.advice)) for one in watch.standings()}
+            assert states == {"a1": ("offline", True), "a2": ("unauthorized", True)}
+            ours = source.take_over(watch, [AdbDevice("a1", "device")], ours)
+            assert watch.labels() == {"a1"}
+            assert {one.label: one.state for one in watch.standings()}["a2"] == "gone"
+
+    running(play())
+
+
+def test_two_phones_with_one_serial_are_neither_driven(lab: Callable[..., RemoteLab], running: Run) -> None:
+    """The adb server could not tell them apart."""
+    source = AdbSource(lab(adb=True), cast(AdbServer, NoServer()))
+    watch = BoardWatch()
+
+    async def play() -> None:
+        async with watch.open():
+            ours = source.take_over(watch, [AdbDevice("a1", "device")], set())
+            ours = source.take_over(watch, [AdbDevice("a1", "device"), AdbDevice("a1", "device")], ours)
+            assert ours == watch.labels() == set()
+            assert [(one.label, one.state) for one in watch.standings()] == [("a1", "contested")]
+
+    running(play())
+
+
+def test_a_board_that_shares_this_host_is_not_held_up_by_what_runs_here(lab: Callable[..., RemoteLab]) -> None:
+    settings = lab().settings
+    assert gate_limits(settings, 8, ()).foreign_threads == 8
+    assert gate_limits(settings, 8, ("shared_host",)).foreign_threads > 10**9
+    strict = settings.model_copy(update={"gate_foreign_threads": 0.5})
+    assert gate_limits(strict, 8, ()).foreign_threads == 0.5
