@@ -1,0 +1,118 @@
+"""A lab of six phones as its operator runs it: real adbd, the real adb server, the native runner, a real farm."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchfarm import Client
+from benchfarm_core.boards import BoardState, BoardView
+from benchfarm_core.jobs import ItemView, JobRequest, JobView
+from benchfarm_core.protocols import ProtocolRequest
+from benchfarm_core.workloads import KernelRequest
+from benchfarm_standalone.farm_process import FarmProcess
+from benchfarm_workloads.draws import draw_mixed
+from tests.agent.agent_process import AgentProcess, wait_until
+from tests.engines.native.conftest import CACHE, built
+from tests.peers.phone_files import DEFAULT_GOVERNOR
+from tests.peers.phones import Phone
+
+LISTED_S = 3.0
+GONE_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
+    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False) as farm:
+        yield farm
+
+
+@pytest.fixture(scope="module")
+def client(farm: FarmProcess) -> Iterator[Client]:
+    with Client(farm.url, farm.admin_token) as client:
+        yield client
+
+
+@pytest.fixture
+def lab(farm: FarmProcess, client: Client, phones: list[Phone], tmp_path: Path) -> Iterator[AgentProcess]:
+    """An agent that drives the six phones and nothing else; it is ready."""
+    built("x86_64")
+    tmp_path.chmod(0o711)
+    addresses = ", ".join(f'"{phone.address}"' for phone in phones)
+    (tmp_path / "boards.toml").write_text(f'local = false\nadb = [{addresses}]\nshared_host = ["*"]\n')
+    (tmp_path / "enrol").write_text(client.create_enrol_token().token)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "runners").symlink_to(CACHE)
+    agent = AgentProcess(farm.url, tmp_path / "state", tmp_path / "agent.log")
+    agent.start("--enrol-token-file", str(tmp_path / "enrol"), "--boards", str(tmp_path / "boards.toml"))
+    agent.wait_ready()
+    yield agent
+    agent.signal(signal.SIGTERM)
+    assert agent.wait_ended() == 0, agent.said()
+
+
+def online(client: Client) -> list[BoardView]:
+    return [board for board in client.boards() if board.kind == "adb" and board.state is not BoardState.OFFLINE]
+
+
+def submitted(client: Client, board_model: str, count: int, seed: int) -> JobView:
+    """Kernels at the first operating point of a model, in the native ncnn."""
+    keys = [one.key for one in client.platforms(engine=["ncnn"], threads=[1], precision=["fp32"])]
+    request = JobRequest(
+        workloads=tuple(KernelRequest(type=one.type, config=one.config) for one in draw_mixed(seed, count)),
+        platforms=(next(key for key in keys if key.startswith(f"{board_model}/")),),
+        protocol=ProtocolRequest(name="quick"),
+        max_age_s=0,
+    )
+    return client.submit(request)
+
+
+def ended(client: Client, job: JobView) -> list[ItemView]:
+    return list(client.items(client.wait(job.id, timeout_s=120).id))
+
+
+def test_phones_are_listed_measured_on_and_may_be_pulled_out(
+    lab: AgentProcess, client: Client, phones: list[Phone]
+) -> None:
+    took_s = wait_until(lambda: len(online(client)) == len(phones), "all phones are listed")
+    assert took_s < LISTED_S, lab.said()
+    boards = online(client)
+    assert {board.serial for board in boards} == {phone.serial for phone in phones}
+    assert all(board.marks == ["shared_host"] and board.board_model.startswith("shared-") for board in boards)
+    models = [board.board_model for board in boards]
+    twins = next(model for model in models if models.count(model) == 2)
+
+    items = ended(client, submitted(client, twins, 6, seed=1))
+    assert all(item.summary or item.failure == "inconclusive" for item in items), items
+    assert any(item.summary for item in items)
+
+    job = submitted(client, twins, 30, seed=2)
+    victim = _leased(client, twins)
+    phone = next(phone for phone in phones if phone.serial == victim.serial)
+    pulled_s = time.monotonic()
+    phone.relay.unplug()
+    wait_until(lambda: client.board(victim.id).state is BoardState.OFFLINE, "the phone is offline")
+    assert time.monotonic() - pulled_s < GONE_S, lab.said()
+    items = ended(client, job)
+    assert all(item.summary or item.failure == "inconclusive" for item in items), items
+    phone.relay.plug()
+    wait_until(lambda: client.board(victim.id).state is not BoardState.OFFLINE, "the phone is back")
+    for phone in phones:
+        wait_until(lambda phone=phone: governors(phone) == {DEFAULT_GOVERNOR}, "no phone stays pinned")
+
+
+def governors(phone: Phone) -> set[str]:
+    return {phone.read(f"{cluster.policy}/scaling_governor") for cluster in phone.model.clusters}
+
+
+def _leased(client: Client, board_model: str) -> BoardView:
+    found: list[BoardView] = []
+
+    def one_is_leased() -> bool:
+        found[:] = [board for board in client.boards(state=BoardState.LEASED) if board.board_model == board_model]
+        return bool(found)
+
+    wait_until(one_is_leased, "a phone is leased")
+    return found[0]
