@@ -66,6 +66,7 @@ class ScriptedWay:
         self.fault: Exception | None = None
         self.hangs_in = ""
         self.boards: list[SlowBoard] = []
+        self.is_closed = False
         self._bench = bench
 
     def plug(self) -> None:
@@ -92,6 +93,9 @@ class ScriptedWay:
         del board
         await self.pulled.wait()
         return "it was pulled"
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 class Bench:
@@ -157,6 +161,7 @@ def test_boards_come_and_go_and_come_back(running: Run, bench: Bench) -> None:
     assert [one.restores for one in a.boards][:1] == [1], "what was changed is put back before a board is offered"
     assert len(a.boards) == 2
     assert a.boards[0].name == a.boards[1].name, "it is the same board"
+    assert (a.is_closed, b.is_closed) == (True, True)
 
 
 @pytest.mark.parametrize("where", ["open", "restore", "describe"])
@@ -244,6 +249,33 @@ def test_a_way_that_is_removed_takes_its_board_along_at_once(running: Run, bench
         assert [(one.state, one.detail) for one in watch.standings()] == [("gone", "unplugged")]
         watch.add(way)
         await true_soon(lambda: labels(watch) == ["a"])
+
+    watching(running, watch, play)
+
+
+def test_what_is_late_of_a_removed_way_takes_nothing_from_the_next(running: Run, bench: Bench) -> None:
+    class Clinging(ScriptedWay):
+        async def gone(self, board: Board) -> str:
+            try:
+                return await super().gone(board)
+            finally:
+                await late.wait()
+
+    late = asyncio.Event()
+    first, second = Clinging("a", bench), ScriptedWay("a", bench)
+    watch = BoardWatch()
+
+    async def play() -> None:
+        first.plug()
+        second.plug()
+        watch.add(first)
+        await true_soon(lambda: labels(watch) == ["a"])
+        watch.remove("a", "unplugged")
+        watch.add(second)
+        await true_soon(lambda: labels(watch) == ["a"])
+        late.set()
+        await asyncio.sleep(0.05)
+        assert labels(watch) == ["a"]
 
     watching(running, watch, play)
 

@@ -48,16 +48,17 @@ class PlugWay:
     def __init__(self, board: Named) -> None:
         self.board = board
         self.label = board.serial
-        self.pulled = asyncio.Event()
 
     async def open(self) -> Board:
         return self.board
 
     async def gone(self, board: Board) -> str:
         del board
-        await self.pulled.wait()
         await asyncio.Event().wait()
         raise AssertionError
+
+    async def close(self) -> None:
+        pass
 
 
 @dataclass

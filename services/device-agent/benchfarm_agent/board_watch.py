@@ -52,6 +52,9 @@ class Way(Protocol):
     async def gone(self, board: Board) -> str:
         """Returns why once the board is away, or is another than it was."""
 
+    async def close(self) -> None:
+        """Lets go of whatever reaches the board. It is not opened again."""
+
 
 class Source(Protocol):
     """Where ways are found; those that are not board's ways now it tells as standings."""
@@ -70,6 +73,7 @@ class BoardWatch:
     def __init__(self, ways: Iterable[Way] = (), sources: Iterable[Source] = ()) -> None:
         self._fixed = tuple(ways)
         self._sources = tuple(sources)
+        self._ways: dict[str, Way] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._following: list[asyncio.Task[None]] = []
         self._present: dict[str, PresentBoard] = {}
@@ -105,6 +109,7 @@ class BoardWatch:
     def add(self, way: Way) -> None:
         """Follows a way from now on; one that is followed already goes on."""
         if way.label not in self._tasks:
+            self._ways[way.label] = way
             self._tasks[way.label] = asyncio.create_task(self._follow(way))
 
     def remove(self, label: str, why: str) -> None:
@@ -153,7 +158,6 @@ class BoardWatch:
                 logger.exception("board %s: a fault of the agent", way.label)
                 self.note(way.label, "refused", f"a fault of the agent: {fault!r}"[:300])
             finally:
-                self._leave(way.label, "it is not watched any more")
                 self._tried(way.label)
             await asyncio.sleep(pauses.next_s())
 
@@ -174,12 +178,16 @@ class BoardWatch:
             await asyncio.sleep(TRY_AGAIN_S)
             return
         pauses.reset()
-        self._present[way.label] = PresentBoard(board, report)
+        present = self._present[way.label] = PresentBoard(board, report)
         self._untried.discard(way.label)
         self.note(way.label, "ready", report.model_name)
         self.on_change()
-        why = await way.gone(board)
-        self._leave(way.label, why)
+        why = "it is not watched any more"
+        try:
+            why = await way.gone(board)
+        finally:
+            if self._present.get(way.label) is present:  # else it was removed, and may be back already
+                self._leave(way.label, why)
 
     def _twin(self, label: str, report: BoardReport) -> str | None:
         """Another way to the same board. A way to this host by another road is lawful where it is marked as one."""
@@ -209,6 +217,7 @@ class BoardWatch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(put_back(board) for board in boards))
+        await asyncio.gather(*(way.close() for way in self._ways.values()), return_exceptions=True)
 
 
 async def put_back(board: Board) -> None:
@@ -241,6 +250,9 @@ class FixedWay:
         del board
         await asyncio.Event().wait()
         raise AssertionError
+
+    async def close(self) -> None:
+        """Nothing reaches it but this process."""
 
 
 def watch_of(boards: Sequence[Board]) -> BoardWatch:

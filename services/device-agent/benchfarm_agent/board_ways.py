@@ -88,6 +88,9 @@ class AdbWay:
         assert isinstance(board, RemoteBoard)
         return await board.away()
 
+    async def close(self) -> None:
+        await self._port.close()
+
 
 class AdbSource:
     """Phones as they are plugged in and pulled out; those in the network by their addresses."""

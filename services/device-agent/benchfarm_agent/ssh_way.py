@@ -47,6 +47,9 @@ class SshWay:
         assert isinstance(board, RemoteBoard)
         return await board.away()
 
+    async def close(self) -> None:
+        await self._port.close()
+
     async def _kit(self, facts: BoardFacts) -> RunnerKit | MissingRunner:
         if self._host.runner == "python":
             return await python_kit(self._lab.state, self._port, self._host.engines)

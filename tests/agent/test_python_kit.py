@@ -1,0 +1,106 @@
+"""The Python runner's archive: what is in it, that it is made once, and that a board runs it and notices what changed."""
+
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent import python_kit, runner_kits
+from benchfarm_agent.boards.board_folder import BoardFolder
+from benchfarm_agent.boards.linux_facts import read_board_facts
+from benchfarm_agent.boards.remote_runner import MissingRunner, PythonKit
+from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
+from benchfarm_agent.state_dir import StateDir
+from tests.agent.remote_boards import local_shell, remote_board
+
+Run = Callable[[Any], Any]
+OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
+HERE = Interpreter(sys.executable, OWN, platform.machine(), "glibc")
+
+
+@pytest.fixture
+def tiny_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of an engine that needs no more than one small package."""
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    (folder / "onnxruntime.txt").write_text(f"typer=={version('typer')} \\\n    --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(python_kit, "LOCKS", folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_usable"),
+    [
+        ("/usr/bin/python3 3.11 aarch64 glibc", True),
+        ("/usr/bin/python3 3.9 aarch64 glibc", False),
+        ("/usr/bin/python3 3.12 x86_64 musl", False),
+    ],
+)
+def test_an_interpreter_is_taken_as_it_says(line: str, is_usable: bool) -> None:
+    found = Interpreter.of(line)
+    assert found is not None
+    assert found.is_usable == is_usable
+
+
+@pytest.mark.parametrize("line", ["", "python3 3.11 aarch64 glibc", "/p 4.11 a g", "/p 3.11 $(x) g", "/p 3.11 a"])
+def test_nonsense_is_no_interpreter(line: str) -> None:
+    assert Interpreter.of(line) is None
+
+
+@pytest.mark.usefixtures("tiny_lock")
+def test_it_is_made_once_and_holds_what_a_runner_needs(tmp_path: Path) -> None:
+    one = packed(tmp_path / "kits", HERE, ("onnxruntime",))
+    made_ns = one.path.stat().st_mtime_ns
+    assert packed(tmp_path / "kits", HERE, ("onnxruntime",)) == one
+    assert one.path.stat().st_mtime_ns == made_ns
+    with tarfile.open(one.path) as tar:
+        names = set(tar.getnames())
+    assert {"start.py", "CHECK", "packages/benchfarm_engines/runner.py", "packages/typer/__init__.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
+    assert [path.name for path in (tmp_path / "kits").iterdir() if path.is_dir()] == []
+
+
+def test_an_engine_without_a_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotPack, match="there is no list of packages for torch"):
+        packed(tmp_path / "kits", HERE, ("torch",))
+
+
+@pytest.mark.usefixtures("tiny_lock")
+def test_a_board_runs_it_and_notices_what_changed(state: StateDir, running: Run, tmp_path: Path) -> None:
+    archive = packed(state.runners, HERE, ("onnxruntime",))
+    kit = PythonKit(archive.path, archive.check_sha256, python=sys.executable, engines=("onnxruntime",))
+    port, root = local_shell(tmp_path / "calls"), tmp_path / "board"
+    board = remote_board(port, running(read_board_facts(port)), state, str(root), kit)
+    running(board.restore())
+    (engine,) = running(board.describe()).engines
+    assert engine.name == "onnxruntime", "it answers, with what the interpreter has"
+    runner = next((root / "runner").glob("python-*/packages/benchfarm_engines/runner.py"))
+    text = runner.read_text()
+    runner.write_text("tampered = True\n")
+    (root / "runner" / "python-of-an-older-version").mkdir()
+    folder = BoardFolder(port, str(root), owner="agent1", is_shared=False)
+    running(kit.ensure(port, folder))
+    assert runner.read_text() == text
+    assert len(list((root / "runner").iterdir())) == 1
+
+
+def test_a_board_without_a_fitting_python_is_told_so(state: StateDir, running: Run, tmp_path: Path) -> None:
+    port = local_shell(tmp_path / "calls")
+    port._env = {**port._env, "PATH": str(_tools_without_python(tmp_path))}
+    kit = running(runner_kits.python_kit(state, port, ("onnxruntime",)))
+    assert isinstance(kit, MissingRunner)
+    assert "needs Python 3.11 or newer with glibc, and has none" in kit.why
+
+
+def _tools_without_python(folder: Path) -> Path:
+    tools = folder / "tools"
+    tools.mkdir()
+    for name in ("sh", "setsid", "sleep", "cat", "head", "mkdir", "rm", "kill"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    return tools
