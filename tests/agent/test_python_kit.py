@@ -1,4 +1,4 @@
-"""The Python runner's archive: what is in it, that it is made once, and that a board runs it and notices what changed."""
+"""The Python runner's archive: what is in it, that it is made once, that a board runs it and notices a change."""
 
 import platform
 import shutil

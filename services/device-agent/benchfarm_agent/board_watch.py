@@ -79,6 +79,7 @@ class BoardWatch:
         self._present: dict[str, PresentBoard] = {}
         self._untried: set[str] = {way.label for way in self._fixed if way.is_fixed}
         self._standings: dict[str, Standing] = {}
+        self._is_closed = False
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
 
@@ -108,7 +109,7 @@ class BoardWatch:
 
     def add(self, way: Way) -> None:
         """Follows a way from now on; one that is followed already goes on."""
-        if way.label not in self._tasks:
+        if way.label not in self._tasks and not self._is_closed:
             self._ways[way.label] = way
             self._tasks[way.label] = asyncio.create_task(self._follow(way))
 
@@ -139,8 +140,8 @@ class BoardWatch:
         while True:
             try:
                 await source.follow(self)
-            except BenchfarmError as error:
-                logger.warning("boards cannot be looked for: %s", error.detail)
+            except (BenchfarmError, OSError) as error:
+                logger.warning("boards cannot be looked for: %s", error)
             except Exception:  # boundary: one kind's fault must not end the others
                 logger.exception("boards cannot be looked for: a fault of the agent")
             await asyncio.sleep(pauses.next_s())
@@ -209,15 +210,22 @@ class BoardWatch:
             self.on_change()
 
     async def _close(self) -> None:
+        """Boards are put back while whatever reaches them is still there."""
         boards = [present.board for present in self._present.values()]
         self._present.clear()
-        tasks = [*self._following, *self._tasks.values()]
         self.on_change = lambda: None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._is_closed = True
+        await _ended(self._tasks.values())
         await asyncio.gather(*(put_back(board) for board in boards))
+        await _ended(self._following)
         await asyncio.gather(*(way.close() for way in self._ways.values()), return_exceptions=True)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = tuple(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def put_back(board: Board) -> None:

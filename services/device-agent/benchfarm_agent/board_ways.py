@@ -20,7 +20,7 @@ from benchfarm_agent.boards.sensors import GateLimits
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.lab_file import LabFile
 from benchfarm_agent.ports.adb_port import AdbPort
-from benchfarm_agent.ports.adb_server import AdbServer
+from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.power_hooks import PowerHooks
@@ -101,14 +101,16 @@ class AdbSource:
         self._shown: set[str] = set()
 
     async def follow(self, watch_: BoardWatch) -> None:
-        self._server.keep_connected(one for one in self._lab.lab_file.adb_addresses)
         ours: set[str] = set()
         try:
+            await self._server.start()
+            self._server.keep_connected(self._lab.lab_file.adb_addresses)
             async for devices in watch(self._server):
                 ours = self.take_over(watch_, devices, ours)
         finally:
             for serial in ours:
                 watch_.remove(serial, "the adb server is not watched any more")
+            await self._server.close()
 
     def take_over(self, watch_: BoardWatch, devices: list[AdbDevice], before: set[str]) -> set[str]:
         """The serials that are followed now."""
@@ -135,7 +137,7 @@ class AdbSource:
 
 @contextlib.asynccontextmanager
 async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) -> AsyncIterator[BoardWatch]:
-    """Every board of the lab, watched while the context is open. Raises InvalidRequest, Unavailable, OSError."""
+    """Every board of the lab, watched while the context is open. Raises InvalidRequest where there is no adb."""
     lab = RemoteLab(settings, state, lab_file)
     ways: list[Way] = []
     if lab_file.ssh:
@@ -144,15 +146,12 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
         ways += [SshWay(lab, host) for host in lab_file.ssh]
     if lab_file.local:
         ways.append(FixedWay(LocalBoard(state, Journal(state.journal), settings)))
-    async with contextlib.AsyncExitStack() as stack:
-        sources: list[Source] = []
-        if lab_file.adb:
-            server = AdbServer(state.adb)
-            stack.push_async_callback(server.close)
-            await server.start()
-            sources.append(AdbSource(lab, server))
-        if lab_file.power:
-            sources.append(PowerHooks(lab_file.power))
-        watch_ = BoardWatch(ways, sources)
-        watch_.on_note = partial(write_standings, state.standings, watch_)
-        yield await stack.enter_async_context(watch_.open())
+    sources: list[Source] = []
+    if lab_file.adb:
+        sources.append(AdbSource(lab, AdbServer(state.adb, adb=find_adb())))
+    if lab_file.power:
+        sources.append(PowerHooks(lab_file.power))
+    watch_ = BoardWatch(ways, sources)
+    watch_.on_note = partial(write_standings, state.standings, watch_)
+    async with watch_.open():
+        yield watch_
