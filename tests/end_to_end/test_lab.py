@@ -1,8 +1,8 @@
-"""A lab of six phones as its operator runs it: real adbd, the real adb server, the native runner, a real farm."""
+"""Labs as their operators run them: real adbd, adb server and sshd, the native and the Python runner, a real farm."""
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from tests.agent.agent_process import AgentProcess, wait_until
 from tests.engines.native.conftest import CACHE, built
 from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone
+from tests.peers.sshd import SshHost
 
 LISTED_S = 3.0
 GONE_S = 3.0
@@ -36,30 +37,41 @@ def client(farm: FarmProcess) -> Iterator[Client]:
 
 
 @pytest.fixture
-def lab(farm: FarmProcess, client: Client, phones: list[Phone], tmp_path: Path) -> Iterator[AgentProcess]:
-    """An agent that drives the six phones and nothing else; it is ready."""
-    built("x86_64")
+def start(farm: FarmProcess, client: Client, tmp_path: Path) -> Iterator[Callable[[str], AgentProcess]]:
+    """Starts an agent with the lab's file of a text; it is ready, and drained in the end."""
     tmp_path.chmod(0o711)
-    addresses = ", ".join(f'"{phone.address}"' for phone in phones)
-    (tmp_path / "boards.toml").write_text(f'local = false\nadb = [{addresses}]\nshared_host = ["*"]\n')
-    (tmp_path / "enrol").write_text(client.create_enrol_token().token)
+    agent = AgentProcess(farm.url, tmp_path / "state", tmp_path / "agent.log")
+
+    def start(text: str) -> AgentProcess:
+        (tmp_path / "boards.toml").write_text(text)
+        (tmp_path / "enrol").write_text(client.create_enrol_token().token)
+        agent.start("--enrol-token-file", str(tmp_path / "enrol"), "--boards", str(tmp_path / "boards.toml"))
+        agent.wait_ready()
+        return agent
+
+    yield start
+    if agent.process is not None:
+        agent.signal(signal.SIGTERM)
+        assert agent.wait_ended() == 0, agent.said()
+
+
+@pytest.fixture
+def lab(start: Callable[[str], AgentProcess], phones: list[Phone], tmp_path: Path) -> AgentProcess:
+    """An agent that drives the six phones and nothing else."""
+    built("x86_64")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "runners").symlink_to(CACHE)
-    agent = AgentProcess(farm.url, tmp_path / "state", tmp_path / "agent.log")
-    agent.start("--enrol-token-file", str(tmp_path / "enrol"), "--boards", str(tmp_path / "boards.toml"))
-    agent.wait_ready()
-    yield agent
-    agent.signal(signal.SIGTERM)
-    assert agent.wait_ended() == 0, agent.said()
+    addresses = ", ".join(f'"{phone.address}"' for phone in phones)
+    return start(f'local = false\nadb = [{addresses}]\nshared_host = ["*"]\n')
 
 
-def online(client: Client) -> list[BoardView]:
-    return [board for board in client.boards() if board.kind == "adb" and board.state is not BoardState.OFFLINE]
+def online(client: Client, kind: str = "adb") -> list[BoardView]:
+    return [board for board in client.boards() if board.kind == kind and board.state is not BoardState.OFFLINE]
 
 
-def submitted(client: Client, board_model: str, count: int, seed: int) -> JobView:
-    """Kernels at the first operating point of a model, in the native ncnn."""
-    keys = [one.key for one in client.platforms(engine=["ncnn"], threads=[1], precision=["fp32"])]
+def submitted(client: Client, board_model: str, count: int, seed: int, engine: str = "ncnn") -> JobView:
+    """Kernels at the first operating point of a model, on one thread."""
+    keys = [one.key for one in client.platforms(engine=[engine], threads=[1], precision=["fp32"])]
     request = JobRequest(
         workloads=tuple(KernelRequest(type=one.type, config=one.config) for one in draw_mixed(seed, count)),
         platforms=(next(key for key in keys if key.startswith(f"{board_model}/")),),
@@ -101,6 +113,33 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     wait_until(lambda: client.board(victim.id).state is not BoardState.OFFLINE, "the phone is back")
     for phone in phones:
         wait_until(lambda phone=phone: governors(phone) == {DEFAULT_GOVERNOR}, "no phone stays pinned")
+
+
+def test_a_board_over_ssh_gets_a_python_runner_and_is_measured_on(
+    start: Callable[[str], AgentProcess], client: Client, ssh_host: SshHost
+) -> None:
+    ssh = ssh_host.ssh
+    agent = start(
+        f"""
+local = false
+shared_host = ["bench"]
+[[ssh]]
+name = "bench"
+host = "{ssh.host}"
+port = {ssh.port}
+user = "{ssh.user}"
+key_file = "{ssh.key_file}"
+known_hosts_file = "{ssh.known_hosts_file}"
+"""
+    )
+    wait_until(lambda: bool(online(client, "ssh")), "the board is listed")
+    (board,) = online(client, "ssh")
+    items = ended(client, submitted(client, board.board_model, 3, seed=3, engine="onnxruntime"))
+    assert all(item.summary or item.failure == "inconclusive" for item in items), (items, agent.said())
+    assert not list(ssh_host.home.glob(".cache/benchfarm/launch-*"))
+    ssh_host.change_host_key()
+    wait_until(lambda: not online(client, "ssh"), "a board with another host key is refused")
+    assert "host key" in agent.said()
 
 
 def governors(phone: Phone) -> set[str]:
