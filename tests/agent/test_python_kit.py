@@ -1,5 +1,6 @@
 """The Python runner's archive: what is in it, that it is made once, that a board runs it and notices a change."""
 
+import asyncio
 import platform
 import shutil
 import sys
@@ -95,6 +96,23 @@ def test_a_board_without_a_fitting_python_is_told_so(state: StateDir, running: R
     kit = running(runner_kits.python_kit(state, port, ("onnxruntime",)))
     assert isinstance(kit, MissingRunner)
     assert "needs Python 3.11 or newer with glibc, and has none" in kit.why
+
+
+def test_a_board_without_a_runner_is_taken_up_when_there_is_one(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_kits, "LOOK_EVERY_S", 0.01)
+    missing = MissingRunner(("ncnn",), "build one")
+    found: list[Any] = [missing, missing, "a kit"]
+
+    async def find() -> Any:
+        return found.pop(0)
+
+    async def away() -> str:
+        await asyncio.sleep(0.2)
+        return "unplugged"
+
+    assert running(runner_kits.gone_or_mended(away(), find, missing)) == "there is a runner for it now"
+    found[:] = [missing] * 100
+    assert running(runner_kits.gone_or_mended(away(), find, missing)) == "unplugged"
 
 
 def _tools_without_python(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.power_hooks import PowerHooks
-from benchfarm_agent.runner_kits import native_kit
+from benchfarm_agent.runner_kits import gone_or_mended, native_kit
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
@@ -81,12 +81,13 @@ class AdbWay:
     async def open(self) -> Board:
         facts = await read_board_facts(self._port)
         place = Place("adb", self.label, self._lab.lab_file.marks(self.label))
-        kit = await native_kit(self._lab.state, facts.abi)
-        return self._lab.board(place, self._port, facts, ANDROID_ROOT, kit)
+        self._find = partial(native_kit, self._lab.state, facts.abi)
+        self._kit = await self._find()
+        return self._lab.board(place, self._port, facts, ANDROID_ROOT, self._kit)
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
-        return await board.away()
+        return await gone_or_mended(board.away(), self._find, self._kit)
 
     async def close(self) -> None:
         await self._port.close()

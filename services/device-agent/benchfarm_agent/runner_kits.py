@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,11 @@ from benchfarm_engines.native_build import find_runner
 
 logger = logging.getLogger(__name__)
 
+Kit = RunnerKit | MissingRunner
+
 ASK_S: Final = 15.0
+LOOK_EVERY_S: Final = 20.0
+"""How often it is looked whether a runner that was missing is there."""
 _NATIVE_ENGINES: Final = ("ncnn",)
 _ABIS: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _TELL: Final = (
@@ -29,23 +34,44 @@ true
 _packing = asyncio.Lock()
 
 
-async def native_kit(state: StateDir, abi: str) -> RunnerKit | MissingRunner:
+async def native_kit(state: StateDir, abi: str) -> Kit:
     """The native runner for a processor, as `uname -m` names it."""
     return await asyncio.to_thread(_native_kit, state.runners, abi)
 
 
-def _native_kit(folder: Path, abi: str) -> RunnerKit | MissingRunner:
+def _native_kit(folder: Path, abi: str) -> Kit:
     target = _ABIS.get(abi)
     if target is None:
         return MissingRunner(_NATIVE_ENGINES, f"there is no runner for {abi or 'an unknown processor'}")
     built = find_runner(folder, target)
     if built is None:
-        advice = f"build one with `benchfarm agent runner build --target {target}` and plug the board in again"
+        advice = f"build one with `benchfarm agent runner build --target {target}`"
         return MissingRunner(_NATIVE_ENGINES, f"there is no runner of this version for {target}: {advice}")
     return NativeKit(built.path, built.sha256)
 
 
-async def python_kit(state: StateDir, port: Port, engines: tuple[str, ...]) -> RunnerKit | MissingRunner:
+async def gone_or_mended(away: Awaitable[str], find: Callable[[], Awaitable[Kit]], kit: Kit) -> str:
+    """Why a board is gone; one without a runner is taken up anew when there is one."""
+    if not isinstance(kit, MissingRunner):
+        return await away
+    tasks = {asyncio.ensure_future(away), asyncio.ensure_future(_mended(find))}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _mended(find: Callable[[], Awaitable[Kit]]) -> str:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if not isinstance(await find(), MissingRunner):
+            return "there is a runner for it now"
+
+
+async def python_kit(state: StateDir, port: Port, engines: tuple[str, ...]) -> Kit:
     """The Python runner for the interpreter that a board has; made once. Raises BoardUnreachable."""
     ran = await port.run(["sh", "-c", _FIND, "sh", _TELL], timeout_s=ASK_S)
     found = [Interpreter.of(line) for line in ran.stdout.decode(errors="replace").splitlines()]

@@ -1,16 +1,16 @@
 """The way to a Linux board over SSH."""
 
+from functools import partial
 from typing import Final
 
 from benchfarm_agent.board_ways import RemoteLab
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
-from benchfarm_agent.boards.remote_runner import MissingRunner, RunnerKit
 from benchfarm_agent.lab_file import SshHost
 from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.ports.ssh_target import SshTarget
-from benchfarm_agent.runner_kits import native_kit, python_kit
+from benchfarm_agent.runner_kits import Kit, gone_or_mended, native_kit, python_kit
 from benchfarm_core.errors import TransientDeviceError
 
 ROOTS_ROOT: Final = "/var/lib/benchfarm-runner"
@@ -41,16 +41,18 @@ class SshWay:
     async def open(self) -> Board:
         facts = await read_board_facts(self._port)
         place = Place("ssh", self.label, self._lab.lab_file.marks(self.label), self._host.note)
-        return self._lab.board(place, self._port, facts, await self._root(facts), await self._kit(facts))
+        self._find = partial(self._find_kit, facts)
+        self._kit = await self._find()
+        return self._lab.board(place, self._port, facts, await self._root(facts), self._kit)
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
-        return await board.away()
+        return await gone_or_mended(board.away(), self._find, self._kit)
 
     async def close(self) -> None:
         await self._port.close()
 
-    async def _kit(self, facts: BoardFacts) -> RunnerKit | MissingRunner:
+    async def _find_kit(self, facts: BoardFacts) -> Kit:
         if self._host.runner == "python":
             return await python_kit(self._lab.state, self._port, self._host.engines)
         return await native_kit(self._lab.state, facts.abi)
