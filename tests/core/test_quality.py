@@ -104,6 +104,40 @@ def test_in_a_crowd_floors_that_do_not_confirm_each_other_are_no_answer() -> Non
     assert alone.grade is Grade.C
 
 
+def test_the_block_after_a_disturbed_one_has_lost_its_caches() -> None:
+    blocks, switches = [1_000_000, 9_000_000, 2_000_000, 1_000_000] * 3, [0, 1, 0, 0] * 3
+    assert clean_blocks(launch(0, blocks, switches=switches)) == [True, False, False, True] * 3
+    summary = derive([launch(n, blocks, switches=switches) for n in range(3)])
+    assert isinstance(summary, Summary)
+    assert (summary.median_ms, summary.clean_share) == (pytest.approx(0.1), pytest.approx(0.5))
+
+
+def test_one_lucky_block_of_many_is_not_the_floor() -> None:
+    lucky = derive([launch(n, [1_000_000] * 39 + [700_000]) for n in range(3)])
+    assert isinstance(lucky, Summary)
+    assert lucky.normalised_ms == pytest.approx(0.1)
+    of_few = derive([launch(n, [1_000_000] * 9 + [700_000]) for n in range(3)])
+    assert isinstance(of_few, Summary)
+    assert of_few.normalised_ms == pytest.approx(0.07)
+
+
+def test_a_floor_that_one_launch_alone_has_seen_counts_half() -> None:
+    summary = derive([launch(n, [floor] * 10) for n, floor in enumerate((1_000_000, 900_000, 1_000_000))])
+    assert isinstance(summary, Summary)
+    assert summary.normalised_ms == pytest.approx(0.095)
+
+
+def test_the_canaries_of_the_lease_go_before_those_beside_the_workload() -> None:
+    launches = [launch(n, [1_000_000] * 10, canary_ns=125_000) for n in range(3)]
+    alone, in_a_lease = derive(launches), derive(launches, beside=CanaryGolden(sgemm_ns=80_000))
+    assert isinstance(alone, Summary)
+    assert isinstance(in_a_lease, Summary)
+    assert (alone.normalised_ms, in_a_lease.normalised_ms) == (pytest.approx(0.08), pytest.approx(0.125))
+    unknown = derive(launches, beside=CanaryGolden())
+    assert isinstance(unknown, Summary)
+    assert unknown.normalised_ms is None
+
+
 def test_normalised_is_the_floor_of_all_launches_at_the_clock_of_the_reference() -> None:
     slow_hour = [launch(n, [1_500_000] * 6 + [1_200_000 + n] * 4, canary_ns=120_000) for n in range(3)]
     summary = derive(slow_hour)

@@ -178,6 +178,36 @@ def test_the_first_canaries_are_the_reference_and_a_broken_board_shows(farm, ann
     assert farm.scalar("SELECT mobilenet_ns FROM canary_goldens") == 2_000_000
 
 
+def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_again(
+    farm, ann, agent, job_of, ok_result
+):
+    farm.submit_planned(ann, job_of(3, platforms=["host-a/c0.t1.free/onnxruntime-1.31.1/fp32"]))
+    grant = agent.must_take()
+    first, second, later = (item.measurement_id for item in grant.items)
+    agent.send(grant, ok_result(first, canary_ns=2_000_000), ok_result(second, canary_ns=2_200_000))
+    agent.send(grant, ok_result(later, canary_ns=1_900_000))
+    agent.release(grant)
+
+    def normalised() -> dict[int, float | None]:
+        with farm.transaction() as tx:
+            found = results.list_results(tx, ann).items
+        return {one.measurement_id: one.summary.normalised_ms for one in found}
+
+    told = normalised()
+    assert list(told.values()) == [pytest.approx(1.0, rel=1e-3)] * 3
+    assert farm.scalar("SELECT sgemm_ns FROM leases") == farm.scalar("SELECT sgemm_ns FROM canary_goldens")
+    farm.run("UPDATE summaries SET rule_version = 0, normalised_ms = 7")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 3
+    assert normalised() == told
+    farm.run("UPDATE leases SET sgemm_ns = NULL, mobilenet_ns = NULL")  # as leases of older versions are
+    farm.run("DELETE FROM summaries WHERE NOT active")
+    farm.run("UPDATE summaries SET rule_version = 0")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 3
+    assert normalised()[second] == pytest.approx(1 / 1.1, rel=1e-3)
+
+
 def test_a_measurement_shows_its_evidence_and_samples(farm, ann, agent, job_of, ok_result):
     farm.submit_planned(ann, job_of(1))
     grant = agent.must_take()

@@ -1,9 +1,9 @@
 """How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
 
 Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
-the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, the fastest clean
-blocks of the launches (J. Chen and J. Revels, Robust benchmarking in noisy environments, 2016), and the headline on
-medians.
+the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, what all but the
+fastest twentieth of the clean blocks of a launch stay above (after J. Chen and J. Revels, Robust benchmarking in noisy
+environments, 2016, who take the very fastest), and the headline on medians.
 
 Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
 launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
@@ -13,7 +13,7 @@ Every change of a rule here is a new `RULE_VERSION`; stored raw data are then de
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median, stdev
+from statistics import mean, median, stdev
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -27,12 +27,17 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 4
+RULE_VERSION: Final = 5
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
 DELAY_FLOOR_NS: Final = 20_000
 """Waits below this are the witness' own noise (wake-ups of pool threads)."""
+FLOOR_SHARE: Final = 0.05
+"""A floor leaves this share of the times below it: of many blocks the very fastest may be a lucky one that no other
+launch sees again (docs/measurement.md, "The estimator")."""
+FLOORS_CONFIRMED: Final = 2
+"""A measurement's floor is the mean of this many launches' lowest floors: one alone may have been lucky with memory."""
 CLEAN_MIN_BLOCKS: Final = 5
 CLEAN_MIN_SHARE: Final = 0.25
 HISTORY_LIMITS: Final[dict[ClockProof, float]] = {
@@ -101,11 +106,20 @@ def _of_another_protocol(launch: LaunchSamples, protocol: Protocol) -> str | Non
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:
-    """Which blocks ran undisturbed, by the witness alone."""
-    return [
+    """Which blocks ran undisturbed, by the witness alone.
+
+    The block after a disturbed one is not: what ran in between has taken caches and predictors along.
+    """
+    quiet = [
         switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
         for block, delay, switches in zip(launch.blocks_ns, launch.delays_ns, launch.switches, strict=True)
     ]
+    return [now and before for before, now in zip([True, *quiet], quiet, strict=False)]
+
+
+def _floor(times: Iterable[int]) -> int:
+    ordered = sorted(times)
+    return ordered[int(FLOOR_SHARE * len(ordered))]
 
 
 def _enough_clean(launch: LaunchSamples) -> list[int]:
@@ -122,16 +136,16 @@ def launch_median_ns(launch: LaunchSamples) -> float | None:
 
 
 def launch_floor_ns(launch: LaunchSamples) -> float | None:
-    """Time of one iteration in the fastest clean block; None when too few are clean."""
+    """Time of one iteration in the fastest clean blocks; None when too few are clean."""
     clean = _enough_clean(launch)
-    return min(clean) / launch.iterations if clean else None
+    return _floor(clean) / launch.iterations if clean else None
 
 
 def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
-    """Each canary's fastest run in some launches, in ns."""
+    """Each canary's fastest runs in some launches, in ns."""
     names: tuple[CanaryName, CanaryName] = ("sgemm", "mobilenet")
     runs = {name: [ns for launch in launches for _, ns in launch.canaries.get(name, ())] for name in names}
-    return {name: min(times) for name, times in runs.items() if times}
+    return {name: _floor(times) for name, times in runs.items() if times}
 
 
 def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:
@@ -185,10 +199,17 @@ def grade_of(spread: float, launches: int) -> Grade:
 
 
 def summarise(
-    launches: Sequence[LaunchSamples], *, protocol: Protocol, golden: CanaryGolden, clock_proof: ClockProof
+    launches: Sequence[LaunchSamples],
+    *,
+    protocol: Protocol,
+    golden: CanaryGolden,
+    clock_proof: ClockProof,
+    beside: CanaryGolden | None = None,
 ) -> Summary | FailureCode:
     """Headline, interval, normalised time, grade.
 
+    `beside`: the canaries' floors in the whole lease, which know the clock better than the few runs beside one
+    workload; without them those have to do.
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
     by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
@@ -210,7 +231,7 @@ def summarise(
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
-        normalised_ms=_normalised_ms(min(floors), clean, golden),
+        normalised_ms=_normalised_ms(floors, beside or _canaries(clean), golden),
         canary=CLOCK_CANARY,
         low_ms=interval.low,
         high_ms=interval.high,
@@ -277,8 +298,14 @@ def _moved(launches: Sequence[LaunchSamples], limit: float | None) -> bool:
     return first is not None and last is not None and abs(last / first - 1) > limit
 
 
-def _normalised_ms(floor_ms: float, launches: Sequence[LaunchSamples], golden: CanaryGolden) -> float | None:
-    reference_ns, near_ns = golden.of(CLOCK_CANARY), canary_floors(launches).get(CLOCK_CANARY)
+def _canaries(launches: Sequence[LaunchSamples]) -> CanaryGolden:
+    floors = canary_floors(launches)
+    return CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
+
+
+def _normalised_ms(floors_ms: Sequence[float], beside: CanaryGolden, golden: CanaryGolden) -> float | None:
+    reference_ns, near_ns = golden.of(CLOCK_CANARY), beside.of(CLOCK_CANARY)
+    floor_ms = mean(sorted(floors_ms)[:FLOORS_CONFIRMED])
     return floor_ms * reference_ns / near_ns if reference_ns and near_ns else None
 
 

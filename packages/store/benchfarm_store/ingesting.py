@@ -22,7 +22,7 @@ from benchfarm_core.measurements import (
 )
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol, is_comparison
-from benchfarm_core.quality import canary_floors, check_result, drifted, summarise
+from benchfarm_core.quality import CanaryGolden, canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import agents, boards, comparisons, endings, goldens, leases, progress, sample_codec, support
@@ -216,12 +216,13 @@ def _judge(
     trusted = () if lease.has_uploads else ok.values()
     seen = canary_floors([launch for launches in trusted for launch in launches])
     canaries = goldens.find(tx, lease.row.generation_id, lease.platform_id, seen)
+    beside = None if lease.has_uploads else goldens.of_lease(tx, lease.row.id, seen)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
         row = held[result.measurement_id]
         launches = ok.get(result.measurement_id)
-        outcome = result.failure if launches is None else _answer(lease, canaries, launches)
+        outcome = result.failure if launches is None else _answer(lease, canaries, beside, launches)
         if isinstance(outcome, Summary | Comparison):
             good.append(_Good(result, packed[result.measurement_id], outcome))
         else:
@@ -233,13 +234,19 @@ def _judge(
 
 
 def _answer(
-    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples]
+    lease: _Lease, canaries: goldens.Canaries, beside: CanaryGolden | None, launches: Sequence[LaunchSamples]
 ) -> Summary | Comparison | FailureCode:
     if is_comparison(lease.protocol):  # whatever drifts takes both sides along
         return compare(launches, lease.protocol)
     if drifted(canary_floors(launches), canaries.history, lease.clock_proof):
         return FailureCode.CANARY_DRIFT
-    return summarise(launches, protocol=lease.protocol, golden=canaries.reference, clock_proof=lease.clock_proof)
+    return summarise(
+        launches,
+        protocol=lease.protocol,
+        golden=canaries.reference,
+        clock_proof=lease.clock_proof,
+        beside=beside,
+    )
 
 
 def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
