@@ -13,6 +13,7 @@ Every change of a rule here is a new `RULE_VERSION`; stored raw data are then de
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from statistics import mean, median, stdev
 from typing import Any, Final, Literal
 
@@ -55,14 +56,14 @@ seconds: there drift is normalised, and what is left shows in the grade (docs/de
 CLOCK_CANARY: Final[Literal["sgemm"]] = "sgemm"
 """The canary that stands for the clock: its floor hardly feels the neighbours (docs/decisions/0008)."""
 CONFIRMED_SPREAD: Final = 0.05
-"""Launches are added while the lowest floors are farther apart than this: grade B is confirmed, C and D are not."""
+"""Launches are added while the quiet floors are farther apart than this: grade B is confirmed, C and D are not."""
 
 CROWDED_SHARE: Final = 0.75
 """Below this share of clean blocks neighbours held the processor for much of the time: then floors that do not confirm
 each other are no grade D but no answer (docs/measurement.md, "Beside a busy loop")."""
 
 QUIET_LIMIT: Final = 1.08
-"""A launch was quiet when the MobileNet canary beside it came this near to the quiet launches of its lease: it feels
+"""A launch was quiet when the MobileNet canary beside it came this near to the canary's floor in its lease: it feels
 neighbours about as much as a kernel does, so this is a look at them and not at the value."""
 QUIET_LAUNCHES: Final = 2
 
@@ -162,8 +163,8 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
     if purpose_of(protocol) == "memory":
         peaks = _peaks(launches)
         return len(peaks) < protocol.launches_min or _spread(peaks) > CONFIRMED_SPREAD
-    floors = [value for launch in launches if (value := launch_floor_ns(launch)) is not None]
-    if len(floors) < protocol.launches_min or spread_of(floors, protocol) > CONFIRMED_SPREAD:
+    clean = [launch for launch in launches if launch_floor_ns(launch) is not None]
+    if len(clean) < protocol.launches_min or spread_of(clean, protocol, quiet_ns) > CONFIRMED_SPREAD:
         return True
     if quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min):
         return True
@@ -172,9 +173,8 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
 
 
 def quiet_canary_ns(launches: Iterable[LaunchSamples]) -> int | None:
-    """What the MobileNet canary takes in the quieter launches of a lease, in ns: the lower quartile of its floors."""
-    floors = sorted(ns for launch in launches if (ns := canary_floors([launch]).get("mobilenet")) is not None)
-    return floors[(len(floors) - 1) // 4] if floors else None
+    """What the MobileNet canary takes in the quieter launches of a lease, in ns: its floor."""
+    return canary_floors(list(launches)).get("mobilenet")
 
 
 def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
@@ -183,9 +183,19 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
     return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
 
 
-def spread_of(floors: Sequence[float], protocol: Protocol) -> float:
-    """How far apart the `launches_min` lowest floors are, two at least: their standard deviation over their median."""
-    return _spread(sorted(floors)[: max(2, protocol.launches_min)])
+def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> float:
+    """How far apart the floors of the quiet launches are: their standard deviation over their median.
+
+    A launch that was not quiet says nothing of the workload. One that was and took longer does: where its buffers lay
+    is worth tens of percent to some workloads. For want of `launches_min` quiet ones, the launches that were quietest.
+    """
+    canaries = ((canary_floors([launch]).get("mobilenet", inf), launch_floor_ns(launch)) for launch in launches)
+    seen = sorted((near_ns, floor_ns) for near_ns, floor_ns in canaries if floor_ns is not None)
+    if not seen:
+        return 0.0
+    quiet = [floor_ns for near_ns, floor_ns in seen if near_ns <= QUIET_LIMIT * (quiet_ns or seen[0][0])]
+    needed = max(2, protocol.launches_min)
+    return _spread(quiet if len(quiet) >= needed else [floor_ns for _, floor_ns in seen[:needed]])
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -223,7 +233,8 @@ def summarise(
         return FailureCode.CANARY_DRIFT
     medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
     floors = [value / 1e6 for launch in clean if (value := launch_floor_ns(launch)) is not None]
-    spread = spread_of(floors, protocol)
+    canaries = beside or _canaries(clean)
+    spread = spread_of(clean, protocol, canaries.mobilenet_ns)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
@@ -231,7 +242,7 @@ def summarise(
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
-        normalised_ms=_normalised_ms(floors, beside or _canaries(clean), golden),
+        normalised_ms=_normalised_ms(floors, canaries, golden),
         canary=CLOCK_CANARY,
         low_ms=interval.low,
         high_ms=interval.high,
