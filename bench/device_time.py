@@ -24,7 +24,7 @@ from bench.launching import CORES, Files, Ready, Target, measure
 from bench.report import command_run, write_section
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import CanaryGolden, summarise
+from benchfarm_core.quality import CanaryGolden, canary_floors, summarise
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_engines.launch import launch_environment
 from benchfarm_workloads.draws import draw_mixed
@@ -82,8 +82,10 @@ def _ours(
     protocol = PROTOCOLS["kernel"]
     found, wall_s, _ = measure(files, batch, target, protocol, seed=repeat)
     golden = CanaryGolden(sgemm_ns=1_000_000, mobilenet_ns=1_000_000)
+    floors = canary_floors([launch for samples in found.values() for launch in samples])
+    beside = CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
     summaries = {
-        number: summarise(samples, protocol=protocol, golden=golden, clock_proof=ClockProof.UNPINNED)
+        number: summarise(samples, protocol=protocol, golden=golden, clock_proof=ClockProof.UNPINNED, beside=beside)
         for number, samples in found.items()
     }
     good = {number: one for number, one in summaries.items() if isinstance(one, Summary)}

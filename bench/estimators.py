@@ -14,17 +14,18 @@ import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
-from statistics import median, quantiles, stdev
+from statistics import mean, median, quantiles, stdev
 
 from bench.launching import Files, Target, launch
 from bench.repeatability import busy_loops
 from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
+from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE, FLOOR_SHARE, FLOORS_CONFIRMED
 from benchfarm_core.workloads import AnySingle
 from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.models import model_recipe
@@ -38,6 +39,10 @@ NEEDED_BLOCKS = 3
 LOADED = "loaded"
 Row = dict[str, object]
 Launches = Sequence[LaunchSamples]
+Run = Mapping[int, Launches]
+"""By workload."""
+Estimate = Callable[[Launches, Launches], float]
+"""Of a workload's launches, beside all launches of its run."""
 Records = dict[str, dict[str, dict[int, list[LaunchSamples]]]]
 """Engine, run, workload."""
 
@@ -88,19 +93,25 @@ def read(folder: Path) -> Records:
 # --- what a shorter visit would have seen
 
 
-def cut(one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1.0) -> tuple[list[float], float]:
+def cut(
+    one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1.0, aftermath: bool = True
+) -> tuple[list[float], float]:
     """Clean blocks of a visit's beginning in ns per iteration, and the time they and the others took in ms.
 
-    merged: so many blocks taken as one. witness: factor on the thresholds of a clean block.
+    merged: so many blocks taken as one. witness: factor on the thresholds of a clean block. aftermath: the block
+    behind one that is not clean is not clean either.
     """
     clean: list[float] = []
     spent_ns = 0
+    was_quiet = True
     for start in range(0, len(one.blocks_ns) - merged + 1, merged):
         block = sum(one.blocks_ns[start : start + merged])
         delay, switches = sum(one.delays_ns[start : start + merged]), sum(one.switches[start : start + merged])
         spent_ns += block
-        if switches == 0 and delay <= witness * max(DELAY_FLOOR_NS, DELAY_SHARE * block):
+        is_quiet = switches == 0 and delay <= witness * max(DELAY_FLOOR_NS, DELAY_SHARE * block)
+        if is_quiet and (was_quiet or not aftermath):
             clean.append(block / one.iterations / merged)
+        was_quiet = is_quiet
         if sum(clean) * one.iterations * merged >= visit_ms * 1e6 and len(clean) >= PROTOCOLS["kernel"].blocks_min:
             break
         if spent_ns >= 4 * visit_ms * 1e6:
@@ -108,15 +119,28 @@ def cut(one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1
     return clean, spent_ns / 1e6
 
 
-def floors(launches: Launches, visit_ms: float, **how: float) -> list[float]:
-    """The fastest clean block of each launch that has enough of them."""
+def low(times: Sequence[float], share: float = FLOOR_SHARE) -> float:
+    """The time that leaves a share of all below it; 0 for the very fastest."""
+    return sorted(times)[int(share * len(times))]
+
+
+def floors(launches: Launches, visit_ms: float, share: float = FLOOR_SHARE, **how: float) -> list[float]:
+    """The floor of each launch that has clean blocks enough, lowest first."""
     seen = [cut(one, visit_ms, **how)[0] for one in launches]  # type: ignore[arg-type]
-    return [min(clean) for clean in seen if len(clean) >= NEEDED_BLOCKS]
+    return sorted(low(clean, share) for clean in seen if len(clean) >= NEEDED_BLOCKS)
 
 
-def canary_ns(launches: Launches, name: str) -> float:
-    """The canary's fastest run."""
-    return min(ns for one in launches for known, pairs in one.canaries.items() if known == name for _, ns in pairs)
+def confirmed(lowest: Sequence[float]) -> float:
+    """The mean of the lowest floors, as many as the rule takes. Raises ValueError without any."""
+    if not lowest:
+        raise ValueError("no launch had enough clean blocks")
+    return mean(lowest[:FLOORS_CONFIRMED])
+
+
+def canary_ns(launches: Launches, name: str, share: float = FLOOR_SHARE) -> float:
+    """The canary's floor."""
+    runs = [ns for one in launches for known, pairs in one.canaries.items() if known == name for _, ns in pairs]
+    return low(runs, share)
 
 
 def canary_median_ns(one: LaunchSamples, name: str) -> float:
@@ -124,28 +148,33 @@ def canary_median_ns(one: LaunchSamples, name: str) -> float:
     return median(ns for known, pairs in one.canaries.items() if known == name for _, ns in pairs)
 
 
-def _median_of_medians(launches: Launches) -> float:
+def _median_of_medians(launches: Launches, _: Launches) -> float:
     return median(median(cut(one, 10)[0] or one.blocks_ns) for one in launches)
 
 
-def _over_mobilenet(launches: Launches) -> float:
+def _over_mobilenet(launches: Launches, _: Launches) -> float:
     return median(median(cut(one, 10)[0] or one.blocks_ns) / canary_median_ns(one, "mobilenet") for one in launches)
 
 
-ESTIMATORS: Mapping[str, Callable[[Launches], float]] = {
+def _fastest(launches: Launches) -> float:
+    return min(floors(launches, 10, 0))
+
+
+ESTIMATORS: Mapping[str, Estimate] = {
     "median of launch medians": _median_of_medians,
     "the same over the MobileNet canary beside it": _over_mobilenet,
-    "floor": lambda launches: min(floors(launches, 10)),
-    "floor over the SGEMM canary's floor": lambda launches: min(floors(launches, 10)) / canary_ns(launches, "sgemm"),
-    "floor over the MobileNet canary's floor": lambda launches: (
-        min(floors(launches, 10)) / canary_ns(launches, "mobilenet")
+    "fastest block": lambda found, _: _fastest(found),
+    "over the SGEMM canary's fastest run beside it": lambda found, _: _fastest(found) / canary_ns(found, "sgemm", 0),
+    "over the MobileNet canary's": lambda found, _: _fastest(found) / canary_ns(found, "mobilenet", 0),
+    "over the geometric mean of both": lambda found, _: (
+        _fastest(found) / math.sqrt(canary_ns(found, "sgemm", 0) * canary_ns(found, "mobilenet", 0))
     ),
-    "floor over the geometric mean of both": lambda launches: (
-        min(floors(launches, 10)) / math.sqrt(canary_ns(launches, "sgemm") * canary_ns(launches, "mobilenet"))
+    "over SGEMM's fastest run of the whole run": lambda found, all_: _fastest(found) / canary_ns(all_, "sgemm", 0),
+    "lowest floor over SGEMM's of the whole run": lambda found, all_: floors(found, 10)[0] / canary_ns(all_, "sgemm"),
+    "the rule: two lowest floors over SGEMM's of the whole run": lambda found, all_: (
+        confirmed(floors(found, 10)) / canary_ns(all_, "sgemm")
     ),
-    "second lowest floor over SGEMM's": lambda launches: (
-        sorted(floors(launches, 10))[:2][-1] / canary_ns(launches, "sgemm")
-    ),
+    "the rule over SGEMM's floor beside it": lambda found, _: confirmed(floors(found, 10)) / canary_ns(found, "sgemm"),
 }
 
 
@@ -153,11 +182,12 @@ ESTIMATORS: Mapping[str, Callable[[Launches], float]] = {
 
 
 def estimators(records: Records) -> list[Row]:
-    """How far runs of the same workload lie apart by each estimator; five visits of 10 ms."""
+    """How far runs of the same workload lie apart by each estimator, loaded from quiet ones; five visits of 10 ms."""
     rows: list[Row] = []
     for name, estimate in ESTIMATORS.items():
         row: Row = {"estimate": name}
-        row |= {engine: _apart(runs, estimate) for engine, runs in records.items()}
+        for engine, runs in records.items():
+            row |= {engine: _apart(runs, estimate), f"{engine}, loaded": _loaded(runs, estimate)}
         rows.append(row)
     return rows
 
@@ -167,8 +197,8 @@ def visits(records: Records) -> list[Row]:
     rows: list[Row] = []
     for visit_ms, launches in ((60, 3), (60, 5), (30, 5), (20, 5), (10, 3), (10, 5), (5, 5)):
 
-        def floor(all_: Launches, visit_ms: float = visit_ms, launches: int = launches) -> float:
-            return min(floors(all_[:launches], visit_ms)) / canary_ns(all_[:launches], "sgemm")
+        def floor(all_: Launches, run: Launches, visit_ms: float = visit_ms, launches: int = launches) -> float:
+            return confirmed(floors(all_[:launches], visit_ms)) / canary_ns(run, "sgemm")
 
         timed = [
             sum(cut(one, visit_ms)[1] for one in all_[:launches])
@@ -188,8 +218,8 @@ def block_lengths(records: Records) -> list[Row]:
     rows: list[Row] = []
     for merged in (1, 2, 5, 10):
 
-        def floor(all_: Launches, merged: int = merged) -> float:
-            return min(floors(all_, 20, merged=merged)) / canary_ns(all_, "sgemm")
+        def floor(all_: Launches, run: Launches, merged: int = merged) -> float:
+            return confirmed(floors(all_, 20, merged=merged)) / canary_ns(run, "sgemm")
 
         row: Row = {"blocks of": f"{200 * merged} us"}
         for engine, runs in records.items():
@@ -201,14 +231,23 @@ def block_lengths(records: Records) -> list[Row]:
 def witness_thresholds(records: Records) -> list[Row]:
     """The witness' thresholds times a factor: what stays clean, and how far loaded floors lie from quiet ones."""
     rows: list[Row] = []
-    for factor in (0.25, 0.5, 1.0, 2.0, 5.0, 1e9):
+    for factor, aftermath in (
+        (0.25, True),
+        (0.5, True),
+        (1.0, True),
+        (1.0, False),
+        (2.0, True),
+        (5.0, True),
+        (1e9, True),
+    ):
 
-        def floor(all_: Launches, factor: float = factor) -> float:
-            return min(floors(all_, 20, witness=factor)) / canary_ns(all_, "sgemm")
+        def floor(all_: Launches, run: Launches, factor: float = factor, aftermath: bool = aftermath) -> float:
+            return confirmed(floors(all_, 20, witness=factor, aftermath=aftermath)) / canary_ns(run, "sgemm")
 
-        row: Row = {"thresholds times": factor if factor < 1e6 else "no threshold"}
+        said = "" if aftermath else ", and the block behind a disturbed one counts"
+        row: Row = {"thresholds times": f"{factor:g}{said}" if factor < 1e6 else "no threshold"}
         for engine, runs in records.items():
-            shares = [_clean_share(one, factor) for all_ in runs[LOADED].values() for one in all_]
+            shares = [_clean_share(one, factor, aftermath) for all_ in runs[LOADED].values() for one in all_]
             row |= {f"{engine}: clean": f"{median(shares):.0%}", f"{engine}: loaded": _loaded(runs, floor)}
         rows.append(row)
     return rows
@@ -221,7 +260,7 @@ def crowds(records: Records) -> list[Row]:
         off: dict[bool, list[float]] = {True: [], False: []}
         for place, all_ in runs[LOADED].items():
             quiet = [runs[run][place] for run in runs if run != LOADED]
-            known, seen = [floors(one, 20) for one in quiet], sorted(floors(all_, 10))[:3]
+            known, seen = [floors(one, 20) for one in quiet], floors(all_, 10)[:3]
             if len(seen) < NEEDED_BLOCKS or not all(known) or min(map(min, known)) > 1e6:
                 continue
             expected = median(min(found) for found in known)
@@ -241,42 +280,39 @@ def _crowd_row(off: Mapping[bool, Sequence[float]]) -> Row:
     }
 
 
-def _clean_share(one: LaunchSamples, factor: float) -> float:
-    pairs = zip(one.blocks_ns, one.delays_ns, one.switches, strict=True)
-    clean = [
-        switches == 0 and delay <= factor * max(DELAY_FLOOR_NS, DELAY_SHARE * block) for block, delay, switches in pairs
-    ]
-    return sum(clean) / len(clean)
+def _clean_share(one: LaunchSamples, factor: float, aftermath: bool) -> float:
+    clean, _ = cut(one, math.inf, witness=factor, aftermath=aftermath)
+    return len(clean) / len(one.blocks_ns)
 
 
-def _apart(runs: Mapping[str, Mapping[int, Launches]], estimate: Callable[[Launches], float]) -> str:
+def _apart(runs: Mapping[str, Run], estimate: Estimate) -> str:
     """Median and 90th percentile of the differences between quiet runs, over workloads and pairs of runs."""
     apart: list[float] = []
-    quiet = [found for run, found in runs.items() if run != LOADED]
-    for place in set.intersection(*(set(found) for found in quiet)):
-        values = list(_values([found[place] for found in quiet], estimate))
-        apart += [abs(math.log(a / b)) for a, b in combinations(values, 2)]
+    quiet = [_values(found, estimate) for run, found in runs.items() if run != LOADED]
+    for place in set.intersection(*map(set, quiet)):
+        apart += [abs(math.log(a / b)) for a, b in combinations([values[place] for values in quiet], 2)]
     return f"{median(apart):.2%} / {quantiles(apart, n=10)[-1]:.1%}"
 
 
-def _loaded(runs: Mapping[str, Mapping[int, Launches]], estimate: Callable[[Launches], float]) -> str:
+def _loaded(runs: Mapping[str, Run], estimate: Estimate) -> str:
     """Median and highest difference of the loaded run from the quiet ones, and how many workloads have any."""
+    quiet = [_values(found, estimate) for run, found in runs.items() if run != LOADED]
     apart: list[float] = []
-    quiet = [found for run, found in runs.items() if run != LOADED]
-    for place, launches in runs[LOADED].items():
-        known = list(_values([found[place] for found in quiet if place in found], estimate))
-        seen = list(_values([launches], estimate))
-        if known and seen:
-            apart.append(abs(math.log(seen[0] / median(known))))
+    for place, seen in _values(runs[LOADED], estimate).items():
+        known = [values[place] for values in quiet if place in values]
+        if known:
+            apart.append(abs(math.log(seen / median(known))))
     return f"{median(apart):.2%} / {max(apart):.0%} of {len(apart)}" if apart else "none"
 
 
-def _values(all_: Sequence[Launches], estimate: Callable[[Launches], float]) -> Iterator[float]:
-    for launches in all_:
-        try:
-            yield estimate(launches)
-        except ValueError:  # no launch had enough clean blocks
-            continue
+def _values(run: Run, estimate: Estimate) -> dict[int, float]:
+    """The estimates of a run, by workload; none where no launch had enough clean blocks."""
+    all_ = [launch for launches in run.values() for launch in launches]
+    values: dict[int, float] = {}
+    for place, launches in run.items():
+        with suppress(ValueError, IndexError):
+            values[place] = estimate(launches, all_)
+    return values
 
 
 TABLES: Mapping[str, Callable[[Records], list[Row]]] = {

@@ -6,6 +6,7 @@ Reads one JSON object from a file and writes one to another; see ``Task``.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,8 +149,18 @@ def _block_ns(run: Callable[[], None], count: int) -> float:
 
 
 def _typical(inferences: list[list[Any]]) -> list[Node]:
-    """Each operator with the median of its times."""
-    return [_node(same[0], median(node.ns for node in same)) for same in zip(*inferences, strict=True)]
+    """Each operator with the median of its times; a session that has compiled it away gave it none."""
+    seen: dict[tuple[str, int], list[Any]] = {}
+    for nodes in inferences:
+        counts = Counter[str]()
+        for node in nodes:
+            seen.setdefault((node.name, counts[node.name]), []).append(node)
+            counts[node.name] += 1
+    return [_node(same[0], _median_ns(same, len(inferences))) for same in seen.values()]
+
+
+def _median_ns(same: list[Any], inferences: int) -> float:
+    return median([node.ns for node in same] + [0] * (inferences - len(same)))
 
 
 def _fastest(inferences: list[list[Any]]) -> list[Node]:

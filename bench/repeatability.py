@@ -1,6 +1,6 @@
 """How well a measurement repeats: an hour apart on a quiet machine, and beside a busy loop on every core.
 
-python -m bench.repeatability [--apart-min 60] [--kernels 100] [--engines onnxruntime,openvino,litert,ncnn,mnn]
+python -m bench.repeatability [loaded|apart|all] [--apart-min 60] [--kernels 100] [--engines onnxruntime,openvino,...]
 
 Quiet runs are separate jobs of one farm, so both are normalised by the same reference. The loaded run follows a
 quiet one at once: quiet means measured within ten minutes before. Accepted under load: measured with a grade that is
@@ -145,8 +145,9 @@ def _busy_loop(core: int) -> int:
 
 
 def main() -> int:
-    """Quiet, loaded, a pause, quiet again; two tables."""
+    """Quiet, loaded, a pause, quiet again; two tables, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="all", choices=("loaded", "apart", "all"))
     parser.add_argument("--apart-min", type=float, default=60.0)
     parser.add_argument("--kernels", type=int, default=100)
     parser.add_argument("--engines", default=",".join(ENGINES))
@@ -161,17 +162,26 @@ def main() -> int:
         loaded: dict[str, Run] = {}
         for engine in engines:  # quiet right before, engine by engine
             before[engine] = run_engine(client, engine, given.kernels)
-            with busy_loops():
-                loaded[engine] = run_engine(client, engine, given.kernels)
-        rows = beside_load(before, loaded)
-        write_section("Beside a busy loop on every core", command_run(), rows)
-        after: dict[str, Run] = {}
-        for engine in engines:
-            time.sleep(max(0.0, before[engine].ended_s + 60 * given.apart_min - time.monotonic()))
-            after[engine] = run_engine(client, engine, given.kernels)
-    rows_quiet = an_hour_apart(before, after)
-    write_section("Quiet runs an hour apart", command_run(), rows_quiet)
-    return 0 if all(row["met"] for row in (*rows, *rows_quiet)) else 1
+            if given.what != "apart":
+                with busy_loops():
+                    loaded[engine] = run_engine(client, engine, given.kernels)
+        rows = beside_load(before, loaded) if loaded else []
+        if rows:
+            write_section("Beside a busy loop on every core", command_run(), rows)
+        if given.what != "loaded":
+            rows += _again(client, before, given)
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+def _again(client: Client, before: Mapping[str, Run], given: argparse.Namespace) -> list[Row]:
+    """The second quiet runs, each `apart_min` after its engine's first."""
+    after: dict[str, Run] = {}
+    for engine, run in before.items():
+        time.sleep(max(0.0, run.ended_s + 60 * given.apart_min - time.monotonic()))
+        after[engine] = run_engine(client, engine, given.kernels)
+    rows = an_hour_apart(before, after)
+    write_section("Quiet runs an hour apart", command_run(), rows)
+    return rows
 
 
 if __name__ == "__main__":

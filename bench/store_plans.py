@@ -17,6 +17,7 @@ from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import PlatformFilter
+from benchfarm_core.views import ResultsWanted
 from benchfarm_store import (
     dispatching,
     events,
@@ -133,9 +134,9 @@ def _reading(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
         "explain": lambda tx: jobs.explain(tx, job, CALLER),
         "events": lambda tx: events.after(tx, job, CALLER, 0, 100),
         "results by time": lambda tx: results.list_results(tx, CALLER),
-        "results since": lambda tx: results.list_results(tx, CALLER, since=day),
-        "results by platform": lambda tx: results.list_results(tx, CALLER, platform=known.key),
-        "results by workload": lambda tx: results.list_results(tx, CALLER, workload_id=known.workload),
+        "results since": lambda tx: results.list_results(tx, CALLER, ResultsWanted(since=day)),
+        "results by platform": lambda tx: results.list_results(tx, CALLER, ResultsWanted(platform=known.key)),
+        "results by workload": lambda tx: results.list_results(tx, CALLER, ResultsWanted(workload_id=known.workload)),
         "get_measurement": lambda tx: results.get_measurement(tx, known.id, CALLER),
         "get_platform": lambda tx: platforms.get_platform(tx, known.key),
         "ask_latency": lambda tx: latency.ask(tx, _question(known.key), CALLER),

@@ -178,7 +178,7 @@ def test_a_farm_with_pairs_is_not_taken_to_before_them(empty_database_url):
 
 def test_who_wanted_a_platform_with_options_first_is_found_in_the_queues(empty_database_url):
     config = migrations.config(empty_database_url)
-    command.upgrade(config, "0009")
+    command.upgrade(config, "0011")
     engine = create_database_engine(empty_database_url)
     with engine.begin() as connection:
         for statement in (
@@ -197,7 +197,7 @@ def test_who_wanted_a_platform_with_options_first_is_found_in_the_queues(empty_d
             ),
         ):
             connection.execute(text(statement))
-    command.upgrade(config, "0010")
+    command.upgrade(config, "0012")
     wanted = "SELECT p.key, a.name FROM platforms p LEFT JOIN accounts a ON a.id = p.wanted_by_id"
     with engine.connect() as connection:
         found = {row.key: row.name for row in connection.execute(text(wanted))}

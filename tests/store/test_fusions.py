@@ -81,6 +81,20 @@ def test_rules_are_the_engine_s_on_every_board_and_of_its_precision_alone(farm, 
             assert fusions.fusion_rules(tx, parse_platform_key(other)) == []
 
 
+def test_boards_of_different_models_keep_rules_of_their_own(farm, ann, agent, report_of):
+    farm.agent(ann, report_of("s2", board_model="host-b"), name="second lab")
+    elsewhere = KEY.replace("host-a", "host-b")
+    report(farm, row(times=(1, 0.2, 1.2)))
+    borrowed = rules(farm, elsewhere)
+    assert (borrowed.rules, [one.board_model for one in borrowed.measured]) == ("other_board_model", ["host-a"])
+    report(farm, row(times=(1, 0.2, 0.9)), key=elsewhere)
+    assert [(one.rules, one.measured[0].fused) for one in (rules(farm), rules(farm, elsewhere))] == [
+        ("measured", False),
+        ("measured", True),
+    ]
+    assert kernels(farm, "squeezenet", ann, elsewhere).rules == "measured"
+
+
 def test_a_platform_that_is_none(farm, ann, agent):
     for name in ("nowhere", "\x00", KEY.replace("1.31.1", "9")):
         with pytest.raises(NotFound):
@@ -115,9 +129,9 @@ def upload(farm, by):
         return models.add(tx, model, by=by).id
 
 
-def kernels(farm, model_id, by):
+def kernels(farm, model_id, by, key=KEY):
     with farm.transaction() as tx:
-        return fusions.model_kernels(tx, model_id, KEY, by)
+        return fusions.model_kernels(tx, model_id, key, by)
 
 
 def test_the_kernels_of_an_upload_by_the_rules_of_the_platform(farm, ann, agent):

@@ -6,6 +6,7 @@ from benchfarm_core.accounts import Quotas
 from benchfarm_core.errors import InvalidRequest, NotFound, QuotaExceeded
 from benchfarm_core.jobs import JobRequest, JobState
 from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.views import ResultsWanted
 from benchfarm_core.workloads import InputSpec, NormalFill
 from benchfarm_store import jobs, latency, leases, models, results
 
@@ -101,7 +102,7 @@ def test_uploads_are_private_to_their_account(farm, ann, agent, job_of):
         assert len(results.list_results(tx, ann).items) == 2
         measured = results.list_results(tx, ann).items[0]
         assert results.list_results(tx, bob).items == []
-        assert results.list_results(tx, bob, workload_id=measured.workload_id).items == []
+        assert results.list_results(tx, bob, ResultsWanted(workload_id=measured.workload_id)).items == []
         for ask in (
             lambda: models.get_model(tx, model.id, bob),
             lambda: models.delete_model(tx, model.id, bob),

@@ -1,5 +1,4 @@
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -7,8 +6,9 @@ from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.boards import Health
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.jobs import ItemState, JobState
-from benchfarm_core.measurements import MeasurementState
+from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.quality import RULE_VERSION
+from benchfarm_core.views import ResultsWanted
 from benchfarm_store import boards, endings, jobs, results, summaries
 
 
@@ -178,6 +178,36 @@ def test_the_first_canaries_are_the_reference_and_a_broken_board_shows(farm, ann
     assert farm.scalar("SELECT mobilenet_ns FROM canary_goldens") == 2_000_000
 
 
+def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_again(
+    farm, ann, agent, job_of, ok_result
+):
+    farm.submit_planned(ann, job_of(3, platforms=["host-a/c0.t1.free/onnxruntime-1.31.1/fp32"]))
+    grant = agent.must_take()
+    first, second, later = (item.measurement_id for item in grant.items)
+    agent.send(grant, ok_result(first, canary_ns=2_000_000), ok_result(second, canary_ns=2_200_000))
+    agent.send(grant, ok_result(later, canary_ns=1_900_000))
+    agent.release(grant)
+
+    def normalised() -> dict[int, float | None]:
+        with farm.transaction() as tx:
+            found = results.list_results(tx, ann).items
+        return {one.measurement_id: one.summary.normalised_ms for one in found}
+
+    told = normalised()
+    assert list(told.values()) == [pytest.approx(1.0, rel=1e-3)] * 3
+    assert farm.scalar("SELECT sgemm_ns FROM leases") == farm.scalar("SELECT sgemm_ns FROM canary_goldens")
+    farm.run("UPDATE summaries SET rule_version = 0, normalised_ms = 7")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 3
+    assert normalised() == told
+    farm.run("UPDATE leases SET sgemm_ns = NULL, mobilenet_ns = NULL")  # as leases of older versions are
+    farm.run("DELETE FROM summaries WHERE NOT active")
+    farm.run("UPDATE summaries SET rule_version = 0")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 3
+    assert normalised()[second] == pytest.approx(1 / 1.1, rel=1e-3)
+
+
 def test_a_measurement_shows_its_evidence_and_samples(farm, ann, agent, job_of, ok_result):
     farm.submit_planned(ann, job_of(1))
     grant = agent.must_take()
@@ -212,21 +242,26 @@ def test_results_are_listed_newest_first_with_filters(farm, ann, agent, job_of):
         assert len({r.measurement_id for r in everything}) == 12
         assert [r.measured_at for r in everything] == sorted((r.measured_at for r in everything), reverse=True)
         one = everything[0]
-        same = results.list_results(tx, ann, workload_id=one.workload_id).items
+        same = results.list_results(tx, ann, ResultsWanted(workload_id=one.workload_id)).items
         assert {r.workload_id for r in same} == {one.workload_id}
         assert len(same) == 2
-        by_key = results.list_results(tx, ann, platform=one.platform).items
-        by_id = results.list_results(tx, ann, platform=one.platform_id).items
+        by_key = results.list_results(tx, ann, ResultsWanted(platform=one.platform)).items
+        by_id = results.list_results(tx, ann, ResultsWanted(platform=one.platform_id)).items
         assert by_key == by_id
         assert len(by_key) == 6
-        assert len(results.list_results(tx, ann, origin="local").items) == 12
-        assert results.list_results(tx, ann, origin="elsewhere").items == []
-        assert results.list_results(tx, ann, since=tx.now + timedelta(hours=1)).items == []
-        assert len(results.list_results(tx, ann, until=tx.now + timedelta(hours=1)).items) == 12
-        for name in ("workload_id", "platform", "cursor"):
-            bad: dict[str, Any] = {name: "nonsense"}
+        assert len(results.list_results(tx, ann, ResultsWanted(origin="local")).items) == 12
+        assert results.list_results(tx, ann, ResultsWanted(origin="elsewhere")).items == []
+        of_kernels = results.list_results(tx, ann, ResultsWanted(protocol="kernel", timing=Timing.ALONE)).items
+        assert len(of_kernels) == 12
+        for nothing in ({"protocol": "standard"}, {"protocol": "ker\x00nel2"}, {"timing": Timing.IN_SITU}):
+            assert results.list_results(tx, ann, ResultsWanted(**nothing)).items == []
+        assert results.list_results(tx, ann, ResultsWanted(since=tx.now + timedelta(hours=1))).items == []
+        assert len(results.list_results(tx, ann, ResultsWanted(until=tx.now + timedelta(hours=1))).items) == 12
+        for bad in (ResultsWanted(workload_id="nonsense"), ResultsWanted(platform="nonsense")):
             with pytest.raises(InvalidRequest):
-                results.list_results(tx, ann, **bad)
+                results.list_results(tx, ann, bad)
+        with pytest.raises(InvalidRequest):
+            results.list_results(tx, ann, cursor="nonsense")
 
 
 def test_summaries_are_derived_anew_from_what_is_stored(farm, ann, agent, job_of, monkeypatch):

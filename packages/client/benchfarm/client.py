@@ -34,6 +34,7 @@ from benchfarm_core.events import Event
 from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
 from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, Page, WhyView
 from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.support import SupportRow
@@ -273,14 +274,18 @@ class Client:
         workload_id: str | None = None,
         platform: str | None = None,
         origin: str | None = None,
+        protocol: str | None = None,
+        timing: Timing | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Iterator[ResultView]:
-        """Stored results by workload, platform, origin and time of measurement."""
+        """Stored results by workload, platform, origin, name of the protocol, timing, and time of measurement."""
         params = {
             "workload_id": workload_id,
             "platform": platform,
             "origin": origin,
+            "protocol": protocol,
+            "timing": timing,
             "since": since.isoformat() if since else None,
             "until": until.isoformat() if until else None,
         }

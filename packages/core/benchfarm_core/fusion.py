@@ -100,20 +100,25 @@ class FusionView(Answer):
     t2_ms: float | None
     t12_ms: float | None
     spread_ms: float | None
+    board_model: str
     measured_at: datetime
 
 
-class FusionsView(Answer):
-    """The rules of a platform's engine at its precision: they hold for every platform of both.
+RulesSource = Literal["measured", "other_board_model", "default"]
+"""Measured on boards of the platform's model; on another model's, with the same engine and precision; or assumed."""
 
-    `rules` is `default` where nothing was measured; `default` lists the pairs that count as fused unless measured
-    otherwise.
+
+class FusionsView(Answer):
+    """The rules of a platform's engine at its precision, as boards of its model showed them.
+
+    Where none of them was measured, `rules` is `other_board_model` and `measured` what the latest other model showed
+    with the same engine; else `default`, the pairs that count as fused unless measured otherwise.
     """
 
     platform: str
     engine: str
     precision: Precision
-    rules: Literal["measured", "default"]
+    rules: RulesSource
     measured: list[FusionView]
     disagreements: list[FusionView]
     default: list[tuple[str, str]]
@@ -153,7 +158,7 @@ class ModelKernels(Answer):
 
     model_id: str
     platform: str
-    rules: Literal["measured", "default"]
+    rules: RulesSource
     assumed: list[tuple[str, str]]
     kernels: list[ModelKernel]
     unknown: list[UnknownOperator]

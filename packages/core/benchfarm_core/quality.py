@@ -1,9 +1,9 @@
 """How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
 
 Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
-the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, the fastest clean
-blocks of the launches (J. Chen and J. Revels, Robust benchmarking in noisy environments, 2016), and the headline on
-medians.
+the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, what all but the
+fastest twentieth of the clean blocks of a launch stay above (after J. Chen and J. Revels, Robust benchmarking in noisy
+environments, 2016, who take the very fastest), and the headline on medians.
 
 Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
 launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
@@ -13,7 +13,8 @@ Every change of a rule here is a new `RULE_VERSION`; stored raw data are then de
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median, stdev
+from math import inf
+from statistics import mean, median, stdev
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -28,12 +29,17 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 4
+RULE_VERSION: Final = 5
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
 DELAY_FLOOR_NS: Final = 20_000
 """Waits below this are the witness' own noise (wake-ups of pool threads)."""
+FLOOR_SHARE: Final = 0.05
+"""A floor leaves this share of the times below it: of many blocks the very fastest may be a lucky one that no other
+launch sees again (docs/measurement.md, "The estimator")."""
+FLOORS_CONFIRMED: Final = 2
+"""A measurement's floor is the mean of this many launches' lowest floors: one alone may have been lucky with memory."""
 CLEAN_MIN_BLOCKS: Final = 5
 CLEAN_MIN_SHARE: Final = 0.25
 HISTORY_LIMITS: Final[dict[ClockProof, float]] = {
@@ -51,14 +57,14 @@ seconds: there drift is normalised, and what is left shows in the grade (docs/de
 CLOCK_CANARY: Final[Literal["sgemm"]] = "sgemm"
 """The canary that stands for the clock: its floor hardly feels the neighbours (docs/decisions/0008)."""
 CONFIRMED_SPREAD: Final = 0.05
-"""Launches are added while the lowest floors are farther apart than this: grade B is confirmed, C and D are not."""
+"""Launches are added while the quiet floors are farther apart than this: grade B is confirmed, C and D are not."""
 
 CROWDED_SHARE: Final = 0.75
 """Below this share of clean blocks neighbours held the processor for much of the time: then floors that do not confirm
 each other are no grade D but no answer (docs/measurement.md, "Beside a busy loop")."""
 
 QUIET_LIMIT: Final = 1.08
-"""A launch was quiet when the MobileNet canary beside it came this near to the quiet launches of its lease: it feels
+"""A launch was quiet when the MobileNet canary beside it came this near to the canary's floor in its lease: it feels
 neighbours about as much as a kernel does, so this is a look at them and not at the value."""
 QUIET_LAUNCHES: Final = 2
 
@@ -113,11 +119,20 @@ def accepted_launches(
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:
-    """Which blocks ran undisturbed, by the witness alone."""
-    return [
+    """Which blocks ran undisturbed, by the witness alone.
+
+    The block after a disturbed one is not: what ran in between has taken caches and predictors along.
+    """
+    quiet = [
         switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
         for block, delay, switches in zip(launch.blocks_ns, launch.delays_ns, launch.switches, strict=True)
     ]
+    return [now and before for before, now in zip([True, *quiet], quiet, strict=False)]
+
+
+def _floor(times: Iterable[int]) -> int:
+    ordered = sorted(times)
+    return ordered[int(FLOOR_SHARE * len(ordered))]
 
 
 def _enough_clean(launch: LaunchSamples) -> list[int]:
@@ -134,16 +149,16 @@ def launch_median_ns(launch: LaunchSamples) -> float | None:
 
 
 def launch_floor_ns(launch: LaunchSamples) -> float | None:
-    """Time of one iteration in the fastest clean block; None when too few are clean."""
+    """Time of one iteration in the fastest clean blocks; None when too few are clean."""
     clean = _enough_clean(launch)
-    return min(clean) / launch.iterations if clean else None
+    return _floor(clean) / launch.iterations if clean else None
 
 
 def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
-    """Each canary's fastest run in some launches, in ns."""
+    """Each canary's fastest runs in some launches, in ns."""
     names: tuple[CanaryName, CanaryName] = ("sgemm", "mobilenet")
     runs = {name: [ns for launch in launches for _, ns in launch.canaries.get(name, ())] for name in names}
-    return {name: min(times) for name, times in runs.items() if times}
+    return {name: _floor(times) for name, times in runs.items() if times}
 
 
 def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:
@@ -160,8 +175,8 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
     if purpose_of(protocol) == "memory":
         peaks = _peaks(launches)
         return len(peaks) < protocol.launches_min or _spread(peaks) > CONFIRMED_SPREAD
-    floors = [value for launch in launches if (value := launch_floor_ns(launch)) is not None]
-    if len(floors) < protocol.launches_min or spread_of(floors, protocol) > CONFIRMED_SPREAD:
+    clean = [launch for launch in launches if launch_floor_ns(launch) is not None]
+    if len(clean) < protocol.launches_min or spread_of(clean, protocol, quiet_ns) > CONFIRMED_SPREAD:
         return True
     if quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min):
         return True
@@ -170,9 +185,8 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
 
 
 def quiet_canary_ns(launches: Iterable[LaunchSamples]) -> int | None:
-    """What the MobileNet canary takes in the quieter launches of a lease, in ns: the lower quartile of its floors."""
-    floors = sorted(ns for launch in launches if (ns := canary_floors([launch]).get("mobilenet")) is not None)
-    return floors[(len(floors) - 1) // 4] if floors else None
+    """What the MobileNet canary takes in the quieter launches of a lease, in ns: its floor."""
+    return canary_floors(list(launches)).get("mobilenet")
 
 
 def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
@@ -181,9 +195,19 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
     return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
 
 
-def spread_of(floors: Sequence[float], protocol: Protocol) -> float:
-    """How far apart the `launches_min` lowest floors are, two at least: their standard deviation over their median."""
-    return _spread(sorted(floors)[: max(2, protocol.launches_min)])
+def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> float:
+    """How far apart the floors of the quiet launches are: their standard deviation over their median.
+
+    A launch that was not quiet says nothing of the workload. One that was and took longer does: where its buffers lay
+    is worth tens of percent to some workloads. For want of `launches_min` quiet ones, the launches that were quietest.
+    """
+    canaries = ((canary_floors([launch]).get("mobilenet", inf), launch_floor_ns(launch)) for launch in launches)
+    seen = sorted((near_ns, floor_ns) for near_ns, floor_ns in canaries if floor_ns is not None)
+    if not seen:
+        return 0.0
+    quiet = [floor_ns for near_ns, floor_ns in seen if near_ns <= QUIET_LIMIT * (quiet_ns or seen[0][0])]
+    needed = max(2, protocol.launches_min)
+    return _spread(quiet if len(quiet) >= needed else [floor_ns for _, floor_ns in seen[:needed]])
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -197,10 +221,17 @@ def grade_of(spread: float, launches: int) -> Grade:
 
 
 def summarise(
-    launches: Sequence[LaunchSamples], *, protocol: Protocol, golden: CanaryGolden, clock_proof: ClockProof
+    launches: Sequence[LaunchSamples],
+    *,
+    protocol: Protocol,
+    golden: CanaryGolden,
+    clock_proof: ClockProof,
+    beside: CanaryGolden | None = None,
 ) -> Summary | FailureCode:
     """Headline, interval, normalised time, grade.
 
+    `beside`: the canaries' floors in the whole lease, which know the clock better than the few runs beside one
+    workload; without them those have to do.
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
     by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
@@ -214,7 +245,8 @@ def summarise(
         return FailureCode.CANARY_DRIFT
     medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
     floors = [value / 1e6 for launch in clean if (value := launch_floor_ns(launch)) is not None]
-    spread = spread_of(floors, protocol)
+    canaries = beside or _canaries(clean)
+    spread = spread_of(clean, protocol, canaries.mobilenet_ns)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
@@ -222,7 +254,7 @@ def summarise(
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
-        normalised_ms=_normalised_ms(min(floors), clean, golden),
+        normalised_ms=_normalised_ms(floors, canaries, golden),
         canary=CLOCK_CANARY,
         low_ms=interval.low,
         high_ms=interval.high,
@@ -289,8 +321,14 @@ def _moved(launches: Sequence[LaunchSamples], limit: float | None) -> bool:
     return first is not None and last is not None and abs(last / first - 1) > limit
 
 
-def _normalised_ms(floor_ms: float, launches: Sequence[LaunchSamples], golden: CanaryGolden) -> float | None:
-    reference_ns, near_ns = golden.of(CLOCK_CANARY), canary_floors(launches).get(CLOCK_CANARY)
+def _canaries(launches: Sequence[LaunchSamples]) -> CanaryGolden:
+    floors = canary_floors(launches)
+    return CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
+
+
+def _normalised_ms(floors_ms: Sequence[float], beside: CanaryGolden, golden: CanaryGolden) -> float | None:
+    reference_ns, near_ns = golden.of(CLOCK_CANARY), beside.of(CLOCK_CANARY)
+    floor_ms = mean(sorted(floors_ms)[:FLOORS_CONFIRMED])
     return floor_ms * reference_ns / near_ns if reference_ns and near_ns else None
 
 

@@ -10,7 +10,7 @@ from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Summary
-from benchfarm_core.values import Answer
+from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import InputSpec, Workload
 
 
@@ -52,6 +52,19 @@ class ModelView(ListedModel):
     """An uploaded model of the account with its operator graph."""
 
     graph: dict[str, Any]
+
+
+class ResultsWanted(Value):
+    """Which results are listed: every given field must match. `platform` is an id, key or alias, `protocol` a
+    protocol's name; `since` is included, `until` is not."""
+
+    workload_id: str | None = None
+    platform: str | None = None
+    origin: str | None = None
+    protocol: str | None = None
+    timing: Timing | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class ResultView(Answer):

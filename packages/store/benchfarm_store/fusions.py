@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Row, select, text
 
@@ -15,6 +15,7 @@ from benchfarm_core.fusion import (
     KernelPart,
     ModelKernel,
     ModelKernels,
+    RulesSource,
     UnknownOperator,
     fused_verdict,
 )
@@ -34,7 +35,8 @@ from benchfarm_workloads.verdicts import Graph
 def record_fusions(tx: Transaction, platform: Platform, rows: Sequence[FusionRow]) -> None:
     """Keep what was measured of an engine; the verdict on latencies is made here. What a row leaves out stays."""
     columns = [row.model_dump() | {"by_latency": row.by_latency} for row in rows]
-    tx.execute(_RECORD, {**_engine(platform), "rows": rows_json(columns), "now": tx.now})
+    parameters = {**_engine(platform), "board_model": platform.board_model, "rows": rows_json(columns), "now": tx.now}
+    tx.execute(_RECORD, parameters)
 
 
 _TIMES: Final = ("t1_ms", "t2_ms", "t12_ms", "spread_ms", "by_latency")
@@ -42,7 +44,7 @@ _TIMES: Final = ("t1_ms", "t2_ms", "t12_ms", "spread_ms", "by_latency")
 _VALUES: Final = (*_TIMES, "by_profile")
 _RECORD = text(f"""
     INSERT INTO fusions AS f ({", ".join(FUSION_KEY)}, measured_at, {", ".join(_VALUES)})
-    SELECT :engine, :version, :options, :precision, first, second, :now, {", ".join(_VALUES)}
+    SELECT :engine, :version, :options, :precision, :board_model, first, second, :now, {", ".join(_VALUES)}
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(first text, second text, t1_ms double precision,
         t2_ms double precision, t12_ms double precision, spread_ms double precision, by_latency boolean,
         by_profile boolean)
@@ -54,14 +56,19 @@ _RECORD = text(f"""
 
 
 def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
-    """What was measured of a platform's engine at its precision, by pair."""
-    wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
-    rows = tx.execute(select(fusions).where(*wanted).order_by(fusions.c.first, fusions.c.second))
-    return [_view(row) for row in rows]
+    """What boards of a platform's model showed of its engine at its precision, by pair; where nothing was measured
+    on them, what the model that was measured last showed."""
+    wanted = [fusions.c[name] == value for name, value in _engine(platform).items()]
+    is_own = fusions.c.board_model == platform.board_model
+    nearest = (
+        select(fusions.c.board_model).where(*wanted).order_by(is_own.desc(), fusions.c.measured_at.desc()).limit(1)
+    )
+    rows = select(fusions).where(*wanted, fusions.c.board_model == nearest.scalar_subquery())
+    return [_view(row) for row in tx.execute(rows.order_by(fusions.c.first, fusions.c.second))]
 
 
 def _engine(platform: Platform) -> dict[str, str]:
-    """Fusion is the engine's doing, whatever board and cores it runs on."""
+    """Fusion is the engine's doing, whatever cores it runs on; what a build of it does may differ between boards."""
     engine = platform.engine
     return {
         "engine": engine.name,
@@ -90,15 +97,17 @@ def get_fusions(tx: Transaction, name: str) -> FusionsView:
         platform=platform.key,
         engine=platform.engine.key,
         precision=platform.precision,
-        rules=_source(measured),
+        rules=_source(platform, measured),
         measured=measured,
         disagreements=[one for one in measured if one.disagree],
         default=sorted(DEFAULT_FUSIONS),
     )
 
 
-def _source(measured: Sequence[FusionView]) -> Literal["measured", "default"]:
-    return "measured" if measured else "default"
+def _source(platform: Platform, measured: Sequence[FusionView]) -> RulesSource:
+    if not measured:
+        return "default"
+    return "measured" if measured[0].board_model == platform.board_model else "other_board_model"
 
 
 def report(tx: Transaction, name: str, found: FusionReport) -> FusionsView:
@@ -117,7 +126,8 @@ def model_kernels(
     InvalidRequest for a platform that is none and for columns that the model has not or does not take.
     """
     row = platforms.find(tx, platform)
-    measured = fusion_rules(tx, Platform.model_validate(row.spec))
+    spec = Platform.model_validate(row.spec)
+    measured = fusion_rules(tx, spec)
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
     rules = FusionRules({(one.first, one.second): one.fused for one in decided})
     operators, index = _operators(tx, model_id, by, config or {})
@@ -127,7 +137,7 @@ def model_kernels(
     return ModelKernels(
         model_id=model_id,
         platform=row.key,
-        rules=_source(measured),
+        rules=_source(spec, measured),
         assumed=list(fused.assumed),
         kernels=[ModelKernel(kernel_no=no, parts=[_part(part) for part in parts]) for no, parts in enumerate(chains)],
         unknown=[UnknownOperator(operator=op, count=count) for op, count in sorted(unknown.items())],

@@ -2,8 +2,9 @@
 
 The reference is what the first accepted results saw and never changes, so that normalised times stay
 comparable. The history is the median of the latest leases: one lease that is off is inconclusive; a change
-that stays for two leases is how the board is now. Both are floors, the fastest runs of their lease. Leases with
-uploads give neither: a stranger's file ran in the process that timed them.
+that stays for two leases is how the board is now. Both are floors, the fastest runs of their lease, which are kept
+with the lease: they normalise its results. Leases with uploads give none of these: a stranger's file ran in the
+process that timed them, so each of their results is normalised by its own canaries.
 """
 
 from collections.abc import Mapping
@@ -56,6 +57,22 @@ _FIND = text("SELECT * FROM canary_goldens WHERE generation_id = :generation AND
 
 def _median(times_ns: list[int]) -> int | None:
     return median_low(times_ns) if times_ns else None
+
+
+def of_lease(tx: Transaction, lease_id: int, seen: Mapping[CanaryName, int]) -> CanaryGolden:
+    """The canaries' floors in a lease, in ns: those `seen` in its first results, kept with the lease.
+
+    Later results of the lease are normalised by the same ones, and so is whatever is derived again.
+    """
+    parameters = {"lease": lease_id, "sgemm": seen.get("sgemm"), "mobilenet": seen.get("mobilenet")}
+    row = tx.execute(_OF_LEASE, parameters).one()
+    return CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns)
+
+
+_OF_LEASE = text("""
+    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, :sgemm), mobilenet_ns = coalesce(mobilenet_ns, :mobilenet)
+    WHERE id = :lease RETURNING sgemm_ns, mobilenet_ns
+""")
 
 
 def remember(

@@ -23,7 +23,7 @@ from benchfarm_core.measurements import (
 )
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol, is_comparison
-from benchfarm_core.quality import accepted_launches, canary_floors, check_result, drifted, summarise
+from benchfarm_core.quality import CanaryGolden, accepted_launches, canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import (
@@ -233,12 +233,15 @@ def _judge(
     trusted = () if lease.has_uploads else ok.values()
     seen = canary_floors([launch for launches in trusted for launch in unthrottled(launches, lease.clocks)])
     canaries = goldens.find(tx, lease.row.generation_id, lease.platform_id, seen)
+    beside = None if lease.has_uploads else goldens.of_lease(tx, lease.row.id, seen)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
         row = held[result.measurement_id]
         launches = ok.get(result.measurement_id)
-        judged = result.failure if launches is None else _judge_launches(lease, canaries, launches, row.clock_need)
+        judged: _Judged | FailureCode | None = result.failure
+        if launches is not None:
+            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id], *judged))
         else:
@@ -257,7 +260,11 @@ class _Judged(NamedTuple):
 
 
 def _judge_launches(
-    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples], clock_need: int
+    lease: _Lease,
+    canaries: goldens.Canaries,
+    beside: CanaryGolden | None,
+    launches: Sequence[LaunchSamples],
+    clock_need: int,
 ) -> _Judged | FailureCode:
     """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`."""
     kept = accepted_launches(launches, lease.clocks, lease.protocol)
@@ -266,18 +273,28 @@ def _judge_launches(
     clock_proof = proof_of_launches(kept, lease.clocks)
     if clock_level(clock_proof) < clock_need:
         return FailureCode.PIN_NOT_VERIFIED
-    found = _answer(lease, canaries, kept, clock_proof)
+    found = _answer(lease, canaries, beside, kept, clock_proof)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
 
 
 def _answer(
-    lease: _Lease, canaries: goldens.Canaries, launches: Sequence[LaunchSamples], clock_proof: ClockProof
+    lease: _Lease,
+    canaries: goldens.Canaries,
+    beside: CanaryGolden | None,
+    launches: Sequence[LaunchSamples],
+    clock_proof: ClockProof,
 ) -> Summary | Comparison | FailureCode:
     if is_comparison(lease.protocol):  # whatever drifts takes both sides along
         return compare(launches, lease.protocol)
     if drifted(canary_floors(launches), canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
-    return summarise(launches, protocol=lease.protocol, golden=canaries.reference, clock_proof=clock_proof)
+    return summarise(
+        launches,
+        protocol=lease.protocol,
+        golden=canaries.reference,
+        clock_proof=clock_proof,
+        beside=beside,
+    )
 
 
 def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:

@@ -30,7 +30,7 @@ from benchfarm_core.summaries import Grade
 from benchfarm_store.schema import at, metadata, one_of
 
 SUPPORT_KEY: Final = ("family", "engine", "version", "options", "precision", "board_model", "code", "subject")
-FUSION_KEY: Final = ("engine", "version", "options", "precision", "first", "second")
+FUSION_KEY: Final = ("engine", "version", "options", "precision", "board_model", "first", "second")
 
 launches = Table(
     "launches",
@@ -160,6 +160,7 @@ fusions = Table(
     Column("version", Text, nullable=False),
     Column("options", Text, nullable=False, comment="as in platform keys; empty: all at their default"),
     Column("precision", Text, nullable=False),
+    Column("board_model", Text, nullable=False, comment="empty: measured before it was kept"),
     Column("first", Text, nullable=False),
     Column("second", Text, nullable=False),
     Column("t1_ms", Double),

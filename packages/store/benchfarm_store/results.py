@@ -2,14 +2,14 @@
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import text
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.protocols import Protocol
-from benchfarm_core.views import AttemptView, MeasurementView, ResultView
+from benchfarm_core.views import AttemptView, MeasurementView, ResultsWanted, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
 from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
@@ -22,24 +22,22 @@ from benchfarm_store.tokens import Caller
 
 __all__ = ["get_measurement", "ingest", "list_results"]
 
+ANY_RESULT: Final = ResultsWanted()
+
 
 def list_results(
     tx: Transaction,
     by: Caller,
+    wanted: ResultsWanted = ANY_RESULT,
     *,
-    workload_id: str | None = None,
-    platform: str | None = None,
-    origin: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
     cursor: str | None = None,
     limit: int = 200,
 ) -> Page[ResultView]:
-    """Results that the caller may see, newest first; `since` is included, `until` is not.
+    """Results that the caller may see, newest first.
 
     Results of uploads are shown to accounts that uploaded the same bytes. Raises InvalidRequest.
     """
-    filters, parameters = _filters(tx, workload_id, platform, origin, since, until)
+    filters, parameters = _filters(tx, wanted)
     if cursor:
         at, last = cursors.decode("results", cursor, datetime, int)
         filters.append("(r.measured_at, r.measurement_id) < (:at, :last)")
@@ -69,28 +67,25 @@ _RESULTS = f"""
 _NEWEST = "ORDER BY r.measured_at DESC, r.measurement_id DESC LIMIT :limit"
 
 
-def _filters(
-    tx: Transaction,
-    workload_id: str | None,
-    platform: str | None,
-    origin: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> tuple[list[str], dict[str, Any]]:
+def _filters(tx: Transaction, wanted: ResultsWanted) -> tuple[list[str], dict[str, Any]]:
     filters: dict[str, tuple[str, Any]] = {}
-    if workload_id is not None:
+    if wanted.workload_id is not None:
         try:
-            filters["w.digest = CAST(:workload AS uuid)"] = ("workload", workload_digest(workload_id))
+            filters["w.digest = CAST(:workload AS uuid)"] = ("workload", workload_digest(wanted.workload_id))
         except NotFound as error:
             raise InvalidRequest("that is no workload id", field="workload_id") from error
-    if platform is not None:
-        filters["r.platform_id = :platform"] = ("platform", platforms.find(tx, platform).id)
-    if origin is not None:
-        filters["f.name = :origin"] = ("origin", origin.replace("\x00", ""))
-    if since is not None:
-        filters["r.measured_at >= :since"] = ("since", since)
-    if until is not None:
-        filters["r.measured_at < :until"] = ("until", until)
+    if wanted.platform is not None:
+        filters["r.platform_id = :platform"] = ("platform", platforms.find(tx, wanted.platform).id)
+    if wanted.origin is not None:
+        filters["f.name = :origin"] = ("origin", wanted.origin.replace("\x00", ""))
+    if wanted.protocol is not None:
+        filters["t.spec->>'name' = :protocol"] = ("protocol", wanted.protocol.replace("\x00", ""))
+    if wanted.timing is not None:
+        filters["m.timing = :timing"] = ("timing", wanted.timing)
+    if wanted.since is not None:
+        filters["r.measured_at >= :since"] = ("since", wanted.since)
+    if wanted.until is not None:
+        filters["r.measured_at < :until"] = ("until", wanted.until)
     return list(filters), dict(filters.values())
 
 

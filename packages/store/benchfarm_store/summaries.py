@@ -77,10 +77,11 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
     SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, c.sgemm_ns, c.mobilenet_ns,
-        {CLOCKS_OF_RESULT}
+        l.sgemm_ns AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
     JOIN results r ON r.measurement_id = s.measurement_id
+    JOIN leases l ON l.id = r.lease_id
     JOIN measurements m ON m.id = s.measurement_id
     JOIN protocols t ON t.id = m.protocol_id
     LEFT JOIN canary_goldens c ON c.generation_id = r.generation_id AND c.platform_id = m.platform_id
@@ -99,7 +100,15 @@ def _derive(row: Row[Any]) -> Summary | FailureCode:
         protocol=protocol,
         golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
         clock_proof=CLOCK_PROOFS[row.clock_proof],
+        beside=_beside(row),
     )
+
+
+def _beside(row: Row[Any]) -> CanaryGolden | None:
+    """The canaries of the lease; None where none were kept."""
+    if row.lease_sgemm_ns is None and row.lease_mobilenet_ns is None:
+        return None
+    return CanaryGolden(sgemm_ns=row.lease_sgemm_ns, mobilenet_ns=row.lease_mobilenet_ns)
 
 
 def _activate(tx: Transaction, ids: Sequence[int], derived: dict[int, Summary]) -> None:

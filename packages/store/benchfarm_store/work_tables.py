@@ -151,6 +151,8 @@ leases = Table(
     count("conversion_ms", Double),
     count("lease_wall_ms", Double),
     Column("running_measurement_id", BigInteger, comment="the last one reported as started"),
+    Column("sgemm_ns", BigInteger, comment="the canary's floor in its first results"),
+    Column("mobilenet_ns", BigInteger, comment="the same of the other canary"),
     Column("agent_id", ForeignKey("agents.id"), nullable=False),
     Column("board_id", ForeignKey("boards.id"), nullable=False),
     Column("generation_id", ForeignKey("generations.id"), nullable=False),

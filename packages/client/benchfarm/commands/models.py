@@ -72,6 +72,8 @@ def kernels(
         found = client.model_kernels(asked.name, platform, asked.config)
     if found.rules == "default":
         session.say("what this engine fuses was never measured: by default, a layer and its activation are one kernel")
+    if found.rules == "other_board_model":
+        session.say("what this engine fuses was measured on boards of another model only")
     if found.unknown:
         named = ", ".join(f"{one.count} {one.operator}" for one in found.unknown)
         session.say(f"not in the catalogue: {named}")

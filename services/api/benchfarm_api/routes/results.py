@@ -13,8 +13,9 @@ from benchfarm_api.problems import csv_too, not_found
 from benchfarm_api.routes import ExportQuery, new_router
 from benchfarm_core.csv_rows import RESULT_COLUMNS
 from benchfarm_core.jobs import Page
+from benchfarm_core.measurements import Timing
 from benchfarm_core.values import in_utc
-from benchfarm_core.views import MeasurementView, ResultView
+from benchfarm_core.views import MeasurementView, ResultsWanted, ResultView
 from benchfarm_store import results
 
 router = new_router("results")
@@ -36,6 +37,8 @@ class ResultsQuery(ExportQuery):
     workload_id: str | None = Field(default=None, max_length=64)
     platform: str | None = Field(default=None, max_length=300, description="id, key or alias")
     origin: str | None = Field(default=None, max_length=100)
+    protocol: str | None = Field(default=None, max_length=40, description="its name, as in kernel")
+    timing: Timing | None = None
     since: Instant | None = Field(default=None, description="measured at or after; with a time zone")
     until: Instant | None = Field(default=None, description="measured before; with a time zone")
 
@@ -48,11 +51,11 @@ def list_results(
     query: Annotated[ResultsQuery, Query()],
 ) -> Page[ResultView] | StreamingResponse:
     """Results, newest first. As CSV: all of them from the first on, whatever `cursor` and `limit` say."""
-    filters = query.model_dump(include={"workload_id", "platform", "origin", "since", "until"})
+    wanted = ResultsWanted.model_validate(query.model_dump(include=set(ResultsWanted.model_fields)))
 
     def page(after: str | None, rows: int = PAGE_ROWS) -> Page[ResultView]:
         with parts.database.transaction(read_only=True) as tx:
-            return results.list_results(tx, caller, **filters, cursor=after, limit=rows)
+            return results.list_results(tx, caller, wanted, cursor=after, limit=rows)
 
     if wants_csv(request, query.format):
         return csv_response(RESULT_COLUMNS, page, "results")
