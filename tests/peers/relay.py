@@ -39,7 +39,7 @@ class Relay:
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
         self._flows = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
         self._threads: set[threading.Thread] = set()
@@ -124,13 +124,16 @@ class Relay:
         """Unplugged, and no thread is left."""
         self.unplug()
         self.flow()
-        for thread in tuple(self._threads):
+        with self._lock:
+            left = tuple(self._threads)
+        for thread in left:
             thread.join(5)
 
     def _spawn(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(work, *arguments), daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        with self._lock:  # `end` never meets one that has not started
+            self._threads.add(thread)
+            thread.start()
         return thread
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:

@@ -20,6 +20,7 @@ USER, UID = "board", 20001
 HOME = "/mnt/board"
 PORT = 22
 READY_S = 10.0
+PRIVATE = {"host_key", "more_shadow"}
 
 CONFIG = f"""Port {PORT}
 ListenAddress 127.0.0.1
@@ -156,6 +157,7 @@ def _tar(files: dict[str, str]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mode = len(text.encode()), 0o600
+            # sshd reads authorized_keys as the user that it is for
+            member.size, member.mode = len(text.encode()), 0o600 if name in PRIVATE else 0o644
             archive.addfile(member, io.BytesIO(text.encode()))
     return buffer.getvalue()

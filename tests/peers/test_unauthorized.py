@@ -5,6 +5,10 @@ import pytest
 
 from tests.peers.waiting import wait_until
 
+# adbutils leaves its socket to the collector where the server refuses
+LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = LEFT_OPEN
+
 
 def test_it_is_listed_as_unauthorized_and_refuses(unauthorized_phone, peer_adb):
     address = unauthorized_phone.address
