@@ -21,9 +21,7 @@ _StateDirOption = Annotated[
 @app.command()
 def build(
     state_dir: _StateDirOption,
-    target: Annotated[
-        list[Literal["x86_64", "aarch64"]] | None, typer.Option(help="A processor; all by default.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="A processor, x86_64 or aarch64; all by default.")] = None,
     compiler: Annotated[
         Literal["zig", "host"], typer.Option(help="zig is fetched and makes both; host is this machine's g++.")
     ] = "zig",
