@@ -177,13 +177,14 @@ def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(
     assert one_offer.bodies("results") == []
 
 
-def test_an_offer_is_taken_before_boards_are_named_anew(
+def test_an_offer_does_not_wait_for_boards_to_be_named_anew(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:
     one_offer.unknown = [GONE]
-    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 2))
-    verbs = [call.path.rsplit("/", 1)[1] for call in one_offer.calls]
-    assert verbs.index("accept") < verbs.index("boards", verbs.index("poll"))
+    named = {"boards": [{"board_id": BOARD, "state": "idle", "health": "good", "reason": ""}]}
+    one_offer.instead["boards"] = [(200, named), *[problem(503, "unavailable")] * 1000]
+    at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("release"))))
+    assert one_offer.bodies("release")[0]["reason"] == "done"
 
 
 class Counted(LocalBoard):
