@@ -247,7 +247,7 @@ def test_a_vendors_daemon_that_fights_back_is_named(lay: Lay) -> None:
     limits = {"sys/module/msm_performance/parameters/cpu_max_freq": "4:4294967295"}
     phone = lay(PHONE.with_files(limits))
     path = phone.port.root / PHONE_LARGE / "scaling_max_freq"
-    fight = f"while sleep 0.01; do echo {LARGE_KHZ[-1]} > {path}; done"
+    fight = f"while sleep 0.01; do printf {LARGE_KHZ[-1]} 1<> {path}; done"  # never empty, as files of a kernel are
     with subprocess.Popen(["sh", "-c", fight]) as daemon:
         try:
             with pytest.raises(TransientDeviceError, match=r"scaling_max_freq is 2802000, not .*msm_performance"):

@@ -6,12 +6,16 @@ The commands run as a user without rights, so that a file that must not be writt
 import asyncio
 import os
 import re
+import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from benchfarm_agent.ports.board_scripts import new_name, reading, texts_of
 from benchfarm_agent.ports.channel import Said
+from benchfarm_agent.ports.interface import Ran
 from benchfarm_agent.ports.shell_port import ShellPort
 from tests.agent.ports.local_shell import LocalChannel
 from tests.agent.trees import Tree
@@ -21,19 +25,43 @@ _BOARD_PATH = re.compile(r"(?<![\w./*-])/(?:sys|proc|etc|var)/")
 
 
 class TreePort(ShellPort):
-    """Paths of the board are paths below `root` on their way there, and the board's again on their way back."""
+    """Paths of the board are paths below `root` on their way there, and the board's again on their way back.
+
+    Small commands run without the supervision that a real connection needs.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__("tree")
         self.root = root
 
+    async def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Ran:
+        process = await self._process([_BOARD_PATH.sub(lambda match: f"{self.root}{match[0]}", word) for word in argv])
+        try:
+            said = await asyncio.wait_for(process.communicate(stdin), timeout_s)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        stdout, stderr = (part.replace(str(self.root).encode(), b"") for part in said)
+        return Ran(process.returncode or 0, stdout, stderr)
+
+    async def read(self, paths: Sequence[str], *, timeout_s: float = 5.0) -> dict[str, str | None]:
+        mark = new_name()
+        ran = await self.run(reading(paths, mark), timeout_s=timeout_s + 10)
+        texts = texts_of(ran.stdout, paths, mark)
+        assert texts is not None
+        return texts
+
     async def _open(self, command: str) -> LocalChannel:
+        mapped = _BOARD_PATH.sub(lambda match: f"{self.root}{match[0]}", command)
+        return TreeChannel(await self._process(["sh", "-c", mapped]), str(self.root))
+
+    async def _process(self, argv: Sequence[str]) -> asyncio.subprocess.Process:
         path = os.environ.get("PATH", "/usr/bin:/bin")
-        rights = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-c",
-            _BOARD_PATH.sub(lambda match: f"{self.root}{match[0]}", command),
+        rights: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        return await asyncio.create_subprocess_exec(
+            "env",  # finds the board's own programs
+            *argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -42,7 +70,6 @@ class TreePort(ShellPort):
             start_new_session=True,
             **rights,
         )
-        return TreeChannel(process, str(self.root))
 
     def text(self, path: str) -> str:
         """What is in a file of the board."""
