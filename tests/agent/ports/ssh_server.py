@@ -72,8 +72,8 @@ class SshServer:
         assert child.stdin is not None
         await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
         code = await child.wait()
-        await process.stdout.drain()
         process.exit(code if code >= 0 else 128 - code)
+        await process.wait_closed()
 
 
 class _Server(asyncssh.SSHServer):

@@ -212,7 +212,7 @@ async def _hear_out(channel: Channel, heard: _Heard, name: str = "") -> int:
     """Everything up to the return code, or until the board refuses what was to run under this name."""
     while not isinstance(said := await channel.hear(), int):
         heard.add(said)
-        if is_refused(name, heard.stderr):
+        if is_refused(name, bytes(heard.stderr)):
             return REFUSED
     return said
 

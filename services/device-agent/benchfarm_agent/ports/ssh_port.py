@@ -46,10 +46,25 @@ class SshPort(ShellPort):
         self._client = None
 
     async def _open(self, command: str) -> Channel:
+        try:
+            return await self._begin(command)
+        except asyncssh.ChannelOpenError as error:
+            # either refused, or the connection had died unnoticed: nothing has begun on it
+            if self._client is not None and self._client.connection is not None:
+                raise BoardUnreachable(f"{self.name} does not run a command: {error}") from error
+        try:
+            return await self._begin(command)
+        except asyncssh.ChannelOpenError as error:
+            raise BoardUnreachable(f"{self.name} does not run a command: {error}") from error
+
+    async def _begin(self, command: str) -> Channel:
+        """Raises asyncssh.ChannelOpenError, BoardUnreachable."""
         connection = await self._connection()
         session = _Session()
         try:
             channel, _ = await connection.create_session(lambda: session, command, encoding=None)
+        except asyncssh.ChannelOpenError:
+            raise
         except (asyncssh.Error, OSError) as error:
             raise BoardUnreachable(f"{self.name} does not run a command: {error}") from error
         except asyncio.CancelledError:  # it may run already, with nobody to end it

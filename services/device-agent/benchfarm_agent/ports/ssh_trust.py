@@ -31,7 +31,7 @@ async def offered_host_key(target: SshTarget, *, limit_s: float = OFFER_S) -> Ho
         async with asyncio.timeout(limit_s):
             key = await asyncssh.get_server_host_key(target.host, target.port, config=None)
     except (asyncssh.Error, OSError) as error:
-        raise BoardUnreachable(f"{target.address} shows no host key: {error or 'no answer'}") from error
+        raise BoardUnreachable(f"{target.address} shows no host key: {str(error) or 'no answer'}") from error
     if key is None:
         raise BoardUnreachable(f"{target.address} shows no host key")
     return host_key_of(key)
