@@ -12,6 +12,7 @@ from benchfarm_agent.ports.adb_server import AdbServer
 from benchfarm_agent.ports.adb_watch import AdbDevice
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.boards import BoardMark
 
 Run = Callable[[Any], Any]
 
@@ -65,6 +66,7 @@ def test_two_phones_with_one_serial_are_neither_driven(lab: Callable[..., Remote
 def test_a_board_that_shares_this_host_is_not_held_up_by_what_runs_here(lab: Callable[..., RemoteLab]) -> None:
     settings = lab().settings
     assert gate_limits(settings, 8, ()).foreign_threads == 8
-    assert gate_limits(settings, 8, ("shared_host",)).foreign_threads > 10**9
+    shared: tuple[BoardMark, ...] = ("shared_host",)
+    assert gate_limits(settings, 8, shared).foreign_threads > 10**9
     strict = settings.model_copy(update={"gate_foreign_threads": 0.5})
     assert gate_limits(strict, 8, ()).foreign_threads == 0.5

@@ -71,6 +71,9 @@ class LocalChannel:
         self._stdin.close()
         for pump in self._pumps:
             pump.cancel()
+        for number in (1, 2):
+            if (pipe := self._process._transport.get_pipe_transport(number)) is not None:  # type: ignore[attr-defined]
+                pipe.close()
         self._heard.put_nowait(None)
 
     async def _pump(self, stream: asyncio.StreamReader, source) -> None:
