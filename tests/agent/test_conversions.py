@@ -1,5 +1,6 @@
 """What engines open, made by real children and by such as misbehave; a stranger's file is alone with its child."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,29 @@ def platform(engine: str, precision: str, **options: Any) -> Platform:
     return grant_of(1).platform.model_copy(update={"engine": spec, "precision": Precision(precision)})
 
 
+@pytest.mark.parametrize("stranger", [False, True])
+def test_a_question_that_is_given_up_leaves_no_child_that_answers_the_next(
+    state: StateDir, running: Run, converter: Path, stranger: bool
+) -> None:
+    async def work() -> Made:
+        conversions = Conversions(state.cache, EngineEnvironments(state.engines))
+        source = Source(converter, (), stranger=stranger)
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await conversions.converted(source, platform("odd", "fp32", deed="hang"))
+            assert not list(state.cache.glob("conversions/*/*.part"))
+            async with asyncio.timeout(10):
+                return await conversions.converted(source, platform("odd", "fp32", deed="fine"))
+        finally:
+            await conversions.close()
+
+    assert running(work()).format
+
+
 @pytest.fixture
-def misbehaving(state: StateDir, running: Run) -> Any:
-    """Has a file converted by a child that does one deed after the other."""
+def converter(state: StateDir) -> Path:
+    """The converter of an engine ``odd`` that does the deeds it is asked for; gives a file to convert."""
     python = state.engines / "odd" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -I {PROGRAM} "$@"\n')
@@ -41,6 +62,12 @@ def misbehaving(state: StateDir, running: Run) -> Any:
     files.mkdir()
     artifact = files / "artifact"
     artifact.write_bytes(b"a graph")
+    return artifact
+
+
+@pytest.fixture
+def misbehaving(state: StateDir, running: Run, converter: Path) -> Any:
+    """Has a file converted by a child that does one deed after the other."""
 
     async def work(deeds: tuple[str, ...], stranger: bool) -> list[Made | Unusable]:
         conversions = Conversions(state.cache, EngineEnvironments(state.engines))
@@ -48,7 +75,7 @@ def misbehaving(state: StateDir, running: Run) -> Any:
         try:
             for deed in deeds:
                 try:
-                    source = Source(artifact, (), stranger=stranger)
+                    source = Source(converter, (), stranger=stranger)
                     found.append(await conversions.converted(source, platform("odd", "fp32", deed=deed)))
                 except Unusable as refused:
                     found.append(refused)

@@ -1,7 +1,9 @@
 """One lease from grant to release, on this host's board with a stand-in runner and a farm that follows a script."""
 
 import asyncio
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +19,13 @@ from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.platforms import OperatingPoint
+from benchfarm_core.platforms import EngineSpec, OperatingPoint
 from benchfarm_core.workloads import UploadedWorkload
 from tests.agent.scripted_farm import HANG_UP, Call, Script, problem, scripted_farm
 
 Run = Callable[[Any], Any]
 MakeBoard = Callable[..., LocalBoard]
+CONVERTER = Path(__file__).with_name("misbehaving_converter.py")
 Grant = Callable[..., LeaseGrant]
 
 
@@ -254,6 +257,32 @@ def test_a_lease_that_is_not_renewed_in_time_stops_the_board(
 
     running(scene.work(local_board("hang@all"), script=deaf_to_renewals))
     assert scene.reason == "lease_lost"
+
+
+def test_a_lost_lease_gives_up_the_file_that_its_converter_hangs_over(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    python = scene.state.engines / "ncnn" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I {CONVERTER} "$@"\n')
+    python.chmod(0o755)
+    engine = EngineSpec(name="ncnn", version="1", options={"deed": "hang"})
+    scene.grant = scene.grant.model_copy(
+        update={"platform": scene.grant.platform.model_copy(update={"engine": engine})}
+    )
+    lost_at: list[float] = []
+
+    async def lose(work: LeaseWork) -> None:
+        while not list(scene.state.cache.glob("conversions/*")):  # noqa: ASYNC110  (a folder sets no event)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        lost_at.append(boottime_s())
+        work.lose()
+
+    running(scene.work(local_board(), meanwhile=lose))
+    assert boottime_s() - lost_at[0] < 30, "a converter may take two minutes, twice"
+    assert scene.reason == "lease_lost"
+    assert scene.outcomes() == {}
 
 
 def test_draining_ends_a_long_launch_and_gives_the_board_back(

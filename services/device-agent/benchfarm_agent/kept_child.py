@@ -88,6 +88,10 @@ class KeptChild:
         except (Unusable, OSError):
             _remove(out)
             raise
+        except asyncio.CancelledError:  # its answer would be taken for that of the next question
+            await self.close()
+            _remove(out)
+            raise
         return answer, out
 
     async def _answer(self, line: bytes) -> dict[str, Any]:

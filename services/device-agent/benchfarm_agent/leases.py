@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from benchfarm_agent.artifacts import ArtifactCache, Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board
@@ -26,6 +26,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 GATE_LOOK_S: Final = 0.05
 GATE_LOOK_AFAR_S: Final = 0.5
@@ -152,19 +153,42 @@ class LeaseWork:
 
     async def _measure(self) -> _Ending:
         async with AsyncExitStack() as files:
-            async with self._lab.quiet.working():
-                begun_s = boottime_s()
-                platform, items = self._grant.platform, self._grant.items
-                preparation = self._lab.artifacts.prepared(items, platform, self._spool.note_running)
-                ready, failed = await files.enter_async_context(preparation)
-                canary = await self._canary(list(ready.values()))
-                self._conversion_ms = (boottime_s() - begun_s) * 1000
+            prepared = await self._unless_halted(self._prepare(files))
+            if prepared is None:
+                return self._ending()
+            ready, failed, canary = prepared
             self._results += failed
             ending = await self._with_files(list(ready.values()), canary)
             left = len(self._grant.items) - len(ready) - len(failed)
             if left and ending.reason == "done":  # an error lets the board rest, or the same offer came at once
                 return _Ending("error", f"the farm did not hand out the files of {left} measurements")
             return ending
+
+    async def _prepare(
+        self, files: AsyncExitStack
+    ) -> tuple[dict[int, PreparedItem], list[MeasurementResult], Canary | None]:
+        """What is ready and what cannot be, and the canary; the files are safe while `files` is open."""
+        async with self._lab.quiet.working():
+            begun_s = boottime_s()
+            platform, items = self._grant.platform, self._grant.items
+            preparation = self._lab.artifacts.prepared(items, platform, self._spool.note_running)
+            ready, failed = await files.enter_async_context(preparation)
+            canary = await self._canary(list(ready.values()))
+            self._conversion_ms = (boottime_s() - begun_s) * 1000
+        return ready, failed, canary
+
+    async def _unless_halted(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """What some work comes to; None when the lease ended first: then it is given up, and others have their turn."""
+        task = asyncio.ensure_future(work)
+        halted = asyncio.ensure_future(self._halted.wait())
+        try:
+            await asyncio.wait((task, halted), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            halted.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        return None if task.cancelled() else task.result()
 
     async def _canary(self, items: Sequence[PreparedItem]) -> Canary | None:
         """The canary as the platform opens it; None when there is none, for which `items` have failed."""
