@@ -80,8 +80,8 @@ def merge_usr(root: Path) -> None:
             old.symlink_to(f"usr/{name}")
     for unread in ("doc", "man", "locale", "info", "lintian", "bug", "initramfs-tools"):
         shutil.rmtree(root / "usr" / "share" / unread, ignore_errors=True)
-    for unread in root.glob("usr/lib/*/gconv"):
-        shutil.rmtree(unread)
+    for conversions in root.glob("usr/lib/*/gconv"):
+        shutil.rmtree(conversions)
 
 
 def _archive_uri() -> str:

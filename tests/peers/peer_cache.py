@@ -5,9 +5,12 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Sessions of an older recipe may still run from its folder.
+UNUSED_S = 24 * 3600
 CACHE = Path(__file__).parents[2] / ".benchfarm" / "peers"
 
 
@@ -23,6 +26,7 @@ def cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             _build(folder, name, build)
+        os.utime(folder)
         return folder
     finally:
         os.close(lock)
@@ -30,7 +34,8 @@ def cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
 
 def _build(folder: Path, name: str, build: Callable[[Path], None]) -> None:
     for old in CACHE.glob(f"{name}-*"):
-        shutil.rmtree(old)
+        if time.time() - old.stat().st_mtime > UNUSED_S:
+            shutil.rmtree(old)
     unfinished = Path(tempfile.mkdtemp(dir=CACHE, prefix=".building-"))
     try:
         build(unfinished)

@@ -1,5 +1,8 @@
 """The cache of what peers are made of."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from tests.peers import peer_cache
@@ -19,20 +22,22 @@ def builder(built):
 
 
 def test_it_is_built_once_for_a_recipe():
-    built = []
+    built: list[Path] = []
     first = peer_cache.cached("thing", "1", builder(built))
     assert peer_cache.cached("thing", "1", builder(built)) == first
     assert len(built) == 1
     assert (first / "file").read_text() == "content"
 
 
-def test_another_recipe_replaces_it():
-    built = []
-    first = peer_cache.cached("thing", "1", builder(built))
-    second = peer_cache.cached("thing", "2", builder(built))
-    assert len(built) == 2
-    assert second.is_dir()
-    assert not first.exists()
+def test_a_recipe_that_nobody_used_for_a_day_goes_when_another_is_built():
+    built: list[Path] = []
+    old, used = (peer_cache.cached("thing", recipe, builder(built)) for recipe in ("1", "2"))
+    os.utime(old, (0, 0))
+    new = peer_cache.cached("thing", "3", builder(built))
+    assert len(built) == 3
+    assert used.is_dir()
+    assert new.is_dir()
+    assert not old.exists()
 
 
 def test_a_failed_build_leaves_nothing_and_is_tried_again():

@@ -21,47 +21,50 @@ def words(board, command: str) -> list[str]:
     """What a command says; it must succeed."""
     done = board.ssh_run(command)
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode().split()
+    said: str = done.stdout.decode()
+    return said.split()
 
 
-@pytest.mark.parametrize(("policy", "cores", "table"), CLUSTERS)
-def test_it_has_two_clusters_of_its_own(qemu_board, policy, cores, table):
-    folder = f"{POLICIES}/{policy}"
-    assert qemu_board.read(f"{folder}/related_cpus") == cores
-    assert words(qemu_board, f"cat {folder}/scaling_available_frequencies") == [str(freq_khz) for freq_khz in table]
-    assert {"performance", "powersave", "userspace"} <= set(
-        words(qemu_board, f"cat {folder}/scaling_available_governors")
-    )
-    capacities = words(qemu_board, f"cat {CPUS}/cpu0/cpu_capacity {CPUS}/cpu2/cpu_capacity")
-    assert int(capacities[0]) < int(capacities[1]) == 1024
+def test_it_has_two_clusters_of_its_own(qemu_board):
+    for policy, cores, table in CLUSTERS:
+        folder = f"{POLICIES}/{policy}"
+        seen = qemu_board.ssh_run(f"cd {folder}; cat related_cpus scaling_available_frequencies").stdout.decode()
+        assert [line.split() for line in seen.splitlines()] == [cores.split(), [str(freq_khz) for freq_khz in table]]
+    governors = words(qemu_board, f"cat {POLICIES}/policy2/scaling_available_governors")
+    assert {"performance", "powersave", "userspace"} <= set(governors)
+    small, large = words(qemu_board, f"cat {CPUS}/cpu0/cpu_capacity {CPUS}/cpu2/cpu_capacity")
+    assert int(small) < int(large) == 1024
+
+
+def spent(before: list[str], after: list[str]) -> dict[str, int]:
+    """Ticks at each frequency between two readings of time_in_state."""
+    then = dict(zip(before[::2], before[1::2], strict=True))
+    return {freq: int(ticks) - int(then[freq]) for freq, ticks in zip(after[::2], after[1::2], strict=True)}
 
 
 @pytest.mark.parametrize(("policy", "cores", "table"), CLUSTERS)
 def test_each_frequency_can_be_pinned_and_is_counted(qemu_board, policy, cores, table):
-    folder = f"{POLICIES}/{policy}"
-    words(qemu_board, f"echo userspace > {folder}/scaling_governor")
-    for freq_khz in table:
-        pin = f"echo {freq_khz} > {folder}/scaling_setspeed; cat {folder}/scaling_cur_freq"
-        watch = f"cat {folder}/stats/time_in_state; sleep 0.3; echo; cat {folder}/stats/time_in_state"
-        said, *counts = words(qemu_board, f"{pin}; {watch}")
+    each = f"""cd {POLICIES}/{policy}; echo userspace > scaling_governor
+    for khz in {" ".join(map(str, table))}; do
+        echo $khz > scaling_setspeed
+        echo $(cat scaling_cur_freq stats/time_in_state); sleep 0.3; echo $(cat stats/time_in_state)
+    done"""
+    lines = qemu_board.ssh_run(each).stdout.decode().splitlines()
+    for freq_khz, first, after in zip(table, lines[::2], lines[1::2], strict=True):
+        said, *before = first.split()
         assert said == str(freq_khz)
-        half = len(counts) // 2
-        before, after = (
-            dict(zip(part[::2], map(int, part[1::2]), strict=True)) for part in (counts[:half], counts[half:])
-        )
-        spent = {freq: after[freq] - before[freq] for freq in before}
-        assert spent[str(freq_khz)] == sum(spent.values()) >= 20
+        ticks = spent(before, after.split())
+        assert ticks[str(freq_khz)] == sum(ticks.values()) >= 20
 
 
 @pytest.mark.parametrize(("policy", "cores", "table"), CLUSTERS)
 def test_each_frequency_can_be_pinned_by_limits(qemu_board, policy, cores, table):
-    folder = f"{POLICIES}/{policy}"
-    for freq_khz in table:
-        limits = f"echo {freq_khz} > {folder}/scaling_min_freq; echo {freq_khz} > {folder}/scaling_max_freq"
-        again = f"echo {freq_khz} > {folder}/scaling_min_freq"
-        words(qemu_board, f"{limits}; {again}")
-        path = f"{folder}/scaling_cur_freq"
-        wait_until(lambda path=path, khz=freq_khz: qemu_board.read(path) == str(khz), str(freq_khz), SOON_S)
+    each = f"""cd {POLICIES}/{policy}
+    for khz in {" ".join(map(str, table))}; do
+        echo $khz > scaling_min_freq; echo $khz > scaling_max_freq; echo $khz > scaling_min_freq
+        until [ "$(cat scaling_cur_freq)" = $khz ]; do sleep 0.1; done; echo $khz
+    done"""
+    assert words(qemu_board, each) == [str(freq_khz) for freq_khz in table]
 
 
 def test_an_unknown_governor_is_refused_by_the_kernel(qemu_board):
