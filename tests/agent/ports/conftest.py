@@ -20,7 +20,7 @@ from tests.agent.ports.local_shell import shells
 from tests.agent.ports.ssh_server import ssh_server
 from tests.peers.phones import Phone
 
-KINDS = ("dash", "busybox", "ssh", "sshd", "phone")
+KINDS = ("dash", "ssh", "sshd", "phone")
 ONLINE_S = 10.0
 Work = Callable[[Port, str], Awaitable[Any]]
 OnBoard = Callable[[Work], Any]

@@ -20,6 +20,12 @@ class LocalShellPort(ShellPort):
         super().__init__(shell[0])
         self._shell = shell
         self._env = env
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    async def close(self) -> None:
+        """The loop may end after this: every shell has ended."""
+        await super().close()
+        await asyncio.wait_for(asyncio.gather(*(process.wait() for process in self._processes)), timeout=10)
 
     async def _open(self, command: str) -> "LocalChannel":
         process = await asyncio.create_subprocess_exec(
@@ -32,6 +38,7 @@ class LocalShellPort(ShellPort):
             env=dict(self._env),
             start_new_session=True,
         )
+        self._processes.append(process)
         return LocalChannel(process)
 
 

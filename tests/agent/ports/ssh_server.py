@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -69,11 +70,25 @@ class SshServer:
             env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "TMPDIR": str(self.folder)},
             start_new_session=True,
         )
-        assert child.stdin is not None
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        feeding = asyncio.ensure_future(_pump(process.stdin, child.stdin))
+        await asyncio.gather(_pump(child.stdout, process.stdout), _pump(child.stderr, process.stderr))
         code = await child.wait()
-        process.exit(code if code >= 0 else 128 - code)
-        await process.wait_closed()
+        feeding.cancel()
+        with contextlib.suppress(OSError):  # the client may be gone
+            process.exit(code if code >= 0 else 128 - code)
+
+
+async def _pump(source: Any, sink: Any) -> None:
+    """Passes bytes on until either end is gone; the sink's end is told by closing it, where that can be done."""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while data := await source.read(2**16):
+            sink.write(data)
+            await sink.drain()
+    if isinstance(sink, asyncio.StreamWriter):
+        sink.close()
+    else:
+        while await source.read(2**16):  # what nobody hears any more
+            pass
 
 
 class _Server(asyncssh.SSHServer):

@@ -43,6 +43,7 @@ def test_other_shells_understand_the_scripts(running, tmp_path: Path, name: str)
         with pytest.raises(BoardUnreachable):
             await port.run(["sh", "-c", 'echo $$ >"$1"; sleep 300', "sh", str(tmp_path / "pid")], timeout_s=0.5)
         assert await is_gone(port, str(tmp_path / "pid"))
+        await port.close()
 
     running(work())
 
@@ -64,6 +65,8 @@ def test_a_board_that_is_cut_off_ends_the_command_when_its_time_is_up(running, t
         assert said == 128 + 9
         assert 0.5 < time.monotonic() - began_s < 5
         assert await is_gone(found[name], str(tmp_path / "pid"))
+        channel.close()
+        await found[name].close()
 
     running(work())
 
@@ -80,6 +83,7 @@ def test_a_board_without_room_says_so(running, tmp_path: Path) -> None:
         streamed = await port.stream(["cat"], stdin=b"x" * 3_000_000, on_line=lines.append, **limits)
         assert (streamed.returncode, streamed.cut, lines) == (125, None, [])
         assert "finds no folder on this board" in streamed.stderr_tail
+        await port.close()
 
     if not shells(tmp_path).get("dash"):
         pytest.skip("no dash on this host")

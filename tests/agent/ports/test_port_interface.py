@@ -146,8 +146,9 @@ def test_a_value_is_written_as_it_is_or_refused_in_the_boards_words(on_board: On
         assert (await port.run(["cat", path], timeout_s=10)).stdout == b"userspace"
         await port.write(path, "-n %s\\n")
         assert (await port.run(["cat", path], timeout_s=10)).stdout == b"-n %s\\n"
-        with pytest.raises(PortWriteRefused, match="No space left"):
-            await port.write("/dev/full", "1800000")
+        if (await port.run(["ls", "/dev/full"], timeout_s=10)).returncode == 0:
+            with pytest.raises(PortWriteRefused, match="No space left"):
+                await port.write("/dev/full", "1800000")
         with pytest.raises(PortWriteRefused, match=f"(?i)'1' for {folder}.*directory"):
             await port.write(folder, "1")
         with pytest.raises(PortWriteRefused, match="no such file"):

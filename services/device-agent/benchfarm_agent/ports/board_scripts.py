@@ -38,7 +38,7 @@ if [ -n "$name" ]; then
   done
   [ -n "$d" ] || refuse "finds no folder on this board"
   in=$d/stdin
-  head -c "$size" <&3 >"$in" || {{ rm -rf "$d"; refuse "has no room for its input"; }}
+  head -c "$size" <&3 | cat >"$in" || {{ rm -rf "$d"; refuse "has no room for its input"; }}
 fi
 setsid sh -c "$leader" sh "$limit" "$@" <"$in" 3<&- &
 p=$!
@@ -78,13 +78,13 @@ for f; do
 done
 """.replace("BYTES", str(TEXT_BYTES_MAX + 1))
 
-# cat says when a write fails, which not every shell's own printf does.
+# cat says why a write fails, which not every printf and not every head does.
 _WRITING: Final = """
 if [ -e "$1" ]; then printf %s "$2" | cat >"$1"; else echo "$1: no such file" >&2; exit 1; fi
 """
 
 _STORING: Final = """
-mkdir -p "${1%/*}/" && head -c "$3" >"$2" && [ "$(($(wc -c <"$2")))" -eq "$3" ] &&
+mkdir -p "${1%/*}/" && head -c "$3" | cat >"$2" && [ "$(($(wc -c <"$2")))" -eq "$3" ] &&
   chmod "$4" "$2" && mv -f "$2" "$1" && exit
 rm -f "$2"
 cat >/dev/null
