@@ -83,26 +83,27 @@ class ClockWatch:
 
     async def begin(self) -> None:
         """Raises TransientDeviceError."""
-        self._status_before = await self._status()
-        self._folders_before = await self._core_folders()
-        self._before = await self._port.read(self._files())
+        self._status_before, self._folders_before, self._before = await asyncio.gather(
+            self._status(), self._core_folders(), self._port.read(self._files())
+        )
         if self._policies and not all(self._counts(self._before, policy) for policy in self._policies):
             await self._port.run(["touch", self._flag], timeout_s=_LIMIT_S)
             self._sampler = asyncio.create_task(self._sample())
 
     async def end(self) -> ClockEvidence:
         """What was seen since `begin`. Raises TransientDeviceError."""
-        after = await self._port.read(self._files())
+        after, (seen, off), status, folders = await asyncio.gather(
+            self._port.read(self._files()), self._samples(), self._status(), self._core_folders()
+        )
         watched_s = max(_uptime_s(after) - _uptime_s(self._before), 0.0)
-        seen, off = await self._samples()
         return ClockEvidence(
             asked_khz=self._point.freq_khz,
             residency=self._residency(after, watched_s) if self._sampler is None else None,
             watched_s=watched_s,
             samples=seen,
             samples_off=off,
-            throttle_events=self._throttle_events(after, await self._status()),
-            cores_lost=await self._has_lost_cores(after),
+            throttle_events=self._throttle_events(after, status),
+            cores_lost=folders != self._folders_before or self._has_lost_cores(after),
         )
 
     async def abandon(self) -> None:
@@ -152,11 +153,9 @@ class ClockWatch:
         limit = number(after[f"{policy.folder}/scaling_max_freq"])
         return limit is not None and any(limit < khz for khz in self._point.freq_khz)
 
-    async def _has_lost_cores(self, after: Mapping[str, str | None]) -> bool:
+    def _has_lost_cores(self, after: Mapping[str, str | None]) -> bool:
         online = core_list(after[_ONLINE])
-        if online and not set(self._point.cores) <= set(online):
-            return True
-        return await self._core_folders() != self._folders_before
+        return bool(online) and not set(self._point.cores) <= set(online)
 
     async def _core_folders(self) -> dict[str, str]:
         """The inode of a folder that a core gets anew whenever it comes online: a core that went and came back."""

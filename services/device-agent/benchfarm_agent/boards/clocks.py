@@ -26,6 +26,8 @@ _BOOT: Final = f"{CLOCK_NOTE}boot"
 _FIXED: Final = f"{CLOCK_NOTE}fixed-performance"
 _GOVERNOR, _SPEED = "scaling_governor", "scaling_setspeed"
 _LOW, _HIGH = "scaling_min_freq", "scaling_max_freq"
+_SWITCH: Final = "online"
+_FIRST: Final = frozenset({_LOW, _HIGH, _GOVERNOR})
 _CUR: Final = "scaling_cur_freq"
 _ONLINE: Final = f"{CPU}/online"
 _COMMAND_LIMIT_S: Final = 10.0
@@ -42,6 +44,7 @@ class Clocks:
 
     def __init__(self, facts: BoardFacts) -> None:
         self._facts = facts
+        self._own_paths: dict[tuple[str, str], list[str]] = {}  # of governors' own settings, by clock and governor
 
     async def pin(self, port: Port, point: OperatingPoint, journal: Journal, board: str) -> None:
         """Brings the board to an operating point and reads back that it is there.
@@ -66,28 +69,32 @@ class Clocks:
         notes = {name: value for name, value in journal.entries(board).items() if name.startswith(CLOCK_NOTE)}
         if not notes:
             return
-        if await _has_rebooted(port, notes):  # a kernel's settings do not outlive it
+        paths = [name.removeprefix(CLOCK_NOTE) for name in notes if name not in (_BOOT, _FIXED)]
+        now = await port.read([BOOT_ID, *_with_limits(paths)])
+        if _has_rebooted(notes, now):  # a kernel's settings do not outlive it
             journal.forget_all(board, notes)
             return
-        found = {name: value for name, value in notes.items() if name != _BOOT}
-        wrong: dict[str, str] = {}
-        for pause_s in (0.0, *SETTLE_S[1:]):
-            await asyncio.sleep(pause_s)
-            wrong = await _put_back(port, found)
-            journal.forget_all(board, found.keys() - wrong.keys())
-            found = {name: found[name] for name in wrong}
-            if not found:
-                journal.forget_all(board, [_BOOT])
-                return
-        raise TransientDeviceError("not put back on the board yet: " + "; ".join(wrong.values()))
+        wrong = await _put_back(port, {path: notes[CLOCK_NOTE + path] for path in paths}, now)
+        if _FIXED in notes and (why := await _fixed(port, notes[_FIXED])) is not None:
+            wrong["fixed-performance"] = f"fixed performance stays on: {why}"
+        left = {CLOCK_NOTE + path for path in wrong}
+        journal.forget_all(board, notes.keys() - left - ({_BOOT} if left else set()))
+        if wrong:
+            raise TransientDeviceError("not put back on the board yet: " + "; ".join(wrong.values()))
 
     async def _bring(self, port: Port, point: OperatingPoint, journal: Journal, board: str) -> None:
         policies = self._policies(point)
-        await _bring_online(port, point.cores, journal, board)
+        settings = [f"{one.folder}/{name}" for one in policies for name in (_GOVERNOR, _LOW, _HIGH, _SPEED)]
+        coolings = [f"{folder}/cur_state" for folder in self._facts.sensors.coolings]
+        switches = [f"{CPU}/cpu{core}/{_SWITCH}" for core in point.cores]
+        paths = [BOOT_ID, _ONLINE, *switches, *settings, *coolings]
+        found = await port.read(paths)
+        if await _bring_online(port, point.cores, found, journal, board):
+            found = await port.read(paths)  # a clock of which no core is there has no settings
         if point.mode == "fixed_performance":
-            await _fix_performance(port, journal, board)
+            await _fix_performance(port, found, journal, board)
         elif point.mode == "pinned":
-            await self._set(port, policies, point.freq_khz[0], journal, board)
+            await self._set(port, policies, point.freq_khz[0], found, journal, board)
 
     def _policies(self, point: OperatingPoint) -> list[ClockPolicy]:
         """The clocks that the point is about. Raises TransientDeviceError for a point that the board does not have."""
@@ -104,17 +111,40 @@ class Clocks:
             raise missing
         return [policy for policy in pinnable[0].policies if wanted & set(policy.cores)]
 
-    async def _set(self, port: Port, policies: Sequence[ClockPolicy], khz: int, journal: Journal, board: str) -> None:
-        settings = [f"{one.folder}/{name}" for one in policies for name in (_GOVERNOR, _LOW, _HIGH, _SPEED)]
-        coolings = [f"{folder}/cur_state" for folder in self._facts.sensors.coolings]
-        found = await port.read([BOOT_ID, *settings, *coolings])
+    async def _set(
+        self,
+        port: Port,
+        policies: Sequence[ClockPolicy],
+        khz: int,
+        found: Mapping[str, str | None],
+        journal: Journal,
+        board: str,
+    ) -> None:
         if slowed := [folder for folder, state in cooling_states(found, self._facts.sensors).items() if state]:
             # what it shows as its limits now are not those that somebody set
             raise TransientDeviceError(f"the board slows itself down: {', '.join(map(_tail, slowed))}")
-        notes = await _notes(port, policies, found)
-        journal.remember_all(board, notes)
+        notes = _notes(policies, found)
+        tunables = await self._tunables(port, policies, found)
+        journal.remember_all(board, {**notes, **tunables})
         governors = {one.folder: await _set_one(port, one, khz, found) for one in policies}
         await self._hold(port, policies, khz, governors)
+
+    async def _tunables(
+        self, port: Port, policies: Sequence[ClockPolicy], found: Mapping[str, str | None]
+    ) -> dict[str, str]:
+        """What governors that go have of their own: many kernels forget it with them."""
+        paths: set[str] = set()
+        for policy in policies:
+            governor = found[f"{policy.folder}/{_GOVERNOR}"] or ""
+            if _governor_for(policy, governor) != governor:
+                key = (policy.folder, governor)
+                if key not in self._own_paths:
+                    folders = (f"{policy.folder}/{governor}/*", f"{CPU}/cpufreq/{governor}/*")
+                    told = await find_paths(port, folders)
+                    self._own_paths[key] = [path for path, can_write in told.items() if can_write]
+                paths.update(self._own_paths[key])
+        texts = await port.read(sorted(paths)) if paths else {}
+        return {CLOCK_NOTE + path: text for path, text in texts.items() if text}
 
     async def _hold(
         self, port: Port, policies: Sequence[ClockPolicy], khz: int, governors: Mapping[str, str | None]
@@ -153,28 +183,33 @@ def is_at(shown_khz: int, asked_khz: int) -> bool:
     return abs(shown_khz - asked_khz) <= asked_khz * CLOCK_TOLERANCE
 
 
-async def _bring_online(port: Port, cores: Sequence[int], journal: Journal, board: str) -> None:
-    """Cores that a phone has switched off are switched on. Raises TransientDeviceError when they stay off."""
-    switches = {core: f"{CPU}/cpu{core}/online" for core in cores}
-    texts = await port.read([_ONLINE, BOOT_ID, *switches.values()])
-    online = core_list(texts[_ONLINE])
+async def _bring_online(
+    port: Port, cores: Sequence[int], found: Mapping[str, str | None], journal: Journal, board: str
+) -> bool:
+    """Switches on the cores that a phone has switched off; whether there were any.
+
+    Raises TransientDeviceError when they stay off.
+    """
+    online = core_list(found[_ONLINE])
     off = [core for core in cores if online and core not in online]
     if not off:
-        return
-    if any(texts[switches[core]] is None for core in off):
+        return False
+    switches = {core: f"{CPU}/cpu{core}/{_SWITCH}" for core in off}
+    if any(found[path] is None for path in switches.values()):
         raise TransientDeviceError(f"core {cores_text(off)} is offline and cannot be switched on")
-    journal.remember_all(board, {**_boot_note(texts), **{CLOCK_NOTE + switches[core]: "0" for core in off}})
-    for core in off:
-        await _write(port, switches[core], "1")
-    still = [core for core in off if core not in core_list((await port.read([_ONLINE]))[_ONLINE])]
-    if still:
+    journal.remember_all(board, {**_boot_note(found), **{CLOCK_NOTE + path: "0" for path in switches.values()}})
+    for path in switches.values():
+        await _write(port, path, "1")
+    now = core_list((await port.read([_ONLINE]))[_ONLINE])
+    if still := [core for core in off if core not in now]:
         raise TransientDeviceError(f"core {cores_text(still)} stays offline")
+    return True
 
 
-async def _fix_performance(port: Port, journal: Journal, board: str) -> None:
-    journal.remember_all(board, {**_boot_note(await port.read([BOOT_ID])), _FIXED: "false"})
+async def _fix_performance(port: Port, found: Mapping[str, str | None], journal: Journal, board: str) -> None:
+    journal.remember_all(board, {**_boot_note(found), _FIXED: "false"})
     if (why := await _fixed(port, "true")) is not None:
-        journal.forget(board, _FIXED)  # a phone that has no such mode could not be told to leave it either
+        journal.forget_all(board, [_FIXED])  # a phone without such a mode could not be told to leave it either
         raise TransientDeviceError(f"the phone has no fixed performance after all: {why}")
 
 
@@ -184,28 +219,17 @@ async def _fixed(port: Port, value: str) -> str | None:
     return None if ran.returncode == 0 else ran.stderr.decode(errors="replace").strip()[-200:] or "no reason given"
 
 
-async def _notes(port: Port, policies: Sequence[ClockPolicy], found: Mapping[str, str | None]) -> dict[str, str]:
+def _notes(policies: Sequence[ClockPolicy], found: Mapping[str, str | None]) -> dict[str, str]:
     """What was found, for the journal. Raises TransientDeviceError for a setting that cannot be read."""
     notes = _boot_note(found)
     for policy in policies:
-        governor = found[f"{policy.folder}/{_GOVERNOR}"]
-        own = [_SPEED] if governor == "userspace" else []
+        own = [_SPEED] if found[f"{policy.folder}/{_GOVERNOR}"] == "userspace" else []
         for path in (f"{policy.folder}/{name}" for name in (_LOW, _HIGH, _GOVERNOR, *own)):
             text = found[path]
             if not text:
                 raise TransientDeviceError(f"{path} cannot be read, so it could not be put back")
             notes[CLOCK_NOTE + path] = text
-        if governor and _governor_for(policy, governor) != governor:
-            notes.update(await _tunables(port, policy, governor))
     return notes
-
-
-async def _tunables(port: Port, policy: ClockPolicy, governor: str) -> dict[str, str]:
-    """A governor's own settings: many kernels forget them when it goes."""
-    folders = (f"{policy.folder}/{governor}/*", f"{CPU}/cpufreq/{governor}/*")
-    paths = [path for path, can_write in (await find_paths(port, folders)).items() if can_write]
-    texts = await port.read(paths) if paths else {}
-    return {CLOCK_NOTE + path: text for path, text in texts.items() if text}
 
 
 def _governor_for(policy: ClockPolicy, found: str) -> str:
@@ -238,61 +262,52 @@ async def _write(port: Port, path: str, text: str) -> None:
         raise TransientDeviceError(f"the board refuses {text} for {path}: {error.detail}") from error
 
 
-async def _put_back(port: Port, found: Mapping[str, str]) -> dict[str, str]:
-    """Writes what differs, in an order that the kernel takes; of what differs afterwards, by note, how."""
+async def _put_back(port: Port, found: Mapping[str, str], now: Mapping[str, str | None]) -> dict[str, str]:
+    """Writes what differs, in an order that the kernel takes; of what differs afterwards, by path, how.
+
+    What a governor has of its own is there again only after the governor, and a kernel may take a value late: it is
+    read and written as often as that takes.
+    """
     words: dict[str, str] = {}
-    values = {name.removeprefix(CLOCK_NOTE): value for name, value in found.items() if name != _FIXED}
-    for stage in _stages(values):
-        now = await port.read([*stage, *_bounds_beside(stage)])
-        for path in _ordered(stage, values, now):
-            if now[path] != values[path]:
-                try:
-                    await port.write(path, values[path])
-                except PortWriteRefused as error:
-                    words[path] = error.detail
-    after = await port.read(list(values)) if values else {}
-    wrong = {
-        CLOCK_NOTE + path: f"{path} is {after[path]}, was {value}" + (f" ({words[path]})" if path in words else "")
-        for path, value in values.items()
-        if after[path] != value
-    }
-    if _FIXED in found and (why := await _fixed(port, found[_FIXED])) is not None:
-        wrong[_FIXED] = f"fixed performance stays on: {why}"
-    return wrong
+    wrong = [path for path in found if now[path] != found[path]]
+    for number_of_look, pause_s in enumerate((0.0, 0.0, *SETTLE_S[1:])):
+        if not wrong:
+            break
+        await asyncio.sleep(pause_s)
+        ready = [path for path in wrong if number_of_look > 0 or _tail(path) in _FIRST]
+        for path in _ordered(ready, found, now):
+            try:
+                await port.write(path, found[path])
+            except PortWriteRefused as error:
+                words[path] = error.detail
+        now = await port.read(_with_limits(wrong))
+        wrong = [path for path in wrong if now[path] != found[path]]
+    told = {path: f" ({words[path]})" if path in words else "" for path in wrong}
+    return {path: f"{path} is {now[path]}, was {found[path]}{told[path]}" for path in wrong}
 
 
-def _stages(paths: Mapping[str, str]) -> list[list[str]]:
-    """Limits and governors, then what a governor has of its own, then cores that were off."""
-    stages: list[list[str]] = [[], [], []]
-    for path in paths:
-        name = path.rpartition("/")[2]
-        stages[2 if name == "online" else 0 if name in (_LOW, _HIGH, _GOVERNOR) else 1].append(path)
-    return [stage for stage in stages if stage]
+def _with_limits(paths: Sequence[str]) -> list[str]:
+    """The paths, and beside each upper limit the lower one, which decides the order of writing."""
+    beside = [f"{path.rpartition('/')[0]}/{_LOW}" for path in paths if path.endswith(_HIGH)]
+    return list(dict.fromkeys([*paths, *beside]))
 
 
-def _bounds_beside(stage: Sequence[str]) -> list[str]:
-    return [f"{path.rpartition('/')[0]}/{_LOW}" for path in stage if path.endswith(_HIGH)]
-
-
-def _ordered(stage: Sequence[str], values: Mapping[str, str], now: Mapping[str, str | None]) -> list[str]:
-    """Both limits of a clock in the order in which the lower one is never above the upper, governors last."""
+def _ordered(paths: Sequence[str], found: Mapping[str, str], now: Mapping[str, str | None]) -> list[str]:
+    """Both limits of a clock in the order in which the lower one is never above the upper; cores last."""
 
     def rank(path: str) -> int:
         folder, _, name = path.rpartition("/")
         if name not in (_LOW, _HIGH):
-            return 3
-        high, low = number(values.get(f"{folder}/{_HIGH}")), number(now.get(f"{folder}/{_LOW}"))
+            return 4 if name == _SWITCH else 3
+        high, low = number(found.get(f"{folder}/{_HIGH}")), number(now.get(f"{folder}/{_LOW}"))
         is_high_first = high is None or low is None or high >= low
         return 1 if (name == _HIGH) == is_high_first else 2
 
-    return sorted(stage, key=rank)
+    return sorted(paths, key=rank)
 
 
-async def _has_rebooted(port: Port, notes: Mapping[str, str]) -> bool:
-    if _BOOT not in notes:
-        return False
-    now = (await port.read([BOOT_ID]))[BOOT_ID]
-    return now is not None and now != notes[_BOOT]
+def _has_rebooted(notes: Mapping[str, str], now: Mapping[str, str | None]) -> bool:
+    return _BOOT in notes and now[BOOT_ID] not in (None, notes[_BOOT])
 
 
 def _boot_note(texts: Mapping[str, str | None]) -> dict[str, str]:
