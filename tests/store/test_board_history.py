@@ -146,7 +146,7 @@ def test_why_a_board_is_not_used(farm, ann, agent, operator, job_of):
     farm.submit_planned(ann, job_of(2))
     assert use(removed_by=None, waiting=4) == "next in line"
     with farm.transaction() as tx:
-        token = dispatching.dispatch(tx, board, LeaseTimes())
+        token = dispatching.dispatch(tx, board, LeaseTimes()) or ""
     assert use(removed_by=None, state="leased") == "has an offer that its agent has not answered yet"
     with farm.transaction() as tx:
         leases.accept(tx, agent.id, token, LeaseTimes())

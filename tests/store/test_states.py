@@ -36,11 +36,13 @@ def test_a_board_makes_every_move_of_its_table_and_no_other(farm, ann, agent, jo
     poll(farm, agent)
     fall_silent(farm)  # idle, offline
     poll(farm, agent)
-    grant, boards = agent.must_take(), agent.boards
-    agent.register()  # leased, offline: the agent drives it no longer, its lease lives on
-    agent.boards = boards
+    agent.must_take()
+    agent.register()  # leased, cooling, offline: its lease is over
+    agent.register(report_of("s1"))
+    grant = agent.must_take()
+    farm.run("UPDATE boards SET state = 'offline'")  # what a farm of before left behind: the lease lives on
     poll(farm, agent)  # offline, leased
-    agent.release(grant, "drain")
+    agent.release(grant, "drain")  # leased, offline
     assert farm.moves("boards") == moves_of(BOARD_TRANSITIONS)
 
 

@@ -33,7 +33,7 @@ class Health(StrEnum):
 
 _B = BoardState
 BOARD_TRANSITIONS: Final[dict[BoardState, frozenset[BoardState]]] = {
-    # leased at once when it comes back before its lease has ended
+    # leased at once where an older farm left its lease alive
     _B.OFFLINE: frozenset({_B.IDLE, _B.LEASED}),
     _B.IDLE: frozenset({_B.LEASED, _B.OFFLINE}),
     _B.LEASED: frozenset({_B.IDLE, _B.COOLING, _B.OFFLINE}),

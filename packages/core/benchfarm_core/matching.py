@@ -177,12 +177,13 @@ def why_not_offered(
     wanted = platform.engine
     engine = next((one for one in engines if one.name == wanted.name), None)
     if engine is None or not engine.available:
-        return Removal(BoardFilter.ENGINE, ": ".join(filter(None, (f"lacks {wanted.name}", engine and engine.reason))))
+        told = f": {engine.reason}" if engine is not None and engine.reason else ""
+        return Removal(BoardFilter.ENGINE, f"lacks {wanted.name}{told}")
     versions = sorted({one.version or "" for one in engines if one.name == wanted.name and one.available})
     if wanted.version not in versions:
         return Removal(BoardFilter.ENGINE, f"has {wanted.name} {' and '.join(versions)}, not {wanted.version}")
-    told = [one for one in engines if (one.name, one.version) == (wanted.name, wanted.version)]
-    if not any(platform.precision in one.precisions for one in told):
+    same = [one for one in engines if (one.name, one.version) == (wanted.name, wanted.version)]
+    if not any(platform.precision in one.precisions for one in same):
         return Removal(BoardFilter.PRECISION, f"its {wanted.name} does not run in {platform.precision}")
     if platform.operating_point not in points and not accepts(ranges, platform.operating_point):
         have = ranges_text(ranges)[:SHOWN_CHARS] or ", ".join(point.key for point in points)
