@@ -111,7 +111,8 @@ def shells(folder: Path) -> dict[str, LocalShellPort]:
 
 
 def _applets(folder: Path, program: str, shell: str | None) -> Path:
-    folder.mkdir()
-    for name in APPLETS:
-        (folder / name).symlink_to(shell if name == "sh" and shell else program)
+    if not folder.exists():
+        folder.mkdir()
+        for name in APPLETS:
+            (folder / name).symlink_to(shell if name == "sh" and shell else program)
     return folder

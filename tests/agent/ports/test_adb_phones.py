@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchfarm_agent.ports import shell_port
 from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.adb_watch import AdbDevice
 from benchfarm_agent.ports.interface import BoardUnreachable, PortTransferFailed, PortWriteRefused
@@ -93,8 +94,10 @@ def test_a_hanging_phone_costs_its_own_time_and_nobody_elses(
 
 
 def test_a_phone_that_falls_silent_in_a_launch_is_away_and_not_slow(
-    running: Running, adb_home: Path, phone: Phone
+    running: Running, adb_home: Path, phone: Phone, monkeypatch
 ) -> None:
+    monkeypatch.setattr(shell_port, "END_S", 1.0)
+
     async def work() -> None:
         async with adb_server(adb_home, phone.address) as server:
             port = AdbPort(server, phone.address)
@@ -106,7 +109,7 @@ def test_a_phone_that_falls_silent_in_a_launch_is_away_and_not_slow(
             began_s = time.monotonic()
             with pytest.raises(BoardUnreachable, match="fell silent and does not answer"):
                 await launch
-            assert time.monotonic() - began_s < 8
+            assert time.monotonic() - began_s < 4
             phone.relay.flow()
             assert await is_gone(port, PID_FILE)
 
