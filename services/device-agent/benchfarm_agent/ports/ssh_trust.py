@@ -57,7 +57,7 @@ async def trust(target: SshTarget, *, fingerprint: str | None = None, replace: b
     if offered in known:
         return offered
     if known and not replace:
-        raise Conflict(f"{_told_apart(target, offered, known)} Trust the new one with `replace` if that is right.")
+        raise Conflict(f"{_told_apart(target, offered, known)} Trust the new one with `--replace` if that is right.")
     kept = [line for line in _text(target).splitlines() if not _keys_of(line, target)]
     text = "".join(f"{line}\n" for line in [*kept, f"{_pattern(target)} {offered.public_key}"])
     target.known_hosts_file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +81,11 @@ def refusal(target: SshTarget, offered: HostKey) -> HostKeyChanged | HostKeyUnkn
     if known:
         return HostKeyChanged(
             f"{_told_apart(target, offered, known)} If the board was set up anew, trust the new key with "
-            f"`benchfarm agent trust {target.address} --replace`; if not, something else answers at its address."
+            "`benchfarm agent boards trust NAME --replace`; if not, something else answers at its address."
         )
     return HostKeyUnknown(
         f"{target.address} shows the host key {offered.fingerprint}, which nobody has trusted yet: compare it with "
-        f"`ssh-keygen -lf` on the board, then run `benchfarm agent trust {target.address}`"
+        "`ssh-keygen -lf` on the board, then run `benchfarm agent boards trust NAME` with its name in boards.toml"
     )
 
 
