@@ -79,12 +79,19 @@ NCNN: Final = PinnedFile(
     "ncnn", f"ncnn-{NCNN_VERSION}.tar.gz", "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
 )
 ZIG: Final = {
-    "x86_64": PinnedFile(
-        "ziglang", f"ziglang-{ZIG_VERSION}-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl", ""
-    ),
-    "aarch64": PinnedFile(
-        "ziglang", f"ziglang-{ZIG_VERSION}-py3-none-manylinux_2_17_aarch64.manylinux2014_aarch64.whl", ""
-    ),
+    machine: PinnedFile("ziglang", f"ziglang-{ZIG_VERSION}-py3-none-{platforms}.whl", sha256)
+    for machine, platforms, sha256 in (
+        (
+            "x86_64",
+            "manylinux_2_12_x86_64.manylinux2010_x86_64.musllinux_1_1_x86_64",
+            "97079827064a7492cce5541ceb438ae8003ce1e54e399676da2d62fb7a5dc08b",
+        ),
+        (
+            "aarch64",
+            "manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
+            "d2804f94f54f7fcf8169f4b212a619ad688a4e2e6592e976f0cf2e58e2cd8af3",
+        ),
+    )
 }
 """By the machine that builds; each compiles for every target."""
 

@@ -14,9 +14,20 @@ from benchfarm_core.confine import left_open
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_engines.launch import runner_argv
 from benchfarm_engines.native_build import BuiltRunner
+from benchfarm_engines.ncnn_engine import ENGINE
 from benchfarm_engines.ncnn_file import Blob, NcnnModel, pack_artifact
 from tests.engines.catalogue import KERNELS, drawn_kernels
-from tests.engines.conftest import CORES, PROTOCOL, conv_graph, graph, limits, normal
+from tests.engines.conftest import (
+    CORES,
+    PROTOCOL,
+    as_engine_opens,
+    conv_graph,
+    graph,
+    launch_request,
+    limits,
+    normal,
+)
+from tests.engines.made_for import made_for
 from tests.engines.native.conftest import answered
 from tests.engines.test_ncnn_engine import IN_INT8, WITH_INT8_INSIDE, kernel
 from tests.engines.test_pair_visit import pair_of
@@ -145,14 +156,20 @@ def test_two_threads_are_two(native: Any, workloads: dict[str, Any]) -> None:
     assert [line["outcome"] for line in said.done.values()] == ["ok", "ok"]
 
 
+def native_pair(workloads: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The convolution beside the small one, whose file is the engine's own too."""
+    visit = pair_of(workloads, "conv", "small", **changes)
+    return visit | {"beside": visit["beside"] | made_for(ENGINE, workloads["small"]).part_of_visit()}
+
+
 def test_a_pair_is_timed_in_turn(native: Any, workloads: dict[str, Any]) -> None:
-    line = native([pair_of(workloads, "conv", "small", opens_first=True)]).done[0]
+    line = native([native_pair(workloads, opens_first=True)]).done[0]
     samples = samples_of(line)
     assert samples.beside is not None
     assert sum(samples.beside.rounds) == len(samples.blocks_ns)
     assert len(set(samples.lengths)) == 1
     assert samples.iterations < samples.beside.iterations
-    refused = native([pair_of(workloads, "conv", "small", options={"nothing": 1})]).done[0]
+    refused = native([native_pair(workloads, options={"nothing": 1})]).done[0]
     assert (refused["outcome"], refused["code"]) == ("failed", "engine_error")
 
 
@@ -221,7 +238,7 @@ def test_a_visit_that_takes_too_long_is_a_timeout(native: Any, workloads: dict[s
 
 def test_an_input_larger_than_the_limit_is_out_of_memory(native: Any, workloads: dict[str, Any]) -> None:
     huge = {"name": "x", "dtype": "float32", "shape": [2**30, 4], "fill": {"kind": "normal", "seed": 0}}
-    bad = workloads["conv"].visit(1, inputs=[huge])
+    bad = workloads["conv"].visit(1, **made_for(ENGINE, workloads["conv"]).part_of_visit(), inputs=[huge])
     assert outcome_beside_a_good_one(native, workloads, bad) == "out_of_memory"
 
 
@@ -259,9 +276,14 @@ def test_bad_files_never_reach_ncnn(
     assert said.done[1]["code"] == code, said.lines
 
 
-def test_a_missing_file_is_a_failed_visit(native: Any, workloads: dict[str, Any], batch_folder: Path) -> None:
-    bad = artifact_visit(workloads, batch_folder, b"") | {"artifact": str(batch_folder / "nowhere.ncnn")}
-    assert native([bad]).done[1]["code"] == "engine_error"
+@pytest.mark.parametrize("name", ["nowhere.ncnn", "."])
+def test_a_missing_file_is_a_failed_visit(
+    runner: BuiltRunner, workloads: dict[str, Any], batch_folder: Path, tmp_path: Path, name: str
+) -> None:
+    request = launch_request([], batch_folder, tmp_path, workloads["conv"]) | {"engine": "ncnn"}
+    bad = artifact_visit(workloads, batch_folder, b"") | {"artifact": str(batch_folder / name)}
+    status, lines = answered([str(runner.path)], tmp_path, json.dumps(as_engine_opens(request) | {"visits": [bad]}))
+    assert (status, [line["code"] for line in lines if line["event"] == "done"]) == (0, ["engine_error"])
 
 
 # --- what ends a launch
@@ -306,9 +328,8 @@ def test_a_canary_that_does_not_run_ends_the_launch(native: Any, batch_folder: P
 
 
 def test_too_little_memory_for_the_canary_ends_the_launch(native: Any, batch_folder: Path, tmp_path: Path) -> None:
-    said = native([], limits=limits(batch_folder, tmp_path, memory_bytes=6_000_000))
-    assert said.returncode != 0
-    assert all(line["event"] == "failed" for line in said.lines)
+    said = native([], limits=limits(batch_folder, tmp_path, memory_bytes=1_000_000))
+    assert (said.returncode, [line["code"] for line in said.lines]) == (3, ["engine_unavailable"])
 
 
 def test_a_strangers_file_runs_where_the_cage_holds(

@@ -1,6 +1,7 @@
 // The seeded numbers of inputs: the very ones of numpy's default generator, which made the references.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -19,6 +19,7 @@
 #include <memory>
 #include <new>
 #include <sstream>
+#include <string_view>
 
 #include "confine.h"
 #include "failures.h"
@@ -33,6 +34,9 @@ namespace {
 constexpr int exit_cannot_go_on = 3;
 constexpr int settling_runs = 20;
 constexpr char no_kernels[] = "the native runner has kernels for processors with AVX";
+constexpr std::string_view no_memory =
+    R"({"event":"failed","code":"engine_unavailable","detail":"more memory than a runner may use"})"
+    "\n";
 constexpr double busy_share = 0.1;  // a thread that used this share of the wall time computed; others only woke up
 
 // The private way out: JSON lines, each sent at once. What a library prints goes to stderr.
@@ -40,8 +44,9 @@ class Lines {
 public:
     Lines() : file_(fcntl(1, F_DUPFD_CLOEXEC, 3)) { dup2(2, 1); }
 
-    void write(const std::string& text) const {
-        const std::string line = text + "\n";
+    void write(const std::string& text) const { send(text + "\n"); }
+
+    void send(std::string_view line) const {
         for (size_t sent = 0; sent < line.size();) {
             const ssize_t part = ::write(file_, line.data() + sent, line.size() - sent);
             if (part < 0 && errno == EINTR) continue;
@@ -261,6 +266,9 @@ int run(int count, char** words) {
         JsonText line;
         line.open('{').field("event", "failed").field("code", failure.code).field("detail", failure.detail);
         lines.write(line.close('}').text());
+        return exit_cannot_go_on;
+    } catch (const std::bad_alloc&) {
+        lines.send(no_memory);
         return exit_cannot_go_on;
     }
 }

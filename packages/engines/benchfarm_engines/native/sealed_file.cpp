@@ -1,5 +1,7 @@
 #include "sealed_file.h"
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -115,11 +117,12 @@ std::pair<size_t, size_t> document_of(const std::string& content) {
 }  // namespace
 
 std::string read_file(const std::string& path) {
+    struct stat status {};
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) throw std::ios_base::failure("no file");
     std::ifstream file;
     file.exceptions(std::ios::failbit | std::ios::badbit);
-    file.open(path, std::ios::binary | std::ios::ate);
-    std::string content(static_cast<size_t>(file.tellg()), '\0');
-    file.seekg(0);
+    file.open(path, std::ios::binary);
+    std::string content(static_cast<size_t>(status.st_size), '\0');
     file.read(content.data(), static_cast<std::streamsize>(content.size()));
     return content;
 }
