@@ -48,7 +48,7 @@ def highest(facts: BoardFacts) -> OperatingPoint:
 def settings_of(phone: Phone) -> dict[str, str]:
     folders = sorted((phone.root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
     names = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
-    return {f"{folder.name}/{name}": (folder / name).read_text() for folder in folders for name in names}
+    return {f"{folder.name}/{name}": (folder / name).read_text().strip() for folder in folders for name in names}
 
 
 def evidence_of(
