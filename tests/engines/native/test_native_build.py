@@ -17,7 +17,6 @@ from benchfarm_engines.native_build import BuiltRunner, built_runners, find_runn
 from benchfarm_engines.native_ncnn import LAYERS
 from benchfarm_engines.native_packages import NCNN_VERSION, CannotBuild, PinnedFile
 from tests.engines.native.conftest import built
-from tests.peers.need import PeerMissing, skipped_where_missing
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -109,10 +108,9 @@ def test_the_aarch64_runner_is_one_static_binary(aarch64: BuiltRunner) -> None:
 
 
 def test_the_aarch64_runner_answers_under_emulation(aarch64: BuiltRunner, tmp_path: Path) -> None:
-    with skipped_where_missing("user-mode emulation"):
-        emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-        if emulator is None:
-            raise PeerMissing("no qemu-aarch64 here: the package qemu-user has it")
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if emulator is None:
+        pytest.skip("no qemu-aarch64 here: the package qemu-user has it")
     argv = [emulator, str(aarch64.path), "--probe", "ncnn"]
     done = subprocess.run(argv, env=launch_environment(str(tmp_path)), capture_output=True, text=True, timeout=60)
     said = json.loads(done.stdout)
