@@ -4,7 +4,6 @@ A test whose peer cannot run here is skipped with the reason, and fails instead 
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import pytest
 from tests.peers.need import skipped_where_missing
 from tests.peers.phones import Phone, lab_models, running_phones
 from tests.peers.qemu_board import QemuBoard
+from tests.peers.scratch import scratch_dir
 from tests.peers.sshd import SshHost
 from tests.peers.unauthorized import UnauthorizedPhone
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def peer_dir() -> Iterator[Path]:
     """Logs and keys of the session's peers; gone after the session."""
-    path = Path(tempfile.mkdtemp(prefix="benchfarm-peers-"))
+    path = scratch_dir()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

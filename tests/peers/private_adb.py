@@ -4,11 +4,10 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
-from pathlib import Path
 
 import adbutils
 
+from tests.peers.scratch import scratch_dir
 from tests.peers.waiting import wait_until
 
 CALL_S = 10.0
@@ -18,7 +17,7 @@ class PrivateAdb:
     """A running adb server, in the foreground of a process that ends with the thread that made it."""
 
     def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="benchfarm-adb-"))
+        self.home = scratch_dir()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         env = {

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.agent.agent_process import children_of, is_alive
 from tests.peers.namespaces import Namespaces
 from tests.peers.need import require_root, skipped_where_missing
 from tests.peers.phone_root import phone_root
+from tests.peers.scratch import PREFIX, scratch_dir
 from tests.peers.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +82,14 @@ def test_killing_all_but_process_one_and_what_is_kept(tmp_path):
         assert os.path.exists(f"/proc/{inside.init_pid}")
     finally:
         inside.end()
+
+
+def test_a_folder_of_an_ended_session_goes_and_one_of_a_running_session_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = [tmp_path / f"{PREFIX}{pid}-x" for pid in (ended.pid, os.getppid())]
+    for folder in left:
+        folder.mkdir()
+    made = scratch_dir()
+    assert set(tmp_path.iterdir()) == {left[1], made}
