@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from bench.launching import Files, LaunchRun, Ready, Target, launch
-from bench.measuring import kernels
 from bench.report import command_run, write_section
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import launch_median_ns
+from benchfarm_core.workloads import workload_label
 from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.native_build import SIZE_MAX_BYTES, BuiltRunner, find_runner
+from benchfarm_workloads.draws import draw_mixed
 
 SEED = 41
 AGREEMENT = 0.03
@@ -29,15 +30,13 @@ Times = dict[int, list[float]]
 
 
 def ready_kernels(files: Files, target: Target, count: int) -> list[Ready]:
-    """That many kernels of those that ncnn can express."""
+    """Kernels of all types, less those that ncnn cannot express."""
     found: list[Ready] = []
-    for one in kernels(SEED, 2 * count):
+    for one in draw_mixed(SEED, count):
         try:
             found.append(files.ready(one, target))
-        except EngineFailure:
-            continue
-        if len(found) == count:
-            break
+        except EngineFailure as failure:
+            print(f"left out: {workload_label(one)}: {failure}")
     return found
 
 

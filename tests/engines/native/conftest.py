@@ -65,7 +65,8 @@ def write_graph(batch_folder: Path) -> Callable[[str, Graph], Workload]:
         ]
         made = Workload(batch_folder / f"{name}.onnx", inputs, batch_folder / f"{name}.npz")
         made.artifact.write_bytes(graph[0])
-        np.savez(made.reference, **{f"out{n}": output for n, output in enumerate(reference(graph))})
+        arrays: dict[str, Any] = {f"out{n}": output for n, output in enumerate(reference(graph))}
+        np.savez(made.reference, **arrays)
         return made
 
     return write
