@@ -32,10 +32,13 @@ def require_program(name: str) -> str:
 @contextmanager
 def skipped_where_missing(peer: str) -> Iterator[None]:
     """Skips the test when a peer is missing; fails it where BENCHFARM_CI=1 says that every peer has to run."""
+    reason = None
     try:
         yield
     except PeerMissing as missing:
-        _give_up(f"{peer}: {missing}")
+        reason = f"{peer}: {missing}"
+    if reason is not None:
+        _give_up(reason)
 
 
 def _give_up(reason: str) -> NoReturn:

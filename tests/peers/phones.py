@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.peers.namespaces import Namespaces
+from tests.peers.need import require_root
 from tests.peers.phone_clocks import PhoneClocks
 from tests.peers.phone_files import (
     THERMAL,
@@ -81,6 +82,7 @@ class Phone:
     def __init__(self, model: PhoneModel, serial: str, log_dir: Path) -> None:
         self.model = model
         self.serial = serial
+        require_root()
         _, libraries, abi = machine()
         folder = phone_root()
         self._files = phone_files(model, serial, abi)
