@@ -53,6 +53,10 @@ def main() -> None:
     if not given.print_only:
         write_section(TABLE, command_run(), clocks)
         write_section(ENDINGS, command_run(), endings)
+    *cool, hot = clocks
+    is_met = all(row["proof"] == "verified" for row in cool) and hot["proof"] == "unpinned"
+    if not is_met or not all(row["put back"] for row in [*clocks, *endings]):
+        raise SystemExit("a clock was not proven, or not put back")
 
 
 def _every_clock(board: QemuBoard, folder: Path, launch_s: float) -> list[Row]:

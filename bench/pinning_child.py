@@ -38,7 +38,12 @@ def command(target: SshTarget, journal: Path, point: OperatingPoint) -> list[str
     """This program with these words; run it where the project lies."""
     words = (target.host, target.user, target.key_file, target.known_hosts_file, journal)
     numbers = (target.port, point.cores[0], point.freq_khz[0])
-    return [sys.executable, "-m", "bench.pinning_child", *map(str, (*words, *numbers))]
+    return [
+        sys.executable,
+        "-c",
+        "from bench import pinning_child; pinning_child.main()",
+        *map(str, (*words, *numbers)),
+    ]
 
 
 async def _hold(target: SshTarget, point: OperatingPoint, journal: Journal) -> None:
@@ -50,7 +55,3 @@ async def _hold(target: SshTarget, point: OperatingPoint, journal: Journal) -> N
     finally:
         await Clocks.restore(port, journal, BOARD)
         await port.close()
-
-
-if __name__ == "__main__":
-    main()
