@@ -96,11 +96,11 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     models = [board.board_model for board in boards]
     twins = next(model for model in models if models.count(model) == 2)
 
-    items = ended(client, submitted(client, twins, 6, seed=1))
+    items = ended(client, submitted(client, twins, 4, seed=1))
     assert all(item.summary or item.failure == "inconclusive" for item in items), items
     assert any(item.summary for item in items)
 
-    job = submitted(client, twins, 30, seed=2)
+    job = submitted(client, twins, 16, seed=2)
     victim = _leased(client, twins)
     phone = next(phone for phone in phones if phone.serial == victim.serial)
     pulled_s = time.monotonic()

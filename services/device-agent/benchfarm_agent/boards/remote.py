@@ -88,11 +88,9 @@ class RemoteBoard:
         return f"{self._place.kind}-{digest([self._parts['serial'], self._parts['hardware_id']], length=12)}"
 
     async def describe(self) -> BoardReport:
-        facts = dict(self._parts["facts"]) | {ADDRESS: self._port.name[:200]}
-        if self._place.note:
-            facts["note"] = self._place.note[:200]
-        engines = await self._engines()
-        return BoardReport(**{**self._parts, "facts": facts}, kind=self._place.kind, engines=engines)
+        report = BoardReport(**self._parts, kind=self._place.kind, engines=await self._engines())
+        noted = {"note": self._place.note[:200]} if self._place.note else {}
+        return report.model_copy(update={"facts": {**report.facts, ADDRESS: self._port.name[:200], **noted}})
 
     async def away(self) -> str:
         """Returns why once the board is out of reach or has started anew. While it is leased only launches look."""
