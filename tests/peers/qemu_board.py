@@ -125,6 +125,17 @@ class QemuBoard:
         self._wait_for_ssh()
         self.ssh_run(ADB_LISTENS)
 
+    def greets(self) -> bool:
+        """Whether its SSH server speaks. QEMU accepts connections before the board does."""
+        if not self.is_on:
+            raise TimeoutError(f"the QEMU board switched itself off: {self.said()}")
+        try:
+            with self._open("ssh") as caller:
+                caller.settimeout(2)
+                return caller.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
     def cut_power(self) -> None:
         """Off at once. Harmless when it is off."""
         if self._process is not None:
@@ -194,18 +205,7 @@ class QemuBoard:
         return socket.create_connection(("127.0.0.1", self._ports[name]), 3)
 
     def _wait_for_ssh(self) -> None:
-        wait_until(self._greets, lambda: f"the QEMU board: {self.said()}", READY_S)
-
-    def _greets(self) -> bool:
-        """Whether its SSH server speaks. QEMU accepts connections before the board does."""
-        if not self.is_on:
-            raise TimeoutError(f"the QEMU board switched itself off: {self.said()}")
-        try:
-            with self._open("ssh") as caller:
-                caller.settimeout(2)
-                return caller.recv(4) == b"SSH-"
-        except OSError:
-            return False
+        wait_until(self.greets, lambda: f"the QEMU board: {self.said()}", READY_S)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self.is_on:
