@@ -38,6 +38,8 @@ def test_other_shells_understand_the_scripts(running, tmp_path: Path, name: str)
         path.write_text("1\n")
         await port.write(str(path), "2")
         assert await port.read([str(path), "/absent"]) == {str(path): "2", "/absent": None}
+        sysfs = [f"/sys/devices/system/cpu/{one}" for one in ("possible", "online", "absent", "uevent", "isolated")]
+        assert list((await port.read(sysfs)).values()) == [text_of(one) for one in sysfs]
         await port.push(path, str(tmp_path / "folder" / "copy"), mode=0o755, timeout_s=10)
         assert os.access(tmp_path / "folder" / "copy", os.X_OK)
         with pytest.raises(BoardUnreachable):
@@ -88,6 +90,42 @@ def test_a_board_without_room_says_so(running, tmp_path: Path) -> None:
     if not shells(tmp_path).get("dash"):
         pytest.skip("no dash on this host")
     running(asyncio.wait_for(work(), 20))
+
+
+@pytest.mark.parametrize(
+    ("head", "texts"),
+    [
+        ('case $3 in *b) sleep 60;; esac; exec /usr/bin/head "$@"', ["text", None, None]),
+        ('sleep 0.6; exec /usr/bin/head "$@"', None),
+    ],
+    ids=["hangs", "slow"],
+)
+def test_a_file_that_hangs_spoils_no_other_and_a_slow_board_is_no_board_without_files(
+    running, tmp_path: Path, head: str, texts: list[str | None] | None
+) -> None:
+    async def work() -> None:
+        port = shells(tmp_path)["dash"]
+        port._env = {**port._env, "PATH": f"{tmp_path / 'bin'}:{port._env['PATH']}"}
+        reading = port.read([str(tmp_path / name) for name in "abc"], timeout_s=1.5)
+        if texts is None:
+            with pytest.raises(BoardUnreachable, match="within"):
+                await reading
+        else:
+            assert list((await reading).values()) == texts
+        await port.close()
+
+    if not shells(tmp_path / "looked").get("dash"):
+        pytest.skip("no dash on this host")
+    for name in "abc":
+        (tmp_path / name).write_text("text\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "head").write_text(f"#!/bin/sh\n{head}\n")
+    (tmp_path / "bin" / "head").chmod(0o755)
+    running(work())
+
+
+def text_of(path: str) -> str | None:
+    return Path(path).read_text().strip() if Path(path).exists() else None
 
 
 def test_words_stay_words_and_a_nul_is_refused() -> None:

@@ -126,6 +126,21 @@ def test_many_files_are_read_at_once(on_board: OnBoard) -> None:
     on_board(work)
 
 
+def test_sysfs_is_read_as_cat_reads_it(on_board: OnBoard) -> None:
+    async def work(port: Port, _: str) -> None:
+        find = "find /sys/devices/system/cpu/ /sys/class/thermal/ -maxdepth 3 -type f | head -n 60"
+        paths = (await port.run(["sh", "-c", find], timeout_s=10)).stdout.decode().split("\n")[:-1]
+        expected = {path: await port.run(["cat", path], timeout_s=10) for path in paths[::4]}
+        texts = await port.read([*paths, "/sys/absent", "/sys/devices"], timeout_s=20)
+        assert len(paths) > 5
+        assert {path: texts[path] for path in expected} == {
+            path: ran.stdout.decode().strip() if ran.returncode == 0 else None for path, ran in expected.items()
+        }
+        assert (texts["/sys/absent"], texts["/sys/devices"]) == (None, None)
+
+    on_board(work)
+
+
 def test_more_paths_than_one_command_takes_are_read_too(on_board: OnBoard) -> None:
     async def work(port: Port, folder: str) -> None:
         long = "n" * 200

@@ -66,13 +66,22 @@ for t in {FOLDERS}; do
 done
 """
 
+# A new process for each file would be most of the time: what is in sysfs the shell reads by itself. It cannot tell an
+# empty file from an error and drops NULs, so head reads what came to nothing, device trees and all other files.
 _READING: Final = """
 n=$1
 shift
+if [ -n "$KSH_VERSION" ]; then say() { print -r -- "$1"; }; else say() { printf %s "$1"; echo; }; fi
 echo "$n"
 for f; do
-  if [ -f "$f" ]; then head -c BYTES "$f"; else false; fi 2>/dev/null
-  r=$?
+  r=1 t=
+  if [ -f "$f" ]; then
+    case $f in
+      /sys/firmware/*) ;;
+      /sys/*) { while IFS= read -r l || [ -n "$l" ]; do t=1; say "$l"; done <"$f"; } 2>/dev/null && r=0 ;;
+    esac
+    [ -n "$t" ] || { head -c BYTES "$f" 2>/dev/null; r=$?; }
+  fi
   echo
   echo "$n$r"
 done

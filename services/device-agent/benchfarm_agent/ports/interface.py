@@ -84,7 +84,7 @@ class Port(Protocol):
     async def read(self, paths: Sequence[str], *, timeout_s: float = 5.0) -> dict[str, str | None]:
         """Small text files, all in one round trip, stripped; None for one that is absent, unreadable or no text.
 
-        A file of which reading does not end is None too, as are those after it that the time did not suffice for.
+        A file of which reading does not end is None too, as are those after it.
         """
 
     async def write(self, path: str, text: str, *, timeout_s: float = 5.0) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -80,7 +81,8 @@ class ShellPort(abc.ABC):
         try:
             await self._run(reading(paths, mark), heard, timeout_s=timeout_s)
         except BoardUnreachable as error:
-            if not isinstance(error.__cause__, TimeoutError):  # a file of which reading does not end spoils no other
+            # a file of which reading does not end spoils no other; a board that is only slow is none with files amiss
+            if not isinstance(error.__cause__, TimeoutError) or heard.silent_s() < timeout_s / 2:
                 raise
             why = error.detail
         texts = texts_of(bytes(heard.stdout), paths, mark)
@@ -196,9 +198,15 @@ class _Heard:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self._sink = sink
+        self._last_s = time.monotonic()
+
+    def silent_s(self) -> float:
+        """How long ago it said something."""
+        return time.monotonic() - self._last_s
 
     def add(self, said: Said) -> None:
         """Raises BoardUnreachable when it is more than can be meant."""
+        self._last_s = time.monotonic()
         if said.source == "stdout" and self._sink is not None:
             self._sink.write(said.data)
             return
