@@ -85,6 +85,7 @@ def ended(client: Client, job: JobView) -> list[ItemView]:
     return list(client.items(client.wait(job.id, timeout_s=120).id))
 
 
+@pytest.mark.timeout(900)  # the first time the native runner has to be built
 def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     lab: AgentProcess, client: Client, phones: list[Phone]
 ) -> None:
@@ -96,11 +97,11 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     models = [board.board_model for board in boards]
     twins = next(model for model in models if models.count(model) == 2)
 
-    items = ended(client, submitted(client, twins, 4, seed=1))
+    items = ended(client, submitted(client, twins, 3, seed=1))
     assert all(item.summary or item.failure == "inconclusive" for item in items), items
     assert any(item.summary for item in items)
 
-    job = submitted(client, twins, 16, seed=2)
+    job = submitted(client, twins, 10, seed=2)
     victim = _leased(client, twins)
     phone = next(phone for phone in phones if phone.serial == victim.serial)
     pulled_s = time.monotonic()
