@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchfarm_agent.boards.host_facts import HostFacts, machine_id, read_host_facts
-from benchfarm_agent.boards.local import board_model, operating_points
+from benchfarm_agent.boards.host_facts import HostFacts, host_model, machine_id, read_host_facts
+from benchfarm_agent.boards.local import operating_points
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
 
 CPUINFO = """processor\t: 0
@@ -88,7 +88,7 @@ def test_a_gpu_makes_another_model_and_its_driver_another_generation(host: MakeH
     found = facts(root)
     assert found.gpus == tuple(listed.values())
     assert found.describe()["gpus"] == "NVIDIA H100 80GB HBM3, NVIDIA L4"
-    assert board_model(found, "") != board_model(before, "")
+    assert host_model(found, "") != host_model(before, "")
     assert replace(found, gpu_driver="NVRM version: NVIDIA UNIX 575").generation != found.generation
     assert replace(before, gpu_driver="a driver without a GPU").generation == before.generation
 
@@ -103,14 +103,14 @@ def test_an_arm_host_has_an_identity_too(host: MakeHost) -> None:
 def test_every_virtual_machine_is_a_model_of_its_own(host: MakeHost) -> None:
     virtual = facts(host())
     bare = facts(host(CPUINFO.format(more="")))
-    assert board_model(virtual, "one") != board_model(virtual, "two")
-    assert board_model(bare, "one") == board_model(bare, "two")
-    assert board_model(bare, "one").startswith("host-")
+    assert host_model(virtual, "one") != host_model(virtual, "two")
+    assert host_model(bare, "one") == host_model(bare, "two")
+    assert host_model(bare, "one").startswith("host-")
 
 
 def test_other_hardware_is_another_model_and_a_few_pages_are_not(host: MakeHost) -> None:
     bare = facts(host(CPUINFO.format(more="")))
-    assert board_model(bare, "") == board_model(facts(host(CPUINFO.format(more=""), memory_kib=24_641_000)), "")
+    assert host_model(bare, "") == host_model(facts(host(CPUINFO.format(more=""), memory_kib=24_641_000)), "")
     for other in (
         replace(bare, flags=("avx2",)),
         replace(bare, memory_bytes=1),
@@ -118,7 +118,7 @@ def test_other_hardware_is_another_model_and_a_few_pages_are_not(host: MakeHost)
         replace(bare, cores=(0,)),
         replace(bare, cpu={**bare.cpu, "stepping": "2"}),
     ):
-        assert board_model(other, "") != board_model(bare, "")
+        assert host_model(other, "") != host_model(bare, "")
 
 
 def test_a_generation_is_kernel_microcode_and_system(host: MakeHost) -> None:

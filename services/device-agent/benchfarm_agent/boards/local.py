@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
-from benchfarm_agent.boards.host_facts import HostFacts, machine_id, memory_text, read_host_facts
+from benchfarm_agent.boards.host_facts import host_model, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
 from benchfarm_agent.engine_environments import EngineEnvironments
@@ -66,7 +66,7 @@ class LocalBoard:
             kind="local",
             serial=serial,
             hardware_id=digest([self._facts.hardware, serial]),
-            board_model=board_model(self._facts, serial),
+            board_model=host_model(self._facts, serial),
             model_name=f"{self._facts.cpu_name}, {len(self._facts.cores)} cores, "
             f"{memory_text(self._facts.memory_bytes)}"[:200],
             generation=self._facts.generation,
@@ -210,12 +210,6 @@ class LocalBoard:
         if process.returncode is None and self._cut is None:
             self._cut = cut
         kill_group(process.pid)
-
-
-def board_model(facts: HostFacts, serial: str) -> str:
-    """The model of a host: bare machines with the same hardware share it, a virtual one never does."""
-    own = serial if facts.hypervisor is not None else None
-    return "host-" + digest([facts.hardware, own], length=12)
 
 
 def operating_points(physical_cores: Sequence[int]) -> tuple[OperatingPoint, ...]:
