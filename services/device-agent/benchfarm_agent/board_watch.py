@@ -130,7 +130,8 @@ class BoardWatch:
             return
         now_s = time.time()
         self._standings[label] = Standing(label=label, state=state, detail=detail, advice=advice, since_unix_s=now_s)
-        level = logging.INFO if state in ("ready", "opening", "gone") else logging.WARNING
+        # of a board that is ready the log hears when it is registered
+        level = {"opening": logging.DEBUG, "ready": logging.DEBUG, "gone": logging.INFO}.get(state, logging.WARNING)
         logger.log(level, "board %s is %s", label, state, extra={"why": detail, "advice": advice})
         self.on_note()
 
