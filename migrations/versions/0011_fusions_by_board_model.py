@@ -31,7 +31,7 @@ def upgrade() -> None:
     op.add_column("fusions", sa.Column("board_model", sa.Text(), nullable=False, server_default="", comment=why))
     op.alter_column("fusions", "board_model", server_default=None)
     op.drop_constraint(op.f("pk_fusions"), "fusions")
-    op.create_primary_key(op.f("pk_fusions"), "fusions", _WITH_MODEL)
+    op.create_primary_key(op.f("pk_fusions"), "fusions", list(_WITH_MODEL))
 
 
 def downgrade() -> None:
@@ -42,5 +42,5 @@ def downgrade() -> None:
         " AND (f.measured_at, f.board_model) < (other.measured_at, other.board_model)"
     )
     op.drop_constraint(op.f("pk_fusions"), "fusions")
-    op.create_primary_key(op.f("pk_fusions"), "fusions", _KEY)
+    op.create_primary_key(op.f("pk_fusions"), "fusions", list(_KEY))
     op.drop_column("fusions", "board_model")
