@@ -127,6 +127,15 @@ def test_a_floor_that_one_launch_alone_has_seen_counts_half() -> None:
     assert summary.normalised_ms == pytest.approx(0.095)
 
 
+def test_what_no_quiet_launch_saw_is_neither_in_the_number_nor_in_its_grade() -> None:
+    lucky = beside_canary(launch(0, [700_000] * 10), 600_000)
+    quiet = quiet_launches([1.0, 1.0, 1.002])
+    summary = derive([lucky, *(one.model_copy(update={"launch_no": n}) for n, one in enumerate(quiet, start=1))])
+    assert isinstance(summary, Summary)
+    assert summary.normalised_ms == pytest.approx(0.1, rel=2e-3)
+    assert summary.grade is Grade.A
+
+
 def test_the_canaries_of_the_lease_go_before_those_beside_the_workload() -> None:
     launches = [launch(n, [1_000_000] * 10, canary_ns=125_000) for n in range(3)]
     alone, in_a_lease = derive(launches), derive(launches, beside=CanaryGolden(sgemm_ns=80_000))

@@ -39,7 +39,7 @@ FLOOR_SHARE: Final = 0.05
 """A floor leaves this share of the times below it: of many blocks the very fastest may be a lucky one that no other
 launch sees again (docs/measurement.md, "The estimator")."""
 FLOORS_CONFIRMED: Final = 2
-"""A measurement's floor is the mean of this many launches' lowest floors: one alone may have been lucky with memory."""
+"""A measurement's floor is the mean of this many quiet launches' lowest floors: one alone may have been lucky."""
 CLEAN_MIN_BLOCKS: Final = 5
 CLEAN_MIN_SHARE: Final = 0.25
 HISTORY_LIMITS: Final[dict[ClockProof, float]] = {
@@ -195,8 +195,8 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
     return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
 
 
-def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> float:
-    """How far apart the floors of the quiet launches are: their standard deviation over their median.
+def judged_floors(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> list[float]:
+    """The floors that make the normalised time and the grade, lowest first: those of the quiet launches.
 
     A launch that was not quiet says nothing of the workload. One that was and took longer does: where its buffers lay
     is worth tens of percent to some workloads. For want of `launches_min` quiet ones, the launches that were quietest.
@@ -204,10 +204,15 @@ def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: i
     canaries = ((canary_floors([launch]).get("mobilenet", inf), launch_floor_ns(launch)) for launch in launches)
     seen = sorted((near_ns, floor_ns) for near_ns, floor_ns in canaries if floor_ns is not None)
     if not seen:
-        return 0.0
+        return []
     quiet = [floor_ns for near_ns, floor_ns in seen if near_ns <= QUIET_LIMIT * (quiet_ns or seen[0][0])]
     needed = max(2, protocol.launches_min)
-    return _spread(quiet if len(quiet) >= needed else [floor_ns for _, floor_ns in seen[:needed]])
+    return sorted(quiet if len(quiet) >= needed else [floor_ns for _, floor_ns in seen[:needed]])
+
+
+def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> float:
+    """How far apart the judged floors are: their standard deviation over their median."""
+    return _spread(judged_floors(launches, protocol, quiet_ns))
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -244,9 +249,9 @@ def summarise(
     if _moved(clean, BATCH_LIMITS[clock_proof]):
         return FailureCode.CANARY_DRIFT
     medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
-    floors = [value / 1e6 for launch in clean if (value := launch_floor_ns(launch)) is not None]
     canaries = beside or _canaries(clean)
-    spread = spread_of(clean, protocol, canaries.mobilenet_ns)
+    floors_ns = judged_floors(clean, protocol, canaries.mobilenet_ns)
+    spread = _spread(floors_ns)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
@@ -254,7 +259,7 @@ def summarise(
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
-        normalised_ms=_normalised_ms(floors, canaries, golden),
+        normalised_ms=_normalised_ms(floors_ns, canaries, golden),
         canary=CLOCK_CANARY,
         low_ms=interval.low,
         high_ms=interval.high,
@@ -326,9 +331,9 @@ def _canaries(launches: Sequence[LaunchSamples]) -> CanaryGolden:
     return CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
 
 
-def _normalised_ms(floors_ms: Sequence[float], beside: CanaryGolden, golden: CanaryGolden) -> float | None:
+def _normalised_ms(floors_ns: Sequence[float], beside: CanaryGolden, golden: CanaryGolden) -> float | None:
     reference_ns, near_ns = golden.of(CLOCK_CANARY), beside.of(CLOCK_CANARY)
-    floor_ms = mean(sorted(floors_ms)[:FLOORS_CONFIRMED])
+    floor_ms = mean(floors_ns[:FLOORS_CONFIRMED]) / 1e6
     return floor_ms * reference_ns / near_ns if reference_ns and near_ns else None
 
 
