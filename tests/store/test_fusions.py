@@ -87,10 +87,17 @@ def test_boards_of_different_models_keep_rules_of_their_own(farm, ann, agent, re
     report(farm, row(times=(1, 0.2, 1.2)))
     borrowed = rules(farm, elsewhere)
     assert (borrowed.rules, [one.board_model for one in borrowed.measured]) == ("other_board_model", ["host-a"])
+    report(farm, row("Conv", "Add", (1, 0.2, 1.2)))
     report(farm, row(times=(1, 0.2, 0.9)), key=elsewhere)
-    assert [(one.rules, one.measured[0].fused) for one in (rules(farm), rules(farm, elsewhere))] == [
-        ("measured", False),
-        ("measured", True),
+    here, there = rules(farm), rules(farm, elsewhere)
+    assert (here.rules, there.rules) == ("measured", "measured")
+    assert [(one.second, one.board_model, one.fused) for one in here.measured] == [
+        ("Add", "host-a", False),
+        ("Relu", "host-a", False),
+    ]
+    assert [(one.second, one.board_model, one.fused) for one in there.measured] == [
+        ("Add", "host-a", False),
+        ("Relu", "host-b", True),
     ]
     assert kernels(farm, "squeezenet", ann, elsewhere).rules == "measured"
 

@@ -111,8 +111,9 @@ RulesSource = Literal["measured", "other_board_model", "default"]
 class FusionsView(Answer):
     """The rules of a platform's engine at its precision, as boards of its model showed them.
 
-    Where none of them was measured, `rules` is `other_board_model` and `measured` what the latest other model showed
-    with the same engine; else `default`, the pairs that count as fused unless measured otherwise.
+    A pair that was not measured on them is told as another model showed it last with the same engine (`board_model`;
+    empty: kept by an older farm). Where all are of other models `rules` is `other_board_model`; where nothing was
+    measured, `default`: the pairs that count as fused unless measured otherwise.
     """
 
     platform: str

@@ -56,15 +56,13 @@ _RECORD = text(f"""
 
 
 def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
-    """What boards of a platform's model showed of its engine at its precision, by pair; where nothing was measured
-    on them, what the model that was measured last showed."""
-    wanted = [fusions.c[name] == value for name, value in _engine(platform).items()]
+    """What was measured of a platform's engine at its precision, by pair: on boards of its model; a pair that was not
+    measured there, on the model where it was measured last."""
+    wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
     is_own = fusions.c.board_model == platform.board_model
-    nearest = (
-        select(fusions.c.board_model).where(*wanted).order_by(is_own.desc(), fusions.c.measured_at.desc()).limit(1)
-    )
-    rows = select(fusions).where(*wanted, fusions.c.board_model == nearest.scalar_subquery())
-    return [_view(row) for row in tx.execute(rows.order_by(fusions.c.first, fusions.c.second))]
+    pair = (fusions.c.first, fusions.c.second)
+    rows = select(fusions).distinct(*pair).where(*wanted).order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
+    return [_view(row) for row in tx.execute(rows)]
 
 
 def _engine(platform: Platform) -> dict[str, str]:
@@ -107,7 +105,8 @@ def get_fusions(tx: Transaction, name: str) -> FusionsView:
 def _source(platform: Platform, measured: Sequence[FusionView]) -> RulesSource:
     if not measured:
         return "default"
-    return "measured" if measured[0].board_model == platform.board_model else "other_board_model"
+    own = any(one.board_model == platform.board_model for one in measured)
+    return "measured" if own else "other_board_model"
 
 
 def report(tx: Transaction, name: str, found: FusionReport) -> FusionsView:

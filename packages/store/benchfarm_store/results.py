@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import PROTOCOLS, Protocol
 from benchfarm_core.views import AttemptView, MeasurementView, ResultsWanted, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
@@ -79,7 +79,10 @@ def _filters(tx: Transaction, wanted: ResultsWanted) -> tuple[list[str], dict[st
     if wanted.origin is not None:
         filters["f.name = :origin"] = ("origin", wanted.origin.replace("\x00", ""))
     if wanted.protocol is not None:
-        filters["t.spec->>'name' = :protocol"] = ("protocol", wanted.protocol.replace("\x00", ""))
+        if wanted.protocol not in PROTOCOLS:
+            named = ", ".join(sorted(PROTOCOLS))
+            raise InvalidRequest(f"the protocols are {named}", code="protocol_unknown", field="protocol")
+        filters["t.spec->>'name' = :protocol"] = ("protocol", wanted.protocol)
     if wanted.timing is not None:
         filters["m.timing = :timing"] = ("timing", wanted.timing)
     if wanted.since is not None:

@@ -18,7 +18,7 @@ from benchfarm.exit_codes import ExitCode, exit_code_of_job
 from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.jobs import ItemView, JobRequest
-from benchfarm_core.workloads import UploadRequest
+from benchfarm_core.workloads import PairWorkload, UploadRequest
 
 MODEL_ID = "m_"
 SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
@@ -90,6 +90,17 @@ def _exit_code(found: Comparison | None, fail_if_slower: bool) -> ExitCode:
     return ExitCode.SLOWER if fail_if_slower and is_slower(found) else ExitCode.OK
 
 
+def _b_side(item: ItemView) -> str:
+    """How b's platform differs from a's."""
+    workload = item.workload
+    if not isinstance(workload, PairWorkload):
+        return ""
+    differing = [] if workload.b_precision is None else [str(workload.b_precision)]
+    if workload.b_options is not None:
+        differing.append(" ".join(f"{name}={value}" for name, value in workload.b_options.items()) or "default options")
+    return f" ({', '.join(differing)})" if differing else ""
+
+
 def _table(item: ItemView, a: str, b: str) -> RenderableType:
     found = item.comparison
     if found is None:
@@ -98,7 +109,7 @@ def _table(item: ItemView, a: str, b: str) -> RenderableType:
         {
             "platform": item.platform,
             f"a: {a}": f"{ms_text(found.a_ms)} ms",
-            f"b: {b}": f"{ms_text(found.b_ms)} ms",
+            f"b: {b}{_b_side(item)}": f"{ms_text(found.b_ms)} ms",
             "answer": comparison_text(found),
             "interval": f"of {found.coverage:.0%} by {found.rounds} rounds in {found.launches} launches",
             "from": item.source,
