@@ -25,6 +25,8 @@ from benchfarm_workloads.draws import draw_mixed
 
 SEED = 41
 AGREEMENT = 0.03
+LEAST_MS = (0.0, 0.1, 0.3)
+"""Every run through the Python package pays some microseconds for its calls, which the native runner does not."""
 Row = dict[str, object]
 Times = dict[int, list[float]]
 
@@ -66,20 +68,28 @@ def _add(found: Times, run: LaunchRun) -> None:
 
 def agreement(
     batch: Sequence[Ready], python_ns: Mapping[int, Sequence[float]], native_ns: Mapping[int, Sequence[float]]
-) -> tuple[Row, list[tuple[float, str, float]]]:
-    """The row of the table, and every kernel: native time over Python time, its label, Python time in ms."""
+) -> tuple[list[Row], list[tuple[float, str, float]]]:
+    """Rows of the table, and every kernel: native time over Python time, its label, Python time in ms."""
     common = sorted(python_ns.keys() & native_ns.keys())
     ratios = [(min(native_ns[at]) / min(python_ns[at]), batch[at].label, min(python_ns[at]) / 1e6) for at in common]
-    apart = [abs(ratio - 1) for ratio, _, _ in ratios]
+    return [row for least_ms in LEAST_MS for row in _rows(least_ms, ratios)], sorted(ratios)
+
+
+def _rows(least_ms: float, ratios: Sequence[tuple[float, str, float]]) -> list[Row]:
+    kept = [(ratio, python_ms) for ratio, _, python_ms in ratios if python_ms >= least_ms]
+    if len(kept) < 2:
+        return []
+    apart = [abs(ratio - 1) for ratio, _ in kept]
     row: Row = {
-        "kernels": len(ratios),
+        "kernels": f"{len(kept)} of {least_ms:g} ms and more" if least_ms else f"all {len(kept)}",
         "median apart": median(apart),
         "p90 apart": quantiles(apart, n=10)[-1],
-        "median ratio": median(ratio for ratio, _, _ in ratios),
+        "median ratio": median(ratio for ratio, _ in kept),
+        "median us less": median((1 - ratio) * python_ms * 1e3 for ratio, python_ms in kept),
         "goal": f"median <= {AGREEMENT:.0%}",
         "met": median(apart) <= AGREEMENT,
     }
-    return row, sorted(ratios)
+    return [row]
 
 
 def main() -> None:
@@ -97,12 +107,12 @@ def main() -> None:
         files = Files(Path(folder))
         batch = ready_kernels(files, target, given.kernels)
         times = launches_in_turn(files, batch, target, native, given.launches)
-    row, each = agreement(batch, *times)
+    rows, each = agreement(batch, *times)
     for ratio, label, python_ms in each:
         print(f"{ratio:6.3f}  {python_ms:9.4f} ms  {label}")
     size: Row = {"binary_bytes": native.size_bytes, "size goal": f"<= {SIZE_MAX_BYTES}", "compiler": native.compiler}
-    print(row | size)
-    write_section(f"native runner, {given.precision}", command_run(), [row | size])
+    write_section(f"native runner, {given.precision}", command_run(), [row | size for row in rows])
+    print(*rows, size, sep="\n")
 
 
 if __name__ == "__main__":

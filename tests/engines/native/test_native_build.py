@@ -4,19 +4,19 @@ import hashlib
 import json
 import platform
 import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from benchfarm_agent.runner_commands import app
 from benchfarm_engines import native_build
-from benchfarm_engines.launch import launch_environment
 from benchfarm_engines.native_build import BuiltRunner, built_runners, find_runner, runner_key
 from benchfarm_engines.native_ncnn import LAYERS
 from benchfarm_engines.native_packages import NCNN_VERSION, CannotBuild, PinnedFile
-from tests.engines.native.conftest import built
+from tests.engines.conftest import CORES, limits
+from tests.engines.native.conftest import answered, built
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -107,11 +107,25 @@ def test_the_aarch64_runner_is_one_static_binary(aarch64: BuiltRunner) -> None:
     assert aarch64.size_bytes <= 8 * 1024**2
 
 
-def test_the_aarch64_runner_answers_under_emulation(aarch64: BuiltRunner, tmp_path: Path) -> None:
+@pytest.fixture
+def emulated(aarch64: BuiltRunner) -> list[str]:
+    """The command of the aarch64 runner here. On one core, since the emulator has a thread of its own."""
     emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if emulator is None:
         pytest.skip("no qemu-aarch64 here: the package qemu-user has it")
-    argv = [emulator, str(aarch64.path), "--probe", "ncnn"]
-    done = subprocess.run(argv, env=launch_environment(str(tmp_path)), capture_output=True, text=True, timeout=60)
-    said = json.loads(done.stdout)
+    return ["taskset", "-c", str(CORES[-1]), emulator, str(aarch64.path)]
+
+
+def test_the_aarch64_runner_answers_under_emulation(emulated: list[str], tmp_path: Path) -> None:
+    _, [said] = answered([*emulated, "--probe", "ncnn"], tmp_path)
     assert (said["available"], said["version"]) == (True, NCNN_VERSION)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("int8", 0.05)])
+def test_the_aarch64_runner_computes_under_emulation(
+    emulated: list[str], launch: Any, workloads: dict[str, Any], batch_folder: Path, precision: str, limit: float
+) -> None:
+    cage = limits(batch_folder, batch_folder, memory_bytes=2**40)  # an emulator reserves addresses, not memory
+    visits = [workloads[name].visit(number, max_relative_l2=limit) for number, name in enumerate(("conv", "small"))]
+    said = launch(visits, engine="ncnn", argv=emulated, precision=precision, limits=cage)
+    assert [line["outcome"] for line in said.done.values()] == ["ok", "ok"], said.lines
