@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.fusion import (
@@ -61,8 +62,9 @@ def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
     wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
     is_own = fusions.c.board_model == platform.board_model
     pair = (fusions.c.first, fusions.c.second)
-    rows = select(fusions).distinct(*pair).where(*wanted).order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
-    return [_view(row) for row in tx.execute(rows)]
+    rows = select(fusions).ext(distinct_on(*pair)).where(*wanted)
+    nearest = rows.order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
+    return [_view(row) for row in tx.execute(nearest)]
 
 
 def _engine(platform: Platform) -> dict[str, str]:
