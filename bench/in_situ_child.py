@@ -160,7 +160,7 @@ def _typical(inferences: list[list[Any]]) -> list[Node]:
 
 
 def _median_ns(same: list[Any], inferences: int) -> float:
-    return median([node.ns for node in same] + [0] * (inferences - len(same)))
+    return float(median([node.ns for node in same] + [0] * (inferences - len(same))))
 
 
 def _fastest(inferences: list[list[Any]]) -> list[Node]:
