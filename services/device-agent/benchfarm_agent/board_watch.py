@@ -128,8 +128,10 @@ class BoardWatch:
         known = self._standings.get(label)
         if known is not None and (known.state, known.detail) == (state, detail):
             return
-        now_s = time.time()
-        self._standings[label] = Standing(label=label, state=state, detail=detail, advice=advice, since_unix_s=now_s)
+        since_unix_s = time.time()
+        self._standings[label] = Standing(
+            label=label, state=state, detail=detail, advice=advice, since_unix_s=since_unix_s
+        )
         # of a board that is ready the log hears when it is registered
         level = {"opening": logging.DEBUG, "ready": logging.DEBUG, "gone": logging.INFO}.get(state, logging.WARNING)
         logger.log(level, "board %s is %s", label, state, extra={"why": detail, "advice": advice})
