@@ -89,13 +89,16 @@ def table(standings: list[Standing]) -> list[str]:
 
 
 def _looked(state_dir: Path, boards: Path | None, wait_s: float) -> list[Standing]:
-    logging.getLogger("benchfarm_agent").setLevel(logging.ERROR)
     watch_children_without_threads()
     lab_file = read_lab_file(boards)
     state, lock = open_state_dir(state_dir)
+    logger = logging.getLogger("benchfarm_agent")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the table says it
     try:
         return asyncio.run(_seen(Settings(url=_NO_FARM, state_dir=state.root), state, lab_file, wait_s))
     finally:
+        logger.setLevel(level)
         os.close(lock)
 
 
