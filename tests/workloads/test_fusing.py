@@ -169,6 +169,15 @@ def test_what_the_catalogue_has_not_keeps_its_type_or_says_why(shape, attributes
     assert told in part.reason
 
 
+@pytest.mark.parametrize("sizes", [(), (4,), (4, 1)])
+def test_a_grouped_convolution_whose_weight_has_too_few_axes_is_kept_with_the_reason(sizes: tuple[int, ...]) -> None:
+    values = {"x": value("input", 1, 4, 8, 8), "w": value("weight", *sizes), "y": value("output", 1, 4, 8, 8)}
+    graph = Graph(nodes=(node("Conv", ["x", "w"], "y", group=4),), values=values)
+    [part] = parts_of(graph, FusionRules())
+    assert part.config is None
+    assert part.reason
+
+
 OPS = sorted(
     {*FREE, "Conv", "Relu", "Add", "Mul", "MatMul", "Sigmoid", "HardSigmoid", "Softmax", "Erf", "Div", "Transpose"}
     | {"GlobalAveragePool", "Concat", "Split", "BatchNormalization", "NonZero", "LSTM", "Resize", "Gemm", "MaxPool"}

@@ -125,7 +125,8 @@ def _family(index: GraphIndex, node: GraphNode) -> str:
     if node.op != "Conv" or groups == 1:
         return node.op
     weight = index.shape(node.inputs[1]) if len(node.inputs) > 1 else None
-    return "DepthwiseConv" if weight is not None and weight[0] == groups and weight[1] == 1 else "GroupConv"
+    is_depthwise = weight is not None and len(weight) > 1 and (weight[0], weight[1]) == (groups, 1)
+    return "DepthwiseConv" if is_depthwise else "GroupConv"
 
 
 Match = Callable[[GraphIndex, int], "list[int] | None"]
