@@ -235,8 +235,8 @@ def summarise(
 ) -> Summary | FailureCode:
     """Headline, interval, normalised time, grade.
 
-    `beside`: the canaries' floors in the whole lease, which know the clock better than the few runs beside one
-    workload; without them those have to do.
+    `beside`: the canaries' floors in the lease, as its first results told them, which know the clock better than the
+    few runs beside one workload; without them those have to do.
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
     by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
