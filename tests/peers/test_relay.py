@@ -49,6 +49,14 @@ def said_back(caller: socket.socket, text: bytes) -> bytes:
     return got
 
 
+def is_cut(caller: socket.socket) -> bool:
+    """Whether the connection ends: in order, or reset where the relay had bytes that it never read."""
+    try:
+        return caller.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def test_bytes_pass_both_ways(relay):
     with call(relay) as caller:
         assert said_back(caller, b"x" * 300_000) == b"x" * 300_000
@@ -59,7 +67,7 @@ def test_unplugged_is_refused_and_cut_and_plugged_again_at_the_same_port(relay):
     with call(relay) as caller:
         assert said_back(caller, b"a") == b"a"
         relay.unplug()
-        assert caller.recv(1) == b""
+        assert is_cut(caller)
     with pytest.raises(ConnectionRefusedError):
         call(relay)
     relay.unplug()
@@ -111,5 +119,5 @@ def test_a_hanging_relay_can_be_ended(relay):
     with call(relay) as caller:
         caller.sendall(b"a")
         relay.end()
-        assert caller.recv(1) == b""
+        assert is_cut(caller)
     wait_until(lambda: not relay._threads, "its threads end", 5)
