@@ -6,7 +6,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from benchfarm_core.boards import BoardFilter
+from benchfarm_core.boards import BoardFilter, GateWait
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, PlatformFilter
@@ -210,6 +210,7 @@ class BoardWhy(Answer):
     board_id: str
     reason: str
     removed_by: BoardFilter | None = None
+    gate_wait: GateWait | None = None
 
 
 class DryRun(Answer):
