@@ -68,6 +68,19 @@ def test_nobody_tells_of_another_agents_board(farm, ann, agent, waiting, report_
     assert explained(farm, ann, agent, job)[1].gate_wait == WAIT
 
 
+def test_a_job_hears_why_its_engine_was_withdrawn(farm, ann, agent, job_of, report_of):
+    job = farm.submit_planned(ann, job_of(1, platforms={"threads": [1]}))
+    damaged = {"name": "onnxruntime", "available": False, "reason": "onnxruntime cannot be imported: no such file"}
+    agent.register(report_of(engines=[damaged]))
+    of_job, of_board = explained(farm, ann, agent, job)
+    assert [(one.reason, one.removed_by) for one in of_job.platforms[0].boards] == [
+        ("lacks onnxruntime: onnxruntime cannot be imported: no such file", "engine")
+    ]
+    assert of_board.lacks == {"onnxruntime": "onnxruntime cannot be imported: no such file"}
+    agent.register(report_of())
+    assert agent.measure_all() == 1
+
+
 def test_a_board_says_which_engines_it_lacks(farm, agent):
     with farm.transaction() as tx:
         assert why.explain_board(tx, agent.boards[0]).lacks == {"ncnn": "not installed"}

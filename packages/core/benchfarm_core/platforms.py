@@ -135,13 +135,11 @@ def matches(platform: Platform, wanted: PlatformFilter) -> bool:
     )
 
 
-_POINT = re.compile(r"^c([0-9+-]+)\.t([0-9]{1,4})\.(free|fixed|[0-9]+(?:_[0-9]+)*)(?:\.([a-z0-9_-]+))?$")
-_ENGINE = re.compile(r"^([a-z0-9_]+)-([0-9A-Za-z][0-9A-Za-z.+_-]*)((?:~[a-z0-9_.-]+=[a-z0-9_.-]+)*)$")
-
-
 KEY_FORM: Final = "board-model/c0-3.t1.free/engine-version/precision"
 OPTIONS_FORM: Final = "engine-version~name=value~name=value"
-"""How options of the engine are written into a key; those at their defaults are left out, the others sorted."""
+"""How options of the engine are written into a key."""
+_POINT = re.compile(r"^c([0-9+-]+)\.t([0-9]{1,4})\.(free|fixed|[0-9]+(?:_[0-9]+)*)(?:\.([a-z0-9_-]+))?$")
+_ENGINE = re.compile(r"^([a-z0-9_]+)-([0-9A-Za-z][0-9A-Za-z.+_-]*)((?:~[a-z0-9_.-]+=[a-z0-9_.-]+)*)$")
 
 
 def parse_platform_key(key: str) -> Platform:
