@@ -41,7 +41,7 @@ def branching() -> bytes:
         helper.make_node("If", ["c"], ["i"], **bodies),
         helper.make_node("MatMul", ["i", "w"], ["y"]),
     ]
-    return model(nodes, {"zero": np.float32(0).reshape(()), "w": np.eye(8, dtype=np.float32)}, FLOAT)
+    return model(nodes, {"zero": np.array(0, np.float32), "w": np.eye(8, dtype=np.float32)}, FLOAT)
 
 
 def model(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray[Any, Any]], dtype: int) -> bytes:
@@ -92,7 +92,7 @@ def test_what_cannot_be_brought_to_the_precision_ends_typed(
     tmp_path: Path,
 ) -> None:
     async def prepare_each() -> list[Any]:
-        found = []
+        found: list[Any] = []
         async with cache_in(state) as (cache, _):
             item = uploaded(cache, grant(1).items[0], content, tmp_path)
             for platform in platforms:

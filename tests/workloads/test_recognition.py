@@ -132,7 +132,7 @@ def test_a_convolution_keeps_its_kernel_where_another_clip_follows() -> None:
 @pytest.mark.parametrize("where", ["weights", "constants", "restored", "input", "computed", "bias"])
 def test_a_weight_that_is_not_the_models_own_makes_another_kernel(where: str) -> None:
     own = {"w": KERNEL["w"]}
-    restored = {"q": np.ones((4, 4, 3, 3), np.int8), "s": np.float32([0.1]).reshape(())}
+    restored: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((4, 4, 3, 3), np.int8), "s": np.array(0.1, np.float32)}
     by_where = {
         "weights": model([conv()], {"x": IMAGE}, own),
         "constants": model([held("w", own["w"]), conv()], {"x": IMAGE}),
@@ -166,7 +166,7 @@ def test_a_resize_with_other_coordinates_is_not_the_plain_one(attributes: dict[s
 
 
 def test_a_resize_of_old_files_has_other_coordinates() -> None:
-    scales = {"s": np.float32([1, 1, 2, 2])}
+    scales = {"s": np.array([1, 1, 2, 2], np.float32)}
     out = (1, 4, 16, 16)
     for mode, found in (("nearest", "resize"), ("linear", None)):
         made = model([node("Resize", ["x", "s"], "y", mode=mode)], {"x": IMAGE}, scales, output=out, opset=10)
@@ -281,10 +281,11 @@ def test_a_hard_sigmoid_of_another_slope_makes_no_hard_swish(alpha: float | None
     assert types_of(model(nodes, {"x": IMAGE})) == found
 
 
-def changed(kind: str, op: str, name: str, value: Any, *, place: int = 0) -> list[Part]:
+def changed(kind: str, op: str, name: str, value: Any) -> list[Part]:
     """A kernel of the catalogue with one attribute, or one stored number, of one operator changed."""
-    made = onnx.load_from_string(build_kernel(kind, draw(kind, 3, 1)[0])[0])
-    target = [each for each in made.graph.node if each.op_type == op][place]
+    drawn = (onnx.load_from_string(build_kernel(kind, config)[0]) for config in draw(kind, 3, 8))
+    made = next(each for each in drawn if op in [one.op_type for one in each.graph.node])
+    target = next(each for each in made.graph.node if each.op_type == op)
     if name == "number":
         [tensor] = [each for each in made.graph.initializer if each.name in target.input and not each.dims]
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), tensor.name))
@@ -338,7 +339,7 @@ def test_an_activation_behind_a_kernel_that_ends_with_none_is_a_part_of_its_own(
 
 def test_a_dropout_of_training_is_no_view() -> None:
     for trains in (False, True):
-        inputs = {"ratio": np.float32(0.5).reshape(()), "train": np.asarray(trains)}
+        inputs = {"ratio": np.array(0.5, np.float32), "train": np.asarray(trains)}
         made = model([node("Dropout", ["x", *inputs], "y")], {"x": IMAGE}, inputs)
         assert types_of(made) == ([None] if trains else [])
 

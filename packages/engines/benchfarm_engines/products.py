@@ -53,7 +53,7 @@ def refuse_other_products(content: bytes, precision: str, *, keeps_types: bool) 
             raise _refusal(place, precision, "8-bit numbers; int8 measures a quantised graph as it is")
         if keeps_types and op in PRODUCTS | OTHER_PRODUCTS:
             found = _type_of(place)
-            if found not in (None, *_TAKEN.get(precision, {_TYPES.FLOAT})):
+            if found is not None and found not in _TAKEN.get(precision, {_TYPES.FLOAT}):
                 raise _refusal(place, precision, dtype_name(found))
 
 
