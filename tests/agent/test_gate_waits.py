@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Seconds that the test sets."""
     now = {"s": 100.0}
     monkeypatch.setattr(gate_waits, "boottime_s", lambda: now["s"])
-    monkeypatch.setattr(gate_waits.time, "time", lambda: 1e9 + now["s"])
+    monkeypatch.setattr("benchfarm_agent.gate_waits.time.time", lambda: 1e9 + now["s"])
     return now
 
 

@@ -130,7 +130,7 @@ def test_what_has_no_time_in_situ_is_refused(farm, ann, changes, field):
     assert (caught.value.code, caught.value.field) == ("timing_impossible", field)
 
 
-PROFILE = {"timing": "alone", "protocol": {"name": "profile"}}
+PROFILE: dict[str, Any] = {"timing": "alone", "protocol": {"name": "profile"}}
 
 
 def test_a_filter_leaves_out_what_has_no_profile(farm, ann):

@@ -48,7 +48,10 @@ def refusal_of(errors: Sequence[Mapping[str, Any]], *, skip: int = 0) -> Refusal
     field, detail = told[0]
     if len(told) > 1:
         detail = ", or: ".join(dict.fromkeys(text for _, text in told))
-    return Refusal(".".join(filter(None, (first, field))), detail, len({place for place, _ in placed}) - 1)
+    # a list of which a part was refused is refused once more, for being too short without it
+    places = {place for place, _ in placed}
+    others = sum(not any(one.startswith(f"{place}.") for one in places) for place in places - {first})
+    return Refusal(".".join(filter(None, (first, field))), detail, others)
 
 
 def _place(loc: Sequence[str | int]) -> str:

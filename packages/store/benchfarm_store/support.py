@@ -51,7 +51,7 @@ def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> Non
 
 
 def _needed_profiler(facts: Row[Any]) -> bool:
-    return facts.timing == Timing.IN_SITU or facts.protocol == PROFILE
+    return bool(facts.timing == Timing.IN_SITU or facts.protocol == PROFILE)
 
 
 _PLATFORM = text("SELECT spec FROM platforms WHERE id = :id")
