@@ -253,6 +253,14 @@ def test_a_product_of_other_factors() -> None:
 NORM = {name: np.ones(4, np.float32) for name in ("scale", "offset", "mean", "var")}
 
 
+def test_what_makes_a_weight_or_a_limit_is_not_fused_with_its_reader() -> None:
+    rules = FusionRules({("Conv", "Conv"): True, ("Conv", "Clip"): True})
+    for reader in (conv("y", ["x", "c"]), node("Clip", ["x", "c"], "y")):
+        made = model([conv("c", ["z", "w"]), reader], {"x": IMAGE, "z": (4, 4, 3, 3)}, KERNEL)
+        graph = onnx_reading.read(onnx_reading.with_shapes(made), onnx_reading.weight_infos(made.graph)).graph
+        assert [len(chain) for chain in fuse(graph_operators(graph), rules).kernels] == [1, 1]
+
+
 @pytest.mark.parametrize("trains", [False, True])
 def test_a_normalisation_in_training_belongs_to_no_convolution(trains: bool) -> None:
     outputs = "y m v" if trains else "y"
