@@ -125,6 +125,15 @@ def test_a_graph_that_is_quantised_is_for_int8_alone_and_stays_as_it_is() -> Non
         assert refused_int8(content, specs, other)[0] is FailureCode.CONVERSION_FAILED
 
 
+def test_weights_among_the_inputs_of_a_quantised_graph_are_no_edges() -> None:
+    specs = read_inputs([normal([1, 8, 6, 6])])
+    model = onnx.load_from_string(quantise(conv_graph(8, 6), specs, INT8)[0])
+    stored = model.graph.initializer
+    model.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in stored)
+    content = bytes(model.SerializeToString())
+    assert quantise(content, specs, INT8) == (content, None)
+
+
 def test_weights_that_are_stored_in_8_bits_are_multiplied_in_fp32() -> None:
     weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
     nodes = [node("DequantizeLinear", ["q", "s"], "w"), node("MatMul", ["x", "w"], "y")]

@@ -92,7 +92,9 @@ def _refuse_bodies(graph: onnx.GraphProto) -> None:
 
 
 def _refuse_other_edges(graph: onnx.GraphProto, wanted: str) -> None:
-    taken = {each.type.tensor_type.elem_type for each in (*graph.input, *graph.output)}
+    stored = {each.name for each in graph.initializer}  # old files list their weights among the inputs
+    values = [each for each in (*graph.input, *graph.output) if each.name not in stored]
+    taken = {each.type.tensor_type.elem_type for each in values}
     own = "fp32" if onnx.TensorProto.FLOAT in taken else "int8"
     if own != wanted:
         raise _failed(f"the graph is quantised already, with {own} edges: int8 with edges={own} measures it as it is")
