@@ -14,6 +14,8 @@ from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.platforms import EngineSpec, Platform, Precision
 from benchfarm_core.workloads import UploadedWorkload
+from benchfarm_engines.launch_request import read_inputs
+from benchfarm_engines.quantise import quantise
 from benchfarm_workloads.inspection import inspect_upload
 from tests.agent.test_artifacts import PLATFORM, cache_in, prepare
 
@@ -56,8 +58,14 @@ def model(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray[Any, Any]],
     return bytes(made.SerializeToString())
 
 
-def on(engine: str, precision: str) -> Platform:
-    spec = EngineSpec(name=engine, version="1")
+def quantised() -> bytes:
+    """A product between steps of 8 bits, as somebody else's tool may have left it."""
+    specs = read_inputs([{"name": "x", "dtype": "float32", "shape": [8, 8], "fill": {"kind": "normal", "seed": 0}}])
+    return quantise(product(FLOAT), specs, {"edges": "fp32", "calibration_seed": 0})[0]
+
+
+def on(engine: str, precision: str, edges: str = "") -> Platform:
+    spec = EngineSpec(name=engine, version="1", options={"edges": edges} if edges else {})
     return PLATFORM.model_copy(update={"engine": spec, "precision": Precision(precision)})
 
 
@@ -80,6 +88,9 @@ def uploaded(cache: ArtifactCache, item: BatchItem, content: bytes, folder: Path
         (branching(), ["openvino int8"], ("unsupported_operator", "If")),
         (product(FLOAT), ["onnxruntime fp32", "onnxruntime int8"], None),
         (branching(), ["onnxruntime fp32"], None),
+        (quantised(), ["onnxruntime fp32", "openvino bf16"], ("precision_not_obeyed", "MatMul")),
+        (quantised(), ["onnxruntime int8"], ("conversion_failed", "")),
+        (quantised(), ["onnxruntime int8 fp32", "litert int8 fp32"], None),
     ],
 )
 def test_what_cannot_be_brought_to_the_precision_ends_typed(
