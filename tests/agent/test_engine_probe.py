@@ -28,6 +28,8 @@ def test_the_options_of_a_real_engine(tmp_path: Path) -> None:
     assert (option.kind, option.default) == ("choice", "all")
     assert "none" in option.choices
     assert option.meaning
+    assert option.precisions == ()
+    assert [report.options[name].precisions for name in ("edges", "calibration_seed")] == [("int8",)] * 2
 
 
 def test_an_engine_that_tells_no_options(tmp_path: Path) -> None:

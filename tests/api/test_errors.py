@@ -66,6 +66,19 @@ def test_an_id_of_another_form_is_told_as_such(alice: httpx2.Client) -> None:
     assert answer.json()["detail"] == "'nope' is no job id"
 
 
+def test_a_kind_that_is_missing_or_unknown_is_told_with_those_that_are(alice: httpx2.Client) -> None:
+    unkind = {"type": "fc", "config": {}}
+    for workload, told in ((unkind, "it is missing"), ({**unkind, "kind": "kernal"}, "it cannot be 'kernal'")):
+        answer = alice.post("/v1/jobs", json={"workloads": [KERNEL, workload]})
+        assert_problem(answer, 422, "invalid_request")
+        assert answer.json()["field"] == "workloads.1.kind"
+        assert answer.json()["detail"] == f"workloads.1.kind: {told}; it can be kernel, model, upload, pair"
+    asked = alice.post("/v1/latency", json={"platforms": ["x"], "items": [unkind]}).json()
+    assert (asked["field"], asked["detail"].rpartition("; ")[2]) == ("items.0.kind", "it can be kernel, model, upload")
+    chosen = alice.post("/v1/jobs", json={"workloads": [KERNEL], "platforms": {"engin": ["ncnn"]}}).json()
+    assert (chosen["field"], chosen["detail"]) == ("platforms.engin", "platforms.engin: Extra inputs are not permitted")
+
+
 def test_a_field_is_named_with_its_path(alice: httpx2.Client) -> None:
     answer = alice.post("/v1/jobs", json={"workloads": [KERNEL], "repeats": 0})
     assert_problem(answer, 422, "invalid_request")

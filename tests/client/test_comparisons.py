@@ -157,6 +157,15 @@ def test_a_comparison_that_makes_no_sense_is_refused(logged_in: Any, words: tupl
     assert f"code={code}" in refused.err
 
 
+@pytest.mark.parametrize("typed", ["0", "-1", "100", "nan", "1e-323"])
+def test_an_impossible_tolerance_is_told_as_it_was_typed(logged_in: Any, typed: str) -> None:
+    refused = logged_in("compare", "fc cin=8 cout=8", "fc cin=8 cout=9", "--platform", PLATFORM, "--tolerance", typed)
+    assert refused.code == ExitCode.USAGE
+    assert "--tolerance is" in refused.err
+    assert "it must be above 0 and below 100 [code=protocol_impossible field=--tolerance]" in refused.err
+    assert "half_width_target" not in refused.err
+
+
 def test_pairs_are_for_jobs_that_compare(farm: Any) -> None:
     one = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
     with farm.client() as client, pytest.raises(InvalidRequest) as refused:

@@ -204,6 +204,27 @@ def test_a_farm_that_is_no_url_is_told_before_a_login_is_asked_for(command: Any,
     assert "login" not in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--max-age", "20000d"), "--max-age: Input should be less than or equal to 315360000 [code=invalid_request"),
+        (("--expires-in", "60d"), "--expires-in: Input should be less than or equal to 2592000"),
+        (("--protocol", "nonsense"), "--protocol: there is no protocol 'nonsense'"),
+        (("--max-age", "soon"), "--max-age: 'soon' is no duration"),
+    ],
+)
+def test_a_refusal_names_the_option_that_was_typed(logged_in: Any, words: tuple[str, ...], text: str) -> None:
+    ended = logged_in("jobs", "submit", "--kernel", "fc cin=8 cout=8", *words)
+    refused(ended, text, f"field={words[0]}")
+    assert "_s:" not in ended.err
+
+
+def test_what_a_file_says_is_told_as_the_file_says_it(logged_in: Any, tmp_path: Path) -> None:
+    body = '{"workloads": [{"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}], "max_age_s": -1}'
+    (tmp_path / "job.json").write_text(body)
+    refused(logged_in("jobs", "submit", tmp_path / "job.json"), "max_age_s: Input should be", "field=max_age_s")
+
+
 def test_a_watch_whose_farm_goes_away_says_how_to_go_on() -> None:
     with (
         Client("http://127.0.0.1:9", "bft_x", retries=Retries(attempts=1)) as sdk,

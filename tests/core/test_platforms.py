@@ -81,6 +81,17 @@ def test_what_is_no_key_is_refused_with_the_form(text: str) -> None:
     assert "board-model/" in caught.value.detail
 
 
+def test_a_key_that_names_an_option_twice_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="edges is named twice") as caught:
+        parse_platform_key("rpi5/c0.t1.free/ort-1~edges=fp32~edges=int8/int8")
+    assert (caught.value.code, caught.value.field) == ("engine_option_repeated", "platforms")
+
+
+def test_options_stand_in_the_order_of_their_names() -> None:
+    platform = parse_platform_key("rpi5/c0.t1.free/ort-1~winograd=false~edges=fp32/int8")
+    assert platform.key == "rpi5/c0.t1.free/ort-1~edges=fp32~winograd=false/int8"
+
+
 @given(platforms())
 def test_filters(platform: Platform) -> None:
     assert matches(platform, PlatformFilter())

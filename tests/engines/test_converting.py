@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from benchfarm_engines.answering import write_answer
+from benchfarm_engines.converting import SEEN
 from benchfarm_engines.launch import converting_argv, launch_environment
 from tests.engines.conftest import MEMORY_BYTES
 
@@ -230,3 +231,53 @@ def test_the_reference_of_an_int8_graph_is_in_the_workloads_own_numbers(
         assert twin["out0"].shape == reference["out0"].shape
         away = np.linalg.norm(twin["out0"] - reference["out0"]) / np.linalg.norm(reference["out0"])
     assert 1e-4 < away < 5e-2
+
+
+def test_a_graph_that_an_engine_opens_itself_is_looked_at(workloads: dict[str, Any], batch_folder: Path) -> None:
+    conv, double = workloads["conv"], batch_folder / "double.onnx"
+    double.write_bytes(as_double(conv.artifact.read_bytes()))
+    question = {"engine": None, "precision": "fp32", "options": {}, "inputs": conv.inputs}
+    asked_of = [
+        {**question, "artifact": str(path), "opened_by": engine, "out": str(batch_folder / f"seen.{number}")}
+        for number, (path, engine) in enumerate(
+            [(conv.artifact, "onnxruntime"), (double, "onnxruntime"), (double, "openvino")]
+        )
+    ]
+    argv = converting_argv(
+        memory_bytes=MEMORY_BYTES, cpu_s=30, readable=[str(batch_folder)], writable=[str(batch_folder)]
+    )
+    fit, refused, brought = asked(argv, asked_of, batch_folder)
+    assert (fit["ok"], brought["ok"]) == (True, True)
+    assert (batch_folder / "seen.0").read_bytes() == SEEN
+    assert (refused["code"], refused["subject"]) == ("precision_not_obeyed", "Conv")
+
+
+def test_no_converter_is_given_a_graph_of_another_precision(workloads: dict[str, Any], batch_folder: Path) -> None:
+    """LiteRT's would make of a quantised graph what multiplies 8-bit numbers, and call it fp32."""
+    conv, quantised, out = workloads["conv"], batch_folder / "conv.given", batch_folder / "conv.given.tflite"
+    argv = converting_argv(
+        memory_bytes=MEMORY_BYTES, cpu_s=30, readable=[str(batch_folder)], writable=[str(batch_folder)]
+    )
+    steps = {"engine": None, "precision": "int8", "options": {"edges": "fp32"}, "inputs": conv.inputs}
+    file = {"engine": "litert", "options": {}, "inputs": conv.inputs, "artifact": str(quantised), "out": str(out)}
+    made, refused, taken = asked(
+        argv,
+        [
+            {**steps, "artifact": str(conv.artifact), "out": str(quantised)},
+            {**file, "precision": "fp32"},
+            {**file, "precision": "int8", "options": {"edges": "fp32"}},
+        ],
+        batch_folder,
+    )
+    assert (made["ok"], taken["ok"]) == (True, True)
+    assert (refused["code"], refused["subject"]) == ("precision_not_obeyed", "Conv")
+
+
+def as_double(content: bytes) -> bytes:
+    model = onnx.load_model_from_string(content)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float64), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    return bytes(model.SerializeToString())

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import ItemSource, ItemState, JobRequest
@@ -127,6 +128,46 @@ def test_what_has_no_time_in_situ_is_refused(farm, ann, changes, field):
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
         jobs.submit(tx, request, by=ann)
     assert (caught.value.code, caught.value.field) == ("timing_impossible", field)
+
+
+PROFILE: dict[str, Any] = {"timing": "alone", "protocol": {"name": "profile"}}
+
+
+def test_a_filter_leaves_out_what_has_no_profile(farm, ann):
+    two_engines(farm, ann)
+    found = farm.submit_planned(ann, job(1, platforms={}, **PROFILE))
+    assert {item.platform.split("/")[2] for item in items(farm, ann, found)} == {"onnxruntime-1.31.1"}
+
+
+@pytest.mark.parametrize("platforms", [[KEY, KEY.replace("onnxruntime", "ncnn")], {"engine": ["ncnn"]}])
+def test_a_profile_without_a_profiler_is_refused_and_says_who_has_one(farm, ann, platforms):
+    two_engines(farm, ann)
+    for ask in (lambda tx, one: jobs.submit(tx, one, by=ann), lambda tx, one: jobs.dry_run(tx, one, ann)):
+        with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
+            ask(tx, job(1, platforms=platforms, **PROFILE))
+        assert (caught.value.code, caught.value.field) == ("profile_impossible", "platforms")
+        assert "ncnn does not tell" in caught.value.detail
+        assert caught.value.detail.endswith("of this farm's engines onnxruntime does: name such platforms")
+
+
+def test_where_no_engine_has_a_profiler_the_refusal_says_so(farm, ann):
+    engine = {"name": "ncnn", "available": True, "version": "1", "precisions": ["fp32"]}
+    farm.agent(ann, board_report(engines=[engine]))
+    with farm.transaction() as tx, pytest.raises(InvalidRequest, match="no engine of this farm's boards does"):
+        jobs.submit(tx, job(1, platforms={}, **PROFILE), by=ann)
+
+
+@pytest.mark.parametrize("asked", [PROFILE, {"timing": "in_situ"}])
+def test_what_an_older_farm_accepted_without_a_profiler_is_no_attempt_of_the_family(farm, ann, asked):
+    engine = {"name": "mnn", "available": True, "version": "1", "precisions": ["fp32"]}
+    agent = farm.agent(ann, board_report(engines=[engine]))
+    farm.submit_planned(ann, job(1, platforms={"threads": [1]}, **asked))
+    with farm.transaction() as tx:  # such as an engine that loses its profiler
+        tx.execute(text("UPDATE platforms SET spec = jsonb_set(spec, '{engine,name}', '\"ncnn\"')"))
+    grant = agent.must_take()
+    agent.send(grant, failed(grant.items[0].measurement_id, "unsupported_operator"))
+    with farm.transaction() as tx:
+        assert support.list_support(tx).items == []
 
 
 def test_in_situ_is_expected_to_take_less(farm, ann, agent):

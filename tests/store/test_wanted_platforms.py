@@ -86,6 +86,35 @@ def test_a_default_and_what_is_left_out_are_one_platform(farm, ann, board, job_o
     assert base.key == key()
 
 
+def test_an_option_without_effect_at_its_precision_makes_no_platform(farm, ann, report_of, job_of):
+    told = {**OPTIONS, "seed": {"kind": "number", "default": 0, "low": 0, "high": 9, "precisions": ["int8"]}}
+    farm.agent(ann, report_of(engines=(engine(options=told, precisions=["fp32", "int8"]),)))
+    with farm.transaction() as tx:
+        keys = [key("~seed=3"), key("~seed=3~graph=none")]
+        assert [one.key for one in platforms.make_all(tx, keys, ann.account_number)] == [key(), key("~graph=none")]
+        int8 = [one.replace("fp32", "int8") for one in keys[:1]]
+        assert [one.key for one in platforms.make_all(tx, int8, ann.account_number)] == int8
+        with pytest.raises(InvalidRequest, match="0 to 9"):
+            platforms.find_all(tx, [key("~seed=10")])
+
+
+def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm, ann, report_of, job_of):
+    told = {"seed": {"kind": "number", "default": 0, "low": 0, "high": 9}}
+    agent = farm.agent(ann, report_of(engines=(engine(options=told),)))
+    farm.submit(ann, job_of(1, platforms=[key("~seed=3")]))
+    agent.register(report_of(engines=(engine(options={"seed": {**told["seed"], "precisions": ["int8"]}}),)))
+    assert farm.submit(ann, job_of(1, platforms=[key("~seed=3")])).platforms == [key()]
+    agent.register(report_of(engines=(engine(options={}),)))
+    with farm.transaction() as tx:  # what was measured on it can still be asked for
+        assert latency.ask(tx, question(job_of, [key("~seed=3")]), ann).answers[0].platform == key("~seed=3")
+
+
+def test_an_option_named_twice_is_refused(farm, ann, board, job_of):
+    with farm.transaction() as tx, pytest.raises(InvalidRequest, match="graph is named twice") as refused:
+        jobs.submit(tx, job_of(1, platforms=[key("~graph=none~cache=9~graph=none")]), by=ann)
+    assert (refused.value.code, refused.value.field) == ("engine_option_repeated", "platforms")
+
+
 def test_a_platform_with_options_is_made_when_wanted_and_measured(farm, ann, board, job_of):
     wanted = job_of(2, platforms=[key("~graph=none"), key("~cache=-1"), key()])
     with farm.database.transaction(read_only=True) as tx:

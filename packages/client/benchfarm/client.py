@@ -37,6 +37,7 @@ from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyRespons
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import Protocol
+from benchfarm_core.refusals import refusal_of
 from benchfarm_core.support import SupportRow
 from benchfarm_core.views import (
     EngineView,
@@ -438,9 +439,8 @@ def checked(kind: type[V], fields: Mapping[str, Any]) -> V:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InvalidRequest(f"{place}: {first['msg']}" if place else first["msg"], field=place or None) from error
+        found = refusal_of(error.errors())
+        raise InvalidRequest(found.sentence, field=found.field or None) from error
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
-from benchfarm_core.errors import Conflict
+from benchfarm_core.errors import Conflict, InvalidRequest
 from benchfarm_core.jobs import ItemView, JobKind, JobView
 from benchfarm_core.protocols import COMPARE
 from benchfarm_core.workloads import PairRequest, WorkloadRequest
@@ -13,14 +13,25 @@ from benchfarm_core.workloads import PairRequest, WorkloadRequest
 def comparison_fields(
     a: WorkloadRequest, b: WorkloadRequest, platform: str, *, b_platform: str | None, tolerance_percent: float | None
 ) -> dict[str, Any]:
-    """The fields of a job request that asks for one comparison."""
-    parameters = {} if tolerance_percent is None else {"half_width_target": tolerance_percent / 100}
+    """The fields of a job request that asks for one comparison. Raises InvalidRequest for an impossible tolerance."""
+    parameters = {} if tolerance_percent is None else {"half_width_target": _share(tolerance_percent)}
     return {
         "kind": JobKind.COMPARE,
         "workloads": [PairRequest(a=a, b=b, b_platform=b_platform)],
         "platforms": [platform],
         "protocol": {"name": COMPARE, "parameters": parameters},
     }
+
+
+def _share(tolerance_percent: float) -> float:
+    share = tolerance_percent / 100
+    if not 0 < share < 1:
+        raise InvalidRequest(
+            f"tolerance_percent is {tolerance_percent:g}; it must be above 0 and below 100",
+            code="protocol_impossible",
+            field="tolerance_percent",
+        )
+    return share
 
 
 def first_item(job: JobView, items: Iterator[ItemView]) -> ItemView:

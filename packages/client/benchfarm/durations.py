@@ -9,11 +9,11 @@ _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FORM: Final = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
 
 
-def parse_duration_s(text: str) -> int:
-    """Whole seconds. Raises InvalidRequest."""
+def parse_duration_s(text: str, *, field: str | None = None) -> int:
+    """Whole seconds. Raises InvalidRequest that names `field`."""
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise InvalidRequest(f"{text!r} is no duration; write 90, 90s, 15m, 12h or 30d")
+        raise InvalidRequest(f"{text!r} is no duration; write 90, 90s, 15m, 12h or 30d", field=field)
     return int(match[1]) * _UNITS_S[match[2]]
 
 

@@ -11,9 +11,9 @@ from benchfarm_core.access import ACCESS
 from benchfarm_core.errors import Forbidden, InvalidRequest
 from benchfarm_core.fusion import MAX_ROWS, FusionRow, FusionsView
 from benchfarm_core.jobs import ItemView, JobView
-from benchfarm_core.measurements import PROFILING_ENGINES
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS, PAIR_PARTS, Pair, fused_by_profile, pair_request
 from benchfarm_core.platforms import parse_platform_key
+from benchfarm_core.profilers import has_profiler
 from benchfarm_core.protocols import PROFILE
 from benchfarm_core.summaries import Summary
 
@@ -72,7 +72,7 @@ def measure_fusions(
     aged: dict[str, Any] = {} if max_age_s is None else {"max_age_s": max_age_s}
     jobs = [client.submit(**_timed(wanted), platforms=[platform], **aged)]
     [key] = jobs[0].platforms
-    if parse_platform_key(key).engine.name in PROFILING_ENGINES:
+    if has_profiler(parse_platform_key(key).engine.name):
         jobs.append(client.submit(**_profiled(wanted), platforms=[key], **aged))
     for job in jobs:
         (wait or client.wait)(job.id)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from benchfarm_core.boards import BoardReport, BoardState, Health
+from benchfarm_core.boards import BoardReport, BoardState, GateWait, Health
 from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms, Timing
 from benchfarm_core.platforms import Platform
@@ -69,13 +69,17 @@ class RegisterAnswer(Answer):
 
 
 class PollRequest(Value):
-    """Lists the agent's idle boards and waits for offers; `leases` are those it still works on."""
+    """Lists the agent's idle boards and waits for offers; `leases` are those it still works on.
+
+    `waits`: every board that waits at its gate; null from agents that do not tell.
+    """
 
     protocol_version: int
     agent_version: str = Field(max_length=40)
     idle: tuple[BoardId, ...] = Field(max_length=1000)
     leases: tuple[LeaseToken, ...] = Field(default=(), max_length=1000)
     wait_s: float = Field(default=25.0, ge=0, le=55)
+    waits: dict[BoardId, GateWait] | None = Field(default=None, max_length=1000)
 
 
 class Offer(Answer):

@@ -73,7 +73,10 @@ _Limit = Annotated[int, Field(gt=-(2**53), lt=2**53)]
 
 
 class EngineOption(Value):
-    """One option of an engine: a switch, a whole number in a range, or one of some names."""
+    """One option of an engine: a switch, a whole number in a range, or one of some names.
+
+    `precisions`: in which it changes anything; none named: in all.
+    """
 
     kind: Literal["switch", "number", "choice"]
     default: int | bool | Name
@@ -81,6 +84,7 @@ class EngineOption(Value):
     choices: tuple[Name, ...] = Field(default=(), max_length=100)
     low: _Limit | None = None
     high: _Limit | None = None
+    precisions: tuple[Precision, ...] = Field(default=(), max_length=20)
 
     @model_validator(mode="after")
     def _consistent(self) -> "EngineOption":
@@ -103,6 +107,10 @@ class EngineOption(Value):
         if not isinstance(given, int) or isinstance(given, bool) or self.low is None or self.high is None:
             return None
         return given if self.low <= given <= self.high else None
+
+    def changes(self, value: OptionValue, precision: Precision) -> bool:
+        """Whether a value makes another platform than none: its default does not, nor does any where it is unused."""
+        return value != self.default and (not self.precisions or precision in self.precisions)
 
     @property
     def values(self) -> str:
@@ -192,6 +200,18 @@ class Removal(NamedTuple):
     reason: str
 
 
+class GateWait(Value):
+    """That a board waits until it is quiet and cool: since when, and what is in the way, beside its limit."""
+
+    since_unix_s: float = Field(ge=0)
+    reason: str = Field(max_length=300)
+
+    @property
+    def sentence(self) -> str:
+        """The end of a sentence about the board."""
+        return f"waits for quiet since {self.since_unix_s:.0f} (unix time): {self.reason}"
+
+
 class LastLease(Answer):
     """How a board's latest lease went; `end_reason` is null while it lives, `detail` the agent's own words."""
 
@@ -206,7 +226,8 @@ class BoardUse(Answer):
     """Why a board is not used now. `removed_by` is null for one that is used or could be.
 
     `waiting`: measurements on its platforms, of which its clock's proof suffices for; counted up to a limit.
-    `contested`: two live agents drive it. `agent_heard_s` ago its agent was last heard.
+    `contested`: two live agents drive it. `agent_heard_s` ago its agent was last heard. `gate_wait`: it has work and
+    waits until it is quiet. `lacks`: engines that cannot be used on it, with the reasons.
     """
 
     board_id: str
@@ -222,6 +243,8 @@ class BoardUse(Answer):
     last_lease: LastLease | None
     ranges: list[OperatingRange]
     marks: list[BoardMark]
+    gate_wait: GateWait | None = None
+    lacks: dict[str, str] = {}
 
 
 def mark_prefix(marks: Iterable[BoardMark]) -> str:

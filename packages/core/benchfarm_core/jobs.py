@@ -1,15 +1,16 @@
 """What a job is: what a client asked for, and how it stands."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from benchfarm_core.boards import BoardFilter
+from benchfarm_core.boards import BoardFilter, GateWait
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
-from benchfarm_core.platforms import ClockProof, PlatformFilter
+from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM, ClockProof, PlatformFilter
 from benchfarm_core.protocols import Protocol, ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.values import Answer, Value
@@ -21,6 +22,11 @@ MAX_WORKLOADS: Final = 20_000
 MAX_ITEMS: Final = 100_000
 MAX_PLATFORMS: Final = 1000
 """Platforms that one request names."""
+PLATFORMS_HELP: Final = (
+    f"ids, keys or aliases, or a filter, which means engines at their default options. A key is `{KEY_FORM}`; options"
+    f" of its engine (GET /v1/engines) are written as `{OPTIONS_FORM}`. An option at its default, or without effect at"
+    " the precision, is left out of the key that the answer names; one named twice is refused."
+)
 PLAN_CHUNK: Final = 1000
 """Items planned in one transaction."""
 
@@ -86,6 +92,23 @@ Label = Annotated[str, Field(max_length=100)]
 PlatformNames = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=MAX_PLATFORMS)]
 
 
+def _how_chosen(platforms: object) -> str | None:
+    """Which of the two ways to choose platforms is meant, so that errors speak of it alone."""
+    if isinstance(platforms, Mapping | PlatformFilter):
+        return "filter"
+    return "names" if isinstance(platforms, Iterable) and not isinstance(platforms, str | bytes) else None
+
+
+Platforms = Annotated[
+    Annotated[PlatformNames, Tag("names")] | Annotated[PlatformFilter, Tag("filter")],
+    Discriminator(
+        _how_chosen,
+        custom_error_type="platforms",
+        custom_error_message="it can be a list of platforms' ids, keys or aliases, or an object that filters them",
+    ),
+]
+
+
 class JobRequest(Value):
     """The body of POST /v1/jobs. A job of kind `compare` has pairs as workloads, and no other has."""
 
@@ -93,7 +116,7 @@ class JobRequest(Value):
     name: str = Field(default="", max_length=200)
     labels: dict[Annotated[str, Field(max_length=60)], Label] = Field(default={}, max_length=50)
     workloads: tuple[JobWorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
-    platforms: PlatformNames | PlatformFilter = PlatformFilter()
+    platforms: Platforms = Field(default=PlatformFilter(), description=PLATFORMS_HELP)
     protocol: ProtocolRequest | None = Field(default=None, description="by default `kernel`, or `compare` for pairs")
     timing: Timing = Field(default=Timing.ALONE, description="`in_situ`: kernels inside a carrier; kernels alone")
     priority: PriorityClass = PriorityClass.NORMAL
@@ -210,6 +233,7 @@ class BoardWhy(Answer):
     board_id: str
     reason: str
     removed_by: BoardFilter | None = None
+    gate_wait: GateWait | None = None
 
 
 class DryRun(Answer):

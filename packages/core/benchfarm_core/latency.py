@@ -17,7 +17,10 @@ MAX_ANSWERS: Final = 200_000
 
 
 class LatencyRequest(Value):
-    """The body of POST /v1/latency: every item on every platform; a platform named twice is asked once."""
+    """The body of POST /v1/latency: every item on every platform; a platform named twice is asked once.
+
+    Platforms are ids, keys or aliases, as in POST /v1/jobs.
+    """
 
     platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
     items: tuple[WorkloadRequest, ...] = Field(min_length=1, max_length=MAX_ITEMS)

@@ -11,6 +11,7 @@ from benchfarm_core.boards import (
     BoardState,
     EngineOption,
     EngineReport,
+    GateWait,
     Health,
     OptionValue,
     Removal,
@@ -74,7 +75,7 @@ def with_options(platform: Platform, options: Mapping[str, OptionValue]) -> Plat
 
 
 def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) -> Platform:
-    """The platform that is meant: an option at its default and one left out are the same.
+    """The platform that is meant: an option at its default, one without effect at its precision, and none are the same.
 
     `known` are the engine's options. Raises InvalidRequest: `engine_option_unknown`, `engine_option_invalid`.
     """
@@ -96,7 +97,8 @@ def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) ->
                 code="engine_option_invalid",
                 field="platforms",
             )
-    return with_options(platform, {name: v for name, v in meant.items() if v is not None and v != known[name].default})
+    told = {name: v for name, v in meant.items() if v is not None and known[name].changes(v, platform.precision)}
+    return with_options(platform, told)
 
 
 def why_not_opened(workload: AnyWorkload, platform: Platform) -> str | None:
@@ -141,10 +143,12 @@ def why_board_not(
     clock_proof_ok: bool,
     rests_after: str = "",
     rest_detail: str = "",
+    gate_wait: GateWait | None = None,
 ) -> Removal | None:
     """The first filter that removes a board from a platform that it offers, or None when it may be used now.
 
-    `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave.
+    `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave. `gate_wait`: it
+    waits for quiet, within a lease or between two.
     """
     if not clock_proof_ok:
         return Removal(BoardFilter.CLOCK_PROOF, "cannot prove its clock as the job asks")
@@ -155,6 +159,8 @@ def why_board_not(
         return Removal(BoardFilter.AGENT, "its agent has not been heard" + silence)
     if state == BoardState.IDLE:
         return None
+    if gate_wait is not None:
+        return Removal(BoardFilter.STATE, gate_wait.sentence)
     sentences = {
         BoardState.OFFLINE: "is offline",
         BoardState.LEASED: "is measuring something else",

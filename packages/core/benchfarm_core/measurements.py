@@ -42,10 +42,6 @@ class Timing(StrEnum):
     IN_SITU = "in_situ"
 
 
-PROFILING_ENGINES: Final = frozenset({"onnxruntime", "openvino", "mnn"})
-"""Engines that tell the time of single operators, without which nothing is timed in situ."""
-
-
 class Purpose(StrEnum):
     """Why a measurement is wanted. A hold-out never trains and cannot be replaced."""
 

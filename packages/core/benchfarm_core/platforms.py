@@ -77,7 +77,7 @@ class EngineSpec(Value):
 
     @property
     def key(self) -> str:
-        """``onnxruntime-1.31.1``, options in name order after ``~``."""
+        """``onnxruntime-1.31.1``, options in name order: ``onnxruntime-1.31.1~edges=fp32~graph_optimization=none``."""
         return f"{self.name}-{self.version}{self.options_key}"
 
     @property
@@ -135,12 +135,18 @@ def matches(platform: Platform, wanted: PlatformFilter) -> bool:
     )
 
 
+KEY_FORM: Final = "board-model/c0-3.t1.free/engine-version/precision"
+OPTIONS_FORM: Final = "engine-version~name=value~name=value"
+"""How options of the engine are written into a key."""
 _POINT = re.compile(r"^c([0-9+-]+)\.t([0-9]{1,4})\.(free|fixed|[0-9]+(?:_[0-9]+)*)(?:\.([a-z0-9_-]+))?$")
 _ENGINE = re.compile(r"^([a-z0-9_]+)-([0-9A-Za-z][0-9A-Za-z.+_-]*)((?:~[a-z0-9_.-]+=[a-z0-9_.-]+)*)$")
 
 
 def parse_platform_key(key: str) -> Platform:
-    """The platform that a key names. Raises InvalidRequest when the text is no platform key."""
+    """The platform that a key names, its options as they are written.
+
+    Raises InvalidRequest: `platform_unknown` when the text is no platform key, `engine_option_repeated`.
+    """
     parts = key.split("/")
     point = _POINT.match(parts[1]) if len(parts) == 4 else None
     engine = _ENGINE.match(parts[2]) if len(parts) == 4 else None
@@ -159,7 +165,7 @@ def parse_platform_key(key: str) -> Platform:
 
 def _not_a_key(key: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{key[:120]!r} is no platform key; the form is board-model/c0-3.t1.free/engine-version/precision",
+        f"{key[:120]!r} is no platform key; the form is {KEY_FORM}, with options of the engine {OPTIONS_FORM}",
         code="platform_unknown",
     )
 
@@ -182,6 +188,12 @@ def _parse_options(text: str) -> dict[str, int | bool | str]:
     options: dict[str, int | bool | str] = {}
     for pair in text.split("~")[1:]:
         name, value = pair.split("=")
+        if name in options:
+            raise InvalidRequest(
+                f"the engine option {name} is named twice, in {text[:120]!r}: name it once",
+                code="engine_option_repeated",
+                field="platforms",
+            )
         number = value.removeprefix("-").isdigit()
         options[name] = value == "true" if value in ("true", "false") else int(value) if number else value
     return options

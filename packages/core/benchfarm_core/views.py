@@ -148,7 +148,10 @@ class GeneratedModelView(Answer):
 
 
 class EngineView(Answer):
-    """An engine at a version, with the boards that have it and the reasons of those that do not."""
+    """An engine at a version, with the boards that have it and the reasons of those that do not.
+
+    `profiles`: whether it tells the time of single operators, which the protocol `profile` and timing in situ need.
+    """
 
     name: str
     versions: list[str]
@@ -157,3 +160,4 @@ class EngineView(Answer):
     unavailable: dict[str, str]
     options: dict[str, dict[str, EngineOption]] = {}
     """By version; a version whose options no board has told is left out."""
+    profiles: bool = False

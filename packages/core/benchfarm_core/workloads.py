@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from benchfarm_core.platforms import Name, Platform, Precision
+from benchfarm_core.refusals import needs_kind
 from benchfarm_core.values import Value, digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -132,7 +133,11 @@ class UploadRequest(Value):
     model_id: str = Field(max_length=64)
 
 
-WorkloadRequest = Annotated[KernelRequest | GeneratedModelRequest | UploadRequest, Field(discriminator="kind")]
+WorkloadRequest = Annotated[
+    KernelRequest | GeneratedModelRequest | UploadRequest,
+    Field(discriminator="kind"),
+    BeforeValidator(needs_kind("kernel", "model", "upload")),
+]
 
 
 class PairRequest(Value):
@@ -145,7 +150,9 @@ class PairRequest(Value):
 
 
 JobWorkloadRequest = Annotated[
-    KernelRequest | GeneratedModelRequest | UploadRequest | PairRequest, Field(discriminator="kind")
+    KernelRequest | GeneratedModelRequest | UploadRequest | PairRequest,
+    Field(discriminator="kind"),
+    BeforeValidator(needs_kind("kernel", "model", "upload", "pair")),
 ]
 
 

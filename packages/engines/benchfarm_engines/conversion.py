@@ -68,6 +68,15 @@ def activations_for(engine: str) -> Activations:
     return "int8" if has_converter(engine) else "uint8"
 
 
+_KEEPS_TYPES: Final = frozenset({"onnxruntime", "onnxruntime_cuda", "torch", "torch_cuda"})
+"""Engines that compute in the types that the graph says; others bring every number to the platform's precision."""
+
+
+def keeps_types(engine: str) -> bool:
+    """Whether a product of float64 stays one in this engine, whatever the platform's precision."""
+    return engine in _KEEPS_TYPES
+
+
 def has_converter(engine: str) -> bool:
     """Whether the engine opens files of its own; nothing of the engine is imported."""
     return find_spec(f"benchfarm_engines.{engine}_convert") is not None

@@ -13,7 +13,10 @@ class InvalidOption(ValueError):
 
 @dataclass(frozen=True)
 class Option:
-    """One option: a switch, a whole number in a range, or one of some names. Never a path or free text."""
+    """One option: a switch, a whole number in a range, or one of some names. Never a path or free text.
+
+    precisions: in which it changes anything; none named: in all.
+    """
 
     name: str
     kind: Literal["switch", "number", "choice"]
@@ -22,6 +25,7 @@ class Option:
     choices: tuple[str, ...] = ()
     low: int = 0
     high: int = 0
+    precisions: tuple[str, ...] = ()
 
     def accepts(self, value: object) -> bool:
         """Whether a value is in the option's set."""
@@ -38,7 +42,8 @@ class Option:
             "number": {"low": self.low, "high": self.high},
             "choice": {"choices": list(self.choices)},
         }
-        return {"kind": self.kind, "default": self.default, "meaning": self.meaning, **limits[self.kind]}
+        said = {"kind": self.kind, "default": self.default, "meaning": self.meaning, **limits[self.kind]}
+        return said | ({"precisions": list(self.precisions)} if self.precisions else {})
 
 
 def check_options(given: Mapping[str, object], known: tuple[Option, ...]) -> dict[str, OptionValue]:
@@ -63,7 +68,15 @@ INT8_OPTIONS: Final = (
         "int8",
         "what an int8 model takes and gives: int8 itself, or fp32 that it quantises first",
         choices=("int8", "fp32"),
+        precisions=("int8",),
     ),
-    Option("calibration_seed", "number", 0, "seed of the inputs that int8 ranges are learnt from", high=2**16),
+    Option(
+        "calibration_seed",
+        "number",
+        0,
+        "seed of the inputs that int8 ranges are learnt from",
+        high=2**16,
+        precisions=("int8",),
+    ),
 )
-"""How int8 is made, for every engine that has it; other precisions take the defaults alone."""
+"""How int8 is made, for every engine that has it; in other precisions they change nothing."""

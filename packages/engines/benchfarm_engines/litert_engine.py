@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, failure_without_paths
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
 from benchfarm_engines.task_threads import thread_ids
@@ -43,7 +44,7 @@ class LiteRt:
 
     name = "litert"
     formats = ("tflite",)
-    profiles = False
+    profiles = has_profiler(name)
     options = (
         Option(
             "delegate",

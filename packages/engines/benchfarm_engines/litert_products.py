@@ -68,6 +68,8 @@ def gemm(site: Site) -> Value:
     transposed = bool(site.attribute("transB", 0))
     if not site.is_constant(1) or (site.node.input(2) and not site.is_constant(2)):
         raise site.unsupported("weights and bias that depend on the data are not written")
+    if site.node.input(2) and site.array(2).size not in (1, site.shape[-1]):
+        raise site.unsupported("a bias for each row is not written")
     return _connected(site, (0, 1) if transposed else (1, 0), channels=0 if transposed else 1)
 
 

@@ -223,8 +223,8 @@ def _cuts(
     site: Site, x: Value, kernel: tuple[int, int], strides: tuple[int, ...]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """What is cut off the whole result, before and after, by side."""
-    if site.attribute("auto_pad", "NOTSET") != "NOTSET":
-        raise site.unsupported("automatic padding is not written")
+    if site.attribute("auto_pad", "NOTSET") != "NOTSET" or site.attribute("output_shape", None) is not None:
+        raise site.unsupported("automatic padding is not written, nor an output of a size of its own")
     pads = site.attribute("pads", (0, 0, 0, 0))
     whole = [(x.shape[2 + side] - 1) * strides[side] + kernel[side] for side in (0, 1)]
     rest = [whole[side] - int(pads[side]) - site.shape[2 + side] for side in (0, 1)]

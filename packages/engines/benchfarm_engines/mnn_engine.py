@@ -10,6 +10,7 @@ import _mnncengine as mnn
 import numpy as np
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.engine import (
     Engine,
     EngineFailure,
@@ -41,7 +42,7 @@ class Mnn:
     name = "mnn"
     formats = ("mnn",)
     options: tuple[Option, ...] = ()
-    profiles = True
+    profiles = has_profiler(name)
 
     def __init__(self) -> None:
         self._pool: set[int] = set()

@@ -11,6 +11,7 @@ import ncnn
 import numpy as np
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.engine import (
     Engine,
     EngineFailure,
@@ -40,7 +41,7 @@ class Ncnn:
 
     name = "ncnn"
     formats = (FORMAT,)
-    profiles = False
+    profiles = has_profiler(name)
     options = OPTIONS
 
     def __init__(self) -> None:

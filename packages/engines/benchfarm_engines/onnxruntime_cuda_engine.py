@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.cuda_driver import require_gpu
 from benchfarm_engines.engine import (
     Engine,
@@ -39,7 +40,7 @@ class OnnxRuntimeCuda:
     name = "onnxruntime_cuda"
     formats = ("onnx",)
     options: tuple[Option, ...] = ()
-    profiles = False
+    profiles = has_profiler(name)
 
     def version(self) -> str:
         """The version of the installed wheel."""

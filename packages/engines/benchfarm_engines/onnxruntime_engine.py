@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.engine import (
     Engine,
     EngineFailure,
@@ -58,7 +59,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     formats = ("onnx",)
-    profiles = True
+    profiles = has_profiler(name)
     options = (
         Option(
             "graph_optimization",

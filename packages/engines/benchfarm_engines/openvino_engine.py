@@ -16,6 +16,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
 from benchfarm_core.failures import FailureCode  # noqa: E402
+from benchfarm_core.profilers import has_profiler  # noqa: E402
 from benchfarm_engines.engine import (  # noqa: E402
     Engine,
     EngineFailure,
@@ -48,7 +49,7 @@ class OpenVino:
 
     name = "openvino"
     formats = ("onnx",)
-    profiles = True
+    profiles = has_profiler(name)
     options = (Option("denormals_as_zero", "switch", False, "treat denormal numbers as zero"), *INT8_OPTIONS)
 
     def __init__(self) -> None:

@@ -17,9 +17,10 @@ from benchfarm_engines.edges import Edge, Edges
 from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.launch_request import InputSpec
+from benchfarm_engines.products import multiplies_in_8_bits, refuse_other_products
 from benchfarm_engines.quantise_graph import QuantisedGraph
 from benchfarm_engines.quantise_ranges import learn_ranges
-from benchfarm_engines.quantise_rules import plan
+from benchfarm_engines.quantise_rules import left_out, plan
 from benchfarm_engines.quantise_steps import NotFinite, Steps, steps_of
 
 OPENED_AS_IT_IS: Final[Activations] = "uint8"
@@ -44,15 +45,25 @@ def quantise(
     inputs: the workload's, every dimension bound. options: ``edges`` and ``calibration_seed``, see
     ``engine_options.INT8_OPTIONS``. activations: how their 8 bits are stored, the same numbers with another zero
     point: int8 for converters, ``OPENED_AS_IT_IS`` for engines that open the graph itself. Inputs and outputs keep
-    their names and order; those that are not fp32 stay as they are. Raises EngineFailure (conversion_failed).
+    their names and order; those that are not fp32 stay as they are. A graph that is quantised already stays as it is,
+    where its edges are those of the option. Raises EngineFailure: ``conversion_failed``, ``precision_not_obeyed`` for
+    products that are not brought to 8 bits, ``unsupported_operator`` for operators with bodies.
     """
     model = _read(onnx_bytes)
+    refuse_other_products(onnx_bytes, "int8", keeps_types=True)
+    if any(node.op_type in _QUANTISED for node in model.graph.node) or multiplies_in_8_bits(onnx_bytes):
+        _refuse_other_edges(model.graph, str(options["edges"]))
+        return onnx_bytes, None
     try:
         steps = _learn_steps(model, inputs, int(options["calibration_seed"]), activations)
     except NotFinite as error:
         raise _failed(str(error)) from error
     except Exception as error:  # boundary: ONNX Runtime's exceptions share no class but this one
         raise _failed(f"the graph does not run for calibration: {error}") from error
+    product = left_out(model.graph, steps)
+    if product is not None:
+        detail = f"no product of the graph can be made in 8 bits, {product.op_type} the first of them"
+        raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, detail, subject=product.op_type)
     outside = options["edges"] == "int8"
     content = QuantisedGraph(model, steps, int8_edges=outside).to_bytes()
     return content, _edges(model, steps) if outside else None
@@ -67,10 +78,26 @@ def _read(onnx_bytes: bytes) -> onnx.ModelProto:
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise _failed(f"int8 is made of graphs with opset {_OLDEST_OPSET} or later, this one has {opset}")
-    if any(node.op_type in _QUANTISED for node in model.graph.node):
-        raise _failed("the graph is quantised already")
+    _refuse_bodies(model.graph)
     _hoist_constants(model.graph)
     return model
+
+
+def _refuse_bodies(graph: onnx.GraphProto) -> None:
+    """What a body reads of the graph around it is not among its operator's inputs, so its steps would be lost."""
+    for node in graph.node:
+        if any(each.HasField("g") or each.graphs for each in node.attribute):
+            detail = f"int8 is not made of graphs with {node.op_type}: it holds graphs of its own"
+            raise EngineFailure(FailureCode.UNSUPPORTED_OPERATOR, detail, subject=node.op_type)
+
+
+def _refuse_other_edges(graph: onnx.GraphProto, wanted: str) -> None:
+    stored = {each.name for each in graph.initializer}  # old files list their weights among the inputs
+    values = [each for each in (*graph.input, *graph.output) if each.name not in stored]
+    taken = {each.type.tensor_type.elem_type for each in values}
+    own = "fp32" if onnx.TensorProto.FLOAT in taken else "int8"
+    if own != wanted:
+        raise _failed(f"the graph is quantised already, with {own} edges: int8 with edges={own} measures it as it is")
 
 
 def _hoist_constants(graph: onnx.GraphProto) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchfarm_engines.quantise_rules import PRODUCTS
+from benchfarm_engines.products import PRODUCTS
 from benchfarm_engines.quantise_steps import Steps, stored, symmetric, weight_steps
 
 Array = np.ndarray[Any, Any]

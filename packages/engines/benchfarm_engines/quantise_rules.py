@@ -14,17 +14,20 @@ The rule, the same for every engine:
 - What is one operator everywhere has no step inside: a product or sum and the Relu or Clip that alone reads it, a
   MatMul and the constant vector added to it.
 - The graph's own fp32 inputs and outputs always take steps.
+
+A graph whose products would all stay as they are is no int8 (``left_out``).
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import onnx
 
-PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from benchfarm_engines.products import OTHER_PRODUCTS, PRODUCTS
+
 _ELEMENTWISE: Final = frozenset(
     "Add Sub Mul Relu Clip LeakyRelu Sigmoid HardSigmoid HardSwish Tanh AveragePool GlobalAveragePool "
     "ReduceMean".split()
@@ -60,12 +63,33 @@ def plan(graph: onnx.GraphProto, floats: frozenset[str]) -> Plan:
     sizes = {each.name: math.prod(each.dims) for each in graph.initializer}
     edges = [each.name for each in (*graph.input, *graph.output)]
     inside = _inside_one(graph, sizes)
-    uneven = frozenset(name for node in graph.node if node.op_type == "Softmax" for name in node.output)
+    uneven = _uneven(graph)
     integer = [node for node in graph.node if _is_integer(node, sizes) and not _is_product_with(uneven, node)]
     touched = [name for node in integer for name in (*data_inputs(node), *node.output)]
     wanted = [name for name in (*edges, *touched) if name in floats and name not in inside]
     addends = [name for node in integer if node.op_type not in PRODUCTS for name in _addends(node, inside, sizes)]
     return Plan(tuple(dict.fromkeys(wanted)), _groups(integer, set(wanted)), tuple(dict.fromkeys(addends)))
+
+
+def left_out(graph: onnx.GraphProto, with_steps: Container[str]) -> onnx.NodeProto | None:
+    """The first product of a graph none of whose products takes steps; those that the rule leaves in fp32 are none."""
+    uneven = _uneven(graph)
+    weights = {each.name for each in graph.initializer if len(each.dims) > 1}
+    known = [node for node in graph.node if node.op_type in PRODUCTS | OTHER_PRODUCTS]
+    products = [node for node in known if not _is_product_with(uneven, node)]
+    if any(_takes_steps(node, with_steps, weights) for node in products):
+        return None
+    return next(iter(products), None)
+
+
+def _takes_steps(node: onnx.NodeProto, with_steps: Container[str], weights: Container[str]) -> bool:
+    if node.op_type not in PRODUCTS or node.input[0] not in with_steps:
+        return False
+    return node.input[1] in with_steps or node.input[1] in weights
+
+
+def _uneven(graph: onnx.GraphProto) -> frozenset[str]:
+    return frozenset(name for node in graph.node if node.op_type == "Softmax" for name in node.output)
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.cuda_driver import require_gpu
 from benchfarm_engines.engine import Engine, EngineUnavailable, OpenRequest, Session
 from benchfarm_engines.engine_options import Option
@@ -23,7 +24,7 @@ class TorchCuda:
     name = "torch_cuda"
     formats = (FORMAT,)
     options: tuple[Option, ...] = ()
-    profiles = False
+    profiles = has_profiler(name)
 
     def version(self) -> str:
         """The version of the installed wheel, without the build's label."""

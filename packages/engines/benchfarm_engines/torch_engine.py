@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 
+from benchfarm_core.profilers import has_profiler
 from benchfarm_engines.engine import Engine, OpenRequest, Session
 from benchfarm_engines.engine_options import Option
 from benchfarm_engines.torch_file import FORMAT
@@ -16,7 +17,7 @@ class Torch:
     name = "torch"
     formats = (FORMAT,)
     options: tuple[Option, ...] = ()
-    profiles = False
+    profiles = has_profiler(name)
 
     def version(self) -> str:
         """The version of the installed wheel, without the build's label."""

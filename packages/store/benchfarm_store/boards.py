@@ -161,6 +161,7 @@ def _columns(tx: Transaction, agent_id: str, public_id: str, report: BoardReport
         "clock_proof": clock_level(report.clock_proof),
         "ranges": [one.model_dump(mode="json") for one in report.ranges],
         "marks": report.marks,
+        "gate_wait": None,  # its agent tells with the next poll
         "state": BoardState.OFFLINE,
         "health": Health.GOOD,
         "registered_at": tx.now,

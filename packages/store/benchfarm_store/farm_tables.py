@@ -115,6 +115,12 @@ boards = Table(
     at("registered_at"),
     Column("ranges", JSONB, nullable=False, server_default=NO_ITEMS, comment="what it can be set to"),
     Column("marks", JSONB, nullable=False, server_default=NO_ITEMS, comment="why it is no real board"),
+    Column(
+        "gate_wait",
+        JSONB(none_as_null=True),
+        nullable=True,
+        comment="since when it waits at its gate, and why; null: it does not",
+    ),
     one_of("state", BoardState),
     one_of("health", Health),
     Index("ix_boards_dispatchable", "id", postgresql_where=text("state IN ('idle', 'leased', 'cooling')")),

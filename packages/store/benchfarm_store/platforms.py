@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, Subquery, select, text, union_all
@@ -15,12 +15,15 @@ from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import may_exist
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import Platform, PlatformFilter, matches, parse_platform_key
+from benchfarm_core.profilers import has_profiler
 from benchfarm_core.views import EngineView, PlatformView
 from benchfarm_store import cursors, wanted_platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import boards, platform_aliases, platforms
 
+OPTION_MARK: Final = "~"
+"""In a key. What it means is asked of the boards each time: platforms were made for options of no effect once."""
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
 
@@ -57,10 +60,9 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     Writes nothing: a platform that nobody wanted yet stands on one that its boards offer.
     """
     rows = _known_rows(tx, names)
-    stray = [name for name in names if name not in rows]
-    if not stray:
+    meant = _meant(tx, names, rows)
+    if not meant and rows.keys() >= set(names):
         return _each_once(rows[name] for name in names)
-    meant = wanted_platforms.meant(tx, stray)
     rows |= _known_rows(tx, [one.platform.key for one in meant.values()])
     found: dict[str, Found] = {}
     for name in dict.fromkeys(names):
@@ -73,16 +75,26 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
     return list(found.values())
 
 
+def _meant(tx: Transaction, names: Sequence[str], rows: Mapping[str, Row[Any]]) -> dict[str, wanted_platforms.Meant]:
+    """What the names without a row mean as keys, and those with options: their row may not be what they mean now."""
+    meant = wanted_platforms.meant(tx, [name for name in names if name not in rows])
+    known = [name for name in names if name in rows and OPTION_MARK in name]
+    try:
+        return meant | wanted_platforms.meant(tx, known)
+    except InvalidRequest:  # no board can be it any more: what was measured there can still be asked for
+        return meant
+
+
 def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]:
     """As `find_all`, but what nobody wanted yet is made for the account and offered.
 
     Raises as `find` and `wanted_platforms.make`.
     """
-    rows = _known_rows(tx, names)
-    stray = [name for name in names if name not in rows]
-    if stray:
-        wanted_platforms.make(tx, stray, account)
-    return find_all(tx, names) if stray else _each_once(rows[name] for name in names)
+    found = find_all(tx, names)
+    fresh = [one.key for one in found if one.id < 0]
+    if fresh:
+        wanted_platforms.make(tx, fresh, account)
+    return find_all(tx, names) if fresh else found
 
 
 def _each_once(rows: Iterable[Row[Any]]) -> list[Found]:
@@ -268,6 +280,7 @@ def _engine_view(name: str, reports: Sequence[tuple[str, EngineReport]]) -> Engi
         boards=[board for board, _ in usable],
         unavailable={board: engine.reason for board, engine in reports if not engine.available},
         options=_options(usable),
+        profiles=has_profiler(name),
     )
 
 

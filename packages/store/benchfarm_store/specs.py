@@ -171,7 +171,7 @@ def resolve(
     filtered = isinstance(request.platforms, PlatformFilter)
     rows = resolve_platforms(tx, request.platforms, account, make=make)
     _check_count(request, 1 if filtered else len(rows))
-    rows = check_timing(request.timing, request.workloads, protocol, rows, filtered=filtered)
+    rows = check_timing(tx, request.timing, request.workloads, protocol, rows, filtered=filtered)
     partners = pairs.find_partners(tx, request.workloads, [row.key for row in rows])
     rows = pairs.comparable(partners, request.workloads, rows, filtered=filtered)
     wanted_pairs = [one for one in request.workloads if isinstance(one, PairRequest)]

@@ -6,7 +6,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, select, text, tuple_
 
 from benchfarm_core.jobs import Page
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.profilers import has_profiler
+from benchfarm_core.protocols import PROFILE
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
 from benchfarm_store import cursors
 from benchfarm_store.database import Transaction
@@ -29,6 +32,7 @@ class Attempt(NamedTuple):
 def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> None:
     """Add attempts on a platform to the matrix. Call it last: others wait for these rows until the commit.
 
+    Left out is what needed a profiler in an engine that has none: nothing was tried of the family.
     Rows are taken in key order, so that two lessees at once wait for each other and never both.
     """
     if not attempts:
@@ -38,19 +42,28 @@ def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> Non
     facts = {row.id: row for row in tx.execute(_FACTS, {"rows": rows_json(rows)})}
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in attempts:
+        if not has_profiler(platform.engine.name) and _needed_profiler(facts[one.measurement_id]):
+            continue
         key = _key(platform, facts[one.measurement_id], one)
         found[key] = _added(found.get(key), one) | dict(zip(SUPPORT_KEY, key, strict=True))
-    tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+    if found:
+        tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+
+
+def _needed_profiler(facts: Row[Any]) -> bool:
+    return bool(facts.timing == Timing.IN_SITU or facts.protocol == PROFILE)
 
 
 _PLATFORM = text("SELECT spec FROM platforms WHERE id = :id")
 # an upload's names are its owner's: an operator is told only by a name that its own graph has in public
 _FACTS = text("""
-    SELECT m.id, w.family, CASE WHEN w.kind <> 'upload' OR x.subject = '' OR EXISTS (
+    SELECT m.id, w.family, m.timing, p.spec->>'name' AS protocol,
+        CASE WHEN w.kind <> 'upload' OR x.subject = '' OR EXISTS (
             SELECT FROM models o, jsonb_array_elements(o.graph->'nodes') AS n
             WHERE o.workload_id = w.id AND n->>'op' = x.subject) THEN x.subject ELSE '' END AS subject
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, subject text)
         JOIN measurements m ON m.id = x.id JOIN workloads w ON w.id = m.workload_id
+        JOIN protocols p ON p.id = m.protocol_id
 """)
 
 

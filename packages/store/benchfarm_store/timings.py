@@ -1,13 +1,17 @@
-"""What can be timed in situ, and what cannot be asked for."""
+"""What can be timed in situ or profiled, and what cannot be asked for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import text
+
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.measurements import PROFILING_ENGINES, Timing
+from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import parse_platform_key
+from benchfarm_core.profilers import has_profiler, who_has_one
 from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.workloads import KernelRequest
+from benchfarm_store.database import Transaction
 from benchfarm_store.platforms import Found
 
 
@@ -17,31 +21,51 @@ def timing_of(options: Mapping[str, Any]) -> Timing:
 
 
 def check_timing(
-    timing: Timing, requests: Sequence[object], protocol: Protocol, rows: Sequence[Found], *, filtered: bool
+    tx: Transaction,
+    timing: Timing,
+    requests: Sequence[object],
+    protocol: Protocol,
+    rows: Sequence[Found],
+    *,
+    filtered: bool,
 ) -> list[Found]:
     """The platforms of a job that can be timed so; a filter leaves the others out, of named ones each must.
 
-    Raises InvalidRequest (`timing_impossible`) for what has no time in situ. requests: the job's workloads as asked
-    for.
+    Raises InvalidRequest (`timing_impossible`) for what has no time in situ, and (`profile_impossible`) for profiles
+    where no engine has a profiler. requests: the job's workloads as asked for.
     """
-    if timing != Timing.IN_SITU:
-        return [*rows]
+    if timing == Timing.IN_SITU:
+        _check_in_situ(requests, protocol)
+        return _with_profiler(tx, rows, "timing_impossible", filtered=filtered)
+    if purpose_of(protocol) == "profile":
+        return _with_profiler(tx, rows, "profile_impossible", filtered=filtered)
+    return [*rows]
+
+
+def _check_in_situ(requests: Sequence[object], protocol: Protocol) -> None:
     for index, request in enumerate(requests):
         if not isinstance(request, KernelRequest):
             raise _impossible("only kernels are timed in situ: models have no carrier", f"workloads.{index}")
     if purpose_of(protocol) != "latency":
         raise _impossible(f"the protocol {protocol.name} does not time kernels", "protocol.name")
-    strays = {row.key: engine for row in rows if (engine := _engine(row.key)) not in PROFILING_ENGINES}
-    if strays and (not filtered or len(strays) == len(rows)):
-        key, engine = next(iter(strays.items()))
-        known = ", ".join(sorted(PROFILING_ENGINES))
-        raise _impossible(f"{engine} does not tell the time of single operators ({key}); {known} do", "platforms")
-    return [row for row in rows if row.key not in strays]
-
-
-def _engine(key: str) -> str:
-    return parse_platform_key(key).engine.name
 
 
 def _impossible(detail: str, field: str) -> InvalidRequest:
     return InvalidRequest(detail, code="timing_impossible", field=field)
+
+
+def _with_profiler(tx: Transaction, rows: Sequence[Found], code: str, *, filtered: bool) -> list[Found]:
+    strays = {row.key: engine for row in rows if not has_profiler(engine := parse_platform_key(row.key).engine.name)}
+    if strays and (not filtered or len(strays) == len(rows)):
+        key, engine = next(iter(strays.items()))
+        known = who_has_one(tx.execute(_ENGINES).scalars())
+        raise InvalidRequest(
+            f"{engine} does not tell the time of single operators ({key}); {known}", code=code, field="platforms"
+        )
+    return [row for row in rows if row.key not in strays]
+
+
+_ENGINES = text("""
+    SELECT DISTINCT report->>'name' FROM boards b, jsonb_array_elements(b.engines) AS report
+    WHERE b.health <> 'retired' AND report->>'available' = 'true'
+""")

@@ -38,7 +38,7 @@ def meant(tx: Transaction, names: Iterable[str], *, hold: bool = False) -> dict[
 
     Left out is what is no key, and what no board offers that tells its options or ranges. With `hold` the boards stay
     as they are to the end of the transaction. Raises InvalidRequest: `engine_option_unknown`, `engine_option_invalid`
-    as the first board that could otherwise serve it says; `operating_point_impossible`.
+    as the first board that could otherwise serve it says; `engine_option_repeated`; `operating_point_impossible`.
     """
     wanted = {name: platform for name in names if (platform := _parsed(name)) is not None}
     if not wanted:
@@ -58,7 +58,9 @@ def meant(tx: Transaction, names: Iterable[str], *, hold: bool = False) -> dict[
 def _parsed(name: str) -> Platform | None:
     try:
         return parse_platform_key(name)
-    except InvalidRequest:
+    except InvalidRequest as error:
+        if error.code == "engine_option_repeated":
+            raise
         return None
 
 

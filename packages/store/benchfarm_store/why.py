@@ -12,6 +12,7 @@ from benchfarm_core.boards import (
     BoardState,
     BoardUse,
     EngineReport,
+    GateWait,
     Health,
     LastLease,
     Removal,
@@ -23,6 +24,7 @@ from benchfarm_core.matching import why_board_not, why_board_unusable, why_not_o
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import OperatingPoint, Platform, parse_platform_key
 from benchfarm_store.database import Transaction
+from benchfarm_store.gate_waits import gate_wait_of
 
 MAX_OTHERS: Final = 200
 """Boards of a job's board models that do not offer its platforms; more are not listed."""
@@ -53,7 +55,8 @@ _WAITING = text("""
 """)
 # only a board that rests is asked for its last lease, which is then among the latest of all
 _BOARDS = text("""
-    SELECT o.platform_id, b.public_id, b.state, b.health, b.reason, b.clock_proof, a.last_heard_at,
+    SELECT o.platform_id, b.public_id, b.state, b.health, b.reason, b.clock_proof, b.gate_wait, a.last_heard_at,
+        b.platform_id AS leased_for,
         l.rests_after, l.detail AS rest_detail
     FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
     LEFT JOIN LATERAL (
@@ -96,16 +99,25 @@ def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others
     return PlatformWhy(
         platform=row.key,
         pending=row.pending,
-        reason=f"measuring {row.leased} now" if row.leased else why,
-        boards=[_board_why(board, removal) for board, removal in removals]
+        reason=_measuring(row, boards) if row.leased else why,
+        boards=[_board_why(board, removal, gate_wait_of(board.state, board.gate_wait)) for board, removal in removals]
         + [_board_why(board, _not_offered(platform, board)) for board in others],
     )
 
 
-def _board_why(board: Row[Any], removal: Removal | None) -> BoardWhy:
+def _measuring(row: Row[Any], boards: Sequence[Row[Any]]) -> str:
+    """Of a platform with leased items: boards with a lease may still wait for quiet."""
+    at_work = [board for board in boards if board.state == BoardState.LEASED and board.leased_for == row.id]
+    waits = [wait for board in at_work if (wait := gate_wait_of(board.state, board.gate_wait)) is not None]
+    if not waits or len(waits) < len(at_work):
+        return f"measuring {row.leased} now"
+    return f"its board {waits[0].sentence}" if len(waits) == 1 else f"its {len(waits)} boards wait: {waits[0].sentence}"
+
+
+def _board_why(board: Row[Any], removal: Removal | None, wait: GateWait | None = None) -> BoardWhy:
     if removal is None:
         return BoardWhy(board_id=board.public_id, reason=NEXT)
-    return BoardWhy(board_id=board.public_id, reason=removal.reason, removed_by=removal.by)
+    return BoardWhy(board_id=board.public_id, reason=removal.reason, removed_by=removal.by, gate_wait=wait)
 
 
 def _not_offered(platform: Platform, board: Row[Any]) -> Removal:
@@ -139,6 +151,7 @@ def _removal(tx: Transaction, board: Row[Any], clock_need: int) -> Removal | Non
         clock_proof_ok=board.clock_proof >= clock_need,
         rests_after=board.rests_after or "",
         rest_detail=board.rest_detail or "",
+        gate_wait=gate_wait_of(board.state, board.gate_wait),
     )
 
 
@@ -155,7 +168,8 @@ def explain_board(tx: Transaction, board: str) -> BoardUse:
     if row is None:
         raise NotFound("there is no such board")
     removal = _removal(tx, row, row.clock_proof)
-    is_used = removal is not None and removal.by == BoardFilter.STATE and row.state == BoardState.LEASED
+    wait = gate_wait_of(row.state, row.gate_wait)
+    is_used = removal is not None and removal.by == BoardFilter.STATE and row.state == BoardState.LEASED and not wait
     last = _last_lease(row)
     return BoardUse(
         board_id=row.public_id,
@@ -171,6 +185,8 @@ def explain_board(tx: Transaction, board: str) -> BoardUse:
         last_lease=last,
         ranges=[OperatingRange.model_validate(one) for one in row.ranges],
         marks=row.marks,
+        gate_wait=wait,
+        lacks={one["name"]: one["reason"] for one in row.engines if not one["available"]},
     )
 
 
@@ -194,8 +210,8 @@ def _last_lease(row: Row[Any]) -> LastLease | None:
 
 
 _BOARD = text("""
-    SELECT b.public_id, b.state, b.health, b.reason, b.clock_proof, b.cooling_until, b.ranges, b.marks, a.last_heard_at,
-        l.offered_at, l.accepted_at, l.ended_at, l.end_reason, l.detail AS rest_detail,
+    SELECT b.public_id, b.state, b.health, b.reason, b.clock_proof, b.cooling_until, b.ranges, b.marks, b.gate_wait,
+        b.engines, a.last_heard_at, l.offered_at, l.accepted_at, l.ended_at, l.end_reason, l.detail AS rest_detail,
         CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after,
         (SELECT count(*) FROM (
             SELECT FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id

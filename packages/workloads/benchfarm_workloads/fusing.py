@@ -23,6 +23,8 @@ DEFAULT_FUSIONS: Final[frozenset[Pair]] = frozenset(
 """What the kernel types of the catalogue hold: a layer with its activation. Taken where nothing is measured."""
 _LIKE: Final = {"DepthwiseConv": "Conv", "GroupConv": "Conv"}
 """Whose verdict counts for a family that has none."""
+_FIRST_INPUT: Final = frozenset({*CONVOLUTIONS, "BatchNormalization", "Clip", "ConvTranspose", "Gemm", "Resize"})
+"""Families that compute on their first input; what else they read are weights, limits and sizes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def fuse(operators: Sequence[Operator], rules: FusionRules) -> Fused:
     assumed: set[Pair] = set()
     for at, operator in enumerate(operators):
         after = _only_user(operator, users)
-        if after is None:
+        if after is None or not _is_followed(operator, operators[after]):
             continue
         pair = (operator.family, operators[after].family)
         if rules.verdict(*pair) is None and pair in DEFAULT_FUSIONS:
@@ -68,6 +70,12 @@ def fuse(operators: Sequence[Operator], rules: FusionRules) -> Fused:
         if rules.fuses(*pair):
             before[after] = at  # a later operator overwrites an earlier one
     return Fused(_chains(operators, before), tuple(sorted(assumed)))
+
+
+def _is_followed(operator: Operator, after: Operator) -> bool:
+    """Whether the next one computes on what this one makes: as a weight or a limit it is no step behind it."""
+    first = after.nodes[0].inputs[0] if after.family in _FIRST_INPUT and after.nodes else operator.outputs[0]
+    return first == operator.outputs[0]
 
 
 def _only_user(operator: Operator, users: Mapping[str, list[int]]) -> int | None:

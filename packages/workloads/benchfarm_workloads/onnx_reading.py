@@ -2,17 +2,28 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import onnx
 
 from benchfarm_workloads.onnx_inputs import DTYPES
-from benchfarm_workloads.verdicts import Attribute, Graph, GraphNode, GraphValue, Role, cleaned, graph_name
+from benchfarm_workloads.verdicts import (
+    MAX_NUMBERS,
+    Attribute,
+    Graph,
+    GraphNode,
+    GraphValue,
+    Role,
+    cleaned,
+    graph_name,
+)
 
 _UNCOUNTED: Final = frozenset({"Attention", "DeformConv", "DFT", "Einsum", "GRU", "If", "Loop", "LSTM", "RNN", "Scan"})
 """Operators that do real arithmetic beyond the counted four."""
+_AXIS_CHANGED: Final = 13
+"""The opset before which a Softmax that names no axis ran over all from the second one on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +38,13 @@ class Reading:
 def read(model: onnx.ModelProto, weights: Mapping[str, onnx.ValueInfoProto]) -> Reading:
     """The graph of a model whose inputs are bound and whose large weights were stripped to ``weights``."""
     values = _values(model.graph, weights)
-    nodes = tuple(_node(node) for node in model.graph.node)
+    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=_AXIS_CHANGED)
+    nodes = tuple(_node(node, opset) for node in model.graph.node)
     flops = [_FLOPS[node.op](node, values) for node in nodes if node.op in _FLOPS]
     known = [count for count in flops if count is not None]
     whole = sum(known) if len(known) == len(flops) else None
-    return Reading(Graph(nodes=nodes, values=values), whole, tuple(_reasons(nodes, values, len(flops) - len(known))))
+    graph = Graph(nodes=nodes, values=values, numbers=_numbers(model.graph))
+    return Reading(graph, whole, tuple(_reasons(nodes, values, len(flops) - len(known))))
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -51,14 +64,60 @@ def weight_infos(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Elements of all floating-point weights with at least one dimension, bodies of control flow left out."""
+    """Elements of all floating-point weights with at least one dimension, bodies of control flow left out.
+
+    A weight may stand among the initializers or in a Constant operator.
+    """
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
     quantised = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     return sum(
         math.prod(tensor.dims)
-        for tensor in model.graph.initializer
+        for _, tensor in _stored(model.graph)
         if tensor.dims and tensor.data_type in (*floats, *quantised)
     )
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """What the file stores, by the names of values."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensors = [_held(attribute) for attribute in node.attribute]
+            yield from ((node.output[0], tensor) for tensor in tensors if tensor is not None and node.output)
+
+
+def _held(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
+    """The numbers of a Constant operator in any of its spellings, texts left out."""
+    floats, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    match attribute.name:
+        case "value":
+            return attribute.t
+        case "value_float":
+            return onnx.helper.make_tensor("", floats, [], [attribute.f])
+        case "value_floats":
+            return onnx.helper.make_tensor("", floats, [len(attribute.floats)], attribute.floats)
+        case "value_int":
+            return onnx.helper.make_tensor("", whole, [], [attribute.i])
+        case "value_ints":
+            return onnx.helper.make_tensor("", whole, [len(attribute.ints)], attribute.ints)
+    return None
+
+
+def _numbers(graph: onnx.GraphProto) -> dict[str, tuple[float, ...]]:
+    found = ((name, _small(tensor)) for name, tensor in _stored(graph))
+    return {graph_name(name): numbers for name, numbers in found if numbers is not None}
+
+
+def _small(tensor: onnx.TensorProto) -> tuple[float, ...] | None:
+    if tensor.data_type not in DTYPES or math.prod(tensor.dims) > MAX_NUMBERS:
+        return None
+    try:
+        values = onnx.numpy_helper.to_array(tensor).ravel().tolist()
+    except ValueError:
+        return None  # fewer bytes than its shape needs: ONNX Runtime has the last word
+    finite = len(values) <= MAX_NUMBERS and all(map(math.isfinite, values))
+    return tuple(map(float, values)) if finite else None
 
 
 def _values(graph: onnx.GraphProto, weights: Mapping[str, onnx.ValueInfoProto]) -> dict[str, GraphValue]:
@@ -91,13 +150,16 @@ def _shape(tensor_type: onnx.TypeProto.Tensor) -> tuple[int, ...] | None:
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor_type.shape.dim[:64])
 
 
-def _node(node: onnx.NodeProto) -> GraphNode:
+def _node(node: onnx.NodeProto, opset: int) -> GraphNode:
+    attributes = {graph_name(attribute.name): _attribute(attribute) for attribute in node.attribute[:32]}
+    if node.op_type == "Softmax" and opset < _AXIS_CHANGED:
+        attributes.setdefault("axis", 1)
     return GraphNode(
         op=node.op_type,
         name=graph_name(node.name),
         inputs=tuple(graph_name(name) for name in node.input),
         outputs=tuple(graph_name(name) for name in node.output),
-        attributes={graph_name(attribute.name): _attribute(attribute) for attribute in node.attribute[:32]},
+        attributes=attributes,
     )
 
 

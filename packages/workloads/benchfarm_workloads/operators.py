@@ -6,6 +6,7 @@ write as several operators, and every engine and the catalogue take as one, is o
 belongs to its convolution. Nothing is left out: every node is in exactly one operator.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class GraphIndex:
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
         self.values = graph.values
+        self._numbers = graph.numbers
         self.makers = {name: at for at, node in enumerate(graph.nodes) for name in node.outputs if name}
         self._users: dict[str, list[int]] = defaultdict(list)
         for at, node in enumerate(graph.nodes):
@@ -81,9 +83,42 @@ class GraphIndex:
         return found is not None and found.role == "output"
 
     def is_weight(self, value: str) -> bool:
-        """Whether it is stored in the model."""
+        """Whether it is stored in the model, as a weight or in a Constant operator."""
+        at, found = self.makers.get(value), self.values.get(value)
+        return self.nodes[at].op == "Constant" if at is not None else found is not None and found.role == "weight"
+
+    def is_own(self, value: str) -> bool:
+        """Whether nothing outside the model says what it holds: it is stored, maybe in 8 bits that are restored."""
+        at = self.makers.get(value)
+        if at is not None and self.nodes[at].op == "DequantizeLinear":
+            return not any(self._is_given(name) for name in self.nodes[at].inputs)
+        return not self._is_given(value)
+
+    def _is_given(self, value: str) -> bool:
         found = self.values.get(value)
-        return found is not None and found.role == "weight"
+        known = value in self.makers or (found is not None and found.role != "weight")
+        return known and not self.is_weight(value)
+
+    def numbers(self, value: str) -> tuple[float, ...] | None:
+        """The few numbers of a stored tensor; None of any other."""
+        return self._numbers.get(value)
+
+    def number(self, value: str) -> float | None:
+        """The one number of a stored tensor."""
+        found = self._numbers.get(value)
+        return found[0] if found is not None and len(found) == 1 else None
+
+    def factor(self, at: int) -> float | None:
+        """What a Mul or a Div multiplies with, where that is one stored number."""
+        left, right = (self.number(self.input(at, place)) for place in (0, 1))
+        if self.nodes[at].op == "Div":
+            return 1 / right if right else None
+        return left if right is None else right
+
+    def dtype(self, value: str) -> str | None:
+        """The type of its elements, where it is known."""
+        found = self.values.get(value)
+        return None if found is None else found.dtype
 
     def shape(self, value: str) -> tuple[int, ...] | None:
         """Its dimensions, where all are known."""
@@ -148,19 +183,32 @@ def _squeeze_excite(index: GraphIndex, at: int) -> list[int] | None:
     return _all(at, reduced, middle, expanded, gate, scaled)
 
 
+_HEADS_PERMS: Final = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3), (0, 2, 1, 3))
+"""How queries, keys and values are turned, and what was attended to is turned back."""
+
+
 def _attention(index: GraphIndex, at: int) -> list[int] | None:
     """From the softmax back to the heads of queries and keys, and on to where the heads are joined."""
     scaled = index.maker(index.input(at, 0), "Mul", "Div")
-    products = index.maker(index.input(at if scaled is None else scaled, 0), "MatMul")
+    products = None if scaled is None else index.maker(index.input(scaled, 0), "MatMul")
     attended = index.user(at, "MatMul")
     joined = index.user(attended, "Transpose")
     dims = index.user(joined, "Reshape")
-    if products is None or attended is None:
+    if products is None or attended is None or index.nodes[at].attributes.get("axis", -1) not in (-1, 3):
         return None
     heads = [index.input(products, 0), index.input(products, 1), index.input(attended, 1)]
-    turned = [index.maker(name, "Transpose") for name in heads]
-    split = [None if one is None else index.maker(index.input(one, 0), "Reshape") for one in turned]
-    return _all(*split, *turned, products, *(() if scaled is None else (scaled,)), at, attended, joined, dims)
+    turned = [*(index.maker(name, "Transpose") for name in heads), joined]
+    perms = tuple(None if one is None else index.nodes[one].attributes.get("perm") for one in turned)
+    if perms != _HEADS_PERMS or scaled is None or not _is_scaled(index, scaled, index.input(products, 0)):
+        return None
+    split = [None if one is None else index.maker(index.input(one, 0), "Reshape") for one in turned[:3]]
+    return _all(*split, *turned, products, scaled, at, attended, dims)
+
+
+def _is_scaled(index: GraphIndex, at: int, queries: str) -> bool:
+    """Whether scores are divided by the root of the size of a head. queries: batch x heads x seq x size."""
+    factor, dims = index.factor(at), index.shape(queries) or (0,)
+    return factor is not None and _near(factor * math.sqrt(dims[-1]), 1)
 
 
 def _patch_embed(index: GraphIndex, at: int) -> list[int] | None:
@@ -168,7 +216,10 @@ def _patch_embed(index: GraphIndex, at: int) -> list[int] | None:
     if node.attributes.get("kernel_shape") != node.attributes.get("strides") or node.attributes.get("group", 1) != 1:
         return None
     flat = index.user(at, "Reshape", "Flatten")
-    return _all(at, flat, index.user(flat, "Transpose"))
+    turned = index.user(flat, "Transpose")
+    if turned is None or index.nodes[turned].attributes.get("perm") != (0, 2, 1):
+        return None
+    return _all(at, flat, turned)
 
 
 def _channel_shuffle(index: GraphIndex, at: int) -> list[int] | None:
@@ -183,11 +234,30 @@ def _gelu(index: GraphIndex, at: int) -> list[int] | None:
     shifted = index.user(at, "Add")
     first = index.user(shifted, "Mul")
     second = index.user(first, "Mul")
-    if scaled is None or first is None or second is None:
+    if scaled is None or shifted is None or first is None or second is None:
         return None
-    source = index.input(scaled, 0)
-    is_product = source in index.nodes[first].inputs or source in index.nodes[second].inputs
-    return _all(scaled, at, shifted, first, second) if is_product else None
+    [*source] = (name for name in index.nodes[scaled].inputs if index.number(name) is None)
+    added = [index.number(name) for name in index.nodes[shifted].inputs]
+    halves = [one for one in (first, second) if _near(index.factor(one), 0.5)]
+    products = [one for one in (first, second) if len(source) == 1 and source[0] in index.nodes[one].inputs]
+    is_gelu = _near(index.factor(scaled), 0.5**0.5) and any(_near(one, 1) for one in added)
+    fits = len(halves) == len(products) == 1 and halves != products
+    return _all(scaled, at, shifted, first, second) if is_gelu and fits else None
+
+
+def _near(number: float | None, wanted: float) -> bool:
+    """Equal but for the rounding of 16-bit numbers."""
+    return number is not None and math.isclose(number, wanted, rel_tol=2e-3)
+
+
+def is_hard_sigmoid(node: GraphNode) -> bool:
+    """Whether a HardSigmoid is x / 6 + 1/2, which networks mean, and not ONNX's own x / 5 + 1/2."""
+    return _near(_coefficient(node, "alpha", 0.2), 1 / 6) and _near(_coefficient(node, "beta", 0.5), 0.5)
+
+
+def _coefficient(node: GraphNode, name: str, default: float) -> float | None:
+    found = node.attributes.get(name, default)
+    return found if isinstance(found, int | float) else None
 
 
 def _gated(index: GraphIndex, at: int) -> list[int] | None:
@@ -195,7 +265,7 @@ def _gated(index: GraphIndex, at: int) -> list[int] | None:
     product = index.user(at, "Mul")
     if product is None or index.input(at, 0) not in index.nodes[product].inputs:
         return None
-    return [at, product]
+    return [at, product] if index.nodes[at].op == "Sigmoid" or is_hard_sigmoid(index.nodes[at]) else None
 
 
 def _linear(index: GraphIndex, at: int) -> list[int] | None:
@@ -208,7 +278,14 @@ def _linear(index: GraphIndex, at: int) -> list[int] | None:
 
 
 def _normalised(index: GraphIndex, at: int) -> list[int] | None:
-    return _all(at, index.user(at, "BatchNormalization"))
+    """With numbers that are stored: in training they are computed from the batch."""
+    norm = index.user(at, "BatchNormalization")
+    if norm is None:
+        return None
+    node = index.nodes[norm]
+    trains = node.attributes.get("training_mode", 0) != 0 or any(node.outputs[1:])
+    stored = node.inputs[:1] == index.nodes[at].outputs and all(map(index.is_own, node.inputs[1:]))
+    return [at, norm] if stored and not trains else None
 
 
 _COMPOSITES: Final[tuple[tuple[tuple[str, ...], str, Match], ...]] = (

@@ -19,6 +19,7 @@ MAX_NAME: Final = 200
 MAX_DETAIL: Final = 500
 MAX_DIM: Final = 65_536
 MAX_RANK: Final = 8
+MAX_NUMBERS: Final = 8
 
 Text = Annotated[str, Field(max_length=MAX_NAME)]
 Attribute = int | float | Text | Annotated[tuple[int | float | Text, ...], Field(max_length=16)]
@@ -63,10 +64,14 @@ class GraphValue(Value):
 
 
 class Graph(Value):
-    """Our own picture of the main graph, in the file's order; bodies of control flow are only counted."""
+    """Our own picture of the main graph, in the file's order; bodies of control flow are only counted.
+
+    ``numbers``: what stored tensors of at most ``MAX_NUMBERS`` finite elements hold, such as the limits of a Clip.
+    """
 
     nodes: tuple[GraphNode, ...]
     values: dict[Text, GraphValue]
+    numbers: dict[Text, Annotated[tuple[float, ...], Field(max_length=MAX_NUMBERS)]] = Field(default_factory=dict)
 
 
 class Accepted(Value):

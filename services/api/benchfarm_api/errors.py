@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from benchfarm_core import errors
 from benchfarm_core.error_codes import ERROR_CODES
+from benchfarm_core.refusals import refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +108,11 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     problems = error.errors()
     first = problems[0]
     # The first part says where FastAPI looked (body, query, path, header); the rest names the field.
-    place = [str(part) for part in first["loc"][1:] if first["type"] != "json_invalid"]
-    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    detail = _told_in_our_words(request, first) or f"{'.'.join(place) or first['loc'][0]}: {first['msg']}{others}"
-    invalid = errors.InvalidRequest(detail[:MESSAGE_LENGTH], field=".".join(place)[:MESSAGE_LENGTH] or None)
+    found = refusal_of(problems, skip=1)
+    field = "" if first["type"] == "json_invalid" else found.field  # there the place is a number of characters
+    others = f" (and {found.others} more)" if found.others else ""
+    detail = _told_in_our_words(request, first) or f"{field or first['loc'][0]}: {found.detail}{others}"
+    invalid = errors.InvalidRequest(detail[:MESSAGE_LENGTH], field=field[:MESSAGE_LENGTH] or None)
     return answer(invalid, request.state.request_id)
 
 

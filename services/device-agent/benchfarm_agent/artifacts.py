@@ -18,6 +18,7 @@ from benchfarm_agent.conversions import (
     activations,
     int8_options,
     is_converted,
+    is_opened_as_it_is,
     is_quantised,
 )
 from benchfarm_agent.farm_client import DamagedFile, FarmClient
@@ -282,6 +283,7 @@ class ArtifactCache:
 
     async def _opened_by(self, model: _Model, side: _Side) -> PreparedItem:
         """A graph and its reference, as the platform of `side` opens them."""
+        await self._see(model.source, side.platform)
         source = await self._quantised(model.source, side.platform)
         twin = await self._twin(source, side.platform)
         derived = await self._converted(source, side.platform)
@@ -330,6 +332,12 @@ class ArtifactCache:
         made_for = [engine.name, engine.version, engine.options, platform.precision]
         key = ["converted", made_by(ENGINES), source.artifact.name, source.inputs, source.edges, *made_for]
         return await self._derived(key, lambda: self._conversions.converted(source, platform))
+
+    async def _see(self, source: Source, platform: Platform) -> None:
+        """Looks at what nothing is made of. Raises Unusable where its products are of another precision."""
+        if is_opened_as_it_is(source, platform):
+            key = ["seen", made_by(ENGINES), source.artifact.name, platform.engine.name, platform.precision]
+            await self._derived(key, lambda: self._conversions.seen(source, platform))
 
     async def _derived(self, key: Sequence[object], make: Callable[[], Awaitable[Made]]) -> _Derived:
         known = self._files.noted(key, _Derived)

@@ -119,6 +119,13 @@ class BoardWatch:
         if (task := self._tasks.pop(label, None)) is not None:
             task.cancel()
 
+    def renew(self, board: Board, report: BoardReport) -> None:
+        """A board that is there tells something else of itself now; of one that has gone it is no news."""
+        for label, present in self._present.items():
+            if present.board is board and present.report != report:
+                self._present[label] = PresentBoard(board, report)
+                self.on_change()
+
     def labels(self) -> frozenset[str]:
         """The ways that are followed."""
         return frozenset(self._tasks)
@@ -182,7 +189,7 @@ class BoardWatch:
             await asyncio.sleep(TRY_AGAIN_S)
             return
         pauses.reset()
-        present = self._present[way.label] = PresentBoard(board, report)
+        self._present[way.label] = PresentBoard(board, report)
         self._untried.discard(way.label)
         self.note(way.label, "ready", report.model_name)
         self.on_change()
@@ -190,7 +197,8 @@ class BoardWatch:
         try:
             why = await way.gone(board)
         finally:
-            if self._present.get(way.label) is present:  # else it was removed, and may be back already
+            now = self._present.get(way.label)
+            if now is not None and now.board is board:  # else it was removed, and may be back already
                 self._leave(way.label, why)
 
     def _twin(self, label: str, report: BoardReport) -> str | None:

@@ -69,6 +69,11 @@ class Conversions:
         stored = {"activations": activations(platform)}
         return await self._make(source, self._environments.own_python, None, platform, int8_options(platform), stored)
 
+    async def seen(self, source: Source, platform: Platform) -> Made:
+        """Nothing of use, where the engine computes the graph's products in the platform's precision as it stands."""
+        engine = {"opened_by": platform.engine.name}
+        return await self._make(source, self._environments.own_python, None, platform, {}, engine)
+
     async def converted(self, source: Source, platform: Platform) -> Made:
         """The platform's own file."""
         engine = platform.engine
@@ -118,6 +123,12 @@ def is_quantised(platform: Platform) -> bool:
 def is_converted(platform: Platform) -> bool:
     """Whether the engine opens files of its own; what is given as it is stays so."""
     return platform.precision is not Precision.AS_GIVEN and has_converter(platform.engine.name)
+
+
+def is_opened_as_it_is(source: Source, platform: Platform) -> bool:
+    """Whether a stranger's graph goes to the engine unchanged; what runs in its own types promises no others."""
+    unchanged = not is_quantised(platform) and not is_converted(platform)
+    return source.stranger and unchanged and platform.precision is not Precision.AS_GIVEN
 
 
 def int8_options(platform: Platform) -> dict[str, Any]:

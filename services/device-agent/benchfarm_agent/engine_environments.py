@@ -11,6 +11,7 @@ class EngineEnvironments:
 
     def __init__(self, folder: Path) -> None:
         self.own_python = sys.executable
+        self._folder = folder
         self._pythons = {path.parent.parent.name: str(path) for path in folder.glob("[!.]*/bin/python")}
 
     def python(self, engine: str) -> str:
@@ -20,6 +21,10 @@ class EngineEnvironments:
     def runner_argv(self, engine: str) -> list[str]:
         """The command of a runner that has the engine."""
         return runner_argv(self.python(engine))
+
+    def own_folders(self) -> dict[str, Path]:
+        """The environments of engines' own, by the engine's name."""
+        return {name: self._folder / name for name in sorted(self._pythons)}
 
     def has_own(self, engine: str) -> bool:
         """Whether the engine has an environment of its own."""

@@ -25,7 +25,10 @@ async def probe_engines(runner_argv: Callable[[str], Sequence[str]], scratch: Pa
 async def probe_engine(runner_argv: Sequence[str], name: str, scratch: Path) -> EngineReport:
     """What one engine says about itself; a child that dies, hangs or talks nonsense makes it unavailable."""
     environment = launch_environment(str(scratch))
-    process = await start_child([*runner_argv, "--probe", name], env=environment, folder=scratch)
+    try:
+        process = await start_child([*runner_argv, "--probe", name], env=environment, folder=scratch)
+    except OSError as error:
+        return unavailable(name, f"its interpreter cannot be started: {error.strerror}")
     try:
         output, errors = await asyncio.wait_for(process.communicate(b""), timeout=PROBE_S)
     except TimeoutError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -58,9 +58,20 @@ class _Ending:
 
 
 class LeaseWork:
-    """The work on one lease. `run` is called once; `drain`, `lose` and `lose_board` may come at any time."""
+    """The work on one lease. `run` is called once; `drain`, `lose` and `lose_board` may come at any time.
 
-    def __init__(self, lab: Lab, board: Board, grant: LeaseGrant, *, asked_s: float) -> None:
+    on_gate: hears of each look at the board's gate why it is shut, and None once nothing waits for it any more.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        board: Board,
+        grant: LeaseGrant,
+        *,
+        asked_s: float,
+        on_gate: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
         self._lab = lab
         self._board = board
         self._grant = grant
@@ -76,6 +87,7 @@ class LeaseWork:
         self._gone: str | None = None  # why the board is away
         self._releasing = False
         self._begun_s = asked_s
+        self._on_gate = on_gate
         self._conversion_ms = 0.0
         self._stops: set[asyncio.Task[None]] = set()
 
@@ -214,6 +226,8 @@ class LeaseWork:
     async def _on_board(self, items: Sequence[PreparedItem], canary: Canary) -> _Ending:
         """Gate, prepare, pin, launch and restore. Raises TransientDeviceError, with nothing measured."""
         why = await self._gate()
+        if why is None or self._must_end():  # else it goes on waiting, in its next lease
+            self._on_gate(None)
         if why is not None:
             return self._ending() if self._must_end() else _Ending("gate", why)
         try:
@@ -265,6 +279,7 @@ class LeaseWork:
         until_s = boottime_s() + self._lab.settings.gate_wait_s
         pause_s = GATE_LOOK_S if self._board.on_this_host else GATE_LOOK_AFAR_S
         while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
+            self._on_gate(why)
             if boottime_s() > until_s or self._must_end():
                 return why
             with suppress(TimeoutError):

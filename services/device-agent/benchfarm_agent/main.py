@@ -11,6 +11,7 @@ from typing import Final
 from benchfarm_agent.artifacts import ArtifactCache, Canary
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import open_boards
+from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.conversions import Conversions
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 START_PATIENCE_S: Final = 2.0
 LEFTOVERS_EVERY_S: Final = 30.0
+CHECK_EVERY_S: Final = 15.0
 
 
 def run(settings: Settings) -> None:
@@ -65,7 +67,8 @@ async def serve(lab: Lab, watch: BoardWatch) -> None:
     desk = OfferDesk(lab, watch)
     await desk.begin()
     end_on_signals(desk.drain)
-    beside = [asyncio.create_task(_settle_now_and_then(lab, desk)), asyncio.create_task(_tell_when_ready(lab, desk))]
+    work = (_settle_now_and_then(lab, desk), _tell_when_ready(lab, desk), check_engines(lab, watch))
+    beside = [asyncio.create_task(one) for one in work]
     try:
         await desk.run()
     finally:
@@ -79,6 +82,17 @@ async def _tell_when_ready(lab: Lab, desk: OfferDesk) -> None:
     await desk.settled.wait()
     if lab.settings.ready_file is not None:
         lab.settings.ready_file.touch()
+
+
+async def check_engines(lab: Lab, watch: BoardWatch, *, every_s: float = CHECK_EVERY_S) -> None:
+    """Withdraws engines of this host that were damaged, and offers them again once they are whole. Never ends."""
+    while True:
+        await asyncio.sleep(every_s)
+        for present in watch.present():
+            if isinstance(present.board, LocalBoard):
+                async with lab.quiet.working():
+                    report = await present.board.renewed(present.report)
+                watch.renew(present.board, report)
 
 
 def end_on_signals(end: Callable[[], object]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from benchfarm_agent import VERSION
@@ -11,6 +12,7 @@ from benchfarm_agent.board_watch import BoardWatch, PresentBoard
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import NotConnected
+from benchfarm_agent.gate_waits import GateWaits
 from benchfarm_agent.leases import Lab, LeaseWork
 from benchfarm_agent.pauses import Pauses
 from benchfarm_core.agent_protocol import (
@@ -63,6 +65,7 @@ class OfferDesk:
         self._has_registered = False
         self._draining = False
         self._pauses = Pauses()
+        self._waits = GateWaits(self._changed.set)
         self._told: dict[str, dict[str, str]] = {}  # what the log last said of each board
         self._disowned: dict[str, Pauses] = {}  # boards that the farm did not know when it was last asked for offers
         self._resting: dict[str, asyncio.TimerHandle | None] = {}  # of them those not to ask for before they are named
@@ -229,6 +232,7 @@ class OfferDesk:
             idle=tuple(idle),
             leases=tuple(self._live),
             wait_s=self._lab.settings.poll_wait_s,
+            waits=self._waits.told(self._by_id),
         )
         poll = asyncio.create_task(self._lab.farm.poll(request))
         change = asyncio.create_task(self._changed.wait())
@@ -318,7 +322,8 @@ class OfferDesk:
     async def _work(self, board: Board, offer: Offer) -> None:
         asked_s = boottime_s()
         grant = await self._accept(offer)
-        work = LeaseWork(self._lab, board, grant, asked_s=asked_s)
+        on_gate = partial(self._waits.looked, board.name)
+        work = LeaseWork(self._lab, board, grant, asked_s=asked_s, on_gate=on_gate)
         self._busy[grant.lease_token] = (board.name, work)
         if self._draining:
             work.drain()

@@ -57,14 +57,16 @@ def show(context: typer.Context, board: BoardId, _json: Json = False) -> None:
 
 @app.command()
 def why(context: typer.Context, board: BoardId, _json: Json = False) -> None:
-    """Why a board is not used now: what removes it, its last lease, what it can be set to."""
+    """Why a board is not used now: what removes it, since when it waits for quiet, which engines it lacks and why."""
     session = Session.of(context)
     with session.client() as client:
         found = client.explain_board(board)
-    shown = found.model_dump(exclude={"last_lease", "ranges"})
+    shown = found.model_dump(exclude={"last_lease", "ranges", "gate_wait", "lacks"})
+    lacks = "\n".join(f"{engine}: {reason}" for engine, reason in found.lacks.items())
     last = found.last_lease
     lease = f"{last.end_reason or 'live'}: {last.detail or '-'} (offered {cell(last.offered_at)})" if last else ""
-    session.show(found, lambda: facts({**shown, "last_lease": lease, "ranges": ranges_text(found.ranges)}))
+    parts = {"lacks": lacks, "last_lease": lease, "ranges": ranges_text(found.ranges)}
+    session.show(found, lambda: facts({**shown, **parts}))
 
 
 @app.command()

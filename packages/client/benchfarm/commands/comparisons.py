@@ -1,13 +1,13 @@
 """`benchfarm compare`: which of two workloads is slower, as a person's question or as a gate in CI."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import RenderableType
 
 from benchfarm.client import Client, checked
-from benchfarm.commands.options import AnyRequest, Dims, grouped
+from benchfarm.commands.options import PLATFORM_HELP, AnyRequest, Dims, grouped, told_as_typed
 from benchfarm.commands.results_table import reason_text
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text
@@ -22,6 +22,14 @@ from benchfarm_core.workloads import PairWorkload, UploadRequest
 
 MODEL_ID = "m_"
 SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
+TYPED: Final = {
+    "tolerance_percent": "--tolerance",
+    "max_age_s": "--max-age",
+    "timeout_s": "--timeout",
+    "platforms": "--platform",
+    "workloads.0.b_platform": "--b-platform",
+}
+"""The options by the fields that they become."""
 Side = Annotated[str, typer.Argument(help=SIDE, show_default=False)]
 
 
@@ -36,7 +44,7 @@ def compare(
     a: Side,
     b: Side,
     *,
-    platform: Annotated[str, typer.Option(help="Where both run: a platform's id, key or alias.")],
+    platform: Annotated[str, typer.Option(help=f"Where both run. {PLATFORM_HELP}")],
     b_platform: Annotated[
         str | None, typer.Option(help="Where b runs instead; only precision and engine options may differ.")
     ] = None,
@@ -55,15 +63,16 @@ def compare(
 ) -> None:
     """Whether B takes longer than A, less long, or as long within a tolerance. Ends with 13 where nobody can tell."""
     session = Session.of(context)
-    with session.client(patient=True) as client:
+    with session.client(patient=True) as client, told_as_typed(TYPED):
         dims = parse_numbers(dim or [], field="dims")
         sides = [_side(client, text, dims) for text in (a, b)]
         fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
         if max_age is not None:
-            fields["max_age_s"] = parse_duration_s(max_age)
+            fields["max_age_s"] = parse_duration_s(max_age, field="max_age_s")
         job = client.submit(checked(JobRequest, fields))
         session.say(f"job {job.id}")
-        job = watch(client, job.id, session.err, timeout_s=parse_duration_s(timeout) if timeout else None)
+        timeout_s = parse_duration_s(timeout, field="timeout_s") if timeout else None
+        job = watch(client, job.id, session.err, timeout_s=timeout_s)
         item = next(client.items(job.id), None)
     if item is None:
         session.show(job, lambda: nothing_planned(job))

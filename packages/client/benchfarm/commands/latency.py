@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from benchfarm.commands.options import WorkloadOptions, grouped
+from benchfarm.commands.options import PLATFORM_HELP, WorkloadOptions, grouped, told_as_typed
 from benchfarm.commands.results_table import grade_text, interval_text
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import ms_text, table
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def latency(
     context: typer.Context,
     workloads: WorkloadOptions,
-    platform: Annotated[list[str] | None, typer.Option(help="A platform's id, key or alias. Repeatable.")] = None,
+    platform: Annotated[list[str] | None, typer.Option(help=f"{PLATFORM_HELP} Repeatable.")] = None,
     max_age: Annotated[str, typer.Option(metavar="DURATION", help="Oldest measurement that counts.")] = "30d",
     min_grade: Annotated[Grade, typer.Option(help="Worst grade that counts.")] = Grade.C,
     _json: Json = False,
@@ -34,9 +34,11 @@ def latency(
     session = Session.of(context)
     if not platform:
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
-    with session.client() as client:
+    with session.client() as client, told_as_typed({"max_age_s": "--max-age"}):
         items = workloads.requests(client)
-        answers = client.latency(items, platform, max_age_s=parse_duration_s(max_age), min_grade=min_grade)
+        answers = client.latency(
+            items, platform, max_age_s=parse_duration_s(max_age, field="max_age_s"), min_grade=min_grade
+        )
     session.show(answers, lambda: _table(answers, workloads.labels))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))
 

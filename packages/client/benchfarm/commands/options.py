@@ -1,11 +1,12 @@
 """Options that several verbs share, and what they mean together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -25,6 +26,7 @@ Dims = Annotated[
 Ints = Annotated[
     list[str] | None, typer.Option(help="An input that takes integers below a limit: token_ids=30522. Repeatable.")
 ]
+PLATFORM_HELP: Final = "A platform's id, key or alias; `platforms --help` says how a key names options."
 Reason = Annotated[str, typer.Option(help="Why; stands in the board's history.")]
 
 
@@ -131,3 +133,20 @@ def _default(part: Field[Any]) -> Any:
     if part.default_factory is not MISSING:
         return part.default_factory()
     return Parameter.empty if part.default is MISSING else part.default
+
+
+@contextmanager
+def told_as_typed(options: Mapping[str, str]) -> Iterator[None]:
+    """Refusals speak of the options that a person typed. options: each by the field of the request that it is."""
+    try:
+        yield
+    except InvalidRequest as error:
+        option = options.get(error.field or "")
+        if option is None or error.field is None:
+            raise
+        if error.field in error.detail:
+            error.detail = error.detail.replace(error.field, option)
+        elif option not in error.detail:
+            error.detail = f"{option}: {error.detail}"
+        error.field = option
+        raise

@@ -9,10 +9,13 @@ from benchfarm.commands.options import PlatformOptions, grouped
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text, table
 from benchfarm_core.operating_ranges import ranges_text
+from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM
 from benchfarm_core.views import PlatformView
 
 app = typer.Typer(
-    help="Where things are measured: board model x operating point x engine x precision.", no_args_is_help=True
+    help=f"Where things are measured: board model x operating point x engine x precision. A key is {KEY_FORM}; options"
+    f" of the engine (GET /v1/engines) are written as {OPTIONS_FORM}, those at their defaults are left out.",
+    no_args_is_help=True,
 )
 
 PlatformText = Annotated[str, typer.Argument(metavar="PLATFORM", help="The platform's id, key or alias.")]

@@ -10,7 +10,7 @@ import typer
 from rich.console import RenderableType
 
 from benchfarm.client import Client, checked
-from benchfarm.commands.options import PlatformOptions, WorkloadOptions, grouped
+from benchfarm.commands.options import PLATFORM_HELP, PlatformOptions, WorkloadOptions, grouped, told_as_typed
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts
@@ -28,6 +28,21 @@ from benchfarm_core.summaries import Grade
 IdempotencyKey = Annotated[str | None, typer.Option(help="Submitting again with the same key is the same job.")]
 
 PROTOCOL_HELP: Final = f"One of {', '.join(name for name in PROTOCOLS if name != COMPARE)}. Pairs: benchfarm compare."
+TYPED: Final = {
+    "name": "--name",
+    "labels": "--label",
+    "protocol": "--protocol",
+    "protocol.name": "--protocol",
+    "timing": "--timing",
+    "priority": "--priority",
+    "max_age_s": "--max-age",
+    "min_grade": "--min-grade",
+    "clock_proof": "--clock-proof",
+    "repeats": "--repeats",
+    "expires_in_s": "--expires-in",
+    "budget_device_s": "--budget",
+}
+"""The options by the fields that they become."""
 MOST_CHARACTERS: Final = 8 * 2**20
 """The farm takes no larger body."""
 
@@ -60,14 +75,20 @@ class JobOptions:
             "protocol": {"name": self.protocol} if self.protocol else None,
             "timing": self.timing,
             "priority": self.priority,
-            "max_age_s": _seconds(self.max_age),
+            "max_age_s": _seconds(self.max_age, "max_age_s"),
             "min_grade": self.min_grade,
             "clock_proof": self.clock_proof,
             "repeats": self.repeats,
-            "expires_in_s": _seconds(self.expires_in),
-            "budget_device_s": _seconds(self.budget),
+            "expires_in_s": _seconds(self.expires_in, "expires_in_s"),
+            "budget_device_s": _seconds(self.budget, "budget_device_s"),
         }
         return {name: value for name, value in wanted.items() if value is not None}
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """Those options that were given, by the field that they become: what a file says is told as it says it."""
+        given = {option for option in TYPED.values() if getattr(self, option[2:].replace("-", "_"))}
+        return {field: option for field, option in TYPED.items() if option in given}
 
 
 @grouped
@@ -80,9 +101,7 @@ def submit(
     file: Annotated[
         Path | None, typer.Argument(help="The body of POST /v1/jobs as JSON; - reads it from stdin.")
     ] = None,
-    platform: Annotated[
-        list[str] | None, typer.Option(help="A platform's id, key or alias. Repeatable. Without any: all.")
-    ] = None,
+    platform: Annotated[list[str] | None, typer.Option(help=f"{PLATFORM_HELP} Repeatable. Without any: all.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--watch", help="Show progress until it ends, then the results.")] = False,
@@ -92,10 +111,11 @@ def submit(
     """Submit a job. Options go before what the file says; workloads add to it. Uploads are made first."""
     session = Session.of(context)
     body = _body(file)
-    fields = {**body, **options.request_fields()}
+    with told_as_typed(options.typed):
+        fields = {**body, **options.request_fields()}
     if (wanted := filters.wanted(platform or [])) is not None:
         fields["platforms"] = wanted
-    with session.client(patient=wait) as client:
+    with session.client(patient=wait) as client, told_as_typed(options.typed):
         listed = body.get("workloads", [])
         if not listed and not workloads.labels:
             known = "--kernel, --model, --model-id, --upload, or a file"
@@ -110,7 +130,7 @@ def submit(
             session.show(job, lambda: f"job {job.id} is {job.state}; benchfarm jobs watch {job.id}")
             return
         session.say(f"job {job.id}")
-        _watch(context, client, job.id, timeout_s=_seconds(timeout))
+        _watch(context, client, job.id, timeout_s=_seconds(timeout, "timeout"))
 
 
 def _watch(context: typer.Context, client: Client, job_id: str, *, timeout_s: float | None) -> None:
@@ -125,8 +145,8 @@ def _watch(context: typer.Context, client: Client, job_id: str, *, timeout_s: fl
     context.exit(exit_code_of_job(job.state))
 
 
-def _seconds(text: str | None) -> int | None:
-    return parse_duration_s(text) if text else None
+def _seconds(text: str | None, field: str) -> int | None:
+    return parse_duration_s(text, field=field) if text else None
 
 
 def _body(file: Path | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from benchfarm_core.agent_protocol import (
 )
 from benchfarm_core.messages import agent_channel
 from benchfarm_core.workloads import Sha256
-from benchfarm_store import agents, boards, ingesting, leases
+from benchfarm_store import agents, boards, gate_waits, ingesting, leases
 
 router = new_router("agent")
 
@@ -53,11 +53,14 @@ def register_boards(report: RegisterBoards, agent_id: AgentIdDep, parts: PartsDe
 async def poll_offers(request: Request, poll: PollRequest, agent_id: AgentIdDep, parts: PartsDep) -> PollAnswer:
     """Wait for offers to idle boards, and for the end of leases that the agent still works on."""
     agents.check_version(poll.protocol_version)
+    untold = [] if poll.waits is None else [poll.waits]  # once: a later poll of the agent may know better
 
     def look() -> PollAnswer:
         with parts.database.transaction() as tx:
             tx.allow_loss()  # it only notes when the agent spoke; hundreds of polls must not queue at the disk
             agents.heard(tx, agent_id, poll.agent_version)
+            if untold:
+                gate_waits.note(tx, agent_id, untold.pop())
             return PollAnswer(
                 offers=leases.offers_for(tx, agent_id, poll.idle),
                 ended_leases=leases.ended(tx, agent_id, poll.leases) if poll.leases else [],

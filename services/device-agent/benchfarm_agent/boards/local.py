@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchfarm_agent.boards.host_facts import host_model, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
+from benchfarm_agent.engine_checks import EngineChecks
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.engine_probe import probe_engines
 from benchfarm_agent.files import write_whole
@@ -47,6 +48,7 @@ class LocalBoard:
         self._journal = journal
         self._settings = settings
         self._environments = EngineEnvironments(state.engines)
+        self._checks = EngineChecks(self._environments, self._runner_argv, state.scratch)
         self._facts = read_host_facts()
         self._running: asyncio.subprocess.Process | None = None
         self._cut: Cut | None = None
@@ -62,6 +64,7 @@ class LocalBoard:
 
     async def describe(self) -> BoardReport:
         serial = machine_id() or _own_id(self._state.hardware_id)
+        await self._checks.note()
         return BoardReport(
             kind="local",
             serial=serial,
@@ -75,6 +78,10 @@ class LocalBoard:
             operating_points=operating_points(self._facts.physical_cores),
             clock_proof=ClockProof.UNPINNED,
         )
+
+    async def renewed(self, report: BoardReport) -> BoardReport:
+        """The board's report, anew where files of an engine's own environment came or went."""
+        return report.model_copy(update={"engines": await self._checks.renewed(report.engines)})
 
     async def gate(self, point: OperatingPoint) -> str | None:
         del point  # a free clock asks for no more than quiet
