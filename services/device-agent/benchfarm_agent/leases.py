@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from benchfarm_agent.artifacts import ArtifactCache, Canary, PreparedItem
+from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -16,6 +16,7 @@ from benchfarm_agent.keeper import LeaseKeeper, StartedReports
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.quiet import Quiet
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings

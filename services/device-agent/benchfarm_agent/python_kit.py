@@ -112,6 +112,13 @@ def packed(folder: Path, interpreter: Interpreter, engines: tuple[str, ...]) -> 
     return Archive(path, check_sha256)
 
 
+def packages_below(
+    tree: Path, interpreter: Interpreter, engines: tuple[str, ...], besides: Iterable[Path] = ()
+) -> None:
+    """The runner and its packages in a folder, with those of further lists. Raises CannotPack, OSError."""
+    _fill(tree, interpreter, [*map(_lock, engines), *besides])
+
+
 def _lock(engine: str) -> Path:
     lock = LOCKS / f"{engine}.txt"
     if not re.fullmatch(r"[a-z0-9_]+", engine) or not lock.exists():
