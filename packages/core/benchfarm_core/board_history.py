@@ -18,6 +18,9 @@ class BoardEventKind(StrEnum):
     BOARD_MODEL = "board_model"
     GENERATION = "generation"
     ADDRESS = "address"
+    REBOOT = "reboot"
+    GOLDEN = "golden"
+    RECOVERY = "recovery"
     HEALTH = "health"
     NOTE = "note"
 

@@ -52,7 +52,7 @@ HEALTH_TRANSITIONS: Final[dict[Health, frozenset[Health]]] = {
 
 USABLE_HEALTH: Final = (Health.GOOD, Health.SUSPECT)
 
-BoardKind = Literal["local", "adb", "ssh", "simulated"]
+BoardKind = Literal["local", "adb", "ssh", "simulated", "air_gapped"]
 
 BoardMark = Literal["shared_host", "emulated", "simulated"]
 MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulated": "emu-", "simulated": "sim-"}
@@ -60,7 +60,9 @@ MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulate
 
 ADDRESS: Final = "address"
 """The fact that says where in the lab's network a board is reached; a change stands in its history."""
-LAB_FACTS: Final = frozenset({ADDRESS})
+BOOT: Final = "boot_id"
+"""The fact that is another one after each start of the board's kernel."""
+LAB_FACTS: Final = frozenset({ADDRESS, BOOT})
 """Facts that are shown, as serials are, to operators only."""
 DUPLICATE: Final = "duplicate_board"
 """The reason of a board that two live agents drive: contested until an operator decides."""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.board_history import BoardEventKind, BoardEventView
-from benchfarm_core.boards import ADDRESS, BoardReport, BoardState
+from benchfarm_core.boards import ADDRESS, BOOT, BoardReport, BoardState
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_store import cursors
@@ -44,7 +44,10 @@ def changes(board_id: int, known: Row[Any] | None, report: BoardReport, agent_id
         BoardEventKind.GENERATION: (known.generation or "", report.generation),
         BoardEventKind.ADDRESS: tuple(str(facts.get(ADDRESS, ""))[:200] for facts in (known.facts, report.facts)),
     }
+    boots = [str(facts.get(BOOT, ""))[:200] for facts in (known.facts, report.facts)]
     happened = [Happened(board_id, kind, author, *pair) for kind, pair in pairs.items() if pair[0] != pair[1]]
+    if all(boots) and boots[0] != boots[1]:
+        happened.append(Happened(board_id, BoardEventKind.REBOOT, author))
     if known.state == BoardState.OFFLINE:
         happened.append(Happened(board_id, BoardEventKind.ONLINE, author))
     return happened
@@ -76,7 +79,7 @@ _RECORD = text("""
 
 def add_note(tx: Transaction, board: str, note: str, by: Caller) -> BoardEventView:
     """What a person says about a board. Raises NotFound."""
-    one = Happened(_board_row(tx, board), BoardEventKind.NOTE, author_of(by), reason=note)
+    one = Happened(board_row(tx, board), BoardEventKind.NOTE, author_of(by), reason=note)
     record(tx, [one])
     return BoardEventView(at=tx.now, kind=one.kind, before="", after="", reason=note, author=one.author)
 
@@ -84,7 +87,7 @@ def add_note(tx: Transaction, board: str, note: str, by: Caller) -> BoardEventVi
 def list_history(tx: Transaction, board: str, *, cursor: str | None = None, limit: int = 100) -> Page[BoardEventView]:
     """A board's events, newest first. Raises NotFound."""
     at, is_event, last = cursors.decode("history", cursor, datetime, int, int) if cursor else (None, 0, 0)
-    parameters = {"board": _board_row(tx, board), "at": at, "is_event": is_event, "last": last, "limit": limit + 1}
+    parameters = {"board": board_row(tx, board), "at": at, "is_event": is_event, "last": last, "limit": limit + 1}
     rows = tx.execute(_HISTORY, parameters).all()
     return cursors.page(rows, limit, _view, lambda row: cursors.encode("history", row.at, row.is_event, row.id))
 
@@ -105,7 +108,8 @@ def _view(row: Row[Any]) -> BoardEventView:
     )
 
 
-def _board_row(tx: Transaction, board: str) -> int:
+def board_row(tx: Transaction, board: str) -> int:
+    """The row of the board with this id. Raises NotFound."""
     found = tx.execute(text("SELECT id FROM boards WHERE public_id = :board"), {"board": board}).scalar_one_or_none()
     if found is None:
         raise NotFound("there is no such board")

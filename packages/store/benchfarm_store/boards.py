@@ -229,6 +229,12 @@ def suspect(tx: Transaction, row: Row[Any], reason: str) -> None:
         _change_health(tx, row, Health.SUSPECT, reason, author=board_history.FARM)
 
 
+def quarantine(tx: Transaction, row: Row[Any], reason: str) -> None:
+    """The farm's own judgement of a held board that is in use: it gets no more leases until a person releases it."""
+    if Health(row.health) in USABLE_HEALTH:
+        _change_health(tx, row, Health.QUARANTINED, reason, author=board_history.FARM)
+
+
 def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, *, author: str) -> None:
     tx.execute(
         _RECORD,

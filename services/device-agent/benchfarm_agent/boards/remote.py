@@ -22,7 +22,7 @@ from benchfarm_agent.engine_probe import read_probe, unavailable
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.ports.board_scripts import REFUSED
 from benchfarm_agent.ports.interface import LAUNCH_LIMIT_S, BoardUnreachable, Port, Streamed
-from benchfarm_core.boards import ADDRESS, MEMORY_SHARE, BoardMark, BoardReport, EngineReport
+from benchfarm_core.boards import ADDRESS, BOOT, MEMORY_SHARE, BoardMark, BoardReport, EngineReport
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.operating_ranges import accepts
 from benchfarm_core.platforms import OperatingPoint
