@@ -8,6 +8,7 @@ from typing import Any
 from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.remote_runner import NativeKit
 from benchfarm_agent.ports.adb_port import AdbPort
+from tests.agent.scripted_farm import true_soon
 from tests.engines.native.conftest import built
 from tests.peers.phones import Phone
 
@@ -25,17 +26,13 @@ def test_it_holds_its_lock_and_keeps_its_limit(phone: Phone, peer_adb: Any, runn
     folder = BoardFolder(port, ROOT, owner="agent1", is_shared=False)
     lock = phone.root / folder.running.lstrip("/")
 
-    async def pid_of_first() -> str:
-        while not lock.exists() or not lock.read_text():  # noqa: ASYNC110 nothing tells of a file on a phone
-            await asyncio.sleep(0.05)
-        return lock.read_text().strip()
-
     async def two_at_once() -> tuple[Any, Any, Any]:
         await folder.sweep()
         await kit.ensure(port, folder)
         argv = kit.launch_argv(folder, LIMIT_S)
         first = asyncio.create_task(port.run([*READS_FOR_EVER, *argv], timeout_s=20))
-        pid = await asyncio.wait_for(pid_of_first(), timeout=10)
+        await true_soon(lambda: lock.exists() and lock.read_text().endswith("\n"), limit_s=10)
+        pid = lock.read_text().strip()
         alive = await port.run(["kill", "-0", pid], timeout_s=10)
         second = await port.run(argv, timeout_s=20)
         await asyncio.sleep(LIMIT_S + 0.5)
