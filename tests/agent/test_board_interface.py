@@ -25,7 +25,7 @@ from tests.agent.conftest import LEASE_TOKEN
 from tests.agent.remote_boards import StandInKit, local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
 
-BOARDS = ("local", "remote", "ssh", "adb")
+BOARDS = ("local", "remote", "ssh", "adb", "qemu")
 Make = Callable[..., Board]
 Run = Callable[[Any], Any]
 
@@ -69,6 +69,10 @@ def _reached(request: pytest.FixtureRequest, folder: Path) -> tuple[Port, str]:
         server, phone = request.getfixturevalue("peer_adb"), request.getfixturevalue("phone")
         server.connect(phone.address)
         return AdbPort(server, phone.address), "/data/local/tmp/benchfarm"
+    if request.param == "qemu":
+        ssh = request.getfixturevalue("qemu_board").ssh
+        target = SshTarget(ssh.host, ssh.user, ssh.key_file, ssh.known_hosts_file, ssh.port)
+        return SshPort(target), "/var/lib/benchfarm-runner"
     return local_shell(folder / "calls"), str(folder / "board")
 
 

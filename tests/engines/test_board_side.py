@@ -134,9 +134,13 @@ def test_what_is_too_new_is_found(line: str, tmp_path: Path) -> None:
 
 def test_what_an_older_python_has_is_let_be(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text(
-        "from __future__ import annotations\ndef f(x: int | None) -> None: ...\nflags = 1 | 2\nd = {} | {}\n"
-    )
+    lines = [
+        "from __future__ import annotations",
+        "def f(x: int | None) -> None: ...",
+        "flags = 1 | 2",
+        "both = {} | {}",
+    ]
+    path.write_text("\n".join(lines))
     assert too_new(path) == []
 
 
