@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from benchfarm import waiting
 from benchfarm.comparisons import comparison_fields, first_item
+from benchfarm.bundles import Bundles
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.results import Results
 from benchfarm.retries import Retries
@@ -84,6 +85,7 @@ class Client:
         retries: Retries | None = None,
     ) -> None:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
+        self.bundles = Bundles(self._connection)
 
     @property
     def url(self) -> str:

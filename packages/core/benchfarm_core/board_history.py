@@ -36,6 +36,12 @@ class BoardEventView(Answer):
     author: str
 
 
+class BoardEvent(BoardEventView):
+    """An event of a board's stream; `id` is what Last-Event-ID refers to."""
+
+    id: str
+
+
 class NoteRequest(Value):
     """What a person has to say about a board."""
 

@@ -4,20 +4,24 @@ Judgements are rows of `health_changes`, everything else rows of `board_events`.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.board_history import BoardEventKind, BoardEventView
+from benchfarm_core.board_history import BoardEvent, BoardEventKind, BoardEventView
 from benchfarm_core.boards import ADDRESS, BOOT, BoardReport, BoardState
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page
+from benchfarm_core.messages import Nudge, board_channel
 from benchfarm_store import cursors
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tokens import Caller
 
+LATEST: Final = 10
+"""Events that a reader who names none sees first."""
+LOOK_BACK_S: Final = 10.0
 FARM: Final = "farm"
 """The author of what nobody did by hand."""
 
@@ -66,7 +70,9 @@ def author_of(by: Caller) -> str:
 def record(tx: Transaction, happened: Sequence[Happened]) -> None:
     """Write events, in order."""
     if happened:
-        tx.execute(_RECORD, {"rows": rows_json([one._asdict() for one in happened]), "now": tx.now})
+        written = tx.execute(_RECORD, {"rows": rows_json([one._asdict() for one in happened]), "now": tx.now})
+        for board in dict.fromkeys(written.scalars()):
+            tx.after_commit(Nudge(channel=board_channel(board)))
 
 
 _RECORD = text("""
@@ -74,6 +80,7 @@ _RECORD = text("""
     SELECT board_id, :now, kind, before, after, reason, author
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board_id int, kind text, author text, before text, after text,
         reason text)
+    RETURNING (SELECT public_id FROM boards WHERE id = board_id)
 """)
 
 
@@ -100,6 +107,46 @@ _HISTORY = text("""
     ) h WHERE CAST(:at AS timestamptz) IS NULL OR (at, is_event, id) < (:at, :is_event, :last)
     ORDER BY at DESC, is_event DESC, id DESC LIMIT :limit
 """)
+
+
+class Reading:
+    """A reader's place in a board's history, oldest first: the latest events, or those after a cursor, then what comes.
+
+    A transaction that began earlier may end later, so each look goes back a little; nothing is shown twice.
+    """
+
+    def __init__(self, cursor: str | None) -> None:
+        self.cursor = cursor
+        self._start = tuple(cursors.decode("event", cursor, datetime, int, int)) if cursor else None
+        self._from: datetime | None = self._start[0] if self._start else None
+        self._seen: dict[tuple[Any, ...], None] = {}
+
+    def look(self, tx: Transaction, board: str) -> list[BoardEvent]:
+        """What is new. Raises NotFound."""
+        since = self._from - timedelta(seconds=LOOK_BACK_S) if self._from else None
+        parameters = {"board": board_row(tx, board), "since": since, "latest": LATEST}
+        rows = tx.execute(_SINCE if since else _LATEST, parameters).all()
+        places = {(row.at, row.is_event, row.id): row for row in rows}
+        fresh = {place: row for place, row in places.items() if self._is_fresh(place)}
+        self._seen = dict.fromkeys(places) | dict.fromkeys(fresh)
+        self._from = max((place[0] for place in places), default=self._from or tx.now)
+        shown = (
+            (cursors.encode("event", *place), _view(row))
+            for place, row in sorted(fresh.items(), key=lambda one: one[0])
+        )
+        return [BoardEvent(id=id_, **view.model_dump()) for id_, view in shown]
+
+    def _is_fresh(self, place: tuple[Any, ...]) -> bool:
+        return place not in self._seen and (self._start is None or place > self._start)
+
+
+_EVENTS = """
+    SELECT at, 1 AS is_event, id, kind, before, after, reason, author FROM board_events WHERE board_id = :board
+    UNION ALL
+    SELECT at, 0, id, 'health', from_health, to_health, reason, author FROM health_changes WHERE board_id = :board
+"""
+_LATEST = text(f"SELECT * FROM ({_EVENTS}) h ORDER BY at DESC, is_event DESC, id DESC LIMIT :latest")
+_SINCE = text(f"SELECT * FROM ({_EVENTS}) h WHERE at >= :since ORDER BY at, is_event, id")
 
 
 def _view(row: Row[Any]) -> BoardEventView:

@@ -24,7 +24,7 @@ from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import first_points
-from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel, board_channel
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.states import advance
 from benchfarm_store import agents, board_history, cursors, endings, platforms, wanted_platforms
@@ -240,10 +240,11 @@ def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, 
         _RECORD,
         {"id": row.id, "old": row.health, "new": health, "reason": reason, "author": author, "now": tx.now},
     )
-    tx.execute(
-        text("UPDATE boards SET health = :health, reason = :reason WHERE id = :id"),
+    board: str = tx.execute(
+        text("UPDATE boards SET health = :health, reason = :reason WHERE id = :id RETURNING public_id"),
         {"health": health, "reason": reason, "id": row.id},
-    )
+    ).scalar_one()
+    tx.after_commit(Nudge(channel=board_channel(board)))
     if health not in USABLE_HEALTH:
         endings.end_of_board(tx, row.id, "operator" if author != board_history.FARM else reason)
 
