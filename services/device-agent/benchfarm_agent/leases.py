@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -21,10 +20,11 @@ from benchfarm_agent.quiet import Quiet
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import LeaseSpool, Spool
-from benchfarm_core.agent_protocol import LeaseGrant, ReleaseReason, ReleaseRequest
+from benchfarm_core.agent_protocol import BatchItem, LeaseGrant, ReleaseReason, ReleaseRequest
 from benchfarm_core.errors import BenchfarmError, LeaseLost, NotFound, TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.platforms import Platform
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -38,13 +38,23 @@ AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was kill
 HANDED_IN_LATE: Final = ReleaseRequest(reason="done", detail="handed in late: the farm was away")
 
 
+class Artifacts(Protocol):
+    """What prepares the batches of leases: `ArtifactCache`, whose contracts these are, or what boards open instead."""
+
+    def prepared(
+        self, items: Sequence[BatchItem], platform: Platform, on_building: Callable[[int | None], None] = ...
+    ) -> AbstractAsyncContextManager[tuple[dict[int, PreparedItem], list[MeasurementResult]]]: ...
+
+    async def canary(self, own: Canary, platform: Platform) -> Canary: ...
+
+
 @dataclass(frozen=True)
 class Lab:
     """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it."""
 
     settings: Settings
     farm: FarmClient
-    artifacts: ArtifactCache
+    artifacts: Artifacts
     spool: Spool
     canary: Canary
     quiet: Quiet = field(default_factory=Quiet)
