@@ -190,13 +190,14 @@ def test_what_calls_left_when_the_power_went_is_swept(
     make: Callable[..., RemoteBoard], facts: BoardFacts, running: Run, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
-    for name, boot in (("earlier", "of the boot before\n"), ("torn", ""), ("now", f"{facts.boot_id}\n")):
-        (calls / f".benchfarm-{name}").mkdir()
-        (calls / f".benchfarm-{name}" / "boot").write_text(boot)
-    (calls / ".benchfarm-older").mkdir()
-    (calls / "of-somebody-else").mkdir()
+    for digit, boot in (("1", "of the boot before\n"), ("2", ""), ("3", f"{facts.boot_id}\n")):
+        (calls / f".benchfarm-{digit * 16}").mkdir()
+        (calls / f".benchfarm-{digit * 16}" / "boot").write_text(boot)
+    others = {".benchfarm-of-a-bundle", f".benchfarm-{'4' * 16}", "of-somebody-else"}
+    for name in others:
+        (calls / name).mkdir()
     running(make().restore())
-    assert sorted(path.name for path in calls.iterdir()) == [".benchfarm-now", "of-somebody-else"]
+    assert {path.name for path in calls.iterdir()} == {f".benchfarm-{'3' * 16}", *others}
 
 
 def test_a_launch_may_last_as_long_as_it_can_speak(

@@ -68,19 +68,20 @@ for t in {FOLDERS}; do
 done
 """
 
-# What a call left behind when the board lost its power; a folder of this boot may belong to a call in progress.
-SWEEPING: Final = f"""
+# What a call left behind when the board lost its power; a folder of this boot may belong to a call in progress, and one
+# without either file to something else of ours.
+SWEEPING: Final = """
 boot=
-[ -r {_BOOT_ID} ] && read -r boot <{_BOOT_ID}
-for t in {FOLDERS}; do
-  for d in "$t"/.benchfarm-*; do
-    [ -n "$t" ] && [ -d "$d" ] || continue
+[ -r BOOT_ID ] && read -r boot <BOOT_ID
+for t in FOLDERS; do
+  for d in "$t"/.benchfarm-????????????????; do
+    [ -n "$t" ] && [ -d "$d" ] && { [ -e "$d/stdin" ] || [ -e "$d/boot" ]; } || continue
     was=
     [ -f "$d/boot" ] && read -r was <"$d/boot"
     [ "$was" = "$boot" ] || rm -rf "$d"
   done
 done
-"""
+""".replace("FOLDERS", FOLDERS).replace("BOOT_ID", _BOOT_ID)
 
 # A new process for each file would be most of the time: what is in sysfs the shell reads by itself. It cannot tell an
 # empty file from an error and drops NULs, so head reads what came to nothing, device trees and all other files.
