@@ -126,7 +126,7 @@ def packages_below(
     tree: Path, interpreter: Interpreter, engines: tuple[str, ...], besides: Iterable[Path] = ()
 ) -> None:
     """The runner and its packages in a folder, with those of further lists. Raises CannotPack, OSError."""
-    _fill(tree, interpreter, [*map(_lock, engines), *besides])
+    _fill(tree, interpreter, [*(_lock(name, interpreter) for name in engines), *besides])
 
 
 def _lock(engine: str, interpreter: Interpreter) -> Path:
