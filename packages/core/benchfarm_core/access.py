@@ -75,6 +75,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_agents": _LAB,
     "enrol_agent": PUBLIC,
     "register_boards": _AGENT,
+    "report_recovery": _AGENT,
     "poll_offers": _AGENT,
     "accept_offer": _AGENT,
     "renew_lease": _AGENT,

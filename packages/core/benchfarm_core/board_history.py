@@ -25,6 +25,15 @@ class BoardEventKind(StrEnum):
     NOTE = "note"
 
 
+class RecoveryStep(StrEnum):
+    """What an agent does for a board that stays away, the mildest first."""
+
+    RECONNECT = "reconnect"
+    RESTART_ADB = "restart_adb"
+    REBOOT = "reboot"
+    POWER_CYCLE = "power_cycle"
+
+
 class BoardEventView(Answer):
     """One event of a board's history. `before` and `after` are empty where there is nothing to compare."""
 

@@ -152,6 +152,14 @@ class BoardReport(Value):
         return self
 
 
+class BoardName(Value):
+    """What a board is known by to its agent."""
+
+    kind: BoardKind
+    serial: str = Field(min_length=1, max_length=200)
+    hardware_id: str = Field(max_length=200)
+
+
 class BoardView(Answer):
     """A board as the API shows it; the serial is there for operators only."""
 
@@ -237,6 +245,6 @@ def provable(point: OperatingPoint, best: ClockProof) -> ClockProof:
     return best if point.mode == "pinned" else ClockProof.UNPINNED
 
 
-def board_id(salt: str, report: BoardReport) -> str:
+def board_id(salt: str, report: BoardReport | BoardName) -> str:
     """Identity = hash(farm salt, kind, serial, hardware id): the serial cannot be read back from it."""
     return "b_" + digest([salt, report.kind, report.serial, report.hardware_id], length=16)

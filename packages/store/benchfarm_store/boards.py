@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from benchfarm_core.agent_protocol import RegisterAnswer, RegisterBoards, RegisteredBoard
+from benchfarm_core.agent_protocol import RecoveryReport, RegisterAnswer, RegisterBoards, RegisteredBoard
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import (
     DUPLICATE,
@@ -205,6 +205,19 @@ _ADD_PLATFORMS = text("""
     SELECT DISTINCT x.board, x.platform FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board int, platform int)
     ON CONFLICT DO NOTHING
 """)
+
+
+def note_recovery(tx: Transaction, agent_id: str, report: RecoveryReport) -> None:
+    """Keep what an agent did for a board of its own. Raises NotFound for one that it never registered."""
+    salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
+    parameters = {"id": board_id(salt, report.board), "agent": agent_id}
+    statement = text("SELECT id FROM boards WHERE public_id = :id AND agent_id = :agent")
+    row = tx.execute(statement, parameters).one_or_none()
+    if row is None:
+        raise NotFound("the agent never registered such a board")
+    author, outcome = board_history.agent_author(agent_id), "failed" if report.detail else "done"
+    one = Happened(row.id, BoardEventKind.RECOVERY, author, before=report.step, after=outcome, reason=report.detail)
+    board_history.record(tx, [one])
 
 
 def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Caller) -> BoardView:

@@ -3,6 +3,7 @@
 local = true                         # this machine itself
 adb = true                           # every phone on USB, or serials: ["R58M*", "10.0.0.7:5555"]
 shared_host = ["pi-*"]               # boards that are really this machine: their numbers are never reused
+no_recovery = ["bench-*"]            # boards that are never rebooted or switched off when they stay away
 
 [[ssh]]
 name = "pi5"
@@ -44,7 +45,7 @@ class SshHost(TomlPart):
     """A Linux board that is reached over SSH.
 
     known_hosts_file: the host keys that are trusted; `benchfarm agent boards trust` writes to it. runner: what measures
-    there: `python` (needs Python 3.11 or newer on the board) or `native` (ncnn alone, needs nothing). engines: of a
+    there: `python` (needs Python 3.9 or newer on the board) or `native` (ncnn alone, needs nothing). engines: of a
     Python runner, those that are put on the board.
     """
 
@@ -73,11 +74,15 @@ class PowerHook(TomlPart):
 
 
 class LabFile(TomlPart):
-    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns."""
+    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns.
+
+    no_recovery: boards that the agent does nothing for while they are away: no restart, no reboot, no power hook.
+    """
 
     local: bool = True
     adb: bool | tuple[_Pattern, ...] = False
     shared_host: tuple[_Pattern, ...] = Field(default=(), max_length=100)
+    no_recovery: tuple[_Pattern, ...] = Field(default=(), max_length=1000)
     ssh: tuple[SshHost, ...] = Field(default=(), max_length=1000)
     power: tuple[PowerHook, ...] = Field(default=(), max_length=1000)
 
