@@ -116,12 +116,13 @@ def test_threads_and_int8_are_faster() -> None:
 
 def test_disturbed_blocks_are_longer_and_the_witness_sees_them() -> None:
     profile = profile_with(noise=QUIET | {"disturbed_share": 0.3})
-    [samples] = record_of(simulated_board(profile), grant_for(COMPUTE))[0].samples.values()
-    quiet_ns = min(samples.blocks_ns)
-    disturbed = [ns > quiet_ns for ns in samples.blocks_ns]
-    assert any(disturbed)
-    assert disturbed == [count > 0 for count in samples.switches] == [ns > 0 for ns in samples.delays_ns]
-    assert not all(clean_blocks(samples))
+    launches = record_of(simulated_board(profile), grant_for(*[COMPUTE] * 20))[0].samples.values()
+    quiet_ns = min(ns for samples in launches for ns in samples.blocks_ns)
+    for samples in launches:
+        disturbed = [ns > quiet_ns for ns in samples.blocks_ns]
+        assert disturbed == [count > 0 for count in samples.switches] == [ns > 0 for ns in samples.delays_ns]
+    clean = [is_clean for samples in launches for is_clean in clean_blocks(samples)]
+    assert 0.3 < clean.count(True) / len(clean) < 0.8
 
 
 def test_drift_makes_a_board_slower_and_its_canary_with_it() -> None:
@@ -234,7 +235,7 @@ def test_a_hot_board_takes_no_lease_until_it_has_cooled_down() -> None:
     assert "degrees are above 60" in str(run(board.gate(FAST)))
     clock.moment_s += 600.0
     assert run(board.gate(FAST)) is None
-    assert run(board.evidence(FAST)).temperature_c == pytest.approx(30.0, abs=0.5)
+    assert run(board.evidence(FAST)).temperature_c == pytest.approx(30.0, abs=1.0)
 
 
 def test_what_a_board_says_of_itself_cannot_be_taken_for_a_real_one() -> None:

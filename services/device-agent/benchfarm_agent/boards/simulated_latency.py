@@ -40,8 +40,8 @@ _PROTOCOL: Final[dict[str, int | str]] = {
 class Work:
     """What one run of a workload costs. family: its kernel type or the name of its model."""
 
-    flops: int
-    traffic_bytes: int
+    flops: int = 0
+    traffic_bytes: int = 0
     weight_bytes: int = 0
     family: str = ""
 
@@ -77,7 +77,7 @@ class Speed:
     def run_ns(self, work: Work) -> float:
         """One undisturbed run."""
         busy_s = max(work.flops / self.flops_per_s, work.traffic_bytes / self.bytes_per_s)
-        return (busy_s * 1e9 + self.overhead_ns) * self.slowness
+        return max(1.0, (busy_s * 1e9 + self.overhead_ns) * self.slowness)
 
 
 def speed_of(
