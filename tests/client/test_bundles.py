@@ -136,7 +136,7 @@ def test_a_bundle_measures_on_a_machine_that_reaches_nothing(
     board = logged_in("boards", "show", first.document[0]["board_id"], "--json").document
     assert (board["kind"], board["state"]) == ("air_gapped", "offline")
     with farm.client("admin") as client:
-        found = [one for one in client.measured() if one.bundle_id == bundle_id]
+        found = [one for one in client.stored_results() if one.bundle_id == bundle_id]
     assert len(found) == 2
     assert bundle_id in logged_in("bundle", "list").out
     assert first.document[0]["board_id"] in logged_in("bundle", "show", bundle_id).out
