@@ -28,7 +28,7 @@ from sqlalchemy import text
 from bench.report import command_run, write_section
 from benchfarm import Client
 from benchfarm_core.jobs import JobRequest
-from benchfarm_core.workloads import KernelRequest
+from benchfarm_core.workloads import Config, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.processes import parents
 from benchfarm_store.database import Database
@@ -79,7 +79,7 @@ def kernels() -> Iterator[KernelRequest]:
         for cin in range(64, 512):
             cout = round(KERNEL_FLOPS / (18 * hw * hw * cin))
             if 16 <= cout <= 1024:
-                config = {"hw": hw, "cin": cin, "cout": cout, "k": 3, "s": 1, "batch": 1, "act": "none"}
+                config: Config = {"hw": hw, "cin": cin, "cout": cout, "k": 3, "s": 1, "batch": 1, "act": "none"}
                 yield KernelRequest(type="conv-bn-act", config=config)
 
 

@@ -222,7 +222,9 @@ def test_a_busy_board_warms_up_throttles_and_says_so() -> None:
     throttled = [ended.clock for ended in (warm_up(board, 1) for _ in range(12)) if ended.clock is not None]
     after = run(board.evidence(FAST))
     assert any(map(is_throttled, throttled))
-    assert before.temperature_c < 80 < after.temperature_c + 10
+    assert before.temperature_c is not None
+    assert after.temperature_c is not None
+    assert before.temperature_c < 70 < after.temperature_c
     assert (before.throttle_count, after.throttle_count) == (0, 1)
     assert after.freq_khz[0] == round(0.6 * 2_400_000)
 

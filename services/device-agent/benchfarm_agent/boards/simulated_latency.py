@@ -224,11 +224,11 @@ class Visiting:
 
 def _iterations(run_ns: float, protocol: Mapping[str, Any]) -> int:
     """Runs of a block, as `benchfarm_engines.blocks.iterations_for` counts them."""
-    least_ns = protocol["block_min_us"] * 1000
+    least_ns = int(protocol["block_min_us"]) * 1000
     return 1 if run_ns >= least_ns else math.ceil(least_ns * _BLOCK_MARGIN / run_ns)
 
 
 def _blocks(run_ns: float, protocol: Mapping[str, Any]) -> int:
     """Blocks that fill a visit's time."""
-    filling = math.ceil(protocol["visit_ms"] * 1e6 / (run_ns * _iterations(run_ns, protocol)))
+    filling = math.ceil(float(protocol["visit_ms"]) * 1e6 / (run_ns * _iterations(run_ns, protocol)))
     return min(int(protocol["blocks_max"]), max(int(protocol["blocks_min"]), filling))

@@ -149,7 +149,7 @@ class SimulatedProfile(TomlPart):
 
     @model_validator(mode="after")
     def _distinct(self) -> "SimulatedProfile":
-        cores = [core for cluster in self.cluster for core in cluster.cores]
+        cores = [str(core) for cluster in self.cluster for core in cluster.cores]
         engines = [engine.name for engine in self.engine]
         for what, given in (("core", cores), ("engine", engines)):
             twice = [one for one in given if given.count(one) > 1]
