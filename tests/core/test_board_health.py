@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,13 @@ STEADY, DRIFTED, BEGUN = GoldenOutcome.STEADY, GoldenOutcome.DRIFTED, GoldenOutc
 NAMES = (*GOLDEN_SUITE, *CANARIES)
 
 
-def last(**changes):
-    fields = {"wanted_at": NOW, "generation_id": 1, "boot_id": "b1", "outcome": STEADY}
+def last(**changes: Any) -> LastGolden:
+    fields: dict[str, Any] = {"wanted_at": NOW, "generation_id": 1, "boot_id": "b1", "outcome": STEADY}
     return LastGolden(**(fields | changes))
 
 
 def due(known, *, after_s=60.0, **changes):
-    fields = {"generation_id": 1, "boot_id": "b1", "released_at": None, "every_s": DAY_S}
+    fields: dict[str, Any] = {"generation_id": 1, "boot_id": "b1", "released_at": None, "every_s": DAY_S}
     return why_due(known, now=NOW + timedelta(seconds=after_s), **(fields | changes))
 
 

@@ -182,6 +182,21 @@ class BoardView(Answer):
     marks: list[BoardMark] = []
 
 
+class MergeRequest(Value):
+    """Which board model another one is found to be."""
+
+    into: str = Field(min_length=1, max_length=60)
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class ModelMerge(Answer):
+    """A board model that is called otherwise from now on, and its boards."""
+
+    board_model: str
+    merged_into: str
+    boards: list[str]
+
+
 class BoardFilter(StrEnum):
     """What keeps a board from a platform's work, in the order in which it is looked at."""
 

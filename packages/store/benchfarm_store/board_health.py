@@ -178,8 +178,15 @@ def _want(tx: Transaction, board_id: int, platform_ids: Sequence[int]) -> list[d
         for p in platform_ids
         for w in workloads
     ]
-    wish = {"protocol_id": protocol_id, "timing": Timing.ALONE, "clock_need": clock_level(ClockProof.UNPINNED)}
-    made = measurements.add_wanted(tx, rows, **wish, purpose=Purpose.GOLDEN, only_board=board_id)
+    made = measurements.add_wanted(
+        tx,
+        rows,
+        protocol_id=protocol_id,
+        timing=Timing.ALONE,
+        clock_need=clock_level(ClockProof.UNPINNED),
+        purpose=Purpose.GOLDEN,
+        only_board=board_id,
+    )
     return [{"platform": p, "name": names[w], "measurement": id_} for (w, p, _), id_ in made.items()]
 
 

@@ -19,6 +19,7 @@ from benchfarm_core.views import EngineView, PlatformView
 from benchfarm_store import cursors, wanted_platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
+from benchfarm_store.model_merges import find_merges, present_key
 from benchfarm_store.tables import boards, platform_aliases, platforms
 
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
@@ -56,6 +57,7 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
 
     Writes nothing: a platform that nobody wanted yet stands on one that its boards offer.
     """
+    names = _present_names(tx, names)
     rows = _known_rows(tx, names)
     stray = [name for name in names if name not in rows]
     if not stray:
@@ -78,11 +80,21 @@ def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]
 
     Raises as `find` and `wanted_platforms.make`.
     """
+    names = _present_names(tx, names)
     rows = _known_rows(tx, names)
     stray = [name for name in names if name not in rows]
     if stray:
         wanted_platforms.make(tx, stray, account)
     return find_all(tx, names) if stray else _each_once(rows[name] for name in names)
+
+
+def _present_names(tx: Transaction, names: Sequence[str]) -> list[str]:
+    """The names, those of a merged board model's platforms replaced by the keys that are meant now."""
+    merges = find_merges(tx)
+    if not merges:
+        return list(names)
+    rows = _known_rows(tx, names)
+    return [present_key(merges, rows[name].key) if name in rows else present_key(merges, name) for name in names]
 
 
 def _each_once(rows: Iterable[Row[Any]]) -> list[Found]:

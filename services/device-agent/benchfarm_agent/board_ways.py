@@ -78,6 +78,7 @@ class AdbWay:
 
     def __init__(self, lab: RemoteLab, server: AdbServer, serial: str) -> None:
         self._lab = lab
+        self._server = server
         self._port = AdbPort(server, serial)
         self.label = serial
 

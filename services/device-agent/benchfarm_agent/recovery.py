@@ -118,8 +118,10 @@ class Recovery:
         """What may be done for a board now, the mildest first."""
         if matches_one(label, self._lab_file.no_recovery):
             return []
-        way = watch.way(label)
-        able = way.steps if state in TROUBLED and isinstance(way, Recoverable) else frozenset()
+        way: object = watch.way(label)
+        able: frozenset[RecoveryStep] = frozenset()
+        if state in TROUBLED and isinstance(way, Recoverable):
+            able = way.steps
         if self._lab_file.marks(label) or not watch.was_there(label):  # what never worked no reboot mends
             able -= {RecoveryStep.REBOOT}
         if any(one.report.kind == "adb" for one in watch.present()):  # its phones would all go
@@ -154,6 +156,6 @@ class Recovery:
             if not await run_hook(self._hooks[label]):
                 raise OSError("the power hook failed: see the agent's log")
             return
-        way = watch.way(label)
+        way: object = watch.way(label)
         assert isinstance(way, Recoverable)  # its rungs were asked for just now
         await way.recover(step)

@@ -141,6 +141,25 @@ def spread(
     session.show(found, lambda: table(("platform", "what", "median ms", "spread", "boards"), rows))
 
 
+@app.command("merge-model")
+def merge_model(
+    context: typer.Context,
+    board_model: Annotated[str, typer.Argument(help="The board model that goes.")],
+    into: Annotated[str, typer.Argument(help="The board model that it is found to be.")],
+    reason: Reason,
+    _json: Json = False,
+) -> None:
+    """Two board models are found to be one: boards of the first are boards of the second from now on. Operators only.
+
+    Results stay where they were measured. Refused where the times of both differ, and while measurements wait.
+    """
+    session = Session.of(context)
+    with session.client() as client:
+        merged = client.merge_board_model(board_model, into, reason)
+    boards = ", ".join(merged.boards) or "no board anew"
+    session.show(merged, lambda: f"{merged.board_model} is {merged.merged_into} from now on: {boards}")
+
+
 def share_text(share: float | None) -> str:
     """A share in per cent."""
     return "-" if share is None else f"{share:.1%}"

@@ -12,10 +12,10 @@ from benchfarm_api.routes import PageParameters, PageQuery, new_router, page_of
 from benchfarm_core.access import Role
 from benchfarm_core.board_health import GoldenRunView, SpreadRow
 from benchfarm_core.board_history import BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health
+from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health, MergeRequest, ModelMerge
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
-from benchfarm_store import board_health, board_history, boards, why
+from benchfarm_store import board_health, board_history, board_models, boards, why
 
 router = new_router("boards")
 
@@ -85,6 +85,13 @@ def list_board_spread(board_model: BoardModel, parts: PartsDep, query: PageParam
     """How the units of one board model differ, from their latest golden runs."""
     with parts.database.transaction(read_only=True) as tx:
         return page_of(board_health.list_spread(tx, board_model), query)
+
+
+@router.post("/board-models/{board_model}/merge", responses=not_found() | conflict())
+def merge_board_model(board_model: BoardModel, merge: MergeRequest, caller: CallerDep, parts: PartsDep) -> ModelMerge:
+    """Two board models are found to be one: the boards of the first are boards of the second from now on."""
+    with parts.database.transaction() as tx:
+        return board_models.merge(tx, board_model, merge, caller)
 
 
 @router.post("/boards/{board_id}/notes", status_code=201, responses=not_found())
