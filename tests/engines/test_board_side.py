@@ -144,11 +144,21 @@ def test_what_an_older_python_has_is_let_be(tmp_path: Path) -> None:
     assert too_new(path) == []
 
 
+def older_python(name: str) -> str | None:
+    """In the path, where it may be a stand-in that starts nothing, or below pyenv."""
+    versions = Path.home() / ".pyenv" / "versions"
+    below = versions.glob(f"{name.removeprefix('python')}.*/bin/{name}")
+    for path in [shutil.which(name), *map(str, below)]:
+        if path is not None and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
 @pytest.mark.parametrize("name", ["python3.9", "python3.10"])
 def test_an_older_python_starts_the_runner(name: str, tmp_path: Path) -> None:
     """Really, where one is at hand: it answers, if only that numpy is not there."""
-    python = shutil.which(name)
-    if python is None or subprocess.run([python, "-c", ""], capture_output=True).returncode != 0:
+    python = older_python(name)
+    if python is None:
         pytest.skip(f"no {name} here")
     for package in OUR_OWN:
         source = source_of(package)
