@@ -113,6 +113,7 @@ def _check_protocol(protocol: Protocol) -> None:
 _BUNDLED: Final = f"""
     FROM measurements m JOIN workloads w ON w.id = m.workload_id JOIN protocols t ON t.id = m.protocol_id
     WHERE m.platform_id = :platform AND m.state = 'wanted' AND m.clock_need = 0 AND m.timing = '{Timing.ALONE}'
+        AND m.only_board_id IS NULL
         AND w.kind IN ('kernel', 'model')
 """
 _OLDEST_WISH = text(f"SELECT t.id, t.spec::text AS spec {_BUNDLED} ORDER BY m.wanted_at, m.id LIMIT 1")
