@@ -1,6 +1,7 @@
 """What a bundle carries, and what cannot be packed."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def order_of(**changes: object) -> BundleOrder:
     item = BatchItem(
         measurement_id=1, workload=workload, file_sha256=None, reference_sha256=None, max_relative_l2=1e-3, expected_s=1
     )
-    fields = {
+    fields: dict[str, object] = {
         "bundle_id": "n_1",
         "farm": "here",
         "key": "k" * 64,
@@ -89,12 +90,10 @@ def test_a_file_that_is_no_bundle(tmp_path, capsys):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "b", "w") as packed:
-        packed.writestr("CONTENTS", "")
+        packed.writestr("CONTENTS", "0  file\n")
     usage = type("Usage", (), {"free": 0})
-    monkeypatch.setattr(bundle_start.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with zipfile.ZipFile(tmp_path / "b") as packed, pytest.raises(bundle_start.Refused, match="MB of room"):
         bundle_start._unpack(packed, str(tmp_path / "work"))
     assert not (tmp_path / "work").exists()

@@ -41,11 +41,11 @@ def main(arguments: "list[str]", bundle: str) -> int:
         with zipfile.ZipFile(bundle) as packed:
             return _command(packed, options)
     except Refused as error:
-        sys.stderr.write("bundle: {}\n".format(error))
+        sys.stderr.write(f"bundle: {error}\n")
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        sys.stderr.write("bundle: the file is damaged, copy it again ({})\n".format(error))
+        sys.stderr.write(f"bundle: the file is damaged, copy it again ({error})\n")
     except OSError as error:
-        sys.stderr.write("bundle: {}: {}\n".format(error.filename or "this machine", error.strerror))
+        sys.stderr.write(f"bundle: {error.filename or 'this machine'}: {error.strerror}\n")
     return EXIT_REFUSED
 
 
@@ -70,18 +70,21 @@ def _command(packed: zipfile.ZipFile, options: "dict[str, str]") -> int:
         return 0
     _check_machine(order["target"])
     _unpack(packed, folder)
+    return _go_on(folder, options["out"])
+
+
+def _go_on(folder: str, out: str) -> int:
+    """Becomes the work itself, from its own files."""
     start = os.path.join(folder, "bundle", "run.py")
-    os.execv(sys.executable, [sys.executable, "-I", "-B", start, folder, options["out"]])  # noqa: S606
-    return 0
+    os.execv(sys.executable, [sys.executable, "-I", "-B", start, folder, out])  # noqa: S606
 
 
 def _show(order: "dict[str, Any]") -> None:
+    engine = f"{order['engine']} {order['precision']} on {order['threads']} threads"
     lines = [
-        "{} of the farm {}".format(order["bundle_id"], order["farm"]),
-        "for {}, good until {}".format(order["target"], order["expires_at"]),
-        "{} measurements with {} {} on {} threads".format(
-            len(order["items"]), order["engine"], order["precision"], order["threads"]
-        ),
+        f"{order['bundle_id']} of the farm {order['farm']}",
+        f"for {order['target']}, good until {order['expires_at']}",
+        f"{len(order['items'])} measurements with {engine}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -113,7 +116,7 @@ def _unpack(packed: zipfile.ZipFile, folder: str) -> None:
         _extract(packed, _hashes(listed), os.path.join(folder, "bundle"))
         with open(mark, "w") as file:
             file.write(name)
-    except BaseException:
+    except BaseException:  # boundary: whatever ends it, nothing half unpacked stays
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -126,7 +129,8 @@ def _check_room(packed: zipfile.ZipFile, folder: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise Refused(
-            f"it needs {needed // 10**6 + 1} MB of room in {os.path.dirname(folder)} and there are {free // 10**6}: name another folder with --work"
+            f"it needs {needed // 10**6 + 1} MB of room in {os.path.dirname(folder)} and there are {free // 10**6}: "
+            "name another folder with --work"
         )
 
 
@@ -150,9 +154,11 @@ def _extract(packed: zipfile.ZipFile, hashes: "dict[str, str]", folder: str) -> 
                 seen.update(part)
                 file.write(part)
         if seen.hexdigest() != sha256:
-            raise Refused("its file {} is damaged or was changed: copy the bundle again".format(path))
+            raise Refused(f"its file {path} is damaged or was changed: copy the bundle again")
+    if ORDER in hashes:
+        os.chmod(os.path.join(folder, ORDER), 0o600)  # the key is in it
     with open(os.path.join(folder, CONTENTS), "w") as file:
-        file.writelines("{}  {}\n".format(sha256, path) for path, sha256 in hashes.items())
+        file.writelines(f"{sha256}  {path}\n" for path, sha256 in hashes.items())
 
 
 if __name__ == "__main__":
