@@ -50,7 +50,8 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True)
 class Lab:
-    """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it."""
+    """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it, `at_work`
+    names the leases in progress."""
 
     settings: Settings
     farm: FarmClient
@@ -58,6 +59,7 @@ class Lab:
     spool: Spool
     canary: Canary
     quiet: Quiet = field(default_factory=Quiet)
+    at_work: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -76,7 +78,9 @@ class LeaseWork:
         self._board = board
         self._grant = grant
         self._spool = lab.spool.lease(grant.lease_token)
-        self._reports = StartedReports(lab.farm, grant.lease_token, every_s=lab.settings.started_every_s)
+        self._reports = StartedReports(
+            lab.farm, grant.lease_token, every_s=lab.settings.started_every_s, sharers=lambda: len(lab.at_work)
+        )
         self._keeper = LeaseKeeper(lab.farm, grant.lease_token, on_cancelled=self._drop, on_lost=self._halt)
         self._keeper.granted(asked_s, expires_in_s=grant.expires_in_s, renew_in_s=grant.renew_in_s)
         self._launches: LeaseLaunches | None = None
@@ -92,10 +96,12 @@ class LeaseWork:
 
     async def run(self) -> ReleaseReason:
         """Works until the lease is released or lost; returns why it ended. Raises BenchfarmError, OSError."""
+        self._lab.at_work.add(self._grant.lease_token)
         helpers = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._reports.run())]
         try:
             return await self._work()
         finally:
+            self._lab.at_work.discard(self._grant.lease_token)
             for task in helpers:
                 task.cancel()
             for outcome in await asyncio.gather(*helpers, return_exceptions=True):
