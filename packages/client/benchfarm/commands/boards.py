@@ -29,10 +29,10 @@ def list_boards(
     with session.client() as client:
         boards = list(client.boards(state=state, health=health))
     rows = [
-        (b.id, b.model_name or b.board_model, b.kind, b.state, b.health, b.clock_proof, b.last_heard_at, b.reason)
+        (b.id, b.model_name, b.board_model, b.kind, b.state, b.health, b.clock_proof, b.last_heard_at, b.reason)
         for b in boards
     ]
-    names = ("id", "model", "kind", "state", "health", "clock proof", "last heard", "reason")
+    names = ("id", "model", "board model", "kind", "state", "health", "clock proof", "last heard", "reason")
     session.show(boards, lambda: table(names, rows))
 
 
