@@ -3,7 +3,7 @@ phones are pulled out and plugged in.
 
 python -m bench.phones lab [--window-s 120]        listed and leased at once; leases per minute beside a hanging phone
 python -m bench.phones alone [--kernels 100]       one phone beside `local`, with the same native runner
-python -m bench.phones pulled [--kernels 100]      a job over six phones and this machine, phones pulled at random
+python -m bench.phones pulled [--kernels 100]      so many kernels on each of five kinds of board, phones pulled at random
 
 The phones are real adbd on this host's cores: nothing that is measured there is a phone's.
 """
@@ -44,31 +44,44 @@ ENDED_S: Final = 120.0
 
 
 def main() -> None:
-    """Measures one of the three and writes its section."""
+    """Measures what was asked for, by default all three, and writes a section for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", help="lab, alone, pulled; all by default")
+    parser.add_argument("--window-s", type=float, default=120.0, help="lab: how long leases are counted, twice")
+    parser.add_argument("--kernels", type=int, default=100)
+    parser.add_argument("--launches", type=int, default=5, help="alone: of each board")
+    parser.add_argument("--seed", type=int, default=1, help="pulled: which phones, when")
     parser.add_argument("--print-only", action="store_true", help="leave docs/performance.md alone")
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    lab = kinds.add_parser("lab")
-    lab.add_argument("--window-s", type=float, default=120.0, help="how long leases are counted, twice")
-    for name in ("alone", "pulled"):
-        kind = kinds.add_parser(name)
-        kind.add_argument("--kernels", type=int, default=100)
-        kind.add_argument("--launches", type=int, default=5)
-        kind.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    wanted = given.kinds or list(_SECTIONS)
+    if unknown := set(wanted) - set(_SECTIONS):
+        parser.error(f"there is no {min(unknown)!r}; there are {', '.join(_SECTIONS)}")
+    missed = [kind for kind in wanted if not _measured(kind, given)]
+    if missed:
+        raise SystemExit(f"a goal was missed: {', '.join(missed)}")
+
+
+_SECTIONS: Final = {
+    "lab": "Six phones on one agent, one of them hanging",
+    "alone": "A phone beside `local`",
+    "pulled": "Phones pulled out during a job",
+}
+
+
+def _measured(kind: str, given: argparse.Namespace) -> bool:
+    """Whether every goal of one kind was met."""
     with tempfile.TemporaryDirectory(prefix="benchfarm-phones-") as folder:
-        if given.kind == "lab":
-            name, rows = "Six phones on one agent, one of them hanging", hanging(Path(folder), given.window_s)
-        elif given.kind == "alone":
-            name, rows = "A phone beside `local`", compare_one_phone(Path(folder), given.kernels, given.launches)
+        if kind == "lab":
+            rows = hanging(Path(folder), given.window_s)
+        elif kind == "alone":
+            rows = compare_one_phone(Path(folder), given.kernels, given.launches)
         else:
-            name, rows = "Phones pulled out during a job", pulled(Path(folder), given.kernels, given.seed)
+            rows = pulled(Path(folder), given.kernels, given.seed)
     for row in rows:
-        print(row)
+        print(row, flush=True)
     if not given.print_only:
-        write_section(name, command_run(), rows)
-    if not all(row["met"] for row in rows):
-        raise SystemExit("a goal was missed")
+        write_section(_SECTIONS[kind], command_run(), rows)
+    return all(row["met"] for row in rows)
 
 
 def hanging(folder: Path, window_s: float) -> list[Row]:
