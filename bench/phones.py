@@ -3,7 +3,7 @@ phones are pulled out and plugged in.
 
 python -m bench.phones lab [--window-s 120]        listed and leased at once; leases per minute beside a hanging phone
 python -m bench.phones alone [--kernels 100]       one phone beside `local`, with the same native runner
-python -m bench.phones pulled [--kernels 100]      so many kernels on each of five kinds of board, phones pulled at random
+python -m bench.phones pulled [--kernels 100]      a job on each of five models of board, phones pulled at random
 
 The phones are real adbd on this host's cores: nothing that is measured there is a phone's.
 """
