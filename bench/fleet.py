@@ -56,7 +56,11 @@ version = "1.31.1"
 
 [latency]
 bytes_per_s = 12e9
+
+[noise]
+disturbed_share = 0.0
 """
+"""Nothing disturbs it, so that every batch takes the protocol's least number of launches."""
 Row = dict[str, object]
 Interval = tuple[float, float]
 

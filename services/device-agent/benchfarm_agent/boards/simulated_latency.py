@@ -165,13 +165,17 @@ class Visiting:
         return blocks, delays, switches
 
     def _canaries(self, protocol: Mapping[str, Any], blocks_ns: list[int]) -> tuple[dict[str, Any], float]:
-        """Both canaries before the first block and then as often as the protocol says, and their time in ns."""
+        """Both canaries before the first block and then as often as the protocol says, and their time in ns.
+
+        Undisturbed ones: a disturbed canary would only make its launch count as one that was not quiet.
+        """
         stretches = max(1, math.ceil(sum(blocks_ns) / (protocol["canary_every_ms"] * 1e6)))
         places = sorted({len(blocks_ns) * number // stretches for number in range(stretches)})
-        found: dict[str, Any] = {}
+        sigma, chance = self.profile.noise.block_sigma, self.chance
+        found: dict[str, list[list[int]]] = {}
         for name, work in (("sgemm", SGEMM), ("mobilenet", MOBILENET)):
             typical_ns = self.speed.run_ns(work)
-            found[name] = [[place, self._timed(typical_ns, 1)[0][0]] for place in places]
+            found[name] = [[place, round(typical_ns * (1 + abs(chance.gauss(0, sigma))))] for place in places]
         return found, sum(ns for samples in found.values() for _, ns in samples)
 
     def _pair(self, a: Work, a_speed: Speed, b: Work, b_speed: Speed, protocol: Mapping[str, Any]) -> VisitSamples:
