@@ -70,7 +70,7 @@ def test_the_suite_runs_once_on_each_engine_in_the_plainest_way():
         "pi/c0-3.t1.2400000/ncnn-1/fp32",
         "pi/c0-3.t1.2400000/mnn-1~memory=low/fp32",
     )
-    assert sorted(golden_platforms(offered, {}, BUDGET_S)) == [2, 5]
+    assert golden_platforms(offered, {}, BUDGET_S) == [2, 5]  # the engine that most boards have goes first
 
 
 def test_a_run_fits_into_what_is_left_of_the_day():
