@@ -194,6 +194,7 @@ def _pull(lab: Lab, chance: random.Random, pulls: Pulls, ended: threading.Event)
 
 def _judged(lab: Lab, job: JobView, fates: Sequence[Fate], pulls: Pulls, took_s: float) -> list[Row]:
     inconclusive = [fate for fate in fates if fate.failure == FailureCode.INCONCLUSIVE]
+    on_phones = {one.id for one in lab.client.platforms(engine=["ncnn"]) if one.key.startswith("shared-")}
     lost = [fate for fate in fates if fate not in inconclusive and not is_kept(fate)]
     for fate in lost:
         print("LOST:", fate)
@@ -205,6 +206,7 @@ def _judged(lab: Lab, job: JobView, fates: Sequence[Fate], pulls: Pulls, took_s:
         "pulled": f"{pulls.counts.total()}, {pulls.in_lease} of them leased",
         "one accepted result": sum(map(is_kept, fates)),
         "inconclusive": len(inconclusive),
+        "on phones": sum(fate.item[1] in on_phones for fate in inconclusive),
         "lost": len(lost),
         "leases leaked": leaked,
         "phones left pinned": len(lab.pinned()),
