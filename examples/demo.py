@@ -54,7 +54,6 @@ POLL_S = 0.1
 def main() -> int:
     """Run the demo; 0 when every platform has most of its results."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")  # a look at the farm, not at the health of its board
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
