@@ -34,6 +34,8 @@ CACHE: Final = Path(__file__).resolve().parents[1] / ".benchfarm" / "native"
 ROOT: Final = "/data/local/tmp/benchfarm"
 LEASE: Final = "l_" + "0a" * 16
 SILENCE_S: Final = 90.0
+DRAWN_PER_KERNEL: Final = 1.3
+"""ncnn cannot express every kernel that is drawn."""
 
 
 def compare_one_phone(folder: Path, kernels: int, launches: int) -> list[Row]:
@@ -48,7 +50,7 @@ def compare_one_phone(folder: Path, kernels: int, launches: int) -> list[Row]:
     try:
         with running_phones([one_cluster("Bench One", "BF100")], folder) as [phone]:
             files = Files(folder / "files")
-            batch = ready_kernels(files, Target("ncnn"), kernels)
+            batch = ready_kernels(files, Target("ncnn"), int(kernels * DRAWN_PER_KERNEL))[:kernels]
             watch_children_without_threads()
             phone_ns, local_ns = asyncio.run(_in_turn(files, batch, state, phone, adb, native, launches))
     finally:
