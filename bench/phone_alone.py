@@ -34,7 +34,7 @@ CACHE: Final = Path(__file__).resolve().parents[1] / ".benchfarm" / "native"
 ROOT: Final = "/data/local/tmp/benchfarm"
 LEASE: Final = "l_" + "0a" * 16
 SILENCE_S: Final = 90.0
-DRAWN_PER_KERNEL: Final = 1.3
+DRAWN_PER_KERNEL: Final = 1.5
 """ncnn cannot express every kernel that is drawn."""
 
 
