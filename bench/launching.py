@@ -170,17 +170,7 @@ def launch(
     runner: Sequence[str] | None = None,
 ) -> LaunchRun:
     """One fresh runner that visits the batch in `order`. runner: another command than the Python runner's."""
-    request = {
-        "contract": 2,
-        "engine": target.engine,
-        "precision": target.precision,
-        "threads": target.threads,
-        "cores": CORES[-target.threads :],
-        "options": dict(target.options),
-        "protocol": {name: getattr(protocol, name) for name in _PARAMETERS},
-        "canaries": {"sgemm": {"n": 192, "seed": 1}, "mobilenet": files.canary(target)},
-        "visits": [{"visit": number, **batch[number].visit} for number in order],
-    }
+    request = request_of(files, batch, target, protocol, order=order)
     with _scratch() as home:
         request["limits"] = {
             "memory_bytes": 16 * 1024**3, "cpu_s": 3600, "readable": [str(files.folder)], "writable": [home],
@@ -196,7 +186,27 @@ def launch(
             text=True,
         )
         wall_s = time.monotonic() - begun
-    return _read(done, wall_s, launch_no)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if not lines or lines[-1]["event"] != "end":
+        raise RuntimeError(f"a launch ended with code {done.returncode}: {lines[-1:]} {done.stderr[-500:]}")
+    return run_of(lines, wall_s, launch_no)
+
+
+def request_of(
+    files: Files, batch: Sequence[Ready], target: Target, protocol: Protocol, *, order: Sequence[int]
+) -> dict[str, Any]:
+    """The launch request, less the limits."""
+    return {
+        "contract": 2,
+        "engine": target.engine,
+        "precision": target.precision,
+        "threads": target.threads,
+        "cores": CORES[-target.threads :],
+        "options": dict(target.options),
+        "protocol": {name: getattr(protocol, name) for name in _PARAMETERS},
+        "canaries": {"sgemm": {"n": 192, "seed": 1}, "mobilenet": files.canary(target)},
+        "visits": [{"visit": number, **batch[number].visit} for number in order],
+    }
 
 
 def measure(
@@ -225,10 +235,8 @@ def _wanted(found: Mapping[int, Sequence[LaunchSamples]], failures: Mapping[int,
     return [number for number in open_ if wants_more_launches(found[number], protocol, quiet_ns=quiet_ns)]
 
 
-def _read(done: "subprocess.CompletedProcess[str]", wall_s: float, launch_no: int) -> LaunchRun:
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    if not lines or lines[-1]["event"] != "end":
-        raise RuntimeError(f"a launch ended with code {done.returncode}: {lines[-1:]} {done.stderr[-500:]}")
+def run_of(lines: Sequence[Mapping[str, Any]], wall_s: float, launch_no: int) -> LaunchRun:
+    """What a whole launch's lines say."""
     samples: dict[int, LaunchSamples] = {}
     failures: dict[int, str] = {}
     for line in lines:
@@ -239,7 +247,7 @@ def _read(done: "subprocess.CompletedProcess[str]", wall_s: float, launch_no: in
             samples[line["visit"]] = LaunchSamples.model_validate({**known, "launch_no": launch_no})
         else:
             failures[line["visit"]] = f"{line['code']}: {line.get('subject') or line['detail']}"
-    return LaunchRun(samples, failures, wall_s, lines[-1])
+    return LaunchRun(samples, failures, wall_s, dict(lines[-1]))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ the real migrations; a test gets a copy of it, made from that template, and may 
 """
 
 import itertools
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Real phones and boards, for every folder.
 pytest_plugins = ["tests.peers.fixtures"]
+
+# The golden suite would measure beside whatever a test has measured; tests of it ask for it.
+os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
 
 TEMPLATE = "farm_template"
 VALKEY_DATABASES = 16

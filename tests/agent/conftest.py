@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.processes import watch_children_without_threads
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir, open_state_dir

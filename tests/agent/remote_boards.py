@@ -28,6 +28,7 @@ class StandInKit:
     def __init__(self, *faults: str) -> None:
         self._faults = faults
         self.pushes = 0
+        self.limits_s: list[float] = []
         self.confinements: list[Confinement] = []
 
     async def ensure(self, port: Port, folder: BoardFolder) -> None:
@@ -38,6 +39,10 @@ class StandInKit:
 
     def argv(self, folder: BoardFolder) -> list[str]:
         return ["sh", f"{folder.runner}/stand_in.sh", *self._faults]
+
+    def launch_argv(self, folder: BoardFolder, limit_s: float) -> list[str]:
+        self.limits_s.append(limit_s)
+        return self.argv(folder)
 
     def limits(self, confinement: Confinement) -> dict[str, Any]:
         self.confinements.append(confinement)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchfarm_agent.artifacts import ArtifactCache, PreparedItem
+from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.conversions import Conversions
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.file_cache import FileCache
+from benchfarm_agent.prepared import PreparedItem
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant

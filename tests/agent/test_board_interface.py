@@ -12,6 +12,7 @@ import pytest
 from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote import Place
+from benchfarm_agent.boards.simulated import SimulatedBoard
 from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.ports.ssh_port import SshPort
@@ -24,8 +25,9 @@ from benchfarm_core.platforms import OperatingPoint
 from tests.agent.conftest import LEASE_TOKEN
 from tests.agent.remote_boards import StandInKit, local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
+from tests.agent.simulated_boards import simulated_board_with
 
-BOARDS = ("local", "remote", "ssh", "adb")
+BOARDS = ("local", "remote", "ssh", "adb", "qemu", "simulated")
 Make = Callable[..., Board]
 Run = Callable[[Any], Any]
 
@@ -43,6 +45,9 @@ def board(request: pytest.FixtureRequest, running: Run, state: StateDir, tmp_pat
     """Makes a board of each kind, with a runner of the given faults."""
     if request.param == "local":
         yield request.getfixturevalue("local_board")
+        return
+    if request.param == "simulated":
+        yield simulated_board_with
         return
     port, root = _reached(request, tmp_path)
     facts = running(read_board_facts(port))
@@ -69,6 +74,10 @@ def _reached(request: pytest.FixtureRequest, folder: Path) -> tuple[Port, str]:
         server, phone = request.getfixturevalue("peer_adb"), request.getfixturevalue("phone")
         server.connect(phone.address)
         return AdbPort(server, phone.address), "/data/local/tmp/benchfarm"
+    if request.param == "qemu":
+        ssh = request.getfixturevalue("qemu_board").ssh
+        target = SshTarget(ssh.host, ssh.user, ssh.key_file, ssh.known_hosts_file, ssh.port)
+        return SshPort(target), "/var/lib/benchfarm-runner"
     return local_shell(folder / "calls"), str(folder / "board")
 
 
@@ -204,7 +213,10 @@ def test_two_launches_at_once_are_refused(board: Make, running: Run) -> None:
 
 def test_nothing_is_inherited(board: Make, running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCHFARM_AGENT_ENROL_TOKEN", "secret")
-    _, lines = launched(running, board("environment@1"), order(1))
+    one = board("environment@1")
+    if isinstance(one, SimulatedBoard):
+        pytest.skip("a simulated launch is no process that could inherit anything")
+    _, lines = launched(running, one, order(1))
     names = str(lines[2])
     assert "HOME" in names
     assert "BENCHFARM" not in names

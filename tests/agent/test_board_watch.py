@@ -14,9 +14,7 @@ from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
 from benchfarm_agent.boards.remote_runner import MissingRunner
-from benchfarm_agent.lab_file import PowerHook
 from benchfarm_agent.ports.interface import BoardUnreachable
-from benchfarm_agent.power_hooks import PowerHooks
 from benchfarm_agent.standings import read_standings, write_standings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.boards import BoardReport
@@ -294,23 +292,3 @@ def test_what_is_seen_is_written_for_people(running: Run, bench: Bench, tmp_path
     assert [(one.label, one.detail) for one in read_standings(path)] == [("a", "nobody answers")]
     path.write_text(json.dumps([{"no": "standing"}]))
     assert read_standings(path) == []
-
-
-def test_a_power_hook_runs_when_its_board_stays_away(
-    running: Run, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchfarm_agent.power_hooks.LOOK_EVERY_S", 0.02)
-    away, there = ScriptedWay("away", bench), ScriptedWay("there", bench)
-    hooks = [
-        PowerHook(board=label, cycle=("/bin/sh", "-c", f"echo {label} >>{tmp_path}/cycled"), after_s=1.0, again_s=600.0)
-        for label in ("away", "there")
-    ]
-    watch = BoardWatch([away, there], [PowerHooks(hooks)])
-    cycled = tmp_path / "cycled"
-
-    async def play() -> None:
-        there.plug()
-        await true_soon(cycled.exists)
-        await true_soon(lambda: cycled.read_text() == "away\n")
-
-    watching(running, watch, play)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent.artifacts import PreparedItem
 from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.freights import INT8_SITES, CarriedSite, carried_failure, freights, why_not_carried
 from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.prepared import PreparedItem
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.failures import FailureCode

@@ -99,6 +99,27 @@ def test_what_runs_is_reported_first_at_once_then_together(running: Run) -> None
     assert running(report()) == [[1], [3, 1, 2]]  # the last one named runs now
 
 
+def test_many_leases_of_one_agent_report_less_often_each(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchfarm_agent.keeper.REPORTS_PER_S", 100.0)
+
+    async def reports_within_s(seconds: float, sharers: int) -> int:
+        async with scripted_farm(lambda _: (204, b"")) as farm:
+            client = FarmClient(farm.url)
+            reports = StartedReports(client, TOKEN, every_s=0.01, sharers=lambda: sharers)
+            task = asyncio.create_task(reports.run())
+            until_s = boottime_s() + seconds
+            while boottime_s() < until_s:
+                reports.note(1)
+                await asyncio.sleep(0.005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await client.close()
+            return len(farm.calls)
+
+    assert running(reports_within_s(0.4, sharers=1)) > 2
+    assert running(reports_within_s(0.4, sharers=1000)) == 1
+
+
 def test_the_end_is_reported_once_and_does_not_hold_up_the_results(
     running: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchfarm_agent.lab_file import LabFile, line_of, read_lab_file
+from benchfarm_agent.lab_file import LabFile, read_lab_file
+from benchfarm_agent.toml_file import line_of
 from benchfarm_core.errors import InvalidRequest
 
 WHOLE = """\

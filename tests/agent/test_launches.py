@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchfarm_agent import launches as launches_module
-from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.launches import LeaseLaunches, merged, shuffled
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MS_MAX, MeasurementResult

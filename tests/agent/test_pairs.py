@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent.artifacts import PreparedItem
 from benchfarm_agent.launches import LeaseLaunches, launch_request
+from benchfarm_agent.prepared import PreparedItem
 from benchfarm_agent.runner_lines import LaunchRecord
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, BesideFiles, LeaseGrant

@@ -38,7 +38,8 @@ def tiny_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("line", "is_usable"),
     [
         ("/usr/bin/python3 3.11 aarch64 glibc", True),
-        ("/usr/bin/python3 3.9 aarch64 glibc", False),
+        ("/usr/bin/python3 3.9 aarch64 glibc", True),
+        ("/usr/bin/python3 3.8 aarch64 glibc", False),
         ("/usr/bin/python3 3.12 x86_64 musl", False),
     ],
 )
@@ -67,8 +68,18 @@ def test_it_is_made_once_and_holds_what_a_runner_needs(tmp_path: Path) -> None:
 
 
 def test_an_engine_without_a_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CannotPack, match="there is no list of packages for torch"):
+    with pytest.raises(CannotPack, match=f"there is no list of packages for torch on Python {OWN}"):
         packed(tmp_path / "kits", HERE, ("torch",))
+
+
+def test_an_older_python_has_lists_of_its_own() -> None:
+    older = Interpreter("/usr/bin/python3", "3.9", "aarch64", "glibc")
+    own, present = python_kit._lock("onnxruntime", older), python_kit._lock("onnxruntime", HERE)
+    assert own != present
+    assert "onnxruntime==1.19.2" in own.read_text()
+    assert "numpy==2.0.2" in own.read_text()
+    with pytest.raises(CannotPack, match=r"openvino on Python 3\.9: the engines of such a board are among"):
+        python_kit._lock("openvino", older)
 
 
 @pytest.mark.usefixtures("tiny_lock")
@@ -95,7 +106,7 @@ def test_a_board_without_a_fitting_python_is_told_so(state: StateDir, running: R
     port._env = {**port._env, "PATH": str(_tools_without_python(tmp_path))}
     kit = running(runner_kits.python_kit(state, port, ("onnxruntime",)))
     assert isinstance(kit, MissingRunner)
-    assert "needs Python 3.11 or newer with glibc, and has none" in kit.why
+    assert "needs Python 3.9 or newer with glibc, and has none" in kit.why
 
 
 def test_a_board_without_a_runner_is_taken_up_when_there_is_one(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.leases import LeaseWork
 from benchfarm_agent.main import open_lab
-from benchfarm_agent.ports.interface import BoardUnreachable, PortTransferFailed, Streamed
+from benchfarm_agent.ports.interface import LAUNCH_LIMIT_S, BoardUnreachable, PortTransferFailed, Streamed
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
@@ -184,6 +184,41 @@ def test_what_a_killed_agent_left_is_swept(make: Callable[..., RemoteBoard], roo
     (root / "launch-agent2-0123").mkdir()
     running(make().restore())
     assert sorted(path.name for path in root.glob("launch-*")) == ["launch-agent2-0123"]
+
+
+def test_what_calls_left_when_the_power_went_is_swept(
+    make: Callable[..., RemoteBoard], facts: BoardFacts, running: Run, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    for digit, boot in (("1", "of the boot before\n"), ("2", ""), ("3", f"{facts.boot_id}\n")):
+        (calls / f".benchfarm-{digit * 16}").mkdir()
+        (calls / f".benchfarm-{digit * 16}" / "boot").write_text(boot)
+    others = {".benchfarm-of-a-bundle", f".benchfarm-{'4' * 16}", "of-somebody-else"}
+    for name in others:
+        (calls / name).mkdir()
+    running(make().restore())
+    assert {path.name for path in calls.iterdir()} == {f".benchfarm-{'3' * 16}", *others}
+
+
+def test_a_launch_may_last_as_long_as_it_can_speak(
+    port: WatchedPort, facts: BoardFacts, state: StateDir, root: Path, files: dict[str, Path], running: Run
+) -> None:
+    kit = StandInKit()
+    board = remote_board(port, facts, state, str(root), kit)
+    wanted = replace(order(files, 1), silence_s=20.0, lines_max=4)
+    assert running(launched(board, wanted))[0].returncode == 0
+    running(launched(board, replace(wanted, lines_max=10_000)))
+    assert kit.limits_s == [80.0, LAUNCH_LIMIT_S]
+
+
+def test_the_native_runner_gets_a_lock_and_a_limit(
+    port: WatchedPort, facts: BoardFacts, state: StateDir, root: Path, files: dict[str, Path], running: Run
+) -> None:
+    binary = files["graph"].with_name("runner")
+    binary.write_text('#!/bin/sh\necho "$*"\n')
+    board = remote_board(port, facts, state, str(root), NativeKit(binary, _sha256(binary)))
+    _, lines = running(launched(board, replace(order(files, 1), silence_s=20.5, lines_max=3)))
+    assert lines == [f"--lock {root}/running --limit-s 62".encode()]
 
 
 def test_nothing_is_left_after_a_lease(

@@ -1,5 +1,6 @@
 """Remote boards on real adbd: what a killed agent left pinned is put back, and a pinned launch tells of its clock."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
 from benchfarm_agent.ports.adb_port import AdbPort
+from benchfarm_agent.ports.interface import BoardUnreachable
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.platforms import OperatingPoint
@@ -105,3 +107,30 @@ def test_a_phone_that_moves_and_restarts_is_the_same_board(
     after = remote_board(port, running(read_board_facts(port)), state, ROOT, StandInKit(), place=Place("adb", "moved"))
     assert after.name == before.name
     assert running(after.describe()).serial == phone.serial
+
+
+def test_a_launch_that_lost_its_power_leaves_nothing(
+    open_board: Callable[..., RemoteBoard], phone: Phone, peer_adb: Any, running: Run
+) -> None:
+    board = open_board("hang@1")
+    request = {"engine": "e", "threads": 1, "cores": [0], "visits": [{"visit": 1}]}
+    folder = phone.root / "data/local/tmp"
+
+    async def lease() -> None:
+        await board.restore()
+        await board.prepare(LEASE_TOKEN)
+        started = asyncio.Event()
+        order = LaunchOrder(request, (), silence_s=20, lines_max=100)
+        launch = asyncio.create_task(board.launch(order, lambda _: started.set()))
+        await started.wait()
+        await asyncio.to_thread(phone.reboot)
+        with pytest.raises(BoardUnreachable):
+            await launch
+
+    running(lease())
+    left = {path.name.partition("-")[0] for path in [*folder.glob(".benchfarm-*"), *folder.glob("benchfarm/launch-*")]}
+    assert left == {".benchfarm", "launch"}
+    peer_adb.connect(phone.address)
+    running(open_board().restore())
+    assert not list(folder.glob(".benchfarm-*"))
+    assert sorted(path.name for path in (folder / "benchfarm").iterdir()) == ["files", "runner"]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Conditions, LaunchExit, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.launches import LeaseLaunches
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines, started_visit
 from benchfarm_core.agent_protocol import ResultsRequest
 from benchfarm_core.failures import FailureCode

@@ -15,6 +15,7 @@ from schemathesis.generation.meta import TestPhase
 
 EXISTING: dict[str, Any] = json.loads(os.environ["BENCHFARM_EXISTING"])
 KERNELS = "GET /v1/models/{model_id}/kernels"
+BOARD_EVENTS = "GET /v1/boards/{board_id}/events"
 FC = {"kind": "kernel", "type": "fc"}
 
 
@@ -36,6 +37,8 @@ def map_case(context: HookContext, case: Case) -> Case:
         case.query.pop("cursor", None)  # one that the farm did not issue is refused, and no schema can say so
     if case.operation.label == KERNELS and chosen(case.query) is not None:
         case.query["platform"] = EXISTING["platform"]
+    if case.operation.label == BOARD_EVENTS and case.headers:
+        case.headers.pop("Last-Event-ID", None)  # as a cursor
     case.body = _sensible_body(case.operation.label, case.body)
     return case
 
@@ -68,6 +71,11 @@ def _fusion(drawn: int) -> dict[str, Any]:
     return {"rows": [{"first": "Conv", "second": "Relu", "by_profile": bool(drawn % 2), **times}]}
 
 
+def _recovery(drawn: int) -> dict[str, Any]:
+    named = {name: EXISTING["board"][name] for name in ("kind", "serial", "hardware_id")}
+    return {"board": named, "step": ("reconnect", "reboot")[drawn % 2]}
+
+
 VERSION = {"protocol_version": 2}
 
 SENSIBLE = {
@@ -80,5 +88,6 @@ SENSIBLE = {
     "POST /v1/agent/enrol": lambda drawn: VERSION,
     "POST /v1/agent/poll": lambda drawn: {**VERSION, "idle": [EXISTING["board_id"]]},
     "POST /v1/agent/boards": lambda drawn: {**VERSION, "boards": [EXISTING["board"]]},
+    "POST /v1/agent/recoveries": _recovery,
     "POST /v1/agent/leases/{lease_token}/started": lambda drawn: {"measurement_ids": [EXISTING["measurement_id"]]},
 }

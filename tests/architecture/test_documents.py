@@ -10,7 +10,7 @@ import pytest
 from benchfarm_core.error_codes import ERROR_CODES
 from benchfarm_core.failures import FailureCode
 
-PROSE = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"]
+PROSE = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md", "docs/operations.md"]
 SUFFIXES = (".py", ".md", ".toml", ".yml", ".json", ".txt", ".in", ".service", ".mako", ".ini")
 ROOTS = ("packages/", "services/", "docs/", "tests/", "deploy/", "migrations/", "bench/", "examples/", "requirements/")
 

@@ -50,7 +50,7 @@ def test_eight_bits_keep_half_a_step_and_saturate() -> None:
 
 
 def test_a_wrong_number_of_edges_is_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="columns of different lengths"):
         to_artifact({"x": X}, [])
 
 

@@ -73,11 +73,11 @@ class SshHost:
         require_program("ssh")
         self._keys = keys
         self._host_keys = 0
-        authorized = make_key(keys / "board_key")
+        self._authorized = make_key(keys / "board_key")
         host_key, self._public_host_key = self._new_host_key()
         files = {
             "config": CONFIG,
-            "authorized_keys": f"{authorized}\n",
+            "authorized_keys": f"{self._authorized}\n",
             "host_key": host_key,
             "more_passwd": f"{USER}:x:{UID}:{UID}::{HOME}:/bin/sh\n",
             "more_group": f"{USER}:x:{UID}:\n",
@@ -108,6 +108,13 @@ class SshHost:
         """Runs shell text as the user."""
         return self.ssh.run(command)
 
+    def authorize(self, public_key: str) -> None:
+        """Lets the owner of another key in, until `reset`."""
+        self._write_authorized(f"{self._authorized}\n{public_key}\n")
+
+    def _write_authorized(self, text: str) -> None:
+        (self._namespaces.root / "run" / "sshd" / "authorized_keys").write_text(text)
+
     def change_host_key(self) -> None:
         """Shows another host key from now on, as a board does whose card was written anew. Sessions are cut."""
         host_key, self._public_host_key = self._new_host_key()
@@ -118,6 +125,7 @@ class SshHost:
         """As it was at first but for its host key: what was started, written or turned is undone."""
         self.relay.reset()
         self.relay.cut()
+        self._write_authorized(f"{self._authorized}\n")
         self._namespaces.kill(keep=self._namespaces.children_of_init("sshd"))
         for path in self.home.iterdir():
             if path.is_dir() and not path.is_symlink():

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from benchfarm_core.access import Role
-from benchfarm_core.agent_protocol import ReleaseRequest
-from benchfarm_core.board_history import BoardEventKind
-from benchfarm_core.boards import Health
+from benchfarm_core.agent_protocol import RecoveryReport, ReleaseRequest
+from benchfarm_core.board_history import BoardEventKind, RecoveryStep
+from benchfarm_core.boards import BoardName, Health
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_store import board_history, boards, dispatching, jobs, leases, sweeping, why
@@ -194,3 +194,26 @@ def test_why_a_job_waits_names_the_filter_that_removed_each_board_of_the_model(f
         slow_one: ("operating_point", "cannot be set to c0.t1.200; it has c0, 1 thread, at 100 kHz"),
         bare: ("engine", "lacks onnxruntime"),
     }
+
+
+def test_what_an_agent_did_for_a_board_that_stays_away_is_kept(farm, ann, agent, report_of):
+    report = RecoveryReport(
+        board=BoardName(kind="simulated", serial="s1", hardware_id="hw"), step=RecoveryStep.REBOOT, detail="no answer"
+    )
+    with farm.transaction() as tx:
+        boards.note_recovery(tx, agent.id, report)
+        boards.note_recovery(tx, agent.id, report.model_copy(update={"step": RecoveryStep.POWER_CYCLE, "detail": ""}))
+        newest, before, *_ = board_history.list_history(tx, agent.boards[0]).items
+    assert (newest.kind, newest.before, newest.after) == (BoardEventKind.RECOVERY, "power_cycle", "done")
+    assert (before.before, before.after, before.reason) == ("reboot", "failed", "no answer")
+    stranger = farm.agent(ann, report_of("other"), name="other")
+    with farm.transaction() as tx, pytest.raises(NotFound):
+        boards.note_recovery(tx, stranger.id, report)
+
+
+def test_a_reboot_is_an_event(farm, agent, report_of):
+    for boot in ("b1", "b1", "b2"):
+        agent.register(report_of(facts={"cores": 2, "boot_id": boot}))
+    with farm.transaction() as tx:
+        kinds = [event.kind for event in board_history.list_history(tx, agent.boards[0]).items]
+    assert kinds == [BoardEventKind.REBOOT, BoardEventKind.REGISTERED]

@@ -32,7 +32,7 @@ from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.valkey import embedded_valkey
-from benchfarm_store import accounts, agents, boards, jobs, leases, results, tokens
+from benchfarm_store import accounts, agents, board_health, boards, jobs, leases, results, tokens
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_store.tokens import Caller
@@ -212,6 +212,16 @@ def test_a_worker_outlives_a_broker_that_dies_while_a_task_runs(
         assert farm.process is not None
         assert farm.process.poll() is None
         assert "Unrecoverable" not in farm.log.read_text()
+
+
+def test_the_sweep_looks_after_the_golden_suite_where_it_is_wanted(farm: Farm) -> None:
+    farm.env["BENCHFARM_GOLDEN_EVERY_S"] = "86400"
+    farm.start_worker()
+    (offer,) = within(20, farm.offers)
+    assert offer.board_id == farm.board_id
+    with farm.database.transaction() as tx:
+        (run,) = board_health.list_runs(tx, farm.board_id).items
+    assert (run.reason, run.outcome) == ("enrolled", None)
 
 
 def test_files_that_nobody_needs_are_deleted(farm: Farm, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from uuid import uuid4
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from benchfarm import waiting
+from benchfarm import board_events, waiting
+from benchfarm.bundles import Bundles
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.results import Results
@@ -27,8 +28,9 @@ from benchfarm_core.accounts import (
     TokenView,
     WhoAmI,
 )
-from benchfarm_core.board_history import BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health
+from benchfarm_core.board_health import GoldenRunView, SpreadRow
+from benchfarm_core.board_history import BoardEvent, BoardEventView, NoteRequest
+from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health, MergeRequest, ModelMerge
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
 from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
@@ -85,6 +87,7 @@ class Client:
         retries: Retries | None = None,
     ) -> None:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
+        self.bundles = Bundles(self._connection)
 
     @property
     def url(self) -> str:
@@ -323,6 +326,23 @@ class Client:
     def board_history(self, board_id: str) -> Iterator[BoardEventView]:
         """What happened to a board, newest first; operators only."""
         return self._pages(BoardEventView, f"/boards/{path_part(board_id)}/history")
+
+    def watch_board(self, board_id: str) -> Iterator[BoardEvent]:
+        """A board's latest events and all that come, for as long as they are read; operators only."""
+        return board_events.watch_board(self._connection, board_id)
+
+    def golden_runs(self, board_id: str) -> Iterator[GoldenRunView]:
+        """A board's runs of the golden suite, newest first."""
+        return self._pages(GoldenRunView, f"/boards/{path_part(board_id)}/golden-runs")
+
+    def board_spread(self, board_model: str) -> Iterator[SpreadRow]:
+        """How the units of one board model differ, from their latest golden runs."""
+        return self._pages(SpreadRow, f"/board-models/{path_part(board_model)}/spread")
+
+    def merge_board_model(self, board_model: str, into: str, reason: str) -> ModelMerge:
+        """The boards of one model are boards of another from now on; operators only."""
+        request = checked(MergeRequest, {"into": into, "reason": reason})
+        return self._post(ModelMerge, f"/board-models/{path_part(board_model)}/merge", request)
 
     def add_board_note(self, board_id: str, text: str) -> BoardEventView:
         """Write a note into a board's history; operators only."""

@@ -1,14 +1,15 @@
-"""Server-sent events: bytes in, a job's events out."""
+"""Server-sent events: bytes in, events out."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.events import Event
 
+T = TypeVar("T", bound=BaseModel)
 MAX_EVENT_BYTES: Final = 2**20
 
 
@@ -30,6 +31,11 @@ class _Frame:
 
 
 def parse_events(pieces: Iterable[bytes]) -> Iterator[Event | None]:
+    """A job's events, as `parse_stream` gives them."""
+    return parse_stream(pieces, Event)
+
+
+def parse_stream(pieces: Iterable[bytes], kind: type[T]) -> Iterator[T | None]:
     """The events of a stream in order, and None for each sign of life between them: a moment to look at the clock.
 
     Raises BenchfarmError on data that is no event.
@@ -42,12 +48,12 @@ def parse_events(pieces: Iterable[bytes]) -> Iterator[Event | None]:
             frame.take(line)
         else:
             data, frame = frame.data, _Frame()
-            yield _event(b"\n".join(data)) if data else None
+            yield _event(b"\n".join(data), kind) if data else None
 
 
-def _event(data: bytes) -> Event:
+def _event(data: bytes, kind: type[T]) -> T:
     try:
-        return Event.model_validate_json(data)
+        return kind.model_validate_json(data)
     except ValidationError as error:
         raise BenchfarmError(f"the farm sent an event that is not understood: {data[:120]!r}") from error
 

@@ -7,7 +7,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from benchfarm_core.boards import BoardReport, BoardState, GateWait, Health
+from benchfarm_core.board_history import RecoveryStep
+from benchfarm_core.boards import BoardName, BoardReport, BoardState, GateWait, Health
 from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms, Timing
 from benchfarm_core.platforms import Platform
@@ -51,6 +52,14 @@ class RegisterBoards(Value):
     process_started: bool = False
     agent_version: str = Field(max_length=40)
     boards: tuple[BoardReport, ...] = Field(max_length=1000)
+
+
+class RecoveryReport(Value):
+    """What an agent did for a board that stays away; `detail` says why it did not go, and is empty where it went."""
+
+    board: BoardName
+    step: RecoveryStep
+    detail: str = Field(default="", max_length=200)
 
 
 class RegisteredBoard(Answer):

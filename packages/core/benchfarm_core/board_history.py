@@ -18,8 +18,20 @@ class BoardEventKind(StrEnum):
     BOARD_MODEL = "board_model"
     GENERATION = "generation"
     ADDRESS = "address"
+    REBOOT = "reboot"
+    GOLDEN = "golden"
+    RECOVERY = "recovery"
     HEALTH = "health"
     NOTE = "note"
+
+
+class RecoveryStep(StrEnum):
+    """What an agent does for a board that stays away, the mildest first."""
+
+    RECONNECT = "reconnect"
+    RESTART_ADB = "restart_adb"
+    REBOOT = "reboot"
+    POWER_CYCLE = "power_cycle"
 
 
 class BoardEventView(Answer):
@@ -31,6 +43,12 @@ class BoardEventView(Answer):
     after: str
     reason: str
     author: str
+
+
+class BoardEvent(BoardEventView):
+    """An event of a board's stream; `id` is what Last-Event-ID refers to."""
+
+    id: str
 
 
 class NoteRequest(Value):

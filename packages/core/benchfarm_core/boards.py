@@ -52,7 +52,7 @@ HEALTH_TRANSITIONS: Final[dict[Health, frozenset[Health]]] = {
 
 USABLE_HEALTH: Final = (Health.GOOD, Health.SUSPECT)
 
-BoardKind = Literal["local", "adb", "ssh", "simulated"]
+BoardKind = Literal["local", "adb", "ssh", "simulated", "air_gapped"]
 
 BoardMark = Literal["shared_host", "emulated", "simulated"]
 MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulated": "emu-", "simulated": "sim-"}
@@ -60,7 +60,9 @@ MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulate
 
 ADDRESS: Final = "address"
 """The fact that says where in the lab's network a board is reached; a change stands in its history."""
-LAB_FACTS: Final = frozenset({ADDRESS})
+BOOT: Final = "boot_id"
+"""The fact that is another one after each start of the board's kernel."""
+LAB_FACTS: Final = frozenset({ADDRESS, BOOT})
 """Facts that are shown, as serials are, to operators only."""
 DUPLICATE: Final = "duplicate_board"
 """The reason of a board that two live agents drive: contested until an operator decides."""
@@ -158,6 +160,14 @@ class BoardReport(Value):
         return self
 
 
+class BoardName(Value):
+    """What a board is known by to its agent."""
+
+    kind: BoardKind
+    serial: str = Field(min_length=1, max_length=200)
+    hardware_id: str = Field(max_length=200)
+
+
 class BoardView(Answer):
     """A board as the API shows it; the serial is there for operators only."""
 
@@ -178,6 +188,21 @@ class BoardView(Answer):
     platforms: list[str]
     ranges: list[OperatingRange] = []
     marks: list[BoardMark] = []
+
+
+class MergeRequest(Value):
+    """Which board model another one is found to be."""
+
+    into: str = Field(min_length=1, max_length=60)
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class ModelMerge(Answer):
+    """A board model that is called otherwise from now on, and its boards."""
+
+    board_model: str
+    merged_into: str
+    boards: list[str]
 
 
 class BoardFilter(StrEnum):
@@ -258,6 +283,6 @@ def provable(point: OperatingPoint, best: ClockProof) -> ClockProof:
     return best if point.mode == "pinned" else ClockProof.UNPINNED
 
 
-def board_id(salt: str, report: BoardReport) -> str:
+def board_id(salt: str, report: BoardReport | BoardName) -> str:
     """Identity = hash(farm salt, kind, serial, hardware id): the serial cannot be read back from it."""
     return "b_" + digest([salt, report.kind, report.serial, report.hardware_id], length=16)

@@ -7,6 +7,8 @@ nobody. Standard library only, Linux only; where the kernel lacks a mechanism th
 the caller decides whether what is left is enough.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource

@@ -62,7 +62,13 @@ ERROR_CODES: Final[dict[str, str]] = {
     "too_large": "Above a stated limit.",
     "quota_exceeded": "A quota of the account is used up; Retry-After says when to come again.",
     "upgrade_required": "The agent's protocol version is not served; install the version that the detail names.",
+    "board_models_differ": "Two board models cannot be one: their times or their marks differ.",
+    "board_model_busy": "Measurements wait on the platforms of a board model that is to be merged.",
     "result_invalid": "A result holds impossible numbers or names a measurement outside the lease.",
+    "bundle_foreign": "The results are of a bundle that another farm made; import them there.",
+    "bundle_tampered": "The signature or the contents are not those of the bundle: damaged or changed on the way.",
+    "bundle_expired": "The bundle's time is over; what it measured is not taken in any more.",
+    "bundle_differs": "This part of the same run was imported before with other contents; nothing was changed.",
     "no_predictor": "Nothing usable is measured and there is no predictor for this platform.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",

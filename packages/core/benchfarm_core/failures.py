@@ -4,14 +4,17 @@
 transient ones are tried again, on another board if there is one.
 """
 
-from enum import StrEnum
+from enum import Enum
 from typing import Final, Literal
 
 Fault = Literal["farm", "user", "transient"]
 
 
-class FailureCode(StrEnum):
+class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Python may be older than StrEnum
     """The typed outcomes of a failed measurement."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__
 
     ENGINE_ERROR = "engine_error"
     RUNNER_GARBAGE = "runner_garbage"

@@ -55,6 +55,11 @@ def agent_channel(agent_id: str) -> str:
     return f"benchfarm:agent:{agent_id}"
 
 
+def board_channel(board_id: str) -> str:
+    """The board's history has a new event."""
+    return f"benchfarm:board:{board_id}"
+
+
 def job_channel(job_id: str) -> str:
     """The job has a new event."""
     return f"benchfarm:job:{job_id}"

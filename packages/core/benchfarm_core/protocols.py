@@ -105,6 +105,9 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
     ),
 }
 
+GOLDEN: Final = _KERNEL.model_copy(update={"name": "golden", "version": 1, "launches_max": 5, "visit_timeout_s": 10})
+"""Of the golden suite. No client can name it: what one board measured for its own sake answers nobody else."""
+
 
 def purpose_of(protocol: Protocol) -> Literal["latency", "memory", "profile"]:
     """What a protocol's launches look at; only `latency` answers how long an inference takes."""

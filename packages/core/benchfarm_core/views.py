@@ -68,7 +68,7 @@ class ResultsWanted(Value):
 
 
 class ResultView(Answer):
-    """A stored result with its summary."""
+    """A stored result with its summary. `bundle_id`: the bundle that brought it from an air-gapped board."""
 
     measurement_id: int
     workload_id: str
@@ -85,6 +85,7 @@ class ResultView(Answer):
     generation: str
     measured_at: datetime
     summary: Summary
+    bundle_id: str | None = None
 
 
 class AttemptView(Answer):

@@ -15,12 +15,15 @@ join nodes and put conversions between them. The rule, in this order:
 What remains is listed, never dropped.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from benchfarm_engines.engine import NodeTime
+from benchfarm_engines.in_step import in_step
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def _leads_to_its_cause(place: int, nodes: Sequence[NodeTime], names: _SiteNames
 
 def _fused(nodes: Sequence[NodeTime], owners: Sequence[str | None], names: _SiteNames) -> dict[str, str]:
     fused = {site: "" for site in names.places if site not in set(owners)}
-    for node, owner in zip(nodes, owners, strict=True):
+    for node, owner in in_step(nodes, owners):
         for origin in node.origins:
             site = names.of(origin)
             if owner is not None and site in fused:

@@ -1,5 +1,7 @@
 """The heavy half of a launch: opens the engine and the canaries, then visits every workload in order."""
 
+from __future__ import annotations
+
 import gc
 import os
 import time

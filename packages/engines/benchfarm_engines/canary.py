@@ -1,5 +1,7 @@
 """The canaries: fixed work that runs beside the measured one and tells how fast the machine is just then."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -3,6 +3,8 @@
 The management library comes with the driver; it is called through ctypes, so no package is needed.
 """
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Callable
 from typing import Any, Final

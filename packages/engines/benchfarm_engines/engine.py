@@ -1,5 +1,7 @@
 """The interface of an engine: what the runner needs to know of an inference runtime, and no more."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +103,7 @@ class Session(Protocol):
     def run(self) -> None:
         """One inference. The output stays inside until the next one. Raises EngineFailure."""
 
-    def outputs(self) -> "list[np.ndarray]":
+    def outputs(self) -> list[np.ndarray]:
         """Copies of the outputs of the latest run, in graph order."""
 
     def computes_in(self) -> str:
@@ -126,7 +128,7 @@ class ProfilingSession(Session, Protocol):
     def tells_means(self) -> bool:
         """Whether `profile` answers with the mean inference instead of each single one: small times below zero too."""
 
-    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> "list[list[NodeTime]]":
+    def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> list[list[NodeTime]]:
         """That many inferences, each as its operators in the order of execution. Raises EngineFailure.
 
         mark: called before the first inference and after each; where it answers true, that one was the last.

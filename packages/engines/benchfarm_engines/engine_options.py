@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Union
 
-OptionValue = bool | int | str
+OptionValue = Union[bool, int, str]  # noqa: UP007 evaluated, which Python 3.9 on a board cannot do with |
 
 
 class InvalidOption(ValueError):
@@ -56,7 +56,7 @@ def check_options(given: Mapping[str, object], known: tuple[Option, ...]) -> dic
         value = given.get(option.name, option.default)
         if not option.accepts(value):
             raise InvalidOption(f"option {option.name} cannot be {str(value)[:60]!r}: {option.schema()}")
-        assert isinstance(value, bool | int | str)
+        assert isinstance(value, (bool, int, str))
         values[option.name] = value
     return values
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.in_step import in_step
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +41,7 @@ def relative_l2(outputs: Sequence[Array], reference: Sequence[Array]) -> float:
     if [each.shape for each in outputs] != [each.shape for each in reference]:
         raise _wrong(f"output shapes {[each.shape for each in outputs]} differ from the reference")
     error = norm = 0.0
-    for number, (output, expected) in enumerate(zip(outputs, reference, strict=True)):
+    for number, (output, expected) in enumerate(in_step(outputs, reference)):
         flat, wanted = output.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
         if not np.isfinite(flat).all():
             raise _wrong(f"output {number} holds NaN or Inf")
@@ -62,7 +63,7 @@ def check_outputs(outputs: Sequence[Array], reference: Sequence[Array], limit: f
 
 def check_each(outputs: Sequence[Array], reference: Sequence[Array], limit: float) -> float:
     """The largest relative L2 of a single output, which is at most `limit`. Raises EngineFailure (wrong_result)."""
-    found = [relative_l2([one], [expected]) for one, expected in zip(outputs, reference, strict=True)]
+    found = [relative_l2([one], [expected]) for one, expected in in_step(outputs, reference)]
     for number, distance in enumerate(found):
         if not distance <= limit:
             raise _wrong(f"relative L2 of output {number} by itself is {distance:.3g}, allowed is {limit:g}")

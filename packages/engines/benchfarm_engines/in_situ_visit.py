@@ -18,6 +18,7 @@ from benchfarm_engines.attribution import Attribution, attribute
 from benchfarm_engines.blocks import warm_up
 from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import NodeTime, ProfilingSession
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.profile_cost import without_cost
 from benchfarm_engines.profile_visit import profiled_session
@@ -107,7 +108,7 @@ def profiled_blocks(session: ProfilingSession, runs: int, bench: Bench) -> tuple
         return size, _segments(session, size, bench.witness)
     watch = _Watch(bench.witness, enough=runs)
     inferences = session.profile(WALL_SHARE * runs, watch.mark)
-    return size, grouped([_block(step, nodes) for nodes, step in zip(inferences, watch.steps, strict=True)], size)
+    return size, grouped([_block(step, nodes) for nodes, step in in_step(inferences, watch.steps)], size)
 
 
 def is_over(undisturbed: int, seen: int, enough: int) -> bool:
@@ -219,7 +220,7 @@ def _site_fields(blocks: Sequence[Block], parts: Sequence[Attribution], name: st
         "blocks_ns": blocks_ns,
         "delays_ns": [
             block.delay_ns if block.disturbed else block.delay_ns * ns // max(1, part.total_ns)
-            for block, part, ns in zip(blocks, parts, blocks_ns, strict=True)
+            for block, part, ns in in_step(blocks, parts, blocks_ns)
         ],
         "switches": [block.switches if block.disturbed else 0 for block in blocks],
     }

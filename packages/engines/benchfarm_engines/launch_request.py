@@ -1,5 +1,7 @@
 """The launch request: the one JSON document that a runner reads, checked before anything acts on it."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +54,8 @@ class Visit:
     inputs: tuple[InputSpec, ...]
     edges: Edges | None
     gates: tuple[Gate, ...]
-    beside: "Beside | None" = None
-    sites: "tuple[Site, ...]" = ()
+    beside: Beside | None = None
+    sites: tuple[Site, ...] = ()
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -175,7 +177,7 @@ def read_edges(document: object) -> Edges | None:
     return _edges(_Reader({"edges": document}, ""))
 
 
-def _protocol(reader: "_Reader") -> ProtocolParameters:
+def _protocol(reader: _Reader) -> ProtocolParameters:
     return ProtocolParameters(
         block_min_us=reader.whole("block_min_us", 1, 10**7),
         visit_ms=reader.whole("visit_ms", 1, 10**6),
@@ -189,14 +191,14 @@ def _protocol(reader: "_Reader") -> ProtocolParameters:
     )
 
 
-def _purpose(reader: "_Reader") -> str:
+def _purpose(reader: _Reader) -> str:
     purpose = reader.fields.get("purpose", "latency")
     if purpose not in _PURPOSES:
         raise BadRequest(f"{reader.place}.purpose is none of {', '.join(_PURPOSES)}")
     return str(purpose)
 
 
-def _canaries(reader: "_Reader") -> CanaryRequest:
+def _canaries(reader: _Reader) -> CanaryRequest:
     sgemm, model = reader.object("sgemm"), reader.object("mobilenet")
     return CanaryRequest(
         sgemm_n=sgemm.whole("n", 8, 4096),
@@ -207,7 +209,7 @@ def _canaries(reader: "_Reader") -> CanaryRequest:
     )
 
 
-def _visit(reader: "_Reader") -> Visit:
+def _visit(reader: _Reader) -> Visit:
     return Visit(
         visit=reader.whole("visit", 0, 2**53),
         artifact=reader.text("artifact"),
@@ -220,7 +222,7 @@ def _visit(reader: "_Reader") -> Visit:
     )
 
 
-def _sites(reader: "_Reader") -> tuple[Site, ...]:
+def _sites(reader: _Reader) -> tuple[Site, ...]:
     sites = tuple(_site(each) for each in reader.objects("sites"))
     numbers = [site.visit for site in sites if site.visit is not None]
     names = {site.name for site in sites}
@@ -229,12 +231,12 @@ def _sites(reader: "_Reader") -> tuple[Site, ...]:
     return sites
 
 
-def _site(reader: "_Reader") -> Site:
+def _site(reader: _Reader) -> Site:
     wanted = reader.fields.get("visit") is not None
     return Site(reader.text("name"), reader.whole("visit", 0, 2**53) if wanted else None)
 
 
-def _beside(reader: "_Reader") -> Beside:
+def _beside(reader: _Reader) -> Beside:
     beside = reader.object("beside")
     side = _visit(_Reader({**beside.fields, "visit": reader.fields["visit"]}, beside.place))
     if side.beside is not None:
@@ -247,14 +249,14 @@ def _beside(reader: "_Reader") -> Beside:
     )
 
 
-def _gates(reader: "_Reader") -> tuple[Gate, ...]:
+def _gates(reader: _Reader) -> tuple[Gate, ...]:
     gates = tuple(Gate(each.text("reference"), each.number("max_relative_l2")) for each in reader.objects("gates"))
     if not gates:
         raise BadRequest(f"{reader.place}.gates is empty: nothing is measured unchecked")
     return gates
 
 
-def _edges(reader: "_Reader") -> Edges | None:
+def _edges(reader: _Reader) -> Edges | None:
     if reader.fields.get("edges") is None:
         return None
     edges = reader.object("edges")
@@ -262,7 +264,7 @@ def _edges(reader: "_Reader") -> Edges | None:
     return Edges(inputs, outputs)
 
 
-def _edge(reader: "_Reader") -> Edge:
+def _edge(reader: _Reader) -> Edge:
     dtype = reader.text("dtype")
     if dtype not in _DTYPES:
         raise BadRequest(f"{reader.place}.dtype: there is no dtype {dtype[:40]!r}")
@@ -277,7 +279,7 @@ def _edge(reader: "_Reader") -> Edge:
     )
 
 
-def _input(reader: "_Reader") -> InputSpec:
+def _input(reader: _Reader) -> InputSpec:
     dtype, shape = reader.text("dtype"), reader.wholes("shape", 0, 2**31)
     if dtype not in _DTYPES:
         raise BadRequest(f"{reader.place}.dtype: there is no dtype {dtype[:40]!r}")
@@ -334,14 +336,14 @@ class _Reader:
 
     def number(self, key: str) -> float:
         value = self.fields.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise BadRequest(f"{self.place}.{key} is not a positive number")
         return float(value)
 
-    def object(self, key: str) -> "_Reader":
+    def object(self, key: str) -> _Reader:
         return _Reader(self.fields.get(key), f"{self.place}.{key}")
 
-    def objects(self, key: str) -> "list[_Reader]":
+    def objects(self, key: str) -> list[_Reader]:
         value = self.fields.get(key)
         if not isinstance(value, list):
             raise BadRequest(f"{self.place}.{key} is not a list")

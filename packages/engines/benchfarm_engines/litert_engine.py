@@ -98,7 +98,7 @@ def _refuse_other_inputs(interpreter: Any, request: OpenRequest) -> None:
         raise _invalid(f"the model's inputs are {sorted(names)}, the workload names {sorted(request.inputs)}")
     for each in details:
         array, wanted = request.inputs[each["name"]], list(each["shape_signature"])
-        bound = [given if size == -1 else size for size, given in zip(wanted, array.shape, strict=False)]
+        bound = [given if size == -1 else size for size, given in zip(wanted, array.shape)]  # noqa: B905
         if array.dtype != each["dtype"] or len(wanted) != array.ndim or bound != list(array.shape):
             raise _invalid(f"input {each['name']} is {np.dtype(each['dtype']).name} {wanted} in the model")
         if -1 in wanted:

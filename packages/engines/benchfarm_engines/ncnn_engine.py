@@ -19,6 +19,7 @@ from benchfarm_engines.engine import (
     Session,
     failure_without_paths,
 )
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.ncnn_file import FORMAT, Blob, NcnnModel, read_artifact
 from benchfarm_engines.ncnn_options import OPTIONS
 from benchfarm_engines.task_threads import thread_ids
@@ -136,8 +137,8 @@ class _NcnnSession:
     def __init__(self, net: Any, model: NcnnModel, request: OpenRequest, *, threads: int) -> None:
         self.threads = threads
         self._net, self._model = net, model
-        inputs = dict(zip(net.input_names(), net.input_indexes(), strict=True))
-        outputs = dict(zip(net.output_names(), net.output_indexes(), strict=True))
+        inputs = dict(in_step(net.input_names(), net.input_indexes()))
+        outputs = dict(in_step(net.output_names(), net.output_indexes()))
         self._inputs = [(inputs[name], _as_mat(array, model)) for name, array in request.inputs.items()]
         self._outputs = [
             (outputs[blob.name], ncnn.Mat(), _AS_IT_IS if blob.dtype == "int8" else 0) for blob in model.outputs

@@ -1,5 +1,7 @@
 """ONNX Runtime on its CPU provider: fp32, and int8 for graphs that are quantised."""
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from benchfarm_engines.engine import (
     unmarked,
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.profile_events import read_inferences
 from benchfarm_engines.task_threads import thread_ids
 
@@ -146,7 +149,7 @@ def _refuse_other_inputs(session: Any, request: OpenRequest) -> None:
 def _dimensions(each: Any, array: np.ndarray[Any, Any]) -> list[tuple[int | str | None, int]]:
     if len(each.shape) != array.ndim:
         return [(-1, 0)]  # equal to no shape
-    return list(zip(each.shape, array.shape, strict=True))
+    return list(in_step(each.shape, array.shape))
 
 
 def _open_dimensions(session: Any, request: OpenRequest) -> dict[str, int]:
@@ -182,7 +185,7 @@ class _OnnxRuntimeSession:
     def _bind_outputs(self) -> None:
         """Later runs write where the first one did; before it, shapes that depend on data are not known."""
         values = self._binding.get_outputs()
-        for each, value in zip(self._session.get_outputs(), values, strict=True):
+        for each, value in in_step(self._session.get_outputs(), values):
             if not value.is_tensor():
                 raise EngineFailure(FailureCode.INVALID_WORKLOAD, f"output {each.name} is not a tensor")
             self._binding.bind_ortvalue_output(each.name, value)
@@ -206,7 +209,7 @@ class _ProfiledSession(_OnnxRuntimeSession):
     _folder: Path
 
     @classmethod
-    def opened(cls, request: OpenRequest, threads_before: set[int]) -> "_ProfiledSession":
+    def opened(cls, request: OpenRequest, threads_before: set[int]) -> _ProfiledSession:
         folder = Path(tempfile.mkdtemp(prefix="profile-"))
         try:
             built = _build(request, profile=folder / "events")
@@ -255,7 +258,7 @@ def _code(error: Exception) -> FailureCode:
         return FailureCode.OUT_OF_MEMORY
     if isinstance(error, native.NotImplemented) or any(sign in text for sign in _UNSUPPORTED_SIGNS):
         return FailureCode.UNSUPPORTED_OPERATOR
-    if isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.InvalidArgument | native.NoModel):
+    if isinstance(error, (native.InvalidProtobuf, native.InvalidGraph, native.InvalidArgument, native.NoModel)):
         return FailureCode.INVALID_WORKLOAD
     return FailureCode.ENGINE_ERROR
 

@@ -1,5 +1,7 @@
 """OpenVINO on its CPU plug-in: fp32, int8 for quantised graphs, and bf16 where the processor has it."""
 
+from __future__ import annotations
+
 import hashlib
 import sys
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """What a launch's profiler adds to each operator, seen on the canary: its plain and its profiled runs in turn."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import replace
 from typing import Final, cast

@@ -20,6 +20,7 @@ from benchfarm_engines.canary import Canaries, CanarySamples
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import InvalidOption, OptionValue, check_options
 from benchfarm_engines.gate import Array, load_reference
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolParameters, Visit
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
 from benchfarm_engines.witness import Witness
@@ -136,7 +137,7 @@ def _round(
     opened: ExitStack,
 ) -> None:
     """Opens both sides, times them in turn; `opened` closes them."""
-    ways = list(zip(sides, (samples.a, samples.b), strict=True))
+    ways = list(in_step(sides, (samples.a, samples.b)))
     # the memory that is handed out first may be the better one: the sides take turns in that too
     sessions = [_open(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
     if b_first:
@@ -178,7 +179,7 @@ def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench,
 
 def _gate(sessions: Sequence[Session], ways: Sequence[tuple[_Side, SideSamples]]) -> None:
     """Both sides' latest outputs. Every round opens the models anew, so the first one vouches for no other."""
-    for session, (side, found) in zip(sessions, ways, strict=True):
+    for session, (side, found) in in_step(sessions, ways):
         distance = check_session(session, side.visit, side.references)[0]
         found.gate_relative_l2 = max(found.gate_relative_l2, distance)
 

@@ -1,5 +1,7 @@
 """The visit of the protocol ``profile``: the time of each operator, as the engine's own profiler tells it."""
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

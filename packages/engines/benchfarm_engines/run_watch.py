@@ -1,5 +1,7 @@
 """What happened to each single run of a profile: the witness is asked between them."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple

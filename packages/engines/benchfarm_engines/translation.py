@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchfarm_engines.edges import Edge
+from benchfarm_engines.in_step import in_step
 
 Array = np.ndarray[Any, Any]
 
@@ -16,12 +17,12 @@ def to_artifact(arrays: Mapping[str, Array], edges: Sequence[Edge]) -> dict[str,
 
     Raises ValueError where the edges do not fit the arrays.
     """
-    return {edge.name: _inward(array, edge) for array, edge in zip(arrays.values(), edges, strict=True)}
+    return {edge.name: _inward(array, edge) for array, edge in in_step(arrays.values(), edges)}
 
 
 def to_workload(outputs: Sequence[Array], edges: Sequence[Edge], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     """The artifact's outputs as the workload has them; `shapes` are the workload's. Raises ValueError."""
-    return [_outward(*each) for each in zip(outputs, edges, shapes, strict=True)]
+    return [_outward(*each) for each in in_step(outputs, edges, shapes)]
 
 
 def in_real_numbers(array: Array, scale: float, zero_point: int) -> Array:
@@ -41,7 +42,7 @@ def without_steps(
     """
     if [each.shape for each in outputs] != [each.shape for each in reference] or len(steps) != len(outputs):
         return list(outputs), list(reference)  # the gate says what is wrong with them
-    both = [_real(*each) for each in zip(outputs, reference, steps, strict=True)]
+    both = [_real(*each) for each in in_step(outputs, reference, steps)]
     return [output for output, _ in both], [expected for _, expected in both]
 
 

@@ -1,5 +1,7 @@
 """One visit: open a workload, check its result, time it, close it. Failures come out typed."""
 
+from __future__ import annotations
+
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, SteppedSession
 from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.gate import Array, BadReference, check_each, check_outputs, load_reference, relative_l2
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.inputs import aligned, make_inputs
 from benchfarm_engines.launch_request import Gate, InputSpec, LaunchRequest, Visit
 from benchfarm_engines.operator_cost import OperatorCost
@@ -153,7 +156,7 @@ def check_session(
         references = [real, *references[1:]]
     own = check_outputs(outputs, references[0], visit.gates[0].max_relative_l2)
     first = own if each is None else max(own, check_each(outputs, references[0], each))
-    pairs = zip(references[1:], visit.gates[1:], strict=True)
+    pairs = in_step(references[1:], visit.gates[1:])
     return [first, *(_beside_twin(outputs, own, references[0], *pair) for pair in pairs)]
 
 

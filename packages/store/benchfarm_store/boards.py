@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from benchfarm_core.agent_protocol import RegisterAnswer, RegisterBoards, RegisteredBoard
+from benchfarm_core.agent_protocol import RecoveryReport, RegisterAnswer, RegisterBoards, RegisteredBoard
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import (
     DUPLICATE,
@@ -24,10 +24,10 @@ from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import first_points
-from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel, board_channel
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.states import advance
-from benchfarm_store import agents, board_history, cursors, endings, platforms, wanted_platforms
+from benchfarm_store import agents, board_history, board_models, cursors, endings, platforms, wanted_platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
@@ -48,7 +48,7 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
     _check_size(request.boards)
     agents.heard(tx, agent_id, request.agent_version)
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
-    named = {board_id(salt, report): report for report in request.boards}
+    named = {board_id(salt, report): report for report in board_models.as_merged(tx, request.boards)}
     if len(named) < len(request.boards):
         raise InvalidRequest("the request names one board twice", code="duplicate_board", field="boards")
     known = {row.public_id: row for row in tx.execute(_LOCK_BOARDS, {"ids": list(named), "agent": agent_id})}
@@ -208,6 +208,19 @@ _ADD_PLATFORMS = text("""
 """)
 
 
+def note_recovery(tx: Transaction, agent_id: str, report: RecoveryReport) -> None:
+    """Keep what an agent did for a board of its own. Raises NotFound for one that it never registered."""
+    salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
+    parameters = {"id": board_id(salt, report.board), "agent": agent_id}
+    statement = text("SELECT id FROM boards WHERE public_id = :id AND agent_id = :agent")
+    row = tx.execute(statement, parameters).one_or_none()
+    if row is None:
+        raise NotFound("the agent never registered such a board")
+    author, outcome = board_history.agent_author(agent_id), "failed" if report.detail else "done"
+    one = Happened(row.id, BoardEventKind.RECOVERY, author, before=report.step, after=outcome, reason=report.detail)
+    board_history.record(tx, [one])
+
+
 def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Caller) -> BoardView:
     """The lab's judgement of a board, with its reason and author. Raises NotFound, Conflict.
 
@@ -230,15 +243,22 @@ def suspect(tx: Transaction, row: Row[Any], reason: str) -> None:
         _change_health(tx, row, Health.SUSPECT, reason, author=board_history.FARM)
 
 
+def quarantine(tx: Transaction, row: Row[Any], reason: str) -> None:
+    """The farm's own judgement of a held board that is in use: it gets no more leases until a person releases it."""
+    if Health(row.health) in USABLE_HEALTH:
+        _change_health(tx, row, Health.QUARANTINED, reason, author=board_history.FARM)
+
+
 def _change_health(tx: Transaction, row: Row[Any], health: Health, reason: str, *, author: str) -> None:
     tx.execute(
         _RECORD,
         {"id": row.id, "old": row.health, "new": health, "reason": reason, "author": author, "now": tx.now},
     )
-    tx.execute(
-        text("UPDATE boards SET health = :health, reason = :reason WHERE id = :id"),
+    board: str = tx.execute(
+        text("UPDATE boards SET health = :health, reason = :reason WHERE id = :id RETURNING public_id"),
         {"health": health, "reason": reason, "id": row.id},
-    )
+    ).scalar_one()
+    tx.after_commit(Nudge(channel=board_channel(board)))
     if health not in USABLE_HEALTH:
         endings.end_of_board(tx, row.id, "operator" if author != board_history.FARM else reason)
 

@@ -122,7 +122,8 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
     """Hold the head of a queue and choose from it."""
     batch: list[int] = []
     for limit in CANDIDATES:
-        rows = tx.execute_prepared(_CANDIDATES, group.platform_id, group.queue_id, board.clock_proof, limit).all()
+        wanted = (group.platform_id, group.queue_id, board.clock_proof, board.id, limit)
+        rows = tx.execute_prepared(_CANDIDATES, *wanted).all()
         candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
         batch = fill_batch([_candidate(row) for row in candidates])
         if len(rows) < limit or len(batch) < len(candidates):
@@ -136,14 +137,15 @@ def _candidate(row: Row[Any]) -> Candidate:
 
 _CANDIDATES = Prepared(
     "dispatch_candidates",
-    "int, int, int, int",
+    "int, int, int, int, int",
     f"""
-    SELECT m.id, m.expected_s, m.losses, m.avoid_board_id,
+    SELECT m.id, m.expected_s, m.losses, CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
         (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
         m.purpose <> 'job' OR EXISTS (
         SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
     FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
-    ORDER BY m.wanted_at, m.id LIMIT $4 FOR NO KEY UPDATE OF m SKIP LOCKED
+        AND (m.only_board_id IS NULL OR m.only_board_id = $4)
+    ORDER BY m.wanted_at, m.id LIMIT $5 FOR NO KEY UPDATE OF m SKIP LOCKED
     """,
 )
 

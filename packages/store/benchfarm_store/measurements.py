@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.measurements import MeasurementState, Timing
+from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.planning import Known
 from benchfarm_store.comparisons import GRADE_OF_COMPARISON
@@ -88,14 +88,23 @@ _ADD_QUEUES = text(f"""
 
 
 def add_wanted(
-    tx: Transaction, rows: Sequence[dict[str, Any]], *, protocol_id: int, timing: Timing, clock_need: int
+    tx: Transaction,
+    rows: Sequence[dict[str, Any]],
+    *,
+    protocol_id: int,
+    timing: Timing,
+    clock_need: int,
+    purpose: Purpose = Purpose.JOB,
+    only_board: int | None = None,
 ) -> dict[tuple[int, int, int], int]:
     """Make wanted measurements; returns (workload, platform, repeat) -> id of those that did not exist.
+
+    With `only_board` (its row) no other board takes them.
 
     Rows hold `w`, `p`, `r`, `q` (queue) and `s` (expected board seconds). They are inserted in identity
     order, so that two planners with the same wishes wait for each other and never both.
     """
-    wish = {"protocol": protocol_id, "timing": timing, "need": clock_need}
+    wish = {"protocol": protocol_id, "timing": timing, "need": clock_need, "purpose": purpose, "board": only_board}
     parameters = {"rows": rows_json(rows), **wish, "now": tx.now}
     made = tx.execute(_ADD, parameters)
     return {(row.workload_id, row.platform_id, row.repeat_no): row.id for row in made}
@@ -103,8 +112,8 @@ def add_wanted(
 
 _ADD = text("""
     INSERT INTO measurements (workload_id, platform_id, protocol_id, queue_id, wanted_at, expected_s, repeat_no,
-        clock_need, timing, state, purpose)
-    SELECT w, p, :protocol, q, :now, s, r, :need, :timing, 'wanted', 'job'
+        clock_need, timing, state, purpose, only_board_id)
+    SELECT w, p, :protocol, q, :now, s, r, :need, :timing, 'wanted', :purpose, CAST(:board AS int)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(w bigint, p int, r int, q int, s real)
     ORDER BY w, p, r ON CONFLICT DO NOTHING RETURNING id, workload_id, platform_id, repeat_no
 """)

@@ -20,6 +20,7 @@ from benchfarm_core.views import EngineView, PlatformView
 from benchfarm_store import cursors, wanted_platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
+from benchfarm_store.model_merges import find_merges, present_key
 from benchfarm_store.tables import boards, platform_aliases, platforms
 
 OPTION_MARK: Final = "~"
@@ -59,6 +60,7 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
 
     Writes nothing: a platform that nobody wanted yet stands on one that its boards offer.
     """
+    names = _present_names(tx, names)
     rows = _known_rows(tx, names)
     meant = _meant(tx, names, rows)
     if not meant and rows.keys() >= set(names):
@@ -95,6 +97,15 @@ def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]
     if fresh:
         wanted_platforms.make(tx, fresh, account)
     return find_all(tx, names) if fresh else found
+
+
+def _present_names(tx: Transaction, names: Sequence[str]) -> list[str]:
+    """The names, those of a merged board model's platforms replaced by the keys that are meant now."""
+    merges = find_merges(tx)
+    if not merges:
+        return list(names)
+    rows = _known_rows(tx, names)
+    return [present_key(merges, rows[name].key) if name in rows else present_key(merges, name) for name in names]
 
 
 def _each_once(rows: Iterable[Row[Any]]) -> list[Found]:

@@ -53,7 +53,9 @@ def list_results(
 _RESULTS = f"""
     SELECT r.measurement_id, r.measured_at, w.digest::text AS digest, w.spec::text AS workload,
         p.public_id AS platform_id, p.key AS platform, t.spec::text AS protocol, m.timing, m.repeat_no, m.purpose,
-        f.name AS origin, b.public_id AS board_id, g.name AS generation, {SUMMARY_COLUMNS}
+        f.name AS origin, b.public_id AS board_id, g.name AS generation, {SUMMARY_COLUMNS},
+        (SELECT n.public_id FROM bundle_parts i JOIN bundles n ON n.id = i.bundle_id
+         WHERE i.lease_id = r.lease_id LIMIT 1) AS bundle_id
     FROM results r
     JOIN measurements m ON m.id = r.measurement_id
     JOIN workloads w ON w.id = m.workload_id
@@ -112,6 +114,7 @@ def _result(row: Any) -> ResultView:
         generation=row.generation,
         measured_at=row.measured_at,
         summary=summary,
+        bundle_id=row.bundle_id,
     )
 
 

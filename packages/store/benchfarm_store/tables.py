@@ -4,6 +4,7 @@ Things that results point at carry a small surrogate `id`, because a million row
 people see is `public_id`. Columns are ordered wide to narrow, so that rows carry no padding.
 """
 
+from benchfarm_store.bundle_tables import bundle_parts, bundles
 from benchfarm_store.comparison_tables import comparisons, pairs
 from benchfarm_store.farm_tables import (
     accounts,
@@ -22,6 +23,7 @@ from benchfarm_store.farm_tables import (
     tokens,
     workloads,
 )
+from benchfarm_store.health_tables import board_model_merges, golden_runs, golden_times
 from benchfarm_store.result_tables import (
     FUSION_KEY,
     SUPPORT_KEY,
@@ -52,8 +54,11 @@ __all__ = [
     "accounts",
     "agents",
     "board_events",
+    "board_model_merges",
     "board_platforms",
     "boards",
+    "bundle_parts",
+    "bundles",
     "canary_goldens",
     "comparisons",
     "enrol_tokens",
@@ -61,6 +66,8 @@ __all__ = [
     "farms",
     "fusions",
     "generations",
+    "golden_runs",
+    "golden_times",
     "health_changes",
     "idempotency_keys",
     "job_items",

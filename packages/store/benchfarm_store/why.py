@@ -215,7 +215,8 @@ _BOARD = text("""
         CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after,
         (SELECT count(*) FROM (
             SELECT FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id
-            WHERE o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof LIMIT :limit) w) AS waiting
+            WHERE o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof
+                AND (m.only_board_id IS NULL OR m.only_board_id = b.id) LIMIT :limit) w) AS waiting
     FROM boards b JOIN agents a ON a.id = b.agent_id
     LEFT JOIN LATERAL (
         SELECT offered_at, accepted_at, ended_at, end_reason, detail FROM leases

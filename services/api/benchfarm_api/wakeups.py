@@ -11,11 +11,11 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from benchfarm_api.metrics import Metrics
-from benchfarm_core.messages import agent_channel, job_channel
+from benchfarm_core.messages import agent_channel, board_channel, job_channel
 
 logger = logging.getLogger(__name__)
 
-PATTERNS: Final = (agent_channel("*"), job_channel("*"))
+PATTERNS: Final = (agent_channel("*"), job_channel("*"), board_channel("*"))
 LOOK_AGAIN_S: Final = 30.0
 """Waiters look in Postgres this often although nothing was heard, because a nudge may be lost."""
 LOOK_AGAIN_DEAF_S: Final = 2.0

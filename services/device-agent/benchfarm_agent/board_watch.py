@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.pauses import Pauses
 from benchfarm_agent.standings import Standing
+from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardReport
 from benchfarm_core.errors import BenchfarmError
 
@@ -80,8 +81,11 @@ class BoardWatch:
         self._untried: set[str] = {way.label for way in self._fixed if way.is_fixed}
         self._standings: dict[str, Standing] = {}
         self._is_closed = False
+        self._reports: dict[str, BoardReport] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
+        """Told what was done for a board that stayed away, and why that did not go; empty where it went."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["BoardWatch"]:
@@ -129,6 +133,19 @@ class BoardWatch:
     def labels(self) -> frozenset[str]:
         """The ways that are followed."""
         return frozenset(self._tasks)
+
+    def way(self, label: str) -> Way | None:
+        """The latest way of this name, followed now or not."""
+        return self._ways.get(label)
+
+    def was_there(self, label: str) -> bool:
+        """Whether a board was ever ready at the end of this way."""
+        return label in self._reports
+
+    def tell_recovery(self, label: str, step: RecoveryStep, detail: str) -> None:
+        """Something was done for a board that stayed away. Of one that was never there only the log knows."""
+        if (report := self._reports.get(label)) is not None:
+            self.on_recovery(report, step, detail)
 
     def note(self, label: str, state: str, detail: str = "", advice: str = "") -> None:
         """What the agent knows of a way; the log hears of it when it is news."""
@@ -190,6 +207,7 @@ class BoardWatch:
             return
         pauses.reset()
         self._present[way.label] = PresentBoard(board, report)
+        self._reports[way.label] = report
         self._untried.discard(way.label)
         self.note(way.label, "ready", report.model_name)
         self.on_change()

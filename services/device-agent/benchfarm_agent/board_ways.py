@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,14 +23,17 @@ from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
 from benchfarm_agent.ports.interface import Port
-from benchfarm_agent.power_hooks import PowerHooks
+from benchfarm_agent.recovery import Recovery
 from benchfarm_agent.runner_kits import gone_or_mended, native_kit
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardMark
+from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
 
+REBOOT_S: Final = 10.0
 ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
 _ADVICE: Final = {
     "unauthorized": "unlock it and allow USB debugging for this lab's key",
@@ -75,6 +78,7 @@ class AdbWay:
 
     def __init__(self, lab: RemoteLab, server: AdbServer, serial: str) -> None:
         self._lab = lab
+        self._server = server
         self._port = AdbPort(server, serial)
         self.label = serial
 
@@ -89,8 +93,31 @@ class AdbWay:
         assert isinstance(board, RemoteBoard)
         return await gone_or_mended(board.away(), self._find, self._kit)
 
+    @property
+    def steps(self) -> frozenset[RecoveryStep]:
+        return frozenset({RecoveryStep.RECONNECT, RecoveryStep.RESTART_ADB, RecoveryStep.REBOOT})
+
+    async def recover(self, step: RecoveryStep) -> None:
+        if step == RecoveryStep.RECONNECT:
+            await self._server.ask(f"host-serial:{self.label}:reconnect")
+        elif step == RecoveryStep.RESTART_ADB:
+            await self._server.restart()
+        else:
+            await reboot(self._port, (("reboot",), ("svc", "power", "reboot")))
+
     async def close(self) -> None:
         await self._port.close()
+
+
+async def reboot(port: Port, commands: Sequence[Sequence[str]]) -> None:
+    """Reboots a board by the first command that it takes. Raises TransientDeviceError with the last one's words."""
+    said = ""
+    for argv in commands:
+        ran = await port.run(argv, timeout_s=REBOOT_S)
+        if ran.returncode == 0:
+            return
+        said = ran.stderr.decode(errors="replace").strip()[-200:] or f"{argv[0]} ended with {ran.returncode}"
+    raise TransientDeviceError(f"{port.name} does not reboot: {said}")
 
 
 class AdbSource:
@@ -150,8 +177,8 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
     sources: list[Source] = []
     if lab_file.adb:
         sources.append(AdbSource(lab, AdbServer(state.adb, adb=find_adb())))
-    if lab_file.power:
-        sources.append(PowerHooks(lab_file.power))
+    if lab_file.power or lab_file.adb or lab_file.ssh:
+        sources.append(Recovery(lab_file))
     watch_ = BoardWatch(ways, sources)
     watch_.on_note = partial(write_standings, state.standings, watch_)
     async with watch_.open():

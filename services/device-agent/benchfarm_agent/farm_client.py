@@ -21,6 +21,7 @@ from benchfarm_core.agent_protocol import (
     LeaseGrant,
     PollAnswer,
     PollRequest,
+    RecoveryReport,
     RegisterAnswer,
     RegisterBoards,
     ReleaseRequest,
@@ -79,6 +80,10 @@ class FarmClient:
     async def register(self, request: RegisterBoards) -> RegisterAnswer:
         """Names all boards of this agent. Not repeated: the desk goes on trying, and says so."""
         return _read(RegisterAnswer, await self._exchange("/v1/agent/boards", request))
+
+    async def report_recovery(self, report: RecoveryReport) -> None:
+        """Says what was done for a board that stays away."""
+        await _patiently(lambda: self._exchange("/v1/agent/recoveries", report), PATIENCE_S)
 
     async def poll(self, request: PollRequest) -> PollAnswer:
         """Waits up to `request.wait_s` for offers. Not repeated: the caller's next poll is the retry."""

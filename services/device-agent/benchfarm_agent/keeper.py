@@ -17,6 +17,8 @@ MARGIN_SHARE: Final = 0.1
 """The board is stopped this part of the lease's length before it ends: stopping takes time too."""
 JITTER_SHARE: Final = 0.2
 RETRY_S: Final = 0.5
+REPORTS_PER_S: Final = 10.0
+"""Of all leases of an agent together: each report is a transaction of the farm."""
 OVER_S: Final = 2.0
 """How long the last report of a lease may hold up its results."""
 
@@ -89,18 +91,23 @@ class LeaseKeeper:
 class StartedReports:
     """Tells the farm which measurement runs, at most once in `every_s`, without holding up the runner.
 
+    Where `sharers` leases report at once each waits longer, so that all together send `REPORTS_PER_S` at most.
+
     On a lost lease the last one named pays an attempt, so every visit of every launch is noted. The spool's own
     note is written first and is exact: it blames one measurement when the agent comes back. What the farm knows
-    when the agent never does is at most `every_s` old: waiting for an answer before each visit would be exact, but
+    when the agent never does is at most so old: waiting for an answer before each visit would be exact, but
     would put a round trip into every gap. A measurement that has lost two boards runs in a lease of its own, whose
     first visit is reported at once: there it is named for certain. Once all launches are over nothing runs, and the
     farm is told so before the results are handed in.
     """
 
-    def __init__(self, farm: FarmClient, lease_token: str, *, every_s: float) -> None:
+    def __init__(
+        self, farm: FarmClient, lease_token: str, *, every_s: float, sharers: Callable[[], int] = lambda: 1
+    ) -> None:
         self._farm = farm
         self._lease_token = lease_token
         self._every_s = every_s
+        self._sharers = sharers
         self._waiting: dict[int, None] = {}
         self._something = asyncio.Event()
         self._has_noted = False
@@ -118,7 +125,7 @@ class StartedReports:
         while True:
             await self._something.wait()
             await self._send(over=False)
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(max(self._every_s, self._sharers() / REPORTS_PER_S))
 
     async def end(self) -> None:
         """Says that nothing runs any more. Tried once and for a short time: the results are waiting."""

@@ -3,6 +3,7 @@
 local = true                         # this machine itself
 adb = true                           # every phone on USB, or serials: ["R58M*", "10.0.0.7:5555"]
 shared_host = ["pi-*"]               # boards that are really this machine: their numbers are never reused
+no_recovery = ["bench-*"]            # boards that are never rebooted or switched off when they stay away
 
 [[ssh]]
 name = "pi5"
@@ -16,44 +17,35 @@ board = "pi5"
 cycle = ["uhubctl", "-a", "cycle", "-p", "3"]
 """
 
-import json
 import re
-import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from benchfarm_agent.toml_file import TomlFile, TomlPart, open_toml
 from benchfarm_core.boards import BoardMark
-from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Name
 
-FILE_BYTES_MAX: Final = 2**20
 _SETTING: Final = "boards"
-_LINE: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _ADVICE: Final = {
     "extra_forbidden": "there is no such entry: see the example in `benchfarm agent boards --help`",
     "missing": "is missing: add it",
 }
+_REASONS: Final = {"adb": "is true, false or a list of serials; change it"}
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 _Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 _Word = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
-class _Part(BaseModel):
-    """Frozen, no unknown entries, no value taken for another kind's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SshHost(_Part):
+class SshHost(TomlPart):
     """A Linux board that is reached over SSH.
 
     known_hosts_file: the host keys that are trusted; `benchfarm agent boards trust` writes to it. runner: what measures
-    there: `python` (needs Python 3.11 or newer on the board) or `native` (ncnn alone, needs nothing). engines: of a
+    there: `python` (needs Python 3.9 or newer on the board) or `native` (ncnn alone, needs nothing). engines: of a
     Python runner, those that are put on the board.
     """
 
@@ -68,7 +60,7 @@ class SshHost(_Part):
     note: str = Field(default="", max_length=200)
 
 
-class PowerHook(_Part):
+class PowerHook(TomlPart):
     """What brings a board back that has been away: a command of this machine, no shell.
 
     board: an SSH host's name or a phone's serial. after_s: how long it must have been away; at most once in `again_s`.
@@ -81,12 +73,16 @@ class PowerHook(_Part):
     timeout_s: float = Field(default=30.0, gt=0, le=600)
 
 
-class LabFile(_Part):
-    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns."""
+class LabFile(TomlPart):
+    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns.
+
+    no_recovery: boards that the agent does nothing for while they are away: no restart, no reboot, no power hook.
+    """
 
     local: bool = True
     adb: bool | tuple[_Pattern, ...] = False
     shared_host: tuple[_Pattern, ...] = Field(default=(), max_length=100)
+    no_recovery: tuple[_Pattern, ...] = Field(default=(), max_length=1000)
     ssh: tuple[SshHost, ...] = Field(default=(), max_length=1000)
     power: tuple[PowerHook, ...] = Field(default=(), max_length=1000)
 
@@ -126,55 +122,13 @@ def read_lab_file(path: Path | None) -> LabFile:
     """The lab's boards; without a file this machine alone. Raises InvalidRequest with the line and the reason."""
     if path is None:
         return LabFile()
-    text = _text(path)
-    document = _document(path, text)
-    try:
-        # as JSON, where a list may be a tuple and nothing else is taken for another kind
-        lab = LabFile.model_validate_json(json.dumps(document, default=str), strict=True)
-    except ValidationError as error:
-        raise _refused(path, text, error) from error
-    return _with_files(lab, path, text)
+    file = open_toml(path, _SETTING, advice=_ADVICE, reasons=_REASONS)
+    return _with_files(file.parsed(LabFile), file)
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-        if len(content) > FILE_BYTES_MAX:
-            raise InvalidRequest(f"{path} is above {FILE_BYTES_MAX} bytes: name another --boards", field=_SETTING)
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _wrong(path, line, "this is no UTF-8 text: save the file as UTF-8") from error
-    except OSError as error:
-        detail = f"cannot read {path} ({error.strerror}): name another --boards"
-        raise InvalidRequest(detail, field=_SETTING) from error
-
-
-def _document(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = _LINE.search(str(error))
-        line = int(found[1]) if found else text.count("\n") + 1
-        reason = _LINE.sub("", str(error)).removesuffix(" (at end of document)")
-        raise _wrong(path, line, f"this is no TOML: {reason}") from error
-
-
-def _refused(path: Path, text: str, error: ValidationError) -> InvalidRequest:
-    problem = error.errors()[0]
-    place = problem["loc"]
-    reason = _ADVICE.get(problem["type"]) or f"{problem['msg'].removeprefix('Value error, ')}; change it"
-    if place[:1] == ("adb",):  # of a union: the rest of the place names its kinds
-        place, reason = ("adb",), "is true, false or a list of serials; change it"
-    named = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
-    line = line_of(text, place[:-1] if problem["type"] == "missing" else place)
-    return _wrong(path, line, f"{named}: {reason}" if named else reason)
-
-
-def _with_files(lab: LabFile, path: Path, text: str) -> LabFile:
+def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
     """The same with whole paths. Raises InvalidRequest for a key that cannot be read."""
-    folder = path.resolve().parent
+    folder = file.path.resolve().parent
     hosts = []
     for number, host in enumerate(lab.ssh):
         key_file, known = (folder / given.expanduser() for given in (host.key_file, host.known_hosts_file))
@@ -183,40 +137,8 @@ def _with_files(lab: LabFile, path: Path, text: str) -> LabFile:
                 hosts.append(host.model_copy(update={"key_file": key_file, "known_hosts_file": known}))
         except OSError as error:
             reason = f"ssh.{number + 1}.key_file: cannot read {key_file} ({error.strerror}): {_KEY_ADVICE}"
-            raise _wrong(path, line_of(text, ("ssh", number, "key_file")), reason) from error
+            raise file.wrong(("ssh", number, "key_file"), reason) from error
     return lab.model_copy(update={"ssh": tuple(hosts)})
 
 
 _KEY_ADVICE: Final = "make a key with `ssh-keygen` and put its public half on the board"
-
-
-def _wrong(path: Path, line: int, reason: str) -> InvalidRequest:
-    return InvalidRequest(f"{path}, line {line}: {reason}", field=_SETTING)
-
-
-def line_of(text: str, place: Sequence[int | str]) -> int:
-    """The line of an entry in a TOML text, counted from 1; the nearest that is known where it has none of its own.
-
-    place: such as ``("ssh", 1, "port")``. Tables are looked for by their headers.
-    """
-    if not place:
-        return 1
-    lines = text.splitlines()
-    table = str(place[0])
-    wanted = place[1] if len(place) > 1 and isinstance(place[1], int) else 0
-    headers = [number for number, line in enumerate(lines) if re.match(rf"\s*\[\[?\s*{re.escape(table)}\s*\]", line)]
-    if not headers:
-        return _entry(lines, 0, table) or 1
-    begin = headers[min(wanted, len(headers) - 1)]
-    keys = [part for part in place[1:] if isinstance(part, str)]
-    return (_entry(lines, begin + 1, keys[0]) if keys else None) or begin + 1
-
-
-def _entry(lines: Sequence[str], begin: int, key: str) -> int | None:
-    """The line of `key = ...` from `begin` on, up to the next table."""
-    for number in range(begin, len(lines)):
-        if re.match(r"\s*\[", lines[number]):
-            return None
-        if re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", lines[number]):
-            return number + 1
-    return None

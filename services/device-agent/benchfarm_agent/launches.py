@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchfarm_agent.artifacts import Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
 from benchfarm_agent.freights import carried_failure
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled

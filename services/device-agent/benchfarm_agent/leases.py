@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from benchfarm_agent.artifacts import ArtifactCache, Canary, PreparedItem
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -16,14 +15,16 @@ from benchfarm_agent.keeper import LeaseKeeper, StartedReports
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.quiet import Quiet
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import LeaseSpool, Spool
-from benchfarm_core.agent_protocol import LeaseGrant, ReleaseReason, ReleaseRequest
+from benchfarm_core.agent_protocol import BatchItem, LeaseGrant, ReleaseReason, ReleaseRequest
 from benchfarm_core.errors import BenchfarmError, LeaseLost, NotFound, TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.platforms import Platform
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -37,16 +38,28 @@ AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was kill
 HANDED_IN_LATE: Final = ReleaseRequest(reason="done", detail="handed in late: the farm was away")
 
 
+class Artifacts(Protocol):
+    """What prepares the batches of leases: `ArtifactCache`, whose contracts these are, or what boards open instead."""
+
+    def prepared(
+        self, items: Sequence[BatchItem], platform: Platform, on_building: Callable[[int | None], None] = ...
+    ) -> AbstractAsyncContextManager[tuple[dict[int, PreparedItem], list[MeasurementResult]]]: ...
+
+    async def canary(self, own: Canary, platform: Platform) -> Canary: ...
+
+
 @dataclass(frozen=True)
 class Lab:
-    """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it."""
+    """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it, `at_work`
+    names the leases in progress."""
 
     settings: Settings
     farm: FarmClient
-    artifacts: ArtifactCache
+    artifacts: Artifacts
     spool: Spool
     canary: Canary
     quiet: Quiet = field(default_factory=Quiet)
+    at_work: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -76,7 +89,9 @@ class LeaseWork:
         self._board = board
         self._grant = grant
         self._spool = lab.spool.lease(grant.lease_token)
-        self._reports = StartedReports(lab.farm, grant.lease_token, every_s=lab.settings.started_every_s)
+        self._reports = StartedReports(
+            lab.farm, grant.lease_token, every_s=lab.settings.started_every_s, sharers=lambda: len(lab.at_work)
+        )
         self._keeper = LeaseKeeper(lab.farm, grant.lease_token, on_cancelled=self._drop, on_lost=self._halt)
         self._keeper.granted(asked_s, expires_in_s=grant.expires_in_s, renew_in_s=grant.renew_in_s)
         self._launches: LeaseLaunches | None = None
@@ -93,10 +108,12 @@ class LeaseWork:
 
     async def run(self) -> ReleaseReason:
         """Works until the lease is released or lost; returns why it ended. Raises BenchfarmError, OSError."""
+        self._lab.at_work.add(self._grant.lease_token)
         helpers = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._reports.run())]
         try:
             return await self._work()
         finally:
+            self._lab.at_work.discard(self._grant.lease_token)
             for task in helpers:
                 task.cancel()
             for outcome in await asyncio.gather(*helpers, return_exceptions=True):

@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from benchfarm_agent.artifacts import ArtifactCache, Canary
+from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import open_boards
 from benchfarm_agent.boards.local import LocalBoard
@@ -21,6 +21,7 @@ from benchfarm_agent.lab_file import read_lab_file
 from benchfarm_agent.leases import AFTER_RESTART, HANDED_IN_LATE, Lab, settle_leftover
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.pauses import Pauses
+from benchfarm_agent.prepared import Canary
 from benchfarm_agent.processes import watch_children_without_threads
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_agent.settings import Settings

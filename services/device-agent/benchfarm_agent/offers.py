@@ -21,9 +21,12 @@ from benchfarm_core.agent_protocol import (
     Offer,
     PollAnswer,
     PollRequest,
+    RecoveryReport,
     RegisterAnswer,
     RegisterBoards,
 )
+from benchfarm_core.board_history import RecoveryStep
+from benchfarm_core.boards import BoardName, BoardReport
 from benchfarm_core.errors import BenchfarmError, Forbidden, Unauthenticated, Unavailable, UpgradeRequired
 
 logger = logging.getLogger(__name__)
@@ -72,6 +75,7 @@ class OfferDesk:
         self.settled = asyncio.Event()
         """Set once the boards that are always there have been named."""
         watch.on_change = self._on_boards
+        watch.on_recovery = self._on_recovery
 
     async def begin(self) -> None:
         """Names the boards that are there first to the farm, for as long as that takes: an agent waits for its farm.
@@ -140,6 +144,19 @@ class OfferDesk:
         self._idle = {id_ for id_ in self._idle if self._is_there(self._by_id[id_])}
         self._stale.set()
         self._changed.set()
+
+    def _on_recovery(self, report: BoardReport, step: RecoveryStep, detail: str) -> None:
+        """Something was done for a board that stays away: the farm is told for its history."""
+        board = BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
+        task = asyncio.create_task(self._tell(RecoveryReport(board=board, step=step, detail=detail[:200])))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, report: RecoveryReport) -> None:
+        try:
+            await self._lab.farm.report_recovery(report)
+        except BenchfarmError as error:
+            logger.warning("the farm was not told of a recovery: %s", error.detail)
 
     async def _keep_registered(self) -> None:
         """Tells the farm of each change, one registration at a time, for as long as it takes. Raises FATAL."""

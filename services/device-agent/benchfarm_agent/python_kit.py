@@ -5,7 +5,8 @@
     CHECK                    `sha256sum` lines of what is looked at again at each lease
 
 What is the agent's own kind of interpreter gets the agent's own packages. For another the packages of the engines'
-lists are fetched with their hashes, by the agent's own pip: the board needs no network.
+lists are fetched with their hashes, by the agent's own pip: the board needs no network. Engines and numpy have left
+Python 3.9 and 3.10 behind, which boards still have: those get the last versions that had them, from lists of their own.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.values import digest
 
 FORMAT: Final = 1
+OLDEST: Final = 9
+"""The oldest Python 3 that runs the runner; `tests/engines/test_board_side.py` holds its modules to it."""
+_PRESENT: Final = 11
+_OLDER: Final = "python3.9"
+"""The folder of the lists for what is older than the present ones."""
 CHECKED_BYTES_MAX: Final = 2**20
 """Larger files are libraries of others: reading all of them takes a small board seconds at each lease."""
 FETCH_S: Final = 600.0
@@ -73,8 +79,12 @@ class Interpreter:
         return cls(*words) if re.fullmatch(r"[a-z0-9_]{1,20}", words[2]) else None
 
     @property
+    def minor(self) -> int:
+        return int(self.version.partition(".")[2])
+
+    @property
     def is_usable(self) -> bool:
-        return int(self.version.partition(".")[2]) >= 11 and self.libc == "glibc"
+        return self.minor >= OLDEST and self.libc == "glibc"
 
     @property
     def is_like_ours(self) -> bool:
@@ -92,7 +102,7 @@ class Archive:
 
 def packed(folder: Path, interpreter: Interpreter, engines: tuple[str, ...]) -> Archive:
     """The archive below `folder`, made where it is not there yet. Raises CannotPack, OSError."""
-    locks = [_lock(name) for name in engines]
+    locks = [_lock(name, interpreter) for name in engines]
     made = [made_by("benchfarm_engines"), _core_digest(), *(lock.read_text() for lock in locks)]
     name = f"python-{digest([FORMAT, interpreter.version, interpreter.machine, engines, made], length=20)}"
     path, check = folder / f"{name}.tar.gz", folder / f"{name}.sha256"
@@ -112,11 +122,20 @@ def packed(folder: Path, interpreter: Interpreter, engines: tuple[str, ...]) -> 
     return Archive(path, check_sha256)
 
 
-def _lock(engine: str) -> Path:
-    lock = LOCKS / f"{engine}.txt"
+def packages_below(
+    tree: Path, interpreter: Interpreter, engines: tuple[str, ...], besides: Iterable[Path] = ()
+) -> None:
+    """The runner and its packages in a folder, with those of further lists. Raises CannotPack, OSError."""
+    _fill(tree, interpreter, [*(_lock(name, interpreter) for name in engines), *besides])
+
+
+def _lock(engine: str, interpreter: Interpreter) -> Path:
+    folder = LOCKS if interpreter.minor >= _PRESENT else LOCKS / _OLDER
+    lock = folder / f"{engine}.txt"
     if not re.fullmatch(r"[a-z0-9_]+", engine) or not lock.exists():
-        have = ", ".join(sorted(path.stem for path in LOCKS.glob("*.txt")))
-        raise CannotPack(f"there is no list of packages for {engine}: the engines of a board are among {have}")
+        have = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
+        which = f"{engine} on Python {interpreter.version}"
+        raise CannotPack(f"there is no list of packages for {which}: the engines of such a board are among {have}")
     return lock
 
 

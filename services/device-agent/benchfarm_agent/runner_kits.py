@@ -26,7 +26,7 @@ _TELL: Final = (
     "print('%d.%d' % sys.version_info[:2], platform.machine(), platform.libc_ver()[0] or 'unknown')"
 )
 _FIND: Final = """
-for name in python3 python3.14 python3.13 python3.12 python3.11; do
+for name in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do
     path=$(command -v "$name") && said=$("$path" -I -c "$1" 2>/dev/null) && echo "$path $said"
 done
 true
@@ -78,7 +78,7 @@ async def python_kit(state: StateDir, port: Port, engines: tuple[str, ...]) -> K
     usable = [one for one in found if one is not None and one.is_usable]
     if not usable:
         has = ", ".join(one.version for one in found if one is not None) or "none"
-        return MissingRunner(engines, f"the board needs Python 3.11 or newer with glibc, and has {has}")
+        return MissingRunner(engines, f"the board needs Python 3.9 or newer with glibc, and has {has}")
     try:
         async with _packing:  # one at a time: the next board may want the same
             archive = await asyncio.to_thread(packed, state.runners, usable[0], engines)

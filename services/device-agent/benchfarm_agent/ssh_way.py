@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Final
 
-from benchfarm_agent.board_ways import RemoteLab
+from benchfarm_agent.board_ways import RemoteLab, reboot
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
@@ -11,6 +11,7 @@ from benchfarm_agent.lab_file import SshHost
 from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.runner_kits import Kit, gone_or_mended, native_kit, python_kit
+from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.errors import TransientDeviceError
 
 ROOTS_ROOT: Final = "/var/lib/benchfarm-runner"
@@ -48,6 +49,14 @@ class SshWay:
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
         return await gone_or_mended(board.away(), self._find, self._kit)
+
+    @property
+    def steps(self) -> frozenset[RecoveryStep]:
+        return frozenset({RecoveryStep.REBOOT})  # it connects anew by itself
+
+    async def recover(self, step: RecoveryStep) -> None:
+        del step
+        await reboot(self._port, (("reboot",), ("sudo", "-n", "reboot")))
 
     async def close(self) -> None:
         await self._port.close()

@@ -27,7 +27,8 @@ LONGEST_WORDS_BYTES = 65536
 
 
 class FarmProcess:
-    """A farm in a process of its own, as a context manager: inside the block it is ready.
+    """A farm in a process of its own, as a context manager: inside the block it is ready. Its boards run no golden
+    suite unless the environment says so.
 
     Args:
         home: folder with all that the farm keeps.
@@ -55,7 +56,8 @@ class FarmProcess:
         self._argv = (*program, "--home", str(self.home.path), "--port", str(port), "--boards", boards)
         # A database of the caller's own is used when it is meant for this farm, not because it happens to be set.
         own = {name: value for name, value in inherited().items() if name != "DATABASE_URL"}
-        self._env = {**own, **(env or {})}
+        # The suite that looks after boards would measure beside what the caller has measured.
+        self._env = {"BENCHFARM_GOLDEN_EVERY_S": "0", **own, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -8,7 +8,7 @@ from celery import Celery
 
 from benchfarm_core.errors import NotFound
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import comparisons, dispatching, planning, summaries, sweeping
+from benchfarm_store import board_health, comparisons, dispatching, planning, summaries, sweeping
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_worker.collecting import Collector
@@ -43,9 +43,11 @@ def register(celery: Celery, settings: Settings) -> None:
     def sweep() -> None:
         """Repairs every loss: expired leases, unplanned jobs, unsent messages, idle boards with work.
 
-        Then derives the summaries and comparisons that an older rule left.
+        Then looks after the golden suite, and derives the summaries and comparisons that an older rule left.
         """
         sweeping.sweep(database())
+        if settings.benchfarm_golden_every_s > 0:
+            board_health.look_after(database(), every_s=settings.benchfarm_golden_every_s)
         if (found := collector()) is not None:
             _collect(found)
         _derive(database())

@@ -7,7 +7,8 @@ import typer
 
 from benchfarm.commands.options import Reason
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import cell, facts, table
+from benchfarm.commands.tables import cell, facts, ms_text, table
+from benchfarm_core.board_history import BoardEventView
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.operating_ranges import clusters, range_text, ranges_text
 
@@ -28,19 +29,20 @@ def list_boards(
     with session.client() as client:
         boards = list(client.boards(state=state, health=health))
     rows = [
-        (b.id, b.model_name or b.board_model, b.kind, b.state, b.health, b.clock_proof, b.last_heard_at, b.reason)
+        (b.id, b.model_name, b.board_model, b.kind, b.state, b.health, b.clock_proof, b.last_heard_at, b.reason)
         for b in boards
     ]
-    names = ("id", "model", "kind", "state", "health", "clock proof", "last heard", "reason")
+    names = ("id", "model", "board model", "kind", "state", "health", "clock proof", "last heard", "reason")
     session.show(boards, lambda: table(names, rows))
 
 
 @app.command()
 def show(context: typer.Context, board: BoardId, _json: Json = False) -> None:
-    """One board with its clusters, what it can be set to, its engines and platforms."""
+    """One board with its clusters, what it can be set to, its engines and platforms, and its latest golden run."""
     session = Session.of(context)
     with session.client() as client:
         found = client.board(board)
+        golden = next(client.golden_runs(board), None)
     engines = [
         f"{e.name} {e.version} ({', '.join(e.precisions)})" if e.available else f"{e.name}: {e.reason}"
         for e in found.engines
@@ -51,6 +53,7 @@ def show(context: typer.Context, board: BoardId, _json: Json = False) -> None:
         "ranges": "\n".join(map(range_text, found.ranges)),
         "engines": engines,
         "platforms": "\n".join(found.platforms),
+        "golden_run": f"{golden.outcome or 'running'} at {cell(golden.wanted_at)} {golden.detail}" if golden else "",
     }
     session.show(found, lambda: facts({**shown, **parts}))
 
@@ -82,6 +85,86 @@ def history(
         events = list(islice(client.board_history(board), limit))
     rows = [(e.at, e.kind, " -> ".join(filter(None, (e.before, e.after))), e.reason, e.author) for e in events]
     session.show(events, lambda: table(("at", "what", "change", "reason", "author"), rows))
+
+
+@app.command()
+def watch(context: typer.Context, board: BoardId, _json: Json = False) -> None:
+    """Show what happens to a board until Ctrl-C, after its latest events. Operators only.
+
+    With --json each event is a JSON document in a line of its own.
+    """
+    session = Session.of(context)
+    with session.client(patient=True) as client:
+        for event in client.watch_board(board):
+            session.write((event.model_dump_json() if session.as_json else _line(event)) + "\n", now=True)
+
+
+def _line(event: BoardEventView) -> str:
+    change = " -> ".join(filter(None, (event.before, event.after)))
+    parts = (cell(event.at), event.kind, change, event.reason, f"({event.author})")
+    return " ".join(filter(None, parts))
+
+
+@app.command()
+def golden(
+    context: typer.Context,
+    board: BoardId,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many runs, the newest.")] = 10,
+    _json: Json = False,
+) -> None:
+    """A board's runs of the golden suite, newest first: how it compared with itself."""
+    session = Session.of(context)
+    with session.client() as client:
+        runs = list(islice(client.golden_runs(board), limit))
+    rows = [(r.wanted_at, r.reason, r.outcome or "running", share_text(r.drift), r.board_s, r.detail) for r in runs]
+    session.show(runs, lambda: table(("at", "why", "outcome", "drift", "board s", "detail"), rows))
+
+
+@app.command()
+def spread(
+    context: typer.Context,
+    board_model: Annotated[str, typer.Argument(help="The board model, as `boards list` names it.")],
+    _json: Json = False,
+) -> None:
+    """How the units of one board model differ, from their golden runs."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = list(client.board_spread(board_model))
+    rows = [
+        (
+            row.platform,
+            row.name,
+            ms_text(row.median_ms),
+            share_text(row.spread),
+            "\n".join(f"{one.board_id} {ms_text(one.normalised_ms)} ({one.off:+.1%})" for one in row.boards),
+        )
+        for row in found
+    ]
+    session.show(found, lambda: table(("platform", "what", "median ms", "spread", "boards"), rows))
+
+
+@app.command("merge-model")
+def merge_model(
+    context: typer.Context,
+    board_model: Annotated[str, typer.Argument(help="The board model that goes.")],
+    into: Annotated[str, typer.Argument(help="The board model that it is found to be.")],
+    reason: Reason,
+    _json: Json = False,
+) -> None:
+    """Two board models are found to be one: boards of the first are boards of the second from now on. Operators only.
+
+    Results stay where they were measured. Refused where the times of both differ, and while measurements wait.
+    """
+    session = Session.of(context)
+    with session.client() as client:
+        merged = client.merge_board_model(board_model, into, reason)
+    boards = ", ".join(merged.boards) or "no board anew"
+    session.show(merged, lambda: f"{merged.board_model} is {merged.merged_into} from now on: {boards}")
+
+
+def share_text(share: float | None) -> str:
+    """A share in per cent."""
+    return "-" if share is None else f"{share:.1%}"
 
 
 @app.command()

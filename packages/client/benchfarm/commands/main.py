@@ -11,6 +11,7 @@ from benchfarm.commands import (
     accounts,
     agents,
     boards,
+    bundles,
     comparisons,
     fusions,
     jobs,
@@ -39,6 +40,7 @@ logins.add_to(app)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(boards.app, name="boards")
+app.add_typer(bundles.app, name="bundle")
 app.add_typer(platforms.app, name="platforms")
 kernels.add_to(app)
 support.add_to(app)

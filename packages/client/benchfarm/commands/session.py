@@ -121,10 +121,12 @@ class Session:
             for table in made:
                 self.out.print(table)
 
-    def write(self, text: str) -> None:
-        """Print text for programs, as it is."""
+    def write(self, text: str, *, now: bool = False) -> None:
+        """Print text for programs, as it is; `now`: at once, for whoever follows it."""
         with _writing_stdout():
             sys.stdout.write(text)
+            if now:
+                sys.stdout.flush()
 
     def say(self, text: str) -> None:
         """A remark for people."""

@@ -18,6 +18,7 @@ from benchfarm_core.agent_protocol import (
     LeaseToken,
     PollAnswer,
     PollRequest,
+    RecoveryReport,
     RegisterAnswer,
     RegisterBoards,
     ReleaseRequest,
@@ -47,6 +48,13 @@ def register_boards(report: RegisterBoards, agent_id: AgentIdDep, parts: PartsDe
     """All boards that the agent drives now."""
     with parts.database.transaction() as tx:
         return boards.register(tx, agent_id, report)
+
+
+@router.post("/agent/recoveries", status_code=204, responses=not_found())
+def report_recovery(report: RecoveryReport, agent_id: AgentIdDep, parts: PartsDep) -> None:
+    """What the agent did for a board of its own that stays away; stands in the board's history."""
+    with parts.database.transaction() as tx:
+        boards.note_recovery(tx, agent_id, report)
 
 
 @router.post("/agent/poll", responses=upgrade_required())

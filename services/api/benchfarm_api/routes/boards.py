@@ -8,19 +8,21 @@ from pydantic import Field
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import conflict, not_found
-from benchfarm_api.routes import PageParameters, PageQuery, new_router
+from benchfarm_api.routes import PageParameters, PageQuery, new_router, page_of
 from benchfarm_core.access import Role
+from benchfarm_core.board_health import GoldenRunView, SpreadRow
 from benchfarm_core.board_history import BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health
+from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health, MergeRequest, ModelMerge
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
-from benchfarm_store import board_history, boards, why
+from benchfarm_store import board_health, board_history, board_models, boards, why
 
 router = new_router("boards")
 
 SEE_SERIALS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
 
 BoardId = Annotated[str, Path(max_length=40)]
+BoardModel = Annotated[str, Path(max_length=60)]
 
 
 class HealthRequest(Value):
@@ -69,6 +71,27 @@ def list_board_history(board_id: BoardId, parts: PartsDep, query: PageParameters
     """What happened to a board, newest first, each with its author and reason."""
     with parts.database.transaction(read_only=True) as tx:
         return board_history.list_history(tx, board_id, cursor=query.cursor, limit=query.limit)
+
+
+@router.get("/boards/{board_id}/golden-runs", responses=not_found())
+def list_golden_runs(board_id: BoardId, parts: PartsDep, query: PageParameters) -> Page[GoldenRunView]:
+    """The board's runs of the golden suite, newest first: how it compared with itself."""
+    with parts.database.transaction(read_only=True) as tx:
+        return board_health.list_runs(tx, board_id, cursor=query.cursor, limit=query.limit)
+
+
+@router.get("/board-models/{board_model}/spread", responses=not_found())
+def list_board_spread(board_model: BoardModel, parts: PartsDep, query: PageParameters) -> Page[SpreadRow]:
+    """How the units of one board model differ, from their latest golden runs."""
+    with parts.database.transaction(read_only=True) as tx:
+        return page_of(board_health.list_spread(tx, board_model), query)
+
+
+@router.post("/board-models/{board_model}/merge", responses=not_found() | conflict())
+def merge_board_model(board_model: BoardModel, merge: MergeRequest, caller: CallerDep, parts: PartsDep) -> ModelMerge:
+    """Two board models are found to be one: the boards of the first are boards of the second from now on."""
+    with parts.database.transaction() as tx:
+        return board_models.merge(tx, board_model, merge, caller)
 
 
 @router.post("/boards/{board_id}/notes", status_code=201, responses=not_found())

@@ -1,6 +1,7 @@
 """The agent's folder on a board: files by hash, the runner, the lock of a lease, one scratch folder per launch.
 
 lock              who measures here: the agent, its lease, since when on the board's clock
+running           held by the native runner for as long as it lives: no two run at once, whoever started them
 files/<sha256>    what launches open, put there once
 runner/           what measures
 launch-*/         scratch of launches, gone with them
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from benchfarm_agent.ports.board_scripts import SWEEPING
 from benchfarm_agent.ports.interface import Port, PortTransferFailed, Ran
 from benchfarm_core.errors import TransientDeviceError
 
@@ -27,7 +29,7 @@ _HELD: Final = 9
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _FULL: Final = ("No space left", "Disk quota exceeded", "ENOSPC")
 
-_SWEEP: Final = """
+_SWEEP: Final = f"""{SWEEPING}
 mkdir -p "$1/files" "$1/runner" && chmod "$2" "$1" "$1/files" "$1/runner" || exit 1
 rm -rf "$1/launch-$3"-* "$1/lock.$3"
 if [ -f "$1/lock" ]; then
@@ -69,8 +71,16 @@ class BoardFolder:
     def runner(self) -> str:
         return f"{self.root}/runner"
 
+    @property
+    def running(self) -> str:
+        """What a runner holds while it lives."""
+        return f"{self.root}/running"
+
     async def sweep(self) -> None:
-        """Makes the folder, removes what launches left and the agent's own lock. Raises TransientDeviceError."""
+        """Makes the folder, removes what launches left and the agent's own lock. Raises TransientDeviceError.
+
+        What calls left behind before the board's last start goes too: it lost its power in the middle of them.
+        """
         said = await self._run(_SWEEP, self.root, "711" if self._is_shared else "700", self._owner)
         there = [name for name in said.split() if _SHA256.fullmatch(name)]
         self._files = {name: self._files.get(name, 0) for name in there}

@@ -139,6 +139,14 @@ def host_model(facts: HostFacts, serial: str) -> str:
     return "host-" + digest([facts.hardware, own], length=12)
 
 
+def boot_id(root: Path = Path("/")) -> str:
+    """What the kernel calls its present run; empty where it does not say."""
+    try:
+        return (root / "proc/sys/kernel/random/boot_id").read_text().strip()[:60]
+    except OSError:
+        return ""
+
+
 def machine_id(root: Path = Path("/")) -> str | None:
     """The id that the system gave this installation, or None in the many containers that have none."""
     return machine_id_of(_texts_below(root))

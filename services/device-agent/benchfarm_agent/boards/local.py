@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
-from benchfarm_agent.boards.host_facts import host_model, machine_id, memory_text, read_host_facts
+from benchfarm_agent.boards.host_facts import boot_id, host_model, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
 from benchfarm_agent.engine_checks import EngineChecks
@@ -25,7 +25,7 @@ from benchfarm_agent.journal import Journal
 from benchfarm_agent.processes import kill_group, oom_kills, start_child, start_ticks
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_core.boards import MEMORY_SHARE, BoardReport
+from benchfarm_core.boards import BOOT, MEMORY_SHARE, BoardReport
 from benchfarm_core.confine import CONFINED_ID
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.platforms import ClockProof, OperatingPoint
@@ -73,7 +73,7 @@ class LocalBoard:
             model_name=f"{self._facts.cpu_name}, {len(self._facts.cores)} cores, "
             f"{memory_text(self._facts.memory_bytes)}"[:200],
             generation=self._facts.generation,
-            facts={"hostname": socket.gethostname()[:200], **self._facts.describe()},
+            facts={"hostname": socket.gethostname()[:200], BOOT: boot_id(), **self._facts.describe()},
             engines=await probe_engines(self._runner_argv, self._state.scratch),
             operating_points=operating_points(self._facts.physical_cores),
             clock_proof=ClockProof.UNPINNED,

@@ -21,8 +21,8 @@ from benchfarm_agent.boards.sensors import BoardGate, BoardSensors, GateLimits
 from benchfarm_agent.engine_probe import read_probe, unavailable
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.ports.board_scripts import REFUSED
-from benchfarm_agent.ports.interface import BoardUnreachable, Port, Streamed
-from benchfarm_core.boards import ADDRESS, MEMORY_SHARE, BoardMark, BoardReport, EngineReport
+from benchfarm_agent.ports.interface import LAUNCH_LIMIT_S, BoardUnreachable, Port, Streamed
+from benchfarm_core.boards import ADDRESS, BOOT, MEMORY_SHARE, BoardMark, BoardReport, EngineReport
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.operating_ranges import accepts
 from benchfarm_core.platforms import OperatingPoint
@@ -89,7 +89,8 @@ class RemoteBoard:
 
     async def describe(self) -> BoardReport:
         report = BoardReport(**self._parts, kind=self._place.kind, engines=await self._engines())
-        noted = {"note": self._place.note[:200]} if self._place.note else {}
+        told = {"note": self._place.note[:200], BOOT: (self._facts.boot_id or "")[:60]}
+        noted = {name: text for name, text in told.items() if text}
         return report.model_copy(update={"facts": {**report.facts, ADDRESS: self._port.name[:200], **noted}})
 
     async def away(self) -> str:
@@ -201,13 +202,15 @@ class RemoteBoard:
         self, order: LaunchOrder, request: bytes, scratch: str, on_line: Callable[[bytes], None]
     ) -> Streamed:
         """The launch; cut ("stopped") when `stop` ended it. Nothing of it is left on the board afterwards."""
+        limit_s = launch_limit_s(order)
         stream = self._port.stream(
-            command_line(self._runner().argv(self._folder), scratch),
+            command_line(self._runner().launch_argv(self._folder, limit_s), scratch),
             stdin=request,
             on_line=on_line,
             line_bytes_max=LINE_BYTES_MAX,
             silence_s=order.silence_s,
             lines_max=order.lines_max,
+            limit_s=limit_s,
         )
         self._streaming = asyncio.ensure_future(stream)
         try:
@@ -299,6 +302,11 @@ class RemoteBoard:
         text = (await self._port.read([_VMSTAT]))[_VMSTAT] or ""
         counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
         return int(counts[0]) if counts and counts[0].isdecimal() else 0
+
+
+def launch_limit_s(order: LaunchOrder) -> float:
+    """The longest that a launch can take: it speaks at least every `silence_s`, and no more than so many lines."""
+    return min(LAUNCH_LIMIT_S, order.silence_s * order.lines_max)
 
 
 def _without_engines(names: Iterable[str], why: str) -> tuple[EngineReport, ...]:

@@ -3,6 +3,7 @@
 A kit is put on a board once, by its hash; the hash is looked at again at each lease.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ class RunnerKit(Protocol):
     def argv(self, folder: BoardFolder) -> list[str]:
         """The runner's command on the board."""
 
+    def launch_argv(self, folder: BoardFolder, limit_s: float) -> list[str]:
+        """The same for one launch, which ends on the board after `limit_s` whatever becomes of the agent."""
+
     def limits(self, confinement: Confinement) -> dict[str, Any]:
         """The cage of one launch, as the launch request has it."""
 
@@ -85,6 +89,9 @@ class NativeKit:
 
     def argv(self, folder: BoardFolder) -> list[str]:
         return [self._path(folder)]
+
+    def launch_argv(self, folder: BoardFolder, limit_s: float) -> list[str]:
+        return [*self.argv(folder), "--lock", folder.running, "--limit-s", str(math.ceil(limit_s))]
 
     def limits(self, confinement: Confinement) -> dict[str, Any]:
         return _limits(confinement)
@@ -117,6 +124,11 @@ class PythonKit:
 
     def argv(self, folder: BoardFolder) -> list[str]:
         return [self._python, "-I", f"{self._path(folder)}/start.py"]
+
+    def launch_argv(self, folder: BoardFolder, limit_s: float) -> list[str]:
+        """The port's own limit on the board is all that it has."""
+        del limit_s
+        return self.argv(folder)
 
     def limits(self, confinement: Confinement) -> dict[str, Any]:
         user = CONFINED_ID if confinement.is_root else None

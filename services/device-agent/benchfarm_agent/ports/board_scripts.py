@@ -20,6 +20,7 @@ COMMAND_BYTES_MAX: Final = 48_000
 REFUSED: Final = 125
 FOLDERS: Final = '/data/local/tmp "${TMPDIR:-/tmp}" "$HOME"'
 """Where a board may let us write, in the order in which they are tried."""
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 # Two things end the command whatever happens to the agent: the connection's end, which closes the shell's standard
 # input (fd 3), and the time limit. The sleeping child is in the command's own group and goes with it. `p` names the
@@ -37,6 +38,7 @@ if [ -n "$name" ]; then
     [ -n "$t" ] && [ -d "$t" ] && [ -w "$t" ] && mkdir -m 700 "$t/$name" && d=$t/$name && break
   done
   [ -n "$d" ] || refuse "finds no folder on this board"
+  [ -r {_BOOT_ID} ] && read -r b <{_BOOT_ID} && echo "$b" >"$d/boot"
   in=$d/stdin
   head -c "$size" <&3 | cat >"$in" || {{ rm -rf "$d"; refuse "has no room for its input"; }}
 fi
@@ -65,6 +67,21 @@ for t in {FOLDERS}; do
   rm -rf "$d"
 done
 """
+
+# What a call left behind when the board lost its power; a folder of this boot may belong to a call in progress, and one
+# without either file to something else of ours.
+SWEEPING: Final = """
+boot=
+[ -r BOOT_ID ] && read -r boot <BOOT_ID
+for t in FOLDERS; do
+  for d in "$t"/.benchfarm-????????????????; do
+    [ -n "$t" ] && [ -d "$d" ] && { [ -e "$d/stdin" ] || [ -e "$d/boot" ]; } || continue
+    was=
+    [ -f "$d/boot" ] && read -r was <"$d/boot"
+    [ "$was" = "$boot" ] || rm -rf "$d"
+  done
+done
+""".replace("FOLDERS", FOLDERS).replace("BOOT_ID", _BOOT_ID)
 
 # A new process for each file would be most of the time: what is in sysfs the shell reads by itself. It cannot tell an
 # empty file from an error and drops NULs, so head reads what came to nothing, device trees and all other files.

@@ -1,0 +1,234 @@
+"""Six phones on one agent: how soon they are listed, what one that hangs takes from the others, and a job during which
+phones are pulled out and plugged in.
+
+python -m bench.phones lab [--window-s 120]        listed and leased at once; leases per minute beside a hanging phone
+python -m bench.phones alone [--kernels 100]       one phone beside `local`, with the same native runner
+python -m bench.phones pulled [--kernels 100]      a job on each of five models of board, phones pulled at random
+
+The phones are real adbd on this host's cores: nothing that is measured there is a phone's.
+"""
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.chaos import fates_of
+from bench.losses import Fate
+from bench.phone_alone import compare_one_phone
+from bench.phone_lab import CACHE, Lab, governors, open_lab, paced_runners
+from bench.report import command_run, write_section
+from benchfarm_core.boards import BoardState
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.jobs import ItemState, JobState, JobView
+from benchfarm_core.protocols import ProtocolRequest
+from tests.peers.phone_files import DEFAULT_GOVERNOR
+from tests.peers.phones import Phone
+
+Row = dict[str, object]
+LISTED_S: Final = 3.0
+LOSS_MAX: Final = 0.05
+"""How much a hanging phone may take from the leases per minute of the others."""
+PULLS: Final = 20
+INCONCLUSIVE_SHARE_MAX: Final = 0.05
+SETTLE_S: Final = 15.0
+KERNELS_A_JOB: Final = 8
+JOB_LIMIT_S: Final = 3600.0
+ENDED_S: Final = 120.0
+
+
+def main() -> None:
+    """Measures what was asked for, by default all three, and writes a section for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", help="lab, alone, pulled; all by default")
+    parser.add_argument("--window-s", type=float, default=120.0, help="lab: how long leases are counted, twice")
+    parser.add_argument("--kernels", type=int, default=100)
+    parser.add_argument("--launches", type=int, default=5, help="alone: of each board")
+    parser.add_argument("--seed", type=int, default=1, help="pulled: which phones, when")
+    parser.add_argument("--print-only", action="store_true", help="leave docs/performance.md alone")
+    given = parser.parse_args()
+    wanted = given.kinds or list(_SECTIONS)
+    if unknown := set(wanted) - set(_SECTIONS):
+        parser.error(f"there is no {min(unknown)!r}; there are {', '.join(_SECTIONS)}")
+    missed = [kind for kind in wanted if not _measured(kind, given)]
+    if missed:
+        raise SystemExit(f"a goal was missed: {', '.join(missed)}")
+
+
+_SECTIONS: Final = {
+    "lab": "Six phones on one agent, one of them hanging",
+    "alone": "A phone beside `local`",
+    "pulled": "Phones pulled out during a job",
+}
+
+
+def _measured(kind: str, given: argparse.Namespace) -> bool:
+    """Whether every goal of one kind was met."""
+    with tempfile.TemporaryDirectory(prefix="benchfarm-phones-") as folder:
+        if kind == "lab":
+            rows = hanging(Path(folder), given.window_s)
+        elif kind == "alone":
+            rows = compare_one_phone(Path(folder), given.kernels, given.launches)
+        else:
+            rows = pulled(Path(folder), given.kernels, given.seed)
+    for row in rows:
+        print(row, flush=True)
+    if not given.print_only:
+        write_section(_SECTIONS[kind], command_run(), rows)
+    return all(row["met"] for row in rows)
+
+
+def hanging(folder: Path, window_s: float) -> list[Row]:
+    """Leases per minute of five phones, beside a sixth that works and beside the same one hanging."""
+    with open_lab(folder, runners=paced_runners(folder), local=False) as lab:
+        stop = threading.Event()
+        feeder = threading.Thread(target=_feed, args=(lab, stop))
+        feeder.start()
+        try:
+            leased_s = lab.wait_until(lambda: _leased(lab) == len(lab.phones), "all phones are leased at once")
+            victim, *others = lab.phones
+            time.sleep(SETTLE_S)
+            well = _per_minute(lab, others, window_s)
+            victim.relay.hang()
+            time.sleep(SETTLE_S)
+            beside = _per_minute(lab, others, window_s)
+            victim.relay.flow()
+        finally:
+            stop.set()
+            feeder.join()
+    listed: Row = {"what": "six phones listed after the agent's start, s", "value": lab.listed_s}
+    together: Row = {"what": "six phones leased at once after the first job, s", "value": leased_s, "met": True}
+    rows = [listed | {"goal": f"<= {LISTED_S:g}", "met": lab.listed_s <= LISTED_S}, together]
+    for what, before, after in zip(("leases", "results"), well, beside, strict=True):
+        share = after / before - 1 if before else -1.0
+        row: Row = {
+            "what": f"{what} per minute of five phones",
+            "value": f"{before:.1f}, beside a hanging one {after:.1f}",
+        }
+        rows.append(row | {"goal": f">= -{LOSS_MAX:.0%}", "change": f"{share:+.1%}", "met": share >= -LOSS_MAX})
+    return rows
+
+
+def _feed(lab: Lab, stop: threading.Event) -> None:
+    """Keeps work waiting for every phone: the same few kernels by ever another protocol, so files are made once."""
+    open_jobs: list[JobView] = []
+    number = 0
+    while not stop.is_set():
+        open_jobs = [one for one in open_jobs if lab.client.job(one.id).state not in _ENDED]
+        while len(open_jobs) < 12:
+            number += 1
+            protocol = ProtocolRequest(name="quick", parameters={"visit_ms": 10 + number})
+            open_jobs.append(lab.submit(seed=1, kernels=KERNELS_A_JOB, protocol=protocol))
+        stop.wait(1.0)
+    for one in open_jobs:
+        lab.client.cancel(one.id)
+
+
+_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED})
+
+
+def _leased(lab: Lab) -> int:
+    return sum(1 for _ in lab.client.boards(state=BoardState.LEASED))
+
+
+def _per_minute(lab: Lab, phones: Sequence[Phone], window_s: float) -> tuple[float, float]:
+    begun_unix_s = time.time()
+    time.sleep(window_s)
+    ended_unix_s = time.time()
+    leases, results = lab.done([phone.serial for phone in phones], begun_unix_s, ended_unix_s)
+    minutes = (ended_unix_s - begun_unix_s) / 60
+    return leases / minutes, results / minutes
+
+
+@dataclass
+class Pulls:
+    """Which phone was pulled out how often, and how often during a lease of its own."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    in_lease: int = 0
+
+
+def pulled(folder: Path, kernels: int, seed: int) -> list[Row]:
+    """A job of `kernels` on every model of phone and on this machine, while phones go and come."""
+    pulls = Pulls()
+    with open_lab(folder, runners=CACHE, local=True) as lab:
+        lab.wait_until(lambda: len(lab.platforms()) == len({*_models(lab)}), "a platform for each model")
+        began_s = time.monotonic()
+        job = lab.submit(seed=seed, kernels=kernels, protocol=ProtocolRequest(name="quick"))
+        ended = threading.Event()
+        puller = threading.Thread(target=_pull, args=(lab, random.Random(seed), pulls, ended))
+        puller.start()
+        try:
+            job = lab.client.wait(job.id, timeout_s=JOB_LIMIT_S)
+        finally:
+            ended.set()
+            puller.join()
+        took_s = time.monotonic() - began_s
+        fates = fates_of(lab.farm, lab.client, job)
+        return _judged(lab, job, fates, pulls, took_s)
+
+
+def _models(lab: Lab) -> list[str]:
+    return [board.board_model for board in lab.client.boards() if board.state is not BoardState.OFFLINE]
+
+
+def _pull(lab: Lab, chance: random.Random, pulls: Pulls, ended: threading.Event) -> None:
+    """Pulls a phone out and plugs it in again, until it was done so often or the job has ended."""
+    for _ in range(PULLS):
+        if ended.wait(chance.uniform(1.0, 4.0)):
+            return
+        phone = chance.choice(list(lab.phones))
+        leased = {board.serial for board in lab.client.boards(state=BoardState.LEASED)}
+        phone.relay.unplug()
+        pulls.counts[phone.serial] += 1
+        pulls.in_lease += phone.serial in leased
+        ended.wait(chance.uniform(0.5, 4.0))
+        phone.relay.plug()
+
+
+def _judged(lab: Lab, job: JobView, fates: Sequence[Fate], pulls: Pulls, took_s: float) -> list[Row]:
+    inconclusive = [fate for fate in fates if fate.failure == FailureCode.INCONCLUSIVE]
+    on_phones = {one.id for one in lab.client.platforms(engine=["ncnn"]) if one.key.startswith("shared-")}
+    lost = [fate for fate in fates if fate not in inconclusive and not is_kept(fate)]
+    for fate in lost:
+        print("LOST:", fate)
+    leaked = left_after(lab)
+    row: Row = {
+        "items": len(fates),
+        "job": job.state.value,
+        "took s": round(took_s),
+        "pulled": f"{pulls.counts.total()}, {pulls.in_lease} of them leased",
+        "one accepted result": sum(map(is_kept, fates)),
+        "inconclusive": len(inconclusive),
+        "on phones": sum(fate.item[1] in on_phones for fate in inconclusive),
+        "lost": len(lost),
+        "leases leaked": leaked,
+        "phones left pinned": len(lab.pinned()),
+    }
+    met = not lost and not leaked and not lab.pinned() and pulls.counts.total() == PULLS
+    few = len(inconclusive) <= INCONCLUSIVE_SHARE_MAX * len(fates)
+    return [row | {"met": met and few and len(fates) == len({fate.item for fate in fates})}]
+
+
+def is_kept(fate: Fate) -> bool:
+    """Whether an item has a result, and exactly one was accepted for it."""
+    return fate.state is ItemState.SUCCEEDED and fate.has_result and fate.delivered.count("ok") == 1
+
+
+def left_after(lab: Lab) -> int:
+    """Leases that stay open, once every board had the time to end its own and to put its clock back."""
+    try:
+        lab.wait_until(lambda: not lab.open_leases() and not lab.pinned(), "all is put back", ENDED_S)
+    except TimeoutError:
+        print("left:", {phone.serial: governors(phone) - {DEFAULT_GOVERNOR} for phone in lab.phones})
+    return lab.open_leases()
+
+
+if __name__ == "__main__":
+    main()

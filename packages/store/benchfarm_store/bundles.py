@@ -1,0 +1,221 @@
+"""Bundles: what is handed out to be packed, and how each stands. What comes back: `bundle_imports`."""
+
+import json
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, insert, text
+
+from benchfarm_core.agent_protocol import BatchItem
+from benchfarm_core.bundles import (
+    MAX_BUNDLED,
+    BundleContents,
+    BundleOrder,
+    BundleRequest,
+    BundleRun,
+    BundleView,
+)
+from benchfarm_core.correctness import gate_limit
+from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
+from benchfarm_core.jobs import Page
+from benchfarm_core.measurements import Timing
+from benchfarm_core.planning import expected_s
+from benchfarm_core.platforms import Platform
+from benchfarm_core.protocols import Protocol, ProtocolRequest, is_comparison, resolve_protocol
+from benchfarm_core.workloads import WORKLOAD, AnyWorkload, workload_id
+from benchfarm_store import cursors, platforms, specs
+from benchfarm_store.bundle_imports import import_part
+from benchfarm_store.database import Transaction
+from benchfarm_store.tables import bundles
+from benchfarm_store.tokens import Caller
+
+__all__ = ["create_bundle", "get_bundle", "import_part", "list_bundles", "seal_bundle"]
+
+ANY_VERSION: Final = "0"
+"""Stands for an engine's version where it does not matter."""
+
+
+def create_bundle(tx: Transaction, request: BundleRequest, by: Caller) -> BundleOrder:
+    """Hand out what is to be packed. Nothing waits for it: what is wanted stays wanted, and boards may be quicker.
+
+    Raises InvalidRequest as a job does, Conflict where nothing waits on the platform.
+    """
+    order = _of_platform(tx, request) if request.platform is not None else _of_workloads(tx, request, by)
+    row = {
+        "public_id": order.bundle_id,
+        "account_id": by.account_number,
+        "created_at": tx.now,
+        "expires_at": order.expires_at,
+        "key": order.key,
+        "spec": order.model_dump(mode="json", exclude={"key"}),
+    }
+    tx.execute(insert(bundles).values(**row))
+    return order
+
+
+def _of_workloads(tx: Transaction, request: BundleRequest, by: Caller) -> BundleOrder:
+    protocol = resolve_protocol(request.protocol or ProtocolRequest())
+    _check_protocol(protocol)
+    resolved = specs.resolve_workloads(tx, request.workloads, by.account_number, field="workloads")
+    distinct = list({workload_id(one.workload): one for one in resolved}.values())
+    specs.ensure_workloads(tx, distinct)  # with their costs, which no results tell
+    fields = {
+        "engine": str(request.engine),
+        "engine_version": None,
+        "options": request.options,
+        "precision": request.precision,
+        "threads": request.threads,
+    }
+    wanted = [(one.workload, expected_s(protocol, one.cost, None)) for one in distinct]
+    return _order(tx, request, protocol, fields, wanted)
+
+
+def _of_platform(tx: Transaction, request: BundleRequest) -> BundleOrder:
+    row = platforms.find(tx, request.platform or "")
+    platform = Platform.model_validate(row.spec)
+    point = platform.operating_point
+    if point.mode != "free":
+        detail = f"a bundle measures at a free clock alone, and {platform.key} is {point.mode}"
+        raise InvalidRequest(detail, code="operating_point_impossible", field="platform")
+    protocol_id, protocol = _protocol_of(tx, row.id, request)
+    _check_protocol(protocol)
+    found = tx.execute(_WAITING, {"platform": row.id, "protocol": protocol_id, "limit": MAX_BUNDLED}).all()
+    if not found:
+        raise Conflict(f"nothing that a bundle can hold waits on {platform.key}: kernels and generated models alone")
+    fields = {
+        "engine": platform.engine.name,
+        "engine_version": platform.engine.version,
+        "options": platform.engine.options,
+        "precision": platform.precision,
+        "threads": point.threads,
+    }
+    wanted = [(WORKLOAD.validate_json(one.spec), one.expected_s) for one in found]
+    return _order(tx, request, protocol, fields, wanted)
+
+
+def _protocol_of(tx: Transaction, platform: int, request: BundleRequest) -> tuple[int, Protocol]:
+    if request.protocol is not None:
+        protocol = resolve_protocol(request.protocol)
+        return specs.ensure_protocol(tx, protocol), protocol
+    row = tx.execute(_OLDEST_WISH, {"platform": platform}).one_or_none()
+    if row is None:
+        raise Conflict("nothing that a bundle can hold waits on the platform: kernels and generated models alone")
+    return row.id, Protocol.model_validate_json(row.spec)
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    if is_comparison(protocol):
+        raise InvalidRequest("a bundle holds no pairs", code="not_a_pair", field="protocol")
+
+
+_BUNDLED: Final = f"""
+    FROM measurements m JOIN workloads w ON w.id = m.workload_id JOIN protocols t ON t.id = m.protocol_id
+    WHERE m.platform_id = :platform AND m.state = 'wanted' AND m.clock_need = 0 AND m.timing = '{Timing.ALONE}'
+        AND m.only_board_id IS NULL
+        AND w.kind IN ('kernel', 'model')
+"""
+_OLDEST_WISH = text(f"SELECT t.id, t.spec::text AS spec {_BUNDLED} ORDER BY m.wanted_at, m.id LIMIT 1")
+_WAITING = text(f"""
+    SELECT w.spec::text AS spec, max(m.expected_s) AS expected_s {_BUNDLED} AND m.protocol_id = :protocol
+    GROUP BY w.id ORDER BY min(m.id) LIMIT :limit
+""")
+
+
+def _order(
+    tx: Transaction,
+    request: BundleRequest,
+    protocol: Protocol,
+    fields: dict[str, Any],
+    wanted: Sequence[tuple[AnyWorkload, float]],
+) -> BundleOrder:
+    order = BundleOrder(
+        bundle_id="n_" + secrets.token_hex(8),
+        farm=tx.execute(text("SELECT name FROM farms WHERE id = 1")).scalar_one(),
+        key=secrets.token_hex(32),
+        target=request.target,
+        protocol=protocol,
+        items=[],
+        expires_at=tx.now + timedelta(seconds=request.expires_in_s),
+        **fields,
+    )
+    try:
+        limit = gate_limit(order.platform_of_files(order.engine_version or ANY_VERSION))
+    except ValueError as error:
+        raise InvalidRequest("that is no engine with options", field="options") from error
+    items = [
+        BatchItem(
+            measurement_id=number,
+            workload=workload,
+            file_sha256=None,
+            reference_sha256=None,
+            max_relative_l2=limit,
+            expected_s=seconds,
+        )
+        for number, (workload, seconds) in enumerate(wanted, 1)
+    ]
+    return order.model_copy(update={"items": items})
+
+
+def seal_bundle(tx: Transaction, bundle_id: str, contents: BundleContents) -> BundleView:
+    """Note what a bundle was packed to, once. The same again changes nothing. Raises NotFound, Conflict."""
+    parameters = {"id": bundle_id, "sha256": contents.contents_sha256}
+    known = tx.execute(_SEAL, parameters).scalar_one_or_none()
+    if known is None:
+        raise NotFound("there is no such bundle")
+    if known != contents.contents_sha256:
+        raise Conflict("the bundle was packed before, to other contents: create another one")
+    return get_bundle(tx, bundle_id)
+
+
+_SEAL = text("""
+    UPDATE bundles SET contents_sha256 = coalesce(contents_sha256, :sha256)
+    WHERE public_id = :id RETURNING contents_sha256
+""")
+
+
+def list_bundles(tx: Transaction, *, cursor: str | None = None, limit: int = 100) -> Page[BundleView]:
+    """Bundles, newest first."""
+    last = cursors.decode("bundles", cursor, int)[0] if cursor else None
+    rows = tx.execute(_BUNDLES, {"last": last, "id": None, "limit": limit + 1}).all()
+    return cursors.page(rows, limit, lambda row: _view(tx, row), lambda row: cursors.encode("bundles", row.id))
+
+
+def get_bundle(tx: Transaction, bundle_id: str) -> BundleView:
+    """One bundle. Raises NotFound."""
+    row = tx.execute(_BUNDLES, {"last": None, "id": bundle_id, "limit": 1}).one_or_none()
+    if row is None:
+        raise NotFound("there is no such bundle")
+    return _view(tx, row)
+
+
+_BUNDLES = text("""
+    SELECT id, public_id, created_at, expires_at, contents_sha256, spec::text AS spec FROM bundles
+    WHERE (CAST(:id AS text) IS NULL OR public_id = :id) AND (CAST(:last AS int) IS NULL OR id < :last)
+    ORDER BY id DESC LIMIT :limit
+""")
+
+
+def _view(tx: Transaction, row: Row[Any]) -> BundleView:
+    spec = json.loads(row.spec)
+    return BundleView(
+        id=row.public_id,
+        target=spec["target"],
+        engine=spec["engine"],
+        precision=spec["precision"],
+        threads=spec["threads"],
+        items=len(spec["items"]),
+        contents_sha256=row.contents_sha256,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        runs=[BundleRun(**one._asdict()) for one in tx.execute(_RUNS, {"bundle": row.id})],
+    )
+
+
+_RUNS = text("""
+    SELECT p.run_id, b.public_id AS board_id, min(p.answer->>'platform') AS platform, count(*) AS parts,
+        sum((p.answer->>'results')::int) AS results, max(p.imported_at) AS imported_at, min(p.author) AS author
+    FROM bundle_parts p JOIN boards b ON b.id = p.board_id WHERE p.bundle_id = :bundle
+    GROUP BY p.run_id, b.public_id ORDER BY max(p.imported_at), p.run_id
+""")

@@ -1,0 +1,161 @@
+"""Brings boards back that stay away, rung by rung: connect anew, restart the adb server, reboot, switch the power.
+
+Each rung has its time, its limit and a pause after it, and is told to the farm for the board's history. A board that
+the lab's file names under `no_recovery` is left alone; one that is really this machine, or was never there, is not
+rebooted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.clock import boottime_s
+from benchfarm_agent.lab_file import LabFile, PowerHook, matches_one
+from benchfarm_agent.power_hooks import run_hook
+from benchfarm_core.board_history import RecoveryStep
+from benchfarm_core.errors import BenchfarmError
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+USABLE: Final = frozenset({"ready", "opening"})
+TROUBLED: Final = frozenset({"away", "offline"})
+"""States in which a board is tried to be brought back by itself; a hook runs for whatever is not usable."""
+
+
+class Rung(NamedTuple):
+    """A step of the ladder: how long a board must have been away, and how long it then gets to come back.
+
+    At most once in `again_s`; what has not ended after `limit_s` has failed.
+    """
+
+    step: RecoveryStep
+    after_s: float
+    pause_s: float
+    again_s: float = 3600.0
+    limit_s: float = 30.0
+
+
+LADDER: Final = (
+    Rung(RecoveryStep.RECONNECT, 10.0, 10.0),
+    Rung(RecoveryStep.RESTART_ADB, 30.0, 20.0),
+    Rung(RecoveryStep.REBOOT, 60.0, 180.0),
+)
+
+
+@runtime_checkable
+class Recoverable(Protocol):
+    """A way that can do something for its board."""
+
+    @property
+    def steps(self) -> frozenset[RecoveryStep]:
+        """What it can do."""
+
+    async def recover(self, step: RecoveryStep) -> None:
+        """Does it. Raises BenchfarmError or OSError where that does not go."""
+
+
+@dataclass
+class Absence:
+    """What was done for one board: when it went away, what was tried since, and when each rung was last climbed."""
+
+    since_s: float
+    tried: set[RecoveryStep] = field(default_factory=set)
+    until_s: float = 0.0
+    last_s: dict[RecoveryStep, float] = field(default_factory=dict)
+
+
+def next_rung(rungs: Sequence[Rung], absence: Absence, now_s: float) -> Rung | None:
+    """The rung that is due: the lowest that was not tried, once the board was away for long enough."""
+    if now_s < absence.until_s:
+        return None
+    for rung in rungs:
+        last_s = absence.last_s.get(rung.step)
+        if rung.step in absence.tried or (last_s is not None and now_s - last_s < rung.again_s):
+            continue
+        return rung if now_s - absence.since_s >= rung.after_s else None
+    return None
+
+
+class Recovery:
+    """Looks after every board that the agent has seen or that a hook names."""
+
+    def __init__(self, lab_file: LabFile, ladder: Sequence[Rung] = LADDER) -> None:
+        self._lab_file = lab_file
+        self._ladder = tuple(ladder)
+        self._hooks: Mapping[str, PowerHook] = {hook.board: hook for hook in lab_file.power}
+        self._absences: dict[str, Absence] = {}
+        self._climbing: dict[str, asyncio.Task[None]] = {}
+
+    async def follow(self, watch: BoardWatch) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                self._look(watch)
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            for task in self._climbing.values():
+                task.cancel()
+            await asyncio.gather(*self._climbing.values(), return_exceptions=True)
+
+    def _look(self, watch: BoardWatch) -> None:
+        states = {one.label: one.state for one in watch.standings()}
+        for label in sorted(states.keys() | self._hooks.keys()):
+            state = states.get(label, "")
+            absence = self._absences.setdefault(label, Absence(boottime_s()))
+            if state in USABLE:
+                absence.since_s = boottime_s()
+                absence.tried.clear()
+            elif label not in self._climbing:
+                rung = next_rung(self._rungs(watch, label, state), absence, boottime_s())
+                if rung is not None:
+                    self._climbing[label] = asyncio.create_task(self._climb(watch, label, rung))
+
+    def _rungs(self, watch: BoardWatch, label: str, state: str) -> list[Rung]:
+        """What may be done for a board now, the mildest first."""
+        if matches_one(label, self._lab_file.no_recovery):
+            return []
+        way: object = watch.way(label)
+        able: frozenset[RecoveryStep] = frozenset()
+        if state in TROUBLED and isinstance(way, Recoverable):
+            able = way.steps
+        if self._lab_file.marks(label) or not watch.was_there(label):  # what never worked no reboot mends
+            able -= {RecoveryStep.REBOOT}
+        if any(one.report.kind == "adb" for one in watch.present()):  # its phones would all go
+            able -= {RecoveryStep.RESTART_ADB}
+        rungs = [rung for rung in self._ladder if rung.step in able]
+        if (hook := self._hooks.get(label)) is not None:
+            limit_s = hook.timeout_s + 10.0
+            rungs.append(Rung(RecoveryStep.POWER_CYCLE, hook.after_s, hook.again_s, hook.again_s, limit_s))
+        return rungs
+
+    async def _climb(self, watch: BoardWatch, label: str, rung: Rung) -> None:
+        absence = self._absences[label]
+        absence.tried.add(rung.step)
+        absence.last_s[rung.step] = boottime_s()
+        logger.warning("board %s stays away: %s", label, rung.step)
+        detail = ""
+        try:
+            async with asyncio.timeout(rung.limit_s):
+                await self._do(watch, label, rung.step)
+        except (BenchfarmError, OSError) as error:
+            detail = str(error)[:200] or type(error).__name__
+        finally:
+            self._climbing.pop(label, None)
+        if not detail:
+            absence.until_s = boottime_s() + rung.pause_s
+            absence.tried -= {RecoveryStep.POWER_CYCLE}  # repeated by its own time
+        watch.tell_recovery(label, rung.step, detail)
+
+    async def _do(self, watch: BoardWatch, label: str, step: RecoveryStep) -> None:
+        """Raises BenchfarmError, OSError (TimeoutError is one)."""
+        if step == RecoveryStep.POWER_CYCLE:
+            if not await run_hook(self._hooks[label]):
+                raise OSError("the power hook failed: see the agent's log")
+            return
+        way: object = watch.way(label)
+        assert isinstance(way, Recoverable)  # its rungs were asked for just now
+        await way.recover(step)

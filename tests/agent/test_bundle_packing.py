@@ -1,0 +1,99 @@
+"""What a bundle carries, and what cannot be packed."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from benchfarm_agent import bundle_packing, bundle_start
+from benchfarm_agent.bundle_work import BundledWork, bundled, unbundled_canary, unbundled_item
+from benchfarm_agent.prepared import Canary, PreparedItem
+from benchfarm_agent.python_kit import CannotPack
+from benchfarm_core.agent_protocol import BatchItem
+from benchfarm_core.bundles import BundleOrder
+from benchfarm_core.errors import Conflict
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.workloads import KernelWorkload
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"^([a-z0-9-]+)==.*\n(?:    --hash=.*\n)+", re.MULTILINE)
+
+
+def order_of(**changes: object) -> BundleOrder:
+    workload = KernelWorkload(catalogue_version=1, type="fc", config={"cin": 4, "cout": 4})
+    item = BatchItem(
+        measurement_id=1, workload=workload, file_sha256=None, reference_sha256=None, max_relative_l2=1e-3, expected_s=1
+    )
+    fields: dict[str, object] = {
+        "bundle_id": "n_1",
+        "farm": "here",
+        "key": "k" * 64,
+        "target": "linux-x86_64-cp312",
+        "engine": "onnxruntime",
+        "engine_version": None,
+        "options": {},
+        "precision": "fp32",
+        "threads": 1,
+        "protocol": PROTOCOLS["quick"],
+        "items": [item],
+        "expires_at": "2030-01-01T00:00:00Z",
+    }
+    return BundleOrder.model_validate({**fields, **changes})
+
+
+def test_the_list_of_packages_is_that_of_the_agent():
+    def blocks(text: str) -> dict[str, set[str]]:
+        return {found[1]: set(found[0].replace("\\", "").split()) for found in _BLOCK.finditer(text)}
+
+    ours = blocks((ROOT / "services/device-agent/benchfarm_agent/bundle_packages/agent.txt").read_text() + "\n")
+    agents = blocks((ROOT / "requirements/agent.txt").read_text())
+    assert {"pydantic", "pydantic-core", "pydantic-settings"} <= ours.keys()
+    assert ours == {name: agents[name] for name in ours}, "copy the blocks from requirements/agent.txt"
+
+
+def test_what_was_prepared_is_the_same_where_it_is_unpacked(tmp_path):
+    item = PreparedItem(
+        measurement_id=7,
+        artifact=tmp_path / "aa",
+        artifact_sha256="aa",
+        inputs=({"name": "x"},),
+        reference=tmp_path / "bb",
+        max_relative_l2=0.5,
+        format="mnn",
+        edges={"inputs": []},
+        twin=tmp_path / "cc",
+    )
+    canary = Canary(tmp_path / "dd", ({"name": "y"},), None)
+    carried = BundledWork.model_validate_json(bundled([item], canary, ()).model_dump_json())
+    assert carried.canary is not None
+    assert unbundled_item(carried.items[0], tmp_path) == item
+    assert unbundled_canary(carried.canary, tmp_path) == canary
+
+
+def test_what_cannot_be_packed_leaves_nothing(tmp_path):
+    with pytest.raises(CannotPack, match="no engine none"):
+        bundle_packing.pack(order_of(engine="none"), tmp_path / "b")
+    (tmp_path / "there").touch()
+    with pytest.raises(Conflict, match="already"):
+        bundle_packing.pack(order_of(), tmp_path / "there")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_file_that_is_no_bundle(tmp_path, capsys):
+    (tmp_path / "b").write_bytes(b"PK no zip")
+    assert bundle_start.main(["run"], str(tmp_path / "b")) == bundle_start.EXIT_REFUSED
+    assert "damaged" in capsys.readouterr().err
+    assert bundle_start.main(["run", "--out"], str(tmp_path / "b")) == bundle_start.EXIT_USAGE
+    assert bundle_start.main([], str(tmp_path / "b")) == bundle_start.EXIT_USAGE
+    assert bundle_start.main(["run"], str(tmp_path / "none")) == bundle_start.EXIT_REFUSED
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "b", "w") as packed:
+        packed.writestr("CONTENTS", "0  file\n")
+    usage = type("Usage", (), {"free": 0})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with zipfile.ZipFile(tmp_path / "b") as packed, pytest.raises(bundle_start.Refused, match="MB of room"):
+        bundle_start._unpack(packed, str(tmp_path / "work"))
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,174 @@
+"""The ladder: what is done for a board that stays away, in which order, and for which board never."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent import recovery
+from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.board_ways import reboot
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.lab_file import LabFile, PowerHook
+from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.recovery import LADDER, Absence, Recovery, Rung, next_rung
+from benchfarm_core.board_history import RecoveryStep
+from benchfarm_core.boards import BoardReport
+from benchfarm_core.errors import TransientDeviceError
+from benchfarm_core.platforms import ClockProof
+from tests.agent.remote_boards import local_shell
+from tests.agent.scripted_farm import true_soon
+
+RECONNECT, RESTART, REBOOT, POWER = RecoveryStep
+QUICK = tuple(Rung(step, 0.0, 0.0) for step in (RECONNECT, RESTART, REBOOT))
+
+
+def report(serial: str) -> BoardReport:
+    return BoardReport(
+        kind="ssh",
+        serial=serial,
+        hardware_id="hw",
+        board_model="m",
+        model_name="M",
+        generation="g",
+        facts={},
+        engines=(),
+        operating_points=(),
+        clock_proof=ClockProof.UNPINNED,
+    )
+
+
+class Way:
+    """A way whose board is away, and what was done for it."""
+
+    is_fixed = False
+
+    def __init__(self, label: str, *, fails: tuple[RecoveryStep, ...] = ()) -> None:
+        self.label = label
+        self.fails = fails
+        self.done: list[RecoveryStep] = []
+
+    steps = frozenset({RECONNECT, RESTART, REBOOT})
+
+    async def recover(self, step: RecoveryStep) -> None:
+        self.done.append(step)
+        if step in self.fails:
+            raise TransientDeviceError("nobody answers")
+
+    async def open(self) -> Board:
+        raise BoardUnreachable("nobody answers")
+
+    async def gone(self, board: Board) -> str:
+        raise AssertionError(board)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "LOOK_EVERY_S", 0.01)
+
+
+def climbed(running: Callable[[Any], Any], lab: LabFile, *ways: Way, known: bool = True) -> list[tuple[str, str, str]]:
+    """What a ladder without pauses does for boards that stay away, as the farm is told."""
+    told: list[tuple[str, str, str]] = []
+
+    async def play() -> None:
+        watch = BoardWatch(ways, [Recovery(lab, QUICK)])
+        watch.on_recovery = lambda board, step, detail: told.append((board.serial, str(step), detail))
+        if known:
+            watch._reports = {way.label: report(way.label) for way in ways}
+        async with watch.open():
+            await asyncio.sleep(0.4)
+
+    running(play())
+    return told
+
+
+def test_rungs_are_climbed_from_the_mildest_on_each_once(running: Callable[[Any], Any]) -> None:
+    way = Way("a", fails=(RECONNECT,))
+    told = climbed(running, LabFile(local=False), way)
+    assert way.done == [RECONNECT, RESTART, REBOOT]
+    assert told == [("a", "reconnect", "nobody answers"), ("a", "restart_adb", ""), ("a", "reboot", "")]
+
+
+def test_a_board_that_the_lab_file_protects_is_left_alone(running: Callable[[Any], Any], tmp_path: Path) -> None:
+    hook = PowerHook(board="b-1", cycle=("/bin/sh", "-c", f"echo >{tmp_path}/cut"), after_s=1.0)
+    lab = LabFile(local=False, no_recovery=("b-*",), shared_host=("mine",), power=(hook,))
+    protected, mine = Way("b-1"), Way("mine")
+    climbed(running, lab, protected, mine)
+    assert protected.done == []
+    assert mine.done == [RECONNECT, RESTART]
+    assert not (tmp_path / "cut").exists()
+
+
+def test_a_board_that_was_never_there_is_not_rebooted(running: Callable[[Any], Any]) -> None:
+    way = Way("a")
+    assert climbed(running, LabFile(local=False), way, known=False) == []
+    assert way.done == [RECONNECT, RESTART]
+
+
+def test_a_power_hook_runs_when_its_board_stays_away(running: Callable[[Any], Any], tmp_path: Path) -> None:
+    cycled = tmp_path / "cycled"
+    hook = PowerHook(board="a", cycle=("/bin/sh", "-c", f"echo a >>{cycled}"), after_s=1.0, again_s=600.0)
+    lab = LabFile(local=False, power=(hook,))
+    told: list[tuple[str, str]] = []
+
+    async def play() -> None:
+        watch = BoardWatch([Way("a", fails=(RECONNECT, RESTART, REBOOT))], [Recovery(lab, QUICK)])
+        watch._reports = {"a": report("a")}
+        watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
+        async with watch.open():
+            await true_soon(lambda: len(told) == 4)
+            await asyncio.sleep(0.2)
+
+    running(play())
+    assert cycled.read_text() == "a\n"
+    assert told[-1] == ("power_cycle", "")
+
+
+def test_a_hook_that_fails_says_so(running: Callable[[Any], Any]) -> None:
+    hook = PowerHook(board="a", cycle=("/bin/sh", "-c", "exit 3"), after_s=1.0, again_s=600.0)
+    told: list[str] = []
+
+    async def play() -> None:
+        watch = BoardWatch([Way("a")], [Recovery(LabFile(local=False, power=(hook,)), ())])
+        watch._reports = {"a": report("a")}
+        watch.on_recovery = lambda _, step, detail: told.append(f"{step}: {detail}")
+        async with watch.open():
+            await true_soon(lambda: bool(told))
+
+    running(play())
+    assert told == ["power_cycle: the power hook failed: see the agent's log"]
+
+
+def test_each_rung_has_its_time_its_pause_and_its_limit() -> None:
+    absence = Absence(since_s=1000.0)
+    reconnect, restart, switch = LADDER
+
+    def due(away_s: float) -> Rung | None:
+        return next_rung(LADDER, absence, 1000.0 + away_s)
+
+    assert (due(9.9), due(10.0), due(100.0)) == (None, reconnect, reconnect)
+    absence.tried.add(RECONNECT)
+    assert (due(29.9), due(30.0)) == (None, restart)
+    absence.until_s = 1035.0
+    assert (due(34.9), due(35.0)) == (None, restart)
+    absence.tried.add(RESTART)
+    assert (due(59.9), due(60.0)) == (None, switch)
+    absence.tried.clear()
+    absence.last_s = {RECONNECT: 1010.0, RESTART: 1030.0, REBOOT: 1060.0}
+    assert (due(100.0), due(3610.0)) == (None, reconnect)
+
+
+def test_a_board_reboots_by_the_first_command_that_it_takes(running: Callable[[Any], Any], tmp_path: Path) -> None:
+    port = local_shell(tmp_path / "calls")
+    done = tmp_path / "done"
+    running(reboot(port, (("false",), ("touch", str(done)), ("touch", str(tmp_path / "more")))))
+    assert done.exists()
+    assert not (tmp_path / "more").exists()
+    with pytest.raises(TransientDeviceError, match="does not reboot: ls: "):
+        running(reboot(port, (("false",), ("ls", str(tmp_path / "nothing")))))
