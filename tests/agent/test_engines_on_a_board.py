@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.correctness import gate_limit
@@ -113,12 +114,14 @@ def test_files_of_others_run_as_they_are(state: StateDir, running: Run) -> None:
 
 async def upload_of(leases: RealLeases, granted: LeaseGrant) -> BatchItem:
     """The first item's file of an engine as an upload, checked as the farm checks one."""
-    async with leases.lab.artifacts.prepared(granted.items[:1], granted.platform) as (ready, _):
+    artifacts = leases.lab.artifacts
+    assert isinstance(artifacts, ArtifactCache)
+    async with artifacts.prepared(granted.items[:1], granted.platform) as (ready, _):
         [own] = ready.values()
-        out = leases.lab.artifacts._files.folder.parent / "inspected" / own.artifact.name
+        out = artifacts._files.folder.parent / "inspected" / own.artifact.name
         out.mkdir(parents=True)
         found = await asyncio.to_thread(inspect_upload, own.artifact, out_dir=out)
-    reference = leases.lab.artifacts._files.put(found.reference_path.read_bytes())
+    reference = artifacts._files.put(found.reference_path.read_bytes())
     workload = UploadedWorkload(sha256=own.artifact.name, format=found.format, dims={}, inputs=found.inputs)
     files = {"file_sha256": own.artifact.name, "reference_sha256": reference.name, "workload": workload}
     return granted.items[0].model_copy(update=files)

@@ -13,8 +13,11 @@ Fault = Literal["farm", "user", "transient"]
 class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Python may be older than StrEnum
     """The typed outcomes of a failed measurement."""
 
-    __str__ = str.__str__
-    __format__ = str.__format__
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, format_spec: str) -> str:
+        return format(self.value, format_spec)
 
     ENGINE_ERROR = "engine_error"
     RUNNER_GARBAGE = "runner_garbage"
