@@ -19,6 +19,7 @@ from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.processes import watch_children_without_threads
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.boards import BoardReport, EngineReport
+from benchfarm_core.platforms import Precision
 from tests.agent.scripted_farm import true_soon
 from tests.agent.test_offers import OneOffer, at_desk, one_offer
 
@@ -81,7 +82,7 @@ def test_an_engine_that_failed_once_is_asked_again_after_growing_pauses(
         return report
 
     async def fail_and_recover() -> None:
-        whole = EngineReport(name=ENGINE, available=True, version="1", precisions=("fp32",))
+        whole = EngineReport(name=ENGINE, available=True, version="1", precisions=(Precision.FP32,))
         await checks.note()
         python.write_text("changed")
         silent = await at(1000, whole)

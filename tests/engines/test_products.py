@@ -92,7 +92,7 @@ def test_a_product_of_another_type_is_refused_by_its_operator(dtype: int) -> Non
 def test_products_that_count_places_are_of_any_precision() -> None:
     """Indices are integers; beside them the graph multiplies what its precision says."""
     weights: dict[str, np.ndarray[Any, Any]] = {"w": WEIGHT.astype(np.float32), "strides": np.ones((8, 1), np.int64)}
-    weights |= {"one": np.array(0, np.int64), "to": np.array([2, 8], np.int64)}
+    weights.update(one=np.array(0, np.int64), to=np.array([2, 8], np.int64))
     nodes = [
         node("Expand", ["one", "to"], "e"),
         node("MatMul", ["e", "strides"], "places"),

@@ -9,7 +9,7 @@ from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import PlatformFilter
-from benchfarm_store import jobs, latency, platforms, wanted_platforms, why
+from benchfarm_store import jobs, latency, platforms, wanted_platforms
 
 OPTIONS = {
     "graph": {"kind": "choice", "default": "all", "choices": ["all", "none", "1"]},
@@ -102,7 +102,7 @@ def test_an_option_without_effect_at_its_precision_makes_no_platform(farm, ann, 
 def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm, ann, report_of, job_of):
     told = {"seed": {"kind": "number", "default": 0, "low": 0, "high": 9}}
     agent = farm.agent(ann, report_of(engines=(engine(options=told),)))
-    farm.submit(ann, job_of(1, platforms=[key("~seed=3")]))
+    waiting = farm.submit_planned(ann, job_of(1, platforms=[key("~seed=3")]))
     with farm.transaction() as tx:
         (stale,) = platforms.find_all(tx, [key("~seed=3")])
         id_ = platforms.set_alias(tx, key("~seed=3"), "seeded").id
@@ -113,8 +113,8 @@ def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm
             (one,) = platforms.find_all(tx, [name])
             assert one.key == key() == platforms.find(tx, name).key
             assert one.id != stale.id
-        of_board = why.explain(tx, [stale.id])[0].boards[0]
-    assert of_board.reason == f"takes this for {key()}: cancel what waits and submit it again"
+        [of_platform] = jobs.explain(tx, waiting.id, ann).platforms
+    assert of_platform.boards[0].reason == f"takes this for {key()}: cancel what waits and submit it again"
     agent.register(report_of(engines=(engine(options={}),)))
     with farm.transaction() as tx:  # what was measured on it can still be asked for
         assert platforms.find(tx, "seeded").id == stale.id

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Subquery, literal_column, select, text, union_all
+from sqlalchemy import ColumnElement, Row, Subquery, literal_column, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import EngineOption, EngineReport
@@ -27,7 +27,9 @@ _OFFERED: Final = """
     EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             WHERE o.platform_id = platforms.id AND b.health <> 'retired')
 """
-_IS_STALE: Final = literal_column(f"(position('~' IN platforms.key) > 0 AND NOT {_OFFERED})").label("is_stale")
+_IS_STALE: Final[ColumnElement[bool]] = literal_column(
+    f"(position('~' IN platforms.key) > 0 AND NOT {_OFFERED})"
+).label("is_stale")
 """Made for options that no board offers now, which may be of no effect: boards are asked what such a key means."""
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
