@@ -171,8 +171,8 @@ def test_a_graph_with_quantised_tensors_and_no_product_in_8_bits_is_no_int8() ->
 
 def test_a_quantised_graph_may_be_old_and_have_bodies() -> None:
     def quantised(opset: int, last: onnx.NodeProto) -> bytes:
-        weights = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
-        weights["top"] = np.array(True)
+        weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
+        weights.update(z=np.array(0, np.int8), top=np.array(True))
         restored = [node("DequantizeLinear", ["q", "s", "z"], "w"), node("QuantizeLinear", ["x", "s", "z"], "a")]
         products = [node("DequantizeLinear", ["a", "s", "z"], "b"), node("MatMul", ["b", "w"], "m"), last]
         made = onnx.load_from_string(graph([*restored, *products], {"x": [8, 8]}, ["y"], weights))
