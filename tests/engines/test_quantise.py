@@ -206,5 +206,5 @@ def test_symmetric_activations_have_no_zero_point() -> None:
 
 
 def test_the_farm_knows_which_options_say_how_int8_is_made() -> None:
-    assert matching.INT8_OPTIONS == {option.name for option in INT8_OPTIONS}
+    assert {option.name for option in INT8_OPTIONS} == matching.INT8_OPTIONS
     assert {option.precisions for option in INT8_OPTIONS} == {("int8",)}
