@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final
 
 from bench.architectures import draw_architectures
@@ -258,9 +258,17 @@ def _verdict(engine: str, in_situ: Sequence[float], profiled: Sequence[float]) -
         "model": f"all {len(in_situ)}",
         DELIVERED: f"{middle:.3f}",
         PROFILED: f"{median(profiled):.3f}",
+        "10th to 90th percentile": _spread(in_situ),
         "goal": f"median {MEDIAN_RANGE[0]}-{MEDIAN_RANGE[1]}, 90 % in {P90_RANGE[0]}-{P90_RANGE[1]}",
         "met": MEDIAN_RANGE[0] <= middle <= MEDIAN_RANGE[1] and inside >= 0.9,
     }
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    if len(ratios) < 2:
+        return ""
+    tenths = quantiles(ratios, n=10, method="inclusive")
+    return f"{tenths[0]:.3f}-{tenths[-1]:.3f}"
 
 
 def main() -> int:

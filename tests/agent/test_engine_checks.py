@@ -1,6 +1,7 @@
 """An engine whose environment is damaged is offered no more, with the reason, until it is whole again."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent import engine_installing
+from benchfarm_agent import engine_checks, engine_installing
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.engine_checks import EngineChecks, files_of
 from benchfarm_agent.engine_environments import EngineEnvironments
@@ -17,7 +18,8 @@ from benchfarm_agent.main import check_engines
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.processes import watch_children_without_threads
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import BoardReport, EngineReport
+from benchfarm_core.platforms import Precision
 from tests.agent.scripted_farm import true_soon
 from tests.agent.test_offers import OneOffer, at_desk, one_offer
 
@@ -47,11 +49,54 @@ def test_a_damaged_environment_is_withdrawn_and_comes_back(state: StateDir, runn
         assert (other, damaged.available) == (OTHER, False)
         assert "cannot be imported" in damaged.reason
         assert await checks.renewed((OTHER, damaged)) == (OTHER, damaged)
+        assert asked == [ENGINE]
         away.rename(linked)
         assert await checks.renewed((OTHER, damaged)) == (OTHER, whole)
         assert asked == [ENGINE, ENGINE]
 
     running(damage_and_mend())
+
+
+def test_an_engine_that_failed_once_is_asked_again_after_growing_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ailed it were not its files: they are as they were."""
+    python = tmp_path / "engines" / ENGINE / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    now_s = {"s": 1000.0}
+    monkeypatch.setattr(engine_checks, "boottime_s", lambda: now_s["s"])
+    answer = json.dumps({"available": True, "version": "1", "precisions": ["fp32"]})
+    well = tmp_path / "well"
+    asked: list[float] = []
+
+    def argv(name: str) -> Sequence[str]:
+        asked.append(now_s["s"])
+        return ("/bin/sh", "-c", f"cat {well}", name)
+
+    checks = EngineChecks(EngineEnvironments(tmp_path / "engines"), argv, tmp_path)
+
+    async def at(s: float, before: EngineReport) -> EngineReport:
+        now_s["s"] = s
+        [report] = await checks.renewed((before,))
+        return report
+
+    async def fail_and_recover() -> None:
+        whole = EngineReport(name=ENGINE, available=True, version="1", precisions=(Precision.FP32,))
+        await checks.note()
+        python.write_text("changed")
+        silent = await at(1000, whole)
+        assert not silent.available
+        for moment_s in (1029, 1031, 1060, 1092, 1100, 1213):
+            silent = await at(moment_s, silent)
+        assert asked == [1000, 1031, 1092, 1213]
+        well.write_text(answer)
+        assert (await at(1500, silent)) == whole
+        assert await at(9000, whole) == whole
+        assert asked[4:] == [1500]
+
+    watch_children_without_threads()
+    asyncio.run(fail_and_recover())
 
 
 def test_an_interpreter_that_is_gone_makes_the_engine_unavailable(tmp_path: Path) -> None:
@@ -60,7 +105,7 @@ def test_an_interpreter_that_is_gone_makes_the_engine_unavailable(tmp_path: Path
     assert report.reason == "its interpreter cannot be started: No such file or directory"
 
 
-@pytest.mark.parametrize("name", ["lib/python3.11/site-packages/some/deep/er/kernels.so", "bin/python"])
+@pytest.mark.parametrize("name", ["lib/python3.11/site-packages/engine/lib/kernels.so", "bin/python"])
 def test_files_that_go_or_shrink_are_seen(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(parents=True)
@@ -90,8 +135,13 @@ class Ailing(LocalBoard):
     """Loses and regains its engines when it is told so."""
 
     is_ill = False
+    fails = False
+    checks = 0
 
     async def renewed(self, report: BoardReport) -> BoardReport:
+        self.checks += 1
+        if self.fails:
+            raise OSError("the disk is away")
         told = await self.describe()
         if not self.is_ill:
             return told
@@ -109,7 +159,14 @@ def test_the_farm_is_told_and_the_board_stays(
 
     async def meanwhile(desk: OfferDesk) -> None:
         await true_soon(lambda: bool(one_offer.bodies("release")))
+        desk._lab.at_work.add("another")
         checking = asyncio.create_task(check_engines(desk._lab, desk._watch, every_s=0.01))
+        await asyncio.sleep(0.1)
+        assert board.checks == 0  # launches would wait for it
+        board.fails = True
+        desk._lab.at_work.clear()
+        await true_soon(lambda: board.checks > 2)
+        board.fails = False
         board.is_ill = True
         await true_soon(lambda: told()[-1] == "damaged")
         board.is_ill = False

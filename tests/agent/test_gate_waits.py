@@ -1,6 +1,5 @@
 """The farm hears of a board that waits for quiet, and that the wait is over."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from benchfarm_agent import gate_waits
 from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.gate_waits import GateWaits
 from benchfarm_core.platforms import OperatingPoint
 from tests.agent.scripted_farm import true_soon
@@ -42,12 +42,13 @@ def test_the_farm_hears_of_the_wait_and_of_its_end(
         await true_soon(lambda: told()[-1] == {})
         await true_soon(lambda: bool(one_offer.bodies("release")))
 
-    begun_unix_s = time.time()
+    begun_s = boottime_s()
     at_desk(board, meanwhile)
     waits = [one for one in told() if one]
     assert all(one.keys() == {BOARD} and one[BOARD]["reason"] == BUSY for one in waits)
-    assert len({one[BOARD]["since_unix_s"] for one in waits}) == 1
-    assert begun_unix_s <= waits[0][BOARD]["since_unix_s"] <= time.time() - gate_waits.TELL_AFTER_S
+    waited_s = [one[BOARD]["waited_s"] for one in waits]
+    assert waited_s == sorted(waited_s)
+    assert gate_waits.TELL_AFTER_S <= waited_s[0] <= boottime_s() - begun_s
     assert one_offer.bodies("release")[0]["reason"] == "done"
 
 
@@ -56,7 +57,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Seconds that the test sets."""
     now = {"s": 100.0}
     monkeypatch.setattr(gate_waits, "boottime_s", lambda: now["s"])
-    monkeypatch.setattr("benchfarm_agent.gate_waits.time.time", lambda: 1e9 + now["s"])
     return now
 
 
@@ -70,17 +70,17 @@ def test_a_wait_goes_on_over_leases_and_is_forgotten_where_nobody_looks(
     def look(at_s: float, why: str | None) -> dict[str, Any]:
         clock["s"] = at_s
         waits.looked("local", why)
-        return {id_: (wait.since_unix_s - 1e9, wait.reason) for id_, wait in waits.told(boards).items()}
+        return {id_: (wait.waited_s, wait.reason) for id_, wait in waits.told(boards).items()}
 
     assert look(100.0, "a") == look(100.9, "b") == {}
-    assert look(101.0, "c") == {"b_1": (100.0, "c")}
-    assert look(105.0, "d") == {"b_1": (100.0, "d")}
-    assert look(150.0, "e") == {"b_1": (100.0, "e")}  # in its next lease
+    assert look(101.0, "c") == {"b_1": (1.0, "c")}
+    assert look(105.0, "d") == {"b_1": (5.0, "d")}
+    assert look(150.0, "e") == {"b_1": (50.0, "e")}  # in its next lease
     assert news == [101.0, 150.0]
     clock["s"] = 211.0
     assert waits.told(boards) == {}
     assert look(212.0, "f") == {}
-    assert look(214.0, "g") == {"b_1": (212.0, "g")}
+    assert look(214.0, "g") == {"b_1": (2.0, "g")}
     assert look(215.0, None) == {}
     assert news == [101.0, 150.0, 214.0, 215.0]
     assert waits.told({}) == {}

@@ -50,6 +50,18 @@ class Faulty(LocalBoard):
         raise ValueError("no such sensor")
 
 
+class Vanishing(LocalBoard):
+    """Is busy at first, and then cannot be asked."""
+
+    looked = False
+
+    async def gate(self, point: OperatingPoint) -> str | None:
+        if self.looked:
+            raise ValueError("no such sensor")
+        self.looked = True
+        return "busy"
+
+
 class Unplugged(LocalBoard):
     """Out of reach from one launch on."""
 
@@ -92,6 +104,7 @@ class Scene:
         self.state = state
         self.grant = grant
         self.calls: list[Call] = []
+        self.looks: list[str | None] = []
         self.reason = ""
 
     async def work(
@@ -108,7 +121,7 @@ class Scene:
                 self.calls = farm.calls
 
     async def _work(self, lab: Lab, board: Board, meanwhile: Callable[[LeaseWork], Any] | None) -> None:
-        work = LeaseWork(lab, board, self.grant, asked_s=boottime_s())
+        work = LeaseWork(lab, board, self.grant, asked_s=boottime_s(), on_gate=self.looks.append)
         task = asyncio.create_task(work.run())
         if meanwhile is not None:
             await meanwhile(work)
@@ -329,6 +342,16 @@ def test_results_of_a_lease_that_the_farm_does_not_know_are_not_kept(
     running(scene.work(local_board(), script=forgetful))
     assert scene.reason == "lease_lost"
     assert not list(scene.state.spool.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(Vanishing, True), (Hot, False)])
+def test_a_wait_is_over_with_its_lease_unless_it_goes_on_in_the_next(
+    kind: type[LocalBoard], ends: bool, scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    running(scene.work(local_board(kind=kind)))
+    assert scene.reason == ("error" if ends else "gate")
+    assert scene.looks[0] is not None
+    assert (scene.looks[-1] is None) == ends
 
 
 def test_a_restart_leaves_no_trace_of_the_last_launch(scene: Scene, local_board: MakeBoard, running: Run) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import platforms, report
+from bench import in_situ, measuring, platforms, report
 from bench.launching import Target, gate_limit
 from bench.repeatability import Run, an_hour_apart, beside_load
 from benchfarm_core.failures import FailureCode
@@ -59,3 +59,18 @@ def test_a_section_names_the_command_as_it_was_given(monkeypatch: pytest.MonkeyP
     folder = str(Path.cwd() / "records")
     monkeypatch.setattr(sys, "argv", [str(Path(report.__file__).with_name("estimators.py")), "--keep", folder])
     assert report.command_run() == "python -m bench.estimators --keep records"
+
+
+def test_canaries_are_held_to_their_share_of_the_timing() -> None:
+    launch = {"began_unix_s": 0.0, "ended_unix_s": 10.0, "timed_ms": 6000.0, "open_ms": 0.0, "import_ms": 0.0}
+    for canary_ms, met in ((1700.0, True), (1900.0, False)):
+        row = measuring._shares([{**launch, "canary_open_ms": 0.0, "canary_ms": canary_ms}])
+        assert (row["canary of timing"], row["met"]) == (f"{canary_ms / 6000:.1%}", met)
+        assert "canary < 30% of timing" in str(row["goal"])
+
+
+def test_kernels_in_situ_say_how_far_their_ratios_spread() -> None:
+    ratios = [0.80, 0.90, 0.94, 0.96, 0.98, 1.00, 1.02, 1.04, 1.06, 1.08, 1.20]
+    row = in_situ._verdict("mnn", ratios, ratios)
+    assert (row["10th to 90th percentile"], row["met"]) == ("0.900-1.080", False)
+    assert in_situ._verdict("mnn", [1.0], [1.0])["met"]

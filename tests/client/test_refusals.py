@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchfarm import Client, InvalidRequest, Retries, Unavailable
 from benchfarm.commands.main import app
+from benchfarm.commands.options import told_as_typed
 from benchfarm.commands.watching import watch
 from benchfarm.exit_codes import ExitCode
 from benchfarm_workloads.artifacts import build
@@ -217,6 +218,17 @@ def test_a_refusal_names_the_option_that_was_typed(logged_in: Any, words: tuple[
     ended = logged_in("jobs", "submit", "--kernel", "fc cin=8 cout=8", *words)
     refused(ended, text, f"field={words[0]}")
     assert "_s:" not in ended.err
+
+
+def test_only_the_field_before_a_refusal_becomes_the_option() -> None:
+    for detail, told in (
+        ("name: another name is taken, choose a name", "--name: another name is taken, choose a name"),
+        ("another name is taken", "--name: another name is taken"),
+        ("give --name a name", "give --name a name"),
+    ):
+        with pytest.raises(InvalidRequest) as caught, told_as_typed({"name": "--name"}):
+            raise InvalidRequest(detail, field="name")
+        assert (caught.value.detail, caught.value.field) == (told, "--name")
 
 
 def test_what_a_file_says_is_told_as_the_file_says_it(logged_in: Any, tmp_path: Path) -> None:

@@ -203,6 +203,20 @@ def test_options_at_their_default_are_left_out():
         assert parse_platform_key(platform.key).key == platform.key
 
 
+def test_how_int8_is_made_is_without_effect_elsewhere_whatever_a_board_tells():
+    edges = EngineOption(kind="choice", default="int8", choices=("int8", "fp32"))
+    known = {
+        "edges": edges,
+        "calibration_seed": EngineOption(kind="number", default=0, low=0, high=9),
+        "graph": EngineOption(kind="choice", default="all", choices=("all", "none")),
+    }
+    text = "m/c0.t1.free/e-1~calibration_seed=3~edges=fp32~graph=none/{}"
+    for precision in ("fp32", "fp16", "bf16"):
+        meant = with_meant_options(parse_platform_key(text.format(precision)), known)
+        assert meant.key == f"m/c0.t1.free/e-1~graph=none/{precision}"
+    assert with_meant_options(parse_platform_key(text.format("int8")), known).key == text.format("int8")
+
+
 def test_too_large_is_said_only_when_it_is_certain():
     gib = 2**30
     assert is_too_large(gib, gib)

@@ -80,13 +80,30 @@ def refused_int8(
     return caught.value.code, caught.value.subject
 
 
-@pytest.mark.parametrize("dtype", [HALF, DOUBLE, TensorProto.INT32])
+@pytest.mark.parametrize("dtype", [HALF, DOUBLE])
 def test_a_product_of_another_type_is_refused_by_its_operator(dtype: int) -> None:
     failure = refused(typed(dtype))
     assert (failure.code, failure.subject) == (FailureCode.PRECISION_NOT_OBEYED, "MatMul")
     assert "asked for fp32, and MatMul 'm' multiplies " in failure.detail
     assert refused_int8(typed(dtype)) == (FailureCode.PRECISION_NOT_OBEYED, "MatMul")
     refuse_other_products(typed(dtype), "fp32", keeps_types=False)
+
+
+def test_products_that_count_places_are_of_any_precision() -> None:
+    """Indices are integers; beside them the graph multiplies what its precision says."""
+    weights: dict[str, np.ndarray[Any, Any]] = {"w": WEIGHT.astype(np.float32), "strides": np.ones((8, 1), np.int64)}
+    weights.update(one=np.array(0, np.int64), to=np.array([2, 8], np.int64))
+    nodes = [
+        node("Expand", ["one", "to"], "e"),
+        node("MatMul", ["e", "strides"], "places"),
+        node("MatMul", ["x", "w"], "m"),
+        node("Gather", ["m", "places"], "y"),
+    ]
+    content = graph(nodes, {"x": [8, 8]}, ["y"], weights)
+    for precision in ("fp32", "fp16", "bf16"):
+        refuse_other_products(content, precision, keeps_types=True)
+    assert quantise(content, SPECS, INT8)[1] is not None
+    assert refused_int8(typed(TensorProto.INT32)) == (FailureCode.PRECISION_NOT_OBEYED, "MatMul")
 
 
 def test_a_product_in_a_body_counts() -> None:
@@ -138,6 +155,52 @@ def test_weights_that_are_stored_in_8_bits_are_multiplied_in_fp32() -> None:
     weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
     nodes = [node("DequantizeLinear", ["q", "s"], "w"), node("MatMul", ["x", "w"], "y")]
     refuse_other_products(graph(nodes, {"x": [8, 8]}, ["y"], weights), "fp32", keeps_types=True)
+
+
+def test_a_graph_with_quantised_tensors_and_no_product_in_8_bits_is_no_int8() -> None:
+    weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
+    stored = [node("DequantizeLinear", ["q", "s"], "w"), node("MatMul", ["x", "w"], "y")]
+    seen = [node("QuantizeLinear", ["x", "s"], "a"), node("DequantizeLinear", ["a", "s"], "b")]
+    product = node("MatMul", ["x", "f"], "m")
+    for nodes in (stored, [*seen, product, node("Add", ["b", "m"], "y")]):
+        weights["f"] = WEIGHT.astype(np.float32)
+        content = graph(nodes, {"x": [8, 8]}, ["y"], weights)
+        for options in (FP32, INT8):
+            assert refused_int8(content, SPECS, options) == (FailureCode.PRECISION_NOT_OBEYED, "MatMul")
+
+
+def test_a_quantised_graph_may_be_old_and_have_bodies() -> None:
+    def quantised(opset: int, last: onnx.NodeProto) -> bytes:
+        weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
+        weights.update(z=np.array(0, np.int8), top=np.array(True))
+        restored = [node("DequantizeLinear", ["q", "s", "z"], "w"), node("QuantizeLinear", ["x", "s", "z"], "a")]
+        products = [node("DequantizeLinear", ["a", "s", "z"], "b"), node("MatMul", ["b", "w"], "m"), last]
+        made = onnx.load_from_string(graph([*restored, *products], {"x": [8, 8]}, ["y"], weights))
+        made.opset_import[0].version = opset
+        return bytes(made.SerializeToString())
+
+    taken = [helper.make_tensor_value_info("t", FLOAT, [8, 8])]
+    body = helper.make_graph([node("Neg", ["m"], "t")], "either", [], taken)
+    branch = node("If", ["top"], "y", then_branch=body, else_branch=body)
+    for content in (quantised(10, node("Relu", ["m"], "y")), quantised(17, branch)):
+        assert quantise(content, SPECS, FP32) == (content, None)
+        assert refused_int8(content, SPECS, INT8)[0] is FailureCode.CONVERSION_FAILED
+
+
+def test_edges_of_other_floats_are_no_8_bits() -> None:
+    specs = read_inputs([normal([1, 8, 6, 6])])
+    model = onnx.load_from_string(quantise(conv_graph(8, 6), specs, FP32)[0])
+    for edge in (*model.graph.input, *model.graph.output):
+        edge.type.tensor_type.elem_type = HALF
+    [first] = [one for one in model.graph.node if model.graph.input[0].name in one.input]
+    first.input[0] = "inside"
+    model.graph.node.insert(0, node("Cast", [model.graph.input[0].name], "inside", to=FLOAT))
+    [last] = [one for one in model.graph.node if model.graph.output[0].name in one.output]
+    last.output[0] = "outside"
+    model.graph.node.append(node("Cast", ["outside"], model.graph.output[0].name, to=HALF))
+    content = bytes(model.SerializeToString())
+    assert quantise(content, specs, FP32) == (content, None)
+    assert refused_int8(content, specs, INT8)[0] is FailureCode.CONVERSION_FAILED
 
 
 def test_products_of_integers_are_for_int8_alone() -> None:

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchfarm_core import matching
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
-from benchfarm_engines.engine_options import OptionValue, check_options
+from benchfarm_engines.engine_options import INT8_OPTIONS, OptionValue, check_options
 from benchfarm_engines.gate import relative_l2
 from benchfarm_engines.inputs import make_inputs
 from benchfarm_engines.launch_request import InputSpec, read_inputs
@@ -202,3 +203,8 @@ def test_symmetric_activations_have_no_zero_point() -> None:
     ]
     assert zero_points
     assert not any(values.any() for values in zero_points)
+
+
+def test_the_farm_knows_which_options_say_how_int8_is_made() -> None:
+    assert {option.name for option in INT8_OPTIONS} == matching.INT8_OPTIONS
+    assert {option.precisions for option in INT8_OPTIONS} == {("int8",)}

@@ -112,7 +112,7 @@ def test_a_platform_that_is_none(farm, ann, agent):
             fusions.model_kernels(tx, "resnet18", name, ann)
 
 
-def upload(farm, by):
+def upload(farm, by, *more, **read):
     def node(op, source, made, **attributes):
         return {"op": op, "name": made, "inputs": [source, "w"], "outputs": [made], "attributes": attributes}
 
@@ -120,6 +120,7 @@ def upload(farm, by):
         return {"role": role, "dtype": "float32", "shape": shape}
 
     nodes = [node("Conv", "x", "c", kernel_shape=[1, 1]), node("Relu", "c", "r"), node("NonZero", "r", "y")]
+    nodes += [node(*one) for one in more]
     values = {"w": value("weight", 4, 4, 1, 1), **{name: value("inner", 1, 4, 8, 8) for name in "xcr"}}
     model = models.NewModel(
         name="m",
@@ -128,7 +129,7 @@ def upload(farm, by):
         opset=17,
         dims={},
         inputs=(),
-        graph={"nodes": nodes, "values": values},
+        graph={"nodes": nodes, "values": values, **read},
         flops=None,
         parameters=1,
     )
@@ -155,6 +156,20 @@ def test_the_kernels_of_an_upload_by_the_rules_of_the_platform(farm, ann, agent)
     apart = kernels(farm, model_id, ann)
     assert (apart.rules, apart.assumed) == ("measured", [])
     assert [part.type for kernel in apart.kernels for part in kernel.parts] == ["conv-bn-act", "act", None]
+
+
+def test_an_upload_that_was_read_before_numbers_were_kept_says_so_until_it_is_uploaded_again(farm, ann, agent):
+    clip = ("Clip", "c", "k")
+    model_id = upload(farm, ann, clip)
+
+    def reasons():
+        parts = [part for kernel in kernels(farm, model_id, ann).kernels for part in kernel.parts]
+        return {part.operators[0]: part.reason for part in parts if part.type is None}
+
+    assert reasons()["Clip"].endswith(fusions.UPLOAD_AGAIN)
+    assert reasons()["NonZero"] == "the catalogue has no kernel type for NonZero"
+    assert upload(farm, ann, clip, numbers={"w": (0.0,)}) == model_id
+    assert fusions.UPLOAD_AGAIN not in str(reasons())
 
 
 def test_a_generated_model_by_its_name(farm, ann, agent):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from benchfarm_core.boards import GateWait
+from benchfarm_core.agent_protocol import ToldWait
 from benchfarm_store import gate_waits, jobs, why
 
-WAIT = GateWait(since_unix_s=1_700_000_000.5, reason="3.2 other threads want to run, more than 2")
-SAID = "waits for quiet since 1700000000 (unix time): 3.2 other threads want to run, more than 2"
+BUSY = "3.2 other threads want to run, more than 2"
+WAITED_S = 90.0
 
 
 @pytest.fixture
@@ -14,13 +14,21 @@ def waiting(farm, ann, agent, job_of):
     """A job whose board has a lease and is not quiet; the job and the lease."""
     job = farm.submit_planned(ann, job_of(2, platforms={"threads": [1]}))
     grant = agent.must_take()
-    note(farm, agent, {agent.boards[0]: WAIT})
+    note(farm, agent, {agent.boards[0]: ToldWait(waited_s=WAITED_S, reason=BUSY)})
     return job, grant
 
 
 def note(farm, agent, waits):
     with farm.transaction() as tx:
         gate_waits.note(tx, agent.id, waits)
+
+
+def unix_s(farm):
+    return float(farm.scalar("SELECT extract(epoch FROM now())"))
+
+
+def sentence(of_board):
+    return f"waits for quiet since {of_board.gate_wait.since_unix_s:.0f} (unix time): {BUSY}"
 
 
 def explained(farm, ann, agent, job):
@@ -31,18 +39,31 @@ def explained(farm, ann, agent, job):
 def test_a_leased_board_that_waits_says_since_when_and_why(farm, ann, agent, waiting):
     job, _ = waiting
     of_job, of_board = explained(farm, ann, agent, job)
-    assert of_job.reason == f"its board {SAID}"
+    wait, said = of_board.gate_wait, sentence(of_board)
+    assert wait.since_unix_s == pytest.approx(unix_s(farm) - WAITED_S, abs=5)
+    assert of_job.reason == f"its board {said}"
     (platform,) = of_job.platforms
-    assert [(board.reason, board.gate_wait) for board in platform.boards] == [(SAID, WAIT)]
-    assert (of_board.reason, of_board.gate_wait, of_board.removed_by) == (SAID, WAIT, "state")
+    assert [(board.reason, board.gate_wait) for board in platform.boards] == [(said, wait)]
+    assert (of_board.reason, of_board.removed_by) == (said, "state")
+
+
+def test_a_wait_keeps_its_beginning_however_long_each_poll_takes(farm, ann, agent, waiting):
+    job, _ = waiting
+    begun_unix_s = explained(farm, ann, agent, job)[1].gate_wait.since_unix_s
+    for waited_s, reason in ((WAITED_S - 2, "late"), (WAITED_S + 2, "early")):
+        note(farm, agent, {agent.boards[0]: ToldWait(waited_s=waited_s, reason=reason)})
+        wait = explained(farm, ann, agent, job)[1].gate_wait
+        assert (wait.since_unix_s, wait.reason) == (begun_unix_s, reason)
+    note(farm, agent, {agent.boards[0]: ToldWait(waited_s=3, reason="another")})
+    assert explained(farm, ann, agent, job)[1].gate_wait.since_unix_s > begun_unix_s + 60
 
 
 def test_a_board_that_rests_for_want_of_quiet_goes_on_waiting(farm, ann, agent, waiting):
     job, grant = waiting
     agent.release(grant, "gate")
     of_job, of_board = explained(farm, ann, agent, job)
-    assert of_job.reason == f"its only board {SAID}"
-    assert of_board.reason == SAID
+    assert of_job.reason == f"its only board {sentence(of_board)}"
+    assert of_board.reason == sentence(of_board)
 
 
 def test_quiet_ends_the_wait(farm, ann, agent, waiting):
@@ -64,8 +85,8 @@ def test_what_was_told_last_is_over_where_nobody_wants_the_board(farm, ann, agen
 def test_nobody_tells_of_another_agents_board(farm, ann, agent, waiting, report_of):
     job, _ = waiting
     other = farm.agent(ann, report_of("s2"), name="other lab")
-    note(farm, other, {agent.boards[0]: GateWait(since_unix_s=1, reason="lies")})
-    assert explained(farm, ann, agent, job)[1].gate_wait == WAIT
+    note(farm, other, {agent.boards[0]: ToldWait(waited_s=1, reason="lies")})
+    assert explained(farm, ann, agent, job)[1].gate_wait.reason == BUSY
 
 
 def test_a_job_hears_why_its_engine_was_withdrawn(farm, ann, agent, job_of, report_of):

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from sqlalchemy import event
 
 from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import InvalidRequest
@@ -101,12 +102,50 @@ def test_an_option_without_effect_at_its_precision_makes_no_platform(farm, ann, 
 def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm, ann, report_of, job_of):
     told = {"seed": {"kind": "number", "default": 0, "low": 0, "high": 9}}
     agent = farm.agent(ann, report_of(engines=(engine(options=told),)))
-    farm.submit(ann, job_of(1, platforms=[key("~seed=3")]))
+    waiting = farm.submit_planned(ann, job_of(1, platforms=[key("~seed=3")]))
+    with farm.transaction() as tx:
+        (stale,) = platforms.find_all(tx, [key("~seed=3")])
+        id_ = platforms.set_alias(tx, key("~seed=3"), "seeded").id
     agent.register(report_of(engines=(engine(options={"seed": {**told["seed"], "precisions": ["int8"]}}),)))
     assert farm.submit(ann, job_of(1, platforms=[key("~seed=3")])).platforms == [key()]
+    with farm.transaction() as tx:
+        for name in (key("~seed=3"), id_, "seeded"):
+            (one,) = platforms.find_all(tx, [name])
+            assert one.key == key() == platforms.find(tx, name).key
+            assert one.id != stale.id
+        [of_platform] = jobs.explain(tx, waiting.id, ann).platforms
+    assert of_platform.boards[0].reason == f"takes this for {key()}: cancel what waits and submit it again"
     agent.register(report_of(engines=(engine(options={}),)))
     with farm.transaction() as tx:  # what was measured on it can still be asked for
+        assert platforms.find(tx, "seeded").id == stale.id
         assert latency.ask(tx, question(job_of, [key("~seed=3")]), ann).answers[0].platform == key("~seed=3")
+
+
+def test_one_name_that_cannot_be_changes_nothing_for_the_others(farm, ann, report_of, job_of):
+    told = {name: {"kind": "number", "default": 0, "low": 0, "high": 9} for name in ("seed", "gone")}
+    agent = farm.agent(ann, report_of(engines=(engine(options=told),)))
+    farm.submit(ann, job_of(1, platforms=[key("~seed=3"), key("~gone=1")]))
+    agent.register(report_of(engines=(engine(options={"seed": {**told["seed"], "precisions": ["int8"]}}),)))
+    with farm.transaction() as tx:
+        found = platforms.find_all(tx, [key("~gone=1"), key("~seed=3")])
+    assert [one.key for one in found] == [key("~gone=1"), key()]
+
+
+def test_boards_are_asked_only_what_a_platform_means_that_none_offers(farm, ann, report_of, job_of):
+    agent = farm.agent(ann, report_of(engines=(engine(),)))
+    farm.submit(ann, job_of(1, platforms=[key("~graph=none")]))
+
+    def asked() -> int:
+        with farm.transaction() as tx:
+            statements: list[str] = []
+            bind = tx.connection
+            event.listen(bind, "before_cursor_execute", lambda *said: statements.append(said[2]))
+            latency.ask(tx, question(job_of, [key(), key("~graph=none")]), ann)
+        return sum("b.engines" in one for one in statements)
+
+    assert asked() == 0
+    agent.register(report_of(engines=(engine(options={}),)))
+    assert asked() == 1
 
 
 def test_an_option_named_twice_is_refused(farm, ann, board, job_of):

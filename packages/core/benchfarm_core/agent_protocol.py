@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.boards import BoardName, BoardReport, BoardState, GateWait, Health
+from benchfarm_core.boards import BoardName, BoardReport, BoardState, Health
 from benchfarm_core.clock_proof import ClockEvidence
 from benchfarm_core.measurements import MeasurementId, MeasurementResult, Ms, Timing
 from benchfarm_core.platforms import Platform
@@ -77,6 +77,13 @@ class RegisterAnswer(Answer):
     boards: list[RegisteredBoard]
 
 
+class ToldWait(Value):
+    """That a board waits at its gate: for how long now, by a clock that counts its host's sleep too, and why."""
+
+    waited_s: float = Field(ge=0, le=1e9)
+    reason: str = Field(max_length=300)
+
+
 class PollRequest(Value):
     """Lists the agent's idle boards and waits for offers; `leases` are those it still works on.
 
@@ -88,7 +95,7 @@ class PollRequest(Value):
     idle: tuple[BoardId, ...] = Field(max_length=1000)
     leases: tuple[LeaseToken, ...] = Field(default=(), max_length=1000)
     wait_s: float = Field(default=25.0, ge=0, le=55)
-    waits: dict[BoardId, GateWait] | None = Field(default=None, max_length=1000)
+    waits: dict[BoardId, ToldWait] | None = Field(default=None, max_length=1000)
 
 
 class Offer(Answer):

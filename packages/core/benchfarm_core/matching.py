@@ -1,6 +1,7 @@
 """Which platforms a board offers, and why a board is not used. A scheduler that explains itself."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from benchfarm_core.boards import (
@@ -25,6 +26,8 @@ from benchfarm_core.workloads import AnyWorkload, PairWorkload, UploadedWorkload
 SHOWN_OFFERS = 6
 AS_GIVEN_ENGINES: Final = {"tflite": "litert"}
 """Who opens uploads of a format that is never converted."""
+INT8_OPTIONS: Final = frozenset({"edges", "calibration_seed"})
+"""How int8 is made: without effect in other precisions, also where a board does not tell."""
 REST_REASONS: Final = {
     "gate": "its conditions did not hold",
     "error": "its agent met a fault",
@@ -97,8 +100,10 @@ def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) ->
                 code="engine_option_invalid",
                 field="platforms",
             )
-    told = {name: v for name, v in meant.items() if v is not None and known[name].changes(v, platform.precision)}
-    return with_options(platform, told)
+    changing = {name: v for name, v in meant.items() if v is not None and known[name].changes(v, platform.precision)}
+    if platform.precision is not Precision.INT8:
+        changing = {name: value for name, value in changing.items() if name not in INT8_OPTIONS}
+    return with_options(platform, changing)
 
 
 def why_not_opened(workload: AnyWorkload, platform: Platform) -> str | None:
@@ -194,7 +199,20 @@ def why_not_offered(
     if platform.operating_point not in points and not accepts(ranges, platform.operating_point):
         have = ranges_text(ranges)[:SHOWN_CHARS] or ", ".join(point.key for point in points)
         return Removal(BoardFilter.OPERATING_POINT, f"cannot be set to {platform.operating_point.key}; it has {have}")
+    meant = _meant_by(platform, same)
+    if meant is not None:
+        told = f"takes this for {meant}: cancel what waits and submit it again"
+        return Removal(BoardFilter.ENGINE_OPTIONS, told)
     return Removal(BoardFilter.ENGINE_OPTIONS, f"its {wanted.name} cannot be set to {wanted.options_key or 'defaults'}")
+
+
+def _meant_by(platform: Platform, engines: Sequence[EngineReport]) -> str | None:
+    """The other key that a board has for a platform that was made when its options were thought to have effect."""
+    for known in (one.options for one in engines if one.options is not None):
+        with suppress(InvalidRequest):
+            meant = with_meant_options(platform, known).key
+            return None if meant == platform.key else meant
+    return None
 
 
 def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool) -> str | None:

@@ -23,10 +23,10 @@ OTHER_PRODUCTS: Final = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "
 INTEGER_PRODUCTS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 
 _TYPES: Final = onnx.TensorProto
-_EIGHT_BITS: Final = frozenset({_TYPES.INT8, _TYPES.UINT8})
-_OTHER_FLOATS: Final = frozenset({_TYPES.FLOAT16, _TYPES.BFLOAT16, _TYPES.DOUBLE})
-_TAKEN: Final[Mapping[str, frozenset[int]]] = {"fp16": frozenset({_TYPES.FLOAT, _TYPES.FLOAT16})}
-"""The types of which a precision's products are made, where they are not fp32 alone."""
+EIGHT_BITS: Final = frozenset({_TYPES.INT8, _TYPES.UINT8})
+OTHER_FLOATS: Final = frozenset({_TYPES.FLOAT16, _TYPES.BFLOAT16, _TYPES.DOUBLE})
+_TAKEN: Final[Mapping[str, frozenset[int]]] = {"fp16": frozenset({_TYPES.FLOAT16})}
+"""What a precision's products may be made of beside fp32. Products of integers count places: none promises them."""
 _LARGE_BYTES: Final = 4096
 """Longer weights do not matter for types."""
 
@@ -53,13 +53,21 @@ def refuse_other_products(content: bytes, precision: str, *, keeps_types: bool) 
             raise _refusal(place, precision, "8-bit numbers; int8 measures a quantised graph as it is")
         if keeps_types and op in PRODUCTS | OTHER_PRODUCTS:
             found = _type_of(place)
-            if found is not None and found not in _TAKEN.get(precision, {_TYPES.FLOAT}):
+            if found in OTHER_FLOATS - _TAKEN.get(precision, frozenset()):
                 raise _refusal(place, precision, dtype_name(found))
 
 
 def multiplies_in_8_bits(content: bytes) -> bool:
     """Whether any product of a graph is of 8-bit numbers as it stands."""
     return any(_is_in_8_bits(place) for place in _places(content))
+
+
+def refuse_without_8_bits(content: bytes) -> None:
+    """Raises EngineFailure (precision_not_obeyed) for a graph that has products, none of them of 8-bit numbers."""
+    known = PRODUCTS | OTHER_PRODUCTS | INTEGER_PRODUCTS
+    products = [place for place in _places(content) if place.node.op_type in known]
+    if products and not any(_is_in_8_bits(place) for place in products):
+        raise _refusal(products[0], "int8", "other numbers than 8-bit ones, as every product of this graph")
 
 
 def _places(content: bytes) -> Iterator[_Place]:
@@ -95,7 +103,7 @@ def _type_of(place: _Place) -> int | None:
     for name in (*place.node.input, *place.node.output):
         if name in place.types:
             return place.types[name]
-    return next(iter(_OTHER_FLOATS.intersection(place.types.values())), None)
+    return next(iter(OTHER_FLOATS.intersection(place.types.values())), None)
 
 
 def _is_in_8_bits(place: _Place) -> bool:
@@ -107,7 +115,7 @@ def _is_in_8_bits(place: _Place) -> bool:
 def _is_restored(name: str, place: _Place) -> bool:
     """Whether a tensor was of 8 bits: engines multiply those, and take the steps into the result."""
     maker = place.makers.get(name)
-    return maker is not None and maker.op_type == "DequantizeLinear" and place.types.get(maker.input[0]) in _EIGHT_BITS
+    return maker is not None and maker.op_type == "DequantizeLinear" and place.types.get(maker.input[0]) in EIGHT_BITS
 
 
 def _refusal(place: _Place, precision: str, what: str) -> EngineFailure:

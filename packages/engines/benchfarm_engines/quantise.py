@@ -17,7 +17,13 @@ from benchfarm_engines.edges import Edge, Edges
 from benchfarm_engines.engine import EngineFailure
 from benchfarm_engines.engine_options import OptionValue
 from benchfarm_engines.launch_request import InputSpec
-from benchfarm_engines.products import multiplies_in_8_bits, refuse_other_products
+from benchfarm_engines.products import (
+    EIGHT_BITS,
+    OTHER_FLOATS,
+    multiplies_in_8_bits,
+    refuse_other_products,
+    refuse_without_8_bits,
+)
 from benchfarm_engines.quantise_graph import QuantisedGraph
 from benchfarm_engines.quantise_ranges import learn_ranges
 from benchfarm_engines.quantise_rules import left_out, plan
@@ -47,13 +53,15 @@ def quantise(
     point: int8 for converters, ``OPENED_AS_IT_IS`` for engines that open the graph itself. Inputs and outputs keep
     their names and order; those that are not fp32 stay as they are. A graph that is quantised already stays as it is,
     where its edges are those of the option. Raises EngineFailure: ``conversion_failed``, ``precision_not_obeyed`` for
-    products that are not brought to 8 bits, ``unsupported_operator`` for operators with bodies.
+    products that are not in 8 bits, ``unsupported_operator`` for operators with bodies.
     """
     model = _read(onnx_bytes)
     refuse_other_products(onnx_bytes, "int8", keeps_types=True)
     if any(node.op_type in _QUANTISED for node in model.graph.node) or multiplies_in_8_bits(onnx_bytes):
+        refuse_without_8_bits(onnx_bytes)
         _refuse_other_edges(model.graph, str(options["edges"]))
         return onnx_bytes, None
+    _make_ready(model)
     try:
         steps = _learn_steps(model, inputs, int(options["calibration_seed"]), activations)
     except NotFinite as error:
@@ -75,12 +83,16 @@ def _read(onnx_bytes: bytes) -> onnx.ModelProto:
         model.ParseFromString(onnx_bytes)
     except DecodeError as error:
         raise _failed("the file is not an ONNX model") from error
+    return model
+
+
+def _make_ready(model: onnx.ModelProto) -> None:
+    """Refuses what is not quantised here, and brings constants to one form."""
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise _failed(f"int8 is made of graphs with opset {_OLDEST_OPSET} or later, this one has {opset}")
     _refuse_bodies(model.graph)
     _hoist_constants(model.graph)
-    return model
 
 
 def _refuse_bodies(graph: onnx.GraphProto) -> None:
@@ -95,7 +107,8 @@ def _refuse_other_edges(graph: onnx.GraphProto, wanted: str) -> None:
     stored = {each.name for each in graph.initializer}  # old files list their weights among the inputs
     values = [each for each in (*graph.input, *graph.output) if each.name not in stored]
     taken = {each.type.tensor_type.elem_type for each in values}
-    own = "fp32" if onnx.TensorProto.FLOAT in taken else "int8"
+    is_float = onnx.TensorProto.FLOAT in taken or (taken & OTHER_FLOATS and not taken & EIGHT_BITS)
+    own = "fp32" if is_float else "int8"
     if own != wanted:
         raise _failed(f"the graph is quantised already, with {own} edges: int8 with edges={own} measures it as it is")
 

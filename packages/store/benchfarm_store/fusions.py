@@ -32,6 +32,10 @@ from benchfarm_workloads.operators import GraphIndex, Operator, graph_operators,
 from benchfarm_workloads.recognition import Part, recognised
 from benchfarm_workloads.verdicts import Graph
 
+UPLOAD_AGAIN: Final = "; it was uploaded before its stored numbers were read: upload it again"
+_READ_BY_NUMBERS: Final = frozenset({"Add", "Clip", "Div", "Mul", "Pow", "ReduceMean"})
+"""Operators that numbers in the file make something that the catalogue knows."""
+
 
 def record_fusions(tx: Transaction, platform: Platform, rows: Sequence[FusionRow]) -> None:
     """Keep what was measured of an engine; the verdict on latencies is made here. What a row leaves out stays."""
@@ -131,7 +135,7 @@ def model_kernels(
     measured = fusion_rules(tx, spec)
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
     rules = FusionRules({(one.first, one.second): one.fused for one in decided})
-    operators, index = _operators(tx, model_id, by, config or {})
+    operators, index, is_old = _operators(tx, model_id, by, config or {})
     fused = fuse(operators, rules)
     chains = [recognised(chain, index) for chain in fused.kernels]
     unknown = Counter(op for parts in chains for op in _unknown(parts))
@@ -140,32 +144,38 @@ def model_kernels(
         platform=row.key,
         rules=_source(spec, measured),
         assumed=list(fused.assumed),
-        kernels=[ModelKernel(kernel_no=no, parts=[_part(part) for part in parts]) for no, parts in enumerate(chains)],
+        kernels=[
+            ModelKernel(kernel_no=no, parts=[_part(part, is_old=is_old) for part in parts])
+            for no, parts in enumerate(chains)
+        ],
         unknown=[UnknownOperator(operator=op, count=count) for op, count in sorted(unknown.items())],
     )
 
 
 def _operators(
     tx: Transaction, model_id: str, by: Caller, config: Mapping[str, int | str]
-) -> tuple[Sequence[Operator], GraphIndex | None]:
+) -> tuple[Sequence[Operator], GraphIndex | None, bool]:
+    """The operators; of an upload also its graph, and whether it was read before its stored numbers were kept."""
     if model_id in {recipe.name for recipe in model_recipes()}:
-        return tuple(layer_operators(model_recipe(model_id).network(config).layers)), None
+        return tuple(layer_operators(model_recipe(model_id).network(config).layers)), None, False
     graph = Graph.model_validate(models.get_model(tx, model_id, by).graph)
     if config:
         raise InvalidRequest("an uploaded model has no columns", field="config")
-    return graph_operators(graph), GraphIndex(graph)
+    return graph_operators(graph), GraphIndex(graph), "numbers" not in graph.model_fields_set
 
 
 def _unknown(parts: Sequence[Part]) -> list[str]:
     return [op for part in parts if part.type is None and not part.is_free for one in part.operators for op in one.ops]
 
 
-def _part(part: Part) -> KernelPart:
+def _part(part: Part, *, is_old: bool) -> KernelPart:
+    operators = [op for one in part.operators for op in one.ops]
+    is_unread = is_old and part.type is None and not _READ_BY_NUMBERS.isdisjoint(operators)
     return KernelPart(
         type=part.type,
         config=part.config,
-        operators=[op for one in part.operators for op in one.ops],
+        operators=operators,
         names=list(dict.fromkeys(name for one in part.operators for name in one.names)),
-        reason=part.reason,
+        reason=part.reason + (UPLOAD_AGAIN if is_unread else ""),
         is_free=part.is_free,
     )

@@ -70,8 +70,9 @@ def add(tx: Transaction, model: NewModel, *, by: Caller) -> ModelView:
     row = tx.execute(_of(by, _SHOWN).where(models.c.workload_id == workload_id)).one_or_none()
     if row is not None:
         accounts.take_bytes(tx, by.account_number, -model.size_bytes)
-        tx.execute(update(models).where(models.c.id == row.id).values(reference_sha256=model.reference_sha256))
-        return _view(row)
+        # what is read of a file grows with the farm's versions
+        read = {"reference_sha256": model.reference_sha256, "graph": model.graph}
+        return _view(tx.execute(update(models).where(models.c.id == row.id).values(read).returning(*_SHOWN)).one())
     columns = model.model_dump(mode="json") | {
         "id": "m_" + secrets.token_hex(8),
         "account_id": by.account_number,

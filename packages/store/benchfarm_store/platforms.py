@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Subquery, select, text, union_all
+from sqlalchemy import ColumnElement, Row, Subquery, literal_column, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import EngineOption, EngineReport
@@ -23,8 +23,14 @@ from benchfarm_store.encodings import rows_json
 from benchfarm_store.model_merges import find_merges, present_key
 from benchfarm_store.tables import boards, platform_aliases, platforms
 
-OPTION_MARK: Final = "~"
-"""In a key. What it means is asked of the boards each time: platforms were made for options of no effect once."""
+_OFFERED: Final = """
+    EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
+            WHERE o.platform_id = platforms.id AND b.health <> 'retired')
+"""
+_IS_STALE: Final[ColumnElement[bool]] = literal_column(
+    f"(position('~' IN platforms.key) > 0 AND NOT {_OFFERED})"
+).label("is_stale")
+"""Made for options that no board offers now, which may be of no effect: boards are asked what such a key means."""
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
 
@@ -47,12 +53,13 @@ def find(tx: Transaction, name: str) -> Row[Any]:
     Raises InvalidRequest: `platform_unknown`, `platform_impossible` for a well-formed key that no board offers, or as
     `wanted_platforms.meant` does for one with other options or another operating point.
     """
-    if (row := _known_rows(tx, [name]).get(name)) is not None:
+    row = _known_rows(tx, [name]).get(name)
+    if row is not None and not row.is_stale:  # a merged board model's too: where it was measured
         return row
     (found,) = find_all(tx, [name])
     if found.id < 0:
         raise InvalidRequest(f"no job has wanted {found.key} yet", code="platform_unknown", field="platforms")
-    return _known_rows(tx, [found.key])[found.key]
+    return tx.execute(select(platforms).where(platforms.c.id == found.id)).one()
 
 
 def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
@@ -78,13 +85,14 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
 
 
 def _meant(tx: Transaction, names: Sequence[str], rows: Mapping[str, Row[Any]]) -> dict[str, wanted_platforms.Meant]:
-    """What the names without a row mean as keys, and those with options: their row may not be what they mean now."""
+    """What the names without a row mean as keys, and those of rows that no board offers with these options any more.
+
+    Where no board can be such a row at all, what was measured there can still be asked for.
+    """
     meant = wanted_platforms.meant(tx, [name for name in names if name not in rows])
-    known = [name for name in names if name in rows and OPTION_MARK in name]
-    try:
-        return meant | wanted_platforms.meant(tx, known)
-    except InvalidRequest:  # no board can be it any more: what was measured there can still be asked for
-        return meant
+    stale = {name: rows[name].key for name in names if name in rows and rows[name].is_stale}
+    now = wanted_platforms.meant(tx, set(stale.values()), lenient=True)
+    return meant | {name: now[key] for name, key in stale.items() if key in now}
 
 
 def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]:
@@ -116,7 +124,7 @@ def _known_rows(tx: Transaction, names: Sequence[str]) -> dict[str, Row[Any]]:
     """The rows of those names that are an id, a key or an alias."""
     # a text with a zero byte cannot be sent to Postgres and names nothing
     known = _named([name for name in dict.fromkeys(names) if "\x00" not in name])
-    found = tx.execute(select(known.c.name, platforms).join(known, known.c.id == platforms.c.id))
+    found = tx.execute(select(known.c.name, platforms, _IS_STALE).join(known, known.c.id == platforms.c.id))
     return {row.name: row for row in found}
 
 
@@ -159,10 +167,7 @@ def _offered(tx: Transaction) -> list[tuple[Row[Any], Platform]]:
     return [(row, Platform.model_validate(row.spec)) for row in rows]
 
 
-_IS_OFFERED = text("""
-    EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
-            WHERE o.platform_id = platforms.id AND b.health <> 'retired')
-""")
+_IS_OFFERED = text(_OFFERED)
 
 
 def ensure(tx: Transaction, wanted: Sequence[Platform]) -> dict[str, int]:

@@ -33,12 +33,13 @@ class Meant(NamedTuple):
     boards: list[int]
 
 
-def meant(tx: Transaction, names: Iterable[str], *, hold: bool = False) -> dict[str, Meant]:
+def meant(tx: Transaction, names: Iterable[str], *, hold: bool = False, lenient: bool = False) -> dict[str, Meant]:
     """The platforms that some texts mean as keys, by text.
 
-    Left out is what is no key, and what no board offers that tells its options or ranges. With `hold` the boards stay
-    as they are to the end of the transaction. Raises InvalidRequest: `engine_option_unknown`, `engine_option_invalid`
-    as the first board that could otherwise serve it says; `engine_option_repeated`; `operating_point_impossible`.
+    Left out is what is no key, and what no board offers that tells its options or ranges; with `lenient` also what
+    would raise. With `hold` the boards stay as they are to the end of the transaction. Raises InvalidRequest:
+    `engine_option_unknown`, `engine_option_invalid` as the first board that could otherwise serve it says;
+    `engine_option_repeated`; `operating_point_impossible`.
     """
     wanted = {name: platform for name in names if (platform := _parsed(name)) is not None}
     if not wanted:
@@ -51,8 +52,16 @@ def meant(tx: Transaction, names: Iterable[str], *, hold: bool = False) -> dict[
     }
     for row in tx.execute(_HELD if hold else _SEEN, parameters):
         rows[row.name].append(row)
-    found = {name: _first_meant(platform, rows[_group(platform)]) for name, platform in wanted.items()}
-    return {name: one for name, one in found.items() if one is not None}
+    found: dict[str, Meant] = {}
+    for name, platform in wanted.items():
+        try:
+            one = _first_meant(platform, rows[_group(platform)])
+        except InvalidRequest:
+            if not lenient:
+                raise
+            continue
+        found |= {} if one is None else {name: one}
+    return found
 
 
 def _parsed(name: str) -> Platform | None:

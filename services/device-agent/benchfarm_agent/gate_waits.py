@@ -1,13 +1,12 @@
 """Which boards wait at their gates, since when and why: what the farm is told of it, and when it is news."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
-from benchfarm_core.boards import GateWait
+from benchfarm_core.agent_protocol import ToldWait
 
 TELL_AFTER_S: Final = 1.0
 """A shorter wait is told to nobody."""
@@ -20,7 +19,6 @@ SHOWN_CHARS: Final = 300
 
 @dataclass
 class _Wait:
-    since_unix_s: float
     began_s: float
     looked_s: float
     reason: str
@@ -46,19 +44,19 @@ class GateWaits:
                     self._on_news()
             return
         if wait is None or now_s - wait.looked_s > FORGOTTEN_S:
-            wait = self._waits[board] = _Wait(time.time(), now_s, now_s, why)
+            wait = self._waits[board] = _Wait(now_s, now_s, why)
         wait.looked_s, wait.reason = now_s, why
         is_due = now_s - wait.began_s >= TELL_AFTER_S if wait.told_s is None else now_s - wait.told_s >= TELL_EVERY_S
         if is_due:
             wait.told_s = now_s
             self._on_news()
 
-    def told(self, boards: Mapping[str, Board]) -> dict[str, GateWait]:
+    def told(self, boards: Mapping[str, Board]) -> dict[str, ToldWait]:
         """What the farm is to know now. boards: by the farm's id."""
         now_s = boottime_s()
         waits = {id_: wait for id_, board in boards.items() if (wait := self._waits.get(board.name)) is not None}
         return {
-            id_: GateWait(since_unix_s=wait.since_unix_s, reason=wait.reason[:SHOWN_CHARS])
+            id_: ToldWait(waited_s=now_s - wait.began_s, reason=wait.reason[:SHOWN_CHARS])
             for id_, wait in waits.items()
             if wait.told_s is not None and now_s - wait.looked_s <= FORGOTTEN_S
         }

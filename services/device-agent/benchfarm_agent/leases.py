@@ -103,6 +103,7 @@ class LeaseWork:
         self._releasing = False
         self._begun_s = asked_s
         self._on_gate = on_gate
+        self._waits_on = False  # at the gate, in its next lease
         self._conversion_ms = 0.0
         self._stops: set[asyncio.Task[None]] = set()
 
@@ -113,6 +114,8 @@ class LeaseWork:
         try:
             return await self._work()
         finally:
+            if not self._waits_on:
+                self._on_gate(None)
             self._lab.at_work.discard(self._grant.lease_token)
             for task in helpers:
                 task.cancel()
@@ -243,10 +246,10 @@ class LeaseWork:
     async def _on_board(self, items: Sequence[PreparedItem], canary: Canary) -> _Ending:
         """Gate, prepare, pin, launch and restore. Raises TransientDeviceError, with nothing measured."""
         why = await self._gate()
-        if why is None or self._must_end():  # else it goes on waiting, in its next lease
-            self._on_gate(None)
         if why is not None:
-            return self._ending() if self._must_end() else _Ending("gate", why)
+            self._waits_on = not self._must_end()
+            return _Ending("gate", why) if self._waits_on else self._ending()
+        self._on_gate(None)
         try:
             await self._board.prepare(self._grant.lease_token)
             return await self._pinned(items, canary)

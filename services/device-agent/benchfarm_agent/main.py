@@ -12,6 +12,7 @@ from benchfarm_agent.artifacts import ArtifactCache
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import open_boards
 from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.conversions import Conversions
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.farm_client import FarmClient
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 START_PATIENCE_S: Final = 2.0
 LEFTOVERS_EVERY_S: Final = 30.0
 CHECK_EVERY_S: Final = 15.0
+CHECK_AT_LATEST_S: Final = 600.0
 
 
 def run(settings: Settings) -> None:
@@ -86,14 +88,29 @@ async def _tell_when_ready(lab: Lab, desk: OfferDesk) -> None:
 
 
 async def check_engines(lab: Lab, watch: BoardWatch, *, every_s: float = CHECK_EVERY_S) -> None:
-    """Withdraws engines of this host that were damaged, and offers them again once they are whole. Never ends."""
+    """Withdraws engines of this host that were damaged, and offers them again once they are whole. Never ends.
+
+    Asking an engine takes up to a minute, for which launches wait: it is done while no lease is at work. Where one
+    always is, it is done all the same after `CHECK_AT_LATEST_S`.
+    """
+    checked_s = boottime_s()
     while True:
         await asyncio.sleep(every_s)
-        for present in watch.present():
-            if isinstance(present.board, LocalBoard):
-                async with lab.quiet.working():
-                    report = await present.board.renewed(present.report)
-                watch.renew(present.board, report)
+        if lab.at_work and boottime_s() - checked_s < CHECK_AT_LATEST_S:
+            continue
+        checked_s = boottime_s()
+        try:
+            await _check_engines(lab, watch)
+        except Exception:  # boundary: a check that fails must not be the last
+            logger.exception("the engines could not be looked at")
+
+
+async def _check_engines(lab: Lab, watch: BoardWatch) -> None:
+    for present in watch.present():
+        if isinstance(present.board, LocalBoard):
+            async with lab.quiet.working():
+                report = await present.board.renewed(present.report)
+            watch.renew(present.board, report)
 
 
 def end_on_signals(end: Callable[[], object]) -> None:

@@ -144,8 +144,8 @@ def told_as_typed(options: Mapping[str, str]) -> Iterator[None]:
         option = options.get(error.field or "")
         if option is None or error.field is None:
             raise
-        if error.field in error.detail:
-            error.detail = error.detail.replace(error.field, option)
+        if error.detail.startswith(f"{error.field}:"):
+            error.detail = option + error.detail.removeprefix(error.field)
         elif option not in error.detail:
             error.detail = f"{option}: {error.detail}"
         error.field = option
