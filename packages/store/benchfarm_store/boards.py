@@ -27,7 +27,16 @@ from benchfarm_core.matching import first_points
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel, board_channel
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.states import advance
-from benchfarm_store import agents, board_history, board_models, cursors, endings, platforms, wanted_platforms
+from benchfarm_store import (
+    agents,
+    board_history,
+    board_models,
+    cursors,
+    endings,
+    model_merges,
+    platforms,
+    wanted_platforms,
+)
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
@@ -46,6 +55,7 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
     """
     agents.check_version(request.protocol_version)
     _check_size(request.boards)
+    model_merges.hold(tx)
     agents.heard(tx, agent_id, request.agent_version)
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
     named = {board_id(salt, report): report for report in board_models.as_merged(tx, request.boards)}
