@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchfarm_core.access import Role
-from benchfarm_core.boards import Health
+from benchfarm_core.boards import EngineReport, Health
 from benchfarm_core.bundles import (
     BundleContents,
     BundleHead,
@@ -137,6 +137,39 @@ def test_parts_of_one_run_are_taken_in_one_by_one(lab, farm):
     assert len({answer.board_id for answer in answers}) == 1
     assert len(lab.results()) == 3
     assert farm.scalar("SELECT count(*) FROM board_events") == 2, "the box came and went once"
+
+
+def generation_of(farm, run: str) -> str:
+    """The generation under which all results of a run stand."""
+    return farm.scalar(
+        """
+        SELECT DISTINCT g.name FROM bundle_parts p JOIN leases l ON l.id = p.lease_id
+            JOIN generations g ON g.id = l.generation_id WHERE p.run_id = :run
+        """,
+        run=run,
+    )
+
+
+def test_what_a_board_has_become_since_is_not_what_a_run_measured(farm, lab):
+    order = lab.create(request_of(2))
+    numbers = [item.measurement_id for item in order.items]
+    old = {"report": board_report("box", kind="air_gapped", generation="old"), "parts": 2}
+    engines = (EngineReport(name="onnxruntime", version="1.32.0", available=True, precisions=("fp32",)),)
+    new_report = board_report("box", kind="air_gapped", generation="new", engines=engines)
+    lab.bring(order, signed(order, ok(numbers[0]), number=0, **old))
+    newer = lab.create(request_of(1))
+    platform = newer.platform("host-a", POINT, "1.32.0")
+    lab.bring(newer, signed(newer, report=new_report, platform=platform, run_id="1" * 32))
+    answer = lab.bring(order, signed(order, ok(numbers[1]), number=1, **old))
+    assert (answer.platform, answer.results) == (PLATFORM, 1)
+    assert (generation_of(farm, RUN), generation_of(farm, "1" * 32)) == ("old", "new")
+    late = lab.create(request_of(1))
+    lab.bring(late, signed(late, report=old["report"], run_id="2" * 32))
+    assert generation_of(farm, "2" * 32) == "old"
+    with farm.transaction() as tx:
+        board = boards.get_board(tx, answer.board_id)
+    assert (board.generation, [engine.version for engine in board.engines]) == ("new", ["1.32.0"])
+    assert PLATFORM not in board.platforms
 
 
 def test_what_waits_on_a_platform_is_packed_and_completed(farm, lab, ann, job_of):
