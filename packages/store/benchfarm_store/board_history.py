@@ -42,6 +42,7 @@ class Happened(NamedTuple):
     before: str = ""
     after: str = ""
     reason: str = ""
+    report_id: str | None = None
 
 
 def changes(board_id: int, known: Row[Any] | None, report: BoardReport, agent_id: str) -> list[Happened]:
@@ -75,7 +76,7 @@ def author_of(by: Caller) -> str:
 
 
 def record(tx: Transaction, happened: Sequence[Happened]) -> None:
-    """Write events, in order."""
+    """Write events, in order; those of a report that was taken in before change nothing."""
     if happened:
         written = tx.execute(_RECORD, {"rows": rows_json([one._asdict() for one in happened]), "now": tx.now})
         for board in dict.fromkeys(written.scalars()):
@@ -83,10 +84,11 @@ def record(tx: Transaction, happened: Sequence[Happened]) -> None:
 
 
 _RECORD = text("""
-    INSERT INTO board_events (board_id, at, kind, before, after, reason, author)
-    SELECT board_id, :now, kind, before, after, reason, author
+    INSERT INTO board_events (board_id, at, kind, before, after, reason, author, report_id)
+    SELECT board_id, :now, kind, before, after, reason, author, report_id
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(board_id int, kind text, author text, before text, after text,
-        reason text)
+        reason text, report_id text)
+    ON CONFLICT (board_id, report_id) WHERE report_id IS NOT NULL DO NOTHING
     RETURNING (SELECT public_id FROM boards WHERE id = board_id)
 """)
 
