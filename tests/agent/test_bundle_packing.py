@@ -53,7 +53,7 @@ def test_the_list_of_packages_is_that_of_the_agent():
     ours = blocks((ROOT / "services/device-agent/benchfarm_agent/bundle_packages/agent.txt").read_text() + "\n")
     agents = blocks((ROOT / "requirements/agent.txt").read_text())
     assert {"pydantic", "pydantic-core", "pydantic-settings"} <= ours.keys()
-    assert ours == {name: agents[name] for name in ours}, "copy the blocks from requirements/agent.txt"
+    assert ours == {name: agents[name] for name in ours}, "make lock"
 
 
 @pytest.mark.parametrize("engine", sorted(path.stem for path in LOCKS.glob("*.txt")))

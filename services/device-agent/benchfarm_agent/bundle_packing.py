@@ -43,7 +43,7 @@ NOWHERE: Final = "http://localhost"
 CACHE_LIMIT_BYTES: Final = 64 * 2**30
 UNKNOWN_VERSION: Final = "0"
 _LIST: Final = Path(__file__).with_name("bundle_packages") / "agent.txt"
-"""What the agent itself needs on such a machine; taken from the agent's own list with hashes."""
+"""What the agent itself needs on such a machine; `make lock` writes it."""
 _BEFORE: Final = """\
 import os
 import sys
