@@ -20,7 +20,7 @@ from benchfarm_store import board_history, platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
-from benchfarm_store.model_merges import find_merges, hold_alone
+from benchfarm_store.model_merges import find_merges, hold, hold_alone
 from benchfarm_store.tokens import Caller
 
 DIFFER_MAX: Final = 0.10
@@ -30,7 +30,8 @@ COMPARED: Final = 200
 
 
 def as_merged(tx: Transaction, reports: Sequence[BoardReport]) -> list[BoardReport]:
-    """What agents report, with the models' present names; the caller holds the merges (`model_merges.hold`)."""
+    """What agents report, with the models' present names; no merge begins before the caller's transaction has ended."""
+    hold(tx)
     merges = find_merges(tx)
     return [
         one.model_copy(update={"board_model": merges[one.board_model]}) if one.board_model in merges else one

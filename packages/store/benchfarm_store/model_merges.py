@@ -11,7 +11,7 @@ LOCK: Final = 0x6D657267
 
 
 def hold(tx: Transaction) -> None:
-    """No merge begins before this transaction has ended; waits for one that goes on. Take it before anything else."""
+    """No merge begins before this transaction has ended; waits for one that goes on. Take it before boards are held."""
     tx.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": LOCK})
 
 
