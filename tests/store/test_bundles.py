@@ -18,7 +18,7 @@ from benchfarm_core.bundles import (
 )
 from benchfarm_core.errors import BenchfarmError, Conflict, InvalidRequest, NotFound
 from benchfarm_core.jobs import JobState
-from benchfarm_core.platforms import OperatingPoint
+from benchfarm_core.platforms import OperatingPoint, Precision
 from benchfarm_store import board_history, boards, bundles, results
 from benchfarm_store.sweeping import sweep
 from benchfarm_workloads.draws import draw_mixed
@@ -142,20 +142,21 @@ def test_parts_of_one_run_are_taken_in_one_by_one(lab, farm):
 
 def generation_of(farm, run: str) -> str:
     """The generation under which all results of a run stand."""
-    return farm.scalar(
+    name: str = farm.scalar(
         """
         SELECT DISTINCT g.name FROM bundle_parts p JOIN leases l ON l.id = p.lease_id
             JOIN generations g ON g.id = l.generation_id WHERE p.run_id = :run
         """,
         run=run,
     )
+    return name
 
 
 def test_what_a_board_has_become_since_is_not_what_a_run_measured(farm, lab):
     order = lab.create(request_of(2))
     numbers = [item.measurement_id for item in order.items]
     old = {"report": board_report("box", kind="air_gapped", generation="old"), "parts": 2}
-    engines = (EngineReport(name="onnxruntime", version="1.32.0", available=True, precisions=("fp32",)),)
+    engines = (EngineReport(name="onnxruntime", version="1.32.0", available=True, precisions=(Precision.FP32,)),)
     new_report = board_report("box", kind="air_gapped", generation="new", engines=engines)
     lab.bring(order, signed(order, ok(numbers[0]), number=0, **old))
     newer = lab.create(request_of(1))
