@@ -1,14 +1,16 @@
 """The native runner beside the Python runner: the same kernels of ncnn, the same files, launches in turn.
 
-python -m bench.native_runner CACHE [--kernels 100] [--precision fp32] [--launches 5]
+python -m bench.native_runner [CACHE] [--kernels 100] [--precision fp32] [--launches 5]
 
-CACHE: the folder of `benchfarm agent runner build`. Of every kernel each runner's fastest launch median counts: a
-neighbour makes launches slower, never faster. A quiet machine is a condition, not a correction.
+CACHE: the folder of `benchfarm agent runner build`, by default that of the tests; a runner that is not in it is built,
+which takes minutes. Of every kernel each runner's fastest launch median counts: a neighbour makes launches slower,
+never faster. A quiet machine is a condition, not a correction.
 """
 
 import argparse
 import platform
 import random
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +22,11 @@ from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import launch_median_ns
 from benchfarm_core.workloads import workload_label
 from benchfarm_engines.engine import EngineFailure
-from benchfarm_engines.native_build import SIZE_MAX_BYTES, BuiltRunner, find_runner
+from benchfarm_engines.native_build import SIZE_MAX_BYTES, BuiltRunner, build_runner, find_runner
+from benchfarm_engines.native_packages import CannotBuild, has_zig
 from benchfarm_workloads.draws import draw_mixed
 
+CACHE = Path(__file__).resolve().parents[1] / ".benchfarm" / "native"
 SEED = 41
 AGREEMENT = 0.03
 LEAST_MS = (0.0, 0.1, 0.3)
@@ -92,16 +96,32 @@ def _rows(least_ms: float, ratios: Sequence[tuple[float, str, float]]) -> list[R
     return [row]
 
 
-def main() -> None:
+def found_or_built(cache: Path) -> BuiltRunner:
+    """This machine's runner of the present sources. Raises SystemExit that says what building it lacks."""
+    target = platform.machine()
+    if (found := find_runner(cache, target)) is not None:
+        return found
+    # fetching zig takes longer than g++ where that is here already
+    compiler = "host" if shutil.which("g++") and not has_zig(cache) else "zig"
+    try:
+        return build_runner(target, cache, compiler=compiler, said=print)
+    except (CannotBuild, OSError) as error:
+        raise SystemExit(f"{cache} holds no runner of the present sources, and none can be built: {error}") from error
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for on the command line; nothing is needed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
+    parser.add_argument("cache", type=Path, nargs="?", default=CACHE)
     parser.add_argument("--kernels", type=int, default=100)
     parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     parser.add_argument("--launches", type=int, default=5)
-    given = parser.parse_args()
-    native = find_runner(given.cache, platform.machine())
-    if native is None:
-        raise SystemExit(f"there is no runner of the present version in {given.cache}: benchfarm agent runner build")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    given = options()
+    native = found_or_built(given.cache)
     target = Target("ncnn", given.precision)
     with tempfile.TemporaryDirectory(prefix="benchfarm-native-") as folder:
         files = Files(Path(folder))

@@ -1,15 +1,19 @@
 """What a bundle carries, and what cannot be packed."""
 
+import hashlib
+import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchfarm_agent import bundle_packing, bundle_start
 from benchfarm_agent.bundle_work import BundledWork, bundled, unbundled_canary, unbundled_item
+from benchfarm_agent.engine_installing import LOCKS
 from benchfarm_agent.prepared import Canary, PreparedItem
-from benchfarm_agent.python_kit import CannotPack
+from benchfarm_agent.python_kit import CannotPack, Interpreter, locked_version
 from benchfarm_core.agent_protocol import BatchItem
 from benchfarm_core.bundles import BundleOrder
 from benchfarm_core.errors import Conflict
@@ -49,7 +53,13 @@ def test_the_list_of_packages_is_that_of_the_agent():
     ours = blocks((ROOT / "services/device-agent/benchfarm_agent/bundle_packages/agent.txt").read_text() + "\n")
     agents = blocks((ROOT / "requirements/agent.txt").read_text())
     assert {"pydantic", "pydantic-core", "pydantic-settings"} <= ours.keys()
-    assert ours == {name: agents[name] for name in ours}, "copy the blocks from requirements/agent.txt"
+    assert ours == {name: agents[name] for name in ours}, "make lock"
+
+
+@pytest.mark.parametrize("engine", sorted(path.stem for path in LOCKS.glob("*.txt")))
+def test_every_list_tells_its_engines_version(engine: str) -> None:
+    version = locked_version(engine, Interpreter(path="", version="3.12", machine="aarch64", libc="glibc"))
+    assert re.fullmatch(r"[0-9.]+", version)
 
 
 def test_what_was_prepared_is_the_same_where_it_is_unpacked(tmp_path):
@@ -74,6 +84,8 @@ def test_what_was_prepared_is_the_same_where_it_is_unpacked(tmp_path):
 def test_what_cannot_be_packed_leaves_nothing(tmp_path):
     with pytest.raises(CannotPack, match="no engine none"):
         bundle_packing.pack(order_of(engine="none"), tmp_path / "b")
+    with pytest.raises(CannotPack, match=r"onnxruntime 1\.0\.0 is wanted and this agent packs 1\.31\.1"):
+        bundle_packing.pack(order_of(engine_version="1.0.0"), tmp_path / "b")
     (tmp_path / "there").touch()
     with pytest.raises(Conflict, match="already"):
         bundle_packing.pack(order_of(), tmp_path / "there")
@@ -97,3 +109,68 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "b") as packed, pytest.raises(bundle_start.Refused, match="MB of room"):
         bundle_start._unpack(packed, str(tmp_path / "work"))
     assert not (tmp_path / "work").exists()
+
+
+def bundle_file(folder: Path) -> Path:
+    """A bundle of one file."""
+    with zipfile.ZipFile(folder / "b", "w") as packed:
+        packed.writestr("run.py", "ours")
+        packed.writestr("CONTENTS", f"{hashlib.sha256(b'ours').hexdigest()}  run.py\n")
+    return folder / "b"
+
+
+def unpack(bundle: Path, work: Path) -> None:
+    with zipfile.ZipFile(bundle) as packed:
+        bundle_start._unpack(packed, str(work))
+
+
+def write_theirs(work: Path) -> None:
+    (work / "bundle" / "run.py").write_text("theirs")
+
+
+def add_a_module(work: Path) -> None:
+    (work / "bundle" / "json.py").write_text("theirs")
+
+
+def lead_elsewhere(work: Path) -> None:
+    (work / "theirs").write_text("ours")
+    (work / "bundle" / "run.py").unlink()
+    (work / "bundle" / "run.py").symlink_to(work / "theirs")
+
+
+@pytest.mark.parametrize("change", [write_theirs, add_a_module, lead_elsewhere])
+def test_what_lies_unpacked_is_looked_at_again(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    bundle, work = bundle_file(tmp_path), tmp_path / "work"
+    unpack(bundle, work)
+    (work / "parts").mkdir()
+    unpack(bundle, work)
+    assert (work / "parts").exists(), "what was measured stays"
+    change(work)
+    unpack(bundle, work)
+    assert (work / "bundle" / "run.py").read_text() == "ours"
+    assert not (work / "bundle" / "run.py").is_symlink()
+    assert not (work / "bundle" / "json.py").exists()
+    assert not (work / "parts").exists(), "nobody knows what measured it"
+
+
+def test_a_folder_that_somebody_else_may_have_prepared_is_refused(tmp_path: Path) -> None:
+    bundle, work = bundle_file(tmp_path), tmp_path / "work"
+    unpack(bundle, work)
+    work.chmod(0o777)
+    with pytest.raises(bundle_start.Refused, match="this user alone"):
+        unpack(bundle, work)
+    work.chmod(0o755)
+    unpack(bundle, work)
+    assert work.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+    (tmp_path / "link").symlink_to(work)
+    with pytest.raises(bundle_start.Refused, match="this user alone"):
+        unpack(bundle, tmp_path / "link")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    bundle, work = bundle_file(tmp_path), tmp_path / "work"
+    unpack(bundle, work)
+    os.chown(work, 65534, 65534)
+    with pytest.raises(bundle_start.Refused, match="this user alone"):
+        unpack(bundle, work)

@@ -12,7 +12,7 @@ from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import reboot
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.lab_file import LabFile, PowerHook
-from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, KeyRefused
 from benchfarm_agent.recovery import LADDER, Absence, Recovery, Rung, next_rung
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardReport
@@ -45,9 +45,10 @@ class Way:
 
     is_fixed = False
 
-    def __init__(self, label: str, *, fails: tuple[RecoveryStep, ...] = ()) -> None:
+    def __init__(self, label: str, *, fails: tuple[RecoveryStep, ...] = (), fault: Exception | None = None) -> None:
         self.label = label
         self.fails = fails
+        self.fault = fault or BoardUnreachable("nobody answers")
         self.done: list[RecoveryStep] = []
 
     steps = frozenset({RECONNECT, RESTART, REBOOT})
@@ -58,7 +59,7 @@ class Way:
             raise TransientDeviceError("nobody answers")
 
     async def open(self) -> Board:
-        raise BoardUnreachable("nobody answers")
+        raise self.fault
 
     async def gone(self, board: Board) -> str:
         raise AssertionError(board)
@@ -153,15 +154,80 @@ def test_each_rung_has_its_time_its_pause_and_its_limit() -> None:
         return next_rung(LADDER, absence, 1000.0 + away_s)
 
     assert (due(9.9), due(10.0), due(100.0)) == (None, reconnect, reconnect)
-    absence.tried.add(RECONNECT)
+    absence.last_s[RECONNECT] = 1010.0
     assert (due(29.9), due(30.0)) == (None, restart)
     absence.until_s = 1035.0
     assert (due(34.9), due(35.0)) == (None, restart)
-    absence.tried.add(RESTART)
+    absence.last_s[RESTART] = 1035.0
     assert (due(59.9), due(60.0)) == (None, switch)
-    absence.tried.clear()
-    absence.last_s = {RECONNECT: 1010.0, RESTART: 1030.0, REBOOT: 1060.0}
-    assert (due(100.0), due(3610.0)) == (None, reconnect)
+    absence.last_s[REBOOT] = 1060.0
+    assert (due(100.0), due(3609.9), due(3610.0)) == (None, None, reconnect)
+
+
+def hook_calls(running: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, state: str, hours: float) -> list[float]:
+    """When the power hook of a board in one state runs, in seconds, as a clock of the test's own goes; it fails."""
+    now_s, calls = [1000.0], []
+    monkeypatch.setattr(recovery, "boottime_s", lambda: now_s[0])
+
+    async def fails(_: PowerHook) -> bool:
+        calls.append(now_s[0] - 1000.0)
+        return False
+
+    monkeypatch.setattr(recovery, "run_hook", fails)
+
+    async def play() -> None:
+        hook = PowerHook(board="a", cycle=("false",), after_s=60.0, again_s=600.0)
+        watch = BoardWatch()
+        watch.note("a", state)
+        ladder = Recovery(LabFile(local=False, power=(hook,)))
+        while now_s[0] < 1000.0 + hours * 3600:
+            ladder._look(watch)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            now_s[0] += 30.0
+
+    running(play())
+    return calls
+
+
+def test_a_power_hook_that_failed_runs_again_in_its_own_time(
+    running: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hook_calls(running, monkeypatch, "away", 0.5) == [60.0, 660.0, 1260.0]
+
+
+@pytest.mark.parametrize(
+    ("state", "runs"),
+    [("offline", True), ("gone", True), ("unauthorized", False), ("contested", False), ("refused", False)],
+)
+def test_power_is_switched_only_where_nobody_answers(
+    running: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, state: str, runs: bool
+) -> None:
+    assert bool(hook_calls(running, monkeypatch, state, 0.1)) is runs
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [
+        (TransientDeviceError("no room"), []),
+        (HostKeyChanged("another key"), []),
+        (KeyRefused("no key"), []),
+        (TimeoutError(), [RECONNECT, RESTART]),
+    ],
+)
+def test_a_board_that_answers_is_left_alone_and_a_slow_one_is_not_rebooted(
+    running: Callable[[Any], Any], fault: Exception, done: list[RecoveryStep]
+) -> None:
+    way = Way("a", fault=fault)
+    climbed(running, LabFile(local=False), way)
+    assert way.done == done
+
+
+def test_the_adb_server_is_restarted_once_for_all_its_phones(running: Callable[[Any], Any]) -> None:
+    ways = [Way(label) for label in "abc"]
+    climbed(running, LabFile(local=False), *ways)
+    assert [way.done.count(RESTART) for way in ways] == [1, 0, 0]
+    assert [way.done.count(REBOOT) for way in ways] == [1, 1, 1]
 
 
 def test_a_board_reboots_by_the_first_command_that_it_takes(running: Callable[[Any], Any], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from benchfarm_core.board_health import (
     golden_platforms,
     is_out,
     judge,
+    left_out_text,
     spread_row,
     why_due,
 )
@@ -70,16 +71,28 @@ def test_the_suite_runs_once_on_each_engine_in_the_plainest_way():
         "pi/c0-3.t1.2400000/ncnn-1/fp32",
         "pi/c0-3.t1.2400000/mnn-1~memory=low/fp32",
     )
-    assert golden_platforms(offered, {}, BUDGET_S) == [2, 5]  # the engine that most boards have goes first
+    assert golden_platforms(offered, {}, BUDGET_S).chosen == [2, 5]  # the engine that most boards have goes first
 
 
 def test_a_run_fits_into_what_is_left_of_the_day():
     offered = platforms_of(*(f"pi/c0.t1.free/engine{number}-1/fp32" for number in range(5)))
-    assert len(golden_platforms(offered, {}, BUDGET_S)) == PLATFORMS_MAX
-    assert golden_platforms(offered, {}, PLATFORM_S) == [0]
-    assert golden_platforms(offered, {0: 61.0, 1: 50.0, 2: 11.0}, BUDGET_S) == [1]
-    assert golden_platforms(offered, {0: 61.0, 1: 50.0, 2: 9.0}, BUDGET_S) == [1, 2]
-    assert golden_platforms(offered, {}, 1.0) == []
+    assert len(golden_platforms(offered, {}, BUDGET_S).chosen) == PLATFORMS_MAX
+    assert golden_platforms(offered, {}, BUDGET_S).too_slow == []
+    assert golden_platforms(offered, {}, PLATFORM_S) == ([0], [1, 2, 3, 4])
+    assert golden_platforms(offered, {0: 61.0, 1: 50.0, 2: 11.0}, BUDGET_S) == ([1], [0, 2, 3, 4])
+    assert golden_platforms(offered, {0: 61.0, 1: 50.0, 2: 9.0}, BUDGET_S) == ([1, 2], [0, 3, 4])
+    assert golden_platforms(offered, {}, 1.0).chosen == []
+
+
+def test_a_slow_board_measures_its_cheapest_platform_once_its_day_is_fresh():
+    offered = platforms_of(*(f"pi/c0.t1.free/engine{number}-1/fp32" for number in range(3)))
+    slow = {0: 300.0, 1: 90.0, 2: 120.0}
+    assert golden_platforms(offered, slow, BUDGET_S) == ([1], [0, 2])
+    assert golden_platforms(offered, slow, BUDGET_S - 0.1) == ([], [0, 1, 2])
+    assert golden_platforms({}, {}, BUDGET_S) == ([], [])
+    text = left_out_text([("ncnn", 300.4), ("mnn", 120.0)])
+    assert text == "left out: too slow for what the day has left (ncnn 300 s, mnn 120 s)"
+    assert left_out_text([]) == ""
 
 
 def times(factor=1.0, *, only=NAMES, floor=None, spread=0.01):

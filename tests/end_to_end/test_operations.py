@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from benchfarm import Client
-from benchfarm_core.boards import BoardState
+from benchfarm_core.boards import BoardState, Health
+from benchfarm_core.views import ResultView
 from benchfarm_standalone.farm_process import FarmProcess
 from tests.agent.agent_process import wait_until
 from tests.engines.native.conftest import CACHE, built
@@ -30,6 +32,11 @@ ADMIN = "~/.local/state/benchfarm/admin.token"
 STAYS = "benchfarm agent run "
 GRADED = re.compile(r"\b[A-D], (verified|bounded|unpinned)\b")
 COMMAND_S = 240.0
+GRADED_S = 240.0
+"""For how long a measurement is asked for anew: this machine may be busy with other tests."""
+BUNDLES = 4
+TABLE = "When something is wrong"
+IN_TABLE = re.compile(r"`(benchfarm [^`]+)`")
 
 
 def blocks() -> dict[str, list[tuple[str, str]]]:
@@ -64,6 +71,22 @@ class Operator:
                 for line in text.splitlines():
                     self._do(line)
 
+    def put_right(self) -> list[str]:
+        """Does what the table of faults says, on a board that is quarantined; returns the commands."""
+        (board,) = [board for board in self._client.boards() if board.kind == self.kind]
+        self._client.set_board_health(board.id, Health.QUARANTINED, "a new fan")
+        self.replaced |= {"trust NAME": "trust pi5 --boards ~/lab/boards.toml", "BOARD": board.id}
+        table = HANDBOOK.read_text().partition(f"## {TABLE}\n")[2]
+        commands = IN_TABLE.findall(table)
+        for line in commands:
+            self._run(line)
+        assert self._client.board(board.id).health == Health.GOOD
+        return commands
+
+    def bundled(self) -> list[ResultView]:
+        """What came out of bundles."""
+        return [one for one in self._client.stored_results() if one.bundle_id is not None]
+
     def stop(self) -> None:
         if self._agent is not None:
             self._agent.send_signal(signal.SIGTERM)
@@ -85,12 +108,16 @@ class Operator:
             self._run(line)
 
     def _run(self, line: str) -> None:
-        done = subprocess.run(
-            ["bash", "-c", self._own(line)], env=self._env, capture_output=True, text=True, timeout=COMMAND_S
-        )
+        until_s = time.monotonic() + GRADED_S
+        while True:
+            done = subprocess.run(
+                ["bash", "-c", self._own(line)], env=self._env, capture_output=True, text=True, timeout=COMMAND_S
+            )
+            inconclusive = "inconclusive" in done.stdout and "--watch" in line
+            if not inconclusive or time.monotonic() > until_s:
+                break
         self.said.append(done.stdout)
-        inconclusive = "inconclusive" in done.stdout and "--watch" in line  # this machine may be busy
-        assert done.returncode == 0 or inconclusive, f"{line}: {done.stdout}{done.stderr}{self.agent_said()}"
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}{self.agent_said()}"
 
     def _own(self, text: str) -> str:
         for theirs, ours in self.replaced.items():
@@ -161,11 +188,15 @@ def test_a_raspberry_pi(operator: Operator, ssh_host: SshHost) -> None:
     operator.kind = "ssh"
     operator.read("A Raspberry Pi")
     assert GRADED.search(operator.said[-1]), operator.said
+    commands = operator.put_right()
+    told = operator.said[-len(commands) :]
+    for line in ("benchfarm boards why BOARD", "benchfarm boards show BOARD"):
+        assert "a new fan" in told[commands.index(line)]
 
 
 def test_a_pc(operator: Operator) -> None:
     operator.read("A PC")
-    assert GRADED.search(operator.said[-1]) or "inconclusive" in operator.said[-1], operator.said
+    assert GRADED.search(operator.said[-1]), operator.said
 
 
 @pytest.mark.timeout(600)
@@ -174,6 +205,12 @@ def test_an_air_gapped_box(operator: Operator) -> None:
     unreachable = "unshare -n " if os.geteuid() == 0 and shutil.which("unshare") else ""
     python = shlex.quote(sys.executable)
     operator.replaced |= {"linux-x86_64-cp311": target, "python3 ~/lab": f"{unreachable}{python} ~/lab"}
-    operator.read("An air-gapped box")
-    assert list(operator.lab.glob("*.results"))
-    assert not list(operator.lab.glob(".benchfarm-*"))
+    for _ in range(BUNDLES):
+        operator.read("An air-gapped box")
+        assert not list(operator.lab.glob(".benchfarm-*"))
+        if operator.bundled():
+            break
+        for file in (operator.lab / "box.bundle", *operator.lab.glob("*.results")):
+            file.unlink()
+    found = operator.bundled()
+    assert [one.summary.grade for one in found], operator.said

@@ -1,14 +1,18 @@
 """The golden suite: who gets it, that it stays within a minute a day, and what becomes of a board that drifts."""
 
+from functools import partial
+
 import pytest
+from sqlalchemy import text
 
 from benchfarm_core.access import Role
 from benchfarm_core.board_health import BUDGET_S, GOLDEN_SUITE, GoldenOutcome, GoldenReason
 from benchfarm_core.board_history import BoardEventKind
-from benchfarm_core.boards import Health
+from benchfarm_core.boards import EngineReport, Health
 from benchfarm_core.errors import NotFound
 from benchfarm_core.messages import Nudge, board_channel
-from benchfarm_store import board_health, board_history, boards
+from benchfarm_core.platforms import Precision
+from benchfarm_store import board_health, board_history, boards, dispatching
 from tests.store.conftest import failed, ok
 
 DAY = 86_400.0
@@ -34,12 +38,42 @@ def health(farm, board):
         return boards.get_board(tx, board).health
 
 
-def days(farm, agent, count, **changes):
+def days(farm, agent, count, size=SUITE, **changes):
     for _ in range(count):
         later(farm, 25)
         assert look(farm)[1] == 1
-        assert agent.measure_all(**changes) == SUITE
+        assert agent.measure_all(**changes) == size
         look(farm)
+
+
+def slow(farm, seconds):
+    """As if the launches of each lease had taken so long."""
+    farm.run(
+        "UPDATE launches SET evidence = jsonb_set(evidence, '{wall_ms}', to_jsonb(CAST(:ms AS float8)))",
+        ms=seconds * 1000,
+    )
+
+
+def measured(agent, **run_ns):
+    """Work until nothing is offered: how many measurements of each engine; `run_ns` by engine."""
+    count = {}
+    while (grant := agent.take()) is not None:
+        engine = grant.platform.engine.name
+        changes = {"run_ns": run_ns[engine]} if engine in run_ns else {}
+        agent.send(grant, *(ok(item.measurement_id, **changes) for item in grant.items))
+        agent.release(grant)
+        count[engine] = count.get(engine, 0) + len(grant.items)
+    return count
+
+
+@pytest.fixture
+def two_engines(report_of):
+    """Makes reports of boards with two engines."""
+    engines = [
+        EngineReport(name=name, available=True, version=version, precisions=(Precision.FP32,))
+        for name, version in (("onnxruntime", "1.31.1"), ("ncnn", "1.0"))
+    ]
+    return partial(report_of, engines=tuple(engines))
 
 
 def test_a_new_board_is_measured_once_a_day(farm, agent):
@@ -163,15 +197,110 @@ def test_one_steady_run_between_two_drifts_keeps_a_board(farm, agent):
 
 
 def test_the_suite_takes_no_more_than_its_minute_a_day(farm, agent, report_of):
+    agent.register(report_of(facts={"boot_id": "b"}))
     look(farm)
     agent.measure_all()
     look(farm)
+    slow(farm, 6)
     farm.run("UPDATE golden_runs SET board_s = :s", s=BUDGET_S - 5)
     for number in range(3):
         agent.register(report_of(facts={"boot_id": f"b{number}"}))
         assert look(farm) == (0, 0)
     later(farm, 25)
     assert look(farm)[1] == 1
+
+
+def test_a_slow_board_keeps_its_suite_and_says_what_is_left_out(farm, ann, two_engines):
+    agent = farm.agent(ann, two_engines("one"))
+    days(farm, agent, 1, size=2 * SUITE)
+    slow(farm, 300)
+    days(farm, agent, 1)
+    newest = runs(farm, agent.boards[0])[0]
+    assert {one.platform.split("/")[2] for one in newest.times} == {"onnxruntime-1.31.1"}
+    assert newest.detail == (
+        "too few earlier runs to compare with; left out: too slow for what the day has left (ncnn 300 s)"
+    )
+    farm.run("UPDATE golden_runs SET wanted_at = wanted_at - interval '8 days'")
+    assert look(farm) == (0, 1)
+    assert agent.measure_all() == 2 * SUITE, "what was slow a week ago is tried again"
+
+
+def test_waiting_and_converting_are_none_of_the_boards_time(farm, agent):
+    look(farm)
+    agent.measure_all()
+    farm.run("UPDATE leases SET accepted_at = accepted_at - interval '400 seconds'")
+    look(farm)
+    assert runs(farm, agent.boards[0])[0].board_s == pytest.approx(0.9)
+    look(farm)
+    farm.run("DELETE FROM launches")
+    farm.run("UPDATE golden_runs SET ended_at = NULL, outcome = NULL")
+    farm.run("UPDATE leases SET conversion_ms = 390000")
+    look(farm)
+    assert runs(farm, agent.boards[0])[0].board_s == pytest.approx(10, abs=2)
+
+
+def test_boards_that_cannot_begin_keep_no_other_waiting(farm, ann, report_of):
+    spent = [report_of(f"spent{number}", facts={"boot_id": "a"}) for number in range(board_health.MAX_BOARDS)]
+    agent = farm.agent(ann, *spent)
+    assert look(farm) == (0, board_health.MAX_BOARDS)
+    farm.run("UPDATE measurements SET state = 'cancelled'")
+    look(farm)
+    farm.run("UPDATE golden_runs SET outcome = 'steady', board_s = 55, boot_id = 'before'")
+    later(farm, 1)
+    agent.register(*spent, report_of("bare", engines=()), report_of("good", facts={"boot_id": "a"}))
+    farm.run("UPDATE golden_runs SET wanted_at = wanted_at - interval '1 hour'")
+    farm.run(_SECOND, board=agent.boards[-1])
+    assert look(farm) == (0, 1)
+    assert runs(farm, agent.boards[-1])[0].reason == GoldenReason.REBOOTED
+
+
+_SECOND = """
+    INSERT INTO golden_runs (board_id, generation_id, wanted_at, ended_at, reason, outcome, boot_id)
+    SELECT id, generation_id, now(), now(), 'enrolled', 'steady', 'before' FROM boards WHERE public_id = :board
+"""
+
+
+def test_a_drift_of_the_second_engine_is_looked_at_again_whatever_the_day_has_left(farm, ann, two_engines):
+    agent = farm.agent(ann, two_engines("one"))
+    days(farm, agent, 4, size=2 * SUITE)
+    later(farm, 25)
+    look(farm)
+    assert measured(agent, ncnn=1_400_000) == {"onnxruntime": SUITE, "ncnn": SUITE}
+    look(farm)
+    slow(farm, 29)
+    farm.run("UPDATE golden_runs SET board_s = 58")
+    later(farm, 1)
+    assert look(farm) == (0, 1)
+    assert measured(agent, ncnn=1_400_000) == {"ncnn": SUITE}
+    look(farm)
+    newest = runs(farm, agent.boards[0])[0]
+    assert (newest.reason, newest.outcome) == (GoldenReason.AGAIN, GoldenOutcome.DRIFTED)
+    assert health(farm, agent.boards[0]) == Health.QUARANTINED
+
+
+def test_the_numbers_of_repeats_are_found_without_reading_all_of_them(farm, agent):
+    days(farm, agent, 3)
+    assert farm.scalar("SELECT max(repeat_no) FROM measurements") == 2
+    parameters = {
+        name: farm.scalar(f"SELECT array_agg(DISTINCT {name}_id) FROM measurements")
+        for name in ("workload", "platform")
+    }
+    with farm.transaction() as tx:
+        tx.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = tx.execute(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {board_health._REPEATS.text}"),
+            {
+                "workloads": parameters["workload"],
+                "platforms": parameters["platform"],
+                "protocol": farm.scalar("SELECT min(protocol_id) FROM measurements"),
+            },
+        ).scalar_one()
+    assert rows_read(plan[0]["Plan"], "measurements") == SUITE
+
+
+def rows_read(plan, table):
+    own = plan["Actual Rows"] * plan["Actual Loops"] if plan.get("Relation Name") == table else 0
+    return own + sum(rows_read(part, table) for part in plan.get("Plans", ()))
 
 
 def test_a_run_that_finds_no_moment_lapses(farm, agent):
@@ -219,22 +348,17 @@ def test_how_units_of_one_model_differ(farm, ann, report_of):
     assert {b.board_id for b in rows["conv"].boards} == {one, two}
 
 
-def test_a_reader_of_a_boards_events_misses_and_repeats_nothing(farm, agent, report_of):
-    board = agent.boards[0]
-    reading = board_history.Reading(None)
+def test_a_board_is_not_woken_for_what_another_one_measures_for_its_own_sake(farm, ann, report_of, job_of):
+    agent = farm.agent(ann, report_of("one"), report_of("two"))
+    one, two = agent.boards
 
-    def read(one):
+    def to_dispatch():
         with farm.transaction() as tx:
-            return one.look(tx, board)
+            return dispatching.boards_to_dispatch(tx)
 
-    (first,) = read(reading)
-    assert first.kind == BoardEventKind.REGISTERED
-    assert read(reading) == []
-    agent.register(report_of(generation="g2"))
-    agent.register(report_of(generation="g3"))
-    assert [event.after for event in read(reading)] == ["g2", "g3"]
-    assert read(reading) == []
-    again = board_history.Reading(first.id)
-    assert [event.after for event in read(again)] == ["g2", "g3"]
-    with farm.transaction() as tx, pytest.raises(NotFound):
-        board_history.Reading(None).look(tx, "b_none")
+    look(farm)
+    assert to_dispatch() == [one, two]
+    agent.measure_all(one)
+    assert to_dispatch() == [two]
+    farm.submit_planned(ann, job_of(1))
+    assert to_dispatch() == [one, two]

@@ -211,6 +211,15 @@ def test_what_an_agent_did_for_a_board_that_stays_away_is_kept(farm, ann, agent,
         boards.note_recovery(tx, stranger.id, report)
 
 
+def test_a_report_of_a_recovery_that_is_sent_again_changes_nothing(farm, agent):
+    board = BoardName(kind="simulated", serial="s1", hardware_id="hw")
+    report = RecoveryReport(report_id="a" * 32, board=board, step=RecoveryStep.REBOOT)
+    for one in (report, report, report.model_copy(update={"report_id": "b" * 32})):
+        with farm.transaction() as tx:
+            boards.note_recovery(tx, agent.id, one)
+    assert farm.scalar("SELECT count(*) FROM board_events WHERE kind = 'recovery'") == 2
+
+
 def test_a_reboot_is_an_event(farm, agent, report_of):
     for boot in ("b1", "b1", "b2"):
         agent.register(report_of(facts={"cores": 2, "boot_id": boot}))

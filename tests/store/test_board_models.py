@@ -1,5 +1,8 @@
 """Two board models that are found to be one."""
 
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
+
 import pytest
 
 from benchfarm_core.access import Role
@@ -8,7 +11,7 @@ from benchfarm_core.boards import MergeRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.views import ResultsWanted
-from benchfarm_store import board_history, board_models, boards, platforms, results
+from benchfarm_store import board_health, board_history, board_models, boards, jobs, platforms, results
 
 A = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 B = "host-b/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -88,3 +91,73 @@ def test_what_cannot_be_one_model(farm, ann, lab, pair, job_of, report_of):
         merge(farm, lab)
     assert differing.value.code == "board_models_differ"
     assert farm.scalar("SELECT count(*) FROM board_model_merges") == 0
+
+
+def test_a_job_that_is_not_planned_yet_keeps_a_model(farm, ann, lab, pair, job_of):
+    job = farm.submit(ann, job_of(2, platforms=[B]))
+    with pytest.raises(Conflict) as busy:
+        merge(farm, lab)
+    assert busy.value.code == "board_model_busy"
+    with farm.transaction() as tx:
+        jobs.cancel(tx, job.id, ann)
+    merge(farm, lab)
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as merged:
+        jobs.retry(tx, job.id, ann)
+    assert merged.value.code == "board_model_merged"
+    assert A in merged.value.detail
+
+
+def test_a_merge_waits_for_a_job_that_is_just_submitted(farm, ann, lab, pair, job_of):
+    with ThreadPoolExecutor(1) as other:
+        with farm.transaction() as tx:
+            jobs.submit(tx, job_of(2, platforms=[B]), by=ann)
+            merged = other.submit(merge, farm, lab)
+            await_lock(farm)
+        with pytest.raises(Conflict):
+            merged.result()
+
+
+def test_a_registration_beside_a_merge_brings_no_old_name_back(farm, lab, pair, report_of):
+    with ThreadPoolExecutor(1) as other:
+        with farm.transaction() as tx:
+            board_models.merge(tx, "host-b", MergeRequest(into="host-a", reason="same sticker"), lab)
+            registered = other.submit(pair.register, report_of("one"), report_of("two", board_model="host-b"))
+            await_lock(farm)
+        registered.result()
+    with farm.transaction() as tx:
+        assert {boards.get_board(tx, board).board_model for board in pair.boards} == {"host-a"}
+
+
+def await_lock(farm):
+    """Until a transaction waits for another one."""
+    end_s = monotonic() + 20
+    while not farm.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        assert monotonic() < end_s, "nobody waits"
+        sleep(0.02)
+
+
+def test_times_are_compared_before_any_board_is_held(farm, lab, pair):
+    with farm.statements() as sent:
+        merge(farm, lab)
+    compared = next(number for number, one in enumerate(sent) if "percentile_cont" in one)
+    held = next(number for number, one in enumerate(sent) if "FROM boards" in one and "FOR NO KEY UPDATE" in one)
+    assert compared < held
+    assert not any("state IN ('wanted', 'leased')" in one for one in sent)
+
+
+def test_the_farms_own_wishes_do_not_stand_in_a_merges_way(farm, lab, pair):
+    assert board_health.look_after(farm.database, every_s=86_400) == (0, 2)
+    grant = pair.must_take(pair.boards[1])
+    with pytest.raises(Conflict, match="its boards measure"):
+        merge(farm, lab)
+    pair.release(grant, "drain")
+    merge(farm, lab)
+    assert board_health.look_after(farm.database, every_s=86_400) == (1, 0)
+    farm.run("UPDATE golden_runs SET wanted_at = wanted_at - interval '20 minutes'")
+    pair.measure_all(pair.boards[0])
+    farm.run("UPDATE boards SET state = 'idle'")
+    assert board_health.look_after(farm.database, every_s=86_400) == (1, 1)
+    with farm.transaction() as tx:
+        newest, given_up = board_health.list_runs(tx, pair.boards[1]).items
+    assert (given_up.outcome, newest.reason) == ("lapsed", "again")
+    assert pair.measure_all(pair.boards[1]) == len(board_health.GOLDEN_SUITE)

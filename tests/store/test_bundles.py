@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchfarm_core.access import Role
-from benchfarm_core.boards import Health
+from benchfarm_core.boards import EngineReport, Health
 from benchfarm_core.bundles import (
     BundleContents,
     BundleHead,
@@ -18,8 +18,9 @@ from benchfarm_core.bundles import (
 )
 from benchfarm_core.errors import BenchfarmError, Conflict, InvalidRequest, NotFound
 from benchfarm_core.jobs import JobState
-from benchfarm_core.platforms import OperatingPoint
+from benchfarm_core.platforms import OperatingPoint, Precision
 from benchfarm_store import board_history, boards, bundles, results
+from benchfarm_store.sweeping import sweep
 from benchfarm_workloads.draws import draw_mixed
 from tests.store.conftest import board_report, evidence, failed, ok
 
@@ -139,6 +140,40 @@ def test_parts_of_one_run_are_taken_in_one_by_one(lab, farm):
     assert farm.scalar("SELECT count(*) FROM board_events") == 2, "the box came and went once"
 
 
+def generation_of(farm, run: str) -> str:
+    """The generation under which all results of a run stand."""
+    name: str = farm.scalar(
+        """
+        SELECT DISTINCT g.name FROM bundle_parts p JOIN leases l ON l.id = p.lease_id
+            JOIN generations g ON g.id = l.generation_id WHERE p.run_id = :run
+        """,
+        run=run,
+    )
+    return name
+
+
+def test_what_a_board_has_become_since_is_not_what_a_run_measured(farm, lab):
+    order = lab.create(request_of(2))
+    numbers = [item.measurement_id for item in order.items]
+    old = {"report": board_report("box", kind="air_gapped", generation="old"), "parts": 2}
+    engines = (EngineReport(name="onnxruntime", version="1.32.0", available=True, precisions=(Precision.FP32,)),)
+    new_report = board_report("box", kind="air_gapped", generation="new", engines=engines)
+    lab.bring(order, signed(order, ok(numbers[0]), number=0, **old))
+    newer = lab.create(request_of(1))
+    platform = newer.platform("host-a", POINT, "1.32.0")
+    lab.bring(newer, signed(newer, report=new_report, platform=platform, run_id="1" * 32))
+    answer = lab.bring(order, signed(order, ok(numbers[1]), number=1, **old))
+    assert (answer.platform, answer.results) == (PLATFORM, 1)
+    assert (generation_of(farm, RUN), generation_of(farm, "1" * 32)) == ("old", "new")
+    late = lab.create(request_of(1))
+    lab.bring(late, signed(late, report=old["report"], run_id="2" * 32))
+    assert generation_of(farm, "2" * 32) == "old"
+    with farm.transaction() as tx:
+        board = boards.get_board(tx, answer.board_id)
+    assert (board.generation, [engine.version for engine in board.engines]) == ("new", ["1.32.0"])
+    assert PLATFORM not in board.platforms
+
+
 def test_what_waits_on_a_platform_is_packed_and_completed(farm, lab, ann, job_of):
     lab.bring(lab.create(request_of(1)))
     job = farm.submit_planned(ann, job_of(3, seed=7, platforms=[PLATFORM]))
@@ -202,6 +237,41 @@ def test_a_bundle_is_packed_once(farm, lab):
         bundles.seal_bundle(tx, order.bundle_id, BundleContents(contents_sha256="d" * 64))
     with farm.transaction() as tx, pytest.raises(NotFound):
         bundles.seal_bundle(tx, "n_none", BundleContents(contents_sha256=CONTENTS))
+
+
+def test_of_several_repeats_that_wait_each_run_completes_the_next(farm, lab, ann, job_of):
+    lab.bring(lab.create(request_of(1)))
+    job = farm.submit_planned(ann, job_of(2, seed=7, platforms=[PLATFORM], repeats=2))
+    order = lab.create(BundleRequest(target="linux-x86_64-cp312", platform=PLATFORM))
+    assert len(order.items) == 2
+    for run in ("1", "2", "3"):
+        answer = lab.bring(order, signed(order, run_id=run * 32))
+        assert (answer.results, answer.completed) == (2, 0 if run == "3" else 2)
+    assert farm.job(job.id, ann).state == JobState.SUCCEEDED
+
+
+def test_the_list_has_each_bundles_own_runs(farm, lab):
+    used, unused = lab.create(), lab.create(request_of(3), seal=False)
+    lab.bring(used)
+    lab.bring(used, signed(used, run_id="1" * 32))
+    with farm.transaction() as tx:
+        found = {one.id: one for one in bundles.list_bundles(tx).items}
+    assert [run.run_id for run in found[used.bundle_id].runs] == [RUN, "1" * 32]
+    assert (found[unused.bundle_id].runs, found[unused.bundle_id].items) == ([], 3)
+
+
+def test_bundles_of_no_use_are_forgotten(farm, lab):
+    brought, expired, left, open_ = lab.create(), lab.create(), lab.create(seal=False), lab.create()
+    lab.bring(brought)
+    farm.run("UPDATE bundles SET created_at = now() - interval '3 days'")
+    farm.run(
+        "UPDATE bundles SET expires_at = now() - interval '31 days' WHERE public_id = ANY(:ids)",
+        ids=[brought.bundle_id, expired.bundle_id],
+    )
+    assert sweep(farm.database).forgotten_bundles == 2
+    with farm.transaction() as tx:
+        kept = {one.id for one in bundles.list_bundles(tx).items}
+    assert kept == {brought.bundle_id, open_.bundle_id}, left.bundle_id
 
 
 def test_a_bundle_of_another_farm_is_refused_by_its_name(lab):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchfarm_core.boards import MARK_PREFIXES
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
@@ -100,6 +101,18 @@ def test_boards_of_different_models_keep_rules_of_their_own(farm, ann, agent, re
         ("Relu", "host-b", True),
     ]
     assert kernels(farm, "squeezenet", ann, elsewhere).rules == "measured"
+
+
+@pytest.mark.parametrize("mark", sorted(MARK_PREFIXES))
+def test_boards_with_marks_lend_no_rules_to_others(farm, ann, agent, report_of, mark):
+    model = f"{MARK_PREFIXES[mark]}host-m"
+    farm.agent(ann, report_of("m", board_model=model, marks=[mark]), name="marked lab")
+    marked = KEY.replace("host-a", model)
+    assert report(farm, row(times=(1, 0.2, 1.2)), key=marked).rules == "measured"
+    assert (rules(farm).rules, rules(farm).measured) == ("default", [])
+    report(farm, row("Conv", "Add", (1, 0.2, 1.2)))
+    assert [one.second for one in rules(farm).measured] == ["Add"]
+    assert [one.second for one in rules(farm, marked).measured] == ["Add", "Relu"], "they borrow from others"
 
 
 def test_a_platform_that_is_none(farm, ann, agent):

@@ -55,8 +55,12 @@ class RegisterBoards(Value):
 
 
 class RecoveryReport(Value):
-    """What an agent did for a board that stays away; `detail` says why it did not go, and is empty where it went."""
+    """What an agent did for a board that stays away; `detail` says why it did not go, and is empty where it went.
 
+    `report_id` makes the report one: sent again, it changes nothing.
+    """
+
+    report_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     board: BoardName
     step: RecoveryStep
     detail: str = Field(default="", max_length=200)

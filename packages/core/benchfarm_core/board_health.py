@@ -35,11 +35,14 @@ FIRST_ENGINE: Final = "onnxruntime"
 """The one that most boards have, then by name."""
 DAY_S: Final = 86_400.0
 BUDGET_S: Final = 60.0
-"""Of a board's time that the suite takes in a day, at the most."""
+"""Of a board's time that the suite takes in a day; a slow board gives more for one platform, and every board for the
+run that looks again at what drifted."""
 PLATFORM_S: Final = 12.0
-"""What a platform's part of a run takes, where none was measured yet."""
+"""What a platform's part of a run takes, where none was measured lately."""
+LATELY_S: Final = 7 * DAY_S
+"""What a platform took is known for so long: one that was slow in a bad hour is tried again."""
 CONFIRM_S: Final = 600.0
-"""A run that drifted, or that came to nothing, is repeated after this."""
+"""A run that drifted, or that found no moment, is repeated after this; one that failed waits for its day."""
 LAPSE_S: Final = 6 * 3600.0
 """A run that has not ended after this is given up: the board went away, or never had a moment."""
 
@@ -120,23 +123,43 @@ def why_due(
     return GoldenReason.DAY if now - last.wanted_at >= timedelta(seconds=every_s) else None
 
 
-def golden_platforms(offered: Mapping[int, Platform], took_s: Mapping[int, float], left_s: float) -> list[int]:
+class GoldenChoice(NamedTuple):
+    """The platforms of a run, and those that the board has no time for."""
+
+    chosen: list[int]
+    too_slow: list[int]
+
+
+def golden_platforms(offered: Mapping[int, Platform], took_s: Mapping[int, float], left_s: float) -> GoldenChoice:
     """On which of a board's platforms the suite runs, by their keys in `offered`: at most one of each engine.
 
     Those with default options in the plainest precision, pinned as high as the board offers, with the fewest threads;
-    as many as fit into `left_s` by what they took before (`took_s`).
+    as many as fit into `left_s` by what they took before (`took_s`). The cheapest goes in any case while nothing of the
+    day's budget is spent.
     """
     best: dict[str, int] = {}
     for id_ in sorted(offered, key=lambda one: _plainness(offered[one])):
         if not offered[id_].engine.options:
             best.setdefault(offered[id_].engine.name, id_)
+    order = [best[engine] for engine in sorted(best, key=lambda one: (one != FIRST_ENGINE, one))]
+    expected_s = {id_: took_s.get(id_, PLATFORM_S) for id_ in order}
+    if order and left_s >= BUDGET_S:
+        left_s = max(left_s, min(expected_s.values()))
     chosen: list[int] = []
-    for id_ in (best[engine] for engine in sorted(best, key=lambda one: (one != FIRST_ENGINE, one))):
-        expected_s = took_s.get(id_, PLATFORM_S)
-        if len(chosen) < PLATFORMS_MAX and expected_s <= left_s:
+    too_slow: list[int] = []
+    for id_ in order:
+        if expected_s[id_] > left_s:
+            too_slow.append(id_)
+        elif len(chosen) < PLATFORMS_MAX:
             chosen.append(id_)
-            left_s -= expected_s
-    return chosen
+            left_s -= expected_s[id_]
+    return GoldenChoice(chosen, too_slow if len(chosen) < PLATFORMS_MAX else [])
+
+
+def left_out_text(engines: Iterable[tuple[str, float]]) -> str:
+    """`left out: too slow for what the day has left (ncnn 48 s)`, or nothing; `engines`: names and expected seconds."""
+    named = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in engines)
+    return f"left out: too slow for what the day has left ({named})" if named else ""
 
 
 _MODES: Final = ("pinned", "fixed_performance", "free")

@@ -37,7 +37,9 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 class BundleRequest(Value):
     """What is to be packed: all that waits on a platform, or named workloads for whatever board runs the bundle.
 
-    Of a platform those with one protocol: the one that is named, else that of the oldest wish. Uploads are not packed.
+    Of a platform those with one protocol: the one that is named, else that of the oldest wish. A bundle measures each
+    workload once: where several repeats wait, a run of it completes the first, and another run the next. Uploads are
+    not packed.
     """
 
     target: Target

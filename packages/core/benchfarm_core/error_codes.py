@@ -9,6 +9,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "kernel_out_of_range": "A kernel column is missing, unknown or outside its range (GET /v1/kernels).",
     "model_unknown": "There is no generated model of that name.",
     "model_deleted": "The account has deleted an uploaded model that the retry would measure.",
+    "board_model_merged": "The retry would measure on a board model that was merged into another since.",
     "model_out_of_range": "A generated model's configuration is outside its range.",
     "platform_unknown": "No platform has that id, key or alias.",
     "platform_impossible": "No board of the farm offers that combination; the detail says what is offered.",

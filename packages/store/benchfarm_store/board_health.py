@@ -20,6 +20,9 @@ from benchfarm_core.board_health import (
     HISTORY_MAX,
     KEPT,
     LAPSE_S,
+    LATELY_S,
+    PLATFORM_S,
+    GoldenChoice,
     GoldenOutcome,
     GoldenReason,
     GoldenRunView,
@@ -31,6 +34,7 @@ from benchfarm_core.board_health import (
     golden_platforms,
     is_out,
     judge,
+    left_out_text,
     spread_row,
     why_due,
 )
@@ -77,27 +81,43 @@ def _is_alone(tx: Transaction) -> bool:
 
 
 def begin_runs(tx: Transaction, every_s: float) -> int:
-    """Want the suite's measurements on the boards where it is due; on how many."""
+    """Want the suite's measurements on the boards where it is due; on how many.
+
+    Boards that turn out to have no time for it keep no others waiting.
+    """
     begun = 0
-    if not _is_alone(tx):
-        return begun
-    for board in tx.execute(_MAY_BE_DUE, {"now": tx.now, "every": every_s, "limit": MAX_BOARDS}).all():
-        last = None
-        if board.wanted_at is not None:
-            last = LastGolden(board.wanted_at, board.last_generation, board.last_boot_id, board.outcome)
-        reason = why_due(
-            last,
-            generation_id=board.generation_id,
-            boot_id=board.boot_id,
-            released_at=board.released_at,
-            now=tx.now,
-            every_s=every_s,
-        )
-        begun += reason is not None and _begin(tx, board, reason)
+    seen: list[int] = []
+    rows = _may_be_due(tx, every_s, seen) if _is_alone(tx) else []
+    while rows and begun < MAX_BOARDS:
+        for board in rows:
+            reason = _why_due(tx, board, every_s)
+            begun += reason is not None and _begin(tx, board, reason)
+        seen += [board.id for board in rows]
+        rows = _may_be_due(tx, every_s, seen)
     return begun
 
 
-# boards with marks are left out: their times say nothing of any board
+def _may_be_due(tx: Transaction, every_s: float, seen: Sequence[int]) -> Sequence[Row[Any]]:
+    parameters = {"now": tx.now, "every": every_s, "limit": MAX_BOARDS, "seen": list(seen)}
+    return tx.execute(_MAY_BE_DUE, parameters).all()
+
+
+def _why_due(tx: Transaction, board: Row[Any], every_s: float) -> GoldenReason | None:
+    last = None
+    if board.wanted_at is not None:
+        last = LastGolden(board.wanted_at, board.last_generation, board.last_boot_id, board.outcome)
+    return why_due(
+        last,
+        generation_id=board.generation_id,
+        boot_id=board.boot_id,
+        released_at=board.released_at,
+        now=tx.now,
+        every_s=every_s,
+    )
+
+
+# boards with marks are left out: their times say nothing of any board. What looks again at a drift is not of the
+# day's budget.
 _MAY_BE_DUE = text(f"""
     SELECT b.id, b.public_id, b.generation_id, coalesce(b.facts->>'{BOOT}', '') AS boot_id, last.wanted_at,
         last.generation_id AS last_generation, last.boot_id AS last_boot_id, last.outcome, released.at AS released_at,
@@ -109,10 +129,13 @@ _MAY_BE_DUE = text(f"""
         SELECT max(at) AS at FROM health_changes WHERE board_id = b.id AND to_health = 'good') released
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(board_s), 0) AS board_s FROM golden_runs
-        WHERE board_id = b.id AND wanted_at > :now - interval '{DAY_S} seconds') spent
+        WHERE board_id = b.id AND wanted_at > :now - interval '{DAY_S} seconds' AND reason <> 'again') spent
     WHERE b.state <> 'offline' AND b.health IN ('good', 'suspect') AND b.marks = '[]' AND b.generation_id IS NOT NULL
-        AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds' AND spent.board_s < {BUDGET_S}
-        AND (last.id IS NULL OR last.ended_at IS NOT NULL)
+        AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds' AND b.id <> ALL(CAST(:seen AS int[]))
+        AND (spent.board_s < {BUDGET_S} OR last.outcome IN ('drifted', 'lapsed'))
+        AND (last.id IS NULL OR last.ended_at IS NOT NULL) AND EXISTS (
+            SELECT FROM board_platforms o JOIN platforms p ON p.id = o.platform_id
+            WHERE o.board_id = b.id AND p.wanted_by_id IS NULL)
         AND (last.id IS NULL OR last.generation_id <> b.generation_id
             OR last.boot_id <> coalesce(b.facts->>'{BOOT}', '') OR released.at > last.wanted_at
             OR last.outcome IN ('drifted', 'lapsed') OR last.wanted_at <= :now - make_interval(secs => :every))
@@ -122,11 +145,12 @@ _MAY_BE_DUE = text(f"""
 
 def _begin(tx: Transaction, board: Row[Any], reason: GoldenReason) -> bool:
     """Want one run's measurements; whether the board offers a platform that its day has time for."""
-    rows = tx.execute(_OFFERED, {"board": board.id}).all()
+    rows = tx.execute(_OFFERED, {"board": board.id, "since": tx.now - timedelta(seconds=LATELY_S)}).all()
     offered = {row.id: Platform.model_validate(row.spec) for row in rows}
-    took_s = {row.id: row.board_s for row in rows if row.board_s is not None}
-    chosen = golden_platforms(offered, took_s, board.left_s)
-    if not chosen:
+    took_s = {row.id: row.took_s for row in rows if row.took_s is not None}
+    drifted = _drifted(tx, board, offered) if reason == GoldenReason.AGAIN else []
+    choice = GoldenChoice(drifted, []) if drifted else golden_platforms(offered, took_s, board.left_s)
+    if not choice.chosen:
         return False
     columns = {
         "board_id": board.id,
@@ -134,25 +158,46 @@ def _begin(tx: Transaction, board: Row[Any], reason: GoldenReason) -> bool:
         "reason": reason,
         "boot_id": board.boot_id,
         "wanted_at": tx.now,
+        "detail": left_out_text((offered[id_].engine.name, took_s.get(id_, PLATFORM_S)) for id_ in choice.too_slow),
     }
     run: int = tx.execute(insert(golden_runs).values(**columns).returning(golden_runs.c.id)).scalar_one()
-    wanted = _want(tx, board.id, chosen)
+    wanted = _want(tx, board.id, choice.chosen)
     tx.execute(_ADD_TIMES, {"run": run, "rows": rows_json(wanted)})
     tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board.public_id,)))
     return True
 
 
-# of a run's time each platform took its share by the number of its measurements
+# what a platform took is what its launches took: waiting at the gate and converting say nothing of the board
 _OFFERED = text("""
-    SELECT p.id, p.spec, last.board_s FROM board_platforms o JOIN platforms p ON p.id = o.platform_id
+    SELECT p.id, p.spec, last.took_s FROM board_platforms o JOIN platforms p ON p.id = o.platform_id
     LEFT JOIN LATERAL (
-        SELECT r.board_s / greatest(1, (SELECT count(DISTINCT platform_id) FROM golden_times WHERE run_id = r.id))
-            AS board_s
+        SELECT (
+            SELECT sum((v.evidence->>'wall_ms')::float8) / 1000 FROM launches v WHERE v.lease_id IN (
+                SELECT m.lease_id FROM golden_times t JOIN measurements m ON m.id = t.measurement_id
+                WHERE t.run_id = r.id AND t.platform_id = p.id)) AS took_s
         FROM golden_runs r
-        WHERE r.board_id = o.board_id AND r.board_s > 0 AND EXISTS (
+        WHERE r.board_id = o.board_id AND r.ended_at IS NOT NULL AND r.wanted_at > :since AND EXISTS (
             SELECT FROM golden_times t WHERE t.run_id = r.id AND t.platform_id = p.id)
         ORDER BY r.wanted_at DESC LIMIT 1) last ON true
     WHERE o.board_id = :board AND p.wanted_by_id IS NULL
+""")
+
+
+def _drifted(tx: Transaction, board: Row[Any], offered: Mapping[int, Platform]) -> list[int]:
+    """The platforms on which the latest run that could be compared drifted, and that the board still offers."""
+    parameters = {"board": board.id, "generation": board.generation_id, "since": board.released_at}
+    run = tx.execute(_COMPARED, parameters).one_or_none()
+    if run is None or run.outcome != GoldenOutcome.DRIFTED:
+        return []
+    judged = _judge(tx, run, _read(tx, run), _since(tx, run))
+    return [id_ for id_, one in judged.items() if one.outcome == GoldenOutcome.DRIFTED and id_ in offered]
+
+
+_COMPARED = text("""
+    SELECT id, board_id, generation_id, outcome FROM golden_runs
+    WHERE board_id = :board AND generation_id = :generation AND outcome IN ('steady', 'drifted')
+        AND (CAST(:since AS timestamptz) IS NULL OR wanted_at > :since)
+    ORDER BY wanted_at DESC LIMIT 1
 """)
 _ADD_TIMES = text("""
     INSERT INTO golden_times (run_id, platform_id, name, measurement_id)
@@ -190,10 +235,14 @@ def _want(tx: Transaction, board_id: int, platform_ids: Sequence[int]) -> list[d
     return [{"platform": p, "name": names[w], "measurement": id_} for (w, p, _), id_ in made.items()]
 
 
+# one probe of the index per pair, however many years there are
 _REPEATS = text("""
-    SELECT workload_id, platform_id, max(repeat_no) AS repeat_no FROM measurements
-    WHERE protocol_id = :protocol AND workload_id = ANY(CAST(:workloads AS bigint[]))
-        AND platform_id = ANY(CAST(:platforms AS int[])) AND timing = 'alone' GROUP BY workload_id, platform_id
+    SELECT w AS workload_id, p AS platform_id, last.repeat_no
+    FROM unnest(CAST(:workloads AS bigint[])) w CROSS JOIN unnest(CAST(:platforms AS int[])) p
+    CROSS JOIN LATERAL (
+        SELECT repeat_no FROM measurements
+        WHERE workload_id = w AND platform_id = p AND protocol_id = :protocol AND timing = 'alone'
+        ORDER BY repeat_no DESC LIMIT 1) last
 """)
 
 
@@ -226,7 +275,7 @@ _CANCEL_LAPSED = text(f"""
         ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED)
 """)
 _ENDED = text("""
-    SELECT r.id, r.board_id, r.generation_id, b.health
+    SELECT r.id, r.board_id, r.generation_id, r.detail, b.health
     FROM golden_runs r JOIN boards b ON b.id = r.board_id
     WHERE r.ended_at IS NULL AND NOT EXISTS (
         SELECT FROM golden_times t JOIN measurements m ON m.id = t.measurement_id
@@ -236,14 +285,11 @@ _ENDED = text("""
 
 
 def _end(tx: Transaction, run: Row[Any]) -> None:
-    seen = _seen(tx, run)
+    seen = _read(tx, run)
+    _keep(tx, run.id, seen.times)
     since = _since(tx, run)
-    judged = [
-        judge(times, _history(tx, run, platform_id, since), seen.proofs[platform_id])
-        for platform_id, times in sorted(seen.times.items())
-    ]
-    found = _worst(judged, seen)
-    outcome, reason = str(found.outcome), found.detail[:300]
+    found = _worst(list(_judge(tx, run, seen, since).values()), seen)
+    outcome, reason = str(found.outcome), "; ".join(filter(None, (found.detail, run.detail)))[:300]
     columns = {"id": run.id, "now": tx.now, "outcome": outcome, "drift": found.share, "detail": reason}
     tx.execute(_END, {**columns, "board_s": seen.board_s})
     board_history.record(
@@ -253,6 +299,14 @@ def _end(tx: Transaction, run: Row[Any]) -> None:
     if found.outcome == GoldenOutcome.DRIFTED and is_out([GoldenOutcome(one) for one in outcomes.scalars()]):
         row = tx.execute(text("SELECT id, health FROM boards WHERE id = :id"), {"id": run.board_id}).one()
         boards.quarantine(tx, row, f"golden suite drifted twice: {found.detail}"[:300])
+
+
+def _judge(tx: Transaction, run: Row[Any], seen: "_Seen", since: datetime) -> dict[int, Judgement]:
+    """What a run says of each platform, in the platforms' order."""
+    return {
+        platform_id: judge(times, _history(tx, run, platform_id, since), seen.proofs[platform_id])
+        for platform_id, times in sorted(seen.times.items())
+    }
 
 
 _END = text("""
@@ -275,8 +329,8 @@ class _Seen(NamedTuple):
     cancelled: int
 
 
-def _seen(tx: Transaction, run: Row[Any]) -> _Seen:
-    """Reads a run's results and keeps its times. What was measured of another generation is none of it."""
+def _read(tx: Transaction, run: Row[Any]) -> _Seen:
+    """A run's results. What was measured of another generation is none of it."""
     rows = tx.execute(_RESULTS, {"run": run.id, "generation": run.generation_id}).all()
     times: dict[int, dict[str, GoldenTime]] = defaultdict(dict)
     proofs: dict[int, int] = {}
@@ -289,7 +343,6 @@ def _seen(tx: Transaction, run: Row[Any]) -> _Seen:
     for lease in leases:
         if lease.platform_id in times:
             times[lease.platform_id] |= _canaries(lease)
-    _keep(tx, run.id, times)
     board_s = sum(lease.board_s * max(1, lease.tries) for lease in leases)
     known = {platform_id: CLOCK_PROOFS[level] for platform_id, level in proofs.items()}
     return _Seen(times, known, board_s, sum(row.state == "cancelled" for row in rows))
@@ -307,11 +360,15 @@ _RESULTS = text("""
     LEFT JOIN summaries s ON s.measurement_id = r.measurement_id AND s.active
     WHERE t.run_id = :run
 """)
-# an attempt that came to nothing took about as long as the last one
+# Launches say what a lease took of the board; where it told none, it is the lease without its conversions. An attempt
+# that came to nothing took about as long as the last one.
 _LEASES = text("""
     SELECT q.platform_id, min(l.sgemm_ns) FILTER (WHERE l.generation_id = :generation) AS sgemm_ns,
         min(l.mobilenet_ns) FILTER (WHERE l.generation_id = :generation) AS mobilenet_ns,
-        coalesce(sum(extract(epoch FROM l.ended_at - l.accepted_at)), 0)::float8 AS board_s, max(x.tries) AS tries
+        coalesce(sum(coalesce(
+            (SELECT sum((v.evidence->>'wall_ms')::float8) / 1000 FROM launches v WHERE v.lease_id = l.id),
+            greatest(0, extract(epoch FROM l.ended_at - l.accepted_at) - l.conversion_ms / 1000))), 0)::float8
+            AS board_s, max(x.tries) AS tries
     FROM (
         SELECT m.lease_id, max(m.attempts + m.inconclusive) AS tries
         FROM golden_times t JOIN measurements m ON m.id = t.measurement_id

@@ -20,15 +20,18 @@ from benchfarm_store import board_history, platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
-from benchfarm_store.model_merges import find_merges
+from benchfarm_store.model_merges import find_merges, hold, hold_alone
 from benchfarm_store.tokens import Caller
 
 DIFFER_MAX: Final = 0.10
 """By how much the two models' times of the same workloads may differ in the median."""
+COMPARED: Final = 200
+"""The latest results of each platform whose times are compared."""
 
 
 def as_merged(tx: Transaction, reports: Sequence[BoardReport]) -> list[BoardReport]:
-    """What agents report, with the models' present names."""
+    """What agents report, with the models' present names; no merge begins before the caller's transaction has ended."""
+    hold(tx)
     merges = find_merges(tx)
     return [
         one.model_copy(update={"board_model": merges[one.board_model]}) if one.board_model in merges else one
@@ -40,8 +43,14 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     """Make a board model's boards boards of another model; twice changes nothing.
 
     Raises NotFound for a model without boards, InvalidRequest for one into itself, Conflict where the two cannot be
-    one (`board_models_differ`) and while measurements wait on the first one's platforms (`board_model_busy`).
+    one (`board_models_differ`) and while jobs wait for the first one's platforms (`board_model_busy`). The golden runs
+    that wait for its boards are given up.
     """
+    present = find_merges(tx)
+    into = present.get(request.into, request.into)
+    if present.get(board_model) != into:
+        _check_alike(tx, board_model.replace("\x00", ""), into)
+    hold_alone(tx)
     merges = find_merges(tx)
     into = merges.get(request.into, request.into)
     if board_model == into:
@@ -51,7 +60,8 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     mine, others = _hold(tx, board_model, into)
     if not mine or not others:
         raise NotFound(f"no board is of the model {(into if mine else board_model)[:60]}")
-    _check(tx, board_model, into)
+    tx.execute(_CANCEL_GOLDEN, {"model": board_model})
+    _check_idle(tx, board_model)
     author = board_history.author_of(by)
     parameters = {"model": board_model, "into": into, "author": author, "reason": request.reason, "now": tx.now}
     tx.execute(_MERGE, parameters)
@@ -86,15 +96,20 @@ _FOLLOW = text("UPDATE board_model_merges SET merged_into = :into WHERE merged_i
 _RENAME = text("UPDATE boards SET board_model = :into WHERE board_model = :model")
 
 
-def _check(tx: Transaction, board_model: str, into: str) -> None:
+def _check_idle(tx: Transaction, board_model: str) -> None:
+    for waiting in (_UNPLANNED, _WANTED, _LEASED):
+        if tx.execute(waiting, {"model": board_model}).scalar_one():
+            raise Conflict(
+                f"jobs wait for platforms of {board_model}, or its boards measure: let that end, or cancel the jobs",
+                code="board_model_busy",
+            )
+
+
+def _check_alike(tx: Transaction, board_model: str, into: str) -> None:
+    """Raise Conflict where the two cannot be one. Reads much, so it comes before anything is held."""
     if _marks(board_model) != _marks(into):
         raise Conflict("boards with marks and boards without are never one model", code="board_models_differ")
-    if tx.execute(_WAITING, {"model": board_model}).scalar_one():
-        raise Conflict(
-            f"measurements wait on platforms of {board_model}: let them end, or cancel their jobs",
-            code="board_model_busy",
-        )
-    ratios = tx.execute(_RATIOS, {"model": board_model, "into": into}).scalars().all()
+    ratios = tx.execute(_RATIOS, {"model": board_model, "into": into, "latest": COMPARED}).scalars().all()
     if ratios and abs(median(ratios) - 1) > DIFFER_MAX:
         raise Conflict(
             f"{board_model} takes {median(ratios):.2f} times as long as {into}, median of {len(ratios)} results: "
@@ -112,20 +127,44 @@ def _marks(board_model: str) -> list[str]:
     return marks
 
 
-_WAITING = text("""
+# as many probes of an index as the model has platforms; what is leased has a live lease
+_MINE = "SELECT id FROM platforms WHERE split_part(key, '/', 1) = :model"
+_UNPLANNED = text(f"""
     SELECT EXISTS (
-        SELECT FROM measurements m JOIN platforms p ON p.id = m.platform_id
-        WHERE split_part(p.key, '/', 1) = :model AND m.state IN ('wanted', 'leased'))
+        SELECT FROM jobs WHERE finished_at IS NULL AND state IN ('queued', 'planning')
+            AND platform_ids && ARRAY({_MINE}))
+""")
+_WANTED = text(f"""
+    SELECT EXISTS (
+        SELECT FROM ({_MINE}) p
+        CROSS JOIN LATERAL (SELECT FROM measurements WHERE platform_id = p.id AND state = 'wanted' LIMIT 1) m)
+""")
+_LEASED = text(f"""
+    SELECT EXISTS (
+        SELECT FROM leases l JOIN queues q ON q.id = l.queue_id
+        WHERE l.ended_at IS NULL AND q.platform_id IN ({_MINE}))
+""")
+_CANCEL_GOLDEN = text(f"""
+    UPDATE measurements SET state = 'cancelled' WHERE id IN (
+        SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
+        WHERE m.state = 'wanted' AND m.purpose = 'golden' ORDER BY m.id FOR NO KEY UPDATE OF m)
 """)
 _RATIOS = text("""
-    WITH times AS (
-        SELECT split_part(p.key, '/', 1) AS model, substr(p.key, strpos(p.key, '/')) AS rest, m.workload_id,
-            m.protocol_id, m.timing, percentile_cont(0.5) WITHIN GROUP (ORDER BY s.median_ms) AS ms
-        FROM platforms p JOIN measurements m ON m.platform_id = p.id
+    WITH mine AS (
+        SELECT o.id AS platform_id, m.workload_id, m.protocol_id, m.timing,
+            percentile_cont(0.5) WITHIN GROUP (ORDER BY s.median_ms) AS ms
+        FROM platforms p JOIN platforms o ON o.key = :into || substr(p.key, strpos(p.key, '/'))
+        CROSS JOIN LATERAL (
+            SELECT measurement_id FROM results WHERE platform_id = p.id ORDER BY measured_at DESC LIMIT :latest) r
+        JOIN measurements m ON m.id = r.measurement_id
         JOIN summaries s ON s.measurement_id = m.id AND s.active
-        WHERE split_part(p.key, '/', 1) IN (:model, :into) GROUP BY 1, 2, 3, 4, 5)
-    SELECT a.ms / b.ms FROM times a JOIN times b USING (rest, workload_id, protocol_id, timing)
-    WHERE a.model = :model AND b.model = :into AND b.ms > 0 LIMIT 1000
+        WHERE split_part(p.key, '/', 1) = :model GROUP BY 1, 2, 3, 4 LIMIT 1000)
+    SELECT mine.ms / theirs.ms FROM mine CROSS JOIN LATERAL (
+        SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY s.median_ms) AS ms
+        FROM measurements m JOIN summaries s ON s.measurement_id = m.id AND s.active
+        WHERE m.workload_id = mine.workload_id AND m.platform_id = mine.platform_id
+            AND m.protocol_id = mine.protocol_id AND m.timing = mine.timing) theirs
+    WHERE theirs.ms > 0
 """)
 
 

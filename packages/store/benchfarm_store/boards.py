@@ -27,7 +27,15 @@ from benchfarm_core.matching import first_points
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel, board_channel
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.states import advance
-from benchfarm_store import agents, board_history, board_models, cursors, endings, platforms, wanted_platforms
+from benchfarm_store import (
+    agents,
+    board_history,
+    board_models,
+    cursors,
+    endings,
+    platforms,
+    wanted_platforms,
+)
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
@@ -209,7 +217,7 @@ _ADD_PLATFORMS = text("""
 
 
 def note_recovery(tx: Transaction, agent_id: str, report: RecoveryReport) -> None:
-    """Keep what an agent did for a board of its own. Raises NotFound for one that it never registered."""
+    """Keep what an agent did for a board of its own, once. Raises NotFound for one that it never registered."""
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
     parameters = {"id": board_id(salt, report.board), "agent": agent_id}
     statement = text("SELECT id FROM boards WHERE public_id = :id AND agent_id = :agent")
@@ -217,8 +225,8 @@ def note_recovery(tx: Transaction, agent_id: str, report: RecoveryReport) -> Non
     if row is None:
         raise NotFound("the agent never registered such a board")
     author, outcome = board_history.agent_author(agent_id), "failed" if report.detail else "done"
-    one = Happened(row.id, BoardEventKind.RECOVERY, author, before=report.step, after=outcome, reason=report.detail)
-    board_history.record(tx, [one])
+    happened = Happened(row.id, BoardEventKind.RECOVERY, author, report.step, outcome, report.detail, report.report_id)
+    board_history.record(tx, [happened])
 
 
 def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Caller) -> BoardView:

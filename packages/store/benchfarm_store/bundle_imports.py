@@ -14,13 +14,14 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, RegisterBoards, ReleaseRequest, ResultsRequest
 from benchfarm_core.board_history import BoardEventKind
-from benchfarm_core.boards import USABLE_HEALTH, board_id
+from benchfarm_core.boards import USABLE_HEALTH, BoardReport, board_id
 from benchfarm_core.bundles import BundleHead, BundleImported, BundleOrder, BundlePart, BundleResults, is_signed
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from benchfarm_core.matching import offered_platforms, with_meant_options, with_options
 from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.planning import expected_s
 from benchfarm_core.platforms import Platform
-from benchfarm_store import board_history, boards, ingesting, leases, measurements, platforms, specs
+from benchfarm_store import board_history, board_models, boards, ingesting, leases, measurements, platforms, specs
 from benchfarm_store.board_history import Happened, author_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_column, rows_json
@@ -43,10 +44,11 @@ class _Opened(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Rows of the board and of the platform that was measured."""
+    """Rows of the board, of its generation as the run had it, and of the platform that was measured."""
 
     agent_id: str
     board: Row[Any]
+    generation_id: int
     platform_id: int
 
 
@@ -160,11 +162,16 @@ def _invalid(detail: str) -> InvalidRequest:
 
 
 def _place(tx: Transaction, opened: _Opened, by: Caller) -> _Place:
-    """The board, registered with the first part of a run, and its platform."""
+    """The board, registered with the first part of a run, and what the run says it was: whatever it has become since.
+
+    A run of a generation that the board had before, and has no more, is an old one: it registers nothing.
+    """
     agent_id = _agent(tx, by)
+    (report,) = board_models.as_merged(tx, [opened.head.report])
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
-    public_id = board_id(salt, opened.head.report)
-    if tx.execute(_OF_RUN, _names(opened)).first() is None:
+    public_id = board_id(salt, report)
+    platform_id = _platform(tx, report, opened.head.platform)
+    if _is_news(tx, opened, public_id):
         _register(tx, agent_id, opened)
         board = tx.execute(_HOLD_BOARD, {"board": public_id}).one()
         reason = f"air-gapped; bundle {opened.order.bundle_id} was imported by {author_of(by)}"[:300]
@@ -173,12 +180,33 @@ def _place(tx: Transaction, opened: _Opened, by: Caller) -> _Place:
     board = tx.execute(_HOLD_BOARD, {"board": public_id}).one()
     if board.health not in USABLE_HEALTH:
         raise Conflict(f"board {public_id} is {board.health} ({board.reason}): nothing of it is taken in")
-    return _Place(board.agent_id, board, _platform(tx, board.id, opened.head.platform, by))
+    generation_id = tx.execute(_GENERATION, {"board": board.id, "name": report.generation}).scalar_one()
+    tx.execute(_OFFER, {"board": board.id, "generation": generation_id, "platform": platform_id})
+    return _Place(board.agent_id, board, generation_id, platform_id)
 
 
+def _is_news(tx: Transaction, opened: _Opened, public_id: str) -> bool:
+    """Whether the first part of a run comes in, of a board that is as it was then or was never seen so."""
+    if tx.execute(_OF_RUN, _names(opened)).first() is not None:
+        return False
+    names = {"board": public_id, "name": opened.head.report.generation}
+    return tx.execute(_LEFT_BEHIND, names).first() is None
+
+
+_LEFT_BEHIND = text("""
+    SELECT 1 FROM boards b JOIN generations g ON g.board_id = b.id
+    WHERE b.public_id = :board AND g.name = :name AND g.id <> b.generation_id
+""")
+_GENERATION = text("SELECT id FROM generations WHERE board_id = :board AND name = :name")
+# of a board that is still as the run had it; an older one's offer is history
+_OFFER = text("""
+    INSERT INTO board_platforms (board_id, platform_id)
+    SELECT id, :platform FROM boards WHERE id = :board AND generation_id = :generation
+    ON CONFLICT DO NOTHING
+""")
 _OF_RUN = text("SELECT 1 FROM bundle_parts WHERE bundle_id = :bundle AND run_id = :run AND part <> :part LIMIT 1")
 _HOLD_BOARD = text("""
-    SELECT id, public_id, agent_id, generation_id, health, reason FROM boards WHERE public_id = :board FOR NO KEY UPDATE
+    SELECT id, public_id, agent_id, health, reason FROM boards WHERE public_id = :board FOR NO KEY UPDATE
 """)
 
 
@@ -202,15 +230,16 @@ def _register(tx: Transaction, agent_id: str, opened: _Opened) -> None:
     boards.register(tx, agent_id, request)
 
 
-def _platform(tx: Transaction, board: int, wanted: Platform, by: Caller) -> int:
-    """The row of the platform that was measured, which the board must offer."""
-    (found,) = platforms.make_all(tx, [wanted.key], by.account_number)
-    if tx.execute(_OFFERED, {"board": board, "platform": found.id}).one_or_none() is None:
-        raise InvalidRequest(f"the board does not offer {wanted.key}", code="platform_impossible", field="head")
-    return found.id
-
-
-_OFFERED = text("SELECT 1 FROM board_platforms WHERE board_id = :board AND platform_id = :platform")
+def _platform(tx: Transaction, report: BoardReport, ran: Platform) -> int:
+    """The row of the platform that was measured, which the board as the run had it must offer."""
+    platform = ran.model_copy(update={"board_model": report.board_model})
+    told = next((one.options for one in report.engines if one.name == ran.engine.name and one.available), None)
+    if platform.engine.options and told is not None:
+        platform = with_meant_options(platform, told)
+    is_offered = with_options(platform, {}).key in {one.key for one in offered_platforms(report)}
+    if not is_offered or (platform.engine.options and told is None):
+        raise InvalidRequest(f"the board does not offer {platform.key}", code="platform_impossible", field="head")
+    return platforms.ensure(tx, [platform])[platform.key]
 
 
 def _take_in(tx: Transaction, opened: _Opened, place: _Place, by: Caller) -> tuple[int, BundleImported]:
@@ -311,7 +340,7 @@ def _lease(tx: Transaction, place: _Place, ids: Sequence[int]) -> tuple[str, int
         "token": lease_column(token),
         "board": place.board.id,
         "agent": place.agent_id,
-        "generation": place.board.generation_id,
+        "generation": place.generation_id,
         "now": tx.now,
         "ends": tx.now + WITHIN,
         "rows": rows_json([{"id": id_, "position": position} for position, id_ in enumerate(ids)]),

@@ -1,6 +1,5 @@
 """Bundles: what is handed out to be packed, and how each stands. What comes back: `bundle_imports`."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,10 +30,12 @@ from benchfarm_store.database import Transaction
 from benchfarm_store.tables import bundles
 from benchfarm_store.tokens import Caller
 
-__all__ = ["create_bundle", "get_bundle", "import_part", "list_bundles", "seal_bundle"]
+__all__ = ["create_bundle", "forget_bundles", "get_bundle", "import_part", "list_bundles", "seal_bundle"]
 
 ANY_VERSION: Final = "0"
 """Stands for an engine's version where it does not matter."""
+UNSEALED_LIFE_DAYS: Final = 2
+EXPIRED_LIFE_DAYS: Final = 30
 
 
 def create_bundle(tx: Transaction, request: BundleRequest, by: Caller) -> BundleOrder:
@@ -158,6 +159,25 @@ def _order(
     return order.model_copy(update={"items": items})
 
 
+def forget_bundles(tx: Transaction, limit: int) -> int:
+    """Remove bundles that nothing can come of any more, at most `limit`; returns how many. What brought results stays.
+
+    Those that were never packed to their end go after `UNSEALED_LIFE_DAYS`, the others `EXPIRED_LIFE_DAYS` after they
+    expired: until then a late import hears why it is refused.
+    """
+    return int(tx.execute(_FORGET, {"now": tx.now, "limit": limit}).rowcount)
+
+
+_FORGET = text(f"""
+    DELETE FROM bundles WHERE id IN (
+        SELECT b.id FROM bundles b
+        WHERE (b.expires_at <= :now - interval '{EXPIRED_LIFE_DAYS} days'
+                OR (b.contents_sha256 IS NULL AND b.created_at <= :now - interval '{UNSEALED_LIFE_DAYS} days'))
+            AND NOT EXISTS (SELECT FROM bundle_parts p WHERE p.bundle_id = b.id)
+        ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED)
+""")
+
+
 def seal_bundle(tx: Transaction, bundle_id: str, contents: BundleContents) -> BundleView:
     """Note what a bundle was packed to, once. The same again changes nothing. Raises NotFound, Conflict."""
     parameters = {"id": bundle_id, "sha256": contents.contents_sha256}
@@ -179,7 +199,8 @@ def list_bundles(tx: Transaction, *, cursor: str | None = None, limit: int = 100
     """Bundles, newest first."""
     last = cursors.decode("bundles", cursor, int)[0] if cursor else None
     rows = tx.execute(_BUNDLES, {"last": last, "id": None, "limit": limit + 1}).all()
-    return cursors.page(rows, limit, lambda row: _view(tx, row), lambda row: cursors.encode("bundles", row.id))
+    runs = _runs(tx, [row.id for row in rows])
+    return cursors.page(rows, limit, lambda r: _view(r, runs[r.id]), lambda r: cursors.encode("bundles", r.id))
 
 
 def get_bundle(tx: Transaction, bundle_id: str) -> BundleView:
@@ -187,35 +208,45 @@ def get_bundle(tx: Transaction, bundle_id: str) -> BundleView:
     row = tx.execute(_BUNDLES, {"last": None, "id": bundle_id, "limit": 1}).one_or_none()
     if row is None:
         raise NotFound("there is no such bundle")
-    return _view(tx, row)
+    return _view(row, _runs(tx, [row.id])[row.id])
 
 
 _BUNDLES = text("""
-    SELECT id, public_id, created_at, expires_at, contents_sha256, spec::text AS spec FROM bundles
-    WHERE (CAST(:id AS text) IS NULL OR public_id = :id) AND (CAST(:last AS int) IS NULL OR id < :last)
+    SELECT id, public_id, created_at, expires_at, contents_sha256, spec->>'target' AS target, spec->>'engine' AS engine,
+        spec->>'precision' AS precision, (spec->>'threads')::int AS threads, json_array_length(spec->'items') AS items
+    FROM bundles WHERE (CAST(:id AS text) IS NULL OR public_id = :id) AND (CAST(:last AS int) IS NULL OR id < :last)
     ORDER BY id DESC LIMIT :limit
 """)
 
 
-def _view(tx: Transaction, row: Row[Any]) -> BundleView:
-    spec = json.loads(row.spec)
+def _runs(tx: Transaction, ids: Sequence[int]) -> dict[int, list[BundleRun]]:
+    """The imported runs of bundles, by the bundle's row, each bundle's in the order in which they came."""
+    found: dict[int, list[BundleRun]] = {id_: [] for id_ in ids}
+    for row in tx.execute(_RUNS, {"bundles": list(ids)}):
+        fields = row._asdict()
+        found[fields.pop("bundle_id")].append(BundleRun(**fields))
+    return found
+
+
+def _view(row: Row[Any], runs: list[BundleRun]) -> BundleView:
     return BundleView(
         id=row.public_id,
-        target=spec["target"],
-        engine=spec["engine"],
-        precision=spec["precision"],
-        threads=spec["threads"],
-        items=len(spec["items"]),
+        target=row.target,
+        engine=row.engine,
+        precision=row.precision,
+        threads=row.threads,
+        items=row.items,
         contents_sha256=row.contents_sha256,
         created_at=row.created_at,
         expires_at=row.expires_at,
-        runs=[BundleRun(**one._asdict()) for one in tx.execute(_RUNS, {"bundle": row.id})],
+        runs=runs,
     )
 
 
 _RUNS = text("""
-    SELECT p.run_id, b.public_id AS board_id, min(p.answer->>'platform') AS platform, count(*) AS parts,
+    SELECT p.bundle_id, p.run_id, b.public_id AS board_id, min(p.answer->>'platform') AS platform, count(*) AS parts,
         sum((p.answer->>'results')::int) AS results, max(p.imported_at) AS imported_at, min(p.author) AS author
-    FROM bundle_parts p JOIN boards b ON b.id = p.board_id WHERE p.bundle_id = :bundle
-    GROUP BY p.run_id, b.public_id ORDER BY max(p.imported_at), p.run_id
+    FROM bundle_parts p JOIN boards b ON b.id = p.board_id
+    WHERE p.bundle_id = ANY(CAST(:bundles AS int[])) GROUP BY p.bundle_id, p.run_id, b.public_id
+    ORDER BY max(p.imported_at), p.run_id
 """)

@@ -227,18 +227,25 @@ def boards_to_dispatch(tx: Transaction) -> list[str]:
     return list(tx.execute(_TO_DISPATCH, {"now": tx.now}).scalars())
 
 
-# a thousand idle boards without work must not mean a thousand tasks; one probe of the partial index per platform
+# a thousand idle boards without work must not mean a thousand tasks; one probe of the partial index per platform. What
+# one board alone may measure is of its golden run, which is found by the board.
 _TO_DISPATCH = text(f"""
     WITH busy AS MATERIALIZED (
         SELECT p.id AS platform_id FROM platforms p
-        CROSS JOIN LATERAL (SELECT FROM measurements WHERE platform_id = p.id AND state = 'wanted' LIMIT 1) m)
+        CROSS JOIN LATERAL (
+            SELECT FROM measurements WHERE platform_id = p.id AND state = 'wanted' AND only_board_id IS NULL
+            LIMIT 1) m)
     SELECT b.public_id FROM boards b JOIN agents a ON a.id = b.agent_id
     WHERE b.state IN ('idle', 'leased', 'cooling') AND b.health IN ('good', 'suspect')
         AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'
         AND CASE WHEN b.state = 'leased' THEN EXISTS (
                 SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL AND l.expires_at <= :now)
-            ELSE (b.state = 'idle' OR b.cooling_until <= :now) AND EXISTS (
+            ELSE (b.state = 'idle' OR b.cooling_until <= :now) AND (EXISTS (
                 SELECT FROM board_platforms o JOIN busy ON busy.platform_id = o.platform_id WHERE o.board_id = b.id)
+                OR EXISTS (
+                SELECT FROM golden_runs r JOIN golden_times t ON t.run_id = r.id
+                    JOIN measurements m ON m.id = t.measurement_id AND m.state = 'wanted'
+                WHERE r.board_id = b.id AND r.ended_at IS NULL))
             END
     ORDER BY b.id
 """)

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, not_, or_, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from benchfarm_core.boards import MARK_PREFIXES
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.fusion import (
     FusionReport,
@@ -62,11 +63,12 @@ _RECORD = text(f"""
 
 def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
     """What was measured of a platform's engine at its precision, by pair: on boards of its model; a pair that was not
-    measured there, on the model where it was measured last."""
+    measured there, on the model where it was measured last. Models with marks lend nothing to others."""
     wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
     is_own = fusions.c.board_model == platform.board_model
     pair = (fusions.c.first, fusions.c.second)
-    rows = select(fusions).ext(distinct_on(*pair)).where(*wanted)
+    is_marked = or_(*(fusions.c.board_model.startswith(prefix, autoescape=True) for prefix in MARK_PREFIXES.values()))
+    rows = select(fusions).ext(distinct_on(*pair)).where(*wanted, or_(is_own, not_(is_marked)))
     nearest = rows.order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
     return [_view(row) for row in tx.execute(nearest)]
 

@@ -28,7 +28,7 @@ from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.states import final_states
 from benchfarm_core.values import digest
-from benchfarm_store import accounts, cursors, estimates, events, measurements, progress, specs, why
+from benchfarm_store import accounts, cursors, estimates, events, measurements, model_merges, progress, specs, why
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import PRIORITIES, job_column, priority_number
 from benchfarm_store.items import list_items
@@ -55,6 +55,7 @@ def submit(
     Raises InvalidRequest, QuotaExceeded, Conflict (`idempotency_mismatch`) for the same key with another body.
     """
     account = by.account_number
+    model_merges.hold(tx)
     known = _claim_key(tx, account, idempotency_key, request_sha256)
     if known is not None:
         return get_job(tx, known, by), False
@@ -256,8 +257,10 @@ def retry(tx: Transaction, job_id: str, by: Caller, *, idempotency_key: str | No
     With a key as `submit`: the same key for the same job gives the job made before, and False.
 
     Raises Conflict (`job_not_finished`) before the job has ended and when nothing of it is missing,
-    InvalidRequest naming uploaded models among them that the account has deleted.
+    InvalidRequest naming uploaded models among them that the account has deleted, and (`board_model_merged`) a platform
+    whose board model is another one since.
     """
+    model_merges.hold(tx)
     request_sha256 = digest({"retry_of": job_column(job_id)}, length=64)
     known = _claim_key(tx, by.account_number, idempotency_key, request_sha256)
     if known is not None:
@@ -269,6 +272,7 @@ def retry(tx: Transaction, job_id: str, by: Caller, *, idempotency_key: str | No
     if not item_nos:
         raise Conflict("every item of the job has its result")
     _check_models(tx, row, item_nos)
+    _check_platforms(tx, row)
     accounts.check_room_for_job(tx, row.account_id, len(item_nos))
     expires_at = tx.now + (row.expires_at - row.created_at) if row.expires_at is not None else None
     kept = ("account_id", "protocol_id", "name", "labels", "priority", "options", "workload_ids", "platform_ids")
@@ -290,6 +294,18 @@ def _check_models(tx: Transaction, row: Row[Any], item_nos: Sequence[int]) -> No
         )
 
 
+def _check_platforms(tx: Transaction, row: Row[Any]) -> None:
+    """Raise InvalidRequest where a board model was merged since: no board would take its measurements."""
+    merges = model_merges.find_merges(tx)
+    keys = tx.execute(_KEYS, {"ids": row.platform_ids}).scalars() if merges else ()
+    for key in keys:
+        if (present := model_merges.present_key(merges, key)) != key:
+            raise InvalidRequest(
+                f"{key} is {present} since its board model was merged: submit the rest anew", code="board_model_merged"
+            )
+
+
+_KEYS = text("SELECT key FROM platforms WHERE id = ANY(CAST(:ids AS int[])) ORDER BY key")
 # a deleted model's row stays, so that it can be named; the same file uploaded again is the same workload
 _GONE_MODELS = text("""
     WITH meant AS (

@@ -11,7 +11,7 @@ from benchfarm_core.jobs import ItemState, JobState, job_outcome
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.values import Value
-from benchfarm_store import board_history, dispatching, endings, progress
+from benchfarm_store import board_history, bundles, dispatching, endings, progress
 from benchfarm_store import jobs as job_moves
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Database, Transaction
@@ -44,6 +44,7 @@ class SweepReport(Value):
     forgotten_keys: int
     forgotten_orphans: int
     forgotten_board_events: int
+    forgotten_bundles: int
 
 
 def sweep(database: Database) -> SweepReport:
@@ -68,6 +69,7 @@ def sweep(database: Database) -> SweepReport:
         found["ended_jobs"] += 1
     found |= {"forgotten_keys": part(_forget(_OLD_KEYS)), "forgotten_orphans": part(_forget(_OLD_ORPHANS))}
     found["forgotten_board_events"] = part(_forget(_OLD_BOARD_EVENTS))
+    found["forgotten_bundles"] = part(lambda tx: bundles.forget_bundles(tx, MAX_FORGOTTEN))
     return SweepReport(**found)
 
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.pauses import Pauses
+from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused
 from benchfarm_agent.standings import Standing
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardReport
@@ -26,6 +27,8 @@ RESTORE_S: Final = 20.0
 DESCRIBE_S: Final = 180.0
 """The first time a board may have to be given a runner over a slow line, and each engine may take a while to answer."""
 TRY_AGAIN_S: Final = 5.0
+DOOR_CLOSED: Final = (HostKeyUnknown, HostKeyChanged, KeyRefused)
+"""A board that cannot be reached although it answers."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class BoardWatch:
         self._standings: dict[str, Standing] = {}
         self._is_closed = False
         self._reports: dict[str, BoardReport] = {}
+        self._faults: dict[str, Exception] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
         self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
@@ -119,6 +123,7 @@ class BoardWatch:
 
     def remove(self, label: str, why: str) -> None:
         """The way is no more: its board, if it has one, is gone at once."""
+        self._faults.pop(label, None)
         self._leave(label, why)
         if (task := self._tasks.pop(label, None)) is not None:
             task.cancel()
@@ -141,6 +146,17 @@ class BoardWatch:
     def was_there(self, label: str) -> bool:
         """Whether a board was ever ready at the end of this way."""
         return label in self._reports
+
+    def is_unreachable(self, label: str) -> bool:
+        """Whether nobody answered at the end of this way when it was last tried."""
+        return isinstance(fault := self._faults.get(label), BoardUnreachable) and not isinstance(fault, DOOR_CLOSED)
+
+    def answers(self, label: str) -> bool:
+        """Whether somebody did answer then, but not as a board of ours does: no key fits, no room, no runner for it."""
+        fault = self._faults.get(label)
+        return isinstance(fault, DOOR_CLOSED) or (
+            isinstance(fault, BenchfarmError) and not isinstance(fault, BoardUnreachable)
+        )
 
     def tell_recovery(self, label: str, step: RecoveryStep, detail: str) -> None:
         """Something was done for a board that stayed away. Of one that was never there only the log knows."""
@@ -178,9 +194,12 @@ class BoardWatch:
         while True:
             try:
                 await self._once(way, pauses)
+                self._faults.pop(way.label, None)
             except BenchfarmError as error:
+                self._faults[way.label] = error
                 self.note(way.label, "away" if error.code == "device_transient" else "refused", error.detail)
-            except TimeoutError:
+            except TimeoutError as error:
+                self._faults[way.label] = error
                 self.note(way.label, "away", "it did not answer in time")
             except Exception as fault:  # boundary: one board's fault must not end the others
                 logger.exception("board %s: a fault of the agent", way.label)
@@ -206,6 +225,7 @@ class BoardWatch:
             await asyncio.sleep(TRY_AGAIN_S)
             return
         pauses.reset()
+        self._faults.pop(way.label, None)
         self._present[way.label] = PresentBoard(board, report)
         self._reports[way.label] = report
         self._untried.discard(way.label)

@@ -12,7 +12,6 @@ run.py runner.py  put `packages` before everything else and run the work, or one
 import asyncio
 import hashlib
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +31,7 @@ from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.processes import watch_children_without_threads
-from benchfarm_agent.python_kit import CannotPack, Interpreter, packages_below
+from benchfarm_agent.python_kit import CannotPack, Interpreter, locked_version, packages_below
 from benchfarm_agent.references import ReferenceChild
 from benchfarm_core.bundles import ORDER_FILE, BundleOrder, machine_and_python
 from benchfarm_core.errors import Conflict
@@ -44,8 +43,7 @@ NOWHERE: Final = "http://localhost"
 CACHE_LIMIT_BYTES: Final = 64 * 2**30
 UNKNOWN_VERSION: Final = "0"
 _LIST: Final = Path(__file__).with_name("bundle_packages") / "agent.txt"
-"""What the agent itself needs on such a machine; taken from the agent's own list with hashes."""
-_PIN: Final = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", re.MULTILINE)
+"""What the agent itself needs on such a machine; `make lock` writes it."""
 _BEFORE: Final = """\
 import os
 import sys
@@ -70,6 +68,7 @@ def pack(order: BundleOrder, out: Path, *, engines: Path | None = None) -> str:
     watch_children_without_threads()
     machine, version = machine_and_python(order.target)
     interpreter = Interpreter(path="", version=version, machine=machine, libc="glibc")
+    _check_version(order, interpreter)
     with tempfile.TemporaryDirectory(dir=out.resolve().parent, prefix=".bundle-") as scratch:
         tree, unfinished = Path(scratch) / "tree", Path(scratch) / "bundle"
         (Path(scratch) / "cache").mkdir(mode=0o711)
@@ -86,6 +85,16 @@ def pack(order: BundleOrder, out: Path, *, engines: Path | None = None) -> str:
         _zip(tree, contents, unfinished)
         os.link(unfinished, out)
     return hashlib.sha256(contents.encode()).hexdigest()
+
+
+def _check_version(order: BundleOrder, interpreter: Interpreter) -> None:
+    """Raise CannotPack where the platform is one of another version than the bundle would carry."""
+    packed = locked_version(order.engine, interpreter)
+    if order.engine_version not in (None, packed):
+        raise CannotPack(
+            f"{order.engine} {order.engine_version} is wanted and this agent packs {packed}: take an agent of the "
+            "version that measures there, or name the platform of the new version"
+        )
 
 
 def _copy_agent(packages: Path) -> None:

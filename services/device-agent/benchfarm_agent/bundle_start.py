@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 import zipfile
 from typing import Any
@@ -104,16 +105,15 @@ def _check_machine(target: str) -> None:
 def _unpack(packed: zipfile.ZipFile, folder: str) -> None:
     """Brings the private folder to the bundle's files, whole; what an interrupted run measured stays."""
     listed = packed.read(CONTENTS)
+    hashes = _hashes(listed)
     name = hashlib.sha256(listed).hexdigest()
     mark = os.path.join(folder, WHOLE)
-    if os.path.exists(mark):
-        with open(mark) as file:
-            if file.read() == name:
-                return
+    if _is_own(folder) and _is_whole(folder, name, hashes):
+        return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         _check_room(packed, folder)
-        _extract(packed, _hashes(listed), os.path.join(folder, "bundle"))
+        _extract(packed, hashes, os.path.join(folder, "bundle"))
         with open(mark, "w") as file:
             file.write(name)
     except BaseException:  # boundary: whatever ends it, nothing half unpacked stays
@@ -121,10 +121,62 @@ def _unpack(packed: zipfile.ZipFile, folder: str) -> None:
         raise
 
 
-def _check_room(packed: zipfile.ZipFile, folder: str) -> None:
+def _is_own(folder: str) -> bool:
+    """Whether it is there, made by this user and for this user alone. Whoever else made it may have put code there."""
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Refused(
+            f"{folder} is not a folder that this user alone can write: somebody else may have put it there. "
+            "Look at it, remove it, or name another place with --work"
+        )
+    os.chmod(folder, _private_mode())
+    return True
+
+
+def _private_mode() -> int:
     # others may pass through it but list nothing: a runner may be another user, where root starts it
-    os.makedirs(folder)
-    os.chmod(folder, 0o711 if os.geteuid() == 0 else 0o700)
+    return 0o711 if os.geteuid() == 0 else 0o700
+
+
+def _is_whole(folder: str, name: str, hashes: "dict[str, str]") -> bool:
+    """Whether it holds what the bundle was unpacked to, still the same, and no other file beside it."""
+    try:
+        with open(os.path.join(folder, WHOLE)) as file:
+            if file.read() != name:
+                return False
+        return _hashes_below(os.path.join(folder, "bundle")) == dict(hashes, **{CONTENTS: name})
+    except OSError:
+        return False
+
+
+def _hashes_below(folder: str) -> "dict[str, str]":
+    """The hash of each file; what is neither a file nor a folder has none that fits."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        for path in [os.path.join(place, one) for one in names + folders]:
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode):
+                found[os.path.relpath(path, folder)] = _sha256(path)
+            elif not stat.S_ISDIR(mode):
+                found[os.path.relpath(path, folder)] = ""
+    return found
+
+
+def _sha256(path: str) -> str:
+    seen = hashlib.sha256()
+    with open(path, "rb") as file:
+        for part in iter(lambda: file.read(2**20), b""):
+            seen.update(part)
+    return seen.hexdigest()
+
+
+def _check_room(packed: zipfile.ZipFile, folder: str) -> None:
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    os.mkdir(folder, 0o700)  # fails where somebody else was quicker
+    os.chmod(folder, _private_mode())
     needed = int(sum(entry.file_size for entry in packed.infolist()) * ROOM)
     free = shutil.disk_usage(folder).free
     if free < needed:

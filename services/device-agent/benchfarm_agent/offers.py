@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -148,7 +149,8 @@ class OfferDesk:
     def _on_recovery(self, report: BoardReport, step: RecoveryStep, detail: str) -> None:
         """Something was done for a board that stays away: the farm is told for its history."""
         board = BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
-        task = asyncio.create_task(self._tell(RecoveryReport(board=board, step=step, detail=detail[:200])))
+        told = RecoveryReport(report_id=secrets.token_hex(16), board=board, step=step, detail=detail[:200])
+        task = asyncio.create_task(self._tell(told))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -45,6 +45,8 @@ CHECKED_BYTES_MAX: Final = 2**20
 FETCH_S: Final = 600.0
 _PIN: Final = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)")
 _LEFT_OUT: Final = frozenset({"__pycache__", "tests"})
+_DISTRIBUTIONS: Final = {"litert": "ai-edge-litert"}
+"""The packages of engines that have another name than their engine."""
 _START: Final = """\
 import os
 import runpy
@@ -127,6 +129,12 @@ def packages_below(
 ) -> None:
     """The runner and its packages in a folder, with those of further lists. Raises CannotPack, OSError."""
     _fill(tree, interpreter, [*(_lock(name, interpreter) for name in engines), *besides])
+
+
+def locked_version(engine: str, interpreter: Interpreter) -> str:
+    """The version of an engine that such an interpreter gets. Raises CannotPack."""
+    pins = [match for line in _lock(engine, interpreter).read_text().splitlines() if (match := _PIN.match(line))]
+    return next(pin[2] for pin in pins if pin[1] == _DISTRIBUTIONS.get(engine, engine))
 
 
 def _lock(engine: str, interpreter: Interpreter) -> Path:

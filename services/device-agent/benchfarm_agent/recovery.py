@@ -1,8 +1,8 @@
 """Brings boards back that stay away, rung by rung: connect anew, restart the adb server, reboot, switch the power.
 
 Each rung has its time, its limit and a pause after it, and is told to the farm for the board's history. A board that
-the lab's file names under `no_recovery` is left alone; one that is really this machine, or was never there, is not
-rebooted.
+the lab's file names under `no_recovery` is left alone, and so is one that answers, whatever it answers; one that is
+really this machine, or was never there, is not rebooted.
 """
 
 import asyncio
@@ -23,13 +23,16 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = 1.0
 USABLE: Final = frozenset({"ready", "opening"})
 TROUBLED: Final = frozenset({"away", "offline"})
-"""States in which a board is tried to be brought back by itself; a hook runs for whatever is not usable."""
+"""States in which a board is tried to be brought back by itself."""
+SWITCHABLE: Final = TROUBLED | {"gone", ""}
+"""States in which its power hook runs; the empty one is that of a board which was not seen since the agent's start."""
 
 
 class Rung(NamedTuple):
     """A step of the ladder: how long a board must have been away, and how long it then gets to come back.
 
-    At most once in `again_s`; what has not ended after `limit_s` has failed.
+    At most once in `again_s`, however often the board comes and goes meanwhile; what has not ended after `limit_s` has
+    failed. A failed step may yet have been taken, as a reboot that cuts its own answer off, so the pause is the same.
     """
 
     step: RecoveryStep
@@ -60,21 +63,20 @@ class Recoverable(Protocol):
 
 @dataclass
 class Absence:
-    """What was done for one board: when it went away, what was tried since, and when each rung was last climbed."""
+    """What was done for one board: when it went away, until when it is given time, when each rung was last climbed."""
 
     since_s: float
-    tried: set[RecoveryStep] = field(default_factory=set)
     until_s: float = 0.0
     last_s: dict[RecoveryStep, float] = field(default_factory=dict)
 
 
 def next_rung(rungs: Sequence[Rung], absence: Absence, now_s: float) -> Rung | None:
-    """The rung that is due: the lowest that was not tried, once the board was away for long enough."""
+    """The rung that is due: the lowest that was not climbed lately, once the board was away for long enough."""
     if now_s < absence.until_s:
         return None
     for rung in rungs:
         last_s = absence.last_s.get(rung.step)
-        if rung.step in absence.tried or (last_s is not None and now_s - last_s < rung.again_s):
+        if last_s is not None and now_s - last_s < rung.again_s:
             continue
         return rung if now_s - absence.since_s >= rung.after_s else None
     return None
@@ -89,6 +91,7 @@ class Recovery:
         self._hooks: Mapping[str, PowerHook] = {hook.board: hook for hook in lab_file.power}
         self._absences: dict[str, Absence] = {}
         self._climbing: dict[str, asyncio.Task[None]] = {}
+        self._adb_restarted_s: float | None = None  # one server has all phones
 
     async def follow(self, watch: BoardWatch) -> None:
         """Until cancelled."""
@@ -108,34 +111,49 @@ class Recovery:
             absence = self._absences.setdefault(label, Absence(boottime_s()))
             if state in USABLE:
                 absence.since_s = boottime_s()
-                absence.tried.clear()
+                absence.until_s = 0.0
             elif label not in self._climbing:
                 rung = next_rung(self._rungs(watch, label, state), absence, boottime_s())
                 if rung is not None:
+                    self._note_begin(absence, rung)
                     self._climbing[label] = asyncio.create_task(self._climb(watch, label, rung))
+
+    def _note_begin(self, absence: Absence, rung: Rung) -> None:
+        absence.last_s[rung.step] = boottime_s()
+        if rung.step == RecoveryStep.RESTART_ADB:
+            self._adb_restarted_s = boottime_s()
 
     def _rungs(self, watch: BoardWatch, label: str, state: str) -> list[Rung]:
         """What may be done for a board now, the mildest first."""
         if matches_one(label, self._lab_file.no_recovery):
             return []
-        way: object = watch.way(label)
-        able: frozenset[RecoveryStep] = frozenset()
-        if state in TROUBLED and isinstance(way, Recoverable):
-            able = way.steps
-        if self._lab_file.marks(label) or not watch.was_there(label):  # what never worked no reboot mends
-            able -= {RecoveryStep.REBOOT}
-        if any(one.report.kind == "adb" for one in watch.present()):  # its phones would all go
-            able -= {RecoveryStep.RESTART_ADB}
-        rungs = [rung for rung in self._ladder if rung.step in able]
-        if (hook := self._hooks.get(label)) is not None:
+        if watch.answers(label):
+            return []
+        rungs = [rung for rung in self._ladder if rung.step in self._able(watch, label, state) and self._may(rung)]
+        if (hook := self._hooks.get(label)) is not None and state in SWITCHABLE:
             limit_s = hook.timeout_s + 10.0
             rungs.append(Rung(RecoveryStep.POWER_CYCLE, hook.after_s, hook.again_s, hook.again_s, limit_s))
         return rungs
 
+    def _able(self, watch: BoardWatch, label: str, state: str) -> frozenset[RecoveryStep]:
+        """What its way can do for a board in this state without harm."""
+        way: object = watch.way(label)
+        if state not in TROUBLED or not isinstance(way, Recoverable):
+            return frozenset()
+        able = way.steps
+        # what never worked no reboot mends, and what merely takes long may be at work
+        if self._lab_file.marks(label) or not watch.was_there(label) or not watch.is_unreachable(label):
+            able -= {RecoveryStep.REBOOT}
+        if any(one.report.kind == "adb" for one in watch.present()):  # its phones would all go
+            able -= {RecoveryStep.RESTART_ADB}
+        return able
+
+    def _may(self, rung: Rung) -> bool:
+        """Whether the adb server was left alone for long enough, whichever phone it was last restarted for."""
+        last_s = self._adb_restarted_s
+        return rung.step != RecoveryStep.RESTART_ADB or last_s is None or boottime_s() - last_s >= rung.again_s
+
     async def _climb(self, watch: BoardWatch, label: str, rung: Rung) -> None:
-        absence = self._absences[label]
-        absence.tried.add(rung.step)
-        absence.last_s[rung.step] = boottime_s()
         logger.warning("board %s stays away: %s", label, rung.step)
         detail = ""
         try:
@@ -145,9 +163,7 @@ class Recovery:
             detail = str(error)[:200] or type(error).__name__
         finally:
             self._climbing.pop(label, None)
-        if not detail:
-            absence.until_s = boottime_s() + rung.pause_s
-            absence.tried -= {RecoveryStep.POWER_CYCLE}  # repeated by its own time
+            self._absences[label].until_s = boottime_s() + rung.pause_s
         watch.tell_recovery(label, rung.step, detail)
 
     async def _do(self, watch: BoardWatch, label: str, step: RecoveryStep) -> None:

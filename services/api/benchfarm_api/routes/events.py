@@ -99,4 +99,4 @@ class _BoardPlace:
         with self._parts.database.transaction(read_only=True) as tx:
             found = self._reading.look(tx, self._board_id)
         texts = [event_text(one.id, one.kind, one.model_dump_json()) for one in found]
-        return Found(texts, has_more=False, is_over=False)
+        return Found(texts, self._reading.has_more, is_over=False)

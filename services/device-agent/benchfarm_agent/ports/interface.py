@@ -1,6 +1,7 @@
 """What every way to reach a board does for the agent. `tests/agent/ports/test_port_interface.py` holds each to it.
 
 BoardUnreachable         the board is away, hangs or does not let the agent in
+├─ KeyRefused            the board does not know the agent's key
 ├─ HostKeyUnknown        nobody has said yet that the board may be trusted
 └─ HostKeyChanged        what answers is another machine than the one that was trusted
 PortWriteRefused         the board is there and refused to take a value
@@ -31,6 +32,10 @@ class HostKeyUnknown(BoardUnreachable):
 
 class HostKeyChanged(BoardUnreachable):
     """The board shows another host key than the one it was trusted with."""
+
+
+class KeyRefused(BoardUnreachable):
+    """The board does not let the agent's key in."""
 
 
 class PortWriteRefused(TransientDeviceError):

@@ -8,7 +8,7 @@ from typing import Final
 import asyncssh
 
 from benchfarm_agent.ports.channel import Channel, Said
-from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.ports.interface import BoardUnreachable, KeyRefused
 from benchfarm_agent.ports.shell_port import ShellPort
 from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.ports.ssh_trust import (
@@ -91,7 +91,7 @@ class SshPort(ShellPort):
             raise (await self._refusal(client) if trusted_host_keys(self._target) else self._away(error)) from error
         except asyncssh.PermissionDenied as error:
             detail = f"{self.name} does not let {self._target.user} in with the key {self._target.key_file}: put its "
-            raise BoardUnreachable(f"{detail}public half into the board's ~/.ssh/authorized_keys") from error
+            raise KeyRefused(f"{detail}public half into the board's ~/.ssh/authorized_keys") from error
         except (asyncssh.Error, asyncssh.KeyImportError, OSError) as error:
             raise self._away(error) from error
         return client
