@@ -140,9 +140,11 @@ def test_a_bundle_measures_on_a_machine_that_reaches_nothing(
     assert box.left == ["b.bundle", "damaged", "elsewhere"], "nothing half done stays"
 
     kill_when_measuring(box.start(bundle, "run"), box.folder)
+    (begun,) = (json.loads(path.read_text()) for path in box.folder.glob(".benchfarm-*/run.json"))
     code, out, err = box.run(bundle, "run")
     assert code == 0, err
     results = Path(out.strip())
+    assert begun["run_id"][:8] in results.name, "it went on"
     assert box.left == sorted(["b.bundle", "damaged", "elsewhere", results.name]), "it has removed itself"
 
     first = logged_in("bundle", "import", results, "--json")
