@@ -42,7 +42,7 @@ def test_a_job_without_a_kind_measures_as_ever(alice: httpx2.Client) -> None:
             "platform_unknown",
             "workloads.0.b_platform",
         ),
-        ({"kind": "compare", "workloads": [{**PAIR, "a": PAIR}]}, "invalid_request", "workloads.0.pair.a"),
+        ({"kind": "compare", "workloads": [{**PAIR, "a": PAIR}]}, "invalid_request", "workloads.0.a.kind"),
         ({"kind": "contrast", "workloads": [FC]}, "invalid_request", "kind"),
     ],
 )

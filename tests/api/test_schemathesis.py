@@ -185,6 +185,7 @@ def existing(alice: httpx2.Client, lab: "Lab") -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a hundred requests of each of a hundred operations, on cores that others use too
 def test_the_routes_of_people(
     serving: "Serving", environment: dict[str, str], token: Callable[..., str], existing: dict[str, Any], tmp_path: Path
 ) -> None:

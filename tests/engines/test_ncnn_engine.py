@@ -40,6 +40,8 @@ from tests.engines.catalogue import (
 )
 from tests.engines.test_ncnn_convert import FORMS
 
+CONSTANT_FIRST = "constant on the left"
+
 GATE = 1e-3
 INT8_GATE = 5e-2
 
@@ -147,7 +149,13 @@ def test_types_that_ncnn_has_in_fp32_alone_stay_fp32(name: str, tmp_path: Path) 
     assert int8_distance(graph, made, tmp_path) < INT8_GATE
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMS) - {"softmax of old"}))
+def test_a_product_that_int8_does_not_know_is_refused() -> None:
+    with pytest.raises(EngineFailure) as refused:
+        in_int8(FORMS[CONSTANT_FIRST])
+    assert (refused.value.code, refused.value.subject) == (FailureCode.PRECISION_NOT_OBEYED, "MatMul")
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMS) - {"softmax of old", CONSTANT_FIRST}))
 def test_every_form_computes_in_int8(name: str, tmp_path: Path) -> None:
     assert int8_distance(FORMS[name], in_int8(FORMS[name]), tmp_path) < INT8_GATE
 

@@ -56,7 +56,7 @@ def slow(farm, seconds):
 
 def measured(agent, **run_ns):
     """Work until nothing is offered: how many measurements of each engine; `run_ns` by engine."""
-    count = {}
+    count: dict[str, int] = {}
     while (grant := agent.take()) is not None:
         engine = grant.platform.engine.name
         changes = {"run_ns": run_ns[engine]} if engine in run_ns else {}

@@ -6,6 +6,7 @@ from time import monotonic, sleep
 import pytest
 
 from benchfarm_core.access import Role
+from benchfarm_core.board_health import GOLDEN_SUITE
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import MergeRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
@@ -160,4 +161,4 @@ def test_the_farms_own_wishes_do_not_stand_in_a_merges_way(farm, lab, pair):
     with farm.transaction() as tx:
         newest, given_up = board_health.list_runs(tx, pair.boards[1]).items
     assert (given_up.outcome, newest.reason) == ("lapsed", "again")
-    assert pair.measure_all(pair.boards[1]) == len(board_health.GOLDEN_SUITE)
+    assert pair.measure_all(pair.boards[1]) == len(GOLDEN_SUITE)
