@@ -354,11 +354,11 @@ def test_a_board_is_not_woken_for_what_another_one_measures_for_its_own_sake(far
 
     def to_dispatch():
         with farm.transaction() as tx:
-            return dispatching.boards_to_dispatch(tx)
+            return set(dispatching.boards_to_dispatch(tx))
 
     look(farm)
-    assert to_dispatch() == [one, two]
+    assert to_dispatch() == {one, two}
     agent.measure_all(one)
-    assert to_dispatch() == [two]
+    assert to_dispatch() == {two}
     farm.submit_planned(ann, job_of(1))
-    assert to_dispatch() == [one, two]
+    assert to_dispatch() == {one, two}
