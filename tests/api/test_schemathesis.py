@@ -30,7 +30,7 @@ SEED = 20_261_120
 EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
-# name a platform that there is, three times belong together.
+# name a platform that there is, three times belong together, a bundle has a platform or workloads.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -52,6 +52,7 @@ REFUSING = (
     "list_model_kernels",
     "set_platform_fusion",
     "merge_board_model",
+    "create_bundle",
 )
 LENIENT = ("register_boards", "list_platforms")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")

@@ -225,6 +225,7 @@ def test_only_the_field_before_a_refusal_becomes_the_option() -> None:
         ("name: another name is taken, choose a name", "--name: another name is taken, choose a name"),
         ("another name is taken", "--name: another name is taken"),
         ("give --name a name", "give --name a name"),
+        ("name is '', give another name", "--name is '', give another name"),
     ):
         with pytest.raises(InvalidRequest) as caught, told_as_typed({"name": "--name"}):
             raise InvalidRequest(detail, field="name")

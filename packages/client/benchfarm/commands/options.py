@@ -144,7 +144,7 @@ def told_as_typed(options: Mapping[str, str]) -> Iterator[None]:
         option = options.get(error.field or "")
         if option is None or error.field is None:
             raise
-        if error.detail.startswith(f"{error.field}:"):
+        if error.detail.startswith((f"{error.field}:", f"{error.field} is ")):
             error.detail = option + error.detail.removeprefix(error.field)
         elif option not in error.detail:
             error.detail = f"{option}: {error.detail}"
