@@ -196,7 +196,7 @@ def test_the_routes_of_people(
         run_again(served.url, admin, existing, tmp_path, agent=False, but=("revoke_token",))
         # Last, because it finds the very token that all of this is called with.
         run(served.url, admin, existing, tmp_path, "--include-operation-id", "revoke_token")
-    # Bundles are ordered with either a platform or workloads, and none exists: tests/client/test_bundles.py goes through.
+    # A bundle has either a platform or workloads, and none exists here: tests/client/test_bundles.py goes through.
     bundles = {"create_bundle", "get_bundle", "seal_bundle", "import_bundle"}
     check_reached(tmp_path / "api.log", agent=False, never_well={"merge_board_model", *bundles})
 
