@@ -163,6 +163,7 @@ class Phone:
     def reboot(self) -> None:
         """Kills everything on it; returns when its adbd is there again, with a new boot id and settings of a boot."""
         was_plugged = self.relay.is_plugged
+        self._namespaces.freeze()
         self.relay.unplug()
         before = self.boot_id()
         self._namespaces.kill()
