@@ -62,6 +62,12 @@ def _question(drawn: int) -> dict[str, Any]:
     return {"platforms": [EXISTING["platform"]], "items": [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]}
 
 
+def _bundle(drawn: int) -> dict[str, Any]:
+    workloads = [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]
+    ordered = {"engine": "onnxruntime", "workloads": workloads, "platform": None, "options": {}, "protocol": None}
+    return {**ordered, "target": ("linux-x86_64-cp312", "linux-aarch64-cp311")[drawn % 2]}
+
+
 def _token(drawn: int) -> dict[str, Any]:
     return {"account": EXISTING["account"], "role": ("client", "operator")[drawn % 2]}
 
@@ -86,6 +92,7 @@ SENSIBLE = {
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},
     "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,
+    "POST /v1/bundles": _bundle,
     "POST /v1/agent/poll": lambda drawn: {**VERSION, "idle": [EXISTING["board_id"]]},
     "POST /v1/agent/boards": lambda drawn: {**VERSION, "boards": [EXISTING["board"]]},
     "POST /v1/agent/recoveries": _recovery,
