@@ -30,7 +30,8 @@ SEED = 20_261_120
 EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
-# name a platform that there is, three times belong together, a bundle has a platform or workloads, and its results a signature.
+# name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
+# a signature.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
