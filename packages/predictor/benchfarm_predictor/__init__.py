@@ -1,1 +1,4 @@
-"""Latency predictors. The package holds its place in the layers; no predictor is shipped in this version."""
+"""Latency predictors. What stands at the top needs numpy alone; `training` and `evaluation` need more.
+
+Shapes in docstrings: `n` rows (configurations or kernel lists), `d` features, `u` different kernels.
+"""
