@@ -40,6 +40,9 @@ MAX_SET_TABLES: Final = 64
 MAX_LISTED_ROWS: Final = 10_000
 """Rejected rows that an answer lists; all are counted."""
 
+IMPORTED: Final = "imported"
+"""The origin of all rows of a set; who measured them stands in its platform's `source`."""
+
 _Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Fact = _Text | int | float | bool | None
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
@@ -119,7 +122,7 @@ class MeasurementSetUpload(Value):
     """A set as it comes: the texts of its files by name, and what foreign kernel names stand for.
 
     A value of `names` is one of the farm's kernel types, perhaps with columns held at a value:
-    `conv-bn-act:act=relu`. A column of the table that is held so keeps the rows that have this value.
+    `conv-bn-act:act=relu`. A column of the table that is held so keeps the rows that have this value and goes.
     """
 
     platform_json: str = Field(max_length=65_536)
@@ -133,6 +136,9 @@ class MeasurementSetUpload(Value):
             raise ValueError(f"the tables hold more than {MAX_SET_CHARS} characters; split the set")
         if sum(text.count("\n") for text in self.tables.values()) > MAX_SET_ROWS + MAX_SET_TABLES:
             raise ValueError(f"the tables hold more than {MAX_SET_ROWS} rows; split the set")
+        stray = self.names.keys() - {name.removesuffix(".csv") for name in self.tables}
+        if stray:
+            raise ValueError(f"names: the set has no table {min(stray)!r}")
         return self
 
 
@@ -147,9 +153,10 @@ class SetKernelView(Answer):
 
 
 class MeasurementSetView(Answer):
-    """An imported set as the API shows it. It is named by its content."""
+    """An imported set as the API shows it, named by its content. Its origin is never one that answers as measured."""
 
     id: str
+    origin: str
     platform: SetPlatform
     kernels: list[SetKernelView]
     rows: int
@@ -255,14 +262,19 @@ class _Reading:
         return named
 
     def table(self, given: str, header: tuple[str, ...]) -> "_Table":
-        """How a table with this header is read. Raises Rejected where a column is missing or foreign."""
+        """How a table with this header is read. Raises Rejected where a column is missing or foreign.
+
+        A column that is held at a value leaves the table; it is fixed where the type has it.
+        """
         named = self.naming_of(given)
         columns = tuple(name for name in header if name != LATENCY_COLUMN)
-        fixed = {name: value for name, value in named.held.items() if name not in columns}
+        known = self.catalogue.columns(named.type) if self.catalogue is not None else {}
+        fixed = {name: value for name, value in named.held.items() if name not in columns or name in known}
         if self.platform.batch is not None and "batch" not in columns:
             fixed.setdefault("batch", self.platform.batch)
-        known = self.catalogue.columns(named.type) if self.catalogue is not None else dict.fromkeys(columns, False)
-        kept = tuple(name for name in columns if name in known or name not in named.held)
+        kept = tuple(name for name in columns if name not in named.held)
+        if not kept:
+            raise Rejected("column_missing", "every column is held at one value: no configuration is left")
         if self.catalogue is not None:
             _check_columns(named.type, (*kept, *fixed), known)
         return _Table(given, named, header, columns, kept, fixed, self.catalogue)
