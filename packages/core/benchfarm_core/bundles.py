@@ -15,7 +15,7 @@ from benchfarm_core.measurements import MeasurementResult, Ms
 from benchfarm_core.platforms import EngineSpec, Name, OperatingPoint, Platform, Precision
 from benchfarm_core.protocols import Protocol, ProtocolRequest
 from benchfarm_core.values import Answer, Value
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, Sha256
+from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest, Sha256
 
 BUNDLE_FORMAT: Final = 1
 MAX_BUNDLED: Final = 500
@@ -29,7 +29,7 @@ PART_CHARS_MAX: Final = 24 * 2**20
 
 _TARGET: Final = re.compile(r"linux-(x86_64|aarch64)-cp3(1[1-9])")
 Target = Annotated[str, Field(pattern=rf"^{_TARGET.pattern}$", description="system, processor and Python")]
-BundledRequest = Annotated[KernelRequest | GeneratedModelRequest, Field(discriminator="kind")]
+BundledRequest = Annotated[KernelRequest | GeneratedModelRequest | ArchitectureRequest, Field(discriminator="kind")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 

@@ -1,9 +1,10 @@
-"""What is measured: kernels, generated and uploaded models, each named by the hash of its canonical form."""
+"""What is measured: kernels, architectures, generated and uploaded models, each named by the hash of its canonical form."""
 
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
+from benchfarm_core.architectures import Architecture, Genes, genes_text
 from benchfarm_core.platforms import Name, Platform, Precision
 from benchfarm_core.refusals import needs_kind
 from benchfarm_core.values import Value, digest
@@ -62,6 +63,12 @@ class GeneratedModelWorkload(Value):
     config: Config
 
 
+class ArchitectureWorkload(Architecture):
+    """A network of a search space, generated from its genes with seeded weights."""
+
+    kind: Literal["architecture"] = "architecture"
+
+
 class UploadedWorkload(Value):
     """An uploaded file with its dimensions bound and its inputs specified."""
 
@@ -72,8 +79,10 @@ class UploadedWorkload(Value):
     inputs: tuple[InputSpec, ...]
 
 
-SingleWorkload = Annotated[KernelWorkload | GeneratedModelWorkload | UploadedWorkload, Field(discriminator="kind")]
-AnySingle = KernelWorkload | GeneratedModelWorkload | UploadedWorkload
+SingleWorkload = Annotated[
+    KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload | UploadedWorkload, Field(discriminator="kind")
+]
+AnySingle = KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload | UploadedWorkload
 
 
 class PairWorkload(Value):
@@ -103,11 +112,12 @@ class PairWorkload(Value):
         return platform.model_copy(update={"engine": engine, "precision": precision})
 
 
+AnyWorkload = KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload | UploadedWorkload | PairWorkload
 Workload = Annotated[
-    KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload, Field(discriminator="kind")
+    KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload | UploadedWorkload | PairWorkload,
+    Field(discriminator="kind"),
 ]
-WORKLOAD: TypeAdapter[KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload] = TypeAdapter(Workload)
-AnyWorkload = KernelWorkload | GeneratedModelWorkload | UploadedWorkload | PairWorkload
+WORKLOAD: TypeAdapter[AnyWorkload] = TypeAdapter(Workload)
 
 
 class KernelRequest(Value):
@@ -126,6 +136,14 @@ class GeneratedModelRequest(Value):
     config: Config = {}
 
 
+class ArchitectureRequest(Value):
+    """A network of a search space as a client names it; the farm adds the space's version."""
+
+    kind: Literal["architecture"] = "architecture"
+    space: str = Field(max_length=40)
+    genes: Genes
+
+
 class UploadRequest(Value):
     """A model that the account uploaded before."""
 
@@ -134,9 +152,9 @@ class UploadRequest(Value):
 
 
 WorkloadRequest = Annotated[
-    KernelRequest | GeneratedModelRequest | UploadRequest,
+    KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest,
     Field(discriminator="kind"),
-    BeforeValidator(needs_kind("kernel", "model", "upload")),
+    BeforeValidator(needs_kind("kernel", "model", "architecture", "upload")),
 ]
 
 
@@ -150,9 +168,9 @@ class PairRequest(Value):
 
 
 JobWorkloadRequest = Annotated[
-    KernelRequest | GeneratedModelRequest | UploadRequest | PairRequest,
+    KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest | PairRequest,
     Field(discriminator="kind"),
-    BeforeValidator(needs_kind("kernel", "model", "upload", "pair")),
+    BeforeValidator(needs_kind("kernel", "model", "architecture", "upload", "pair")),
 ]
 
 
@@ -190,14 +208,18 @@ def workload_label(workload: AnyWorkload) -> str:
         return f"{workload_label(workload.a)} | {workload_label(workload.b)}{where}"
     if isinstance(workload, UploadedWorkload):
         return f"upload {workload.sha256[:12]}"
+    if isinstance(workload, ArchitectureWorkload):
+        return f"{workload.space} {genes_text(workload.genes)}"
     head = workload.type if isinstance(workload, KernelWorkload) else workload.name
     return " ".join([head, *(f"{column}={value}" for column, value in workload.config.items())])
 
 
 def family(workload: AnyWorkload) -> str:
-    """The workload's kind as results are grouped: a kernel type, a model name, ``upload`` or ``pair``."""
+    """The workload's kind as results are grouped: a kernel type, a model's or a space's name, ``upload``, ``pair``."""
     if isinstance(workload, PairWorkload):
         return "pair"
     if isinstance(workload, KernelWorkload):
         return workload.type
+    if isinstance(workload, ArchitectureWorkload):
+        return workload.space
     return workload.name if isinstance(workload, GeneratedModelWorkload) else "upload"

@@ -1,0 +1,62 @@
+"""Architectures: what a search space draws, named by its genes. Which genes there are, `benchfarm_workloads.spaces` says."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from benchfarm_core.values import Value
+
+GENE_MAX: Final = 2**31 - 1
+MAX_PLACES: Final = 200
+"""Integers of one gene: one for each block, and no network has that many."""
+
+GeneValues = int | tuple[int, ...]
+
+
+def _gene_values(given: Any) -> GeneValues:
+    if _is_integer(given):
+        return int(given)
+    if isinstance(given, list | tuple) and len(given) <= MAX_PLACES and all(map(_is_integer, given)):
+        return tuple(given)
+    raise ValueError(f"a gene is an integer, or a list of at most {MAX_PLACES} integers")
+
+
+def _is_integer(given: Any) -> bool:
+    """A truth value is none, nor is a number beyond any size."""
+    return type(given) is int and -GENE_MAX <= given <= GENE_MAX
+
+
+_INTEGER: Final = {"type": "integer", "minimum": -GENE_MAX, "maximum": GENE_MAX}
+_SCHEMA: Final[dict[str, Any]] = {"anyOf": [_INTEGER, {"type": "array", "items": _INTEGER, "maxItems": MAX_PLACES}]}
+
+Genes = Annotated[
+    dict[
+        Annotated[str, Field(max_length=40)],
+        Annotated[GeneValues, PlainValidator(_gene_values), WithJsonSchema(_SCHEMA)],
+    ],
+    Field(max_length=50),
+]
+"""By name: one integer, or one for each block or stage."""
+
+
+class Architecture(Value):
+    """One network of a search space. `genes` are canonical: all that the space has, in its order.
+
+    Two architectures with the same genes are the same network, weights included. A space whose genes or networks
+    change their meaning gets another version.
+    """
+
+    space: str = Field(max_length=40)
+    space_version: int = Field(ge=1)
+    genes: Genes
+
+
+def genes_text(genes: Genes) -> str:
+    """For people, and as the command takes them: ``hw=160 depth=2,3,4``."""
+    return " ".join(f"{name}={_values_text(values)}" for name, values in genes.items())
+
+
+def _values_text(values: GeneValues) -> str:
+    if isinstance(values, int):
+        return str(values)
+    return ",".join(map(str, values)) + ("," if len(values) == 1 else "")
