@@ -1,8 +1,8 @@
-"""Architectures: what a search space draws, named by its genes. Which genes there are, `benchfarm_workloads.spaces` says."""
+"""Architectures: what a search space draws, named by its genes. Which there are, `benchfarm_workloads.spaces` says."""
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, BeforeValidator, WithJsonSchema
 
 from benchfarm_core.values import Value
 
@@ -32,7 +32,7 @@ _SCHEMA: Final[dict[str, Any]] = {"anyOf": [_INTEGER, {"type": "array", "items":
 Genes = Annotated[
     dict[
         Annotated[str, Field(max_length=40)],
-        Annotated[GeneValues, PlainValidator(_gene_values), WithJsonSchema(_SCHEMA)],
+        Annotated[GeneValues, BeforeValidator(_gene_values), WithJsonSchema(_SCHEMA)],
     ],
     Field(max_length=50),
 ]

@@ -1,4 +1,4 @@
-"""What is measured: kernels, architectures, generated and uploaded models, each named by the hash of its canonical form."""
+"""What is measured: kernels, architectures, other models, each named by the hash of its canonical form."""
 
 from typing import Annotated, Literal
 
