@@ -82,6 +82,11 @@ def _recovery(drawn: int) -> dict[str, Any]:
     return {"board": named, "step": ("reconnect", "reboot")[drawn % 2]}
 
 
+def _measurement_set(drawn: int) -> dict[str, Any]:
+    """The set that exists, or one more that is like it: a deleted one comes back so."""
+    return {**EXISTING["measurement_set"], "dry_run": drawn % 4 == 0}
+
+
 VERSION = {"protocol_version": 2}
 
 SENSIBLE = {
@@ -93,6 +98,7 @@ SENSIBLE = {
     "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,
     "POST /v1/bundles": _bundle,
+    "POST /v1/measurement-sets": _measurement_set,
     "POST /v1/agent/poll": lambda drawn: {**VERSION, "idle": [EXISTING["board_id"]]},
     "POST /v1/agent/boards": lambda drawn: {**VERSION, "boards": [EXISTING["board"]]},
     "POST /v1/agent/recoveries": _recovery,

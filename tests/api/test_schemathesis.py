@@ -31,7 +31,7 @@ EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
-# a signature.
+# a signature, a measurement set is a few texts that must be tables.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -55,6 +55,7 @@ REFUSING = (
     "merge_board_model",
     "create_bundle",
     "import_bundle",
+    "import_measurement_set",
 )
 LENIENT = ("register_boards", "list_platforms")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")
@@ -174,8 +175,14 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
     packed = {"target": "linux-x86_64-cp312", "engine": "onnxruntime", "workloads": workloads}
     operator = {"Authorization": f"Bearer {token('operator', 'olga')}"}
     bundle = alice.post("/v1/bundles", json=packed, headers=operator).json()
+    rows = "hw,cin,cout,k,s,latency_ms\n28,64,128,3,1,0.75\n28,64,64,3,1,0.41\n"
+    where = dict.fromkeys(("board_model", "engine", "precision", "source", "licence"), "x") | {"operating_point": {}}
+    measured = {"platform_json": json.dumps(where), "tables": {"conv-bn-act.csv": rows}, "names": {}}
+    imported = alice.post("/v1/measurement-sets", json=measured, headers=operator).json()
     return {
         "job_id": done["id"],
+        "set_id": imported["id"],
+        "measurement_set": measured,
         "model_id": model["id"],
         "bundle_id": bundle["bundle_id"],
         "platform": platform["key"],

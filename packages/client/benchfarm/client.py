@@ -15,6 +15,7 @@ from benchfarm import board_events, waiting
 from benchfarm.bundles import Bundles
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
+from benchfarm.measurement_sets import MeasurementSets
 from benchfarm.results import Results
 from benchfarm.retries import Retries
 from benchfarm_core.accounts import (
@@ -88,6 +89,7 @@ class Client:
     ) -> None:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
         self.bundles = Bundles(self._connection)
+        self.measurement_sets = MeasurementSets(self._connection)
 
     @property
     def url(self) -> str:

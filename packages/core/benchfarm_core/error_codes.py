@@ -70,6 +70,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "bundle_tampered": "The signature or the contents are not those of the bundle: damaged or changed on the way.",
     "bundle_expired": "The bundle's time is over; what it measured is not taken in any more.",
     "bundle_differs": "This part of the same run was imported before with other contents; nothing was changed.",
+    "measurement_set_empty": "No row of the measurement set can be taken; a dry run lists each with its reason.",
     "no_predictor": "Nothing usable is measured and there is no predictor for this platform.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",

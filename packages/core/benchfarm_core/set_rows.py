@@ -57,7 +57,7 @@ REASONS: Final[dict[str, str]] = {
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _INTEGER: Final = re.compile(r"([0-9]{1,9})(\.0*)?")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
-_MEASURED: Final = ("_ms", "_us", "_ns", "_s", "_mj", "_j", "_mw", "_w", "time", "std", "energy", "power")
+_MEASURED: Final = ("_ms", "_us", "_ns", "_mj", "_mw", "time", "std", "energy", "power")
 """How columns end that hold something measured, which is no part of a configuration."""
 _STEPS_MS: Final = tuple(
     sorted((m * 10.0**e for e in range(-5, 4) for m in (1.0, 1.024, 1.5625, 2.0, 4.0, 5.0)), reverse=True)

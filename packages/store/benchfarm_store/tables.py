@@ -38,6 +38,7 @@ from benchfarm_store.result_tables import (
     support_outcomes,
 )
 from benchfarm_store.schema import metadata
+from benchfarm_store.set_tables import measurement_set_kernels, measurement_sets
 from benchfarm_store.work_tables import (
     idempotency_keys,
     job_items,
@@ -75,6 +76,8 @@ __all__ = [
     "launches",
     "lease_items",
     "leases",
+    "measurement_set_kernels",
+    "measurement_sets",
     "measurements",
     "metadata",
     "models",

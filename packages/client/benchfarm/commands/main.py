@@ -18,6 +18,7 @@ from benchfarm.commands import (
     kernels,
     latency,
     logins,
+    measurement_sets,
     models,
     platforms,
     support,
@@ -41,6 +42,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(boards.app, name="boards")
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(measurement_sets.app, name="measurements")
 app.add_typer(platforms.app, name="platforms")
 kernels.add_to(app)
 support.add_to(app)
