@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from benchfarm_predictor.kernels import Floats, Ints, Kernels
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor.kernels import Floats, Ints, Kernels, Rows
 from benchfarm_workloads.columns import Scalar
 
 CountedKernel = tuple[str, Mapping[str, Scalar], int]
@@ -15,8 +15,10 @@ CountedKernel = tuple[str, Mapping[str, Scalar], int]
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """The kernels of one type in n lists. ``owner``, ``kernel`` and ``count`` are int64 of one length: list ``owner[i]``
-    holds the kernel ``kernels[kernel[i]]`` ``count[i]`` times."""
+    """The kernels of one type in n lists: list ``owner[i]`` holds ``kernels[kernel[i]]`` ``count[i]`` times.
+
+    ``owner``, ``kernel`` and ``count``: int64 of one length.
+    """
 
     kernels: Kernels
     owner: Ints
@@ -26,7 +28,10 @@ class Entries:
 
 @dataclass(frozen=True, eq=False)
 class KernelLists:
-    """n kernel lists. ``by_type`` has each kernel type that occurs, in order of first appearance."""
+    """n kernel lists. ``by_type`` has each kernel type that occurs, in order of first appearance.
+
+    ``matrices``: feature matrices made so far, by what made them.
+    """
 
     size: int
     by_type: Mapping[str, Entries]
@@ -39,19 +44,80 @@ class KernelLists:
         Raises:
             InvalidRequest: ``kernel_out_of_range`` as ``Kernels.of_configs`` says, or for a count below 1.
         """
-        raise NotImplementedError
+        collected: dict[str, _Collected] = {}
+        size = 0
+        for owner, kernels in enumerate(lists):
+            size = owner + 1
+            for type_name, config, count in kernels:
+                if type_name not in collected:
+                    collected[type_name] = _Collected()
+                collected[type_name].add(owner, config, count)
+        return cls(size, {name: each.entries(name) for name, each in collected.items()})
 
     def __len__(self) -> int:
         return self.size
 
+    @property
+    def kernel_counts(self) -> Floats:
+        """How many kernels each list holds: float64[n]."""
+        return self.sums(lambda kernels: np.ones(len(kernels)))
+
     def sums(self, values: Callable[[Kernels], Floats]) -> Floats:
-        """float64[n]: per list the sum of count x value; ``values`` gives float64[u] for the different kernels of a type."""
+        """float64[n]: per list the sum of count x value; ``values`` gives float64[u] for one type's u kernels."""
         total = np.zeros(self.size)
         for entries in self.by_type.values():
-            each = values(entries.kernels)[entries.kernel] * entries.count
-            total += np.bincount(entries.owner, weights=each, minlength=self.size)
+            total += self.sums_of(entries, values(entries.kernels))
         return total
 
-    def take(self, rows: Ints | npt.NDArray[np.bool_] | slice) -> "KernelLists":
-        """Some of the lists, in that order."""
-        raise NotImplementedError
+    def sums_of(self, entries: Entries, values: Floats) -> Floats:
+        """The same for one type: float64[u] to float64[n]."""
+        weights = values[entries.kernel] * entries.count
+        return np.bincount(entries.owner, weights=weights, minlength=self.size).astype(np.float64)
+
+    def maxima_of(self, entries: Entries, values: Floats) -> Floats:
+        """Per list the largest value among its kernels of one type, 0 where it has none: float64[u] to float64[n]."""
+        largest = np.zeros(self.size)
+        np.maximum.at(largest, entries.owner, values[entries.kernel])
+        return largest
+
+    def take(self, rows: Rows) -> "KernelLists":
+        """Some of the lists, in that order; a list may come twice."""
+        chosen = np.arange(self.size)[rows]
+        taken = {name: _taken(entries, chosen) for name, entries in self.by_type.items()}
+        return KernelLists(len(chosen), {name: entries for name, entries in taken.items() if len(entries.owner)})
+
+
+class _Collected:
+    """One type's kernels while lists are read; equal configurations are one."""
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[tuple[str, Scalar], ...], int] = {}
+        self.owner: list[int] = []
+        self.kernel: list[int] = []
+        self.count: list[int] = []
+
+    def add(self, owner: int, config: Mapping[str, Scalar], count: int) -> None:
+        if count < 1:
+            raise InvalidRequest(f"a kernel occurs {count} times", code="kernel_out_of_range", field="count")
+        self.owner.append(owner)
+        self.kernel.append(self.places.setdefault(tuple(config.items()), len(self.places)))
+        self.count.append(count)
+
+    def entries(self, type_name: str) -> Entries:
+        kernels = Kernels.of_configs(type_name, [dict(items) for items in self.places])
+        owner, kernel, count = (np.array(each, dtype=np.int64) for each in (self.owner, self.kernel, self.count))
+        return Entries(kernels, owner, kernel, count)
+
+
+def _taken(entries: Entries, chosen: Ints) -> Entries:
+    """The entries of the chosen lists, and only the kernels that they hold."""
+    order = np.argsort(entries.owner, kind="stable")
+    owners = entries.owner[order]
+    first, last = np.searchsorted(owners, chosen, "left"), np.searchsorted(owners, chosen, "right")
+    lengths = last - first
+    ends = np.cumsum(lengths)
+    offsets = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+    at = order[np.repeat(first, lengths) + offsets]
+    used, kernel = np.unique(entries.kernel[at], return_inverse=True)
+    owner = np.repeat(np.arange(len(chosen)), lengths)
+    return Entries(entries.kernels.take(used), owner, kernel.astype(np.int64), entries.count[at])

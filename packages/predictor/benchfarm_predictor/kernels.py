@@ -8,63 +8,85 @@ import numpy as np
 import numpy.typing as npt
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.measurement_sets import KernelRows
 from benchfarm_workloads.columns import Column, Scalar
 from benchfarm_workloads.kernels import kernel_type, kernel_types
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Rows = Ints | npt.NDArray[np.bool_] | slice
+"""Which rows: numbers, a mask or a slice."""
 
 KNOWN: Final = frozenset(kind.name for kind in kernel_types())
 """The kernel types of the catalogue; every other name is a foreign kernel type."""
 LARGEST: Final = 2**31
+"""No size of a kernel is larger: products of three stay exact enough in float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """n configurations of one kernel type. Make them by ``of_configs`` or ``of_rows``, which check and put in order.
+    """n configurations of one kernel type. Make them by ``of_configs``, ``of_rows`` or ``of_set``: they check and sort.
 
     Attributes:
         type: of the catalogue, or a foreign name.
         columns: of a catalogue type its own columns in order, then columns that it does not have, by name.
-        values: n x columns, int64; a text column holds the place of the choice in the catalogue's list.
+        values: int64[n, columns]; a text column holds the place of the choice in the catalogue's list.
+        matrices: feature matrices made so far, by what made them: members of one ensemble share them.
     """
 
     type: str
     columns: tuple[str, ...]
     values: Ints
     matrices: dict[object, Floats] = field(default_factory=dict, repr=False)
-    """Feature matrices made so far, by what made them: members of one ensemble share them."""
 
     @classmethod
     def of_configs(cls, type_name: str, configs: Sequence[Mapping[str, Scalar]]) -> "Kernels":
         """From configurations as workloads name them. Ranges are not checked; defaults are filled in.
 
+        Of a foreign type, every configuration has the columns of the first one.
+
         Raises:
             InvalidRequest: ``kernel_out_of_range`` for a missing column, a word that is no choice, a number too large.
         """
-        columns = _columns(type_name, _extra(type_name, configs))
-        made = [_column_values(type_name, name, configs) for name in columns]
-        values = np.array(made, dtype=np.int64).reshape(len(columns), len(configs)).T
-        return cls(type_name, columns, np.ascontiguousarray(values))
+        columns = _ordered(type_name, tuple(configs[0]) if configs else ())
+        made = [_read(type_name, name, [config.get(name) for config in configs]) for name in columns]
+        return cls(type_name, columns, _table(made, len(configs)))
 
     @classmethod
-    def of_rows(cls, type_name: str, columns: Sequence[str], rows: Sequence[Sequence[int]] | Ints) -> "Kernels":
-        """From a table of numbers as measurement sets hold it.
+    def of_rows(
+        cls,
+        type_name: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[int]] | Ints,
+        fixed: Mapping[str, Scalar] | None = None,
+    ) -> "Kernels":
+        """From a table of integers; ``fixed`` holds columns that are the same in every row.
 
         Raises:
-            InvalidRequest: ``kernel_out_of_range`` for a missing column or a number too large.
+            InvalidRequest: ``kernel_out_of_range`` as ``of_configs``.
         """
-        table = np.asarray(rows, dtype=np.int64).reshape(len(rows), len(columns))
-        if table.size and np.abs(table).max() > LARGEST:
-            raise _refusal(type_name, "a number is too large", columns[0])
-        known = {column.name: column for column in catalogue_columns(type_name)}
-        ordered = _columns(type_name, sorted(set(columns) - set(known)) if known else list(columns))
-        place = {name: at for at, name in enumerate(columns)}
-        taken = [
-            table[:, place[name]] if name in place else np.full(len(rows), _default(type_name, known[name]))
-            for name in ordered
-        ]
-        return cls(type_name, ordered, np.ascontiguousarray(np.array(taken, dtype=np.int64).reshape(-1, len(rows)).T))
+        fixed = fixed or {}
+        given = _integers(type_name, columns, rows)
+        ordered = _ordered(type_name, (*columns, *(name for name in fixed if name not in columns)))
+        made = []
+        for name in ordered:
+            if name in columns:
+                made.append(given[:, list(columns).index(name)])
+            else:
+                [value] = _read(type_name, name, [fixed.get(name)])
+                made.append(np.full(len(given), value, dtype=np.int64))
+        return cls(type_name, ordered, _table(made, len(given)))
+
+    @classmethod
+    def of_set(cls, rows: KernelRows) -> "Kernels":
+        """From one kernel type of a measurement set; of a foreign type, fixed words are left out: they say nothing.
+
+        Raises:
+            InvalidRequest: ``kernel_out_of_range`` as ``of_configs``.
+        """
+        known = rows.type in KNOWN
+        fixed = {name: value for name, value in rows.fixed.items() if known or isinstance(value, int)}
+        return cls.of_rows(rows.type, rows.columns, rows.configs, fixed)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -75,12 +97,12 @@ class Kernels:
         return self.type in KNOWN
 
     def column(self, name: str) -> Floats:
-        """One column as float64[n]; exact up to 2^53. Raises KeyError."""
+        """One column as float64[n]. Raises KeyError."""
         if name not in self.columns:
             raise KeyError(name)
         return self.values[:, self.columns.index(name)].astype(np.float64)
 
-    def take(self, rows: Ints | npt.NDArray[np.bool_] | slice) -> "Kernels":
+    def take(self, rows: Rows) -> "Kernels":
         """Some of the rows, in that order."""
         return Kernels(self.type, self.columns, self.values[rows])
 
@@ -95,45 +117,42 @@ def is_text(column: Column) -> bool:
     return bool(column.choices) and isinstance(column.choices[0], str)
 
 
-def _columns(type_name: str, extra: Sequence[str]) -> tuple[str, ...]:
-    return (*(column.name for column in catalogue_columns(type_name)), *extra)
+def _ordered(type_name: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The catalogue's columns in its order, then the others by name; of a foreign type as given."""
+    own = tuple(column.name for column in catalogue_columns(type_name))
+    others = [name for name in given if name not in own]
+    return (*own, *(sorted(others) if own else others))
 
 
-def _extra(type_name: str, configs: Sequence[Mapping[str, Scalar]]) -> list[str]:
-    """What the configurations have beyond the catalogue; of a foreign type all, in the order of the first one."""
-    if not configs:
-        return []
-    known = {column.name for column in catalogue_columns(type_name)}
-    extra = [name for name in configs[0] if name not in known]
-    return sorted(extra) if known else extra
-
-
-def _column_values(type_name: str, name: str, configs: Sequence[Mapping[str, Scalar]]) -> list[int]:
+def _read(type_name: str, name: str, values: Sequence[object]) -> Ints:
+    """int64[n] of one column's values; None stands for the catalogue's default."""
     column = next((each for each in catalogue_columns(type_name) if each.name == name), None)
+    default = None if column is None else column.default
+    filled = [default if value is None else value for value in values]
     if column is not None and is_text(column):
-        return _places(type_name, column, configs)
-    found = []
-    for config in configs:
-        value = config.get(name, None if column is None else column.default)
+        places: dict[object, int] = {choice: at for at, choice in enumerate(column.choices)}
+        filled = [places.get(value) if isinstance(value, str) else None for value in filled]
+    for at, value in enumerate(filled):
         if not isinstance(value, int) or isinstance(value, bool) or abs(value) > LARGEST:
-            raise _refusal(type_name, f"{name}={value!r:.40} must be an integer", name)
-        found.append(value)
-    return found
+            allowed = "a moderate integer" if column is None else column.allowed
+            raise _refusal(type_name, f"{name}={values[at]!r:.40} must be {allowed}", name)
+    return np.array(filled, dtype=np.int64)
 
 
-def _places(type_name: str, column: Column, configs: Sequence[Mapping[str, Scalar]]) -> list[int]:
-    places = {choice: at for at, choice in enumerate(column.choices)}
+def _integers(type_name: str, columns: Sequence[str], rows: Sequence[Sequence[int]] | Ints) -> Ints:
+    first = columns[0] if columns else "type"
     try:
-        return [places[config.get(column.name, column.default)] for config in configs]  # type: ignore[index]
-    except (KeyError, TypeError) as error:
-        raise _refusal(type_name, f"{column.name} must be {column.allowed}", column.name) from error
+        table = np.asarray(rows, dtype=np.int64).reshape(len(rows), len(columns))
+    except (OverflowError, ValueError) as error:
+        raise _refusal(type_name, "rows must be integers, one for each column", first) from error
+    if ((table > LARGEST) | (table < -LARGEST)).any():
+        raise _refusal(type_name, f"a number is beyond {LARGEST}", first)
+    return table
 
 
-def _default(type_name: str, column: Column) -> int:
-    if column.default is None:
-        raise _refusal(type_name, f"{column.name} is missing", column.name)
-    return column.choices.index(column.default) if is_text(column) else int(column.default)
+def _table(columns: Sequence[Ints], count: int) -> Ints:
+    return np.ascontiguousarray(np.array(columns, dtype=np.int64).reshape(len(columns), count).T)
 
 
 def _refusal(type_name: str, detail: str, column: str) -> InvalidRequest:
-    return InvalidRequest(f"kernel {type_name}: {detail}", code="kernel_out_of_range", field=f"config.{column}")
+    return InvalidRequest(f"kernel {type_name[:40]}: {detail}", code="kernel_out_of_range", field=f"config.{column}")
