@@ -8,6 +8,8 @@ ERROR_CODES: Final[dict[str, str]] = {
     "kernel_unknown": "There is no kernel type of that name; GET /v1/kernels lists them.",
     "kernel_out_of_range": "A kernel column is missing, unknown or outside its range (GET /v1/kernels).",
     "model_unknown": "There is no generated model of that name.",
+    "space_unknown": "There is no search space of that name; GET /v1/spaces lists them.",
+    "architecture_out_of_range": "A gene is missing, unknown or outside its range (GET /v1/spaces).",
     "model_deleted": "The account has deleted an uploaded model that the retry would measure.",
     "board_model_merged": "The retry would measure on a board model that was merged into another since.",
     "model_out_of_range": "A generated model's configuration is outside its range.",

@@ -125,6 +125,10 @@ class Sketch:
         """The maximum over windows."""
         return self._one("maxpool", {"hw": x.hw, "cin": x.channels, "k": k, "s": s}, x)
 
+    def avgpool(self, x: Feature, k: int, *, s: int) -> Feature:
+        """The mean over windows."""
+        return self._one("avgpool", {"hw": x.hw, "cin": x.channels, "k": k, "s": s}, x)
+
     def add(self, x: Feature, y: Feature, *, act: str = "none") -> Feature:
         """The sum of two equal features."""
         return self._one("add-act", {"hw": x.hw, "cin": x.channels, "act": act}, x, y)

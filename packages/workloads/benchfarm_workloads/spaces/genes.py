@@ -1,0 +1,123 @@
+"""The genes of a search space: what each may be, given the genes before it; how it is checked and drawn."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from benchfarm_core.architectures import GeneValues
+
+Choices = tuple[int, ...]
+Known = Mapping[str, GeneValues]
+"""Genes by name: those that stand before another, or all."""
+
+
+class Misfit(Exception):
+    """What a gene holds is not allowed; the text says what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gene:
+    """One gene: an integer, or a list with one for each stage or block.
+
+    places: the choices of each place, ascending, given the genes before. ``allowed``: all of that as a text for people.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    allowed: str
+    is_list: bool
+    places: Callable[[Known], tuple[Choices, ...]]
+
+    def canonical(self, given: object, known: Known) -> GeneValues:
+        """The gene's values as they are stored.
+
+        Raises:
+            Misfit: the value or one of its places, with what is allowed there.
+        """
+        places = self.places(known)
+        if not self.is_list:
+            return _checked(self.name, given, places[0])
+        if not isinstance(given, list | tuple):
+            raise Misfit(f"{self.name}={_shown(given)} must be a list: {self.allowed}")
+        if len(given) != len(places):
+            raise Misfit(f"{self.name} has {len(given)} values, not {len(places)}: {self.allowed}")
+        pairs = enumerate(zip(given, places, strict=True))
+        return tuple(_checked(f"{self.name}[{at}]", value, choices) for at, (value, choices) in pairs)
+
+    def draw(self, rng: random.Random, known: Known) -> GeneValues:
+        """Values drawn uniformly, each place by itself."""
+        drawn = tuple(rng.choice(choices) for choices in self.places(known))
+        return drawn if self.is_list else drawn[0]
+
+
+def number(name: str, unit: str, meaning: str, choices: Sequence[int]) -> Gene:
+    """A gene of one integer."""
+    only = (tuple(choices),)
+    return Gene(name, unit, meaning, choices_text(choices), False, lambda _: only)
+
+
+def number_by(name: str, unit: str, meaning: str, other: str, table: Mapping[int, Choices]) -> Gene:
+    """A gene of one integer whose choices follow from another gene of one integer."""
+    text = "; ".join(f"{choices_text(choices)} at {other} {value}" for value, choices in table.items())
+    return Gene(name, unit, meaning, text, False, lambda known: (table[integer(known, other)],))
+
+
+def numbers(name: str, unit: str, meaning: str, places: Sequence[Sequence[int]]) -> Gene:
+    """A gene with a place for each stage."""
+    fixed = tuple(map(tuple, places))
+    texts = [choices_text(choices) for choices in fixed]
+    text = (
+        f"{len(fixed)} values, each {texts[0]}" if len(set(texts)) == 1 else f"{len(fixed)} values: {'; '.join(texts)}"
+    )
+    return Gene(name, unit, meaning, text, True, lambda _: fixed)
+
+
+def per_block(
+    name: str, unit: str, meaning: str, choices: Sequence[int], blocks: Callable[[Known], int], text: str
+) -> Gene:
+    """A gene with a place for each block that there is. blocks: their number; ``text`` says it."""
+    each = tuple(choices)
+    return Gene(name, unit, meaning, f"{choices_text(choices)}, {text}", True, lambda known: (each,) * blocks(known))
+
+
+def choices_text(choices: Sequence[int]) -> str:
+    """For people: ``3, 5 or 7``, or ``128 to 224 in steps of 4``."""
+    steps = {later - earlier for earlier, later in pairwise(choices)}
+    if len(steps) == 1 and len(choices) > 4:
+        step = steps.pop()
+        return f"{choices[0]} to {choices[-1]}" + (f" in steps of {step}" if step > 1 else "")
+    *most, last = map(str, choices)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def integer(known: Known, name: str) -> int:
+    """A gene of one integer."""
+    values = known[name]
+    if not isinstance(values, int):
+        raise TypeError(f"the gene {name} holds a list")
+    return values
+
+
+def integers(known: Known, name: str) -> tuple[int, ...]:
+    """A gene that is a list."""
+    values = known[name]
+    if isinstance(values, int):
+        raise TypeError(f"the gene {name} holds one integer")
+    return values
+
+
+def blocks_of(name: str, *, more: int = 0) -> Callable[[Known], int]:
+    """How many blocks there are: the sum of a gene with the depth of each stage, and ``more`` that always are."""
+    return lambda known: sum(integers(known, name)) + more
+
+
+def _checked(place: str, given: object, choices: Choices) -> int:
+    if type(given) is not int or given not in choices:
+        raise Misfit(f"{place}={_shown(given)} must be {choices_text(choices)}")
+    return given
+
+
+def _shown(given: object) -> str:
+    return repr(given)[:40]

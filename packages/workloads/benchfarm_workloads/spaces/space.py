@@ -1,0 +1,98 @@
+"""What a search space is: genes, how architectures are drawn from them, and the network that they mean."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchfarm_core.architectures import Architecture, GeneValues
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.workloads import ArchitectureWorkload, Cost
+from benchfarm_workloads.layers import Network
+from benchfarm_workloads.spaces.genes import Gene, Known, Misfit
+
+GeneRule = Callable[[random.Random, Gene, Known], GeneValues]
+
+
+def uniform(rng: random.Random, gene: Gene, known: Known) -> GeneValues:
+    """Every choice of every place is as likely as any other."""
+    return gene.draw(rng, known)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One search space. ``genes`` keep their order everywhere; a later one may depend on earlier ones.
+
+    paper: where it was published. kept, read, left: what of the paper is reproduced, what is a reading of ours, and
+    what is left out. layout: the network of canonical genes. drawing: how a gene is drawn. drawn_as: that in words.
+    """
+
+    name: str
+    version: int
+    title: str
+    paper: str
+    kept: str
+    read: str
+    left: str
+    genes: tuple[Gene, ...]
+    layout: Callable[[Known], Network]
+    drawing: GeneRule = uniform
+    drawn_as: str = "every choice of every place is as likely as any other"
+
+    def draw(self, seed: str) -> Architecture:
+        """An architecture; the same for the same seed on every machine."""
+        rng = random.Random(f"{self.name}/{self.version}/{seed}")
+        known: dict[str, GeneValues] = {}
+        for gene in self.genes:
+            known[gene.name] = gene.canonical(self.drawing(rng, gene, known), known)
+        return self._architecture(known)
+
+    def validate(self, genes: Mapping[str, object]) -> Architecture:
+        """The architecture of these genes in their order: the same for every spelling.
+
+        Raises:
+            InvalidRequest: ``architecture_out_of_range`` with the gene, its value and what is allowed.
+        """
+        names = [gene.name for gene in self.genes]
+        for name in genes:
+            if name not in names:
+                shown = str(name)[:40]
+                raise self._refusal(shown, f"there is no gene {shown!r}; genes are {', '.join(names)}")
+        known: dict[str, GeneValues] = {}
+        for gene in self.genes:
+            if gene.name not in genes:
+                raise self._refusal(gene.name, f"the gene {gene.name} is missing; it must be {gene.allowed}")
+            try:
+                known[gene.name] = gene.canonical(genes[gene.name], known)
+            except Misfit as error:
+                raise self._refusal(gene.name, str(error)) from error
+        return self._architecture(known)
+
+    def network(self, architecture: Architecture) -> Network:
+        """The layers, each a kernel of the catalogue.
+
+        Raises:
+            InvalidRequest: the architecture is of another space, of a version that this build does not know, or its
+                genes are out of range.
+        """
+        if architecture.space != self.name:
+            raise InvalidRequest(f"an architecture of {architecture.space}, not of {self.name}", field="space")
+        if architecture.space_version != self.version:
+            raise InvalidRequest(
+                f"space_version={architecture.space_version} is not built here; this build knows {self.version}",
+                field="space_version",
+            )
+        return self.layout(self.validate(architecture.genes).genes)
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """FLOPs, parameters and bytes by the conventions of ``costs``. Raises as ``network``."""
+        return self.network(architecture).cost()
+
+    def workload(self, genes: Mapping[str, object]) -> ArchitectureWorkload:
+        """The canonical workload of these genes. Raises as ``validate``."""
+        return ArchitectureWorkload(**dict(self.validate(genes)))
+
+    def _architecture(self, genes: dict[str, GeneValues]) -> Architecture:
+        return Architecture(space=self.name, space_version=self.version, genes=genes)
+
+    def _refusal(self, gene: str, detail: str) -> InvalidRequest:
+        return InvalidRequest(f"space {self.name}: {detail}", code="architecture_out_of_range", field=f"genes.{gene}")
