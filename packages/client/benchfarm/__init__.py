@@ -29,9 +29,16 @@ from benchfarm_core.latency import LatencyAnswer
 from benchfarm_core.platforms import ClockProof, PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest, UploadRequest
+from benchfarm_core.workloads import (
+    ArchitectureRequest,
+    GeneratedModelRequest,
+    KernelRequest,
+    PairRequest,
+    UploadRequest,
+)
 
 __all__ = [
+    "ArchitectureRequest",
     "BenchfarmError",
     "Client",
     "ClockProof",

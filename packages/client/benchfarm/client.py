@@ -18,6 +18,7 @@ from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.measurement_sets import MeasurementSets
 from benchfarm.results import Results
 from benchfarm.retries import Retries
+from benchfarm.spaces import Spaces
 from benchfarm_core.accounts import (
     AccountRequest,
     AccountView,
@@ -90,6 +91,7 @@ class Client:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
         self.bundles = Bundles(self._connection)
         self.measurement_sets = MeasurementSets(self._connection)
+        self.spaces = Spaces(self._connection)
 
     @property
     def url(self) -> str:

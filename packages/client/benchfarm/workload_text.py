@@ -5,7 +5,7 @@ from typing import Final
 
 from benchfarm.client import checked
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
+from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest
 
 MOST_DIGITS: Final = 18
 
@@ -20,6 +20,23 @@ def parse_generated_model(text: str) -> GeneratedModelRequest:
     """A generated model: its name, then the columns that differ from its defaults. Raises InvalidRequest."""
     name, config = _split(text, "model")
     return checked(GeneratedModelRequest, {"name": name, "config": config})
+
+
+def parse_architecture(text: str) -> ArchitectureRequest:
+    """An architecture: its space, then its genes, lists with commas: ``bert layers=2 ...``. Raises InvalidRequest."""
+    name, texts = _split(text, "architecture")
+    genes = {gene: _gene(gene, str(values)) for gene, values in texts.items()}
+    return checked(ArchitectureRequest, {"space": name, "genes": genes})
+
+
+def _gene(name: str, text: str) -> int | list[int]:
+    """``3`` is a number, ``3,4`` a list, ``3,`` a list of one."""
+    parts = text.removesuffix(",").split(",")
+    if not all(_is_number(part.removeprefix("-")) for part in parts):
+        raise InvalidRequest(
+            f"{name}={text[:40]} is no integer, and no list of integers with commas", field=f"genes.{name}"
+        )
+    return [int(part) for part in parts] if "," in text else int(text)
 
 
 def parse_numbers(texts: Iterable[str], *, field: str) -> dict[str, int]:

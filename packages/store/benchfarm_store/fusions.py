@@ -22,11 +22,14 @@ from benchfarm_core.fusion import (
     fused_verdict,
 )
 from benchfarm_core.platforms import Platform
+from benchfarm_core.spaces import ArchitectureKernels
+from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, workload_id
 from benchfarm_store import models, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import FUSION_KEY, fusions
 from benchfarm_store.tokens import Caller
+from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules, fuse
 from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.operators import GraphIndex, Operator, graph_operators, layer_operators
@@ -132,26 +135,57 @@ def model_kernels(
     `config` has the columns of a generated model that differ from its defaults. Raises NotFound for models of others,
     InvalidRequest for a platform that is none and for columns that the model has not or does not take.
     """
-    row = platforms.find(tx, platform)
-    spec = Platform.model_validate(row.spec)
-    measured = fusion_rules(tx, spec)
-    decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
-    rules = FusionRules({(one.first, one.second): one.fused for one in decided})
+    key, rules, source = _rules(tx, platform)
     operators, index, is_old = _operators(tx, model_id, by, config or {})
     fused = fuse(operators, rules)
     chains = [recognised(chain, index) for chain in fused.kernels]
     unknown = Counter(op for parts in chains for op in _unknown(parts))
     return ModelKernels(
         model_id=model_id,
-        platform=row.key,
-        rules=_source(spec, measured),
+        platform=key,
+        rules=source,
         assumed=list(fused.assumed),
-        kernels=[
-            ModelKernel(kernel_no=no, parts=[_part(part, is_old=is_old) for part in parts])
-            for no, parts in enumerate(chains)
-        ],
+        kernels=_kernels(chains, is_old=is_old),
         unknown=[UnknownOperator(operator=op, count=count) for op, count in sorted(unknown.items())],
     )
+
+
+def architecture_kernels(tx: Transaction, workload: ArchitectureWorkload, platform: str | None) -> ArchitectureKernels:
+    """An architecture's cost and kernels on a platform, or by the rules that hold unless measured otherwise.
+
+    Raises InvalidRequest for a platform that is none.
+    """
+    anywhere: tuple[str | None, FusionRules, RulesSource] = (None, FusionRules(), "default")
+    key, rules, source = anywhere if platform is None else _rules(tx, platform)
+    network = spaces.space(workload.space).network(workload)
+    fused, chains = spaces.fused_network(network, rules)
+    return ArchitectureKernels(
+        workload_id=workload_id(workload),
+        space_version=workload.space_version,
+        request=ArchitectureRequest(space=workload.space, genes=workload.genes),
+        cost=network.cost(),
+        platform=key,
+        rules=source,
+        assumed=list(fused.assumed),
+        kernels=_kernels(chains, is_old=False),
+    )
+
+
+def _rules(tx: Transaction, name: str) -> tuple[str, FusionRules, RulesSource]:
+    """The platform's key, what its engine fuses, and where that is from. Raises InvalidRequest."""
+    row = platforms.find(tx, name)
+    spec = Platform.model_validate(row.spec)
+    measured = fusion_rules(tx, spec)
+    decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
+    rules = FusionRules({(one.first, one.second): one.fused for one in decided})
+    return row.key, rules, _source(spec, measured)
+
+
+def _kernels(chains: Sequence[Sequence[Part]], *, is_old: bool) -> list[ModelKernel]:
+    return [
+        ModelKernel(kernel_no=no, parts=[_part(part, is_old=is_old) for part in parts])
+        for no, parts in enumerate(chains)
+    ]
 
 
 def _operators(

@@ -12,6 +12,7 @@ from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.protocols import COMPARE, Protocol, ProtocolRequest, is_comparison, resolve_protocol
 from benchfarm_core.workloads import (
     AnyWorkload,
+    ArchitectureRequest,
     Cost,
     GeneratedModelRequest,
     KernelRequest,
@@ -28,8 +29,9 @@ from benchfarm_store.tables import models, protocols, workloads
 from benchfarm_store.timings import check_timing
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.models import model_recipe
+from benchfarm_workloads.spaces import space
 
-AnyRequest = KernelRequest | GeneratedModelRequest | UploadRequest
+AnyRequest = KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest
 
 
 class Resolved(NamedTuple):
@@ -88,6 +90,8 @@ def _resolver(request: AnyRequest, uploads: dict[str, Resolved]) -> Callable[[],
         return lambda: _kernel(request)
     if isinstance(request, GeneratedModelRequest):
         return lambda: _generated(request)
+    if isinstance(request, ArchitectureRequest):
+        return lambda: _architecture(request)
     return lambda: _upload(request, uploads)
 
 
@@ -109,6 +113,12 @@ def _kernel(request: KernelRequest) -> Resolved:
 def _generated(request: GeneratedModelRequest) -> Resolved:
     recipe = model_recipe(request.name)
     return Resolved(recipe.workload(request.config), recipe.cost(request.config))
+
+
+def _architecture(request: ArchitectureRequest) -> Resolved:
+    drawing = space(request.space)
+    workload = drawing.workload(request.genes)
+    return Resolved(workload, drawing.cost(workload))
 
 
 def _upload(request: UploadRequest, uploads: dict[str, Resolved]) -> Resolved:

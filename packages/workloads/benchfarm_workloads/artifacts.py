@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.workloads import AnySingle, InputSpec, KernelWorkload, UploadedWorkload
+from benchfarm_core.workloads import AnySingle, ArchitectureWorkload, InputSpec, KernelWorkload, UploadedWorkload
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.models import ZOO_VERSION
 from benchfarm_workloads.onnx_kernels import build_kernel
-from benchfarm_workloads.onnx_models import build_model
+from benchfarm_workloads.onnx_models import build_architecture, build_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ def build(workload: AnySingle) -> Artifact:
     if isinstance(workload, KernelWorkload):
         _refuse_version("catalogue_version", workload.catalogue_version, CATALOGUE_VERSION)
         return Artifact(*build_kernel(workload.type, workload.config))
+    if isinstance(workload, ArchitectureWorkload):
+        return Artifact(*build_architecture(workload))
     _refuse_version("zoo_version", workload.zoo_version, ZOO_VERSION)
     return Artifact(*build_model(workload.name, workload.config))
 

@@ -1,13 +1,15 @@
-"""ONNX files of generated models and of any other network made of catalogue kernels."""
+"""ONNX files of generated models, of architectures and of any other network made of catalogue kernels."""
 
 from collections.abc import Mapping
 
+from benchfarm_core.architectures import Architecture
 from benchfarm_core.values import digest
 from benchfarm_core.workloads import InputSpec, NormalFill
 from benchfarm_workloads.layers import Network
 from benchfarm_workloads.models import model_recipe
 from benchfarm_workloads.onnx_graphs import OnnxGraph
 from benchfarm_workloads.onnx_kernels import emit_kernel
+from benchfarm_workloads.spaces import space
 
 
 def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[InputSpec, ...]]:
@@ -21,6 +23,17 @@ def build_model(name: str, config: Mapping[str, object]) -> tuple[bytes, tuple[I
     network = recipe.layout(canonical)
     seed = int(digest([name, canonical["seed"]], length=16), 16)
     return build_network(network, seed=seed), network_inputs(network)
+
+
+def build_architecture(architecture: Architecture) -> tuple[bytes, tuple[InputSpec, ...]]:
+    """The ONNX file of a network of a search space and its inputs; the same bytes for the same genes.
+
+    Raises:
+        InvalidRequest: unknown space or version, or genes out of range.
+    """
+    network = space(architecture.space).network(architecture)
+    named = [architecture.space, architecture.space_version, dict(architecture.genes)]
+    return build_network(network, seed=int(digest(named, length=16), 16)), network_inputs(network)
 
 
 def build_network(network: Network, *, seed: int) -> bytes:

@@ -21,6 +21,7 @@ from benchfarm_api.routes import (
     platforms,
     protocols,
     results,
+    spaces,
     support,
     tokens,
 )
@@ -38,6 +39,7 @@ _NOUNS: Final = (
     measurement_sets,
     platforms,
     kernels,
+    spaces,
     protocols,
     engines,
     support,

@@ -20,6 +20,7 @@ from benchfarm_core.measurements import MeasurementResult, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.workloads import (
     AnySingle,
+    ArchitectureWorkload,
     Cost,
     GeneratedModelWorkload,
     KernelWorkload,
@@ -29,6 +30,7 @@ from benchfarm_core.workloads import (
 )
 from benchfarm_workloads.kernels import CATALOGUE_VERSION, kernel_type
 from benchfarm_workloads.models import ZOO_VERSION, model_recipe
+from benchfarm_workloads.spaces import space
 
 CANARY: Final = Canary(artifact=Path("simulated-canary"), inputs=(MOBILENET.document(),))
 UPLOAD_FLOPS: Final = (20e6, 2e9)
@@ -64,6 +66,8 @@ def work_of(workload: AnySingle) -> Work:
     if isinstance(workload, GeneratedModelWorkload):
         _refuse_version("zoo_version", workload.zoo_version, ZOO_VERSION)
         return Work.of(_model_cost(workload.name, tuple(sorted(workload.config.items()))), workload.name)
+    if isinstance(workload, ArchitectureWorkload):
+        return Work.of(_architecture_cost(workload.model_dump_json()), workload.space)
     flops = round(Random(workload.sha256).uniform(*UPLOAD_FLOPS))
     return Work(flops, flops // _FLOPS_PER_BYTE, flops // (2 * _FLOPS_PER_BYTE), family(workload))
 
@@ -71,6 +75,12 @@ def work_of(workload: AnySingle) -> Work:
 @lru_cache(maxsize=_MODELS_KEPT)
 def _model_cost(name: str, config: tuple[tuple[str, Any], ...]) -> Cost:
     return model_recipe(name).cost(dict(config))
+
+
+@lru_cache(maxsize=_MODELS_KEPT)
+def _architecture_cost(document: str) -> Cost:
+    workload = ArchitectureWorkload.model_validate_json(document)
+    return space(workload.space).cost(workload)
 
 
 def _refuse_version(field: str, asked: int, known: int) -> None:

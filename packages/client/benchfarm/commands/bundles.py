@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from benchfarm.client import checked
-from benchfarm.commands.options import KERNEL_EXAMPLE, grouped
+from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, KERNEL_EXAMPLE, grouped
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, table
 from benchfarm.durations import parse_duration_s
-from benchfarm.workload_text import parse_generated_model, parse_kernel
+from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel
 from benchfarm_core.bundles import BundleContents, BundleOrder, BundleRequest, BundleView
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Precision
+from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest
 
 app = typer.Typer(help="Measurements for machines that reach nothing. Operators only.", no_args_is_help=True)
 
@@ -35,6 +36,9 @@ class BundledOptions:
     model: Annotated[
         list[str], typer.Option(metavar="TEXT", help="A generated model: 'mobilenet_v2 hw=224'. Repeatable.")
     ] = field(default_factory=list)
+    architecture: Annotated[
+        list[str], typer.Option(metavar="TEXT", help=f"An architecture: '{ARCHITECTURE_EXAMPLE}'. Repeatable.")
+    ] = field(default_factory=list)
     engine: Annotated[str | None, typer.Option(help="The engine of the workloads.")] = None
     precision: Annotated[Precision | None, typer.Option(help="The precision of the workloads.")] = None
     option: Annotated[list[str], typer.Option(help="name=value of the engine. Repeatable.")] = field(
@@ -48,11 +52,15 @@ class BundledOptions:
         str | None, typer.Option(metavar="DURATION", help="Results are taken in until then; 30 days by default.")
     ] = None
 
+    def _workloads(self) -> list[KernelRequest | GeneratedModelRequest | ArchitectureRequest]:
+        networks = [*map(parse_generated_model, self.model), *map(parse_architecture, self.architecture)]
+        return [*map(parse_kernel, self.kernel), *networks]
+
     def request_fields(self) -> dict[str, Any]:
         """The fields of a bundle request that were given."""
         wanted = {
             "platform": self.platform,
-            "workloads": [*map(parse_kernel, self.kernel), *map(parse_generated_model, self.model)] or None,
+            "workloads": self._workloads() or None,
             "engine": self.engine,
             "precision": self.precision,
             "options": dict(map(_option, self.option)) or None,

@@ -15,13 +15,16 @@ from benchfarm.commands.watching import watch
 from benchfarm.comparisons import comparison_fields, comparison_text, is_slower, nothing_planned
 from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import ExitCode, exit_code_of_job
-from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
+from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel, parse_numbers
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.jobs import ItemView, JobRequest
 from benchfarm_core.workloads import PairWorkload, UploadRequest
 
 MODEL_ID = "m_"
-SIDE = "An ONNX or .tflite file, an uploaded model's id, a generated 'mobilenet_v2 hw=224' or a kernel 'fc cin=8 ...'."
+SIDE = (
+    "An ONNX or .tflite file, an uploaded model's id, a generated 'mobilenet_v2 hw=224', an architecture 'bert layers=2"
+    " ...' or a kernel 'fc cin=8 ...'."
+)
 TYPED: Final = {
     "tolerance_percent": "--tolerance",
     "max_age_s": "--max-age",
@@ -83,13 +86,16 @@ def compare(
 
 
 def _side(client: Client, text: str, dims: dict[str, int]) -> AnyRequest:
-    """What a person means by a text: a file, an upload's id, a generated model or a kernel. Raises InvalidRequest."""
+    """What a text means: a file, an upload's id, a model, an architecture or a kernel. Raises InvalidRequest."""
     if text.endswith((".onnx", ".tflite")) or Path(text).is_file():
         return UploadRequest(model_id=client.upload_model(Path(text), dims=dims).id)
     if text.startswith(MODEL_ID):
         return UploadRequest(model_id=text)
-    models = {model.name for model in client.generated_models()}
-    return parse_generated_model(text) if models.intersection(text.split()[:1]) else parse_kernel(text)
+    head = text.split()[:1]
+    if {model.name for model in client.generated_models()}.intersection(head):
+        return parse_generated_model(text)
+    is_architecture = {space.name for space in client.spaces.list()}.intersection(head)
+    return parse_architecture(text) if is_architecture else parse_kernel(text)
 
 
 def _exit_code(found: Comparison | None, fail_if_slower: bool) -> ExitCode:

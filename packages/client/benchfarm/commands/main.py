@@ -21,6 +21,7 @@ from benchfarm.commands import (
     measurement_sets,
     models,
     platforms,
+    spaces,
     support,
     tokens,
 )
@@ -52,6 +53,7 @@ app.add_typer(agents.app, name="agents")
 latency.add_to(app)
 comparisons.add_to(app)
 app.add_typer(fusions.app, name="fusion")
+app.add_typer(spaces.app, name="spaces")
 
 
 def _version(value: bool) -> None:

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
+from benchfarm.commands.kernel_parts import kernel_rows
 from benchfarm.commands.kernels import column_rows
 from benchfarm.commands.options import Dims, Ints
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm.workload_text import parse_generated_model, parse_numbers
-from benchfarm_core.fusion import KernelPart
 from benchfarm_core.views import ModelView
 
 app = typer.Typer(help="Uploaded models, and those that the farm generates.", no_args_is_help=True)
@@ -77,16 +77,8 @@ def kernels(
     if found.unknown:
         named = ", ".join(f"{one.count} {one.operator}" for one in found.unknown)
         session.say(f"not in the catalogue: {named}")
-    rows = [
-        (
-            kernel.kernel_no,
-            " + ".join(part.type or "-" for part in kernel.parts),
-            " + ".join(_columns(part) for part in kernel.parts),
-            [op for part in kernel.parts for op in part.operators],
-        )
-        for kernel in found.kernels
-    ]
-    session.show(found, lambda: table(("kernel", "type", "configuration", "operators"), rows))
+    names = ("kernel", "type", "configuration", "operators")
+    session.show(found, lambda: table(names, kernel_rows(found.kernels)))
 
 
 @app.command()
@@ -106,12 +98,6 @@ def generated(context: typer.Context, _json: Json = False) -> None:
         models = client.generated_models()
     rows = [(model.name, *row) for model in models for row in column_rows(model.columns)]
     session.show(models, lambda: table(("model", "column", "unit", "allowed", "meaning"), rows))
-
-
-def _columns(part: KernelPart) -> str:
-    if part.config is None:
-        return part.reason
-    return " ".join(f"{name}={value}" for name, value in part.config.items())
 
 
 def _facts(model: ModelView) -> RenderableType:

@@ -11,14 +11,15 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from benchfarm.client import Client
-from benchfarm.workload_text import parse_generated_model, parse_kernel, parse_numbers
+from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel, parse_numbers
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Precision
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, UploadRequest
+from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest, UploadRequest
 
-AnyRequest = KernelRequest | GeneratedModelRequest | UploadRequest
+AnyRequest = KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest
 
 KERNEL_EXAMPLE = "conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1"
+ARCHITECTURE_EXAMPLE: Final = "bert layers=2 hidden=128 seq=64 intermediate=512 heads=2"
 
 Dims = Annotated[
     list[str] | None, typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")
@@ -40,6 +41,14 @@ class WorkloadOptions:
     model: Annotated[
         list[str], typer.Option("--model", metavar="TEXT", help="A generated model: 'mobilenet_v2 hw=224'. Repeatable.")
     ] = field(default_factory=list)
+    architecture: Annotated[
+        list[str],
+        typer.Option(
+            "--architecture",
+            metavar="TEXT",
+            help=f"A network of a search space, lists with commas: '{ARCHITECTURE_EXAMPLE}'. Repeatable.",
+        ),
+    ] = field(default_factory=list)
     model_id: Annotated[list[str], typer.Option(help="A model that was uploaded before. Repeatable.")] = field(
         default_factory=list
     )
@@ -52,12 +61,13 @@ class WorkloadOptions:
     @property
     def labels(self) -> list[str]:
         """What the person typed, in the order of `requests`."""
-        return [*self.kernel, *self.model, *self.model_id, *map(str, self.upload)]
+        return [*self.kernel, *self.model, *self.architecture, *self.model_id, *map(str, self.upload)]
 
     def requests(self, client: Client) -> list[AnyRequest]:
-        """The workloads: kernels, models, uploads. Files are uploaded only when all the texts are well-formed."""
+        """The workloads in the order of `labels`. Files are uploaded only when all the texts are well-formed."""
         named: list[AnyRequest] = [parse_kernel(text) for text in self.kernel]
         named += [parse_generated_model(text) for text in self.model]
+        named += [parse_architecture(text) for text in self.architecture]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
         dims = parse_numbers(self.dim or [], field="dims")
         return named + [UploadRequest(model_id=client.upload_model(path, dims=dims).id) for path in self.upload]

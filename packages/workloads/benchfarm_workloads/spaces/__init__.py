@@ -12,6 +12,7 @@ from benchfarm_core.architectures import Architecture
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.fusing import Fused, FusionRules, fuse
+from benchfarm_workloads.layers import Network
 from benchfarm_workloads.operators import layer_operators
 from benchfarm_workloads.recognition import Part, recognised
 from benchfarm_workloads.spaces.bignas import BIGNAS
@@ -22,7 +23,7 @@ from benchfarm_workloads.spaces.proxyless import PROXYLESSNAS
 from benchfarm_workloads.spaces.space import Space
 from benchfarm_workloads.spaces.transformers import AUTOFORMER, BERT
 
-__all__ = ["MAX_DRAWS", "Gene", "Space", "draws", "fused_architecture", "kernels", "space", "spaces"]
+__all__ = ["MAX_DRAWS", "Gene", "Space", "draws", "fused_network", "kernels", "space", "spaces"]
 
 MAX_DRAWS: Final = 10_000
 """Architectures drawn at once."""
@@ -80,7 +81,7 @@ def kernels(architecture: Architecture, rules: FusionRules) -> list[tuple[str, C
     """
     counts: Counter[tuple[str, str]] = Counter()
     configs: dict[tuple[str, str], tuple[str, Config]] = {}
-    _, chains = fused_architecture(architecture, rules)
+    _, chains = fused_network(space(architecture.space).network(architecture), rules)
     for part in (part for chain in chains for part in chain):
         assert part.type is not None  # layers are kernels of the catalogue
         assert part.config is not None
@@ -90,8 +91,7 @@ def kernels(architecture: Architecture, rules: FusionRules) -> list[tuple[str, C
     return [(*configs[key], count) for key, count in counts.items()]
 
 
-def fused_architecture(architecture: Architecture, rules: FusionRules) -> tuple[Fused, Sequence[tuple[Part, ...]]]:
+def fused_network(network: Network, rules: FusionRules) -> tuple[Fused, Sequence[tuple[Part, ...]]]:
     """What an engine computes as one, and the parts of each such kernel by the names of the catalogue."""
-    network = space(architecture.space).network(architecture)
     fused = fuse(tuple(layer_operators(network.layers)), rules)
     return fused, [recognised(chain, None) for chain in fused.kernels]
