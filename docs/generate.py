@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/ from the code: states, errors, settings, metrics, the command.
+"""Writes the generated pages of docs/ from the code: states, errors, settings, metrics, search spaces, the command.
 
 `python docs/generate.py` writes them; `--check` writes nothing and exits 1 when one is stale.
 """
@@ -22,6 +22,7 @@ from benchfarm_api.metrics import create_metrics
 from benchfarm_core import states_doc
 from benchfarm_core.error_codes import ERROR_CODES
 from benchfarm_core.failures import FAILURE_NUMBERS, fault_of
+from benchfarm_workloads.spaces import Space, spaces
 
 HERE: Final = Path(__file__).parent
 SETTINGS: Final = {
@@ -92,6 +93,32 @@ def metrics_page() -> str:
     return f"# Metrics\n\n{NOTICE}\n" + _table(("name", "kind", "meaning"), rows)
 
 
+def spaces_page() -> str:
+    """Every search space: genes, paper, and what of the paper is reproduced."""
+    told = (
+        "An architecture is named by its genes: `benchfarm spaces draw NAME` draws some, `benchfarm jobs submit"
+        " --architecture 'NAME gene=value ...'` measures one. A list is written with commas and has a place for"
+        " each stage, or for each block that there is. Convolutions are written with batch normalisation folded in;"
+        " images have three channels, classifiers 1000 classes, batches one input. Why the encodings are as they"
+        " are: [0028](decisions/0028-search-spaces.md)."
+    )
+    return "\n".join([f"# Search spaces\n\n{NOTICE}\n{told}\n", *map(_space, spaces())])
+
+
+def _space(space: Space) -> str:
+    genes = ((f"`{gene.name}`", gene.unit, gene.allowed, gene.meaning) for gene in space.genes)
+    texts = {
+        "Paper": space.paper,
+        "Reproduced": space.kept,
+        "A reading of ours": space.read,
+        "Left out": space.left,
+        "Drawn": space.drawn_as,
+    }
+    said = "\n".join(f"- {name}: {text}." for name, text in texts.items())
+    head = f"## `{space.name}`: {space.title} (version {space.version})"
+    return f"{head}\n\n{_table(('gene', 'unit', 'allowed', 'meaning'), genes)}\n{said}\n"
+
+
 def cli_page() -> str:
     """Every verb of `benchfarm`, with those that our other distributions add, and the exit codes."""
     codes = _table(("code", "meaning"), ((str(int(code)), meaning) for code, meaning in MEANINGS.items()))
@@ -135,6 +162,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors_page,
     "settings.md": settings_page,
     "metrics.md": metrics_page,
+    "spaces.md": spaces_page,
     "cli.md": cli_page,
 }
 
