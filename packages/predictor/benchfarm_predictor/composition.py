@@ -1,16 +1,52 @@
-"""A whole model's latency from its kernels: their sum, corrected, with an interval and with what is not known.
+"""A whole model's latency from its kernels: their sum, and the correction that whole models teach.
 
-Model A of the prototype is a ridge on ``sums.SumFeatures``; model B is ``KernelSum``.
+Two models on kernel lists. A: a ridge on ``sums.SumFeatures``, from some 80 measured models up the better one. B:
+``KernelSum``, which needs few whole models but kernels timed in situ. Kernels timed alone do not add up: context
+changes them by factors that no correction of three numbers repairs.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Final, Literal, Self
 
+import numpy as np
+from pydantic import Field
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.values import Value
+from benchfarm_predictor.features import general_features
 from benchfarm_predictor.kernel_lists import KernelLists
-from benchfarm_predictor.kernels import Floats
-from benchfarm_predictor.models import Model
-from benchfarm_predictor.ridge import RidgeFit
+from benchfarm_predictor.kernels import Floats, Kernels
+from benchfarm_predictor.models import (
+    Array,
+    Arrays,
+    Batch,
+    Decoder,
+    Meta,
+    Model,
+    checked,
+    damaged,
+    milliseconds,
+    under,
+    within,
+)
+from benchfarm_predictor.ridge import PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
+from benchfarm_predictor.sums import SumFeatures
+from benchfarm_predictor.training_rows import checked_ms
+
+MAX_TYPES: Final = 128
+_FALLBACK: Final = "fallback"
+_LEAST_SLACK: Final = 1e-9
+
+
+class _KernelSumMeta(Value):
+    kind: Literal["kernel_sum"] = "kernel_sum"
+    types: tuple[str, ...] = Field(max_length=MAX_TYPES)
+    models: tuple[dict[str, Any], ...] = Field(max_length=MAX_TYPES)
+    fallback: dict[str, Any] | None
+    factor: float
+    offset_ms: float
+    per_kernel_ms: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +54,7 @@ class KernelSum:
     """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels.
 
     ``kernels``: a model for each kernel type. ``fallback``: a model on `general` features for every other catalogue
-    type; without it such kernels count nothing, and are listed all the same (see ``compose``).
+    type. A kernel that neither knows adds nothing to the sum; ``unknown_share`` tells of both.
     """
 
     kind: ClassVar[str] = "kernel_sum"
@@ -28,6 +64,83 @@ class KernelSum:
     offset_ms: float = 0.0
     per_kernel_ms: float = 0.0
 
+    def predict(self, batch: Batch) -> Floats:
+        """float64[n] in ms. Raises InvalidRequest, ``kernel_unknown``, for a batch of single kernels."""
+        lists = whole_models(batch)
+        total = self.factor * self.kernel_sums(lists) + self.offset_ms + self.per_kernel_ms * lists.kernel_counts
+        return milliseconds(total, "ms", 0.0)
+
+    def kernel_sums(self, lists: KernelLists) -> Floats:
+        """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
+        return lists.sums(self._each)
+
+    def unknown_share(self, lists: KernelLists) -> Floats:
+        """How much of each model is guessed: the share of its sum that the fallback says, and of its kernels that
+        nothing does; float64[n] in [0, 1]."""
+        guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
+        nothing = lists.sums(lambda kernels: np.full(len(kernels), float(not self._can_guess(kernels))))
+        share = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
+        return np.clip(share + nothing / np.maximum(lists.kernel_counts, 1), 0, 1)
+
+    def knows(self, kernels: Kernels) -> bool:
+        """Whether the type has a model of its own."""
+        return kernels.type in self.kernels
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """As ``Model`` says."""
+        arrays: dict[str, Array] = {}
+        models, fallback = [], None
+        for number, model in enumerate(self.kernels.values()):
+            own, meta = model.to_arrays()
+            arrays |= under(own, str(number))
+            models.append(meta)
+        if self.fallback is not None:
+            own, fallback = self.fallback.to_arrays()
+            arrays |= under(own, _FALLBACK)
+        said = _KernelSumMeta(
+            types=tuple(self.kernels),
+            models=tuple(models),
+            fallback=fallback,
+            factor=self.factor,
+            offset_ms=self.offset_ms,
+            per_kernel_ms=self.per_kernel_ms,
+        )
+        return arrays, said.model_dump(mode="json")
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
+        """As ``Model`` says."""
+        said = checked(_KernelSumMeta, meta)
+        if len(said.types) != len(said.models) or len(set(said.types)) != len(said.types):
+            raise damaged(f"{len(said.types)} kernel types have {len(said.models)} models")
+        models = [decoder.model(within(arrays, str(number)), each) for number, each in enumerate(said.models)]
+        fallback = None if said.fallback is None else decoder.model(within(arrays, _FALLBACK), said.fallback)
+        kernels = dict(zip(said.types, models, strict=True))
+        return cls(kernels, fallback, said.factor, said.offset_ms, said.per_kernel_ms)
+
+    def _each(self, kernels: Kernels) -> Floats:
+        """float64[u] of one type's kernels; 0 where nothing is known."""
+        if self.knows(kernels):
+            return self.kernels[kernels.type].predict(kernels)
+        if self.fallback is not None and kernels.is_known:
+            return self.fallback.predict(kernels)
+        return np.zeros(len(kernels))
+
+    def _can_guess(self, kernels: Kernels) -> bool:
+        return self.knows(kernels) or (self.fallback is not None and kernels.is_known)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSumFit:
+    """A fitted correction, its penalty, and what it predicts for each whole model left out: float64[n] in ms.
+
+    The models of kernels are taken as they are: leaving a whole model out leaves their rows in.
+    """
+
+    model: KernelSum
+    penalty: float
+    left_out_ms: Floats
+
 
 def fit_whole_model(lists: KernelLists, latency_ms: Floats) -> RidgeFit:
     """Model A: ridge on per-family sums, rows weighted 1/T^2, penalty by leave-one-out.
@@ -35,16 +148,53 @@ def fit_whole_model(lists: KernelLists, latency_ms: Floats) -> RidgeFit:
     Raises:
         InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
     """
-    raise NotImplementedError
+    return fit_ridge(SumFeatures(), lists, latency_ms, target="ms")
+
+
+def fit_fallback(rows: Mapping[str, tuple[Kernels, Floats]]) -> Model:
+    """A model on what all catalogue types have in common, from rows of several types: (kernels, float64[n] in ms) each.
+
+    Raises:
+        InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``; ``kernel_unknown`` for a foreign type.
+    """
+    features = general_features()
+    matrices = [features.matrix(kernels) for kernels, _ in rows.values()]
+    x = np.concatenate(matrices) if matrices else np.zeros((0, len(features.names)))
+    latency_ms = np.concatenate([np.asarray(latency) for _, latency in rows.values()]) if matrices else np.zeros(0)
+    return fit_on_matrix(features, x, latency_ms, target="log").model
 
 
 def fit_kernel_sum(
     kernels: Mapping[str, Model], fallback: Model | None, lists: KernelLists, latency_ms: Floats
-) -> KernelSum:
+) -> KernelSumFit:
     """Model B: the three numbers that bring sums of kernels to whole-model latencies, least squares of relative errors,
-    held near (1, 0, 0) where lists are few.
+    held near (1, 0, 0) by a penalty that is chosen by leave-one-out.
 
     Raises:
         InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
     """
-    raise NotImplementedError
+    measured = checked_ms(latency_ms, len(lists), least=2)
+    plain = KernelSum(dict(kernels), fallback)
+    sums, counts = plain.kernel_sums(lists), lists.kernel_counts
+    unit_ms, unit_count = float(np.median(measured)), max(float(np.median(counts)), 1.0)
+    columns = np.stack([sums, np.full_like(sums, unit_ms), counts * (unit_ms / unit_count)], axis=1) / measured[:, None]
+    rest = 1 - sums / measured
+    found = []
+    for penalty in PENALTIES:
+        hat = np.linalg.solve(columns.T @ columns + penalty * np.eye(3), columns.T)
+        steps = hat @ rest
+        slack = np.maximum(1 - np.einsum("ij,ji->i", columns, hat), _LEAST_SLACK)
+        errors = (rest - columns @ steps) / slack
+        found.append((float(np.mean(np.abs(errors))), penalty, steps, measured * (1 - errors)))
+    _, penalty, steps, left_out = min(found, key=lambda each: each[0])
+    factor, offset, per_kernel = (float(step) for step in steps)
+    model = KernelSum(plain.kernels, fallback, 1 + factor, offset * unit_ms, per_kernel * unit_ms / unit_count)
+    return KernelSumFit(model, penalty, milliseconds(left_out, "ms", 0.0))
+
+
+def whole_models(batch: Batch) -> KernelLists:
+    """The batch as kernel lists. Raises InvalidRequest, ``kernel_unknown``, for single kernels."""
+    if isinstance(batch, Kernels):
+        detail = f"the predictor takes whole models, not kernels {batch.type[:40]}"
+        raise InvalidRequest(detail, code="kernel_unknown")
+    return batch

@@ -1,20 +1,29 @@
 """What every fitted model is: milliseconds from kernels or kernel lists, and arrays to and from a predictor file."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
+from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 
 Batch = Kernels | KernelLists
 """What models predict: configurations of one kernel type, or whole models as kernel lists."""
-Arrays = Mapping[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Meta = Mapping[str, Any]
+"""JSON."""
 Target = Literal["log", "ms"]
 """What a model's own output is: the natural logarithm of milliseconds, or milliseconds."""
+
+SMALLEST_MS = 1e-9
+MAX_LOG = 50.0
+"""Beyond e^50 ms nothing is predicted: outputs stay finite, whatever a configuration asks for."""
 
 
 class FeatureSpec(Value):
@@ -40,7 +49,7 @@ class Features(Protocol):
         """float64[n, d], all finite.
 
         Raises:
-            InvalidRequest: the batch is of another kernel type, or lacks a column.
+            InvalidRequest: ``kernel_unknown`` when the batch is of another kernel type.
         """
         ...
 
@@ -50,7 +59,7 @@ class Features(Protocol):
 
 
 class Model(Protocol):
-    """A fitted model. Kinds: `ridge trees network scaled residual mean stacked kernel_sum` (see `registry`)."""
+    """A fitted model. Kinds: `ridge trees network scaled residual mean stacked kernel_sum` (see ``registry``)."""
 
     kind: ClassVar[str]
 
@@ -58,20 +67,20 @@ class Model(Protocol):
         """float64[n] in ms, positive and finite.
 
         Raises:
-            InvalidRequest: the batch is of another kernel type than the model.
+            InvalidRequest: ``kernel_unknown`` when the batch is of another kernel type than the model.
         """
         ...
 
-    def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays by name, and what else there is as JSON, ``kind`` among it."""
         ...
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays, meta: Mapping[str, Any], decoder: "Decoder") -> Self:
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: "Decoder") -> Self:
         """The inverse of ``to_arrays``.
 
         Raises:
-            InvalidRequest: ``predictor_file_damaged``.
+            InvalidRequest: ``predictor_file_damaged``; ``predictor_file_foreign`` for features of another version.
         """
         ...
 
@@ -79,7 +88,7 @@ class Model(Protocol):
 class Decoder(Protocol):
     """Makes the parts of a model that is read from a file: its features and the models it consists of."""
 
-    def model(self, arrays: Arrays, meta: Mapping[str, Any]) -> Model:
+    def model(self, arrays: Arrays, meta: Meta) -> Model:
         """A model of any kind."""
         ...
 
@@ -89,6 +98,50 @@ class Decoder(Protocol):
 
 
 def milliseconds(output: Floats, target: Target, floor_ms: float) -> Floats:
-    """A model's own output in ms, never below ``floor_ms``; float64[n] to float64[n]."""
-    values = np.exp(np.clip(output, -50.0, 50.0)) if target == "log" else output
-    return np.maximum(values, floor_ms)
+    """A model's own output in ms, from ``floor_ms`` to e^50; float64[n] to float64[n]."""
+    values = np.exp(np.clip(output, -MAX_LOG, MAX_LOG)) if target == "log" else output
+    return np.clip(values, max(floor_ms, SMALLEST_MS), np.exp(MAX_LOG))
+
+
+def damaged(detail: str) -> InvalidRequest:
+    """The error of a file whose content cannot be what was written."""
+    return InvalidRequest(f"the predictor file is damaged: {detail[:200]}", code="predictor_file_damaged")
+
+
+V = TypeVar("V", bound=Value)
+
+
+def checked(kind: type[V], meta: Meta) -> V:
+    """JSON as a value. Raises InvalidRequest, ``predictor_file_damaged``."""
+    try:
+        return kind.model_validate(meta)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+
+
+def array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | None) -> Array:
+    """One array of that type and shape, None standing for any length; all finite.
+
+    Raises:
+        InvalidRequest: ``predictor_file_damaged``.
+    """
+    found = arrays.get(name)
+    if found is None:
+        raise damaged(f"array {name} is missing")
+    fits = len(shape) == found.ndim and all(want in (None, have) for want, have in zip(shape, found.shape, strict=True))
+    if found.dtype != dtype or not fits:
+        raise damaged(f"array {name} is {found.dtype}{list(found.shape)}")
+    if not np.isfinite(found).all():
+        raise damaged(f"array {name} holds a number that is not finite")
+    return found
+
+
+def within(arrays: Arrays, prefix: str) -> dict[str, Array]:
+    """The arrays of one member: those whose names begin with ``prefix/``, without it."""
+    return {name.removeprefix(f"{prefix}/"): found for name, found in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def under(arrays: Arrays, prefix: str) -> dict[str, Array]:
+    """The inverse of ``within``."""
+    return {f"{prefix}/{name}": found for name, found in arrays.items()}

@@ -1,16 +1,35 @@
 """Networks of fully connected layers, forward with numpy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from math import erf
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from benchfarm_core.values import Value
 from benchfarm_predictor.kernels import Floats
-from benchfarm_predictor.models import Features, Target
+from benchfarm_predictor.models import (
+    Array,
+    Arrays,
+    Batch,
+    Decoder,
+    Features,
+    FeatureSpec,
+    Meta,
+    Target,
+    array,
+    checked,
+    damaged,
+    milliseconds,
+)
 
 Activation = Literal["none", "relu", "leaky_relu", "silu", "gelu", "tanh"]
 """`leaky_relu` has slope 0.3 below zero, as LitePred's network; `gelu` is the exact form."""
+LEAKY_SLOPE: Final = 0.3
+MAX_LAYERS: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +41,21 @@ class Layer:
     activation: Activation = "none"
 
 
+class _NetworkMeta(Value):
+    kind: Literal["network"] = "network"
+    features: FeatureSpec
+    activations: tuple[Activation, ...] = Field(min_length=1, max_length=MAX_LAYERS)
+    target: Target
+    output_centre: float
+    output_scale: float
+    floor_ms: float
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """Layers on (x - centre) / scale; the last layer has one output. ``centre`` and ``scale``: float64[d].
 
-    Output o means ``target`` = o x output_scale + output_centre.
+    Output o means ``target`` = o x output_scale + output_centre. Weights are kept in float32, sums are in float64.
     """
 
     kind: ClassVar[str] = "network"
@@ -38,3 +67,65 @@ class Network:
     output_centre: float = 0.0
     output_scale: float = 1.0
     floor_ms: float = 1e-6
+
+    def predict(self, batch: Batch) -> Floats:
+        """float64[n] in ms."""
+        output = self.output(self.features.matrix(batch)) * self.output_scale + self.output_centre
+        return milliseconds(output, self.target, self.floor_ms)
+
+    def output(self, x: Floats) -> Floats:
+        """The last layer's output: float64[n, d] to float64[n]. Beyond float64's range it is the largest number."""
+        values = (x - self.centre) / self.scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer in self.layers:
+                values = _ACTIVATIONS[layer.activation](values @ layer.weights.T.astype(np.float64) + layer.biases)
+        return np.nan_to_num(values[:, 0])
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """As ``Model`` says."""
+        meta = _NetworkMeta(
+            features=self.features.spec(),
+            activations=tuple(layer.activation for layer in self.layers),
+            target=self.target,
+            output_centre=self.output_centre,
+            output_scale=self.output_scale,
+            floor_ms=self.floor_ms,
+        )
+        arrays: dict[str, Array] = {"centre": self.centre, "scale": self.scale}
+        for number, layer in enumerate(self.layers):
+            arrays |= {f"weights{number}": layer.weights, f"biases{number}": layer.biases}
+        return arrays, meta.model_dump(mode="json")
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
+        """As ``Model`` says."""
+        said = checked(_NetworkMeta, meta)
+        features = decoder.features(said.features)
+        taken = len(features.names)
+        centre, scale = (array(arrays, name, np.float64, taken) for name in ("centre", "scale"))
+        if (scale <= 0).any():
+            raise damaged("a scale is not positive")
+        layers = []
+        for number, activation in enumerate(said.activations):
+            weights = array(arrays, f"weights{number}", np.float32, None, taken)
+            taken = len(weights)
+            layers.append(Layer(weights, array(arrays, f"biases{number}", np.float32, taken), activation))
+        if taken != 1:
+            raise damaged(f"a network ends in {taken} outputs instead of one")
+        numbers = (said.output_centre, said.output_scale, said.floor_ms)
+        return cls(features, tuple(layers), centre, scale, said.target, *numbers)
+
+
+def _gelu(x: Floats) -> Floats:
+    return 0.5 * x * (1 + _ERF(x / np.sqrt(2)).astype(np.float64))
+
+
+_ERF: Final = np.vectorize(erf, otypes=[np.float64])
+_ACTIVATIONS: Final[dict[str, Callable[[Floats], Floats]]] = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x: np.where(x > 0, x, LEAKY_SLOPE * x),
+    "silu": lambda x: x / (1 + np.exp(-np.clip(x, -700, 700))),
+    "gelu": _gelu,
+    "tanh": np.tanh,
+}

@@ -1,33 +1,52 @@
-"""Predictor files: safetensors with one JSON header. Never a pickle; every damage is a typed error."""
+"""Predictor files: safetensors with one JSON header. Never a pickle; every damage is a typed error.
 
+The JSON stands as one text in the metadata of the safetensors header, so that the same predictor gives the same bytes.
+Arrays are named by their part: ``model/...``, ``intervals/...``, ``trained/...``. Format version 1 is the first.
+"""
+
+import hashlib
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final
 
-from benchfarm_core.values import Value
-from benchfarm_predictor.conformal import Intervals
-from benchfarm_predictor.models import Model
+import numpy as np
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_core.values import Value, canonical_json
+from benchfarm_predictor.conformal import MAX_WIDTH, Intervals, IntervalsMeta
+from benchfarm_predictor.models import Array, Arrays, Model, array, checked, damaged, under, within
+from benchfarm_predictor.registry import Registry, foreign
 from benchfarm_predictor.trained_range import TrainedRange
 
 FORMAT_VERSION: Final = 1
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+MAX_JSON_BYTES: Final = 1024 * 1024
+"""Of the safetensors header: names and places of arrays, and our JSON."""
 WHOLE_MODEL: Final = "model"
 """Instead of a kernel type: the predictor takes kernel lists."""
+_KEY: Final = "benchfarm"
+_LENGTH_BYTES: Final = 8
+
+_Text = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class Lineage(Value):
-    """Where a predictor comes from: donors by platform key, a hash of its rows, the summary rule, the code's version."""
+    """Where a predictor comes from: donors by platform key, a hash of its rows, summary rule, version of the code."""
 
-    donors: tuple[str, ...] = ()
-    data_hash: str
+    donors: tuple[_Text, ...] = Field(default=(), max_length=100)
+    data_hash: _Text
     rule_version: int
-    code_version: str
+    code_version: _Text
 
 
 class Header(Value):
     """What a predictor is for. ``kernel_type``: one of the catalogue, a foreign one, or ``WHOLE_MODEL``."""
 
-    kernel_type: str
-    platform: str
+    kernel_type: _Text
+    platform: _Text
     lineage: Lineage
 
 
@@ -41,16 +60,126 @@ class Predictor:
     trained: TrainedRange | None = None
 
 
+class _RangeMeta(Value):
+    type: str = Field(max_length=300)
+    columns: tuple[str, ...]
+
+
+class _Content(Value):
+    """The JSON of a file."""
+
+    format: int
+    header: Header
+    model: dict[str, Any]
+    intervals: IntervalsMeta | None
+    trained: tuple[_RangeMeta, ...] | None
+
+
 def write(predictor: Predictor) -> bytes:
-    """The file; the same bytes for the same predictor. Raises InvalidRequest, ``too_large``."""
-    raise NotImplementedError
+    """The file; the same bytes for the same predictor. Raises TooLarge above ``MAX_FILE_BYTES``."""
+    model_arrays, model = predictor.model.to_arrays()
+    arrays = under(model_arrays, "model")
+    intervals, trained = None, None
+    if predictor.intervals is not None:
+        found = predictor.intervals
+        intervals = IntervalsMeta(level=found.level, coverage=found.coverage)
+        arrays |= under({"edges_ms": found.edges_ms, "widths": found.widths}, "intervals")
+    if predictor.trained is not None:
+        trained = tuple(_RangeMeta(type=name, columns=columns) for name, columns in predictor.trained.columns.items())
+        arrays |= under(_range_arrays(predictor.trained), "trained")
+    content = _Content(
+        format=FORMAT_VERSION, header=predictor.header, model=model, intervals=intervals, trained=trained
+    )
+    whole = {name: np.ascontiguousarray(found) for name, found in arrays.items()}
+    data = bytes(save(whole, {_KEY: canonical_json(content)}))
+    if len(data) > MAX_FILE_BYTES or int.from_bytes(data[:_LENGTH_BYTES], "little") > MAX_JSON_BYTES:
+        raise TooLarge(f"the predictor takes {len(data)} bytes; at most {MAX_FILE_BYTES}")
+    return data
 
 
 def read(data: bytes, sha256: str | None = None) -> Predictor:
-    """The predictor of a file.
+    """The predictor of a file; ``sha256``: what its bytes must hash to.
 
     Raises:
         InvalidRequest: ``predictor_file_damaged`` when the hash differs or anything in it is malformed;
-            ``predictor_file_foreign`` when the format's or the features' version is another.
+            ``predictor_file_foreign`` when it is no predictor file, or its format's or features' version is another.
     """
-    raise NotImplementedError
+    if len(data) > MAX_FILE_BYTES:
+        raise damaged(f"it has more than {MAX_FILE_BYTES} bytes")
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged("its hash is not the one that was announced")
+    content = _content(data)
+    arrays = _arrays(data)
+    model = Registry().model(within(arrays, "model"), content.model)
+    intervals = None if content.intervals is None else _intervals(within(arrays, "intervals"), content.intervals)
+    trained = None if content.trained is None else _trained(within(arrays, "trained"), content.trained)
+    return Predictor(content.header, model, intervals, trained)
+
+
+def _content(data: bytes) -> _Content:
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if len(data) < _LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - _LENGTH_BYTES):
+        raise damaged("its header does not fit in it")
+    outer = _json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    metadata = outer.get("__metadata__")
+    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise foreign("it is a safetensors file of something else")
+    said = _json_object(text.encode(errors="replace"))
+    if said.get("format") != FORMAT_VERSION:
+        raise foreign(f"its format is version {said.get('format')!r:.20}, this code's is {FORMAT_VERSION}")
+    return checked(_Content, said)
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged("its header is no JSON") from error
+    if not isinstance(found, dict):
+        raise damaged("its header is no JSON object")
+    return found
+
+
+def _arrays(data: bytes) -> dict[str, Array]:
+    try:
+        return dict(load(data))
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(f"its arrays cannot be read: {error!r:.100}") from error
+
+
+def _intervals(arrays: Arrays, said: IntervalsMeta) -> Intervals:
+    widths = array(arrays, "widths", np.float64, None)
+    edges = array(arrays, "edges_ms", np.float64, len(widths) - 1) if len(widths) else np.zeros(0)
+    if not len(widths) or (np.diff(edges) < 0).any() or (widths < 1).any() or (widths > MAX_WIDTH).any():
+        raise damaged("its intervals are not in order")
+    return Intervals(edges, widths, said.level, said.coverage)
+
+
+def _range_arrays(trained: TrainedRange) -> dict[str, Array]:
+    ends = (("low", trained.low), ("high", trained.high))
+    return {f"{number}/{end}": found[name] for end, found in ends for number, name in enumerate(trained.columns)}
+
+
+def _trained(arrays: Arrays, said: tuple[_RangeMeta, ...]) -> TrainedRange:
+    columns = {each.type: each.columns for each in said}
+    if len(columns) != len(said):
+        raise damaged("a kernel type has two trained ranges")
+    low, high = (
+        {each.type: array(arrays, f"{number}/{end}", np.int64, len(each.columns)) for number, each in enumerate(said)}
+        for end in ("low", "high")
+    )
+    return TrainedRange(columns, low, high)
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_FILE_BYTES",
+    "WHOLE_MODEL",
+    "Header",
+    "InvalidRequest",
+    "Lineage",
+    "Predictor",
+    "read",
+    "write",
+]

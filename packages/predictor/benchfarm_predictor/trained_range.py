@@ -1,15 +1,29 @@
 """Which configurations a predictor was trained on, and how far outside a configuration lies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from benchfarm_predictor.kernels import Floats, Ints
+import numpy as np
+
+from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.kernels import Floats, Ints, Kernels, catalogue_columns, is_text
 from benchfarm_predictor.models import Batch
+from benchfarm_predictor.quantities import Quantities, quantities
+
+UNSEEN_WORD: Final = 1.0
+"""Octaves that a word counts which was never seen, as an activation of another kind."""
+_TOTALS: Final = ("kflops", "bytes", "parameters", "kernels")
+TOTALS_OF: Final = "model"
+"""Instead of a kernel type: totals of whole models."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedRange:
-    """Per kernel type its columns with least and largest value seen; int64[columns] each."""
+    """Per kernel type its columns with the least and the largest value seen; int64[columns] each.
+
+    Of a text column both are the seen choices as a set of bits. Of whole models also ``TOTALS_OF`` is there.
+    """
 
     columns: Mapping[str, tuple[str, ...]]
     low: Mapping[str, Ints]
@@ -17,9 +31,95 @@ class TrainedRange:
 
     @classmethod
     def of(cls, batch: Batch) -> "TrainedRange":
-        """The range of what a model is fitted on."""
-        raise NotImplementedError
+        """The range of what a model is fitted on. The batch has at least one row."""
+        columns, low, high = {}, {}, {}
+        for kernels in _tables(batch):
+            columns[kernels.type] = kernels.columns
+            low[kernels.type], high[kernels.type] = _bounds(kernels)
+        return cls(columns, low, high)
 
     def octaves_outside(self, batch: Batch) -> Floats:
-        """float64[n]: 0 inside; else the sum over columns of how often the nearest bound must be doubled or halved."""
-        raise NotImplementedError
+        """float64[n]: 0 inside; else the sum over columns of how often the nearest bound must be doubled or halved.
+
+        Of a whole model: that of its totals, and the mean over its kernels by their share of bytes. A kernel type that
+        was never seen counts 0 here: who predicts it says what is unknown.
+        """
+        if isinstance(batch, Kernels):
+            return np.sum(self.outside(batch), axis=1)
+        share = np.zeros(len(batch))
+        weight = np.zeros(len(batch))
+        for entries in batch.by_type.values():
+            found = quantities(entries.kernels)
+            size = np.ones(len(entries.kernels)) if found is None else found.total_bytes
+            share += batch.sums_of(entries, size * np.sum(self.outside(entries.kernels), axis=1))
+            weight += batch.sums_of(entries, size)
+        return share / np.maximum(weight, 1) + np.sum(self.outside(_totals(batch)), axis=1)
+
+    def outside(self, kernels: Kernels) -> Floats:
+        """Octaves by column: float64[n, columns of the kernels]."""
+        octaves = np.zeros(kernels.values.shape)
+        known = self.columns.get(kernels.type, ())
+        words = {column.name for column in catalogue_columns(kernels.type) if is_text(column)}
+        for at, name in enumerate(kernels.columns):
+            if name not in known:
+                continue
+            place = known.index(name)
+            low, high = int(self.low[kernels.type][place]), int(self.high[kernels.type][place])
+            values = kernels.values[:, at]
+            if name in words:
+                octaves[:, at] = np.where((low >> values) & 1, 0.0, UNSEEN_WORD)
+            else:
+                octaves[:, at] = _octaves(values, low, high)
+        return octaves
+
+    def findings(self, kernels: Kernels, row: int) -> tuple[str, ...]:
+        """What of one configuration lies outside, for people: ``cout=2048 (16 to 960)``."""
+        found = np.flatnonzero(self.outside(kernels)[row])
+        return tuple(self._finding(kernels, row, int(at)) for at in found)
+
+    def _finding(self, kernels: Kernels, row: int, at: int) -> str:
+        name, value = kernels.columns[at], int(kernels.values[row, at])
+        column = next((each for each in catalogue_columns(kernels.type) if each.name == name), None)
+        if column is not None and is_text(column):
+            return f"{name}={column.choices[value]} (never seen)"
+        place = self.columns[kernels.type].index(name)
+        return f"{name}={value} ({self.low[kernels.type][place]} to {self.high[kernels.type][place]})"
+
+
+def _tables(batch: Batch) -> Iterable[Kernels]:
+    if isinstance(batch, Kernels):
+        return (batch,)
+    return (*(entries.kernels for entries in batch.by_type.values()), _totals(batch))
+
+
+def _totals(lists: KernelLists) -> Kernels:
+    """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs."""
+
+    def total(of: Callable[[Quantities], Floats]) -> Floats:
+        return lists.sums(lambda kernels: np.zeros(len(kernels)) if (q := quantities(kernels)) is None else of(q))
+
+    made = (
+        total(lambda q: q.flops / 1e3),
+        total(lambda q: q.total_bytes),
+        total(lambda q: q.parameters),
+        lists.kernel_counts,
+    )
+    return Kernels(TOTALS_OF, _TOTALS, np.stack(made, axis=1).astype(np.int64))
+
+
+def _bounds(kernels: Kernels) -> tuple[Ints, Ints]:
+    low, high = kernels.values.min(axis=0), kernels.values.max(axis=0)
+    words = {column.name for column in catalogue_columns(kernels.type) if is_text(column)}
+    for at, name in enumerate(kernels.columns):
+        if name in words:
+            seen = np.bitwise_or.reduce(np.left_shift(1, kernels.values[:, at]))
+            low[at] = high[at] = seen
+    return low, high
+
+
+def _octaves(values: Ints, low: int, high: int) -> Floats:
+    """Zero and negative sizes count as one."""
+    sizes = np.log2(np.maximum(values, 1).astype(np.float64))
+    above, below = sizes - np.log2(max(high, 1)), np.log2(max(low, 1)) - sizes
+    octaves: Floats = np.maximum(np.maximum(above, below), 0.0)
+    return octaves

@@ -1,0 +1,77 @@
+"""All kinds of models and features, by name: what a predictor file may consist of."""
+
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor.combined import Mean, Residual, Scaled, Stacked
+from benchfarm_predictor.composition import KernelSum
+from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
+from benchfarm_predictor.models import Arrays, Features, FeatureSpec, Meta, Model, damaged
+from benchfarm_predictor.networks import Network
+from benchfarm_predictor.ridge import Ridge
+from benchfarm_predictor.sums import SumFeatures
+from benchfarm_predictor.trees import Trees
+
+KINDS: Final[dict[str, type[Model]]] = {
+    kind.kind: kind for kind in (Ridge, Trees, Network, Scaled, Residual, Mean, Stacked, KernelSum)
+}
+MAX_NESTING: Final = 8
+"""Models within models; a stack of residuals of ensembles within a kernel sum is five."""
+_VIEWS: Final[dict[str, View]] = {name: name for name in get_args(View)}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Decodes models and features; ``nesting`` says how deep inside other models."""
+
+    nesting: int = 0
+
+    def model(self, arrays: Arrays, meta: Meta) -> Model:
+        """A model of any kind.
+
+        Raises:
+            InvalidRequest: ``predictor_file_damaged``; ``predictor_file_foreign`` as ``features``.
+        """
+        kind = meta.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise damaged(f"no kind of model is called {kind!r:.40}")
+        if self.nesting >= MAX_NESTING:
+            raise damaged(f"models are nested more than {MAX_NESTING} deep")
+        return KINDS[kind].from_arrays(arrays, meta, Registry(self.nesting + 1))
+
+    def features(self, spec: FeatureSpec) -> Features:
+        """The features that were described, which must have the same names in this code.
+
+        Raises:
+            InvalidRequest: ``predictor_file_foreign`` for features of another version or with other names,
+                ``predictor_file_damaged`` for columns that the kernel type cannot have.
+        """
+        if spec.version != FEATURES_VERSION:
+            raise foreign(f"its features are of version {spec.version}, this code's of version {FEATURES_VERSION}")
+        if spec.of == "sums":
+            return _with_names(SumFeatures(), SumFeatures().names, spec)
+        if spec.view not in _VIEWS:
+            raise foreign(f"its features are a view {spec.view[:40]!r}")
+        whole = KernelFeatures(spec.type, spec.columns, _VIEWS[spec.view])
+        try:
+            known = whole.names
+        except InvalidRequest as error:
+            raise damaged(error.detail) from error
+        if spec.names == known:
+            return whole
+        if len(set(spec.names)) == len(spec.names) and set(spec.names) <= set(known):
+            return whole.select(spec.names)
+        return _with_names(whole, known, spec)
+
+
+def foreign(detail: str) -> InvalidRequest:
+    """The error of a file that is whole but not this code's to read."""
+    return InvalidRequest(f"the predictor file is foreign: {detail[:200]}", code="predictor_file_foreign")
+
+
+def _with_names(features: Features, names: tuple[str, ...], spec: FeatureSpec) -> Features:
+    if spec.names != names:
+        other = next((name for name in spec.names if name not in names), "their order")
+        raise foreign(f"its features have other names: {other[:60]}")
+    return features
