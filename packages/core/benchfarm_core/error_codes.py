@@ -73,6 +73,9 @@ ERROR_CODES: Final[dict[str, str]] = {
     "bundle_expired": "The bundle's time is over; what it measured is not taken in any more.",
     "bundle_differs": "This part of the same run was imported before with other contents; nothing was changed.",
     "measurement_set_empty": "No row of the measurement set can be taken; a dry run lists each with its reason.",
+    "training_rows_invalid": "Rows to learn from are too few, or a latency is no positive number of milliseconds.",
+    "predictor_file_damaged": "A predictor file is not what was written: its hash differs or its content is malformed.",
+    "predictor_file_foreign": "A file holds no predictor, or one whose format or features this version does not read.",
     "no_predictor": "Nothing usable is measured and there is no predictor for this platform.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",
