@@ -21,7 +21,8 @@ from benchfarm_core.agent_protocol import BatchItem, LeaseGrant
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import Platform
-from benchfarm_core.workloads import KernelWorkload
+from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload
+from benchfarm_workloads.spaces import space
 from tests.agent.conftest import grant_of
 from tests.agent.scripted_farm import HANG_UP, problem, scripted_farm
 
@@ -100,6 +101,25 @@ def test_a_workload_of_a_newer_farm_fails_alone(state: StateDir, grant: Grant, r
     ready, failed = running(prepare_all())
     assert sorted(ready) == [1, 3]
     assert [(one.measurement_id, one.failure) for one in failed] == [(2, FailureCode.INVALID_WORKLOAD)]
+
+
+def test_an_architecture_is_built_as_any_model(state: StateDir, grant: Grant, running: Run) -> None:
+    drawn = space("bert").validate({"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2})
+    workload = ArchitectureWorkload(**dict(drawn))
+    items = [item.model_copy(update={"workload": workload}) for item in grant(2).items]
+    items[1] = items[1].model_copy(update={"workload": workload.model_copy(update={"space_version": 9})})
+
+    async def prepare_both() -> tuple[dict[int, PreparedItem], list[MeasurementResult]]:
+        async with cache_in(state) as (cache, _):
+            return await prepare(cache, items)
+
+    ready, failed = running(prepare_both())
+    [item] = ready.values()
+    assert item.inputs[0]["shape"] == [1, 64, 128]
+    with np.load(item.reference, allow_pickle=False) as reference:
+        assert reference["out0"].shape == (1, 64, 2)
+    assert [(one.measurement_id, one.failure) for one in failed] == [(2, FailureCode.INVALID_WORKLOAD)]
+    assert "space_version=9 is not built here" in failed[0].detail
 
 
 class Starved(ReferenceChild):

@@ -23,8 +23,15 @@ from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import ClockProof, OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS, Protocol
 from benchfarm_core.quality import check_result, clean_blocks
-from benchfarm_core.workloads import GeneratedModelWorkload, KernelWorkload, PairWorkload, UploadedWorkload
+from benchfarm_core.workloads import (
+    ArchitectureWorkload,
+    GeneratedModelWorkload,
+    KernelWorkload,
+    PairWorkload,
+    UploadedWorkload,
+)
 from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.spaces import space
 from tests.agent.conftest import grant_of, run
 from tests.agent.simulated_boards import SteppedClock, profile_with, simulated_board
 
@@ -267,6 +274,7 @@ def test_agents_boards_are_boards_of_their_own_and_a_changed_profile_is_a_new_ge
     [
         (KernelWorkload(catalogue_version=99, type="fc", config={}), FailureCode.INVALID_WORKLOAD),
         (GeneratedModelWorkload(zoo_version=99, name="resnet18", config={}), FailureCode.INVALID_WORKLOAD),
+        (ArchitectureWorkload(space="bert", space_version=1, genes={"layers": 99}), FailureCode.INVALID_WORKLOAD),
         (UploadedWorkload(sha256="0" * 64, format="tflite", dims={}, inputs=()), FailureCode.CONVERSION_FAILED),
     ],
 )
@@ -283,9 +291,10 @@ def test_what_a_real_agent_could_not_prepare_fails_here_too(workload: Any, code:
 
 def test_models_and_uploads_take_a_time_of_their_own(running: Callable[[Any], Any]) -> None:
     model = GeneratedModelWorkload(zoo_version=1, name="resnet18", config={})
+    drawn = ArchitectureWorkload(**dict(space("fbnet_v3").draw("0")))
     uploads = [UploadedWorkload(sha256=digit * 64, dims={}, inputs=()) for digit in "12"]
-    lines, _ = running(launched(simulated_board(profile_with(noise=QUIET)), grant_for(model, *uploads)))
+    lines, _ = running(launched(simulated_board(profile_with(noise=QUIET)), grant_for(model, drawn, *uploads)))
     done = [json.loads(line) for line in lines if b'"done"' in line]
     times = [median(one["blocks_ns"]) / one["iterations"] for one in done]
-    assert len(set(times)) == 3
+    assert len(set(times)) == 4
     assert times[0] > 50e6  # 3.6 GFLOP at 38 GFLOPS

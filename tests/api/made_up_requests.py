@@ -68,6 +68,11 @@ def _bundle(drawn: int) -> dict[str, Any]:
     return {**ordered, "target": ("linux-x86_64-cp312", "linux-aarch64-cp311")[drawn % 2]}
 
 
+def _architecture(drawn: int) -> dict[str, Any]:
+    genes = {"layers": 1 + drawn % 2, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
+    return {"genes": genes, "platform": (EXISTING["platform"], None)[drawn % 2]}
+
+
 def _token(drawn: int) -> dict[str, Any]:
     return {"account": EXISTING["account"], "role": ("client", "operator")[drawn % 2]}
 
@@ -92,6 +97,7 @@ VERSION = {"protocol_version": 2}
 SENSIBLE = {
     "POST /v1/jobs": _job,
     "POST /v1/latency": _question,
+    "POST /v1/spaces/{space}/kernels": _architecture,
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},

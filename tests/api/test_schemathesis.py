@@ -31,7 +31,7 @@ EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
-# a signature, a measurement set is a few texts that must be tables.
+# a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -56,6 +56,8 @@ REFUSING = (
     "create_bundle",
     "import_bundle",
     "import_measurement_set",
+    "draw_architectures",
+    "list_architecture_kernels",
 )
 LENIENT = ("register_boards", "list_platforms")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")
@@ -189,6 +191,7 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
         "board_id": lab.boards[0],
         "board_model": lab.reports[0]["board_model"],
         "lease_token": grant["lease_token"],
+        "space": "bert",
         "measurement_id": grant["items"][0]["measurement_id"],
         "sha256": model["sha256"],
         "account": "alice",

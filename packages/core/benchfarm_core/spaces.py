@@ -1,13 +1,13 @@
 """Questions and answers about search spaces: their genes, what they draw, and the kernels of an architecture."""
 
-from typing import Final
+from typing import Any, Final, Self
 
 from pydantic import Field
 
 from benchfarm_core.architectures import Genes
 from benchfarm_core.fusion import ModelKernel, RulesSource
 from benchfarm_core.values import Answer, Value
-from benchfarm_core.workloads import ArchitectureRequest, Cost
+from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, Cost, workload_id
 
 MAX_DRAWN: Final = 1000
 """Architectures of one answer."""
@@ -46,11 +46,20 @@ class DrawQuery(Value):
 
 
 class DrawnArchitecture(Answer):
-    """One architecture: as a workload of a job or a question, and that workload's id."""
+    """One architecture: as a workload, with that workload's id. A job or a question names it by space and genes."""
 
     workload_id: str
-    space_version: int
-    request: ArchitectureRequest
+    workload: ArchitectureWorkload
+
+    @classmethod
+    def of(cls, workload: ArchitectureWorkload, **more: Any) -> Self:
+        """The answer for a workload. more: what an answer of another kind has beside."""
+        return cls(workload_id=workload_id(workload), workload=workload, **more)
+
+    @property
+    def request(self) -> ArchitectureRequest:
+        """As a client names it, ready to be submitted."""
+        return ArchitectureRequest(space=self.workload.space, genes=self.workload.genes)
 
 
 class DrawnArchitectures(Answer):
@@ -69,7 +78,7 @@ class ArchitectureKernelsRequest(Value):
 class ArchitectureKernels(DrawnArchitecture):
     """An architecture with its cost and its kernels, in an order in which they can run.
 
-    `request` has the genes in their canonical form. `rules` and `assumed` as of a model's kernels.
+    The genes of `workload` are in their canonical form. `rules` and `assumed` as of a model's kernels.
     """
 
     cost: Cost

@@ -23,7 +23,7 @@ from benchfarm_core.fusion import (
 )
 from benchfarm_core.platforms import Platform
 from benchfarm_core.spaces import ArchitectureKernels
-from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, workload_id
+from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_store import models, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
@@ -159,10 +159,8 @@ def architecture_kernels(tx: Transaction, workload: ArchitectureWorkload, platfo
     key, rules, source = anywhere if platform is None else _rules(tx, platform)
     network = spaces.space(workload.space).network(workload)
     fused, chains = spaces.fused_network(network, rules)
-    return ArchitectureKernels(
-        workload_id=workload_id(workload),
-        space_version=workload.space_version,
-        request=ArchitectureRequest(space=workload.space, genes=workload.genes),
+    return ArchitectureKernels.of(
+        workload,
         cost=network.cost(),
         platform=key,
         rules=source,

@@ -18,7 +18,6 @@ from benchfarm_core.spaces import (
     GeneView,
     SpaceView,
 )
-from benchfarm_core.workloads import ArchitectureRequest, workload_id
 from benchfarm_store import fusions
 from benchfarm_workloads import spaces
 
@@ -37,17 +36,8 @@ async def list_spaces(page: PageParameters) -> Page[SpaceView]:
 def draw_architectures(space: SpaceName, query: Annotated[DrawQuery, Query()]) -> DrawnArchitectures:
     """Different architectures by a seed, ready to be submitted as workloads."""
     found = _found(space)
-    workloads = [found.workload(drawn.genes) for drawn in spaces.draws(found.name, query.seed, query.count)]
-    return DrawnArchitectures(
-        items=[
-            DrawnArchitecture(
-                workload_id=workload_id(workload),
-                space_version=workload.space_version,
-                request=ArchitectureRequest(space=workload.space, genes=workload.genes),
-            )
-            for workload in workloads
-        ]
-    )
+    drawn = spaces.draws(found.name, query.seed, query.count)
+    return DrawnArchitectures(items=[DrawnArchitecture.of(found.workload(one.genes)) for one in drawn])
 
 
 @router.post("/spaces/{space}/kernels", responses=not_found())
