@@ -97,7 +97,7 @@ def test_kernels_of_nothing(
 
 
 def test_an_architecture_is_measured_and_asked_for(alice: httpx2.Client, lab: "Lab") -> None:
-    """The same workload whatever its spelling; what is known answers the latency question, and is not measured again."""
+    """The same workload whatever its spelling; what is known then answers the latency question."""
     turned = {**TINY, "genes": dict(reversed(GENES.items()))}
     body = {"workloads": [TINY, turned], "protocol": {"name": "quick"}}
     assert alice.post("/v1/jobs?dry_run=true", json=body).json()["items"] == 1

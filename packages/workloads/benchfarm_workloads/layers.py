@@ -8,6 +8,7 @@ images are sketched here, networks on sequences in ``sequence_layers``.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from benchfarm_core.workloads import Cost
@@ -15,6 +16,9 @@ from benchfarm_workloads.columns import Config, Scalar, integer
 from benchfarm_workloads.costs import BYTES_PER_ELEMENT
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.tensors import Dims, Tensors
+
+LAYERS_KEPT: Final = 5_000
+"""Checked layers and their costs that are remembered: architectures of one space share most of theirs."""
 
 INPUT: Final = "x"
 """The name of the network's first input, mostly its only one: an image batch x 3 x hw x hw, or a sequence
@@ -60,7 +64,7 @@ class Network:
 
     def cost(self) -> Cost:
         """FLOPs and parameters of all layers; bytes of the network's own inputs and output and all weights."""
-        costs = [kernel_type(layer.type).cost(layer.config) for layer in self.layers]
+        costs = [_cost(layer.type, tuple(layer.config.items())) for layer in self.layers]
         return Cost(
             flops=sum(cost.flops for cost in costs),
             parameters=sum(cost.parameters for cost in costs),
@@ -94,9 +98,19 @@ def append_layer(layers: list[Layer], type_name: str, config: Mapping[str, Scala
     Raises:
         InvalidRequest: the catalogue does not take the configuration.
     """
-    layer = Layer(f"l{len(layers)}", type_name, kernel_type(type_name).validate(config), sources)
+    layer = Layer(f"l{len(layers)}", type_name, dict(_canonical(type_name, tuple(config.items()))), sources)
     layers.append(layer)
     return layer.outputs
+
+
+@lru_cache(LAYERS_KEPT)
+def _canonical(type_name: str, columns: tuple[tuple[str, Scalar], ...]) -> tuple[tuple[str, Scalar], ...]:
+    return tuple(kernel_type(type_name).validate(dict(columns)).items())
+
+
+@lru_cache(LAYERS_KEPT)
+def _cost(type_name: str, columns: tuple[tuple[str, Scalar], ...]) -> Cost:
+    return kernel_type(type_name).cost(dict(columns))
 
 
 @dataclass(slots=True)
