@@ -51,7 +51,7 @@ PROXYLESSNAS: Final = Space(
         "an absent block computes nothing, so that only their number counts: `depth`; resolutions are those of"
         " Once-for-All, where the paper has 224 alone; batch normalisation is folded"
     ),
-    left="the widths of the networks found for GPUs",
+    left="the widths of published networks, which differ: that for phones has 32 channels in the first stage",
     genes=(
         number("hw", "pixels", "height and width of the image", RESOLUTIONS),
         numbers("depth", "blocks", "blocks of each stage but the last, which has one", [(1, 2, 3, 4)] * 5),
