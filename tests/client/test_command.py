@@ -23,6 +23,7 @@ LISTS = (
     "boards list",
     "platforms list",
     "kernels list",
+    "spaces list",
     "protocols",
     "engines",
     "support",

@@ -114,7 +114,7 @@ def blocks_of(name: str, *, more: int = 0) -> Callable[[Known], int]:
 
 
 def _checked(place: str, given: object, choices: Choices) -> int:
-    if type(given) is not int or given not in choices:
+    if not isinstance(given, int) or isinstance(given, bool) or given not in choices:
         raise Misfit(f"{place}={_shown(given)} must be {choices_text(choices)}")
     return given
 
