@@ -60,9 +60,9 @@ def test_an_imported_time_is_never_the_farms_answer(operator: httpx2.Client, ali
     assert operator.post("/v1/measurement-sets", json=upload(platform_json=json.dumps(as_ours))).status_code == 200
     kernel = {"kind": "kernel", "type": "conv-bn-act", "config": {"hw": 28, "cin": 64, "cout": 128, "k": 3}}
     (answer,) = alice.post("/v1/latency", json={"items": [kernel], "platforms": [own["key"]]}).json()["answers"]
-    assert answer["code"] == "no_predictor"
+    assert (answer["source"], answer["error"]) == (None, "no_predictor")
     dry = alice.post("/v1/jobs?dry_run=true", json={"workloads": [kernel], "platforms": [own["key"]]}).json()
-    assert dry["reused"] == 0
+    assert (dry["known"], dry["to_measure"]) == (0, 1)
     assert alice.get("/v1/results").json()["items"] == []
     assert len(alice.get("/v1/platforms").json()["items"]) == 1
     unknown = alice.post("/v1/latency", json={"items": [kernel], "platforms": ["Tesla P4"]})

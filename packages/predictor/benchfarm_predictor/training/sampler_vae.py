@@ -40,7 +40,7 @@ class Training:
     rate: float = 2e-3
 
 
-class _Autoencoder(nn.Module):
+class _Autoencoder(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked
     def __init__(self, width: int, sizes: int, training: Training) -> None:
         super().__init__()
         hidden, code = training.hidden, training.code
@@ -88,7 +88,7 @@ def _fit(
         batch = vectors[torch.from_numpy(chance.choice(len(odds), size=training.batch, p=odds))]
         loss = _loss(model, encoding, batch)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         optimiser.step()
         schedule.step()
 
@@ -121,4 +121,5 @@ def _decoder(model: _Autoencoder, encoding: Encoding, origin: Origin) -> Decoder
 
 def _numbers(tensor: Tensor) -> Floats:
     """As a file keeps them: float32's values, so that a sampler draws the same before it is written and after."""
-    return tensor.detach().numpy().astype(np.float32).astype(np.float64)
+    numbers: Floats = tensor.detach().numpy().astype(np.float32).astype(np.float64)
+    return numbers
