@@ -21,7 +21,7 @@ from benchfarm_core.fusion import latency_verdict
 from benchfarm_core.jobs import ItemSource, ItemState, JobKind, JobRequest, JobState
 from benchfarm_core.platforms import PlatformFilter, Precision
 from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest
-from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest, PairRequest
+from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest, PairRequest
 from benchfarm_engines.engine_options import check_options
 from benchfarm_engines.litert_engine import ENGINE as LITERT
 from benchfarm_engines.quantise import quantise
@@ -87,6 +87,19 @@ def test_models_and_kernels_on_every_platform_of_this_host(client: Client) -> No
     assert evidence is not None
     assert limits.launches_min <= len(evidence.launches) <= limits.launches_max
     assert all("no_new_privs" in launch["confinement"] for launch in evidence.launches)
+
+
+def test_drawn_architectures_are_made_measured_and_answered(client: Client) -> None:
+    small = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
+    wanted = [*client.spaces.draw("ofa_mobilenet_v3", seed="farm"), ArchitectureRequest(space="bert", genes=small)]
+    job = client.wait(client.submit(quick(1, 0, workloads=wanted)).id, timeout_s=120)
+    items = list(client.items(job.id))
+    assert [item.failure for item in items if item.failure not in (None, "inconclusive")] == []
+    assert len(items) == len(wanted)
+    answers = client.latency(wanted, [items[0].platform])
+    for item in items:
+        if item.summary is not None and item.summary.grade != "D":
+            assert answers[item.item_no].measurement_id == item.measurement_id
 
 
 def test_the_same_job_again_is_answered_from_what_is_stored(client: Client) -> None:
