@@ -91,7 +91,7 @@ def mobilenet_v3_large(config: Mapping[str, Scalar]) -> Network:
         y = sketch.conv(x, inner, 1, act=act) if inner != x.channels else x
         y = sketch.dwconv(y, k, s=stride, act=act)
         if squeezes:
-            y = sketch.se(y, _to_eights(inner / 4), gate="hsigmoid")
+            y = sketch.se(y, eights(inner / 4), gate="hsigmoid")
         y = sketch.conv(y, cout, 1)
         x = sketch.add(x, y) if stride == 1 and x.channels == cout else y
     x = sketch.fc(sketch.global_avgpool(sketch.conv(x, 960, 1, act="hswish")), 1280, act="hswish")
@@ -99,7 +99,7 @@ def mobilenet_v3_large(config: Mapping[str, Scalar]) -> Network:
     return sketch.finish()
 
 
-def _to_eights(channels: float) -> int:
+def eights(channels: float) -> int:
     """The nearest multiple of 8, but no more than a tenth below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

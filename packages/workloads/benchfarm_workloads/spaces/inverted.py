@@ -33,9 +33,3 @@ class Inverted:
         """The block with a shortcut where the sizes let it: its input is added."""
         y = self.inner(sketch, x)
         return sketch.add(x, y) if self.s == 1 and x.channels == self.cout else y
-
-
-def eights(channels: float) -> int:
-    """The nearest multiple of 8, but no more than a tenth below: how mobile networks round."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -3,8 +3,9 @@
 from typing import Final
 
 from benchfarm_workloads.layers import Feature, Network, Sketch
+from benchfarm_workloads.mobile_models import eights
 from benchfarm_workloads.spaces.genes import Known, blocks_of, integer, integers, number, numbers, per_block
-from benchfarm_workloads.spaces.inverted import Inverted, eights
+from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.space import Space
 
 CLASSES: Final = 1000
