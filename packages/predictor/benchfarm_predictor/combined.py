@@ -17,6 +17,7 @@ from benchfarm_predictor.models import (
     Decoder,
     Meta,
     Model,
+    Number,
     checked,
     damaged,
     milliseconds,
@@ -32,7 +33,7 @@ MAX_MEMBERS: Final = 64
 class _ScaledMeta(Value):
     kind: Literal["scaled"] = "scaled"
     base: dict[str, Any]
-    factor: float = Field(gt=0)
+    factor: Number = Field(gt=0)
 
 
 class _ResidualMeta(Value):
@@ -49,8 +50,8 @@ class _MeanMeta(Value):
 class _StackedMeta(Value):
     kind: Literal["stacked"] = "stacked"
     members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_MEMBERS)
-    weights: tuple[float, ...]
-    offset: float
+    weights: tuple[Number, ...]
+    offset: Number
 
 
 @dataclass(frozen=True, eq=False)

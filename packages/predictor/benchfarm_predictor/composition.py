@@ -24,6 +24,7 @@ from benchfarm_predictor.models import (
     Decoder,
     Meta,
     Model,
+    Number,
     checked,
     damaged,
     milliseconds,
@@ -44,9 +45,9 @@ class _KernelSumMeta(Value):
     types: tuple[str, ...] = Field(max_length=MAX_TYPES)
     models: tuple[dict[str, Any], ...] = Field(max_length=MAX_TYPES)
     fallback: dict[str, Any] | None
-    factor: float
-    offset_ms: float
-    per_kernel_ms: float
+    factor: Number
+    offset_ms: Number
+    per_kernel_ms: Number
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,11 @@
 """What every fitted model is: milliseconds from kernels or kernel lists, and arrays to and from a predictor file."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value
@@ -21,9 +21,13 @@ Meta = Mapping[str, Any]
 Target = Literal["log", "ms"]
 """What a model's own output is: the natural logarithm of milliseconds, or milliseconds."""
 
-SMALLEST_MS = 1e-9
-MAX_LOG = 50.0
+SMALLEST_MS: Final = 1e-9
+MAX_LOG: Final = 50.0
 """Beyond e^50 ms nothing is predicted: outputs stay finite, whatever a configuration asks for."""
+LARGEST_NUMBER: Final = 1e30
+"""Of a file: so far from float64's bounds that no sum or product of features and weights reaches them."""
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+"""A number in a file's JSON."""
 
 
 class FeatureSpec(Value):
@@ -121,7 +125,7 @@ def checked(kind: type[V], meta: Meta) -> V:
 
 
 def array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | None) -> Array:
-    """One array of that type and shape, None standing for any length; all finite.
+    """One array of that type and shape, None standing for any length; all within ``LARGEST_NUMBER``.
 
     Raises:
         InvalidRequest: ``predictor_file_damaged``.
@@ -132,8 +136,8 @@ def array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | None
     fits = len(shape) == found.ndim and all(want in (None, have) for want, have in zip(shape, found.shape, strict=True))
     if found.dtype != dtype or not fits:
         raise damaged(f"array {name} is {found.dtype}{list(found.shape)}")
-    if not np.isfinite(found).all():
-        raise damaged(f"array {name} holds a number that is not finite")
+    if not (np.abs(found) <= LARGEST_NUMBER).all():
+        raise damaged(f"array {name} holds a number that is not finite, or far too large")
     return found
 
 
@@ -145,3 +149,15 @@ def within(arrays: Arrays, prefix: str) -> dict[str, Array]:
 def under(arrays: Arrays, prefix: str) -> dict[str, Array]:
     """The inverse of ``within``."""
     return {f"{prefix}/{name}": found for name, found in arrays.items()}
+
+
+def scales(arrays: Arrays, d: int) -> Array:
+    """The array ``scale``, float64[d], what features are divided by: none is zero or nearly so.
+
+    Raises:
+        InvalidRequest: ``predictor_file_damaged``.
+    """
+    found = array(arrays, "scale", np.float64, d)
+    if (found < 1 / LARGEST_NUMBER).any():
+        raise damaged("a scale is not positive")
+    return found

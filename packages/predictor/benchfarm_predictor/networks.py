@@ -12,6 +12,7 @@ from pydantic import Field
 from benchfarm_core.values import Value
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import (
+    LARGEST_NUMBER,
     Array,
     Arrays,
     Batch,
@@ -19,11 +20,13 @@ from benchfarm_predictor.models import (
     Features,
     FeatureSpec,
     Meta,
+    Number,
     Target,
     array,
     checked,
     damaged,
     milliseconds,
+    scales,
 )
 
 Activation = Literal["none", "relu", "leaky_relu", "silu", "gelu", "tanh"]
@@ -46,9 +49,9 @@ class _NetworkMeta(Value):
     features: FeatureSpec
     activations: tuple[Activation, ...] = Field(min_length=1, max_length=MAX_LAYERS)
     target: Target
-    output_centre: float
-    output_scale: float
-    floor_ms: float
+    output_centre: Number
+    output_scale: Number
+    floor_ms: Number
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +77,12 @@ class Network:
         return milliseconds(output, self.target, self.floor_ms)
 
     def output(self, x: Floats) -> Floats:
-        """The last layer's output: float64[n, d] to float64[n]. Beyond float64's range it is the largest number."""
+        """The last layer's output: float64[n, d] to float64[n], held within ``LARGEST_NUMBER``."""
         values = (x - self.centre) / self.scale
         with np.errstate(over="ignore", invalid="ignore"):
             for layer in self.layers:
                 values = _ACTIVATIONS[layer.activation](values @ layer.weights.T.astype(np.float64) + layer.biases)
-        return np.nan_to_num(values[:, 0])
+        return np.clip(np.nan_to_num(values[:, 0]), -LARGEST_NUMBER, LARGEST_NUMBER)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -102,9 +105,7 @@ class Network:
         said = checked(_NetworkMeta, meta)
         features = decoder.features(said.features)
         taken = len(features.names)
-        centre, scale = (array(arrays, name, np.float64, taken) for name in ("centre", "scale"))
-        if (scale <= 0).any():
-            raise damaged("a scale is not positive")
+        centre, scale = array(arrays, "centre", np.float64, taken), scales(arrays, taken)
         layers = []
         for number, activation in enumerate(said.activations):
             weights = array(arrays, f"weights{number}", np.float32, None, taken)

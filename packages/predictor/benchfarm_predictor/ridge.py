@@ -20,10 +20,12 @@ from benchfarm_predictor.models import (
     Features,
     FeatureSpec,
     Meta,
+    Number,
     Target,
     array,
     checked,
     milliseconds,
+    scales,
 )
 from benchfarm_predictor.training_rows import checked_ms
 
@@ -38,8 +40,8 @@ class _RidgeMeta(Value):
     kind: Literal["ridge"] = "ridge"
     features: FeatureSpec
     target: Target
-    offset: float
-    floor_ms: float
+    offset: Number
+    floor_ms: Number
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +73,8 @@ class Ridge:
         said = checked(_RidgeMeta, meta)
         features = decoder.features(said.features)
         d = len(features.names)
-        weights, centre, scale = (array(arrays, name, np.float64, d) for name in ("weights", "centre", "scale"))
-        return cls(features, weights, centre, np.where(scale > 0, scale, 1.0), said.offset, said.target, said.floor_ms)
+        weights, centre = (array(arrays, name, np.float64, d) for name in ("weights", "centre"))
+        return cls(features, weights, centre, scales(arrays, d), said.offset, said.target, said.floor_ms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from benchfarm_predictor.models import (
     Features,
     FeatureSpec,
     Meta,
+    Number,
     Target,
     array,
     checked,
@@ -123,9 +124,9 @@ class _TreesMeta(Value):
     features: FeatureSpec
     target: Target
     combine: Literal["sum", "mean"]
-    base: float
+    base: Number
     compare: Literal["float32", "float64"]
-    floor_ms: float
+    floor_ms: Number
 
 
 @dataclass(frozen=True, eq=False)

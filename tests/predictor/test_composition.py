@@ -1,0 +1,218 @@
+"""Whole models from their kernels: model A, model B, unknown kernels, and the answer with what widened it."""
+
+import numpy as np
+import pytest
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor.composition import KernelSum, fit_fallback, fit_kernel_sum, fit_whole_model
+from benchfarm_predictor.conformal import calibrate
+from benchfarm_predictor.features import kernel_features
+from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
+from benchfarm_predictor.kernels import Floats, Kernels
+from benchfarm_predictor.metrics import score
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.predictions import PER_OCTAVE, UNCALIBRATED, UNKNOWN, answer
+from benchfarm_predictor.predictor_file import Header, Lineage, Predictor
+from benchfarm_predictor.registry import Registry
+from benchfarm_predictor.ridge import fit_ridge
+from benchfarm_predictor.trained_range import TrainedRange
+from tests.predictor.rows import FAMILIES, architectures, drawn, noisy, roofline_ms, whole_ms
+
+HEADER = Header(
+    kernel_type="model",
+    platform="sim/c0.t1.free/onnxruntime-1.31.1/fp32",
+    lineage=Lineage(data_hash="0" * 64, rule_version=1, code_version="0.1.0"),
+)
+FOREIGN: CountedKernel = ("their-conv", {"a": 3}, 1)
+
+
+def measured(type_name: str) -> tuple[Kernels, Floats]:
+    kernels = drawn(type_name, 150)
+    return kernels, roofline_ms(kernels)
+
+
+@pytest.fixture(scope="module")
+def kernel_models() -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for name in FAMILIES:
+        kernels, latency_ms = measured(name)
+        models[name] = fit_ridge(kernel_features(kernels, "lines"), kernels, latency_ms, target="ms").model
+    return models
+
+
+@pytest.fixture(scope="module")
+def fallback() -> Model:
+    return fit_fallback({name: measured(name) for name in FAMILIES})
+
+
+def test_a_sum_of_kernels_is_corrected(kernel_models: dict[str, Model]) -> None:
+    lists = KernelLists.of(architectures(5))
+    sums = sum_by_hand(kernel_models, 5)
+    assert KernelSum(kernel_models, None).predict(lists) == pytest.approx(sums)
+    corrected = KernelSum(kernel_models, None, factor=1.5, offset_ms=0.25, per_kernel_ms=0.125)
+    assert corrected.predict(lists) == pytest.approx(1.5 * sums + 0.25 + 0.125 * lists.kernel_counts)
+
+
+def sum_by_hand(models: dict[str, Model], count: int) -> Floats:
+    return np.array(
+        [
+            sum(times * models[name].predict(Kernels.of_configs(name, [config]))[0] for name, config, times in kernels)
+            for kernels in architectures(count)
+        ]
+    )
+
+
+def test_the_correction_is_found_from_few_whole_models(kernel_models: dict[str, Model]) -> None:
+    lists = KernelLists.of(architectures(12))
+    truth = KernelSum(kernel_models, None, factor=1.4, offset_ms=0.1, per_kernel_ms=0.02)
+    fit = fit_kernel_sum(kernel_models, None, lists, truth.predict(lists))
+    found = (fit.model.factor, fit.model.offset_ms, fit.model.per_kernel_ms)
+    assert found == pytest.approx((1.4, 0.1, 0.02), rel=0.02)
+    assert score(fit.left_out_ms, truth.predict(lists)).mape < 0.01
+
+
+def test_leaving_a_whole_model_out_is_what_it_says(kernel_models: dict[str, Model]) -> None:
+    lists = KernelLists.of(architectures(8))
+    latency_ms = noisy(1.3 * KernelSum(kernel_models, None).predict(lists) + 0.05, 0.05)
+    fit = fit_kernel_sum(kernel_models, None, lists, latency_ms)
+    sums, counts = KernelSum(kernel_models, None).kernel_sums(lists), lists.kernel_counts
+    unit = np.array([1, np.median(latency_ms), np.median(latency_ms) / np.median(counts)])
+    columns = np.stack([sums, np.ones(8), counts], axis=1) * unit / latency_ms[:, None]
+    for out in range(8):
+        keep = np.arange(8) != out
+        fines = fit.penalty * np.eye(3)
+        steps = np.linalg.solve(
+            columns[keep].T @ columns[keep] + fines, columns[keep].T @ (1 - sums / latency_ms)[keep]
+        )
+        assert fit.left_out_ms[out] == pytest.approx(sums[out] + latency_ms[out] * columns[out] @ steps, rel=1e-6)
+
+
+def test_two_whole_models_already_correct_a_factor(kernel_models: dict[str, Model]) -> None:
+    lists, fresh = KernelLists.of(architectures(2)), KernelLists.of(architectures(30, seed=0))
+    fit = fit_kernel_sum(kernel_models, None, lists, 1.5 * whole_ms(lists))
+    assert score(fit.model.predict(fresh), 1.5 * whole_ms(fresh)).mape < 0.1
+
+
+def test_sums_of_whole_models_are_learnt() -> None:
+    lists = KernelLists.of(architectures(150))
+    train, test = lists.take(slice(0, 80)), lists.take(slice(80, None))
+    fit = fit_whole_model(train, noisy(whole_ms(train), 0.01))
+    assert score(fit.model.predict(test), whole_ms(test)).within_5 > 0.98
+    assert fit.model.target == "ms"
+
+
+def test_a_fallback_guesses_types_that_it_never_saw(fallback: Model) -> None:
+    kernels = drawn("group-conv", 50)
+    ratio = fallback.predict(kernels) / roofline_ms(kernels)
+    assert ratio.min() > 1 / UNKNOWN
+    assert ratio.max() < UNKNOWN
+
+
+def test_what_is_unknown_is_said_and_weighed(kernel_models: dict[str, Model], fallback: Model) -> None:
+    known = architectures(1)[0]
+    group: CountedKernel = ("group-conv", {"hw": 14, "cin": 32, "cout": 32, "k": 3, "groups": 4}, 2)
+    lists = KernelLists.of([known, [*known, group], [*known, FOREIGN]])
+    model = KernelSum(kernel_models, fallback)
+    total, without = model.predict(lists), model.predict(lists.take(slice(0, 1)))
+    kernels = known_count(known)
+    assert total[2] == pytest.approx(without[0])
+    assert model.unknown_share(lists) == pytest.approx([0, 1 - without[0] / total[1], 1 / (kernels + 1)])
+    alone = KernelSum(kernel_models, None)
+    assert alone.unknown_share(lists) == pytest.approx([0, 2 / (kernels + 2), 1 / (kernels + 1)])
+
+
+def known_count(kernels: list[CountedKernel]) -> int:
+    return sum(count for _, _, count in kernels)
+
+
+def test_a_model_of_which_nothing_is_known_is_all_guess(kernel_models: dict[str, Model]) -> None:
+    lists = KernelLists.of([[FOREIGN]])
+    model = KernelSum(kernel_models, None)
+    assert model.unknown_share(lists).tolist() == [1]
+    assert (model.predict(lists) > 0).all()
+
+
+def test_single_kernels_are_refused(kernel_models: dict[str, Model]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        KernelSum(kernel_models, None).predict(drawn("fc", 1))
+    assert caught.value.code == "kernel_unknown"
+
+
+@pytest.mark.parametrize("latency_ms", [[], [1.0], [1.0, float("nan")], [1.0, 0.0]])
+def test_what_cannot_be_learnt_from_is_refused(kernel_models: dict[str, Model], latency_ms: list[float]) -> None:
+    lists, given = KernelLists.of(architectures(len(latency_ms))), np.array(latency_ms)
+    for fit in (
+        lambda: fit_whole_model(lists, given),
+        lambda: fit_kernel_sum(kernel_models, None, lists, given),
+        lambda: fit_fallback({}),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            fit()
+        assert caught.value.code == "training_rows_invalid"
+
+
+def test_constant_whole_models_are_predicted_as_they_are(kernel_models: dict[str, Model]) -> None:
+    lists = KernelLists.of(architectures(20))
+    assert fit_whole_model(lists, np.full(20, 3.0)).model.predict(lists) == pytest.approx(3)
+
+
+def test_a_kernel_sum_survives_its_arrays(kernel_models: dict[str, Model], fallback: Model) -> None:
+    lists = KernelLists.of([*architectures(3), [FOREIGN]])
+    for model in (KernelSum(kernel_models, fallback, 1.1, 0.2, 0.3), KernelSum({}, None)):
+        again = Registry().model(*model.to_arrays())
+        assert again.predict(lists).tolist() == model.predict(lists).tolist()
+
+
+def test_types_and_models_must_fit(kernel_models: dict[str, Model]) -> None:
+    arrays, meta = KernelSum(kernel_models, None).to_arrays()
+    for types in (meta["types"][1:], ["fc"] * len(meta["types"])):
+        with pytest.raises(InvalidRequest) as caught:
+            Registry().model(arrays, {**meta, "types": types})
+        assert caught.value.code == "predictor_file_damaged"
+
+
+def test_an_answer_inside_the_range_has_the_calibrated_interval() -> None:
+    lists = KernelLists.of(architectures(60))
+    latency_ms = noisy(whole_ms(lists), 0.02)
+    fit = fit_whole_model(lists, latency_ms)
+    intervals = calibrate(fit.left_out_ms, latency_ms)
+    found = answer(Predictor(HEADER, fit.model, intervals, TrainedRange.of(lists)), lists)
+    low, high = intervals.bounds(found.latency_ms)
+    assert (found.low_ms.tolist(), found.high_ms.tolist()) == (low.tolist(), high.tolist())
+    assert found.coverage == 0.9
+    assert not any(found.unknown)
+    assert not any(found.outside)
+
+
+def test_an_answer_outside_is_wider_and_says_why(kernel_models: dict[str, Model]) -> None:
+    kernels, _ = measured("fc")
+    trained = TrainedRange.of(kernels)
+    largest = int(kernels.column("cin").max())
+    far = Kernels.of_configs("fc", [{"cin": 2 * largest, "cout": 100}, {"cin": largest, "cout": 100}])
+    found = answer(Predictor(HEADER, kernel_models["fc"], None, trained), far)
+    factor = UNCALIBRATED.widths[0]
+    assert found.high_ms / found.latency_ms == pytest.approx([factor * PER_OCTAVE, factor])
+    assert found.low_ms / found.latency_ms == pytest.approx([1 / factor / PER_OCTAVE, 1 / factor])
+    assert found.coverage == 0
+    assert found.outside == ((f"fc: cin={2 * largest} ({int(kernels.column('cin').min())} to {largest})",), ())
+
+
+def test_an_answer_lists_unknown_kernels_and_widens_by_their_share(kernel_models: dict[str, Model]) -> None:
+    known = architectures(1)[0]
+    lists = KernelLists.of([known, [*known, FOREIGN, FOREIGN], [FOREIGN]])
+    found = answer(Predictor(HEADER, KernelSum(kernel_models, None)), lists)
+    assert found.unknown == ((), ("their-conv",), ("their-conv",))
+    factor, share = UNCALIBRATED.widths[0], 2 / (known_count(known) + 2)
+    assert found.high_ms / found.latency_ms == pytest.approx(
+        [factor, factor * (1 + (UNKNOWN - 1) * share), factor * UNKNOWN]
+    )
+
+
+def test_whole_model_sums_do_not_know_foreign_kernels_either() -> None:
+    lists = KernelLists.of(architectures(10))
+    model = fit_whole_model(lists, whole_ms(lists)).model
+    found = answer(
+        Predictor(HEADER, model, None, TrainedRange.of(lists)), KernelLists.of([architectures(1)[0], [FOREIGN]])
+    )
+    assert found.unknown == ((), ("their-conv",))
+    assert found.high_ms[1] / found.latency_ms[1] > found.high_ms[0] / found.latency_ms[0]
