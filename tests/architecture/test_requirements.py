@@ -24,7 +24,7 @@ SUPPORTED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["build", "client", "agent", "server", "runtime", "dev"])
+@pytest.mark.parametrize("name", ["build", "client", "agent", "server", "runtime", "train", "dev"])
 def test_a_lock_has_what_any_supported_python_needs(name: str, root: Path) -> None:
     locked = set(locked_names((root / f"requirements/{name}.txt").read_text()))
     assert {one: why for one, why in reached(root / f"requirements/{name}.in").items() if one not in locked} == {}

@@ -35,6 +35,7 @@ class Addition:
 
 
 _AGENT: Final = ("./packages/core", "./packages/workloads", "./packages/engines", "./services/device-agent")
+_TRAINING: Final = ("./packages/core", "./packages/workloads", "./packages/predictor", "./packages/client")
 _EVERYTHING: Final = (
     *_AGENT,
     "./packages/predictor",
@@ -47,6 +48,7 @@ _EVERYTHING: Final = (
 
 ADDITIONS: Final[dict[str, Addition]] = {
     "agent": Addition("Drive the boards of this host.", "agent.txt", _AGENT),
+    "evaluate": Addition("Judge predictors on recorded measurements.", "train.txt", _TRAINING),
     "up": Addition("Run a whole farm on this machine.", "runtime.txt", _EVERYTHING),
 }
 """The verbs that the project's own distributions add."""

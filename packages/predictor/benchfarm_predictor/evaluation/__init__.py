@@ -1,0 +1,1 @@
+"""Judges ways to make predictors on recorded measurements: no services, any measurement set."""

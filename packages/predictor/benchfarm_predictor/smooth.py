@@ -1,0 +1,92 @@
+"""A smooth surface through measured rows, evaluated with numpy: what a Gaussian process becomes when its fit ends.
+
+Far from every row it says its offset, that is no correction at all: as a correction of a base it cannot run away.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from benchfarm_core.values import Value
+from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.models import (
+    Array,
+    Arrays,
+    Batch,
+    Decoder,
+    Features,
+    FeatureSpec,
+    Meta,
+    array,
+    checked,
+    milliseconds,
+)
+
+ROWS_AT_ONCE: Final = 2048
+"""Distances to all points are held for so many rows."""
+
+
+class _SmoothMeta(Value):
+    kind: Literal["smooth"] = "smooth"
+    features: FeatureSpec
+    reach: float = Field(gt=0)
+    offset: float
+    floor_ms: float = Field(gt=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Smooth:
+    """ln ms = offset + sum over points of weight x Matern(3/2) of the distance to the point, in octaves.
+
+    Attributes:
+        points: float64[m, d], the features of the rows that it was fitted on.
+        weights: float64[m].
+        reach: the distance in which a row still says something; the features' own unit, one octave.
+    """
+
+    kind: ClassVar[str] = "smooth"
+    features: Features
+    points: Floats
+    weights: Floats
+    reach: float
+    offset: float
+    floor_ms: float = 1e-6
+
+    def predict(self, batch: Batch) -> Floats:
+        """float64[n] in ms."""
+        x = self.features.matrix(batch)
+        output = np.empty(len(x))
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            output[part] = matern(distances(x[part], self.points), self.reach) @ self.weights
+        return milliseconds(output + self.offset, "log", self.floor_ms)
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """As ``Model`` says."""
+        meta = _SmoothMeta(features=self.features.spec(), reach=self.reach, offset=self.offset, floor_ms=self.floor_ms)
+        return {"points": self.points, "weights": self.weights}, meta.model_dump(mode="json")
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
+        """As ``Model`` says."""
+        said = checked(_SmoothMeta, meta)
+        features = decoder.features(said.features)
+        weights = array(arrays, "weights", np.float64, None)
+        points = array(arrays, "points", np.float64, len(weights), len(features.names))
+        return cls(features, points, weights, said.reach, said.offset, said.floor_ms)
+
+
+def distances(x: Floats, points: Floats) -> Floats:
+    """Euclidean distances float64[n, m] between float64[n, d] and float64[m, d]."""
+    squares = (x**2).sum(axis=1)[:, None] + (points**2).sum(axis=1)[None, :] - 2 * x @ points.T
+    found: Floats = np.sqrt(np.maximum(squares, 0))
+    return found
+
+
+def matern(distance: Floats, reach: float) -> Floats:
+    """Matern's covariance with one derivative (nu = 3/2), 1 at distance 0; the same shape."""
+    scaled = np.sqrt(3) / reach * distance
+    found: Floats = (1 + scaled) * np.exp(-scaled)
+    return found

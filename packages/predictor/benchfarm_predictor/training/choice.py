@@ -1,0 +1,93 @@
+"""The automatic choice: which candidates a kernel's predictor is made of, by the n rows alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from benchfarm_predictor.combined import Stacked
+from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.training.absent import TORCH, why_absent
+from benchfarm_predictor.training.candidates import NEAREST, Candidate, Family, Problem, candidates
+from benchfarm_predictor.training.losses import losses
+
+MEMBERS_MAX: Final = 5
+WEIGHT_MIN: Final = 0.1
+"""Of the best one's weight: who has less is left out, since every member costs time in each prediction."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Chosen candidates with their weights, which sum to 1; the best first.
+
+    Attributes:
+        unseen: float64[n], log ms of each row by models that did not see it: for calibration.
+        loss: mean of ``losses`` over the rows.
+    """
+
+    members: tuple[Candidate, ...]
+    weights: tuple[float, ...]
+    unseen: Floats
+    loss: float
+
+    @property
+    def model(self) -> Model:
+        """The geometric mean of the members; one member alone is itself."""
+        if len(self.members) == 1:
+            return self.members[0].model
+        return Stacked(tuple(member.model for member in self.members), self.weights, 0.0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the members, the best first."""
+        return tuple(member.name for member in self.members)
+
+
+def all_candidates(problem: Problem, *, with_networks: bool = True) -> list[Candidate]:
+    """Every candidate that can be fitted here; those of networks only where PyTorch is."""
+    found = list(candidates(problem))
+    if with_networks and why_absent(TORCH) is None:
+        from benchfarm_predictor.training.networks import fine_tuned_candidate, network_candidate
+
+        found.append(network_candidate(problem))
+        tuned = (fine_tuned_candidate(problem, view) for view in problem.donors[:NEAREST])
+        found += [candidate for candidate in tuned if candidate is not None]
+    return found
+
+
+def of_families(found: Sequence[Candidate], *families: Family) -> list[Candidate]:
+    """Those that use donors in one of these ways."""
+    return [candidate for candidate in found if candidate.family in families]
+
+
+def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
+    """The best candidates by what they say of rows that they did not see, weighted by how sure their place is.
+
+    Each weighs exp(-d), where d is how much worse than the best one it is, in standard errors of that difference over
+    the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their mean is
+    taken only where it is better than the best one by itself.
+
+    Args:
+        target: float64[n], log ms.
+        found: at least one.
+    """
+    each = np.stack([losses(candidate.unseen - target) for candidate in found])
+    best = int(np.argmin(each.mean(axis=1)))
+    worse = each - each[best]
+    errors = worse.std(axis=1) / np.sqrt(len(target))
+    weights = np.exp(-worse.mean(axis=1) / np.maximum(errors, 1e-12))
+    weights[best] = 1.0
+    order = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
+    shares = weights[order] / weights[order].sum()
+    unseen = shares @ np.stack([found[at].unseen for at in order])
+    loss, alone = float(losses(unseen - target).mean()), float(each[best].mean())
+    if loss >= alone:
+        return Choice((found[best],), (1.0,), found[best].unseen, alone)
+    return Choice(tuple(found[at] for at in order), tuple(float(share) for share in shares), unseen, loss)
+
+
+def choose_model(problem: Problem) -> Choice:
+    """The automatic choice among all candidates. Takes seconds."""
+    return choose(problem.target, all_candidates(problem))
