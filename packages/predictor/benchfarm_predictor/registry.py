@@ -10,11 +10,12 @@ from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
 from benchfarm_predictor.models import Arrays, Features, FeatureSpec, Meta, Model, damaged
 from benchfarm_predictor.networks import Network
 from benchfarm_predictor.ridge import Ridge
+from benchfarm_predictor.smooth import Smooth
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trees import Trees
 
 KINDS: Final[dict[str, type[Model]]] = {
-    kind.kind: kind for kind in (Ridge, Trees, Network, Scaled, Residual, Mean, Stacked, KernelSum)
+    kind.kind: kind for kind in (Ridge, Trees, Network, Smooth, Scaled, Residual, Mean, Stacked, KernelSum)
 }
 MAX_NESTING: Final = 8
 """Models within models; a stack of residuals of ensembles within a kernel sum is five."""
