@@ -63,7 +63,7 @@ class Features(Protocol):
 
 
 class Model(Protocol):
-    """A fitted model. Kinds: `ridge trees network smooth scaled residual mean stacked kernel_sum` (see ``registry``)."""
+    """A fitted model. Kinds: `ridge trees network smooth scaled residual mean stacked kernel_sum` (``registry``)."""
 
     kind: ClassVar[str]
 
