@@ -63,6 +63,13 @@ PLANTS = [
         "the API process never imports",
     ),
     Plant(
+        "an answer needs PyTorch",
+        "packages/predictor/benchfarm_predictor/trees.py",
+        "import torch\n",
+        "import contract",
+        "predictors are read and evaluated by numpy alone",
+    ),
+    Plant(
         "a drawer instead of a noun",
         "packages/store/benchfarm_store/utils.py",
         "x = 1\n",
