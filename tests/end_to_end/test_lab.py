@@ -15,7 +15,8 @@ from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.draws import draw_mixed
 from tests.agent.agent_process import AgentProcess, wait_until
-from tests.engines.native.conftest import CACHE, built
+from tests.engines.native.cache import CACHE
+from tests.engines.native.conftest import built
 from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone
 from tests.peers.sshd import SshHost
