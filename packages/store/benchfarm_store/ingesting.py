@@ -10,6 +10,7 @@ from sqlalchemy import Row, insert, text
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
 from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
 from benchfarm_core.comparing import Comparison, compare
+from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
@@ -76,6 +77,7 @@ class _Lease(NamedTuple):
     protocol: Protocol
     clocks: dict[int, ClockEvidence]
     has_uploads: bool
+    is_ungated: bool
 
 
 def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
@@ -171,15 +173,17 @@ def _lease_of(tx: Transaction, row: Row[Any]) -> _Lease:
         protocol=Protocol.model_validate(json.loads(facts.protocol)),
         clocks=clock_evidence.of_lease(tx, row.id),
         has_uploads=facts.has_uploads,
+        is_ungated=is_ungated(facts.engine),
     )
 
 
 _FACTS = text(f"""
-    SELECT q.platform_id, t.spec::text AS protocol, EXISTS (
+    SELECT q.platform_id, t.spec::text AS protocol, p.spec->'engine'->>'name' AS engine, EXISTS (
         SELECT FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
             JOIN workloads w ON w.id = m.workload_id
         WHERE i.lease_id = l.id AND {IS_UPLOAD}) AS has_uploads
     FROM leases l JOIN queues q ON q.id = l.queue_id JOIN protocols t ON t.id = q.protocol_id
+        JOIN platforms p ON p.id = q.platform_id
     WHERE l.id = :id
 """)
 
@@ -288,13 +292,14 @@ def _answer(
         return compare(launches, lease.protocol)
     if drifted(canary_floors(launches), canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
-    return summarise(
+    found = summarise(
         launches,
         protocol=lease.protocol,
         golden=canaries.reference,
         clock_proof=clock_proof,
         beside=beside,
     )
+    return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
 
 
 def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:

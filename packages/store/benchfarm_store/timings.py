@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import parse_platform_key
@@ -31,9 +32,11 @@ def check_timing(
 ) -> list[Found]:
     """The platforms of a job that can be timed so; a filter leaves the others out, of named ones each must.
 
-    Raises InvalidRequest (`timing_impossible`) for what has no time in situ, and (`profile_impossible`) for profiles
-    where no engine has a profiler. requests: the job's workloads as asked for.
+    Raises InvalidRequest (`timing_impossible`) for what has no time in situ and for more than times of ungated engines,
+    and (`profile_impossible`) for profiles where no engine has a profiler. requests: the job's workloads as asked for.
     """
+    if timing == Timing.IN_SITU or purpose_of(protocol) != "latency":
+        rows = _without_ungated(rows, filtered=filtered)
     if timing == Timing.IN_SITU:
         _check_in_situ(requests, protocol)
         return _with_profiler(tx, rows, "timing_impossible", filtered=filtered)
@@ -52,6 +55,17 @@ def _check_in_situ(requests: Sequence[object], protocol: Protocol) -> None:
 
 def _impossible(detail: str, field: str) -> InvalidRequest:
     return InvalidRequest(detail, code="timing_impossible", field=field)
+
+
+def _without_ungated(rows: Sequence[Found], *, filtered: bool) -> list[Found]:
+    """What tells times alone has neither profiles nor sizes of memory nor carriers."""
+    engines = {row.key: parse_platform_key(row.key).engine.name for row in rows}
+    kept = [row for row in rows if not is_ungated(engines[row.key])]
+    if len(kept) < len(rows) and not (filtered and kept):
+        key, engine = next((key, engine) for key, engine in engines.items() if is_ungated(engine))
+        detail = f"{engine} tells how long a whole workload takes and no more ({key})"
+        raise InvalidRequest(detail, code="timing_impossible", field="platforms")
+    return kept
 
 
 def _with_profiler(tx: Transaction, rows: Sequence[Found], code: str, *, filtered: bool) -> list[Found]:
