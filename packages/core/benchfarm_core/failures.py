@@ -47,6 +47,7 @@ class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Pytho
     THROTTLED = "throttled"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     CARRIER_FAILED = "carrier_failed"
+    DIFFERENCE_UNCLEAR = "difference_unclear"
 
 
 FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
@@ -78,10 +79,14 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.ENGINE_UNAVAILABLE: 20007,
     FailureCode.CARRIER_FAILED: 20008,
     FailureCode.THROTTLED: 20009,
+    FailureCode.DIFFERENCE_UNCLEAR: 20010,
 }
 
-INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED})
-"""Transient outcomes that say the conditions were not good enough, not that anything broke."""
+INCONCLUSIVE_CODES: Final = frozenset(
+    {FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED, FailureCode.DIFFERENCE_UNCLEAR}
+)
+"""Transient outcomes that say the conditions were not good enough, not that anything broke. `DIFFERENCE_UNCLEAR`: what
+a second copy of a kernel takes is no more than how far that is uncertain."""
 
 
 def fault_of(code: FailureCode) -> Fault:

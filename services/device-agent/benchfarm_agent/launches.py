@@ -396,7 +396,7 @@ def _visits(items: Sequence[PreparedItem], launch_no: int) -> list[dict[str, Any
             taken.update(carried)
             sites = {"sites": [{"name": name, "visit": number} for name, number in numbers]} if carried else {}
             number = carried[0] if carried else item.measurement_id
-            visits.append(_visit(item) | _beside(item, launch_no) | {"visit": number} | sites)
+            visits.append(_visit(item) | _beside(item, launch_no) | _twice(item) | {"visit": number} | sites)
     return visits
 
 
@@ -417,6 +417,11 @@ def _beside(item: PreparedItem, launch_no: int) -> dict[str, Any]:
         return {}
     side = _visit(item.beside.item) | {"precision": item.beside.precision, "options": item.beside.options}
     return {"beside": side | {"opens_first": launch_no % 2 == 1}}
+
+
+def _twice(item: PreparedItem) -> dict[str, Any]:
+    """By difference, the carrier that holds the kernel once more."""
+    return {} if item.twice is None else {"twice": _visit(item.twice)}
 
 
 def _failure(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:
