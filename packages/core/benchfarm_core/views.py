@@ -107,7 +107,7 @@ class AttemptView(Answer):
 class MeasurementView(Answer):
     """A measurement with its evidence and, while they are kept, its samples.
 
-    `in_situ_by`: as of a result; by difference, each launch's samples are of the carrier that holds the kernel once, and
+    `in_situ_by`: as of a result; by difference, a launch's samples are of the carrier that holds the kernel once, and
     `beside` of the one that holds it twice.
     """
 

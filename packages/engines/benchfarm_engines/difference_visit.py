@@ -8,6 +8,7 @@ is the farm's (benchfarm_core.differences).
 """
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
@@ -48,11 +49,6 @@ class _Setting:
     shared: Bench
     displace: Displacement
 
-    @property
-    def protocol(self) -> ProtocolParameters:
-        """The request's."""
-        return self.request.protocol
-
 
 def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
     """The fields of a `done` line: those of a visit for the carrier with one copy, `beside` for that with two.
@@ -64,7 +60,7 @@ def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) ->
     shared = _Setting((once, twice), request, bench, Displacement(request.cores))
     samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
     canary_at_ns = 0
-    while _wants_round(samples, request.protocol):
+    while wants_round(samples, request.protocol):
         if not samples.rounds or samples.timed_ns - canary_at_ns >= request.protocol.canary_every_ms * 1_000_000:
             bench.canaries.sample(samples.canaries, samples.pairs)
             canary_at_ns = samples.timed_ns
@@ -80,7 +76,8 @@ def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) ->
     }
 
 
-def _wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
+def wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
+    """Whether a visit goes on."""
     rounds = len(samples.rounds)
     if rounds < ROUNDS_MIN:
         return True
@@ -106,27 +103,33 @@ def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> None:
         sessions.reverse()
     limit = shared.sides[0].visit.gates[0].max_relative_l2
     check_sides(sessions, ways, each=limit)
-    _warm(sessions, samples, shared.protocol)
-    bench.witness.refresh()
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
-    turns = list(in_step(sessions, (samples.a, samples.b)))
-    pairs = _round_pairs(shared.protocol)
-    for _ in repeat(None, pairs):
-        for session, found in turns if samples.pairs % 2 == 0 else turns[::-1]:
-            _block(session, found, bench.witness, shared.displace)
-    samples.rounds.append(pairs)
+    time_round(sessions, samples, shared.request.protocol, bench.witness, shared.displace)
     check_sides(sessions, ways, each=limit)
 
 
-def _warm(sessions: list[Session], samples: PairSamples, protocol: ProtocolParameters) -> None:
-    """The first round fixes the blocks' lengths for all."""
-    for session, found in in_step(sessions, (samples.a, samples.b)):
+def time_round(
+    sessions: Sequence[Session],
+    samples: PairSamples,
+    protocol: ProtocolParameters,
+    witness: Witness,
+    displace: Callable[[], None],
+) -> None:
+    """Adds a round of two opened carriers, the one with one copy first. The first round fixes the blocks' lengths."""
+    turns = list(in_step(sessions, (samples.a, samples.b)))
+    for session, found in turns:
         fastest_ns = warm_side(session.run, found.blocks, protocol)
         if not samples.rounds:
             found.blocks.iterations = iterations_for(fastest_ns, protocol.block_min_us)
+    witness.refresh()
+    pairs = _round_pairs(protocol)
+    for _ in repeat(None, pairs):
+        for session, found in turns if samples.pairs % 2 == 0 else turns[::-1]:
+            _block(session, found, witness, displace)
+    samples.rounds.append(pairs)
 
 
-def _block(session: Session, found: SideSamples, witness: Witness, displace: Displacement) -> None:
+def _block(session: Session, found: SideSamples, witness: Witness, displace: Callable[[], None]) -> None:
     """Some runs, each after its caches were taken away; a block is the time of the runs alone."""
     run, block_ns, delay_ns, switches = session.run, 0, 0, 0
     for _ in repeat(None, found.blocks.iterations):
