@@ -334,6 +334,7 @@ def launch_evidence(
             throttled=_throttled(before, after),
             gpu=record.end.gpu if record.end else None,
             clock=ended.clock,
+            ungated=ready.ungated,
         )
     ]
 

@@ -62,6 +62,7 @@ class ReadyLine(_Line):
     witness_cost_ns: int = Field(ge=0)
     import_ms: Ms
     canary_open_ms: Ms
+    ungated: bool = False
 
 
 class EndLine(_Line):
