@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.agent_protocol import ReleaseRequest
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
@@ -81,30 +82,44 @@ _LIVE_OF_BOARDS = text("""
 """)
 
 
-def end_all(tx: Transaction, leases: Sequence[Row[Any]], reason: str, *, lost: bool) -> None:
+def end_all(
+    tx: Transaction,
+    leases: Sequence[Row[Any]],
+    reason: str,
+    *,
+    lost: bool,
+    told: ReleaseRequest | None = None,
+    are_jobs_held: bool = False,
+    dispatches: bool = True,
+) -> None:
     """End held leases of held boards: return or fail what is unfinished, free the boards, charge.
 
-    `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed.
+    `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed. `told`: what
+    the agent says of it. `are_jobs_held`: by `progress.lock_jobs_of`. `dispatches`: whether a worker is to look after
+    boards that are idle now; else the caller does.
     """
     ids = [lease.id for lease in leases]
     boards = {lease.id: lease.board_id for lease in leases}
-    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason})
+    told = told or ReleaseRequest(reason="done")
+    notes = {"conversion": told.conversion_ms, "wall": told.lease_wall_ms, "detail": told.detail}
+    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes})
     rows = tx.execute(_UNFINISHED, {"ids": ids}).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
-    jobs = [*progress.waiting_jobs(tx, list(verdicts)), *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()]
-    progress.lock_jobs(tx, jobs)
-    write_verdicts(tx, verdicts)
-    progress.advance(tx, [_failed(id_, v) for id_, (v, _) in verdicts.items() if v.state == MeasurementState.FAILED])
-    measurements.drop_unwanted(tx, [id_ for id_, (v, _) in verdicts.items() if v.state == MeasurementState.WANTED])
+    if not are_jobs_held:
+        waiting = progress.waiting_jobs(tx, list(verdicts)) if verdicts else []
+        progress.lock_jobs(tx, [*waiting, *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()])
+    if verdicts:
+        _return(tx, verdicts)
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
-    _free_boards(tx, set(boards.values()) - unanswered, reason)
-    _free_boards(tx, unanswered, "unanswered")
+    _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
+    _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
 
 
 _END = text("""
-    UPDATE leases SET ended_at = :now, end_reason = :reason
+    UPDATE leases SET ended_at = :now, end_reason = :reason, conversion_ms = :conversion, lease_wall_ms = :wall,
+        detail = :detail
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
 """)
 _UNFINISHED = text("""
@@ -168,7 +183,17 @@ _WRITE_VERDICTS = text("""
 """)
 
 
-def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
+def _return(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) -> None:
+    """What is unfinished is wanted again, has failed, or is wanted by nobody."""
+    write_verdicts(tx, verdicts)
+    failed = [_failed(id_, v) for id_, (v, _) in verdicts.items() if v.state == MeasurementState.FAILED]
+    progress.advance(tx, failed, are_jobs_held=True)
+    wanted = [id_ for id_, (v, _) in verdicts.items() if v.state == MeasurementState.WANTED]
+    if wanted:
+        measurements.drop_unwanted(tx, wanted)
+
+
+def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: bool) -> None:
     """Boards of ended leases: idle, resting after what would only repeat, offline when their agent drains."""
     if not boards:
         return
@@ -182,7 +207,7 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
             for row in freed
         ]
         board_history.record(tx, happened)
-    elif state == BoardState.IDLE:
+    elif state == BoardState.IDLE and dispatches:
         for row in freed:
             tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
 
