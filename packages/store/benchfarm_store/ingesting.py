@@ -48,6 +48,7 @@ from benchfarm_store.encodings import clock_level, lease_column, rows_json
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
 from benchfarm_store.tables import summaries
+from benchfarm_store.timings import way_of
 
 MAX_FAILED_PINS: Final = 2
 """A board whose pin failed on so many leases of one generation is suspect."""
@@ -137,7 +138,7 @@ def take_in(
     items = held.items
     leases.refuse_strangers((result.measurement_id for result in request.results), items, field="results")
     for result in request.results:
-        check_result(result, held.protocol)
+        check_result(result, held.protocol, way_of(items[result.measurement_id].timing, held.platform))
     lease = _Lease(held, _keep_evidence(tx, held.row.id, request.launches))
     fresh = [r for r in request.results if items[r.measurement_id].outcome is None]
     live = [r for r in fresh if items[r.measurement_id].is_leased]
@@ -227,7 +228,10 @@ def _attempts(held: Held, good: Sequence[_Good], bad: Sequence[_Bad]) -> list[su
 
 
 def _needs_profiler(held: Held, result: MeasurementResult) -> bool:
-    return held.items[result.measurement_id].timing == Timing.IN_SITU or held.protocol.name == PROFILE
+    """By difference a kernel needs none, but where it fails nobody knows whether its neighbours did."""
+    timing = Timing(held.items[result.measurement_id].timing)
+    told = way_of(timing, held.platform) == "difference" and result.outcome == "ok"
+    return (timing == Timing.IN_SITU and not told) or held.protocol.name == PROFILE
 
 
 def check(request: ResultsRequest) -> None:
