@@ -58,8 +58,8 @@ def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) ->
     assert visit.twice is not None
     once, twice = (Side(each, request.precision, bench.options, references_of(each)) for each in (visit, visit.twice))
     shared = _Setting((once, twice), request, bench, Displacement(request.cores))
-    samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
-    canary_at_ns = 0
+    samples, canary_at_ns = PairSamples(), 0
+    canary_before_ns, timed_before_ns = bench.canaries.spent_ns, bench.shares.timed_ns
     while wants_round(samples, request.protocol):
         if not samples.rounds or samples.timed_ns - canary_at_ns >= request.protocol.canary_every_ms * 1_000_000:
             bench.canaries.sample(samples.canaries, samples.pairs)
@@ -67,9 +67,9 @@ def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) ->
         with ExitStack() as opened:
             _round(samples, shared, opened)
     bench.canaries.sample(samples.canaries, samples.pairs)
-    bench.shares.timed_ns += samples.timed_ns
     return {
         **samples.a.fields(),
+        "timed_ms": (bench.shares.timed_ns - timed_before_ns) / 1e6,  # with what went on between the blocks
         "canaries": samples.canaries,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
         "beside": samples.b.fields() | {"rounds": samples.rounds, "threads": request.threads},
@@ -104,7 +104,9 @@ def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> None:
     limit = shared.sides[0].visit.gates[0].max_relative_l2
     check_sides(sessions, ways, each=limit)
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
+    begun = time.perf_counter_ns()
     time_round(sessions, samples, shared.request.protocol, bench.witness, shared.displace)
+    bench.shares.timed_ns += time.perf_counter_ns() - begun
     check_sides(sessions, ways, each=limit)
 
 
