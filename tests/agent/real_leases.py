@@ -13,8 +13,7 @@ from benchfarm_agent.main import open_lab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
-from tests.agent.scripted_farm import Call, scripted_farm
-from tests.agent.test_leases import content_farm
+from tests.agent.scripted_farm import Call, results_in, scripted_farm, taken
 
 
 class RealLeases:
@@ -26,7 +25,7 @@ class RealLeases:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        async with scripted_farm(content_farm) as farm:
+        async with scripted_farm(taken) as farm:
             # tests run beside others, hence no limit to what else wants to run
             settings = Settings(url=farm.url, state_dir=self._state.root, gate_foreign_threads=1000)
             client = FarmClient(farm.url)
@@ -43,8 +42,7 @@ class RealLeases:
         begun = len(self._farm.calls)
         await LeaseWork(self.lab, self.board, grant, asked_s=boottime_s()).run()
         self.calls = self._farm.calls[begun:]
-        sent = [one for call in self.calls if call.path.endswith("/results") for one in call.body["results"]]
-        return {one["measurement_id"]: one for one in sent}
+        return results_in(self.calls)
 
     async def target(self, grant: LeaseGrant, measurement_id: int) -> str:
         """The name of the file that a measurement's workload is."""

@@ -283,9 +283,9 @@ _ADD_LAUNCHES = text("""
 
 
 def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) -> tuple[list[_Good], list[_Bad]]:
-    packed = {r.measurement_id: sample_codec.encode(r.launches) for r in live if r.outcome == "ok"}
+    packed = {r.measurement_id: sample_codec.pack(r.launches) for r in live if r.outcome == "ok"}
     # judged as it will be read back, so that deriving the summary again gives the same numbers
-    ok = {id_: sample_codec.decode(data) for id_, data in packed.items()}
+    ok = {id_: one.launches for id_, one in packed.items()}
     # a process that opened a stranger's file says nothing that other results are judged by
     has_uploads = lease.held.has_uploads
     trusted = () if has_uploads else ok.values()
@@ -301,7 +301,7 @@ def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) ->
         if launches is not None:
             judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
         if isinstance(judged, _Judged):
-            good.append(_Good(result, packed[result.measurement_id], *judged))
+            good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
             code = judged or FailureCode.RUNNER_GARBAGE
             verdict = after_failure(code, Tries(row.attempts, row.losses, row.inconclusive))
