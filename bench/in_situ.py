@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
@@ -116,38 +117,46 @@ def kernel_of(layer: Layer) -> Kernel:
     return (layer.type, *layer.config.items())
 
 
-def write_files(planned: Plan, engine: str, folder: Path) -> list[File]:
-    """Every file of the plan in the engine's format. Raises EngineFailure, EngineUnavailable."""
+def write_files(planned: Plan, engine: str, folder: Path, *, both_ways: bool = False) -> list[File]:
+    """Every file of the plan in the engine's format. Raises EngineFailure, EngineUnavailable.
 
-    def written(name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: bool) -> File:
-        specs = [spec.model_dump(mode="json") for spec in inputs]
-        made = convert(content, specs, Target(engine))
-        path = folder / f"{name}.{made.format}"
-        path.write_bytes(made.content)
-        edges = None if made.edges is None else made.edges.document()
-        return File(name, str(path), specs, edges, **wanted)
-
-    profiles = is_profiling(engine)
+    both_ways: what times by difference too, where the engine has a profiler.
+    """
+    profiles, written = is_profiling(engine), partial(_written, engine, folder)
     files = [
         written(name, build_network(network, seed=1), network_inputs(network), plain=True, profiled=profiles)
         for name, network in planned.models.items()
     ]
     if profiles:
         files.append(written(CANARY, build_canary(), canary_inputs(), plain=False, profiled=False, cost=True))
-    for number, carrier in enumerate(planned.carriers if profiles else ()):
-        files.append(written(f"carrier{number}", *build_carrier(carrier), plain=True, profiled=True))
-    for number, layer in enumerate(() if profiles else planned.kernels.values()):
-        both = double(layer.type, layer.config)
-        once, twice = (
-            written(f"doubled{number}-{copies}", *build_carrier(carrier), plain=False, profiled=False)
-            for copies, carrier in enumerate((both.once, both.twice), start=1)
-        )
-        opened = {"artifact": twice.artifact, "inputs": twice.inputs, "edges": twice.edges}
-        files.append(replace(once, name=f"doubled{number}", twice=opened))
+        for number, carrier in enumerate(planned.carriers):
+            files.append(written(f"carrier{number}", *build_carrier(carrier), plain=True, profiled=True))
+    if both_ways or not profiles:
+        files += [_doubled(number, layer, written) for number, layer in enumerate(planned.kernels.values())]
     for number, layer in enumerate(list(planned.kernels.values())[: planned.alone]):
         alone = build_kernel(layer.type, layer.config)
         files.append(written(f"alone{number}", *alone, plain=True, profiled=False))
     return files
+
+
+def _written(engine: str, folder: Path, name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: bool) -> File:
+    specs = [spec.model_dump(mode="json") for spec in inputs]
+    made = convert(content, specs, Target(engine))
+    path = folder / f"{name}.{made.format}"
+    path.write_bytes(made.content)
+    edges = None if made.edges is None else made.edges.document()
+    return File(name, str(path), specs, edges, **wanted)
+
+
+def _doubled(number: int, layer: Layer, written: Callable[..., File]) -> File:
+    """Both carriers of a kernel as one file of the child's."""
+    both = double(layer.type, layer.config)
+    once, twice = (
+        written(f"doubled{number}-{copies}", *build_carrier(carrier), plain=False, profiled=False)
+        for copies, carrier in enumerate((both.once, both.twice), start=1)
+    )
+    opened = {"artifact": twice.artifact, "inputs": twice.inputs, "edges": twice.edges}
+    return replace(once, name=f"doubled{number}", twice=opened)
 
 
 def is_profiling(engine: str) -> bool:
@@ -155,14 +164,17 @@ def is_profiling(engine: str) -> bool:
     return in_situ_by(engine, "fp32") == "profiler"
 
 
-def measure(planned: Plan, engine: str, rounds: int, *, floor: bool) -> list[Answers]:
-    """The rounds of one fresh child. Raises EngineFailure, EngineUnavailable, CalledProcessError."""
+def measure(planned: Plan, engine: str, rounds: int, *, floor: bool, both_ways: bool = False) -> list[Answers]:
+    """The rounds of one fresh child, `both_ways` as `write_files` has it.
+
+    Raises EngineFailure, EngineUnavailable, CalledProcessError.
+    """
     load_engine(engine)
     with tempfile.TemporaryDirectory(prefix="benchfarm-in-situ-") as name:
         folder = Path(name)
         (folder / "home").mkdir()
         (folder / "cache").mkdir()
-        files = write_files(planned, engine, folder)
+        files = write_files(planned, engine, folder, both_ways=both_ways)
         task = Task(engine, CORES[-1], str(folder / "cache"), rounds, floor, files)
         (folder / "task.json").write_text(json.dumps(asdict(task)))
         argv = [sys.executable, "-c", CHILD, str(folder / "task.json"), str(folder / "answer.json")]
@@ -233,7 +245,7 @@ def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
 def difference_sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
     """One round by model, of an engine without a profiler: nobody tells what it computes within another kernel."""
     kernels = list(planned.kernels)
-    times = {kernel: _difference(answers[f"doubled{number}"]) for number, kernel in enumerate(kernels)}
+    times = differences(planned, answers)
     alone_ns = {kernel: answers[f"alone{n}"]["plain_ns"] for n, kernel in enumerate(kernels[: planned.alone])}
     found = {}
     for name, network in planned.models.items():
@@ -248,6 +260,11 @@ def difference_sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
             unclear=sum(not times[kernel].is_clear for kernel in here) / len(here),
         )
     return found
+
+
+def differences(planned: Plan, answers: Answers) -> dict[Kernel, Difference]:
+    """Every kernel's time by difference."""
+    return {kernel: _difference(answers[f"doubled{number}"]) for number, kernel in enumerate(planned.kernels)}
 
 
 def _difference(answer: Mapping[str, Any]) -> Difference:
