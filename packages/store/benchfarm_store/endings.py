@@ -21,7 +21,7 @@ from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_store import accounts, board_history, measurements, progress
 from benchfarm_store.board_history import Happened, agent_author
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 
 COOLING_S: Final[dict[str, float]] = {"gate": 10.0, "error": 5.0, "board_lost": 10.0, "unanswered": 5.0}
@@ -103,7 +103,7 @@ def end_all(
     told = told or ReleaseRequest(reason="done")
     notes = {"conversion": told.conversion_ms, "wall": told.lease_wall_ms, "detail": told.detail}
     tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes})
-    rows = tx.execute(_UNFINISHED, {"ids": ids}).all()
+    rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
     if not are_jobs_held:
@@ -122,12 +122,16 @@ _END = text("""
         detail = :detail
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
 """)
-_UNFINISHED = text("""
+_UNFINISHED = Prepared(
+    "ending_unfinished",
+    "bigint[]",
+    """
     SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
-    WHERE l.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
-""")
+    WHERE l.id = ANY($1) ORDER BY m.id FOR NO KEY UPDATE OF m
+    """,
+)
 _PAYING_JOBS = text("""
     SELECT DISTINCT j.job_id::text FROM lease_items i
     JOIN job_items j ON j.measurement_id = i.measurement_id AND j.source = 'new'
@@ -224,7 +228,7 @@ def _charge(tx: Transaction, leases: Sequence[Row[Any]]) -> None:
     if not seconds:
         return
     rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])
-    tx.execute(_CHARGE_JOBS, {"rows": rows})
+    tx.execute_prepared(_CHARGE_JOBS, rows)
     by_account: dict[int, float] = defaultdict(float)
     for row in tx.execute(_ACCOUNTS, {"ids": list(seconds)}):
         by_account[row.account_id] += seconds[row.id]
@@ -236,14 +240,18 @@ _ACCOUNTS = text("""
     SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id WHERE l.id = ANY(CAST(:ids AS bigint[]))
 """)
 # what ran shares the time by its expected length; a lease of which nothing ran is no job's
-_CHARGE_JOBS = text("""
+_CHARGE_JOBS = Prepared(
+    "ending_charge_jobs",
+    "jsonb",
+    """
     WITH ran AS (
         SELECT m.id, x.s * m.expected_s / sum(m.expected_s) OVER (PARTITION BY x.id) AS device_s
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, s float8)
+        FROM jsonb_to_recordset($1) AS x(id bigint, s float8)
             JOIN lease_items i ON i.lease_id = x.id AND i.started_at IS NOT NULL
             JOIN measurements m ON m.id = i.measurement_id),
     shares AS (
         SELECT j.job_id, sum(ran.device_s) AS device_s FROM ran
         JOIN job_items j ON j.measurement_id = ran.id AND j.source = 'new' GROUP BY j.job_id)
     UPDATE jobs SET device_s_spent = device_s_spent + shares.device_s FROM shares WHERE jobs.id = shares.job_id
-""")
+    """,
+)

@@ -371,27 +371,26 @@ def _finish_items(tx: Transaction, lease_id: int, good: Sequence[_Good], bad: Se
     rows = [{"id": one.result.measurement_id, "outcome": "ok", "detail": None} for one in good]
     rows += [{"id": one.result.measurement_id, "outcome": one.code, "detail": one.result.detail or None} for one in bad]
     if rows:
-        tx.execute(_FINISH_ITEMS, {"lease": lease_id, "rows": rows_json(rows), "now": tx.now})
+        tx.execute_prepared(_FINISH_ITEMS, lease_id, rows_json(rows), tx.now)
 
 
-_FINISH_ITEMS = text("""
-    UPDATE lease_items i SET outcome = x.outcome, detail = x.detail, finished_at = :now,
-        started_at = coalesce(i.started_at, :now)
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, outcome text, detail text)
-    WHERE i.lease_id = :lease AND i.measurement_id = x.id
-""")
+_FINISH_ITEMS = Prepared(
+    "results_finish_items",
+    "bigint, jsonb, timestamptz",
+    """
+    UPDATE lease_items i SET outcome = x.outcome, detail = x.detail, finished_at = $3,
+        started_at = coalesce(i.started_at, $3)
+    FROM jsonb_to_recordset($2) AS x(id bigint, outcome text, detail text)
+    WHERE i.lease_id = $1 AND i.measurement_id = x.id
+    """,
+)
 
 
 def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
-    of_lease = {
-        "lease": lease.row.id,
-        "now": tx.now,
-        "platform": lease.row.platform_id,
-        "generation": lease.row.generation_id,
-    }
     ids = [one.result.measurement_id for one in good]
     rows = rows_json([_result_row(one) for one in good])
-    tx.execute(_WRITE_GOOD, {**of_lease, "rows": rows, "ids": ids, "data": [one.packed for one in good]})
+    of_lease = (lease.row.id, tx.now, lease.row.platform_id, lease.row.generation_id)
+    tx.execute_prepared(_WRITE_GOOD, rows, *of_lease, ids, [one.packed for one in good])
     answers = {
         id_: (one.answer, one.clock_proof)
         for id_, one in zip(ids, good, strict=True)
@@ -411,22 +410,25 @@ _SUMMARY: Final = [column for column in summaries.c if column.name != "measureme
 _SUMMARY_NAMES: Final = ", ".join(column.name for column in _SUMMARY)
 _SUMMARY_TYPES: Final = ", ".join(f"{one.name} {one.type.compile(postgresql.dialect())}" for one in _SUMMARY)
 # one statement for all of a lease: a round trip for each table costs as much as its rows
-_WRITE_GOOD = text(f"""
+_WRITE_GOOD = Prepared(
+    "results_write",
+    "jsonb, bigint, timestamptz, int, int, bigint[], bytea[]",
+    f"""
     WITH good AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(
-            measurement_id bigint, artifact text, {_SUMMARY_TYPES})),
+        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text, {_SUMMARY_TYPES})),
     written AS (
         INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
-        SELECT measurement_id, :lease, :now, :platform, :generation, decode(artifact, 'hex') FROM good),
+        SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex') FROM good),
     packed AS (
         INSERT INTO samples (measurement_id, data)
-        SELECT id, data FROM unnest(CAST(:ids AS bigint[]), CAST(:data AS bytea[])) AS x(id, data)),
+        SELECT id, data FROM unnest($6, $7) AS x(id, data)),
     summarised AS (
         INSERT INTO summaries (measurement_id, {_SUMMARY_NAMES})
         SELECT measurement_id, {_SUMMARY_NAMES} FROM good WHERE median_ms IS NOT NULL)
     UPDATE measurements m SET state = 'done', failure = NULL, detail = NULL FROM good
     WHERE m.id = good.measurement_id AND m.state = 'leased'
-""")
+    """,
+)
 
 
 def _write_bad(tx: Transaction, lease: _Lease, bad: Sequence[_Bad]) -> None:

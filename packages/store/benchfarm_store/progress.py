@@ -18,7 +18,7 @@ from benchfarm_core.messages import Nudge, job_channel
 from benchfarm_core.states import advance as move
 from benchfarm_core.values import Value
 from benchfarm_store import events
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 
 PROGRESS_EVERY: Final = timedelta(seconds=1)
@@ -41,7 +41,7 @@ def advance(tx: Transaction, finished: Sequence[Finished], *, are_jobs_held: boo
         return
     if not are_jobs_held and not lock_jobs(tx, waiting_jobs(tx, [one.measurement_id for one in finished])):
         return
-    closed = tx.execute(_CLOSE_ITEMS, {"rows": rows_json([one.model_dump(mode="json") for one in finished])}).all()
+    closed = tx.execute_prepared(_CLOSE_ITEMS, rows_json([one.model_dump(mode="json") for one in finished])).all()
     by_job: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in closed:
         by_job[row.job_id].append(row)
@@ -58,12 +58,16 @@ _WAITING_JOBS = text("""
     SELECT DISTINCT job_id::text FROM job_items
     WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND state = 'pending'
 """)
-_CLOSE_ITEMS = text("""
+_CLOSE_ITEMS = Prepared(
+    "close_items",
+    "jsonb",
+    """
     UPDATE job_items i SET state = x.state, failure = x.failure, reason = x.reason
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(measurement_id bigint, state text, failure text, reason text)
+    FROM jsonb_to_recordset($1) AS x(measurement_id bigint, state text, failure text, reason text)
     WHERE i.measurement_id = x.measurement_id AND i.state = 'pending'
     RETURNING i.job_id::text AS job_id, i.item_no, i.state, i.failure, i.reason
-""")
+    """,
+)
 
 
 def lock_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
@@ -76,15 +80,18 @@ def lock_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
 
 def lock_jobs_of(tx: Transaction, measurement_ids: Sequence[int]) -> None:
     """Take the rows, in id order, of all jobs that wait for some held measurements or pay for them."""
-    tx.execute(_LOCK_JOBS_OF, {"ids": list(measurement_ids)})
+    tx.execute_prepared(_LOCK_JOBS_OF, list(measurement_ids))
 
 
-_LOCK_JOBS_OF = text("""
+_LOCK_JOBS_OF = Prepared(
+    "lock_jobs_of",
+    "bigint[]",
+    """
     SELECT id FROM jobs WHERE id IN (
-        SELECT job_id FROM job_items
-        WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND (state = 'pending' OR source = 'new'))
+        SELECT job_id FROM job_items WHERE measurement_id = ANY($1) AND (state = 'pending' OR source = 'new'))
     ORDER BY id FOR NO KEY UPDATE
-""")
+    """,
+)
 
 
 def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any]) -> None:

@@ -10,7 +10,7 @@ from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.profilers import has_profiler
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
 from benchfarm_store import cursors
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import SUPPORT_KEY, support_outcomes
 
@@ -45,7 +45,7 @@ def count(tx: Transaction, platform: Platform, attempts: Sequence[Attempt]) -> N
         key = _key(platform, one, subjects.get(one.measurement_id, ""))
         found[key] = _added(found.get(key), one) | dict(zip(SUPPORT_KEY, key, strict=True))
     if found:
-        tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+        tx.execute_prepared(_COUNT, rows_json(list(found.values())), tx.now)
 
 
 def _subjects(tx: Transaction, attempts: Sequence[Attempt]) -> dict[int, str]:
@@ -93,11 +93,14 @@ def _added(so_far: dict[str, Any] | None, one: Attempt) -> dict[str, Any]:
 
 
 _NAMES: Final = ", ".join(SUPPORT_KEY)
-_COUNT = text(f"""
+_COUNT = Prepared(
+    "support_count",
+    "jsonb, timestamptz",
+    f"""
     INSERT INTO support_outcomes AS s ({_NAMES}, count, seconds, relative_l2_max, relative_l2_last, measurement_id,
         first_at, last_at)
-    SELECT {_NAMES}, count, seconds, largest, last, id, :now, :now
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(
+    SELECT {_NAMES}, count, seconds, largest, last, id, $2, $2
+    FROM jsonb_to_recordset($1) AS x(
         {", ".join(f"{name} text" for name in SUPPORT_KEY)}, count bigint, seconds double precision,
         largest double precision, last double precision, id bigint)
     ORDER BY {_NAMES}
@@ -105,7 +108,8 @@ _COUNT = text(f"""
         relative_l2_max = greatest(s.relative_l2_max, excluded.relative_l2_max),
         relative_l2_last = coalesce(excluded.relative_l2_last, s.relative_l2_last),
         measurement_id = excluded.measurement_id, last_at = greatest(s.last_at, excluded.last_at)
-""")
+    """,
+)
 
 
 def list_support(
