@@ -47,18 +47,23 @@ def test_the_second_carrier_has_the_kernel_once_more_and_nothing_else(doubled) -
         once, twice = (Counter(map(what, carrier.layers)) for carrier in (both.once, both.twice))
         assert twice - once == Counter({kernel: 1})
         assert not once - twice
-        assert both.once.inputs == both.twice.inputs
+        stems = [dims for dims in kernel_type(type_name).tensor_rule(dict(kernel[1:])).inputs if is_stem(dims)]
+        assert [dims for _, dims in both.twice.inputs] == [*(dims for _, dims in both.once.inputs), *stems]
         assert Counter(dims for _, dims in both.once.outputs) == Counter(dims for _, dims in both.twice.outputs)
         assert (both.once.sites, both.twice.sites) == ({0: FIRST}, {0: FIRST, 1: SECOND})
 
 
-def test_both_copies_read_the_same_and_adapters_read_both(doubled) -> None:
+def test_each_copy_has_adapters_of_its_own_around_it(doubled) -> None:
     for _, both in doubled:
         layers = by_name(both.twice)
         first, second = layers[FIRST], layers[SECOND]
-        assert first.sources == second.sources
-        for source, dims in zip(first.sources, first.tensors.inputs, strict=True):
-            assert source[0] == "a" or is_stem(dims)
+        assert not set(first.sources) & set(second.sources)
+        for one, other, dims in zip(first.sources, second.sources, first.tensors.inputs, strict=True):
+            if is_stem(dims):
+                assert {one, other} <= {name for name, _ in both.twice.inputs}
+            else:
+                assert what(layers[one]) == what(layers[other])
+                assert one[0] == other[0] == "a"
         for output in (*first.outputs, *second.outputs):
             assert [name[0] for name in read_by(both.twice, output)] == ["a"]
         assert both.twice.layers.index(first) < both.twice.layers.index(second)
@@ -88,23 +93,24 @@ def test_tensors_fit_and_nothing_is_made_in_vain(doubled) -> None:
             assert all(name[0] == "a" for name in unread)  # adapters' outputs are small
 
 
-def test_a_kernel_that_keeps_its_size_needs_no_tensor_beside() -> None:
+def test_a_kernel_that_keeps_its_size_is_put_between_two_that_fit() -> None:
     both = double(*DWCONV)
-    assert [layer.name for layer in both.once.layers] == ["a0", FIRST, "a1", "a2"]
-    assert [layer.name for layer in both.twice.layers] == ["a0", FIRST, "a1", SECOND, "a2"]
-    assert read_by(both.once, "a0") == [FIRST, "a2"]
+    assert [layer.name for layer in both.once.layers] == ["a0", FIRST, "a1", "a2", "a3"]
+    assert [layer.name for layer in both.twice.layers] == ["a0", FIRST, "a1", "a2", SECOND, "a3"]
+    assert (read_by(both.once, "a2"), read_by(both.twice, "a2")) == (["a3"], [SECOND])
     strided = double(*STRIDED)
-    assert [layer.name for layer in strided.once.layers] == ["a0", "a1", FIRST, "a2", "a3", "a4"]
-    assert (read_by(strided.once, "a1"), read_by(strided.twice, "a1")) == (["a3", "a4"], ["a4"])
+    assert [layer.name for layer in strided.once.layers] == ["a0", FIRST, *(f"a{number}" for number in range(1, 7))]
+    assert (read_by(strided.once, "a2"), read_by(strided.twice, "a2")) == (["a4", "a6"], ["a6"])
+    assert (read_by(strided.once, "a3"), read_by(strided.twice, "a3")) == (["a5"], [SECOND, "a5"])
 
 
 def test_several_inputs_and_outputs_have_an_adapter_each() -> None:
-    add, split = double(*ADD), double(*SPLIT)
-    assert by_name(add.twice)[SECOND].sources == ("a0", "a1")
-    assert all(layer.config["act"] == "none" for layer in add.once.layers[:2])
-    assert [read_by(split.twice, f"{SECOND}/{part}") for part in range(2)] == [["a4"], ["a5"]]
-    stem = double(*STEM)
-    assert by_name(stem.twice)[SECOND].sources == ("x0",)
+    add, split, stem = double(*ADD), double(*SPLIT), double(*STEM)
+    assert (by_name(add.twice)[FIRST].sources, by_name(add.twice)[SECOND].sources) == (("a0", "a1"), ("a3", "a4"))
+    assert (read_by(add.once, "a4"), read_by(add.twice, "a4")) == (["a6"], [SECOND, "a6"])
+    assert all(by_name(add.once)[name].config["act"] == "none" for name in ("a0", "a1", "a3", "a4"))
+    assert [read_by(split.twice, f"{SECOND}/{part}") for part in range(2)] == [["a6"], ["a7"]]
+    assert (by_name(stem.twice)[FIRST].sources, by_name(stem.twice)[SECOND].sources) == (("x0",), ("x2",))
 
 
 def test_the_same_kernel_gives_the_same_bytes_and_its_carriers_differ() -> None:

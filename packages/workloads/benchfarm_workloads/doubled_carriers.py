@@ -1,19 +1,24 @@
 """Two carriers of one kernel, which hold it once and twice: for engines that do not tell the time of operators.
 
-What the second one takes longer is the kernel's time in situ (docs/decisions/0025). Both hold the same adapters:
+What the second one takes longer is the kernel's time in situ (docs/decisions/0025). Both hold the same adapters, and
+the second copy is put between two that are there anyway, which fit each other where the kernel keeps its size:
 
-    once:   entry > kernel > exit      stand-in > exit
+    once:   entry > kernel > exit      entry > exit
     twice:  entry > kernel > exit      entry > kernel > exit
 
-The second copy reads what the first one reads, made by an adapter of the kind that a model has there, and takes the
-place of a *stand-in* before the last exit: a tensor of the size of the kernel's output that an adapter made, so in the
-layout that the engine computes in. So no adapter is counted, and the conversions that the kernel makes necessary are,
-before it and behind it. The stand-in is the entry itself where the kernel keeps its input's size; else a tensor of its
-own, which both carriers make and read once more. By the turn of the second copy the engine has the memory of the
-first one's results to hand out again.
+So no adapter is counted, and the conversions that the kernel makes necessary are, before it and behind it: an entry is
+of the kind that a model has there and in the layout that the engine computes in. Where the kernel gives another size,
+the exit of the first carrier reads a *stand-in*, a tensor of that size that an adapter made. What only one of the two
+carriers reads has an exit of its own in both:
+
+    once:   entry > kernel > exit      entry > exit                    stand-in > exit, stand-in > exit
+    twice:  entry > kernel > exit      entry > exit, entry > kernel > exit            stand-in > exit
+
+The copies have entries of their own, with weights of their own: nothing that two of them share could be computed once.
+By the turn of the second copy the engine has the memory of the first one's results to hand out again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +42,8 @@ from benchfarm_workloads.tensors import Dims
 FIRST: Final = "k0"
 SECOND: Final = "k1"
 """The copies, by the names of their layers."""
+
+_Tensor = tuple[str, Dims]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,60 +87,53 @@ def _size(dims: Dims) -> str:
 
 
 def _drawn(type_name: str, config: Config, *, copies: int) -> Carrier:
-    draft = _Draft(frozenset({kernel_key(type_name, config)}))
-    tensors = kernel_type(type_name).tensor_rule(config)
-    entries = tuple(draft.entry(dims, type_name) for dims in tensors.inputs)
-    stand_ins = [draft.stand_in(dims) for dims in tensors.outputs]
-    draft.kernel(FIRST, type_name, config, entries)
+    draft, tensors = _Draft(frozenset({kernel_key(type_name, config)})), kernel_type(type_name).tensor_rule(config)
+    first = [draft.entry(dims, type_name) for dims in tensors.inputs]
+    draft.exits(draft.kernel(FIRST, type_name, config, first))
+    adapted = [dims for dims in tensors.inputs if not is_stem(dims)]
+    others = {dims: draft.adapted(dims, "") for dims in tensors.outputs if dims not in adapted}
+    inputs = tensors.inputs if copies == 2 else adapted  # the carrier has no input that nobody reads
+    second = [(draft.entry(dims, type_name), dims) for dims in inputs]
+    made = [each for each in second if not is_stem(each[1])]
+    places = {dims: name for name, dims in reversed(made)} | others
+    given = [(places[dims], dims) for dims in tensors.outputs]
     if copies == 2:
-        stand_ins = list(draft.kernel(SECOND, type_name, config, entries))
-    for name, dims in zip(stand_ins, tensors.outputs, strict=True):
-        draft.exit(name, dims)
-    for name, dims in draft.spare.items():  # in both carriers, so that nothing that is made is read by nobody
-        draft.exit(name, dims)
+        draft.exits(draft.kernel(SECOND, type_name, config, [name for name, _ in second]))
+    else:
+        draft.exits(given)
+    replaced = {name for name, dims in given if dims not in others}
+    draft.exits([each for each in made if each[0] not in replaced] + [(name, dims) for dims, name in others.items()])
     return draft.finish(copies)
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A carrier that is being written. made: tensors of adapters, by dimensions; spare: those with no other reader."""
+    """A carrier that is being written. taken: the kernel that no adapter may be like."""
 
     taken: frozenset[KernelKey]
     inputs: dict[str, Dims] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
-    made: dict[Dims, str] = field(default_factory=dict)
-    spare: dict[str, Dims] = field(default_factory=dict)
     adapters: int = 0
 
-    def entry(self, dims: Dims, type_name: str) -> str:
-        """What the kernel reads; of an image as a model is given it, the carrier's own input."""
-        if is_stem(dims):
-            return self._input(dims)
+    def entry(self, dims: Dims, leads_to: str) -> str:
+        """What a kernel reads; of an image as a model is given it, the carrier's own input."""
+        return self._input(dims) if is_stem(dims) else self.adapted(dims, leads_to)
+
+    def adapted(self, dims: Dims, leads_to: str) -> str:
+        """A tensor that an adapter made. leads_to: the type of the kernel that it is made for, or nothing."""
         trunk_dims = trunk_of(dims)
-        name = self._adapter(self._input(trunk_dims), trunk_dims, dims, type_name)
-        self.made.setdefault(dims, name)
-        return name
+        return self._adapter(self._input(trunk_dims), trunk_dims, dims, entry_acts(leads_to, dims))
 
-    def stand_in(self, dims: Dims) -> str:
-        """A tensor that an adapter made, of the size of an output."""
-        if dims not in self.made:
-            trunk_dims = trunk_of(dims)
-            self.made[dims] = self._adapter(self._input(trunk_dims), trunk_dims, dims, "")
-            self.spare[self.made[dims]] = dims
-        return self.made[dims]
-
-    def kernel(self, name: str, type_name: str, config: Config, sources: tuple[str, ...]) -> tuple[str, ...]:
-        """A copy of the kernel; the first one with its own exits. Returns its outputs."""
-        layer = Layer(name, type_name, config, sources)
+    def kernel(self, name: str, type_name: str, config: Config, sources: Sequence[str]) -> list[_Tensor]:
+        """A copy of the kernel; its outputs."""
+        layer = Layer(name, type_name, config, tuple(sources))
         self.layers.append(layer)
-        if name == FIRST:
-            for output, dims in zip(layer.outputs, layer.tensors.outputs, strict=True):
-                self.exit(output, dims)
-        return layer.outputs
+        return list(zip(layer.outputs, layer.tensors.outputs, strict=True))
 
-    def exit(self, source: str, dims: Dims) -> None:
-        """A layer that reads a tensor."""
-        self._adapter(source, dims, trunk_of(dims), None)
+    def exits(self, tensors: Iterable[_Tensor]) -> None:
+        """A layer that reads each of some tensors."""
+        for name, dims in tensors:
+            self._adapter(name, dims, trunk_of(dims), PLAIN_ACTS)
 
     def finish(self, copies: int) -> Carrier:
         """The carrier; what no layer reads is an output."""
@@ -148,9 +148,7 @@ class _Draft:
         self.inputs[name] = dims
         return name
 
-    def _adapter(self, source: str, dims: Dims, becomes: Dims, leads_to: str | None) -> str:
-        """leads_to: a kernel type, or None for what leads away from one."""
-        acts = PLAIN_ACTS if leads_to is None else entry_acts(leads_to, becomes)
+    def _adapter(self, source: str, dims: Dims, becomes: Dims, acts: Sequence[str]) -> str:
         type_name, config = adapter_kernel(dims, becomes, acts, self.taken)
         layer = Layer(f"a{self.adapters}", type_name, config, (source,))
         self.adapters += 1
