@@ -47,7 +47,7 @@ from benchfarm_store.tables import results, samples, summaries
 MAX_FAILED_PINS: Final = 2
 """A board whose pin failed on so many leases of one generation is suspect."""
 
-UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY})
+UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY, FailureCode.BELOW_CLOCK})
 """Failures in situ that say nothing of whether an engine can do a family."""
 
 

@@ -87,6 +87,7 @@ def _packed(items: Sequence[BatchItem]) -> list[Freight]:
 _OWN: Final = frozenset(
     {
         FailureCode.FUSED_AWAY,
+        FailureCode.BELOW_CLOCK,
         FailureCode.BOARD_LOST,
         FailureCode.DISK_FULL,
         FailureCode.ENGINE_UNAVAILABLE,
