@@ -5,7 +5,7 @@ names, also when many leases end at once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
 from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_failure
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
-from benchfarm_store import accounts, board_history, measurements, progress
+from benchfarm_store import accounts, board_history, measurements, progress, support
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
@@ -101,6 +101,7 @@ def end_all(tx: Transaction, leases: Sequence[Row[Any]], reason: str, *, lost: b
     _free_boards(tx, set(boards.values()) - unanswered, reason)
     _free_boards(tx, unanswered, "unanswered")
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
+    _count_failed(tx, rows, verdicts)
 
 
 _END = text("""
@@ -108,7 +109,8 @@ _END = text("""
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
 """)
 _UNFINISHED = text("""
-    SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, l.running_measurement_id = m.id AS running
+    SELECT m.id, m.platform_id, m.lease_id, m.attempts, m.losses, m.inconclusive,
+        l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
     WHERE l.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
@@ -133,6 +135,14 @@ def _verdict(row: Row[Any], board: int, loss: FailureCode | None) -> tuple[Verdi
     if loss is not None and pays_attempt(lost=True, running=bool(row.running)):
         return after_failure(loss, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
+
+
+def _count_failed(tx: Transaction, rows: Sequence[Row[Any]], verdicts: Mapping[int, tuple[Verdict, Avoid]]) -> None:
+    """What failed because it took its boards along is an outcome of its family too, platform by platform."""
+    failed = [row for row in rows if verdicts[row.id][0].state == MeasurementState.FAILED]
+    for platform_id in sorted({row.platform_id for row in failed}):
+        here = [row.id for row in failed if row.platform_id == platform_id]
+        support.count(tx, platform_id, [support.Attempt(id_, str(verdicts[id_][0].failure)) for id_ in here])
 
 
 def _failed(measurement_id: int, verdict: Verdict) -> progress.Finished:

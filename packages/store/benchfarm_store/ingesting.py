@@ -107,8 +107,7 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     _write(tx, lease, good, bad)
     if board is not None and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
-    if not is_comparison(lease.protocol):  # the sides of a pair are attempts of their own, elsewhere
-        support.count(tx, lease.platform_id, _attempts(good, bad))
+    support.count(tx, lease.platform_id, _attempts(good, bad))
     return ResultsAnswer(
         accepted=[r.measurement_id for r in live],
         repeated=[r.measurement_id for r in request.results if standing[r.measurement_id].outcome is not None],

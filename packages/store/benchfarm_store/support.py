@@ -9,7 +9,7 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.profilers import has_profiler
-from benchfarm_core.protocols import PROFILE
+from benchfarm_core.protocols import COMPARE, PROFILE
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
 from benchfarm_store import cursors
 from benchfarm_store.database import Transaction
@@ -32,7 +32,8 @@ class Attempt(NamedTuple):
 def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> None:
     """Add attempts on a platform to the matrix. Call it last: others wait for these rows until the commit.
 
-    Left out is what needed a profiler in an engine that has none: nothing was tried of the family.
+    Left out is what needed a profiler in an engine that has none, for nothing was tried of the family, and
+    comparisons: the sides of a pair are attempts of their own, elsewhere.
     Rows are taken in key order, so that two lessees at once wait for each other and never both.
     """
     if not attempts:
@@ -42,12 +43,18 @@ def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> Non
     facts = {row.id: row for row in tx.execute(_FACTS, {"rows": rows_json(rows)})}
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in attempts:
-        if not has_profiler(platform.engine.name) and _needed_profiler(facts[one.measurement_id]):
+        told = facts[one.measurement_id]
+        if told.protocol == COMPARE or (not has_profiler(platform.engine.name) and _needed_profiler(told)):
             continue
-        key = _key(platform, facts[one.measurement_id], one)
-        found[key] = _added(found.get(key), one) | dict(zip(SUPPORT_KEY, key, strict=True))
+        key = _key(platform, told, one)
+        found[key] = _added(found.get(key), _of_itself(one, told)) | dict(zip(SUPPORT_KEY, key, strict=True))
     if found:
         tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+
+
+def _of_itself(one: Attempt, facts: Row[Any]) -> Attempt:
+    """The attempt; in situ the gate looked at a whole carrier, whose error is not the family's."""
+    return one._replace(relative_l2=None) if facts.timing == Timing.IN_SITU else one
 
 
 def _needed_profiler(facts: Row[Any]) -> bool:
