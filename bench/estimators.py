@@ -234,7 +234,7 @@ def visits(records: Records) -> list[Row]:
             return confirmed(floors(all_[:launches], visit_ms)) / canary_ns(run, "sgemm")
 
         timed = [
-            sum(cut(one, visit_ms)[1] for one in all_[:launches])
+            sum(cut(one, visit_ms).spent_ms for one in all_[:launches])
             for runs in records.values() for run, found in runs.items() if run != LOADED for all_ in found.values()
         ]  # fmt: skip
         cost: Row = {
@@ -314,7 +314,7 @@ def _crowd_row(off: Mapping[bool, Sequence[float]]) -> Row:
 
 
 def _clean_share(one: LaunchSamples, factor: float, aftermath: bool) -> float:
-    clean, _ = cut(one, math.inf, witness=factor, aftermath=aftermath)
+    clean = cut(one, math.inf, witness=factor, aftermath=aftermath).clean
     return len(clean) / len(one.blocks_ns)
 
 

@@ -58,7 +58,8 @@ def _quiet_row(engine: str, one: Run, other: Run) -> Row:
     apart = [abs(one.accepted[name] / other.accepted[name] - 1) for name in common]
     middle, high, most = (median(apart), _p90(apart), max(apart)) if apart else (1.0, 1.0, 1.0)
     return {
-        "engine": engine, "workloads": len(common), "accepted in both": f"{share:.1%}", "minutes apart": round((other.began_s - one.ended_s) / 60, 1),
+        "engine": engine, "workloads": len(common), "accepted in both": f"{share:.1%}",
+        "minutes apart": round((other.began_s - one.ended_s) / 60, 1),
         "not accepted": "; ".join(_rejected(run, {*run.accepted, *run.rejected}) for run in (one, other)),
         "median": f"{middle:.2%}", "p90": f"{high:.2%}", "highest": f"{most:.1%}",
         "goal": f"median <= {QUIET_MEDIAN:.0%}, p90 <= {QUIET_P90:.0%} of >= {ACCEPTED_SHARE:.0%} of all",
