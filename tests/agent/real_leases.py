@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Final
 
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
@@ -14,6 +15,16 @@ from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
 from tests.agent.scripted_farm import Call, results_in, scripted_farm, taken
+
+DISTRIBUTIONS: Final = {"litert": "ai-edge-litert", "mnn": "MNN"}
+"""Of engines whose wheel has another name."""
+
+
+def of_installed(grant: LeaseGrant) -> LeaseGrant:
+    """The lease on a platform of the engine's version that is here: of another one nothing is measured."""
+    engine = grant.platform.engine
+    installed = engine.model_copy(update={"version": version(DISTRIBUTIONS.get(engine.name, engine.name))})
+    return grant.model_copy(update={"platform": grant.platform.model_copy(update={"engine": installed})})
 
 
 class RealLeases:
@@ -40,7 +51,7 @@ class RealLeases:
     async def lease(self, grant: LeaseGrant) -> dict[int, Any]:
         """The results of one lease by measurement."""
         begun = len(self._farm.calls)
-        await LeaseWork(self.lab, self.board, grant, asked_s=boottime_s()).run()
+        await LeaseWork(self.lab, self.board, of_installed(grant), asked_s=boottime_s()).run()
         self.calls = self._farm.calls[begun:]
         return results_in(self.calls)
 

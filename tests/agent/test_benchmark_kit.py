@@ -32,6 +32,7 @@ from benchfarm_engines.conversion import activations_for, files_of, has_converte
 from tests.agent.conftest import LEASE_TOKEN
 from tests.agent.ports.local_shell import LocalShellPort
 from tests.agent.remote_boards import StandInKit, local_shell, remote_board
+from tests.agent.scripted_farm import handed_in
 from tests.agent.test_remote_board import lease_on, outcomes, released
 from tests.peers.phones import Phone
 
@@ -286,7 +287,6 @@ def test_a_whole_lease_with_files_of_our_converter(
     calls = running(lease_on(make(), state, asked.model_copy(update={"platform": platform})))
     assert outcomes(calls) == {1: "ok", 2: "ok"}
     assert released(calls)["reason"] == "done"
-    sent = [call.body for call in calls if call.path.endswith("/results")]
-    launches = [one for body in sent for one in body["launches"]]
+    launches = [one for body in handed_in(calls) for one in body["launches"]]
     assert len(launches) == 3
     assert all(one["ungated"] and one["confinement"] == [] for one in launches), json.dumps(launches[0])

@@ -89,6 +89,22 @@ def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):
     assert (fused.state, fused.failure, fused.reason) == (ItemState.FAILED, "fused_away", "computed within a0")
 
 
+def test_the_gate_of_a_carrier_is_no_error_of_its_kernels(farm, ann, agent):
+    farm.submit_planned(ann, job())
+    agent.measure_all()
+    (row,) = _support(farm)
+    assert (row.code, row.max_relative_l2, row.last_relative_l2) == ("ok", None, None)
+    farm.submit_planned(ann, job(timing="alone"))
+    agent.measure_all()
+    (row,) = _support(farm)
+    assert row.max_relative_l2 is not None
+
+
+def _support(farm: Any) -> Any:
+    with farm.transaction() as tx:
+        return support.list_support(tx).items
+
+
 def test_a_retried_job_keeps_its_timing(farm, ann, agent):
     found = farm.submit_planned(ann, job(1))
     grant = agent.must_take()

@@ -28,7 +28,7 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
 from benchfarm_core.values import Value
 
-COMPARISON_RULE_VERSION: Final = 1
+COMPARISON_RULE_VERSION: Final = 2
 
 COVERAGE: Final = 0.99
 """Of the interval at one look. There are up to `launches_max` looks, and what is added between them is not much."""

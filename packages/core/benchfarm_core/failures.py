@@ -37,6 +37,7 @@ class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Pytho
     EXPIRED = "expired"
     MODEL_TOO_LARGE_FOR_BOARD = "model_too_large_for_board"
     FUSED_AWAY = "fused_away"
+    BELOW_CLOCK = "below_clock"
     LEASE_LOST = "lease_lost"
     BOARD_LOST = "board_lost"
     RUNNER_DIED = "runner_died"
@@ -69,6 +70,7 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.EXPIRED: 10010,
     FailureCode.MODEL_TOO_LARGE_FOR_BOARD: 10011,
     FailureCode.FUSED_AWAY: 10012,
+    FailureCode.BELOW_CLOCK: 10013,
     FailureCode.LEASE_LOST: 20000,
     FailureCode.BOARD_LOST: 20001,
     FailureCode.RUNNER_DIED: 20002,

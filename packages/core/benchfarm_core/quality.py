@@ -1,6 +1,7 @@
 """How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
 
-Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
+Validity of a block or a launch never looks at the value, only at the contention witness; of a measurement in a crowd it
+also asks whether launches confirm each other. What the witness cannot see (another guest on
 the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, what all but the
 fastest twentieth of the clean blocks of a launch stay above (after J. Chen and J. Revels, Robust benchmarking in noisy
 environments, 2016, who take the very fastest), and the headline on medians.
@@ -34,7 +35,7 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 5
+RULE_VERSION: Final = 6
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -307,7 +308,7 @@ def summarise(
         high_ms=interval.high,
         interval_coverage=interval.coverage,
         spread=spread,
-        grade=grade_of(spread, len(clean)),
+        grade=grade_of(spread, len(floors_ns)),
         clock_proof=clock_proof,
         launches=len(clean),
         blocks=len(blocks),

@@ -23,14 +23,12 @@ from benchfarm_engines.gate import Array, load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolParameters, Visit
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
-from benchfarm_engines.witness import Witness
+from benchfarm_engines.witness import REWARM_BELOW_NS, Witness
 
 ROUNDS: Final = 8
 """Rounds of a visit; fewer, but `ROUNDS_MIN`, where its pairs are so long that they fill `visit_ms` earlier."""
 ROUNDS_MIN: Final = 3
 ROUND_PAIRS_MIN: Final = 4
-_REWARM_BELOW_NS: Final = 5_000_000
-"""Longer runs hardly feel what the other side has displaced from the caches."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +249,7 @@ class _Turn:
 
     def settle(self) -> None:
         """One untimed run: back into the caches after the other side."""
-        if self.fastest_ns < _REWARM_BELOW_NS:
+        if self.fastest_ns < REWARM_BELOW_NS:
             self.run()
 
     def lead_in(self) -> None:

@@ -5,8 +5,10 @@ names, also when many leases end at once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -17,9 +19,11 @@ from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_failure
+from benchfarm_core.measurements import MeasurementState, Timing, Tries, Verdict, after_failure
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
-from benchfarm_store import accounts, board_history, measurements, progress
+from benchfarm_core.platforms import Platform
+from benchfarm_core.protocols import COMPARE, PROFILE
+from benchfarm_store import accounts, board_history, measurements, progress, support
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
@@ -115,6 +119,7 @@ def end_all(
     _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
+    _count_failed(tx, verdicts)
 
 
 _END = text("""
@@ -152,6 +157,31 @@ def _verdict(row: Row[Any], board: int, loss: FailureCode | None) -> tuple[Verdi
     if loss is not None and pays_attempt(lost=True, running=bool(row.running)):
         return after_failure(loss, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
+
+
+def _count_failed(tx: Transaction, verdicts: Mapping[int, tuple[Verdict, Avoid]]) -> None:
+    """What failed because it took its boards along is an outcome of its family too, platform by platform.
+
+    Comparisons are none, nor are times in situ: nobody knows which kernel of a carrier it was.
+    """
+    failed = [id_ for id_, (verdict, _) in verdicts.items() if verdict.state == MeasurementState.FAILED]
+    rows = tx.execute(_FAILED, {"ids": failed}).all() if failed else []
+    for _, here in groupby(rows, key=attrgetter("platform_id")):
+        found = list(here)
+        attempts = [
+            support.Attempt(row.id, str(verdicts[row.id][0].failure), row.family, row.protocol == PROFILE)
+            for row in found
+            if row.timing == Timing.ALONE and row.protocol != COMPARE
+        ]
+        support.count(tx, Platform.model_validate(found[0].platform), attempts)
+
+
+_FAILED = text("""
+    SELECT m.id, w.family, m.timing, m.platform_id, p.spec AS platform, t.spec->>'name' AS protocol
+    FROM measurements m JOIN workloads w ON w.id = m.workload_id JOIN platforms p ON p.id = m.platform_id
+        JOIN protocols t ON t.id = m.protocol_id
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.platform_id
+""")
 
 
 def _failed(measurement_id: int, verdict: Verdict) -> progress.Finished:

@@ -97,6 +97,17 @@ def remember(
         parameters[f"{name}_ns"] = canaries.reference.of(name) if keep_reference else None
         parameters[f"{name}_seen"] = [seen[name]] if name in seen else []
     tx.execute(_REMEMBER, parameters)
+    if not canaries.is_kept:
+        tx.execute(_DERIVE_AGAIN, {"generation": canaries.generation_id, "platform": canaries.platform_id})
+
+
+# what was measured before there was a reference, uploads above all, gets its normalised time by the next sweep
+_DERIVE_AGAIN = text("""
+    UPDATE summaries s SET rule_version = 1 FROM measurements m JOIN results r ON r.measurement_id = m.id
+    WHERE m.platform_id = :platform AND r.generation_id = :generation AND s.measurement_id = m.id
+        AND s.active AND s.normalised_ms IS NULL AND s.rule_version > 1
+        AND NOT EXISTS (SELECT FROM summaries o WHERE o.measurement_id = m.id AND o.rule_version = 1)
+""")
 
 
 def _extended(name: CanaryName) -> str:

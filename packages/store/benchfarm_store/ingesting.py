@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -53,7 +54,7 @@ from benchfarm_store.timings import way_of
 MAX_FAILED_PINS: Final = 2
 """A board whose pin failed on so many leases of one generation is suspect."""
 
-UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY})
+UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY, FailureCode.BELOW_CLOCK})
 """Failures in situ that say nothing of whether an engine can do a family."""
 
 
@@ -114,11 +115,11 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     (`result_invalid`) for impossible numbers, duplicates in the chunk and measurements outside the lease.
     """
     check(request)
-    try:
+    board: Row[Any] | None = None
+    held: Held | None = None
+    with suppress(LeaseLost):
         board = leases.hold_board(tx, agent_id, token) if _may_fail_pins(request) else None
         held = hold(tx, agent_id, token)
-    except LeaseLost:
-        held = None
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         return orphans.too_late(tx, agent_id, token, request)
@@ -220,11 +221,17 @@ def _attempts(held: Held, good: Sequence[_Good], bad: Sequence[_Bad]) -> list[su
             family=held.items[result.measurement_id].family,
             needs_profiler=_needs_profiler(held, result),
             subject=subject,
-            relative_l2=largest_relative_l2(result.launches),
+            relative_l2=_error_of_itself(held, result),
             seconds=visit_s(result.launches),
         )
         for result, code, subject in attempts
     ]
+
+
+def _error_of_itself(held: Held, result: MeasurementResult) -> float | None:
+    """In situ the gate looked at a whole carrier, whose error is not the family's."""
+    in_situ = held.items[result.measurement_id].timing == Timing.IN_SITU
+    return None if in_situ else largest_relative_l2(result.launches)
 
 
 def _needs_profiler(held: Held, result: MeasurementResult) -> bool:

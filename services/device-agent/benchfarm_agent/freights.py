@@ -124,6 +124,7 @@ def _build(carrier: "Carrier") -> OwnGraph:
 _OWN: Final = frozenset(
     {
         FailureCode.FUSED_AWAY,
+        FailureCode.BELOW_CLOCK,
         FailureCode.BOARD_LOST,
         FailureCode.DISK_FULL,
         FailureCode.ENGINE_UNAVAILABLE,

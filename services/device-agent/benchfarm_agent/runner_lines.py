@@ -38,6 +38,7 @@ VISIT_FAILURES: Final = frozenset(
         FailureCode.PRECISION_NOT_OBEYED,
         FailureCode.THREADS_NOT_OBEYED,
         FailureCode.FUSED_AWAY,
+        FailureCode.BELOW_CLOCK,
     }
 )
 
