@@ -19,13 +19,21 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, median, quantiles, stdev
+from typing import NamedTuple
 
 from bench.launching import Files, Target, launch
 from bench.repeatability import busy_loops
 from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE, FLOOR_SHARE, FLOORS_CONFIRMED
+from benchfarm_core.quality import (
+    DELAY_FLOOR_NS,
+    DELAY_SHARE,
+    FLOOR_SHARE,
+    FLOORS_CONFIRMED,
+    judged_floors,
+    quiet_canary_ns,
+)
 from benchfarm_core.workloads import AnySingle
 from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.models import model_recipe
@@ -93,21 +101,28 @@ def read(folder: Path) -> Records:
 # --- what a shorter visit would have seen
 
 
-def cut(
-    one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1.0, aftermath: bool = True
-) -> tuple[list[float], float]:
-    """Clean blocks of a visit's beginning in ns per iteration, and the time they and the others took in ms.
+class Cut(NamedTuple):
+    """The beginning of a visit: clean blocks in ns per iteration, the time that all its blocks took, how many."""
+
+    clean: list[float]
+    spent_ms: float
+    blocks: int
+
+
+def cut(one: LaunchSamples, visit_ms: float, merged: int = 1, witness: float = 1.0, aftermath: bool = True) -> Cut:
+    """What a visit of `visit_ms` would have seen.
 
     merged: so many blocks taken as one. witness: factor on the thresholds of a clean block. aftermath: the block
     behind one that is not clean is not clean either.
     """
     clean: list[float] = []
-    spent_ns = 0
+    spent_ns = taken = 0
     was_quiet = True
     for start in range(0, len(one.blocks_ns) - merged + 1, merged):
         block = sum(one.blocks_ns[start : start + merged])
         delay, switches = sum(one.delays_ns[start : start + merged]), sum(one.switches[start : start + merged])
         spent_ns += block
+        taken = start + merged
         is_quiet = switches == 0 and delay <= witness * max(DELAY_FLOOR_NS, DELAY_SHARE * block)
         if is_quiet and (was_quiet or not aftermath):
             clean.append(block / one.iterations / merged)
@@ -116,7 +131,22 @@ def cut(
             break
         if spent_ns >= 4 * visit_ms * 1e6:
             break
-    return clean, spent_ns / 1e6
+    return Cut(clean, spent_ns / 1e6, taken)
+
+
+def visited(one: LaunchSamples, visit_ms: float) -> LaunchSamples:
+    """The launch as a visit of that length would have left it."""
+    end = cut(one, visit_ms).blocks
+    kept = {name: getattr(one, name)[:end] for name in ("blocks_ns", "delays_ns", "switches")}
+    canaries = {name: tuple(pair for pair in pairs if pair[0] <= end) for name, pairs in one.canaries.items()}
+    return one.model_copy(update=kept | {"canaries": canaries})
+
+
+def farm_rule(launches: Launches, all_: Launches) -> float:
+    """What the farm derives: floors of the quiet launches, over the SGEMM canary's of the whole run."""
+    quiet_ns = quiet_canary_ns(all_)
+    lowest = judged_floors([visited(one, 10) for one in launches], PROTOCOLS["kernel"], quiet_ns)
+    return confirmed(lowest) / canary_ns(all_, "sgemm")
 
 
 def low(times: Sequence[float], share: float = FLOOR_SHARE) -> float:
@@ -126,7 +156,7 @@ def low(times: Sequence[float], share: float = FLOOR_SHARE) -> float:
 
 def floors(launches: Launches, visit_ms: float, share: float = FLOOR_SHARE, **how: float) -> list[float]:
     """The floor of each launch that has clean blocks enough, lowest first."""
-    seen = [cut(one, visit_ms, **how)[0] for one in launches]  # type: ignore[arg-type]
+    seen = [cut(one, visit_ms, **how).clean for one in launches]  # type: ignore[arg-type]
     return sorted(low(clean, share) for clean in seen if len(clean) >= NEEDED_BLOCKS)
 
 
@@ -149,11 +179,11 @@ def canary_median_ns(one: LaunchSamples, name: str) -> float:
 
 
 def _median_of_medians(launches: Launches, _: Launches) -> float:
-    return median(median(cut(one, 10)[0] or one.blocks_ns) for one in launches)
+    return median(median(cut(one, 10).clean or one.blocks_ns) for one in launches)
 
 
 def _over_mobilenet(launches: Launches, _: Launches) -> float:
-    return median(median(cut(one, 10)[0] or one.blocks_ns) / canary_median_ns(one, "mobilenet") for one in launches)
+    return median(median(cut(one, 10).clean or one.blocks_ns) / canary_median_ns(one, "mobilenet") for one in launches)
 
 
 def _fastest(launches: Launches) -> float:
@@ -171,10 +201,13 @@ ESTIMATORS: Mapping[str, Estimate] = {
     ),
     "over SGEMM's fastest run of the whole run": lambda found, all_: _fastest(found) / canary_ns(all_, "sgemm", 0),
     "lowest floor over SGEMM's of the whole run": lambda found, all_: floors(found, 10)[0] / canary_ns(all_, "sgemm"),
-    "the rule: two lowest floors over SGEMM's of the whole run": lambda found, all_: (
+    "two lowest floors over SGEMM's of the whole run": lambda found, all_: (
         confirmed(floors(found, 10)) / canary_ns(all_, "sgemm")
     ),
-    "the rule over SGEMM's floor beside it": lambda found, _: confirmed(floors(found, 10)) / canary_ns(found, "sgemm"),
+    "the farm's rule: the same of the quiet launches": farm_rule,
+    "two lowest floors over SGEMM's floor beside it": lambda found, _: (
+        confirmed(floors(found, 10)) / canary_ns(found, "sgemm")
+    ),
 }
 
 
@@ -201,7 +234,7 @@ def visits(records: Records) -> list[Row]:
             return confirmed(floors(all_[:launches], visit_ms)) / canary_ns(run, "sgemm")
 
         timed = [
-            sum(cut(one, visit_ms)[1] for one in all_[:launches])
+            sum(cut(one, visit_ms).spent_ms for one in all_[:launches])
             for runs in records.values() for run, found in runs.items() if run != LOADED for all_ in found.values()
         ]  # fmt: skip
         cost: Row = {
@@ -281,7 +314,7 @@ def _crowd_row(off: Mapping[bool, Sequence[float]]) -> Row:
 
 
 def _clean_share(one: LaunchSamples, factor: float, aftermath: bool) -> float:
-    clean, _ = cut(one, math.inf, witness=factor, aftermath=aftermath)
+    clean = cut(one, math.inf, witness=factor, aftermath=aftermath).clean
     return len(clean) / len(one.blocks_ns)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from benchfarm_engines.launch_request import ProtocolParameters
 from benchfarm_engines.runner import bind_to_cores
 
 WARMUP_RUNS: Final = 3
@@ -23,6 +24,18 @@ SESSIONS: Final = 3
 BLOCK_NS: Final = 200_000
 BLOCKS: Final = 9
 
+PROTOCOL: Final = ProtocolParameters(
+    block_min_us=200,
+    visit_ms=10,
+    blocks_min=5,
+    blocks_max=600,
+    warmup_min_runs=3,
+    warmup_min_ms=2,
+    canary_every_ms=20,
+    visit_timeout_s=60,
+)
+"""The protocol ``kernel``, for visits by difference."""
+
 Node = tuple[str, str, float, list[str]]
 """An operator of a profile: name, kind, ns, the nodes that it stands for."""
 
@@ -31,7 +44,8 @@ Node = tuple[str, str, float, list[str]]
 class File:
     """One file to open: its name in the answer, and what is wanted of it.
 
-    cost: what the profiler adds to each operator, as a launch of the farm learns it on its canary.
+    cost: what the profiler adds to each operator, as a launch of the farm learns it on its canary. twice: beside a
+    carrier that holds a kernel once, the fields of the file of one that holds it twice.
     """
 
     name: str
@@ -41,6 +55,7 @@ class File:
     plain: bool
     profiled: bool
     cost: bool = False
+    twice: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,8 @@ def main() -> None:
 
 
 def _round(task: Task) -> dict[str, dict[str, Any]]:
-    """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it; ``cost_ns``."""
+    """By file: ``plain_ns``, one inference as it is; ``nodes``, one as the profiler sees it; ``cost_ns``; by difference
+    the ``samples`` of a launch."""
     answers: dict[str, dict[str, Any]] = {}
     for file in task.files:
         answer = answers[file.name] = {}
@@ -79,6 +95,8 @@ def _round(task: Task) -> dict[str, dict[str, Any]]:
             answer["nodes"] = (_fastest if task.floor else _typical)(inferences)
         if file.cost:
             answer["cost_ns"] = _cost_ns(task, file)
+        if file.twice is not None:
+            answer["samples"] = [_samples_by_difference(task, file, replace(file, **file.twice))]
     return answers
 
 
@@ -107,6 +125,29 @@ def _cost_ns(task: Task, file: File) -> float:
         return OperatorCost(engine, opening, plain).ns()
     finally:
         plain.close()
+
+
+def _samples_by_difference(task: Task, once: File, twice: File) -> dict[str, Any]:
+    """Both carriers in turn, as a visit of the farm times them, less its gates and canaries."""
+    from benchfarm_engines.difference_visit import time_round, wants_round
+    from benchfarm_engines.displacement import Displacement
+    from benchfarm_engines.pair_visit import PairSamples
+    from benchfarm_engines.witness import Witness
+
+    samples, witness, displace = PairSamples(), Witness(), Displacement((task.core,))
+    try:
+        while wants_round(samples, PROTOCOL):
+            openings = [_opening(task, file) for file in (once, twice)]
+            sessions = [engine.open(replace(opening, beside_another=True)) for engine, opening in openings]
+            try:
+                time_round(sessions, samples, PROTOCOL, witness, displace)
+            finally:
+                for session in sessions:
+                    session.close()
+    finally:
+        witness.close()
+    beside = samples.b.fields() | {"rounds": samples.rounds, "threads": 1}
+    return {**samples.a.fields(), "canaries": {}, "canary_ms": 0.0, "launch_no": 0, "beside": beside}
 
 
 def _opening(task: Task, file: File) -> tuple[Any, Any]:

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Final
 
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
@@ -13,8 +14,17 @@ from benchfarm_agent.main import open_lab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
-from tests.agent.scripted_farm import Call, scripted_farm
-from tests.agent.test_leases import content_farm
+from tests.agent.scripted_farm import Call, results_in, scripted_farm, taken
+
+DISTRIBUTIONS: Final = {"litert": "ai-edge-litert", "mnn": "MNN"}
+"""Of engines whose wheel has another name."""
+
+
+def of_installed(grant: LeaseGrant) -> LeaseGrant:
+    """The lease on a platform of the engine's version that is here: of another one nothing is measured."""
+    engine = grant.platform.engine
+    installed = engine.model_copy(update={"version": version(DISTRIBUTIONS.get(engine.name, engine.name))})
+    return grant.model_copy(update={"platform": grant.platform.model_copy(update={"engine": installed})})
 
 
 class RealLeases:
@@ -26,7 +36,7 @@ class RealLeases:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        async with scripted_farm(content_farm) as farm:
+        async with scripted_farm(taken) as farm:
             # tests run beside others, hence no limit to what else wants to run
             settings = Settings(url=farm.url, state_dir=self._state.root, gate_foreign_threads=1000)
             client = FarmClient(farm.url)
@@ -41,10 +51,9 @@ class RealLeases:
     async def lease(self, grant: LeaseGrant) -> dict[int, Any]:
         """The results of one lease by measurement."""
         begun = len(self._farm.calls)
-        await LeaseWork(self.lab, self.board, grant, asked_s=boottime_s()).run()
+        await LeaseWork(self.lab, self.board, of_installed(grant), asked_s=boottime_s()).run()
         self.calls = self._farm.calls[begun:]
-        sent = [one for call in self.calls if call.path.endswith("/results") for one in call.body["results"]]
-        return {one["measurement_id"]: one for one in sent}
+        return results_in(self.calls)
 
     async def target(self, grant: LeaseGrant, measurement_id: int) -> str:
         """The name of the file that a measurement's workload is."""

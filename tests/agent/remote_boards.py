@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchfarm_agent.boards.benchmark_kit import BenchmarkKit
 from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.linux_facts import BoardFacts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
@@ -67,7 +68,8 @@ def remote_board(
     owner: str = OWNER,
     limits: GateLimits = BUSY_HOST,
     kind: type[RemoteBoard] = RemoteBoard,
+    tool: BenchmarkKit | None = None,
 ) -> RemoteBoard:
     """A board behind a port, with the agent's folder at `root`."""
     folder = BoardFolder(port, root, owner=owner, is_shared=False)
-    return kind(place, port, facts, folder, kit, Journal(state.journal), limits)
+    return kind(place, port, facts, folder, kit, Journal(state.journal), limits, tool=tool)

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,48 @@ async def _read(reader: asyncio.StreamReader) -> Call | None:
     headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
     content = await reader.readexactly(int(headers.get("content-length", "0")))
     return Call(head[0].split()[1], json.loads(content) if content else None, headers.get("authorization", ""))
+
+
+def verb_bodies(calls: Sequence[Call], verb: str) -> list[Any]:
+    """The bodies that came by a verb."""
+    return [call.body for call in calls if call.path.endswith(f"/{verb}")]
+
+
+def handed_in(calls: Sequence[Call]) -> list[Any]:
+    """The bodies that brought results, with the end of a lease or before it."""
+    return [call.body for call in calls if call.path.endswith(("/results", "/finish"))]
+
+
+def results_in(calls: Sequence[Call]) -> dict[int, Any]:
+    """All results that came, by measurement."""
+    return {one["measurement_id"]: one for body in handed_in(calls) for one in body["results"]}
+
+
+def given_back(calls: Sequence[Call]) -> list[Any]:
+    """How leases were released, with their last results or without."""
+    ends = [call for call in calls if call.path.endswith(("/release", "/finish"))]
+    return [call.body["release"] if call.path.endswith("/finish") else call.body for call in ends]
+
+
+def reported(calls: Sequence[Call]) -> list[Any]:
+    """What was reported of leases that run, one by one."""
+    return [one for call in calls if call.path.endswith("/reports") for one in call.body["leases"]]
+
+
+def taken(call: Call) -> tuple[int, Any]:
+    """A farm that takes everything that an agent says of a lease, and renews for a minute."""
+    numbers = [one["measurement_id"] for one in call.body.get("results", ())] if call.body else []
+    accepted = {"accepted": numbers, "repeated": [], "orphaned": []}
+    match call.path.rsplit("/", 1)[1]:
+        case "results":
+            return 200, accepted
+        case "finish":
+            return 200, {**accepted, "lost": False}
+        case "reports":
+            return 200, {"lost": [], "renewed": [], "expires_in_s": 60, "renew_in_s": 15}
+        case "renew":
+            return 200, {"expires_in_s": 60, "renew_in_s": 15, "cancelled": []}
+    return 204, b""
 
 
 def problem(status: int, code: str, detail: str = "because") -> tuple[int, dict[str, Any]]:

@@ -148,6 +148,7 @@ FAULTS: dict[str, Any] = {
     "other-visit": lambda visit: done(visit + 1000),
     "done-float-id": lambda visit: write(b'{"event":"done","visit":%d.0,"outcome":"ok"}\n' % visit),
     "surrogate-detail": lambda visit: failed(visit, "engine_error", "half a character: \ud800, and \0"),
+    "other-version": lambda _: ready(engine_version="2"),
     "huge-import-ms": lambda _: ready(import_ms=1e12),
     "huge-shares": lambda visit: done(visit, timed_ms=1e9, canary_ms=1e9, open_ms=1e9),
     "starts-no-id": lambda _: boast(99_999_999_999_999_999_999),

@@ -8,7 +8,7 @@ import pytest
 
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
-from benchfarm_agent.keeper import LeaseKeeper, StartedReports
+from benchfarm_agent.keeper import LeaseKeeper
 from tests.agent.scripted_farm import HANG_UP, Call, Script, problem, scripted_farm, true_soon
 
 Run = Callable[[Any], Any]
@@ -80,68 +80,25 @@ def test_a_lease_that_the_farm_denies_is_lost_at_once(kept: Kept, running: Run, 
     assert len(kept.calls) == 1
 
 
-def test_what_runs_is_reported_first_at_once_then_together(running: Run) -> None:
-    async def report() -> list[list[int]]:
-        async with scripted_farm(lambda _: (204, b"")) as farm:
+def test_a_report_that_comes_first_spares_the_renewal(kept: Kept, running: Run) -> None:
+    """Whatever tells the farm of a lease shortly before its renewal is due renews it along."""
+
+    async def renew_along() -> tuple[bool, bool, int]:
+        async with scripted_farm(lambda _: renewal(60.0, 60.0)) as farm:
             client = FarmClient(farm.url)
-            reports = StartedReports(client, TOKEN, every_s=0.1)
-            task = asyncio.create_task(reports.run())
-            reports.note(1)
-            await true_soon(lambda: len(farm.calls) == 1)
-            for number in (2, 3, 1, 2):
-                reports.note(number)
-            await true_soon(lambda: len(farm.calls) == 2)
+            keeper = LeaseKeeper(client, TOKEN, on_cancelled=kept.cancelled.extend, on_lost=lambda: None)
+            keeper.granted(boottime_s(), expires_in_s=60.0, renew_in_s=60.0)
+            early = keeper.wants_renewal()
+            keeper.granted(boottime_s(), expires_in_s=60.0, renew_in_s=0.3)
+            task = asyncio.create_task(keeper.run())
+            await asyncio.sleep(0)
+            late = keeper.wants_renewal()
+            keeper.renewed(boottime_s(), expires_in_s=60.0, renew_in_s=60.0, cancelled=(4,))
+            await asyncio.sleep(0.5)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await client.close()
-            return [call.body["measurement_ids"] for call in farm.calls]
+            return early, late, len(farm.calls)
 
-    assert running(report()) == [[1], [3, 1, 2]]  # the last one named runs now
-
-
-def test_many_leases_of_one_agent_report_less_often_each(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchfarm_agent.keeper.REPORTS_PER_S", 100.0)
-
-    async def reports_within_s(seconds: float, sharers: int) -> int:
-        async with scripted_farm(lambda _: (204, b"")) as farm:
-            client = FarmClient(farm.url)
-            reports = StartedReports(client, TOKEN, every_s=0.01, sharers=lambda: sharers)
-            task = asyncio.create_task(reports.run())
-            until_s = boottime_s() + seconds
-            while boottime_s() < until_s:
-                reports.note(1)
-                await asyncio.sleep(0.005)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await client.close()
-            return len(farm.calls)
-
-    assert running(reports_within_s(0.4, sharers=1)) > 2
-    assert running(reports_within_s(0.4, sharers=1000)) == 1
-
-
-def test_the_end_is_reported_once_and_does_not_hold_up_the_results(
-    running: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchfarm_agent.keeper.OVER_S", 0.2)
-
-    async def silent(_: Call) -> Any:
-        await asyncio.sleep(60)
-
-    async def report(script: Script) -> list[Any]:
-        async with scripted_farm(script) as farm:
-            client = FarmClient(farm.url)
-            reports = StartedReports(client, TOKEN, every_s=60)
-            await reports.end()
-            assert farm.calls == []  # nothing ran
-            reports.note(1)
-            reports.note(2)
-            await reports.end()
-            await client.close()
-            return [call.body for call in farm.calls]
-
-    said = [{"measurement_ids": [1, 2], "over": True}]
-    assert running(report(lambda _: (204, b""))) == said
-    begun_s = boottime_s()
-    assert running(report(silent)) == said
-    assert boottime_s() - begun_s < 10
+    assert running(renew_along()) == (False, True, 0)
+    assert kept.cancelled == [4]

@@ -32,12 +32,18 @@ note = "shelf 3"
 board = "pi5"
 cycle = ["uhubctl", "-a", "cycle"]
 after_s = 30
+
+[[benchmark_model]]
+abi = "aarch64"
+binary = "pi5.key"
+boards = ["pi*"]
 """
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    (tmp_path / "pi5.key").write_text("a key")
+    for name in ("pi5.key", "benchmark_model"):
+        (tmp_path / name).write_text("a key")
     return tmp_path / "boards.toml"
 
 
@@ -66,6 +72,8 @@ def test_a_whole_file_is_taken(lab: Path) -> None:
     assert (first.port, first.runner, second.port, second.runner) == (22, "python", 2222, "native")
     assert (found.marks("pi5"), found.marks("pi-4")) == ((), ("shared_host",))
     assert found.power[0].after_s == 30
+    boards = (("pi5", "aarch64"), ("pi5", "x86_64"), ("pc", "aarch64"))
+    assert [found.find_benchmark_model(*board) for board in boards] == [lab.parent / "pi5.key", None, None]
 
 
 def test_all_phones_or_none() -> None:
@@ -92,6 +100,8 @@ def test_all_phones_or_none() -> None:
         (WHOLE.replace("cycle = [", "cycles = ["), 20, "power.1.cycle: is missing"),
         (WHOLE.replace("after_s = 30", "after_s = 30\nshell = true"), 24, "power.1.shell: there is no such entry"),
         (WHOLE.replace("pi5.key", "none.key", 1), 9, "ssh.1.key_file: cannot read"),
+        (WHOLE.replace('binary = "pi5.key"', 'binary = "none"'), 27, "benchmark_model.1.binary: cannot read"),
+        (WHOLE.replace('abi = "aarch64"', 'abi = "mips"'), 26, "benchmark_model.1.abi: "),
     ],
 )
 def test_an_error_names_its_line_and_what_to_do(lab: Path, text: str, line: int, reason: str) -> None:

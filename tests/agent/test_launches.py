@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from benchfarm_agent import launches as launches_module
-from benchfarm_agent.boards.interface import LaunchOrder
+from benchfarm_agent.boards.interface import Conditions, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.launches import LeaseLaunches, merged, shuffled
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
+from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MS_MAX, MeasurementResult
+from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import check_result
+from benchfarm_core.quality import accepted_launches, check_result
 
 Make = Callable[..., LeaseLaunches]
 Run = Callable[[Any], Any]
@@ -138,6 +140,68 @@ def test_an_engine_that_is_gone_fails_every_measurement_typed(launches: Make, ru
     running(work.run())
     assert outcomes(work.results()) == dict.fromkeys(range(1, 6), "engine_unavailable")
     assert work.evidence == []
+
+
+def test_an_engine_that_was_replaced_below_the_agent_measures_nothing(launches: Make, running: Run) -> None:
+    work = launches("other-version@ready")
+    running(work.run())
+    assert outcomes(work.results()) == dict.fromkeys(range(1, 6), "engine_unavailable")
+    assert "onnxruntime 2 ran where 1 is wanted" in work.results()[0].detail
+    assert [evidence.engine_version for evidence in work.evidence] == ["2"]
+
+
+class _Counting(LocalBoard):
+    """A host whose throttle counter moves by one with each look in `jumps`, and which is lost after `looks`."""
+
+    jumps: frozenset[int] = frozenset()
+    looks = 99
+    looked = -1
+    count = 0
+
+    async def evidence(self, point: OperatingPoint) -> Conditions:
+        self.looked += 1
+        if self.looked == self.looks:
+            raise TransientDeviceError("unplugged")
+        self.count += self.looked in self.jumps
+        return Conditions(throttle_count=self.count)
+
+
+def counting_launches(make_board: Callable[..., LocalBoard], grant: LeaseGrant, folder: Path) -> LeaseLaunches:
+    items = [PreparedItem(one.measurement_id, folder, "0" * 64, (), folder, 1e-3) for one in grant.items]
+    return LeaseLaunches(make_board(kind=_Counting), grant, items, Canary(folder, ()), lambda _: None)
+
+
+def test_a_launch_in_which_the_host_slowed_itself_down_is_made_again(
+    local_board: Callable[..., LocalBoard], grant: Callable[..., LeaseGrant], running: Run, tmp_path: Path
+) -> None:
+    work = counting_launches(local_board, grant(2), tmp_path)
+    assert isinstance(work.board, _Counting)
+    work.board.jumps = frozenset({3})  # behind the second launch
+    running(work.run())
+    assert [evidence.throttled for evidence in work.evidence] == [False, True, False, False]
+    clocks = {one.launch_no: one.clock for one in work.evidence if one.clock is not None}
+    assert {number: clock.throttle_events for number, clock in clocks.items()} == {1: 1}
+    for result in work.results():
+        accepted = accepted_launches(result.launches, clocks, PROTOCOLS["kernel"])
+        assert not isinstance(accepted, FailureCode)
+        assert [launch.launch_no for launch in accepted] == [0, 2, 3]
+
+
+def test_what_a_launch_found_stays_when_the_board_is_lost_right_behind_it(
+    local_board: Callable[..., LocalBoard], grant: Callable[..., LeaseGrant], running: Run, tmp_path: Path
+) -> None:
+    work = counting_launches(local_board, grant(2), tmp_path)
+    assert isinstance(work.board, _Counting)
+    work.board.looks = 5  # behind the third launch
+
+    async def lose() -> None:
+        with pytest.raises(TransientDeviceError):
+            await work.run()
+        work.lose_board("unplugged")
+
+    running(lose())
+    assert outcomes(work.results()) == {1: "ok", 2: "ok"}
+    assert [evidence.launch_no for evidence in work.evidence] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
-from benchfarm_agent.leases import Lab, LeaseWork
+from benchfarm_agent.leases import Lab, LeaseWork, NextLease
 from benchfarm_agent.main import open_lab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
@@ -21,7 +21,18 @@ from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import EngineSpec, OperatingPoint
 from benchfarm_core.workloads import UploadedWorkload
-from tests.agent.scripted_farm import HANG_UP, Call, Script, problem, scripted_farm
+from tests.agent.scripted_farm import (
+    HANG_UP,
+    Call,
+    Script,
+    given_back,
+    handed_in,
+    problem,
+    reported,
+    results_in,
+    scripted_farm,
+    taken,
+)
 
 Run = Callable[[Any], Any]
 MakeBoard = Callable[..., LocalBoard]
@@ -86,17 +97,6 @@ class Baffled(LocalBoard):
         return await super().launch(order, on_line)
 
 
-def content_farm(call: Call) -> tuple[int, Any]:
-    """Takes everything, renews for a minute."""
-    match call.path.rsplit("/", 1)[1]:
-        case "results":
-            numbers = [one["measurement_id"] for one in call.body["results"]]
-            return 200, {"accepted": numbers, "repeated": [], "orphaned": []}
-        case "renew":
-            return 200, {"expires_in_s": 60, "renew_in_s": 15, "cancelled": []}
-    return 204, b""
-
-
 class Scene:
     """A lab on a scripted farm; `work` runs one lease and keeps what the farm heard."""
 
@@ -106,9 +106,11 @@ class Scene:
         self.calls: list[Call] = []
         self.looks: list[str | None] = []
         self.reason = ""
+        self.goes_on = False
+        self.next: NextLease | None = None
 
     async def work(
-        self, board: Board, script: Script = content_farm, meanwhile: Callable[[LeaseWork], Any] | None = None
+        self, board: Board, script: Script = taken, meanwhile: Callable[[LeaseWork], Any] | None = None
     ) -> None:
         async with scripted_farm(script) as farm:
             settings = Settings(url=farm.url, state_dir=self.state.root, gate_wait_s=0.2, drain_s=0.5)
@@ -121,21 +123,22 @@ class Scene:
                 self.calls = farm.calls
 
     async def _work(self, lab: Lab, board: Board, meanwhile: Callable[[LeaseWork], Any] | None) -> None:
-        work = LeaseWork(lab, board, self.grant, asked_s=boottime_s(), on_gate=self.looks.append)
+        begun_s, goes_on = boottime_s(), lambda: self.goes_on
+        work = LeaseWork(lab, board, self.grant, asked_s=begun_s, on_gate=self.looks.append, goes_on=goes_on)
         task = asyncio.create_task(work.run())
         if meanwhile is not None:
             await meanwhile(work)
         self.reason = await task
+        self.next = work.next
 
     def paths(self) -> list[str]:
         return [call.path.rsplit("/", 1)[1] for call in self.calls]
 
     def outcomes(self) -> dict[int, str]:
-        sent = [one for call in self.calls if call.path.endswith("/results") for one in call.body["results"]]
-        return {one["measurement_id"]: one["failure"] or "ok" for one in sent}
+        return {number: one["failure"] or "ok" for number, one in results_in(self.calls).items()}
 
     def release(self) -> Any:
-        return next(call.body for call in self.calls if call.path.endswith("/release"))
+        return given_back(self.calls)[0]
 
     def spooled(self) -> list[str]:
         return sorted(path.name for path in self.state.spool.glob("*/*.json"))
@@ -155,20 +158,99 @@ async def until_a_visit_runs(scene: Scene) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_results_come_before_the_release(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+def test_one_request_brings_the_results_and_gives_the_board_back(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
     running(scene.work(local_board()))
     assert scene.reason == "done"
     assert scene.outcomes() == dict.fromkeys((1, 2, 3), "ok")
-    assert [path for path in scene.paths() if path != "started"] == ["results", "release"]
+    assert [path for path in scene.paths() if path != "reports"] == ["finish"] == scene.paths()[-1:]
     assert scene.release()["lease_wall_ms"] > scene.release()["conversion_ms"] > 0
     assert not list(scene.state.spool.iterdir())
-    reported = [call.body["measurement_ids"] for call in scene.calls if call.path.endswith("/started")]
-    assert reported
-    assert {number for numbers in reported for number in numbers} <= {1, 2, 3}
-    over = [call.body["over"] for call in scene.calls if call.path.endswith("/started")]
+    told = reported(scene.calls)
+    assert told
+    assert {number for one in told for number in one["measurement_ids"]} <= {1, 2, 3}
+    assert {one["lease_token"] for one in told} == {scene.grant.lease_token}
+    assert len(handed_in(scene.calls)[0]["launches"]) == 3
+    assert scene.calls[-1].body["wants_next"] is False
+    assert scene.next is None
+
+
+def test_results_that_take_several_requests_come_after_the_word_that_nothing_runs(
+    scene: Scene, local_board: MakeBoard, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what ran last would pay for a lease that is lost in between."""
+    monkeypatch.setattr("benchfarm_agent.spool.CHUNK_SAMPLES", 1)
+    running(scene.work(local_board()))
+    assert scene.outcomes() == dict.fromkeys((1, 2, 3), "ok")
+    assert scene.paths()[-4:] == ["reports", "results", "results", "finish"]
+    over = [one["over"] for one in reported(scene.calls)]
     assert over == [False] * (len(over) - 1) + [True]
-    assert scene.paths()[-3:] == ["started", "results", "release"]
-    assert len(scene.calls[-2].body["launches"]) == 3
+
+
+def test_the_end_of_a_lease_brings_the_next(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    scene.goes_on = True
+    following = scene.grant.model_copy(update={"lease_token": "l_" + "6b" * 16})
+
+    def with_next(call: Call) -> Any:
+        status, body = taken(call)
+        is_end = call.path.endswith("/finish")
+        return (status, {**body, "next_lease": following.model_dump(mode="json")}) if is_end else (status, body)
+
+    running(scene.work(local_board(), script=with_next))
+    assert scene.calls[-1].body["wants_next"] is True
+    assert scene.next is not None
+    assert scene.next.grant == following
+    assert scene.next.asked_s <= boottime_s()
+
+
+def test_a_lease_that_was_lost_before_its_end_brings_none(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    scene.goes_on = True
+
+    def lost(call: Call) -> Any:
+        late = {"accepted": [], "repeated": [], "orphaned": [1, 2, 3], "lost": True}
+        return (200, late) if call.path.endswith("/finish") else taken(call)
+
+    running(scene.work(local_board(), script=lost))
+    assert scene.reason == "lease_lost"
+    assert scene.next is None
+    assert not list(scene.state.spool.iterdir()), "what came too late is with the farm"
+
+
+def test_a_board_that_ended_otherwise_than_well_takes_no_next_lease(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    scene.goes_on = True
+    running(scene.work(local_board(kind=Hot)))
+    assert scene.release()["reason"] == "gate"
+    assert scene.calls[-1].body["wants_next"] is False
+
+
+def test_a_report_renews_the_lease_and_hears_what_nobody_wants(
+    scene: Scene, local_board: MakeBoard, running: Run
+) -> None:
+    scene.grant = scene.grant.model_copy(update={"renew_in_s": 1.0})
+
+    def cancel_all(call: Call) -> Any:
+        if not call.path.endswith("/reports"):
+            return taken(call)
+        cancelled = [{"lease_token": one["lease_token"], "cancelled": [1, 2, 3]} for one in call.body["leases"]]
+        return 200, {"lost": [], "renewed": cancelled, "expires_in_s": 60, "renew_in_s": 15}
+
+    running(scene.work(local_board("hang@all"), script=cancel_all))
+    assert [one["renew"] for one in reported(scene.calls)] == [True]
+    assert "renew" not in scene.paths()
+    assert scene.release()["reason"] == "cancelled"
+
+
+def test_a_lease_that_a_report_finds_lost_stops_the_board(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    def gone(call: Call) -> Any:
+        tokens = [one["lease_token"] for one in call.body["leases"]] if call.path.endswith("/reports") else []
+        return (200, {"lost": tokens, "renewed": [], "expires_in_s": 60, "renew_in_s": 15}) if tokens else taken(call)
+
+    running(scene.work(local_board("hang@all"), script=gone))
+    assert scene.reason == "lease_lost"
+    assert given_back(scene.calls) == []
 
 
 @pytest.mark.parametrize("fault", ["starts-no-id", "starts-truth", "starts-other"])
@@ -178,8 +260,9 @@ def test_a_runner_that_starts_what_was_not_ordered_harms_itself_alone(
     running(scene.work(local_board(f"{fault}@2")))
     assert scene.outcomes() == {1: "ok", 2: FailureCode.RUNNER_GARBAGE, 3: "ok"}
     assert scene.reason == scene.release()["reason"] == "done"
-    reported = [call.body["measurement_ids"] for call in scene.calls if call.path.endswith("/started")]
-    assert 2 in {number for numbers in reported for number in numbers} <= {1, 2, 3}
+    told = reported(scene.calls)
+    assert told
+    assert {number for one in told for number in one["measurement_ids"]} <= {1, 2, 3}
     assert not list(scene.state.spool.iterdir())
 
 
@@ -236,7 +319,7 @@ def test_what_the_farm_does_not_hand_out_costs_nothing_and_rests(
     scene.grant.items[1] = scene.grant.items[1].model_copy(update=files)
 
     def without_files(call: Call) -> Any:
-        return problem(503, "unavailable") if "/files/" in call.path else content_farm(call)
+        return problem(503, "unavailable") if "/files/" in call.path else taken(call)
 
     running(scene.work(local_board(), script=without_files))
     assert scene.outcomes() == {1: "ok", 3: "ok"}
@@ -256,7 +339,7 @@ def test_a_lost_lease_stops_the_board_and_is_not_released(scene: Scene, local_bo
 
     running(scene.work(local_board("hang@all"), meanwhile=lose))
     assert scene.reason == "lease_lost"
-    assert "release" not in scene.paths()
+    assert given_back(scene.calls) == []
     assert scene.outcomes() == {}
 
 
@@ -266,7 +349,7 @@ def test_a_lease_that_is_not_renewed_in_time_stops_the_board(
     scene.grant = scene.grant.model_copy(update={"expires_in_s": 3.0, "renew_in_s": 0.5})
 
     def deaf_to_renewals(call: Call) -> Any:
-        return HANG_UP if call.path.endswith("/renew") else content_farm(call)
+        return HANG_UP if call.path.endswith("/renew") else taken(call)
 
     running(scene.work(local_board("hang@all"), script=deaf_to_renewals))
     assert scene.reason == "lease_lost"
@@ -316,7 +399,7 @@ def test_a_batch_that_nobody_wants_any_more_is_ended(scene: Scene, local_board: 
     def cancel_all(call: Call) -> Any:
         if call.path.endswith("/renew"):
             return 200, {"expires_in_s": 60, "renew_in_s": 0.2, "cancelled": [1, 2, 3]}
-        return content_farm(call)
+        return taken(call)
 
     running(scene.work(local_board("hang@all"), script=cancel_all))
     assert scene.release()["reason"] == "cancelled"
@@ -327,7 +410,7 @@ def test_results_wait_on_disk_while_the_farm_is_away(scene: Scene, local_board: 
     scene.grant = scene.grant.model_copy(update={"expires_in_s": 4.0, "renew_in_s": 1.0})
 
     def away_at_the_end(call: Call) -> Any:
-        return content_farm(call) if call.path.endswith("/started") else problem(503, "unavailable")
+        return taken(call) if call.path.endswith("/reports") else problem(503, "unavailable")
 
     running(scene.work(local_board(), script=away_at_the_end))
     assert scene.spooled() == ["000000.json"]
@@ -337,7 +420,7 @@ def test_results_of_a_lease_that_the_farm_does_not_know_are_not_kept(
     scene: Scene, local_board: MakeBoard, running: Run
 ) -> None:
     def forgetful(call: Call) -> Any:
-        return problem(409, "lease_lost") if call.path.endswith("/results") else content_farm(call)
+        return problem(409, "lease_lost") if call.path.endswith("/finish") else taken(call)
 
     running(scene.work(local_board(), script=forgetful))
     assert scene.reason == "lease_lost"

@@ -20,7 +20,18 @@ from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.boards import BoardReport
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
-from tests.agent.scripted_farm import HANG_UP, Answer, Call, problem, scripted_farm, true_soon
+from tests.agent.scripted_farm import (
+    HANG_UP,
+    Answer,
+    Call,
+    given_back,
+    handed_in,
+    problem,
+    scripted_farm,
+    taken,
+    true_soon,
+    verb_bodies,
+)
 
 Run = Callable[[Any], Any]
 MakeBoard = Callable[..., LocalBoard]
@@ -39,6 +50,7 @@ class OneOffer:
     is_offered: bool = False
     calls: list[Call] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    following: list[LeaseGrant] = field(default_factory=list)
 
     async def script(self, call: Call) -> Answer:
         verb = call.path.rsplit("/", 1)[1]
@@ -51,9 +63,10 @@ class OneOffer:
                 return await self._polled(call)
             case "accept":
                 return 200, self.grant.model_dump(mode="json")
-            case "results":
-                return 200, {"accepted": [], "repeated": [], "orphaned": []}
-        return 204, b""
+            case "finish" if call.body["wants_next"] and self.following:
+                status, body = taken(call)
+                return status, {**body, "next_lease": self.following.pop(0).model_dump(mode="json")}
+        return taken(call)
 
     async def _polled(self, call: Call) -> Answer:
         ended = sorted(self.ended.intersection(call.body["leases"]))
@@ -67,7 +80,10 @@ class OneOffer:
         return 200, {"offers": offers, "ended_leases": ended, "unknown_boards": unknown}
 
     def bodies(self, verb: str) -> list[Any]:
-        return [call.body for call in self.calls if call.path.endswith(f"/{verb}")]
+        """What came by a verb; results and releases also with the end of a lease."""
+        if verb == "release":
+            return given_back(self.calls)
+        return handed_in(self.calls) if verb == "results" else verb_bodies(self.calls, verb)
 
 
 @pytest.fixture
@@ -116,7 +132,7 @@ def test_a_busy_agent_polls_and_hears_that_its_lease_has_ended(
         return [body for body in one_offer.bodies("poll") if not body["idle"]]
 
     async def end_the_lease(desk: OfferDesk) -> None:
-        await true_soon(lambda: len(busy_polls()) >= 3 and bool(one_offer.bodies("started")))
+        await true_soon(lambda: len(busy_polls()) >= 3 and bool(one_offer.bodies("reports")))
         one_offer.ended.add(token)
         await true_soon(lambda: not desk.lease_tokens())
         await true_soon(lambda: one_offer.bodies("poll")[-1]["idle"] == [BOARD])
@@ -125,6 +141,22 @@ def test_a_busy_agent_polls_and_hears_that_its_lease_has_ended(
     assert busy_polls()[0]["leases"] == [token]
     assert one_offer.bodies("release") == []
     assert len([body for body in one_offer.bodies("poll") if token in body["leases"]]) < len(one_offer.bodies("poll"))
+
+
+def test_a_board_goes_on_with_the_lease_that_the_last_one_brought(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never idle in between, and the next poll names the new lease without one of its own for each."""
+    monkeypatch.setattr("benchfarm_agent.offers.LISTED_WITHIN_S", 0.01)
+    second = one_offer.grant.model_copy(update={"lease_token": "l_" + "6b" * 16})
+    one_offer.following = [second]
+    at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("release")) == 2))
+    assert len(one_offer.bodies("accept")) == 1
+    ends = [call.path.split("/")[-2] for call in one_offer.calls if call.path.endswith("/finish")]
+    assert ends == [one_offer.grant.lease_token, second.lease_token]
+    named = [body for body in one_offer.bodies("poll") if second.lease_token in body["leases"]]
+    assert named
+    assert all(body["idle"] == [] and one_offer.grant.lease_token not in body["leases"] for body in named)
 
 
 def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(

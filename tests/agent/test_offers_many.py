@@ -18,7 +18,16 @@ from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.boards import BoardReport
 from benchfarm_core.failures import FailureCode
-from tests.agent.scripted_farm import Answer, Call, scripted_farm, true_soon
+from tests.agent.scripted_farm import (
+    Answer,
+    Call,
+    given_back,
+    results_in,
+    scripted_farm,
+    taken,
+    true_soon,
+    verb_bodies,
+)
 
 Run = Callable[[Any], Any]
 MakeBoard = Callable[..., LocalBoard]
@@ -79,11 +88,7 @@ class ManyBoards:
                 return await self._polled(call)
             case "accept":
                 return 200, self.grant.model_dump(mode="json")
-            case "results":
-                return 200, {"accepted": [], "repeated": [], "orphaned": []}
-            case "renew":
-                return 200, {"expires_in_s": 60, "renew_in_s": 15, "cancelled": []}
-        return 204, b""
+        return taken(call)
 
     async def _polled(self, call: Call) -> Answer:
         offers = []
@@ -96,7 +101,7 @@ class ManyBoards:
         return 200, {"offers": offers, "ended_leases": [], "unknown_boards": unknown}
 
     def bodies(self, verb: str) -> list[Any]:
-        return [call.body for call in self.calls if call.path.endswith(f"/{verb}")]
+        return verb_bodies(self.calls, verb)
 
     def named(self) -> list[list[str]]:
         """The boards of each registration."""
@@ -179,16 +184,16 @@ def test_the_lease_of_a_board_that_goes_ends_and_only_what_ran_pays(
     many.wanted = "b_a"
 
     async def pull_in_mid_run(watch: BoardWatch) -> None:
-        await true_soon(lambda: bool(many.bodies("started")))
+        await true_soon(lambda: bool(many.bodies("reports")))
         watch.remove("a", "unplugged")
         await true_soon(lambda: many.named()[-1] == ["b"])
 
     at_desk(pull_in_mid_run, make("a", "hang@all"), make("b"))
-    assert many.bodies("release")[0]["reason"] == "board_lost"
-    results = [one for body in many.bodies("results") for one in body["results"]]
-    assert [one["failure"] for one in results] == [FailureCode.BOARD_LOST], "one ran, the other stays wanted"
+    assert given_back(many.calls)[0]["reason"] == "board_lost"
+    failures = [one["failure"] for one in results_in(many.calls).values()]
+    assert failures == [FailureCode.BOARD_LOST], "one ran, the other stays wanted"
     verbs = [call.path.rsplit("/", 1)[1] for call in many.calls]
-    assert verbs.index("release") < len(verbs) - 1 - verbs[::-1].index("boards"), "what it found comes first"
+    assert verbs.index("finish") < len(verbs) - 1 - verbs[::-1].index("boards"), "what it found comes first"
 
 
 def test_a_board_that_comes_back_during_its_lease_takes_no_second_one(
@@ -204,7 +209,7 @@ def test_a_board_that_comes_back_during_its_lease_takes_no_second_one(
             await super().stop()
 
     async def blink(watch: BoardWatch) -> None:
-        await true_soon(lambda: bool(many.bodies("started")))
+        await true_soon(lambda: bool(many.bodies("reports")))
         watch.remove("a", "unplugged")
         await true_soon(lambda: many.named()[-1] == [])
         watch.add(PlugWay(make("a")))
@@ -230,7 +235,7 @@ def test_a_contested_board_holds_up_no_other(
         del watch
         await true_soon(lambda: many.idle() == ["b_b"])
         many.wanted = "b_b"
-        await true_soon(lambda: bool(many.bodies("release")))
+        await true_soon(lambda: bool(given_back(many.calls)))
 
     at_desk(work_on, make("a"), make("b"))
-    assert many.bodies("release")[0]["reason"] == "done"
+    assert given_back(many.calls)[0]["reason"] == "done"

@@ -23,6 +23,7 @@ from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.protocols import PROTOCOLS
 from tests.agent.conftest import grant_of
 from tests.agent.real_leases import RealLeases, outcome_of
+from tests.agent.scripted_farm import given_back, handed_in
 
 Run = Callable[[Any], Any]
 ROOT = Path(__file__).parents[2]
@@ -114,8 +115,7 @@ def test_a_clock_that_steps_changes_no_duration(bench: Bench, running: Run, monk
             durations_ms = [launch["open_ms"], launch["first_ms"], launch["timed_ms"], launch["canary_ms"]]
             assert all(0 <= each <= took_s * 1000 for each in durations_ms)
             assert all(0 < each < took_s * 1e9 for each in launch["blocks_ns"])
-    results = next(call.body for call in bench.calls if call.path.endswith("/results"))
-    released = next(call.body for call in bench.calls if call.path.endswith("/release"))
+    (results,), (released,) = handed_in(bench.calls), given_back(bench.calls)
     for evidence in results["launches"]:
         seen = (evidence["began_unix_s"], evidence["first_block_unix_s"])
         assert all(abs(unix_s - wall_clock_s()) > 80_000 for unix_s in seen)  # both did see a clock that steps

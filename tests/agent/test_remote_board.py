@@ -31,8 +31,7 @@ from benchfarm_core.platforms import OperatingPoint
 from tests.agent.conftest import LEASE_TOKEN
 from tests.agent.ports.local_shell import LocalShellPort
 from tests.agent.remote_boards import StandInKit, local_shell, remote_board
-from tests.agent.scripted_farm import scripted_farm
-from tests.agent.test_leases import content_farm
+from tests.agent.scripted_farm import given_back, handed_in, results_in, scripted_farm, taken
 
 Run = Callable[[Any], Any]
 OTHER_LEASE = "l_" + "0b" * 16
@@ -339,7 +338,7 @@ def lease_on(board: RemoteBoard, state: StateDir, grant: LeaseGrant) -> Any:
     """One lease with the agent's own preparation; what the farm heard."""
 
     async def led() -> list[Any]:
-        async with scripted_farm(content_farm) as farm:
+        async with scripted_farm(taken) as farm:
             client = FarmClient(farm.url)
             settings = Settings(url=farm.url, state_dir=state.root, gate_wait_s=0.2)
             try:
@@ -360,12 +359,11 @@ async def at_a_free_clock(board: RemoteBoard, grant: LeaseGrant) -> LeaseGrant:
 
 
 def outcomes(calls: list[Any]) -> dict[int, str]:
-    sent = [one for call in calls if call.path.endswith("/results") for one in call.body["results"]]
-    return {one["measurement_id"]: one["failure"] or "ok" for one in sent}
+    return {number: one["failure"] or "ok" for number, one in results_in(calls).items()}
 
 
 def released(calls: list[Any]) -> Any:
-    return next(call.body for call in calls if call.path.endswith("/release"))
+    return given_back(calls)[0]
 
 
 def test_a_whole_lease(
@@ -374,7 +372,7 @@ def test_a_whole_lease(
     calls = running(lease_on(make(), state, grant(3)))
     assert outcomes(calls) == dict.fromkeys((1, 2, 3), "ok")
     assert released(calls)["reason"] == "done"
-    launches = [one for call in calls if call.path.endswith("/results") for one in call.body["launches"]]
+    launches = [one for body in handed_in(calls) for one in body["launches"]]
     assert len(launches) == 3
     assert all(launch["clock"]["asked_khz"] == [] for launch in launches), "a free clock is watched for throttling"
 

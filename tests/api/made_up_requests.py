@@ -109,4 +109,6 @@ SENSIBLE = {
     "POST /v1/agent/boards": lambda drawn: {**VERSION, "boards": [EXISTING["board"]]},
     "POST /v1/agent/recoveries": _recovery,
     "POST /v1/agent/leases/{lease_token}/started": lambda drawn: {"measurement_ids": [EXISTING["measurement_id"]]},
+    "POST /v1/agent/reports": lambda drawn: {"leases": [{"lease_token": EXISTING["lease_token"], "renew": True}]},
+    "POST /v1/agent/leases/{lease_token}/finish": lambda drawn: {"results": [], "release": {"reason": "done"}},
 }

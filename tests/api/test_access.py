@@ -9,8 +9,11 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from starlette.testclient import TestClient
 
-from benchfarm_api.access import GuardedRoute
+from benchfarm_api.access import REMEMBER_AGENTS_S, REMEMBER_S, GuardedRoute
+from benchfarm_api.main import create_app
+from benchfarm_api.settings import Settings
 from benchfarm_core.access import ACCESS, PUBLIC, Role, may
 
 MakeCaller = Callable[..., httpx2.Client]
@@ -89,6 +92,28 @@ def test_a_revoked_token_stops_working_within_two_seconds(caller: MakeCaller) ->
         assert time.monotonic() < until_s
     assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
     assert admin.delete(f"/v1/tokens/{me['token_id']}").json() == revoked.json()
+
+
+def test_a_token_that_was_revoked_here_stops_at_once(caller: MakeCaller) -> None:
+    admin, client = caller("admin", "root"), caller("client", "alice")
+    me = client.get("/v1/whoami").json()
+    assert admin.delete(f"/v1/tokens/{me['token_id']}").status_code == 200
+    assert client.get("/v1/whoami").json()["code"] == "token_revoked"
+
+
+def test_an_agents_token_that_another_process_has_revoked_works_for_a_bounded_time(
+    settings: Settings, caller: MakeCaller, lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert REMEMBER_S < REMEMBER_AGENTS_S <= 5.0, "the API says: within two seconds, an agent's within six"
+    monkeypatch.setattr("benchfarm_api.access.REMEMBER_AGENTS_S", 1.0)
+    with TestClient(create_app(settings), headers=lab.headers) as other:
+        me = other.get("/v1/whoami").json()
+        began_s = time.monotonic()
+        assert caller("admin", "root").delete(f"/v1/tokens/{me['token_id']}").status_code == 200
+        assert other.get("/v1/whoami").status_code == 200 or time.monotonic() - began_s > 1.0
+        while (answer := other.get("/v1/whoami")).status_code == 200:
+            assert time.monotonic() - began_s < 3
+    assert answer.json()["code"] == "token_revoked"
 
 
 def test_the_body_of_a_stranger_is_not_read(http: httpx2.Client) -> None:

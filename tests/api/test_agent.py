@@ -38,7 +38,7 @@ def test_an_enrolment_token_works_once(caller: MakeCaller, http: httpx2.Client) 
     assert operator.get("/v1/agents").json()["items"][0]["id"] == enrolled.json()["agent_id"]
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_another_protocol_version_is_refused(lab: "Lab", http: httpx2.Client, version: int) -> None:
     common = {"protocol_version": version, "agent_version": "9"}
     for path, field in (("boards", "boards"), ("poll", "idle")):
@@ -66,6 +66,50 @@ def test_a_lease_from_offer_to_release(alice: httpx2.Client, lab: "Lab") -> None
     lost = lab.post(f"leases/{token}/renew")
     assert (lost.status_code, lost.json()["code"]) == (409, "lease_lost")
     assert lab.poll(leases=[token])["ended_leases"] == [token]
+
+
+def test_a_lease_that_ends_brings_the_next(alice: httpx2.Client, lab: "Lab") -> None:
+    """Reports and ends of version 3: one request for what runs, one for results, board and the next batch."""
+    job_id = submitted(alice, 80)
+    grant, seen = lab.lease(job_id), 0
+    while grant is not None:
+        token, ids = grant["lease_token"], [item["measurement_id"] for item in grant["items"]]
+        told = {"lease_token": token, "measurement_ids": ids[:1], "renew": True}
+        gone = {"lease_token": "l_" + "0" * 32}
+        answer = lab.post("reports", {"leases": [told, gone]})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["lost"] == [gone["lease_token"]]
+        assert answer.json()["renewed"] == [{"lease_token": token, "cancelled": []}]
+        end = {"results": lab.good_results(grant), "release": {"reason": "done"}, "wants_next": True}
+        ended = lab.post(f"leases/{token}/finish", end)
+        assert ended.status_code == 200, ended.text
+        again = lab.post(f"leases/{token}/finish", end).json()
+        assert (ended.json()["accepted"], again["repeated"], again["lost"]) == (ids, ids, False)
+        assert again["next_lease"] == ended.json()["next_lease"]
+        grant, seen = ended.json()["next_lease"], seen + len(ids)
+    assert seen == 80
+    assert alice.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
+
+
+def test_an_end_that_cannot_be(alice: httpx2.Client, lab: "Lab") -> None:
+    grant = lab.lease(submitted(alice))
+    path, (good,) = f"leases/{grant['lease_token']}/finish", lab.good_results(grant)
+    done = {"release": {"reason": "done"}}
+    for wrong, field in (
+        ({"results": [good]}, "release"),
+        ({"results": [good], "release": {"reason": "tired"}}, "release.reason"),
+        ({"results": [good, good], **done}, "results"),
+        ({"results": [{**good, "measurement_id": good["measurement_id"] + 1000}], **done}, "results"),
+    ):
+        answer = lab.post(path, wrong)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["field"] == field
+    lost = lab.post(f"leases/l_{'0' * 32}/finish", done)
+    assert (lost.status_code, lost.json()["code"]) == (409, "lease_lost")
+    strange = {"lease_token": grant["lease_token"], "measurement_ids": [good["measurement_id"] + 1000]}
+    refused = lab.post("reports", {"leases": [strange]})
+    assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (422, "result_invalid", "leases")
+    assert lab.post(path, {"results": [good], **done}).json()["next_lease"] is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from bench import in_situ, measuring, platforms, report
 from bench.launching import Target, gate_limit
 from bench.repeatability import Run, an_hour_apart, beside_load
 from benchfarm_core.failures import FailureCode
+from tests.core.test_differences import doubled
 
 QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
 
@@ -39,8 +40,10 @@ def test_every_accepted_long_workload_is_held_to_three_percent(
 
 
 def test_quiet_runs_tell_how_far_apart_they_were_and_what_was_not_accepted() -> None:
+    [row] = an_hour_apart({"mnn": run()}, {"mnn": run(1.005, began_s=3720)})
+    assert (row["workloads"], row["minutes apart"], row["met"]) == (4, 61.0, True)
     [row] = an_hour_apart({"mnn": run()}, {"mnn": run(1.005, {"long": "grade D"}, began_s=3720)})
-    assert (row["workloads"], row["minutes apart"], row["met"]) == (3, 61.0, True)
+    assert (row["workloads"], row["accepted in both"], row["met"]) == (3, "75.0%", False)
     assert row["not accepted"] == "0.0%; 25.0% (grade D 1)"
 
 
@@ -74,3 +77,25 @@ def test_kernels_in_situ_say_how_far_their_ratios_spread() -> None:
     row = in_situ._verdict("mnn", ratios, ratios)
     assert (row["10th to 90th percentile"], row["met"]) == ("0.900-1.080", False)
     assert in_situ._verdict("mnn", [1.0], [1.0])["met"]
+
+
+def test_kernels_by_difference_add_up_over_layers_and_have_no_goal() -> None:
+    planned = in_situ.plan(["squeezenet"])
+    kernels, layers = list(planned.kernels), planned.models["squeezenet"].layers
+    made = {kernel: 10_000 * (place + 1) for place, kernel in enumerate(kernels)}
+    unclear = kernels[0]
+    answers: dict[str, dict[str, object]] = {"squeezenet": {"plain_ns": 1e6}}
+    for place, kernel in enumerate(kernels):
+        launch = doubled(0, 0 if kernel == unclear else made[kernel], luck=0.01 if kernel == unclear else 0.0)
+        answers[f"doubled{place}"] = {"samples": [launch.model_dump(mode="json")]}
+        answers[f"alone{place}"] = {"plain_ns": made[kernel]}
+    [found] = in_situ.difference_sums(planned, answers).values()
+    wanted = [made[in_situ.kernel_of(layer)] for layer in layers if in_situ.kernel_of(layer) != unclear]
+    assert found.in_situ_ns == pytest.approx(sum(wanted), rel=0.02)
+    share = sum(in_situ.kernel_of(layer) == unclear for layer in layers) / len(layers)
+    assert found.unclear == pytest.approx(share)
+    row, verdict = in_situ.rows_of(planned, "ncnn", [answers])
+    assert row[in_situ.DIFFERENCE] == f"{found.in_situ_ns / 1e6:.3f}"
+    assert row[in_situ.UNCLEAR] == f"{share:.0%}"
+    assert "own profile" not in row
+    assert not {"goal", "met"} & set(verdict)

@@ -72,6 +72,8 @@ def test_the_suite_runs_once_on_each_engine_in_the_plainest_way():
         "pi/c0-3.t1.2400000/mnn-1~memory=low/fp32",
     )
     assert golden_platforms(offered, {}, BUDGET_S).chosen == [2, 5]  # the engine that most boards have goes first
+    ungated = platforms_of("pi/c0.t1.free/litert_benchmark_model-0123/fp32")
+    assert golden_platforms(ungated, {}, BUDGET_S).chosen == []
 
 
 def test_a_run_fits_into_what_is_left_of_the_day():

@@ -74,6 +74,20 @@ def test_the_headline_is_the_median_of_launch_medians_per_iteration() -> None:
     assert summary.interval_coverage == pytest.approx(0.75)
 
 
+def test_two_launches_that_were_quiet_are_two_launches() -> None:
+    """Three clean ones of which one was loud, by a protocol that asks for two: at best C."""
+    two = KERNEL.model_copy(update={"launches_min": 2})
+    loud = launch(2, [1_500_000] * 10)
+    canaries = {**loud.canaries, "mobilenet": ((0, 900_000), (10, 900_000))}
+    launches = [launch(n, [1_000_000] * 10) for n in range(2)]
+    summary = derive([*launches, loud.model_copy(update={"canaries": canaries})], protocol=two)
+    assert isinstance(summary, Summary)
+    assert (summary.launches, summary.spread, summary.grade) == (3, 0.0, Grade.C)
+    summary = derive([*launches, launch(2, [1_000_000] * 10)], protocol=two)
+    assert isinstance(summary, Summary)
+    assert summary.grade is Grade.A
+
+
 def test_contaminated_blocks_are_left_out_whatever_their_value() -> None:
     disturbed = [1_000_000] * 8 + [9_000_000] * 4
     witnessed = [0] * 8 + [1] * 4

@@ -19,7 +19,8 @@ from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.views import ResultView
 from benchfarm_standalone.farm_process import FarmProcess
 from tests.agent.agent_process import wait_until
-from tests.engines.native.conftest import CACHE, built
+from tests.engines.native.cache import CACHE
+from tests.engines.native.conftest import built
 from tests.peers.phones import Phone
 from tests.peers.sshd import SshHost
 

@@ -203,7 +203,13 @@ def as_engine_opens(request: dict[str, Any]) -> dict[str, Any]:
     if not has_converter(request["engine"]):
         return request
     canaries = {**request["canaries"], "mobilenet": _converted(request, request["canaries"]["mobilenet"])}
-    return {**request, "canaries": canaries, "visits": [_converted(request, visit) for visit in request["visits"]]}
+    return {**request, "canaries": canaries, "visits": [_both_converted(request, visit) for visit in request["visits"]]}
+
+
+def _both_converted(request: dict[str, Any], visit: dict[str, Any]) -> dict[str, Any]:
+    """By difference a visit has a second file."""
+    twice = {"twice": _converted(request, visit["twice"])} if "twice" in visit else {}
+    return _converted(request, visit) | twice
 
 
 def _converted(request: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

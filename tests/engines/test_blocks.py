@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchfarm_core import quality
-from benchfarm_engines import blocks
+from benchfarm_engines import witness
 from benchfarm_engines.blocks import BlockSamples, iterations_for, time_blocks, warm_up
 from benchfarm_engines.canary import Canaries, CanarySamples
 from benchfarm_engines.launch_request import ProtocolParameters
@@ -48,8 +48,8 @@ class NotingCanaries(Canaries):
 
 
 def measure(us: int, **changes: Any) -> BlockSamples:
-    witness = Witness()
-    return time_blocks(lambda: busy(us), protocol(**changes), witness, NotingCanaries(witness))
+    seen = Witness()
+    return time_blocks(lambda: busy(us), protocol(**changes), seen, NotingCanaries(seen))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def _contaminated(self: BlockSamples, block_ns: int, before: Reading, after: Rea
 
 
 def test_undisturbed_time_is_what_core_will_call_clean() -> None:
-    assert (blocks.DELAY_SHARE, blocks.DELAY_FLOOR_NS) == (quality.DELAY_SHARE, quality.DELAY_FLOOR_NS)
+    assert (witness.DELAY_SHARE, witness.DELAY_FLOOR_NS) == (quality.DELAY_SHARE, quality.DELAY_FLOOR_NS)
     samples = BlockSamples(iterations=1, warmup_runs=3)
     start = Reading(1000, 5)
     assert samples.add(300_000, start, Reading(21_000, 5)) == 300_000

@@ -150,14 +150,23 @@ def test_a_kernel_pays_for_its_conversions_and_its_share_of_the_wait() -> None:
     assert found["k1"] == {"blocks_ns": [50, 50], "delays_ns": [50, 900], "switches": [0, 2]}
 
 
-def test_a_kernel_within_another_names_it_and_one_below_the_clock_has_a_time() -> None:
+def test_a_kernel_within_another_names_it() -> None:
     found = times_by_site([block(0, fused=True)], ["a0", "k0", "a1", "k1"])
     assert found["k1"]["code"] == "fused_away"
     assert "with a1" in found["k1"]["detail"]
-    quick = times_by_site(
-        [Block([NodeTime("a0", "Conv", 1000), NodeTime("k0", "Split", 0)], 0, 0, False)], ["a0", "k0"]
-    )
-    assert quick["k0"]["blocks_ns"] == [1]
+
+
+def test_a_kernel_of_which_the_profilers_cost_leaves_too_little_has_no_time() -> None:
+    def split_of(*times_ns: int) -> dict[str, Any]:
+        nodes = [[NodeTime("a0", "Conv", 50_000), NodeTime("k0", "Split", ns)] for ns in times_ns]
+        return times_by_site([Block(each, 0, 0, False) for each in nodes], ["a0", "k0"], 4000.0)["k0"]
+
+    lost = split_of(0, 900, 1200)
+    assert (lost["outcome"], lost["code"]) == ("failed", "below_clock")
+    assert split_of(0, 1100, 1200)["blocks_ns"] == [1, 1100, 1200]
+    whole = times_by_site([Block([NodeTime("a0", "Conv", 1), NodeTime("k0", "Split", 0)], 0, 0, False)], ["a0", "k0"])
+    assert whole["k0"]["code"] == "below_clock"
+    assert whole["a0"]["blocks_ns"] == [1]
 
 
 def test_kernels_that_are_compiled_with_others_have_no_time_of_their_own() -> None:

@@ -187,6 +187,26 @@ def test_a_quantised_graph_may_be_old_and_have_bodies() -> None:
         assert refused_int8(content, SPECS, INT8)[0] is FailureCode.CONVERSION_FAILED
 
 
+@pytest.mark.parametrize(
+    "moved",
+    [
+        [node("Transpose", ["w"], "v")],
+        [node("Identity", ["w"], "i"), node("Reshape", ["i", "shape"], "v")],
+    ],
+)
+def test_8_bit_numbers_that_are_moved_behind_their_restoring_are_8_bit_numbers(moved: list[onnx.NodeProto]) -> None:
+    """As exporters write a dense layer: its weight is restored, then transposed."""
+    weights: dict[str, np.ndarray[Any, Any]] = {"q": np.ones((8, 8), np.int8), "s": np.array(0.1, np.float32)}
+    weights |= {"shape": np.array([8, 8]), "f": WEIGHT.astype(np.float32)}
+    restored = [node("DequantizeLinear", ["q", "s"], "w"), *moved]
+    seen = [node("QuantizeLinear", ["x", "s"], "a"), node("DequantizeLinear", ["a", "s"], "b")]
+    content = graph([*restored, *seen, node("MatMul", ["b", "v"], "y")], {"x": [8, 8]}, ["y"], weights)
+    assert refused(content, kept=False).subject == "MatMul"
+    assert quantise(content, SPECS, FP32) == (content, None)
+    added = [node("Add", ["w", "f"], "v"), *seen, node("MatMul", ["b", "v"], "y")]
+    refuse_other_products(graph([restored[0], *added], {"x": [8, 8]}, ["y"], weights), "fp32", keeps_types=True)
+
+
 def test_edges_of_other_floats_are_no_8_bits() -> None:
     specs = read_inputs([normal([1, 8, 6, 6])])
     model = onnx.load_from_string(quantise(conv_graph(8, 6), specs, FP32)[0])

@@ -12,6 +12,8 @@ from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, Quotas, T
 from benchfarm_core.agent_protocol import (
     PROTOCOL_VERSION,
     EnrolRequest,
+    FinishAnswer,
+    FinishRequest,
     LaunchEvidence,
     LeaseGrant,
     RegisterAnswer,
@@ -28,7 +30,7 @@ from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import MEASUREMENT_TRANSITIONS, LaunchSamples, MeasurementResult
 from benchfarm_core.messages import Message
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
-from benchfarm_store import accounts, agents, boards, dispatching, jobs, leases, planning, results, tokens
+from benchfarm_store import accounts, agents, boards, dispatching, finishing, jobs, leases, planning, results, tokens
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.draws import draw_mixed
@@ -177,6 +179,20 @@ class Agent:
         request = ResultsRequest(results=found, launches=told)
         with self.farm.database.transaction() as tx:
             return results.ingest(tx, self.id, grant.lease_token, request)
+
+    def finish(
+        self, grant: LeaseGrant, *found: MeasurementResult, reason: str = "done", wants_next: bool = False
+    ) -> FinishAnswer:
+        """The end of a lease in one step, and with `wants_next` the next batch, as the API does it."""
+        release = ReleaseRequest.model_validate({"reason": reason, "lease_wall_ms": 1234.5})
+        request = FinishRequest(results=found, launches=(evidence(),), release=release, wants_next=wants_next)
+        with self.farm.database.transaction() as tx:
+            answer, board_id = finishing.finish(tx, self.id, grant.lease_token, request)
+        if answer.lost or not wants_next:
+            return answer
+        with self.farm.database.transaction() as tx:
+            following = finishing.next_lease(tx, self.id, board_id, TIMES)
+        return answer.model_copy(update={"next_lease": following})
 
     def release(self, grant: LeaseGrant, reason: str = "done") -> None:
         with self.farm.database.transaction() as tx:

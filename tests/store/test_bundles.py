@@ -250,6 +250,37 @@ def test_of_several_repeats_that_wait_each_run_completes_the_next(farm, lab, ann
     assert farm.job(job.id, ann).state == JobState.SUCCEEDED
 
 
+def test_one_run_measures_as_often_as_it_was_told(farm, lab, ann, job_of):
+    order = lab.create(request_of(2, repeats=3))
+    assert [item.measurement_id for item in order.items] == [1, 2, 3, 4, 5, 6]
+    first, second = (order.items[index].workload for index in (0, 1))
+    assert [item.workload for item in order.items] == [first, second] * 3
+    assert lab.bring(order).results == 6
+    repeats = "SELECT string_agg(repeat_no::text, ' ' ORDER BY workload_id, repeat_no) FROM measurements"
+    assert farm.scalar(repeats) == "0 1 2 0 1 2"
+
+    job = farm.submit_planned(ann, job_of(1, seed=9, platforms=[PLATFORM], repeats=3))
+    waiting = {"target": "linux-x86_64-cp312", "platform": PLATFORM}
+    assert len(lab.create(BundleRequest(**waiting, repeats=2)).items) == 2
+    order = lab.create(BundleRequest(**waiting, repeats=9))
+    assert len(order.items) == 3, "no more often than it waits"
+    answer = lab.bring(order)
+    assert (answer.results, answer.completed) == (3, 3)
+    assert farm.job(job.id, ann).state == JobState.SUCCEEDED
+
+
+def test_a_lease_of_an_import_is_its_importer_s(farm, lab, ann, job_of):
+    """Also where it completes what somebody else waits for."""
+    lab.bring(lab.create(request_of(1)))
+    farm.submit_planned(ann, job_of(1, seed=7, platforms=[PLATFORM]))
+    lab.bring(lab.create(BundleRequest(target="linux-x86_64-cp312", platform=PLATFORM)))
+    accounts = """
+        SELECT string_agg(DISTINCT a.name, ' ') FROM leases l JOIN queues q ON q.id = l.queue_id
+        JOIN accounts a ON a.id = q.account_id
+    """
+    assert farm.scalar(accounts) == "lab"
+
+
 def test_the_list_has_each_bundles_own_runs(farm, lab):
     used, unused = lab.create(), lab.create(request_of(3), seal=False)
     lab.bring(used)
@@ -335,6 +366,12 @@ def test_an_order_that_cannot_be(farm, lab, changes, field):
     assert (error.value.field or "").startswith(field.rpartition(".")[0] or field)
 
 
+def test_more_than_a_bundle_holds_is_refused(farm, lab):
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as error:
+        bundles.create_bundle(tx, request_of(6, repeats=100), by=lab.by)
+    assert (error.value.code, error.value.field) == ("too_large", "repeats")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -343,6 +380,8 @@ def test_an_order_that_cannot_be(farm, lab, changes, field):
         {"workloads": []},
         {"engine": None},
         {"platform": PLATFORM},
+        {"repeats": 0},
+        {"repeats": 101},
     ],
 )
 def test_a_request_that_cannot_be(changes):

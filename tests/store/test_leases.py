@@ -9,7 +9,7 @@ from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.jobs import JobState
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.messages import Nudge, agent_channel
-from benchfarm_store import agents, boards, dispatching, endings, jobs, leases, sweeping
+from benchfarm_store import agents, boards, dispatching, endings, jobs, leases, support, sweeping
 
 TIMES = LeaseTimes()
 
@@ -163,6 +163,9 @@ def test_two_lost_boards_then_alone_and_the_third_is_poison(farm, ann, agent, jo
     done = farm.job(job.id, ann)
     assert done.state == JobState.PARTIAL
     assert (done.progress.succeeded, done.progress.failed) == (3, 1)
+    with farm.transaction() as tx:
+        counted = {row.code: row.count for row in support.list_support(tx).items}
+    assert counted == {"ok": 3, "poison": 1}
 
 
 def test_gates_drain_and_errors_cost_nothing(farm, ann, agent, job_of):

@@ -8,7 +8,7 @@ from benchfarm_core.jobs import JobRequest, JobState
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.views import ResultsWanted
 from benchfarm_core.workloads import InputSpec, NormalFill
-from benchfarm_store import jobs, latency, leases, models, results
+from benchfarm_store import jobs, latency, leases, models, results, summaries
 
 PLATFORM = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 
@@ -149,6 +149,10 @@ def test_a_lease_with_an_upload_gives_no_canary_that_judges_others(farm, ann, ag
     assert farm.scalar("SELECT count(*) FROM canary_goldens") == 0
     honest = measure(job_of(1, platforms=[PLATFORM]), 2_000_000)
     assert honest.summary.normalised_ms == pytest.approx(1.0, rel=1e-3)
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 1
+        told = results.get_measurement(tx, unjudged.measurement_id, ann).summary
+    assert told.normalised_ms == pytest.approx(2 / 9, rel=1e-3)
     before = farm.scalar("SELECT mobilenet_recent_ns FROM canary_goldens")
     assert measure(upload(b"two"), 2_000_000).summary.normalised_ms == pytest.approx(1.0, rel=1e-3)
     assert farm.scalar("SELECT mobilenet_recent_ns FROM canary_goldens") == before

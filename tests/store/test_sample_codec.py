@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchfarm_core.measurements import LaunchSamples, SideSamples
-from benchfarm_store.sample_codec import RESOLUTION_BITS, decode, encode
+from benchfarm_store.sample_codec import RESOLUTION_BITS, decode, encode, pack
 
 NS = st.integers(min_value=0, max_value=2**53 - 1)
 RUN_NS = st.integers(min_value=1, max_value=2**53 - 1)
@@ -54,6 +54,13 @@ def _beside(draw, pairs):
         threads=draw(st.integers(1, 4096)),
         rounds=(first,) if first == pairs else (first, pairs - first),
     )
+
+
+@given(launches())
+def test_what_was_packed_is_known_without_unpacking_it(sent):
+    packed = pack(sent)
+    assert packed.data == encode(sent)
+    assert [one.model_dump() for one in packed.launches] == [one.model_dump() for one in decode(packed.data)]
 
 
 @given(launches())

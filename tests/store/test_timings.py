@@ -8,11 +8,15 @@ from sqlalchemy import text
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import ItemSource, ItemState, JobRequest
 from benchfarm_core.latency import LatencyRequest
-from benchfarm_core.measurements import Timing
-from benchfarm_store import jobs, latency, results, support
-from tests.store.conftest import board_report, failed, kernel_job, ok
+from benchfarm_core.measurements import MeasurementResult, SideSamples, Timing
+from benchfarm_store import jobs, latency, results, summaries, support
+from tests.store.conftest import board_report, failed, kernel_job, launch, ok
 
 KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+NCNN = KEY.replace("onnxruntime", "ncnn")
+INT8 = NCNN.replace("fp32", "int8")
+FC = {"cin": 64, "cout": 32}
+RESIZE = {"kind": "kernel", "type": "resize", "config": {"hw": 200, "cin": 8, "scale": 3}}
 MODEL = {"kind": "model", "name": "mobilenet_v2", "config": {"hw": 64}}
 
 
@@ -85,6 +89,22 @@ def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):
     assert (fused.state, fused.failure, fused.reason) == (ItemState.FAILED, "fused_away", "computed within a0")
 
 
+def test_the_gate_of_a_carrier_is_no_error_of_its_kernels(farm, ann, agent):
+    farm.submit_planned(ann, job())
+    agent.measure_all()
+    (row,) = _support(farm)
+    assert (row.code, row.max_relative_l2, row.last_relative_l2) == ("ok", None, None)
+    farm.submit_planned(ann, job(timing="alone"))
+    agent.measure_all()
+    (row,) = _support(farm)
+    assert row.max_relative_l2 is not None
+
+
+def _support(farm: Any) -> Any:
+    with farm.transaction() as tx:
+        return support.list_support(tx).items
+
+
 def test_a_retried_job_keeps_its_timing(farm, ann, agent):
     found = farm.submit_planned(ann, job(1))
     grant = agent.must_take()
@@ -96,20 +116,21 @@ def test_a_retried_job_keeps_its_timing(farm, ann, agent):
     assert (again.timing, agent.must_take().items[0].timing) == (Timing.IN_SITU, Timing.IN_SITU)
 
 
-def two_engines(farm: Any, ann: Any) -> None:
-    """A board with an engine that has a profiler and one that has none."""
+def two_engines(farm: Any, ann: Any) -> Any:
+    """A board with an engine that has a profiler, and one that has none and times by difference in fp32."""
     engines = [
-        {"name": name, "available": True, "version": "1.31.1", "precisions": ["fp32"]}
-        for name in ("onnxruntime", "ncnn")
+        {"name": name, "available": True, "version": "1.31.1", "precisions": precisions}
+        for name, precisions in (("onnxruntime", ["fp32"]), ("ncnn", ["fp32", "int8"]))
     ]
-    farm.agent(ann, board_report("s9", engines=engines), name="other lab")
+    return farm.agent(ann, board_report("s9", engines=engines), name="other lab")
 
 
 def test_a_filter_leaves_out_what_has_no_time_in_situ(farm, ann):
     two_engines(farm, ann)
     found = farm.submit_planned(ann, job(1, platforms={}))
-    assert found.progress.total == 2
-    assert {item.platform.split("/")[2] for item in items(farm, ann, found)} == {"onnxruntime-1.31.1"}
+    assert found.progress.total == 4
+    where = {item.platform.split("/", 2)[2] for item in items(farm, ann, found)}
+    assert where == {"onnxruntime-1.31.1/fp32", "ncnn-1.31.1/fp32"}
 
 
 @pytest.mark.parametrize(
@@ -118,8 +139,9 @@ def test_a_filter_leaves_out_what_has_no_time_in_situ(farm, ann):
         ({"workloads": [MODEL]}, "workloads.0"),
         ({"protocol": {"name": "memory"}}, "protocol.name"),
         ({"protocol": {"name": "profile"}}, "protocol.name"),
-        ({"platforms": [KEY.replace("onnxruntime", "ncnn")]}, "platforms"),
-        ({"platforms": {"engine": ["ncnn"]}}, "platforms"),
+        ({"platforms": [INT8]}, "platforms"),
+        ({"platforms": {"engine": ["ncnn"], "precision": ["int8"]}}, "platforms"),
+        ({"platforms": [NCNN], "workloads": [{"kind": "kernel", "type": "fc", "config": FC}, RESIZE]}, "workloads.1"),
     ],
 )
 def test_what_has_no_time_in_situ_is_refused(farm, ann, changes, field):
@@ -168,6 +190,103 @@ def test_what_an_older_farm_accepted_without_a_profiler_is_no_attempt_of_the_fam
     agent.send(grant, failed(grant.items[0].measurement_id, "unsupported_operator"))
     with farm.transaction() as tx:
         assert support.list_support(tx).items == []
+
+
+def test_without_a_profiler_the_refusal_says_where_it_is_timed(farm, ann):
+    two_engines(farm, ann)
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
+        jobs.submit(tx, job(1, platforms=[INT8]), by=ann)
+    assert "ncnn does not tell the time of single operators and does not time them by difference at int8" in (
+        caught.value.detail
+    )
+
+
+def test_a_kernel_that_the_catalogue_refuses_is_refused_as_elsewhere(farm, ann):
+    two_engines(farm, ann)
+    broken = {"kind": "kernel", "type": "fc", "config": {"cin": 0, "cout": 1}}
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as caught:
+        jobs.submit(tx, job(1, platforms=[NCNN], workloads=[broken]), by=ann)
+    assert (caught.value.code, caught.value.field) == ("kernel_out_of_range", "workloads.0.config.cin")
+
+
+def by_difference(measurement_id: int, kernel_ns: int = 400_000) -> MeasurementResult:
+    """A good result of a carrier of 1 ms, which with a second copy takes `kernel_ns` longer."""
+    launches = []
+    for number in range(3):
+        once, twice = (launch(number, run_ns=ns, blocks=24) for ns in (1_000_000, 1_000_000 + kernel_ns))
+        fields = {name: getattr(twice, name) for name in SideSamples.model_fields if hasattr(twice, name)}
+        launches.append(once.model_copy(update={"beside": SideSamples(**fields, rounds=(6,) * 4, threads=1)}))
+    return MeasurementResult(measurement_id=measurement_id, outcome="ok", launches=tuple(launches))
+
+
+def test_by_difference_the_second_copy_is_the_result(farm, ann):
+    agent = two_engines(farm, ann)
+    found = farm.submit_planned(ann, job(2, platforms=[NCNN]))
+    grant = agent.must_take()
+    first, second = (item.measurement_id for item in grant.items)
+    agent.send(grant, by_difference(first), failed(second, "wrong_result"))
+    agent.release(grant)
+    with farm.transaction() as tx:
+        view = results.get_measurement(tx, first, ann)
+        [listed] = results.list_results(tx, ann).items
+        [counted] = support.list_support(tx).items
+    assert view.summary is not None
+    assert view.summary.median_ms == pytest.approx(0.4, rel=1e-3)
+    assert (view.timing, view.in_situ_by, listed.in_situ_by) == (Timing.IN_SITU, "difference", "difference")
+    assert view.samples[0].beside is not None
+    assert (counted.outcome, counted.count) == ("ok", 1)  # of the other nobody knows whether its neighbours failed
+    farm.run("UPDATE summaries SET rule_version = 1, median_ms = 9")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 1
+        assert results.get_measurement(tx, first, ann).summary == view.summary
+    assert {item.state for item in items(farm, ann, found)} == {ItemState.SUCCEEDED, ItemState.FAILED}
+
+
+def test_a_profilers_time_says_so_and_alone_says_nothing(farm, ann, agent):
+    for timing in Timing:
+        farm.submit_planned(ann, job(1, timing=timing))
+    agent.measure_all()
+    with farm.transaction() as tx:
+        told = {one.timing: one.in_situ_by for one in results.list_results(tx, ann).items}
+    assert told == {Timing.ALONE: None, Timing.IN_SITU: "profiler"}
+
+
+def test_a_difference_that_is_none_is_inconclusive(farm, ann):
+    agent = two_engines(farm, ann)
+    found = farm.submit_planned(ann, job(1, platforms=[NCNN]))
+    for attempt in range(3):
+        grant = agent.must_take()
+        agent.send(grant, by_difference(grant.items[0].measurement_id, kernel_ns=0))
+        agent.release(grant)
+        [item] = items(farm, ann, found)
+        assert item.state == (ItemState.FAILED if attempt == 2 else ItemState.PENDING)
+    assert (item.failure, "difference_unclear" in item.reason) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize("key", [KEY, NCNN])
+def test_a_result_with_the_sides_of_another_way_is_refused(farm, ann, key):
+    agent = two_engines(farm, ann)
+    farm.submit_planned(ann, job(1, platforms=[key]))
+    grant = agent.must_take()
+    make = by_difference if key == KEY else ok
+    with pytest.raises(InvalidRequest, match="two sides"):
+        agent.send(grant, make(grant.items[0].measurement_id))
+
+
+def test_by_difference_is_expected_to_take_longer_than_by_profiler(farm, ann):
+    two_engines(farm, ann)
+    seconds = {}
+    for key in (KEY, NCNN):
+        with farm.transaction() as tx:
+            seconds[key] = jobs.dry_run(tx, job(20, platforms=[key]), ann).device_s
+        farm.submit_planned(ann, job(20, platforms=[key]))
+    assert seconds[NCNN] > 5 * seconds[KEY]
+    with farm.transaction() as tx:
+        rows = tx.execute(text("SELECT p.key, sum(m.expected_s) AS s FROM measurements m JOIN platforms p ON p.id = "
+            "m.platform_id GROUP BY p.key"))  # fmt: skip
+        planned = {row.key: row.s for row in rows}
+    assert planned[NCNN] == pytest.approx(seconds[NCNN], rel=1e-3)
+    assert planned[KEY] == pytest.approx(seconds[KEY], rel=1e-3)
 
 
 def test_in_situ_is_expected_to_take_less(farm, ann, agent):

@@ -88,8 +88,10 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "accept_offer": _AGENT,
     "renew_lease": _AGENT,
     "report_started": _AGENT,
+    "report_leases": _AGENT,
     "report_results": _AGENT,
     "release_lease": _AGENT,
+    "finish_lease": _AGENT,
     "get_agent_file": _AGENT,
 }
 

@@ -16,7 +16,8 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import Sha256, Workload
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
+"""From version 3 on an agent reports on all its leases at once, and a lease's end may bring the next one."""
 OLDEST_PROTOCOL_VERSION: Final = 2
 """Agents of version 1 know neither timings nor pairs nor protocols without times, and would measure something else."""
 MAX_RESULTS_PER_CHUNK: Final = 200
@@ -174,6 +175,40 @@ class StartedRequest(Value):
     over: bool = False
 
 
+class LeaseReport(Value):
+    """What runs in one lease: visits of these measurements have begun since the last report, the last one runs now.
+
+    Without any, what ran goes on. `over`: nothing runs any more. `renew`: the lease is to live on.
+    """
+
+    lease_token: LeaseToken
+    measurement_ids: tuple[MeasurementId, ...] = Field(default=(), max_length=1000)
+    over: bool = False
+    renew: bool = False
+
+
+class ReportsRequest(Value):
+    """What runs in an agent's leases, each named once."""
+
+    leases: tuple[LeaseReport, ...] = Field(max_length=1000)
+
+
+class RenewedLease(Answer):
+    """A lease that lives on, and items of it that nobody wants any more."""
+
+    lease_token: str
+    cancelled: list[int]
+
+
+class ReportsAnswer(Answer):
+    """Leases that are no longer live: stop their boards. How long those that are `renewed` live now."""
+
+    lost: list[str]
+    renewed: list[RenewedLease]
+    expires_in_s: float
+    renew_in_s: float
+
+
 class GpuEvidence(Value):
     """What a GPU was and did when its launch ended; null is what it does not tell.
 
@@ -194,7 +229,8 @@ class LaunchEvidence(Value):
 
     `wall_ms` from process start to exit; `timed_ms`, `canary_ms`, `open_ms` are its shares. `began_unix_s` and
     `ended_unix_s` are the board host's wall clock at start and exit, `first_block_unix_s` at the first timed block
-    (null when the launch timed nothing): for people and for busy shares, never for a rule.
+    (null when the launch timed nothing): for people and for busy shares, never for a rule. `ungated`: nothing looked at
+    outputs, neighbours or canaries.
     """
 
     launch_no: int = Field(ge=0, lt=64)
@@ -223,6 +259,7 @@ class LaunchEvidence(Value):
     throttled: bool | None
     gpu: GpuEvidence | None = None
     clock: ClockEvidence | None = None
+    ungated: bool = False
 
 
 class ResultsRequest(Value):
@@ -250,3 +287,23 @@ class ReleaseRequest(Value):
     detail: str = Field(default="", max_length=300)
     conversion_ms: Ms = 0
     lease_wall_ms: Ms = 0
+
+
+class FinishRequest(Value):
+    """The end of a lease in one message: its last results, and the board back.
+
+    `wants_next`: the board takes its next batch at once; the answer's `next_lease` has started then. The same
+    message again changes nothing and is answered with the same next lease.
+    """
+
+    results: tuple[MeasurementResult, ...] = Field(default=(), max_length=MAX_RESULTS_PER_CHUNK)
+    launches: tuple[LaunchEvidence, ...] = Field(default=(), max_length=64)
+    release: ReleaseRequest
+    wants_next: bool = False
+
+
+class FinishAnswer(ResultsAnswer):
+    """What became of the results. `lost`: the lease had ended otherwise, and its board is no longer the agent's."""
+
+    lost: bool
+    next_lease: LeaseGrant | None = None

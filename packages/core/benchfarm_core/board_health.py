@@ -11,6 +11,7 @@ from enum import StrEnum
 from statistics import median
 from typing import Final, NamedTuple
 
+from benchfarm_core.correctness import is_ungated
 from benchfarm_core.platforms import ClockProof, Platform, Precision
 from benchfarm_core.values import Answer
 from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
@@ -135,11 +136,11 @@ def golden_platforms(offered: Mapping[int, Platform], took_s: Mapping[int, float
 
     Those with default options in the plainest precision, pinned as high as the board offers, with the fewest threads;
     as many as fit into `left_s` by what they took before (`took_s`). The cheapest goes in any case while nothing of the
-    day's budget is spent.
+    day's budget is spent. Ungated engines are left out: nothing tells their drift from a neighbour.
     """
     best: dict[str, int] = {}
     for id_ in sorted(offered, key=lambda one: _plainness(offered[one])):
-        if not offered[id_].engine.options:
+        if not offered[id_].engine.options and not is_ungated(offered[id_].engine.name):
             best.setdefault(offered[id_].engine.name, id_)
     order = [best[engine] for engine in sorted(best, key=lambda one: (one != FIRST_ENGINE, one))]
     expected_s = {id_: took_s.get(id_, PLATFORM_S) for id_ in order}

@@ -37,9 +37,9 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 class BundleRequest(Value):
     """What is to be packed: all that waits on a platform, or named workloads for whatever board runs the bundle.
 
-    Of a platform those with one protocol: the one that is named, else that of the oldest wish. A bundle measures each
-    workload once: where several repeats wait, a run of it completes the first, and another run the next. Uploads are
-    not packed.
+    Of a platform those with one protocol: the one that is named, else that of the oldest wish. A run measures each
+    workload `repeats` times, of a platform no more often than it waits there; another run completes the next ones.
+    Uploads are not packed.
     """
 
     target: Target
@@ -49,6 +49,7 @@ class BundleRequest(Value):
     precision: Precision = Precision.FP32
     options: dict[Name, int | bool | Name] = Field(default={}, max_length=40)
     threads: int = Field(default=1, ge=1, le=4096)
+    repeats: int = Field(default=1, ge=1, le=100, description="measurements of each workload in one run")
     protocol: ProtocolRequest | None = None
     expires_in_s: int = Field(default=30 * 86_400, ge=1, le=365 * 86_400)
 

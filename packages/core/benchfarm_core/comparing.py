@@ -15,19 +15,20 @@ exclude zero by a margin. Every change of a rule here is a new `COMPARISON_RULE_
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import accumulate, pairwise
-from math import exp, log, sqrt
-from statistics import NormalDist, median
+from math import exp, log
+from statistics import median
 from typing import Final, NamedTuple
 
 from pydantic import Field
 
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.intervals import middle_of
 from benchfarm_core.measurements import LaunchSamples, SideSamples
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
 from benchfarm_core.values import Value
 
-COMPARISON_RULE_VERSION: Final = 1
+COMPARISON_RULE_VERSION: Final = 2
 
 COVERAGE: Final = 0.99
 """Of the interval at one look. There are up to `launches_max` looks, and what is added between them is not much."""
@@ -157,15 +158,9 @@ def speaks(launch: LaunchSamples) -> bool:
 
 
 def estimate(changes: Sequence[float]) -> Estimate:
-    """Hodges-Lehmann over rounds, with Wilcoxon's interval: its order statistics by the normal approximation."""
-    changes = changes[:CHANGES_MAX]
-    count = len(changes)
-    walsh = sorted((changes[i] + changes[j]) / 2 for i in range(count) for j in range(i, count))
-    spread = sqrt(count * (count + 1) * (2 * count + 1) / 24)
-    below = count * (count + 1) / 4 - NormalDist().inv_cdf((1 + COVERAGE) / 2) * spread
-    rank = max(0, int(below))
-    coverage = COVERAGE if below >= 0 else max(0.0, 1 - 2.0 ** (1 - count))
-    return Estimate(median(walsh), walsh[rank], walsh[-1 - rank], coverage)
+    """Hodges-Lehmann over rounds, with Wilcoxon's interval."""
+    change, interval = middle_of(changes[:CHANGES_MAX], COVERAGE)
+    return Estimate(change, interval.low, interval.high, interval.coverage)
 
 
 def verdict_of(found: Estimate, tolerance: float) -> ComparisonVerdict:

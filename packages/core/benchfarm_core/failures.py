@@ -37,6 +37,7 @@ class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Pytho
     EXPIRED = "expired"
     MODEL_TOO_LARGE_FOR_BOARD = "model_too_large_for_board"
     FUSED_AWAY = "fused_away"
+    BELOW_CLOCK = "below_clock"
     LEASE_LOST = "lease_lost"
     BOARD_LOST = "board_lost"
     RUNNER_DIED = "runner_died"
@@ -47,6 +48,7 @@ class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Pytho
     THROTTLED = "throttled"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     CARRIER_FAILED = "carrier_failed"
+    DIFFERENCE_UNCLEAR = "difference_unclear"
 
 
 FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
@@ -68,6 +70,7 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.EXPIRED: 10010,
     FailureCode.MODEL_TOO_LARGE_FOR_BOARD: 10011,
     FailureCode.FUSED_AWAY: 10012,
+    FailureCode.BELOW_CLOCK: 10013,
     FailureCode.LEASE_LOST: 20000,
     FailureCode.BOARD_LOST: 20001,
     FailureCode.RUNNER_DIED: 20002,
@@ -78,10 +81,14 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.ENGINE_UNAVAILABLE: 20007,
     FailureCode.CARRIER_FAILED: 20008,
     FailureCode.THROTTLED: 20009,
+    FailureCode.DIFFERENCE_UNCLEAR: 20010,
 }
 
-INCONCLUSIVE_CODES: Final = frozenset({FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED})
-"""Transient outcomes that say the conditions were not good enough, not that anything broke."""
+INCONCLUSIVE_CODES: Final = frozenset(
+    {FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED, FailureCode.DIFFERENCE_UNCLEAR}
+)
+"""Transient outcomes that say the conditions were not good enough, not that anything broke. `DIFFERENCE_UNCLEAR`: what
+a second copy of a kernel takes is no more than how far that is uncertain."""
 
 
 def fault_of(code: FailureCode) -> Fault:

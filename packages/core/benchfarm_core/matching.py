@@ -17,6 +17,7 @@ from benchfarm_core.boards import (
     OptionValue,
     Removal,
 )
+from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.operating_ranges import SHOWN_CHARS, OperatingRange, accepts, default_points, ranges_text
@@ -110,8 +111,11 @@ def why_not_opened(workload: AnyWorkload, platform: Platform) -> str | None:
     """Why a platform opens no file of this workload, whatever its boards do; None where it does.
 
     Uploads of a format that is never converted run as they are in the one engine that reads them; all else is made
-    for the platform's precision.
+    for the platform's precision. What checks no output takes the farm's own workloads alone.
     """
+    if is_ungated(platform.engine.name) and isinstance(workload, (PairWorkload, UploadedWorkload)):
+        what = "pairs" if isinstance(workload, PairWorkload) else "uploads"
+        return f"{platform.engine.name} takes the farm's own kernels and models alone, no {what}"
     if isinstance(workload, PairWorkload):
         return why_not_opened(workload.a, platform) or why_not_opened(workload.b, workload.platform_of_b(platform))
     file_format = workload.format if isinstance(workload, UploadedWorkload) else ""

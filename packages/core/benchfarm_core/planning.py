@@ -27,6 +27,14 @@ IN_SITU_RUNS: Final = 40
 """Of one kernel's cost in a launch: its runs, warm-up included, and as much for the adapters around it."""
 IN_SITU_OVERHEAD_S: Final = 0.005
 """A kernel's share of opening its carrier and reading the profile."""
+DIFFERENCE_CARRIER: Final = 4
+"""A carrier with two copies of a kernel and their neighbours takes about so many times the kernel."""
+DIFFERENCE_BLOCKS: Final = 96
+"""By difference, blocks of both sides in a launch; fewer where they are long, but a third."""
+DIFFERENCE_RUN_S: Final = 0.001
+"""Around each run by difference: what pushes the weights out of the caches."""
+DIFFERENCE_OVERHEAD_S: Final = 0.08
+"""Opening both carriers anew in every round, and warming them up."""
 
 
 class Known(Value):
@@ -74,13 +82,23 @@ def decide(
 
 
 def expected_s(
-    protocol: Protocol, cost: Cost | None, known_median_ms: float | None, timing: Timing = Timing.ALONE
+    protocol: Protocol,
+    cost: Cost | None,
+    known_median_ms: float | None,
+    timing: Timing = Timing.ALONE,
+    *,
+    by_difference: bool = False,
 ) -> float:
-    """Board seconds that one measurement is likely to take; used for batches, budgets and waits."""
+    """Board seconds that one measurement is likely to take; used for batches, budgets and waits.
+
+    by_difference: how its engine times in situ.
+    """
     if known_median_ms is not None:
         run_s = known_median_ms / 1000
     else:
         run_s = cost.flops / ASSUMED_FLOPS_PER_S + 20e-6 if cost else 0.02
+    if timing == Timing.IN_SITU and by_difference:
+        return protocol.launches_min * _difference_s(protocol, run_s)
     if timing == Timing.IN_SITU:
         return protocol.launches_min * (IN_SITU_RUNS * run_s + IN_SITU_OVERHEAD_S)
     if purpose_of(protocol) == "memory":  # what is known of it is a cold start, not a run
@@ -89,6 +107,15 @@ def expected_s(
     timed_s = max(protocol.visit_ms / 1000, protocol.blocks_min * block_s)
     warm_s = max(protocol.warmup_min_ms / 1000, protocol.warmup_min_runs * run_s) + 2 * run_s
     return protocol.launches_min * (timed_s * 1.25 + warm_s + VISIT_OVERHEAD_S + LAUNCH_OVERHEAD_S)
+
+
+def _difference_s(protocol: Protocol, run_s: float) -> float:
+    """One launch of a kernel by difference."""
+    carrier_s = DIFFERENCE_CARRIER * run_s + 20e-6
+    runs = max(1, round(protocol.block_min_us / 1e6 / carrier_s))
+    wanted = DIFFERENCE_CARRIER * protocol.visit_ms / 1000 / (runs * carrier_s)
+    blocks = min(max(wanted, DIFFERENCE_BLOCKS / 3), DIFFERENCE_BLOCKS)
+    return blocks * runs * (carrier_s + DIFFERENCE_RUN_S) + DIFFERENCE_OVERHEAD_S
 
 
 def _reusable(known: Known, oldest: datetime, min_grade: Grade, clock_proof: ClockProof) -> bool:

@@ -1,9 +1,13 @@
 """How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
 
-Validity never looks at the value, only at the contention witness. What the witness cannot see (another guest on
+Validity of a block or a launch never looks at the value, only at the contention witness; of a measurement in a crowd it
+also asks whether launches confirm each other. What the witness cannot see (another guest on
 the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, what all but the
 fastest twentieth of the clean blocks of a launch stay above (after J. Chen and J. Revels, Robust benchmarking in noisy
 environments, 2016, who take the very fastest), and the headline on medians.
+
+A kernel in situ by difference has two sides in each launch (`LaunchSamples.beside`, of protocols that compare nothing):
+there a launch's median and floor are those of the difference (`differences`), and so are spread and grade.
 
 Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
 launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
@@ -13,23 +17,25 @@ Every change of a rule here is a new `RULE_VERSION`; stored raw data are then de
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf
-from statistics import mean, median, stdev
+from math import fsum, inf, sqrt
+from statistics import median
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from benchfarm_core.clock_proof import ClockEvidence, unthrottled
+from benchfarm_core.differences import Difference, difference_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import half_width, median_interval
-from benchfarm_core.measurements import LaunchSamples, MeasurementResult
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult, SideSamples
 from benchfarm_core.platforms import ClockProof
+from benchfarm_core.profilers import InSituBy
 from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 5
+RULE_VERSION: Final = 6
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -82,8 +88,11 @@ class CanaryGolden(Value):
         return self.sgemm_ns if canary == "sgemm" else self.mobilenet_ns
 
 
-def check_result(result: MeasurementResult, protocol: Protocol) -> None:
-    """Refuse results whose parts contradict each other, or that are of another protocol. Raises InvalidRequest."""
+def check_result(result: MeasurementResult, protocol: Protocol, in_situ_by: InSituBy | None = None) -> None:
+    """Refuse results whose parts contradict each other, or that are of another protocol. Raises InvalidRequest.
+
+    in_situ_by: how it had to be timed in situ, None where it was to be timed alone.
+    """
     if (result.outcome == "ok") != (result.failure is None) or (result.outcome == "ok") != bool(result.launches):
         raise _invalid(result, "an ok outcome has launches and no failure code; a failed one the reverse")
     numbers = [launch.launch_no for launch in result.launches]
@@ -94,15 +103,15 @@ def check_result(result: MeasurementResult, protocol: Protocol) -> None:
             raise _invalid(result, "blocks_ns, delays_ns and switches differ in length")
         if launch.beside is not None and sum(launch.beside.rounds) != len(launch.blocks_ns):
             raise _invalid(result, "the rounds are not all pairs")
-        if (what := _of_another_protocol(launch, protocol)) is not None:
+        if (what := _of_another_protocol(launch, protocol, in_situ_by)) is not None:
             raise _invalid(result, what)
 
 
-def _of_another_protocol(launch: LaunchSamples, protocol: Protocol) -> str | None:
-    """What a launch brings that its protocol does not look at, or lacks; None where they agree."""
-    purpose = purpose_of(protocol)
-    has = {"memory": launch.memory is not None, "profile": bool(launch.nodes), "compare": launch.beside is not None}
-    needs = {"memory": purpose == "memory", "profile": purpose == "profile", "compare": is_comparison(protocol)}
+def _of_another_protocol(launch: LaunchSamples, protocol: Protocol, in_situ_by: InSituBy | None) -> str | None:
+    """What a launch brings that its protocol or timing does not look at, or lacks; None where they agree."""
+    purpose, two_sides = purpose_of(protocol), is_comparison(protocol) or in_situ_by == "difference"
+    has = {"memory": launch.memory is not None, "profile": bool(launch.nodes), "two sides": launch.beside is not None}
+    needs = {"memory": purpose == "memory", "profile": purpose == "profile", "two sides": two_sides}
     strays = [name for name, there in has.items() if there != needs[name]]
     return f"a launch of {protocol.name} and what it says of {strays[0]} do not go together" if strays else None
 
@@ -119,15 +128,22 @@ def accepted_launches(
 
 
 def clean_blocks(launch: LaunchSamples) -> list[bool]:
-    """Which blocks ran undisturbed, by the witness alone.
+    """Which blocks ran undisturbed, by the witness alone; by difference, which pairs did on both sides.
 
-    The block after a disturbed one is not: what ran in between has taken caches and predictors along.
+    The block after a disturbed one is not: what ran in between has taken caches and predictors along. By difference
+    every run begins without them.
     """
-    quiet = [
-        switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
-        for block, delay, switches in zip(launch.blocks_ns, launch.delays_ns, launch.switches, strict=True)
-    ]
+    quiet = _undisturbed(launch)
+    if launch.beside is not None:
+        return [once and twice for once, twice in zip(quiet, _undisturbed(launch.beside), strict=True)]
     return [now and before for before, now in zip([True, *quiet], quiet, strict=False)]
+
+
+def _undisturbed(side: LaunchSamples | SideSamples) -> list[bool]:
+    return [
+        switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
+        for block, delay, switches in zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
+    ]
 
 
 def _floor(times: Iterable[int]) -> int:
@@ -142,14 +158,31 @@ def _enough_clean(launch: LaunchSamples) -> list[int]:
     return clean if len(clean) >= max(min(CLEAN_MIN_BLOCKS, count), CLEAN_MIN_SHARE * count) else []
 
 
+def _difference(launch: LaunchSamples) -> Difference | None:
+    """By difference, what a launch says; None when too few of its pairs are clean."""
+    return difference_of(launch, clean_blocks(launch)) if _enough_clean(launch) else None
+
+
+def _clear_difference(launch: LaunchSamples) -> Difference | None:
+    """None where it is no larger than its own uncertainty, too."""
+    found = _difference(launch)
+    return found if found is not None and found.is_clear else None
+
+
 def launch_median_ns(launch: LaunchSamples) -> float | None:
-    """Median time of one iteration over the clean blocks; None when too few are clean."""
+    """Median time of one iteration over the clean blocks; None when too few are clean, or a difference is unclear."""
+    if launch.beside is not None:
+        found = _clear_difference(launch)
+        return None if found is None else found.median_ns
     clean = _enough_clean(launch)
     return median(clean) / launch.iterations if clean else None
 
 
 def launch_floor_ns(launch: LaunchSamples) -> float | None:
-    """Time of one iteration in the fastest clean blocks; None when too few are clean."""
+    """Time of one iteration in the fastest clean blocks; None as `launch_median_ns`."""
+    if launch.beside is not None:
+        found = _clear_difference(launch)
+        return None if found is None else found.floor_ns
     clean = _enough_clean(launch)
     return _floor(clean) / launch.iterations if clean else None
 
@@ -216,7 +249,13 @@ def spread_of(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: i
 
 
 def _spread(values: Sequence[float]) -> float:
-    return stdev(values) / max(1e-9, median(values)) if len(values) > 1 else 0.0
+    return _deviation(values) / max(1e-9, median(values)) if len(values) > 1 else 0.0
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation. That of `statistics` counts in fractions: a tenth of what judging a result takes."""
+    middle = fsum(values) / len(values)
+    return sqrt(fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
 def grade_of(spread: float, launches: int) -> Grade:
@@ -240,10 +279,13 @@ def summarise(
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
     by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
+    `DIFFERENCE_UNCLEAR` when too many launches see nothing of a second copy but noise.
     """
     if purpose_of(protocol) == "memory":
         return _summary_of_memory(launches, protocol, clock_proof)
     clean = [launch for launch in launches if launch_median_ns(launch) is not None]
+    if _is_unclear(launches, len(clean), protocol):
+        return FailureCode.DIFFERENCE_UNCLEAR
     if len(clean) < protocol.launches_min:
         return FailureCode.CONTENDED
     if _moved(clean, BATCH_LIMITS[clock_proof]):
@@ -255,6 +297,7 @@ def summarise(
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
+    spread = max(spread, _spread_within(clean))
     interval = median_interval(medians)
     return Summary(
         rule_version=RULE_VERSION,
@@ -265,12 +308,24 @@ def summarise(
         high_ms=interval.high,
         interval_coverage=interval.coverage,
         spread=spread,
-        grade=grade_of(spread, len(clean)),
+        grade=grade_of(spread, len(floors_ns)),
         clock_proof=clock_proof,
         launches=len(clean),
         blocks=len(blocks),
         clean_share=sum(blocks) / len(blocks),
     )
+
+
+def _is_unclear(launches: Sequence[LaunchSamples], clear: int, protocol: Protocol) -> bool:
+    """By difference: whether most undisturbed launches say nothing, so that those that do may be luck."""
+    told = sum(_difference(launch) is not None for launch in launches)
+    return told >= protocol.launches_min and 2 * clear <= told
+
+
+def _spread_within(clean: Sequence[LaunchSamples]) -> float:
+    """By difference what the rounds of a launch are apart is told too: launches may agree by luck. 0 of others."""
+    found = [one.spread for launch in clean if (one := _clear_difference(launch)) is not None]
+    return median(found) if found else 0.0
 
 
 def _summary_of_memory(
@@ -333,7 +388,8 @@ def _canaries(launches: Sequence[LaunchSamples]) -> CanaryGolden:
 
 def _normalised_ms(floors_ns: Sequence[float], beside: CanaryGolden, golden: CanaryGolden) -> float | None:
     reference_ns, near_ns = golden.of(CLOCK_CANARY), beside.of(CLOCK_CANARY)
-    floor_ms = mean(floors_ns[:FLOORS_CONFIRMED]) / 1e6
+    lowest_ns = floors_ns[:FLOORS_CONFIRMED]
+    floor_ms = fsum(lowest_ns) / len(lowest_ns) / 1e6
     return floor_ms * reference_ns / near_ns if reference_ns and near_ns else None
 
 

@@ -32,15 +32,13 @@ class Summary(Value):
     rule_version: int = Field(ge=1)
     median_ms: float = Field(gt=0, description="what was seen, median over all launches; its interval judges it")
     normalised_ms: float | None = Field(
-        gt=0, description="the floor of all launches at the reference clock; `spread` and `grade` judge it"
+        gt=0, description="the floor of the quiet launches at the reference clock; `spread` and `grade` judge it"
     )
     canary: str | None
     low_ms: float = Field(gt=0)
     high_ms: float = Field(gt=0)
     interval_coverage: float = Field(ge=0, le=1)
-    spread: float = Field(
-        ge=0, description="of the lowest floors of launches, as many as the protocol needs; memory: of all peaks"
-    )
+    spread: float = Field(ge=0, description="of the floors of the quiet launches; memory: of all peaks")
     grade: Grade = Field(
         description="by `spread`; says nothing of how far `median_ms` repeats, which the interval does"
     )

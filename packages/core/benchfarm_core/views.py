@@ -8,6 +8,7 @@ from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
+from benchfarm_core.profilers import InSituBy
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Summary
 from benchfarm_core.values import Answer, Value
@@ -68,7 +69,10 @@ class ResultsWanted(Value):
 
 
 class ResultView(Answer):
-    """A stored result with its summary. `bundle_id`: the bundle that brought it from an air-gapped board."""
+    """A stored result with its summary. `bundle_id`: the bundle that brought it from an air-gapped board.
+
+    `in_situ_by`: of a time in situ, whether the engine's profiler told it or the difference of two carriers.
+    """
 
     measurement_id: int
     workload_id: str
@@ -86,6 +90,7 @@ class ResultView(Answer):
     measured_at: datetime
     summary: Summary
     bundle_id: str | None = None
+    in_situ_by: InSituBy | None = None
 
 
 class AttemptView(Answer):
@@ -100,7 +105,11 @@ class AttemptView(Answer):
 
 
 class MeasurementView(Answer):
-    """A measurement with its evidence and, while they are kept, its samples."""
+    """A measurement with its evidence and, while they are kept, its samples.
+
+    `in_situ_by`: as of a result; by difference, a launch's samples are of the carrier that holds the kernel once, and
+    `beside` of the one that holds it twice.
+    """
 
     measurement_id: int
     state: MeasurementState
@@ -118,6 +127,7 @@ class MeasurementView(Answer):
     comparison: Comparison | None = None
     evidence: AttemptView | None
     samples: list[LaunchSamples]
+    in_situ_by: InSituBy | None = None
 
 
 class KernelColumn(Answer):
@@ -151,7 +161,8 @@ class GeneratedModelView(Answer):
 class EngineView(Answer):
     """An engine at a version, with the boards that have it and the reasons of those that do not.
 
-    `profiles`: whether it tells the time of single operators, which the protocol `profile` and timing in situ need.
+    `profiles`: whether it tells the time of single operators, which the protocol `profile` needs. Without that, some
+    engines time kernels in situ by difference, in fp32.
     """
 
     name: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchfarm_engines.canary import Canaries, sgemm
+from benchfarm_engines.difference_visit import measure_by_difference
 from benchfarm_engines.engine import (
     Engine,
     EngineFailure,
@@ -87,6 +88,8 @@ def visit_all(request: LaunchRequest, bench: Bench, write: Callable[[Mapping[str
 def _measure_of(visit: Visit, request: LaunchRequest) -> Measure | None:
     if visit.beside is not None:
         return measure_pair
+    if visit.twice is not None:
+        return measure_by_difference
     if visit.sites:
         return measure_in_situ
     return {"memory": measure_memory, "profile": measure_profile}.get(request.protocol.purpose)

@@ -9,17 +9,12 @@ from typing import Final
 
 from benchfarm_engines.canary import Canaries, CanarySamples
 from benchfarm_engines.launch_request import ProtocolParameters
-from benchfarm_engines.witness import Reading, Witness
+from benchfarm_engines.witness import DELAY_FLOOR_NS, DELAY_SHARE, REWARM_BELOW_NS, Reading, Witness
 
-# When to stop is decided by undisturbed time, seen with the eyes of the rule that later derives the summary
-# (benchfarm_core.quality, which this side does not import; a test holds the two together).
-DELAY_SHARE: Final = 0.02
-DELAY_FLOOR_NS: Final = 20_000
+# When to stop is decided by undisturbed time, seen with the eyes of the rule that later derives the summary.
 
 _WALL_SHARE: Final = 4
 """A visit among noisy neighbours ends after this many times its timed target, clean or not."""
-_REWARM_BELOW_NS: Final = 5_000_000
-"""Longer blocks are not warmed up again after a canary: it displaces a megabyte, whose return they do not feel."""
 _BLOCK_MARGIN: Final = 1.05
 """A block is planned a little longer than the minimum, since the later runs are rarely slower than the fastest."""
 
@@ -74,7 +69,7 @@ def time_blocks(
     """Measures one opened workload. Times in the answer are totals of `iterations` runs."""
     warmup_runs, fastest_ns = warm_up(run, protocol)
     samples = BlockSamples(iterations_for(fastest_ns, protocol.block_min_us), warmup_runs)
-    rewarm = fastest_ns * samples.iterations < _REWARM_BELOW_NS
+    rewarm = fastest_ns * samples.iterations < REWARM_BELOW_NS
     begun = time.perf_counter_ns()
     clean_ns, stretches = 0, 0
     while not _enough(samples, clean_ns, time.perf_counter_ns() - begun, protocol):

@@ -8,10 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from benchfarm_engines.witness import Witness
+from benchfarm_engines.witness import DELAY_FLOOR_NS, Witness
 
 _RUNS: Final = 3
-_UNDISTURBED_NS: Final = 20_000
 _TRIES_PER_RUN: Final = 3
 
 CanarySamples = dict[str, list[tuple[int, int]]]
@@ -60,6 +59,6 @@ class Canaries:
             run()
             elapsed_ns = time.perf_counter_ns() - begun
             after = self._witness.read()
-            if after.switches == before.switches and after.delay_ns - before.delay_ns <= _UNDISTURBED_NS:
+            if after.switches == before.switches and after.delay_ns - before.delay_ns <= DELAY_FLOOR_NS:
                 return elapsed_ns
         return None

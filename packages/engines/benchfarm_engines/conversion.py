@@ -77,9 +77,17 @@ def keeps_types(engine: str) -> bool:
     return engine in _KEEPS_TYPES
 
 
+_FILES_OF: Final = {"litert_benchmark_model": "litert"}
+
+
+def files_of(engine: str) -> str:
+    """The engine whose files an engine opens: its own, but of another program for the same files."""
+    return _FILES_OF.get(engine, engine)
+
+
 def has_converter(engine: str) -> bool:
     """Whether the engine opens files of its own; nothing of the engine is imported."""
-    return find_spec(f"benchfarm_engines.{engine}_convert") is not None
+    return find_spec(f"benchfarm_engines.{files_of(engine)}_convert") is not None
 
 
 def load_converter(engine: str) -> Converter | None:

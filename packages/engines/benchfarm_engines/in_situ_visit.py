@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Final
 
 from benchfarm_core.failures import FailureCode
@@ -36,6 +37,10 @@ WALL_SHARE: Final = 4
 HOPELESS_SHARE: Final = 0.2
 """Among noisy neighbours a profile ends after this many times its planned runs, and at once where fewer than this share
 of at least as many as planned were undisturbed: the rule of the summary would take nothing of it."""
+
+RESOLVED_SHARE: Final = 0.25
+"""A kernel that takes less than this share of what the profiler adds to one operator is lost in that: the addition is
+known to about a tenth of itself, and the profilers' clocks have steps of half of it."""
 
 VISITS: Final = 16
 """A carrier is profiled for this many times `visit_ms`, however many kernels it carries, but `RUNS_MIN` times."""
@@ -70,7 +75,8 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
         begun = time.perf_counter_ns()
         iterations, profiled = profiled_blocks(session, runs, bench)
         timed_ns = time.perf_counter_ns() - begun
-    blocks = without_profiler(profiled, iterations, bench)
+    cost_ns = bench.operator_cost.ns() * iterations if bench.operator_cost is not None else 0.0
+    blocks = without_profiler(profiled, cost_ns)
     bench.canaries.sample(canaries, len(blocks))
     bench.shares.timed_ns += timed_ns
     whole = {
@@ -82,7 +88,7 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
     shares = {name: ms / len(visit.numbers) for name, ms in whole.items()}
     same = {"warmup_runs": warmup_runs, "canaries": canaries, "gate_relative_l2": facts["gate_relative_l2"]}
     sites = {each.visit: each.name for each in visit.sites if each.visit is not None}
-    found = times_by_site(blocks, [site.name for site in visit.sites])
+    found = times_by_site(blocks, [site.name for site in visit.sites], cost_ns)
     return {
         "sites": {
             number: found[name]
@@ -144,9 +150,8 @@ def _segments(session: ProfilingSession, runs: int, witness: Witness) -> list[Bl
     return evened(blocks)
 
 
-def without_profiler(blocks: Sequence[Block], iterations: int, bench: Bench) -> list[Block]:
-    """The blocks less what the profiler adds to each operator in every run."""
-    cost_ns = bench.operator_cost.ns() * iterations if bench.operator_cost is not None else 0.0
+def without_profiler(blocks: Sequence[Block], cost_ns: float) -> list[Block]:
+    """The blocks less what the profiler adds to each operator in all runs of a block."""
     return [replace(block, nodes=without_cost(block.nodes, cost_ns)) for block in blocks]
 
 
@@ -182,15 +187,28 @@ def summed(inferences: Sequence[Sequence[NodeTime]]) -> list[NodeTime]:
     return list(totals.values())
 
 
-def times_by_site(blocks: Sequence[Block], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By site `blocks_ns`, `delays_ns` and `switches`, or the failure `fused_away`; `names` in the order of the graph.
+def times_by_site(blocks: Sequence[Block], names: Sequence[str], cost_ns: float = 0.0) -> dict[str, dict[str, Any]]:
+    """By site `blocks_ns`, `delays_ns` and `switches`, or the failure `fused_away` or `below_clock`.
 
+    `names` in the order of the graph; `cost_ns`: what the profiler added to each operator in a block.
     What was waited in an undisturbed block is shared out by time. In a disturbed one nobody can tell whose wait it
     was, so every site carries all of it.
     """
     parts = [attribute(block.nodes, names) for block in blocks]
     within = _joined(blocks[0].nodes, names) | _fused_away(parts[0])
-    return {name: _no_time(within[name]) if name in within else _site_fields(blocks, parts, name) for name in names}
+    failures = {name: _below_clock() for name in _unresolved(parts, names, cost_ns)}
+    failures |= {name: _no_time(by) for name, by in within.items()}
+    return {name: failures.get(name) or _site_fields(blocks, parts, name) for name in names}
+
+
+def _unresolved(parts: Sequence[Attribution], names: Sequence[str], cost_ns: float) -> list[str]:
+    """Sites of which too little is left: what the profiler tells of them is its own cost."""
+    limit_ns = RESOLVED_SHARE * cost_ns
+    return [name for name in names if median(part.sites[name].total_ns for part in parts) <= limit_ns]
+
+
+def _below_clock() -> dict[str, Any]:
+    return failed(FailureCode.BELOW_CLOCK, "it takes less than the engine's profiler can tell from its own cost")
 
 
 def _fused_away(found: Attribution) -> dict[str, str]:
@@ -215,7 +233,7 @@ def _no_time(within: str) -> dict[str, Any]:
 
 
 def _site_fields(blocks: Sequence[Block], parts: Sequence[Attribution], name: str) -> dict[str, Any]:
-    blocks_ns = [max(1, part.sites[name].total_ns) for part in parts]  # less than a step of the profiler's clock
+    blocks_ns = [max(1, part.sites[name].total_ns) for part in parts]
     return {
         "blocks_ns": blocks_ns,
         "delays_ns": [

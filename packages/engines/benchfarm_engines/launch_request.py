@@ -45,7 +45,8 @@ class Visit:
 
     inputs: the workload's; edges: how the artifact's tensors differ from them, None where they do not. gates: the
     first is the workload's own reference, whose distance is reported. sites: of a carrier, all its layers in the order
-    of execution; `visit` is then that of its first wanted site.
+    of execution; `visit` is then that of its first wanted site. twice: the carrier that holds the one wanted kernel
+    once more, where it is timed by difference.
     """
 
     visit: int
@@ -56,6 +57,7 @@ class Visit:
     gates: tuple[Gate, ...]
     beside: Beside | None = None
     sites: tuple[Site, ...] = ()
+    twice: Visit | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -219,7 +221,19 @@ def _visit(reader: _Reader) -> Visit:
         gates=_gates(reader),
         beside=_beside(reader) if reader.fields.get("beside") is not None else None,
         sites=_sites(reader) if reader.fields.get("sites") else (),
+        twice=_twice(reader) if reader.fields.get("twice") is not None else None,
     )
+
+
+def _twice(reader: _Reader) -> Visit:
+    """Beside a carrier of one wanted kernel; runners that do not know of it find sites that they cannot profile."""
+    twice = reader.object("twice")
+    side = _visit(_Reader({**twice.fields, "visit": reader.fields["visit"]}, twice.place))
+    if side.beside is not None or side.twice is not None or side.sites:
+        raise BadRequest(f"{twice.place}: it is one file with its inputs and gates")
+    if len(reader.fields.get("sites") or ()) != 1 or reader.fields.get("beside") is not None:
+        raise BadRequest(f"{twice.place}: beside it stands a carrier with one site, the wanted one")
+    return side
 
 
 def _sites(reader: _Reader) -> tuple[Site, ...]:

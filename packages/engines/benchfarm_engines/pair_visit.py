@@ -23,19 +23,17 @@ from benchfarm_engines.gate import Array, load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolParameters, Visit
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
-from benchfarm_engines.witness import Witness
+from benchfarm_engines.witness import REWARM_BELOW_NS, Witness
 
 ROUNDS: Final = 8
 """Rounds of a visit; fewer, but `ROUNDS_MIN`, where its pairs are so long that they fill `visit_ms` earlier."""
 ROUNDS_MIN: Final = 3
 ROUND_PAIRS_MIN: Final = 4
-_REWARM_BELOW_NS: Final = 5_000_000
-"""Longer runs hardly feel what the other side has displaced from the caches."""
 
 
 @dataclass(frozen=True)
-class _Side:
-    """How one side is opened."""
+class Side:
+    """How one side is opened; references: for each gate its arrays."""
 
     visit: Visit
     precision: str
@@ -82,21 +80,26 @@ class PairSamples:
         """How many were timed so far."""
         return len(self.a.blocks.blocks_ns)
 
+    @property
+    def timed_ns(self) -> int:
+        """The time of all blocks so far."""
+        return sum(self.a.blocks.blocks_ns) + sum(self.b.blocks.blocks_ns)
+
 
 def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
     """The fields of a pair's `done` line: those of a visit for a, and `beside` for b. Raises EngineFailure."""
     beside = visit.beside
     assert beside is not None
-    a = _Side(visit, request.precision, bench.options, _references(visit))
+    a = Side(visit, request.precision, bench.options, references_of(visit))
     options = bench.options if beside.options is None else _options(beside, bench)
-    b = _Side(beside.visit, beside.precision or request.precision, options, _references(beside.visit))
+    b = Side(beside.visit, beside.precision or request.precision, options, references_of(beside.visit))
     samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
     while _wants_round(samples, request.protocol):
         b_first = (len(samples.rounds) % 2 == 1) != beside.opens_first
         with ExitStack() as opened:
             _round(samples, (a, b), b_first, request, bench, opened)
     bench.canaries.sample(samples.canaries, samples.pairs)
-    bench.shares.timed_ns += sum(samples.a.blocks.blocks_ns) + sum(samples.b.blocks.blocks_ns)
+    bench.shares.timed_ns += samples.timed_ns
     return {
         **samples.a.fields(),
         "canaries": samples.canaries,
@@ -105,7 +108,8 @@ def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str
     }
 
 
-def _references(visit: Visit) -> list[list[Array]]:
+def references_of(visit: Visit) -> list[list[Array]]:
+    """What a side's outputs are held against. Raises BadReference."""
     return [load_reference(Path(gate.reference)) for gate in visit.gates]
 
 
@@ -117,7 +121,7 @@ def _options(beside: Beside, bench: Bench) -> dict[str, OptionValue]:
 
 
 def _wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
-    rounds, timed_ns = len(samples.rounds), sum(samples.a.blocks.blocks_ns) + sum(samples.b.blocks.blocks_ns)
+    rounds, timed_ns = len(samples.rounds), samples.timed_ns
     if rounds >= ROUNDS or samples.pairs >= protocol.blocks_max:
         return False
     return rounds < ROUNDS_MIN or samples.pairs < protocol.blocks_min or timed_ns < protocol.visit_ms * 1_000_000
@@ -130,7 +134,7 @@ def _pairs_min(protocol: ProtocolParameters) -> int:
 
 def _round(
     samples: PairSamples,
-    sides: tuple[_Side, _Side],
+    sides: tuple[Side, Side],
     b_first: bool,
     request: LaunchRequest,
     bench: Bench,
@@ -139,18 +143,18 @@ def _round(
     """Opens both sides, times them in turn; `opened` closes them."""
     ways = list(in_step(sides, (samples.a, samples.b)))
     # the memory that is handed out first may be the better one: the sides take turns in that too
-    sessions = [_open(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
+    sessions = [open_side(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
     if b_first:
         sessions.reverse()
-    _gate(sessions, ways)
+    check_sides(sessions, ways)
     bench.witness.refresh()
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
     time_round(sessions[0].run, sessions[1].run, samples, request.protocol, bench.witness, bench.canaries)
-    _gate(sessions, ways)
+    check_sides(sessions, ways)
 
 
-def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:
-    """One side's session, run once."""
+def open_side(side: Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:
+    """One side's session, run once; `opened` closes it. Raises EngineFailure."""
     engine, visit = bench.engine, side.visit
     if visit.format not in engine.formats:
         raise EngineFailure(FailureCode.CONVERSION_FAILED, f"{engine.name} does not read {visit.format[:40]}")
@@ -177,14 +181,19 @@ def _open(side: _Side, found: SideSamples, request: LaunchRequest, bench: Bench,
     return session
 
 
-def _gate(sessions: Sequence[Session], ways: Sequence[tuple[_Side, SideSamples]]) -> None:
-    """Both sides' latest outputs. Every round opens the models anew, so the first one vouches for no other."""
+def check_sides(
+    sessions: Sequence[Session], ways: Sequence[tuple[Side, SideSamples]], each: float | None = None
+) -> None:
+    """Both sides' latest outputs. Every round opens the models anew, so the first one vouches for no other.
+
+    each: how far every single output may lie off, as `check_session` has it. Raises EngineFailure.
+    """
     for session, (side, found) in in_step(sessions, ways):
-        distance = check_session(session, side.visit, side.references)[0]
+        distance = check_session(session, side.visit, side.references, each)[0]
         found.gate_relative_l2 = max(found.gate_relative_l2, distance)
 
 
-def _check_precision(session: Session, side: _Side, request: LaunchRequest, bench: Bench) -> None:
+def _check_precision(session: Session, side: Side, request: LaunchRequest, bench: Bench) -> None:
     """Of a side that is not opened as the launch's canary is, which shows the other's."""
     if side.precision == request.precision and side.options == bench.options:
         return
@@ -200,7 +209,9 @@ def time_round(
     canaries: Canaries,
 ) -> None:
     """Adds a round of two opened workloads in turn. The first one fixes the blocks' lengths for all."""
-    fastest_a, fastest_b = (_warm(run, side.blocks, protocol) for run, side in ((run_a, samples.a), (run_b, samples.b)))
+    fastest_a, fastest_b = (
+        warm_side(run, side.blocks, protocol) for run, side in ((run_a, samples.a), (run_b, samples.b))
+    )
     if not samples.rounds:
         of_a, of_b = pair_iterations(fastest_a, fastest_b, protocol.block_min_us)
         samples.a.blocks.iterations, samples.b.blocks.iterations = of_a, of_b
@@ -214,7 +225,8 @@ def time_round(
     samples.rounds.append(samples.pairs - before)
 
 
-def _warm(run: Callable[[], None], blocks: BlockSamples, protocol: ProtocolParameters) -> int:
+def warm_side(run: Callable[[], None], blocks: BlockSamples, protocol: ProtocolParameters) -> int:
+    """Warms one side up; its fastest run in ns."""
     runs, fastest_ns = warm_up(run, protocol)
     blocks.warmup_runs += runs
     return fastest_ns
@@ -237,7 +249,7 @@ class _Turn:
 
     def settle(self) -> None:
         """One untimed run: back into the caches after the other side."""
-        if self.fastest_ns < _REWARM_BELOW_NS:
+        if self.fastest_ns < REWARM_BELOW_NS:
             self.run()
 
     def lead_in(self) -> None:

@@ -22,6 +22,10 @@ OTHER_PRODUCTS: Final = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "
 """Those that stay as they are in int8."""
 INTEGER_PRODUCTS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 
+MOVERS: Final = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+"""Those that only move numbers, or choose among them: engines do that to the 8-bit ones and restore them behind it."""
+_MOVES_MAX: Final = 20
+
 _TYPES: Final = onnx.TensorProto
 EIGHT_BITS: Final = frozenset({_TYPES.INT8, _TYPES.UINT8})
 OTHER_FLOATS: Final = frozenset({_TYPES.FLOAT16, _TYPES.BFLOAT16, _TYPES.DOUBLE})
@@ -115,6 +119,10 @@ def _is_in_8_bits(place: _Place) -> bool:
 def _is_restored(name: str, place: _Place) -> bool:
     """Whether a tensor was of 8 bits: engines multiply those, and take the steps into the result."""
     maker = place.makers.get(name)
+    for _ in range(_MOVES_MAX):
+        if maker is None or maker.op_type not in MOVERS or not maker.input:
+            break
+        maker = place.makers.get(maker.input[0])
     return maker is not None and maker.op_type == "DequantizeLinear" and place.types.get(maker.input[0]) in EIGHT_BITS
 
 

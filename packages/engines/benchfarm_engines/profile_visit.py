@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, cast
@@ -27,6 +29,8 @@ INT8_EACH_MAX: Final = 0.25
 up, so that right ones were seen at 0.051, above the gate's limit for the whole; a wrong kernel is off by about 1."""
 _NAME_LENGTH: Final = 200
 _KIND_LENGTH: Final = 60
+_ROWS_BYTES_MAX: Final = 700_000
+"""Of all rows as the runner's line carries them: the agent reads no line above a megabyte."""
 
 
 def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, Any]:
@@ -115,7 +119,8 @@ def _profiled(session: ProfilingSession, request: LaunchRequest, bench: Bench) -
 def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any]]:
     """Each operator with its median time over the inferences, in the order of the first one.
 
-    What an inference has several times under one name counts as one, with its sum: the rows add up to the inference.
+    What an inference has several times under one name counts as one, with its sum: the rows add up to the inference,
+    unless there are more than `NODES_MAX` or than a line carries: then the last ones are left out.
     """
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     for nodes in inferences:
@@ -124,7 +129,9 @@ def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any
             sums[node.name, node.kind] += node.ns
         for key, ns in sums.items():
             times[key].append(ns)
-    return [
+    rows = [
         {"name": name[:_NAME_LENGTH], "kind": kind[:_KIND_LENGTH], "ns": max(0, int(median(found)))}
         for (name, kind), found in list(times.items())[:NODES_MAX]
     ]
+    ends = accumulate(len(json.dumps(row)) + 2 for row in rows)
+    return [row for row, end in zip(rows, ends, strict=True) if end <= _ROWS_BYTES_MAX]

@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from benchfarm_engines.blocks import DELAY_FLOOR_NS, DELAY_SHARE
-from benchfarm_engines.witness import Reading, Witness
+from benchfarm_engines.witness import DELAY_FLOOR_NS, DELAY_SHARE, Reading, Witness
 
 
 class Step(NamedTuple):

@@ -8,6 +8,13 @@ from typing import Final, NamedTuple
 
 from benchfarm_engines.task_threads import TASK_FOLDER, thread_ids
 
+# As in benchfarm_core.quality, which this side does not import; a test holds the two together.
+DELAY_SHARE: Final = 0.02
+DELAY_FLOOR_NS: Final = 20_000
+"""Shorter waits are the witness' own noise, wake-ups of pool threads."""
+REWARM_BELOW_NS: Final = 5_000_000
+"""What runs longer is not warmed up again after something else ran: that displaces a megabyte, whose return a run of
+such a length does not feel."""
 _COST_READINGS: Final = 51
 
 

@@ -1,6 +1,7 @@
 """Agents: how one enrols and when it was last heard."""
 
 import secrets
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import insert, select, text, update
@@ -60,6 +61,11 @@ def enrol(tx: Transaction, request: EnrolRequest) -> EnrolAnswer:
 
 HEARD_EVERY_S: Final = 5.0
 """Hearing an agent again within this time writes nothing."""
+
+
+def was_heard(last_heard_at: datetime | None, now: datetime) -> bool:
+    """Whether hearing an agent now would write nothing."""
+    return last_heard_at is not None and (now - last_heard_at).total_seconds() < HEARD_EVERY_S
 
 
 def heard(tx: Transaction, agent_id: str, agent_version: str | None = None) -> None:

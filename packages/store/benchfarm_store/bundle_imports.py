@@ -5,6 +5,7 @@ So results enter by the one way that all results have, `ingesting`: judged by th
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -244,9 +245,12 @@ def _platform(tx: Transaction, report: BoardReport, ran: Platform) -> int:
 
 def _take_in(tx: Transaction, opened: _Opened, place: _Place, by: Caller) -> tuple[int, BundleImported]:
     """Ingest a part as the results of a lease, and end that; the board is away again afterwards."""
-    wishes = _wishes(tx, opened, place, by)
+    protocol_id = specs.ensure_protocol(tx, opened.order.protocol)
+    queue: QueueKey = (place.platform_id, protocol_id, by.account_number, NORMAL_PRIORITY)
+    queue_id = measurements.ensure_queues(tx, [queue])[queue]
+    wishes = _wishes(tx, opened, place, protocol_id, queue_id)
     ids = [wish.measurement_id for wish in wishes.values()]
-    token, lease_id = _lease(tx, place, ids)
+    token, lease_id = _lease(tx, place, ids, queue_id)
     results = [
         result.model_copy(update={"measurement_id": wishes[result.measurement_id].measurement_id})
         for result in opened.part.results
@@ -279,31 +283,29 @@ def _answer(opened: _Opened, place: _Place, done: set[int], wishes: Mapping[int,
     )
 
 
-def _wishes(tx: Transaction, opened: _Opened, place: _Place, by: Caller) -> dict[int, _Wish]:
+def _wishes(tx: Transaction, opened: _Opened, place: _Place, protocol_id: int, queue_id: int) -> dict[int, _Wish]:
     """For each number of the part the measurement that it is: the first that waits, else a new repeat; all held."""
-    order = opened.order
-    items = {item.measurement_id: item for item in order.items}
+    items = {item.measurement_id: item for item in opened.order.items}
     wanted = [items[result.measurement_id] for result in opened.part.results]
-    costs = [specs.Resolved(item.workload, None) for item in wanted]
-    rows = specs.ensure_workloads(tx, costs)
-    protocol_id = specs.ensure_protocol(tx, order.protocol)
-    known = _known_repeats(tx, rows, place.platform_id, protocol_id)
-    found = {w: _Wish(row.waits, True) for w, row in known.items() if row.waits is not None}
-    fresh = [w for w in rows if w not in found]
-    if fresh:
-        queue: QueueKey = (place.platform_id, protocol_id, by.account_number, NORMAL_PRIORITY)
-        queue_id = measurements.ensure_queues(tx, [queue])[queue]
-        seconds = expected_s(order.protocol, None, None)
-        new = [
-            {"w": w, "p": place.platform_id, "r": known[w].next if w in known else 0, "q": queue_id, "s": seconds}
-            for w in fresh
-        ]
-        made = measurements.add_wanted(tx, new, protocol_id=protocol_id, timing=Timing.ALONE, clock_need=0)
-        found |= {w: _Wish(id_, False) for (w, _, _), id_ in made.items()}
-    if not set(rows) <= found.keys():
+    rows = specs.ensure_workloads(tx, [specs.Resolved(item.workload, None) for item in wanted])
+    often = Counter(rows)
+    known = _known_repeats(tx, list(often), place.platform_id, protocol_id)
+    found: dict[int, list[_Wish]] = {w: [] for w in often}
+    for w, row in known.items():
+        found[w] += [_Wish(id_, True) for id_ in row.waits[: often[w]]]
+    seconds = expected_s(opened.order.protocol, None, None)
+    new = [
+        {"w": w, "p": place.platform_id, "r": (known[w].next if w in known else 0) + n, "q": queue_id, "s": seconds}
+        for w in often
+        for n in range(often[w] - len(found[w]))
+    ]
+    made = measurements.add_wanted(tx, new, protocol_id=protocol_id, timing=Timing.ALONE, clock_need=0) if new else {}
+    for (w, _, _), id_ in sorted(made.items()):
+        found[w].append(_Wish(id_, False))
+    if len(made) < len(new):
         raise Unavailable("somebody else made one of these measurements just now: import again")
-    _still_waiting(tx, found.values())
-    return {item.measurement_id: found[row] for item, row in zip(wanted, rows, strict=True)}
+    _still_waiting(tx, [wish for wishes in found.values() for wish in wishes])
+    return {item.measurement_id: found[row].pop(0) for item, row in zip(wanted, rows, strict=True)}
 
 
 def _known_repeats(tx: Transaction, workloads: Sequence[int], platform: int, protocol: int) -> dict[int, Row[Any]]:
@@ -314,7 +316,7 @@ def _known_repeats(tx: Transaction, workloads: Sequence[int], platform: int, pro
 
 _REPEATS = text("""
     SELECT workload_id, max(repeat_no) + 1 AS next,
-        (array_agg(id ORDER BY repeat_no) FILTER (WHERE state = 'wanted' AND clock_need = 0))[1] AS waits
+        coalesce(array_agg(id ORDER BY repeat_no) FILTER (WHERE state = 'wanted' AND clock_need = 0), '{}') AS waits
     FROM measurements WHERE workload_id = ANY(CAST(:workloads AS bigint[])) AND platform_id = :platform
         AND protocol_id = :protocol AND timing = :timing GROUP BY workload_id
 """)
@@ -333,8 +335,8 @@ _HOLD_WANTED = text(f"""
 """)
 
 
-def _lease(tx: Transaction, place: _Place, ids: Sequence[int]) -> tuple[str, int]:
-    """An accepted lease of the board on these measurements: its token and its row."""
+def _lease(tx: Transaction, place: _Place, ids: Sequence[int], queue_id: int) -> tuple[str, int]:
+    """An accepted lease of the board on these measurements: its token and its row. Its queue is the importer's."""
     token = "l_" + secrets.token_hex(16)
     parameters = {
         "token": lease_column(token),
@@ -344,7 +346,7 @@ def _lease(tx: Transaction, place: _Place, ids: Sequence[int]) -> tuple[str, int
         "now": tx.now,
         "ends": tx.now + WITHIN,
         "rows": rows_json([{"id": id_, "position": position} for position, id_ in enumerate(ids)]),
-        "first": ids[0],
+        "queue": queue_id,
     }
     lease_id = tx.execute(_ADD_LEASE, parameters).scalar_one()
     tx.execute(_ADD_ITEMS, {**parameters, "lease": lease_id})
@@ -354,8 +356,7 @@ def _lease(tx: Transaction, place: _Place, ids: Sequence[int]) -> tuple[str, int
 
 _ADD_LEASE = text("""
     INSERT INTO leases (token, board_id, agent_id, generation_id, queue_id, offered_at, accepted_at, expires_at)
-    SELECT CAST(:token AS uuid), :board, :agent, :generation, queue_id, :now, :now, :ends
-    FROM measurements WHERE id = :first RETURNING id
+    VALUES (CAST(:token AS uuid), :board, :agent, :generation, :queue, :now, :now, :ends) RETURNING id
 """)
 _ADD_ITEMS = text("""
     INSERT INTO lease_items (lease_id, measurement_id, position, started_at)

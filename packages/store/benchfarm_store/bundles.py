@@ -69,7 +69,10 @@ def _of_workloads(tx: Transaction, request: BundleRequest, by: Caller) -> Bundle
         "precision": request.precision,
         "threads": request.threads,
     }
-    wanted = [(one.workload, expected_s(protocol, one.cost, None)) for one in distinct]
+    if len(distinct) * request.repeats > MAX_BUNDLED:
+        detail = f"{len(distinct)} workloads {request.repeats} times are more than the {MAX_BUNDLED} of one bundle"
+        raise InvalidRequest(detail, code="too_large", field="repeats")
+    wanted = [(one.workload, expected_s(protocol, one.cost, None), request.repeats) for one in distinct]
     return _order(tx, request, protocol, fields, wanted)
 
 
@@ -92,7 +95,7 @@ def _of_platform(tx: Transaction, request: BundleRequest) -> BundleOrder:
         "precision": platform.precision,
         "threads": point.threads,
     }
-    wanted = [(WORKLOAD.validate_json(one.spec), one.expected_s) for one in found]
+    wanted = [(WORKLOAD.validate_json(one.spec), one.expected_s, min(one.waiting, request.repeats)) for one in found]
     return _order(tx, request, protocol, fields, wanted)
 
 
@@ -119,7 +122,8 @@ _BUNDLED: Final = f"""
 """
 _OLDEST_WISH = text(f"SELECT t.id, t.spec::text AS spec {_BUNDLED} ORDER BY m.wanted_at, m.id LIMIT 1")
 _WAITING = text(f"""
-    SELECT w.spec::text AS spec, max(m.expected_s) AS expected_s {_BUNDLED} AND m.protocol_id = :protocol
+    SELECT w.spec::text AS spec, max(m.expected_s) AS expected_s, count(*) AS waiting {_BUNDLED}
+        AND m.protocol_id = :protocol
     GROUP BY w.id ORDER BY min(m.id) LIMIT :limit
 """)
 
@@ -129,8 +133,9 @@ def _order(
     request: BundleRequest,
     protocol: Protocol,
     fields: dict[str, Any],
-    wanted: Sequence[tuple[AnyWorkload, float]],
+    wanted: Sequence[tuple[AnyWorkload, float, int]],
 ) -> BundleOrder:
+    """wanted: each workload, its expected seconds and how often it is measured."""
     order = BundleOrder(
         bundle_id="n_" + secrets.token_hex(8),
         farm=tx.execute(text("SELECT name FROM farms WHERE id = 1")).scalar_one(),
@@ -154,9 +159,15 @@ def _order(
             max_relative_l2=limit,
             expected_s=seconds,
         )
-        for number, (workload, seconds) in enumerate(wanted, 1)
+        for number, (workload, seconds) in enumerate(_rounds(wanted)[:MAX_BUNDLED], 1)
     ]
     return order.model_copy(update={"items": items})
+
+
+def _rounds(wanted: Sequence[tuple[AnyWorkload, float, int]]) -> list[tuple[AnyWorkload, float]]:
+    """All workloads once, then those that are wanted again: what shares launches is rarely the same twice."""
+    most = max((repeats for _, _, repeats in wanted), default=0)
+    return [(one, seconds) for number in range(most) for one, seconds, repeats in wanted if number < repeats]
 
 
 def forget_bundles(tx: Transaction, limit: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from benchfarm_core.boards import BoardState
-from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, offer_ends
+from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, lease_ends, offer_ends
 from benchfarm_core.measurements import runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch
@@ -23,18 +23,20 @@ DISPATCH_LOCK: Final = 0x64697370
 """The first half of the advisory locks of dispatch; the second stands for a board model."""
 
 
-def dispatch(tx: Transaction, board_id: str, times: LeaseTimes) -> str | None:
+def dispatch(tx: Transaction, board_id: str, times: LeaseTimes, *, taken_by: str | None = None) -> str | None:
     """Offer the board its next batch; the lease token, or None when there is nothing to offer.
 
-    A board that another transaction holds is left to it. Safe to run at any time and twice.
+    `taken_by`: the agent that has asked for it and takes what there is, so that the lease starts at once; None where
+    the board is another agent's. A board that another transaction holds is left to it. Safe to run at any time and
+    twice.
     """
     board = _take_board(tx, board_id)
-    if board is None or not _is_usable(tx, board):
+    if board is None or not _is_usable(tx, board) or taken_by not in (None, board.agent_id):
         return None
     groups = _groups(tx, board)
     while (group := _choose(tx, board, groups)) is not None:
         if batch := _take_batch(tx, board, group):
-            return _offer(tx, board, group, batch, times)
+            return _offer(tx, board, group, batch, times, is_taken=taken_by is not None)
         groups.remove(group)
     return None
 
@@ -184,7 +186,9 @@ _OTHER_BOARD = text(f"""
 """)
 
 
-def _offer(tx: Transaction, board: Row[Any], group: Group, batch: Sequence[int], times: LeaseTimes) -> str:
+def _offer(
+    tx: Transaction, board: Row[Any], group: Group, batch: Sequence[int], times: LeaseTimes, *, is_taken: bool
+) -> str:
     token = "l_" + secrets.token_hex(16)
     tx.execute_prepared(
         _OFFER,
@@ -195,20 +199,22 @@ def _offer(tx: Transaction, board: Row[Any], group: Group, batch: Sequence[int],
         group.queue_id,
         group.platform_id,
         tx.now,
-        offer_ends(tx.now, times),
+        lease_ends(tx.now, times) if is_taken else offer_ends(tx.now, times),
         list(batch),
+        tx.now if is_taken else None,
     )
-    tx.after_commit(Nudge(channel=agent_channel(board.agent_id)))
+    if not is_taken:
+        tx.after_commit(Nudge(channel=agent_channel(board.agent_id)))
     return token
 
 
 _OFFER = Prepared(
     "dispatch_offer",
-    "uuid, int, text, int, int, int, timestamptz, timestamptz, bigint[]",
+    "uuid, int, text, int, int, int, timestamptz, timestamptz, bigint[], timestamptz",
     """
     WITH lease AS (
-        INSERT INTO leases (token, board_id, agent_id, generation_id, queue_id, offered_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $7, $8) RETURNING id),
+        INSERT INTO leases (token, board_id, agent_id, generation_id, queue_id, offered_at, expires_at, accepted_at)
+        VALUES ($1, $2, $3, $4, $5, $7, $8, $10) RETURNING id),
     items AS (
         INSERT INTO lease_items (lease_id, measurement_id, position)
         SELECT lease.id, x.id, x.position - 1 FROM lease, unnest($9) WITH ORDINALITY AS x(id, position)),

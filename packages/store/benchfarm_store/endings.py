@@ -5,22 +5,27 @@ names, also when many leases end at once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.agent_protocol import ReleaseRequest
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, Tries, Verdict, after_failure
+from benchfarm_core.measurements import MeasurementState, Timing, Tries, Verdict, after_failure
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
-from benchfarm_store import accounts, board_history, measurements, progress
+from benchfarm_core.platforms import Platform
+from benchfarm_core.protocols import COMPARE, PROFILE
+from benchfarm_store import accounts, board_history, measurements, progress, support
 from benchfarm_store.board_history import Happened, agent_author
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 
 COOLING_S: Final[dict[str, float]] = {"gate": 10.0, "error": 5.0, "board_lost": 10.0, "unanswered": 5.0}
@@ -81,38 +86,57 @@ _LIVE_OF_BOARDS = text("""
 """)
 
 
-def end_all(tx: Transaction, leases: Sequence[Row[Any]], reason: str, *, lost: bool) -> None:
+def end_all(
+    tx: Transaction,
+    leases: Sequence[Row[Any]],
+    reason: str,
+    *,
+    lost: bool,
+    told: ReleaseRequest | None = None,
+    are_jobs_held: bool = False,
+    dispatches: bool = True,
+) -> None:
     """End held leases of held boards: return or fail what is unfinished, free the boards, charge.
 
-    `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed.
+    `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed. `told`: what
+    the agent says of it. `are_jobs_held`: by `progress.lock_jobs_of`. `dispatches`: whether a worker is to look after
+    boards that are idle now; else the caller does.
     """
     ids = [lease.id for lease in leases]
     boards = {lease.id: lease.board_id for lease in leases}
-    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason})
-    rows = tx.execute(_UNFINISHED, {"ids": ids}).all()
+    told = told or ReleaseRequest(reason="done")
+    notes = {"conversion": told.conversion_ms, "wall": told.lease_wall_ms, "detail": told.detail}
+    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes})
+    rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
-    jobs = [*progress.waiting_jobs(tx, list(verdicts)), *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()]
-    progress.lock_jobs(tx, jobs)
-    write_verdicts(tx, verdicts)
-    progress.advance(tx, [_failed(id_, v) for id_, (v, _) in verdicts.items() if v.state == MeasurementState.FAILED])
-    measurements.drop_unwanted(tx, [id_ for id_, (v, _) in verdicts.items() if v.state == MeasurementState.WANTED])
+    if not are_jobs_held:
+        waiting = progress.waiting_jobs(tx, list(verdicts)) if verdicts else []
+        progress.lock_jobs(tx, [*waiting, *tx.execute(_PAYING_JOBS, {"ids": ids}).scalars()])
+    if verdicts:
+        _return(tx, verdicts)
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
-    _free_boards(tx, set(boards.values()) - unanswered, reason)
-    _free_boards(tx, unanswered, "unanswered")
+    _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
+    _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
+    _count_failed(tx, verdicts)
 
 
 _END = text("""
-    UPDATE leases SET ended_at = :now, end_reason = :reason
+    UPDATE leases SET ended_at = :now, end_reason = :reason, conversion_ms = :conversion, lease_wall_ms = :wall,
+        detail = :detail
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
 """)
-_UNFINISHED = text("""
+_UNFINISHED = Prepared(
+    "ending_unfinished",
+    "bigint[]",
+    """
     SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
-    WHERE l.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
-""")
+    WHERE l.id = ANY($1) ORDER BY m.id FOR NO KEY UPDATE OF m
+    """,
+)
 _PAYING_JOBS = text("""
     SELECT DISTINCT j.job_id::text FROM lease_items i
     JOIN job_items j ON j.measurement_id = i.measurement_id AND j.source = 'new'
@@ -133,6 +157,31 @@ def _verdict(row: Row[Any], board: int, loss: FailureCode | None) -> tuple[Verdi
     if loss is not None and pays_attempt(lost=True, running=bool(row.running)):
         return after_failure(loss, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
+
+
+def _count_failed(tx: Transaction, verdicts: Mapping[int, tuple[Verdict, Avoid]]) -> None:
+    """What failed because it took its boards along is an outcome of its family too, platform by platform.
+
+    Comparisons are none, nor are times in situ: nobody knows which kernel of a carrier it was.
+    """
+    failed = [id_ for id_, (verdict, _) in verdicts.items() if verdict.state == MeasurementState.FAILED]
+    rows = tx.execute(_FAILED, {"ids": failed}).all() if failed else []
+    for _, here in groupby(rows, key=attrgetter("platform_id")):
+        found = list(here)
+        attempts = [
+            support.Attempt(row.id, str(verdicts[row.id][0].failure), row.family, row.protocol == PROFILE)
+            for row in found
+            if row.timing == Timing.ALONE and row.protocol != COMPARE
+        ]
+        support.count(tx, Platform.model_validate(found[0].platform), attempts)
+
+
+_FAILED = text("""
+    SELECT m.id, w.family, m.timing, m.platform_id, p.spec AS platform, t.spec->>'name' AS protocol
+    FROM measurements m JOIN workloads w ON w.id = m.workload_id JOIN platforms p ON p.id = m.platform_id
+        JOIN protocols t ON t.id = m.protocol_id
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.platform_id
+""")
 
 
 def _failed(measurement_id: int, verdict: Verdict) -> progress.Finished:
@@ -168,7 +217,17 @@ _WRITE_VERDICTS = text("""
 """)
 
 
-def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
+def _return(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) -> None:
+    """What is unfinished is wanted again, has failed, or is wanted by nobody."""
+    write_verdicts(tx, verdicts)
+    failed = [_failed(id_, v) for id_, (v, _) in verdicts.items() if v.state == MeasurementState.FAILED]
+    progress.advance(tx, failed, are_jobs_held=True)
+    wanted = [id_ for id_, (v, _) in verdicts.items() if v.state == MeasurementState.WANTED]
+    if wanted:
+        measurements.drop_unwanted(tx, wanted)
+
+
+def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: bool) -> None:
     """Boards of ended leases: idle, resting after what would only repeat, offline when their agent drains."""
     if not boards:
         return
@@ -182,7 +241,7 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str) -> None:
             for row in freed
         ]
         board_history.record(tx, happened)
-    elif state == BoardState.IDLE:
+    elif state == BoardState.IDLE and dispatches:
         for row in freed:
             tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
 
@@ -199,7 +258,7 @@ def _charge(tx: Transaction, leases: Sequence[Row[Any]]) -> None:
     if not seconds:
         return
     rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])
-    tx.execute(_CHARGE_JOBS, {"rows": rows})
+    tx.execute_prepared(_CHARGE_JOBS, rows)
     by_account: dict[int, float] = defaultdict(float)
     for row in tx.execute(_ACCOUNTS, {"ids": list(seconds)}):
         by_account[row.account_id] += seconds[row.id]
@@ -211,14 +270,18 @@ _ACCOUNTS = text("""
     SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id WHERE l.id = ANY(CAST(:ids AS bigint[]))
 """)
 # what ran shares the time by its expected length; a lease of which nothing ran is no job's
-_CHARGE_JOBS = text("""
+_CHARGE_JOBS = Prepared(
+    "ending_charge_jobs",
+    "jsonb",
+    """
     WITH ran AS (
         SELECT m.id, x.s * m.expected_s / sum(m.expected_s) OVER (PARTITION BY x.id) AS device_s
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, s float8)
+        FROM jsonb_to_recordset($1) AS x(id bigint, s float8)
             JOIN lease_items i ON i.lease_id = x.id AND i.started_at IS NOT NULL
             JOIN measurements m ON m.id = i.measurement_id),
     shares AS (
         SELECT j.job_id, sum(ran.device_s) AS device_s FROM ran
         JOIN job_items j ON j.measurement_id = ran.id AND j.source = 'new' GROUP BY j.job_id)
     UPDATE jobs SET device_s_spent = device_s_spent + shares.device_s FROM shares WHERE jobs.id = shares.job_id
-""")
+    """,
+)

@@ -1,7 +1,7 @@
 """What a job would do and cost, worked out without writing anything."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -17,6 +17,7 @@ from benchfarm_core.workloads import workload_id
 from benchfarm_store import measurements, memory, platforms, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json, workload_digest
+from benchfarm_store.timings import way_of
 
 CHUNK: Final = 1000
 MAX_COUNTED: Final = 20_000
@@ -52,7 +53,7 @@ def dry_run(
     counts: Counter[str] = Counter()
     too_large: Counter[int] = Counter()
     device_s = 0.0
-    for one, platform, source, seconds in _decisions(tx, spec, resolved, [platform.id for platform in wanted]):
+    for one, platform, source, seconds in _decisions(tx, spec, resolved, opening):
         new = source != ItemSource.KNOWN
         large = new and is_too_large(one.needed_bytes, largest[platform])
         unread = why_not_opened(one.workload, opening[platform])
@@ -118,10 +119,11 @@ _BOARDS = text(f"""
 
 
 def _decisions(
-    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], platform_ids: Sequence[int]
+    tx: Transaction, spec: JobSpec, resolved: Sequence[specs.Resolved], opened_by: Mapping[int, Platform]
 ) -> Iterator[tuple[specs.Resolved, int, ItemSource, float]]:
     """(workload, platform, source, expected seconds) of every item."""
-    pairs = [(one, platform) for one in resolved for platform in platform_ids]
+    pairs = [(one, platform) for one in resolved for platform in opened_by]
+    doubled = {id_ for id_, platform in opened_by.items() if way_of(spec.timing, platform) == "difference"}
     protocol = tx.execute(_PROTOCOL, {"id": spec.protocol.id}).scalar_one_or_none() or 0
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
@@ -131,7 +133,8 @@ def _decisions(
         for index, (one, platform) in enumerate(chunk):
             found = known.get(index, [])
             medians = [row.median_ms for row in found if row.median_ms is not None]
-            seconds = expected_s(spec.protocol, one.cost, medians[-1] if medians else None, spec.timing)
+            median_ms, by = medians[-1] if medians else None, platform in doubled
+            seconds = expected_s(spec.protocol, one.cost, median_ms, spec.timing, by_difference=by)
             decisions = decide(
                 [measurements.known_of(row) for row in found],
                 repeats=spec.repeats,

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 
 from benchfarm_core.quality import CanaryGolden, CanaryName
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 
 HISTORY_LEASES: Final = 3
 _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
@@ -32,7 +32,7 @@ class Canaries(NamedTuple):
 
 def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[CanaryName, int]) -> Canaries:
     """Reference and history; a canary without a reference gets what is `seen` now (floors in ns)."""
-    row = tx.execute(_FIND, {"generation": generation_id, "platform": platform_id}).one_or_none()
+    row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
     if row is None:
         return Canaries(
             generation_id,
@@ -52,7 +52,9 @@ def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[Ca
     )
 
 
-_FIND = text("SELECT * FROM canary_goldens WHERE generation_id = :generation AND platform_id = :platform")
+_FIND = Prepared(
+    "canaries_find", "int, int", "SELECT * FROM canary_goldens WHERE generation_id = $1 AND platform_id = $2"
+)
 
 
 def _median(times_ns: list[int]) -> int | None:
@@ -64,15 +66,18 @@ def of_lease(tx: Transaction, lease_id: int, seen: Mapping[CanaryName, int]) -> 
 
     Later results of the lease are normalised by the same ones, and so is whatever is derived again.
     """
-    parameters = {"lease": lease_id, "sgemm": seen.get("sgemm"), "mobilenet": seen.get("mobilenet")}
-    row = tx.execute(_OF_LEASE, parameters).one()
+    row = tx.execute_prepared(_OF_LEASE, lease_id, seen.get("sgemm"), seen.get("mobilenet")).one()
     return CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns)
 
 
-_OF_LEASE = text("""
-    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, :sgemm), mobilenet_ns = coalesce(mobilenet_ns, :mobilenet)
-    WHERE id = :lease RETURNING sgemm_ns, mobilenet_ns
-""")
+_OF_LEASE = Prepared(
+    "canaries_of_lease",
+    "bigint, bigint, bigint",
+    """
+    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, $2), mobilenet_ns = coalesce(mobilenet_ns, $3)
+    WHERE id = $1 RETURNING sgemm_ns, mobilenet_ns
+    """,
+)
 
 
 def remember(
@@ -92,6 +97,17 @@ def remember(
         parameters[f"{name}_ns"] = canaries.reference.of(name) if keep_reference else None
         parameters[f"{name}_seen"] = [seen[name]] if name in seen else []
     tx.execute(_REMEMBER, parameters)
+    if not canaries.is_kept:
+        tx.execute(_DERIVE_AGAIN, {"generation": canaries.generation_id, "platform": canaries.platform_id})
+
+
+# what was measured before there was a reference, uploads above all, gets its normalised time by the next sweep
+_DERIVE_AGAIN = text("""
+    UPDATE summaries s SET rule_version = 1 FROM measurements m JOIN results r ON r.measurement_id = m.id
+    WHERE m.platform_id = :platform AND r.generation_id = :generation AND s.measurement_id = m.id
+        AND s.active AND s.normalised_ms IS NULL AND s.rule_version > 1
+        AND NOT EXISTS (SELECT FROM summaries o WHERE o.measurement_id = m.id AND o.rule_version = 1)
+""")
 
 
 def _extended(name: CanaryName) -> str:

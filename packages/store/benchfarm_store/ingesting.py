@@ -2,27 +2,32 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-import zstandard
-from sqlalchemy import Row, insert, text
+from sqlalchemy import Row, text
+from sqlalchemy.dialects import postgresql
 
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
 from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
 from benchfarm_core.comparing import Comparison, compare
+from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
+from benchfarm_core.leases import is_expired
 from benchfarm_core.measurements import (
     LaunchSamples,
     MeasurementResult,
     MeasurementState,
+    Timing,
     Tries,
     Verdict,
     after_failure,
 )
-from benchfarm_core.platforms import ClockProof
-from benchfarm_core.protocols import Protocol, is_comparison
+from benchfarm_core.platforms import ClockProof, Platform
+from benchfarm_core.protocols import PROFILE, Protocol, is_comparison
 from benchfarm_core.quality import CanaryGolden, accepted_launches, canary_floors, check_result, drifted, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
@@ -34,20 +39,22 @@ from benchfarm_store import (
     endings,
     goldens,
     leases,
+    orphans,
     progress,
     sample_codec,
     support,
 )
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import clock_level, lease_column, rows_json
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
-from benchfarm_store.tables import results, samples, summaries
+from benchfarm_store.tables import summaries
+from benchfarm_store.timings import way_of
 
 MAX_FAILED_PINS: Final = 2
 """A board whose pin failed on so many leases of one generation is suspect."""
 
-UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY})
+UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY, FailureCode.BELOW_CLOCK})
 """Failures in situ that say nothing of whether an engine can do a family."""
 
 
@@ -68,14 +75,37 @@ class _Bad(NamedTuple):
     verdict: Verdict
 
 
+class Held(NamedTuple):
+    """A live lease that this transaction holds, with the measurements that it was given."""
+
+    row: Row[Any]
+    platform: Platform
+    protocol: Protocol
+    items: dict[int, Row[Any]]
+
+    @property
+    def has_uploads(self) -> bool:
+        """Whether a stranger's file is among them."""
+        return any(item.uploaded for item in self.items.values())
+
+
 class _Lease(NamedTuple):
     """What judging a result needs to know of its lease."""
 
-    row: Row[Any]
-    platform_id: int
-    protocol: Protocol
+    held: Held
     clocks: dict[int, ClockEvidence]
-    has_uploads: bool
+
+    @property
+    def row(self) -> Row[Any]:
+        return self.held.row
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.held.protocol
+
+    @property
+    def is_ungated(self) -> bool:
+        return is_ungated(self.held.platform.engine.name)
 
 
 def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
@@ -84,39 +114,99 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     What comes after the lease ended is kept for a while as an orphan and never an answer. Raises InvalidRequest
     (`result_invalid`) for impossible numbers, duplicates in the chunk and measurements outside the lease.
     """
-    _check(request)
-    agents.heard(tx, agent_id)
-    try:
+    check(request)
+    board: Row[Any] | None = None
+    held: Held | None = None
+    with suppress(LeaseLost):
         board = leases.hold_board(tx, agent_id, token) if _may_fail_pins(request) else None
-        row = leases.hold(tx, agent_id, token)
-    except LeaseLost:
-        return _too_late(tx, agent_id, token, request)
-    if row.accepted_at is None:
-        return _too_late(tx, agent_id, token, request)
-    _keep_evidence(tx, row.id, request.launches)
-    lease = _lease_of(tx, row)
+        held = hold(tx, agent_id, token)
+    if held is None or held.row.accepted_at is None:
+        agents.heard(tx, agent_id)
+        return orphans.too_late(tx, agent_id, token, request)
+    return take_in(tx, held, board, request)
+
+
+def take_in(
+    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, are_jobs_held: bool = False
+) -> ResultsAnswer:
+    """Take in one chunk of results of an accepted lease.
+
+    board: its row, where it is held; a chunk that may say of a failed pin needs it. `are_jobs_held`: by
+    `progress.lock_jobs_of`. Raises as `ingest` does.
+    """
+    if not agents.was_heard(held.row.last_heard_at, tx.now):
+        agents.heard(tx, held.row.agent_id)
+    items = held.items
+    leases.refuse_strangers((result.measurement_id for result in request.results), items, field="results")
     for result in request.results:
-        check_result(result, lease.protocol)
-    standing = _standing(tx, row.id, request)
-    fresh = [r for r in request.results if standing[r.measurement_id].outcome is None]
-    held = _hold_measurements(tx, row.id, [r.measurement_id for r in fresh])
-    live = [r for r in fresh if r.measurement_id in held]
-    orphaned = [r for r in fresh if r.measurement_id not in held]
-    _keep_orphans(tx, agent_id, token, orphaned)
-    good, bad = _judge(tx, lease, live, held)
-    _write(tx, lease, good, bad)
-    if board is not None and _pins_failed(tx, board) >= MAX_FAILED_PINS:
+        check_result(result, held.protocol, way_of(items[result.measurement_id].timing, held.platform))
+    lease = _Lease(held, _keep_evidence(tx, held.row.id, request.launches))
+    fresh = [r for r in request.results if items[r.measurement_id].outcome is None]
+    live = [r for r in fresh if items[r.measurement_id].is_leased]
+    orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
+    orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
+    good, bad = _judge(tx, lease, live)
+    _write(tx, lease, good, bad, are_jobs_held=are_jobs_held)
+    if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
     if not is_comparison(lease.protocol):  # the sides of a pair are attempts of their own, elsewhere
-        support.count(tx, lease.platform_id, _attempts(good, bad))
+        support.count(tx, held.platform, _attempts(held, good, bad))
     return ResultsAnswer(
         accepted=[r.measurement_id for r in live],
-        repeated=[r.measurement_id for r in request.results if standing[r.measurement_id].outcome is not None],
+        repeated=[r.measurement_id for r in request.results if items[r.measurement_id].outcome is not None],
         orphaned=[r.measurement_id for r in orphaned],
     )
 
 
-def _attempts(good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
+def hold(tx: Transaction, agent_id: str, token: str) -> Held:
+    """The live lease of a token with all its measurements, held to the end of the transaction. Raises LeaseLost."""
+    try:
+        column = lease_column(token)
+    except NotFound as error:
+        raise LeaseLost("there is no such lease") from error
+    row = tx.execute_prepared(_HOLD, column, agent_id).one_or_none()
+    if row is None or is_expired(row.expires_at, tx.now):
+        raise LeaseLost("the lease ended, has expired or belongs to somebody else")
+    items = {item.id: item for item in tx.execute_prepared(_ITEMS, row.id)}
+    return Held(row, _platform(row.platform), _protocol(row.protocol), items)
+
+
+@lru_cache(maxsize=1000)
+def _platform(spec: str) -> Platform:
+    return Platform.model_validate(json.loads(spec))
+
+
+@lru_cache(maxsize=1000)
+def _protocol(spec: str) -> Protocol:
+    return Protocol.model_validate(json.loads(spec))
+
+
+_HOLD = Prepared(
+    "results_lease",
+    "uuid, text",
+    """
+    SELECT l.id, l.token::text AS token, l.board_id, l.agent_id, l.generation_id, l.queue_id, l.accepted_at,
+        l.expires_at, q.platform_id, p.spec::text AS platform, t.spec::text AS protocol, a.last_heard_at
+    FROM leases l JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
+        JOIN protocols t ON t.id = q.protocol_id JOIN agents a ON a.id = l.agent_id
+    WHERE l.token = $1 AND l.agent_id = $2 AND l.ended_at IS NULL
+    FOR NO KEY UPDATE OF l
+    """,
+)
+# all of them in id order, also those that this chunk does not name: a later statement may need them
+_ITEMS = Prepared(
+    "results_items",
+    "bigint",
+    f"""
+    SELECT m.id, i.outcome, m.state = 'leased' AND m.lease_id = i.lease_id AS is_leased, m.attempts, m.losses,
+        m.inconclusive, m.clock_need, m.timing, w.family, {IS_UPLOAD} AS uploaded
+    FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
+    WHERE i.lease_id = $1 ORDER BY m.id FOR NO KEY UPDATE OF m
+    """,
+)
+
+
+def _attempts(held: Held, good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
     """What the support matrix learns: errors of the gate also where the numbers did not count.
 
     Nothing of a carrier that failed: nobody knows which of its kernels it was. Nor of what an engine computed within
@@ -128,15 +218,31 @@ def _attempts(good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attemp
         support.Attempt(
             measurement_id=result.measurement_id,
             code=code,
+            family=held.items[result.measurement_id].family,
+            needs_profiler=_needs_profiler(held, result),
             subject=subject,
-            relative_l2=largest_relative_l2(result.launches),
+            relative_l2=_error_of_itself(held, result),
             seconds=visit_s(result.launches),
         )
         for result, code, subject in attempts
     ]
 
 
-def _check(request: ResultsRequest) -> None:
+def _error_of_itself(held: Held, result: MeasurementResult) -> float | None:
+    """In situ the gate looked at a whole carrier, whose error is not the family's."""
+    in_situ = held.items[result.measurement_id].timing == Timing.IN_SITU
+    return None if in_situ else largest_relative_l2(result.launches)
+
+
+def _needs_profiler(held: Held, result: MeasurementResult) -> bool:
+    """By difference a kernel needs none, but where it fails nobody knows whether its neighbours did."""
+    timing = Timing(held.items[result.measurement_id].timing)
+    told = way_of(timing, held.platform) == "difference" and result.outcome == "ok"
+    return (timing == Timing.IN_SITU and not told) or held.protocol.name == PROFILE
+
+
+def check(request: ResultsRequest) -> None:
+    """Raise InvalidRequest (`result_invalid`) for a measurement that appears twice."""
     ids = [result.measurement_id for result in request.results]
     if len(set(ids)) != len(ids):
         raise InvalidRequest("a measurement appears twice in one chunk", code="result_invalid", field="results")
@@ -163,87 +269,46 @@ _PINS_FAILED = text("""
 """)
 
 
-def _lease_of(tx: Transaction, row: Row[Any]) -> _Lease:
-    facts = tx.execute(_FACTS, {"id": row.id}).one()
-    return _Lease(
-        row=row,
-        platform_id=facts.platform_id,
-        protocol=Protocol.model_validate(json.loads(facts.protocol)),
-        clocks=clock_evidence.of_lease(tx, row.id),
-        has_uploads=facts.has_uploads,
-    )
-
-
-_FACTS = text(f"""
-    SELECT q.platform_id, t.spec::text AS protocol, EXISTS (
-        SELECT FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
-            JOIN workloads w ON w.id = m.workload_id
-        WHERE i.lease_id = l.id AND {IS_UPLOAD}) AS has_uploads
-    FROM leases l JOIN queues q ON q.id = l.queue_id JOIN protocols t ON t.id = q.protocol_id
-    WHERE l.id = :id
-""")
-
-
-def _keep_evidence(tx: Transaction, lease_id: int, evidence: Sequence[LaunchEvidence]) -> None:
+def _keep_evidence(tx: Transaction, lease_id: int, evidence: Sequence[LaunchEvidence]) -> dict[int, ClockEvidence]:
+    """Keep what is new of a lease's launches; what all of them saw of the clock, by number."""
     rows = [{"no": e.launch_no, "evidence": e.model_dump(mode="json", exclude={"launch_no"})} for e in evidence]
-    if rows:
-        tx.execute(_ADD_LAUNCHES, {"lease": lease_id, "rows": rows_json(rows)})
+    if not rows:
+        return clock_evidence.of_lease(tx, lease_id)
+    found = tx.execute(_ADD_LAUNCHES, {"lease": lease_id, "rows": rows_json(rows)})
+    return clock_evidence.clocks_in({row.launch_no: row.clock for row in found if row.clock is not None})
 
 
 _ADD_LAUNCHES = text("""
-    INSERT INTO launches (lease_id, launch_no, evidence)
-    SELECT :lease, no, evidence FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(no smallint, evidence jsonb)
-    ON CONFLICT DO NOTHING
+    WITH added AS (
+        INSERT INTO launches (lease_id, launch_no, evidence)
+        SELECT :lease, no, evidence FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(no smallint, evidence jsonb)
+        ON CONFLICT DO NOTHING RETURNING launch_no, evidence->'clock' AS clock)
+    SELECT launch_no, clock FROM added
+    UNION ALL
+    SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = :lease
 """)
 
 
-def _standing(tx: Transaction, lease_id: int, request: ResultsRequest) -> dict[int, Row[Any]]:
-    ids = [result.measurement_id for result in request.results]
-    rows = {row.measurement_id: row for row in tx.execute(_ITEMS, {"lease": lease_id, "ids": ids})}
-    if missing := set(ids) - set(rows):
-        raise InvalidRequest(f"measurement {min(missing)} is not of this lease", code="result_invalid", field="results")
-    return rows
-
-
-_ITEMS = text("""
-    SELECT measurement_id, outcome FROM lease_items
-    WHERE lease_id = :lease AND measurement_id = ANY(CAST(:ids AS bigint[]))
-""")
-
-
-def _hold_measurements(tx: Transaction, lease_id: int, ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """The measurements that still wait for this lease, held in id order."""
-    return {row.id: row for row in tx.execute(_HOLD, {"lease": lease_id, "ids": list(ids)})}
-
-
-_HOLD = text("""
-    SELECT id, attempts, losses, inconclusive, clock_need FROM measurements
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'leased' AND lease_id = :lease
-    ORDER BY id FOR NO KEY UPDATE
-""")
-
-
-def _judge(
-    tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult], held: dict[int, Row[Any]]
-) -> tuple[list[_Good], list[_Bad]]:
-    packed = {r.measurement_id: sample_codec.encode(r.launches) for r in live if r.outcome == "ok"}
+def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) -> tuple[list[_Good], list[_Bad]]:
+    packed = {r.measurement_id: sample_codec.pack(r.launches) for r in live if r.outcome == "ok"}
     # judged as it will be read back, so that deriving the summary again gives the same numbers
-    ok = {id_: sample_codec.decode(data) for id_, data in packed.items()}
+    ok = {id_: one.launches for id_, one in packed.items()}
     # a process that opened a stranger's file says nothing that other results are judged by
-    trusted = () if lease.has_uploads else ok.values()
+    has_uploads = lease.held.has_uploads
+    trusted = () if has_uploads else ok.values()
     seen = canary_floors([launch for launches in trusted for launch in unthrottled(launches, lease.clocks)])
-    canaries = goldens.find(tx, lease.row.generation_id, lease.platform_id, seen)
-    beside = None if lease.has_uploads else goldens.of_lease(tx, lease.row.id, seen)
+    canaries = goldens.find(tx, lease.row.generation_id, lease.row.platform_id, seen)
+    beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, seen)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
-        row = held[result.measurement_id]
+        row = lease.held.items[result.measurement_id]
         launches = ok.get(result.measurement_id)
         judged: _Judged | FailureCode | None = result.failure
         if launches is not None:
             judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
         if isinstance(judged, _Judged):
-            good.append(_Good(result, packed[result.measurement_id], *judged))
+            good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
             code = judged or FailureCode.RUNNER_GARBAGE
             verdict = after_failure(code, Tries(row.attempts, row.losses, row.inconclusive))
@@ -288,16 +353,17 @@ def _answer(
         return compare(launches, lease.protocol)
     if drifted(canary_floors(launches), canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
-    return summarise(
+    found = summarise(
         launches,
         protocol=lease.protocol,
         golden=canaries.reference,
         clock_proof=clock_proof,
         beside=beside,
     )
+    return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
 
 
-def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
+def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, are_jobs_held: bool) -> None:
     _finish_items(tx, lease.row.id, good, bad)
     if good:
         _write_good(tx, lease, good)
@@ -305,58 +371,71 @@ def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[
     jobs = [_finished(one) for one in failed]
     jobs += [progress.Finished(measurement_id=g.result.measurement_id, state=ItemState.SUCCEEDED) for g in good]
     _write_bad(tx, lease, bad)
-    progress.advance(tx, jobs)
+    progress.advance(tx, jobs, are_jobs_held=are_jobs_held)
 
 
 def _finish_items(tx: Transaction, lease_id: int, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
     rows = [{"id": one.result.measurement_id, "outcome": "ok", "detail": None} for one in good]
     rows += [{"id": one.result.measurement_id, "outcome": one.code, "detail": one.result.detail or None} for one in bad]
     if rows:
-        tx.execute(_FINISH_ITEMS, {"lease": lease_id, "rows": rows_json(rows), "now": tx.now})
+        tx.execute_prepared(_FINISH_ITEMS, lease_id, rows_json(rows), tx.now)
 
 
-_FINISH_ITEMS = text("""
-    UPDATE lease_items i SET outcome = x.outcome, detail = x.detail, finished_at = :now,
-        started_at = coalesce(i.started_at, :now)
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, outcome text, detail text)
-    WHERE i.lease_id = :lease AND i.measurement_id = x.id
-""")
+_FINISH_ITEMS = Prepared(
+    "results_finish_items",
+    "bigint, jsonb, timestamptz",
+    """
+    UPDATE lease_items i SET outcome = x.outcome, detail = x.detail, finished_at = $3,
+        started_at = coalesce(i.started_at, $3)
+    FROM jsonb_to_recordset($2) AS x(id bigint, outcome text, detail text)
+    WHERE i.lease_id = $1 AND i.measurement_id = x.id
+    """,
+)
 
 
 def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
     ids = [one.result.measurement_id for one in good]
-    tx.execute(insert(results), [_result_row(tx, lease, one) for one in good])
-    tx.execute(insert(samples), [{"measurement_id": one.result.measurement_id, "data": one.packed} for one in good])
-    rows = [
-        summary_columns(id_, one.answer) for id_, one in zip(ids, good, strict=True) if isinstance(one.answer, Summary)
-    ]
-    if rows:
-        tx.execute(insert(summaries), rows)
+    rows = rows_json([_result_row(one) for one in good])
+    of_lease = (lease.row.id, tx.now, lease.row.platform_id, lease.row.generation_id)
+    tx.execute_prepared(_WRITE_GOOD, rows, *of_lease, ids, [one.packed for one in good])
     answers = {
         id_: (one.answer, one.clock_proof)
         for id_, one in zip(ids, good, strict=True)
         if isinstance(one.answer, Comparison)
     }
     comparisons.write(tx, answers)
-    tx.execute(_DONE, {"ids": ids})
 
 
-_DONE = text("""
-    UPDATE measurements SET state = 'done', failure = NULL, detail = NULL
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'leased'
-""")
+def _result_row(one: _Good) -> dict[str, Any]:
+    """A result, with its summary where there is one."""
+    id_ = one.result.measurement_id
+    summary = summary_columns(id_, one.answer) if isinstance(one.answer, Summary) else {}
+    return {"measurement_id": id_, "artifact": one.result.artifact_sha256, **summary}
 
 
-def _result_row(tx: Transaction, lease: _Lease, one: _Good) -> dict[str, Any]:
-    sha256 = one.result.artifact_sha256
-    return {
-        "measurement_id": one.result.measurement_id,
-        "lease_id": lease.row.id,
-        "measured_at": tx.now,
-        "platform_id": lease.platform_id,
-        "generation_id": lease.row.generation_id,
-        "artifact_sha256": bytes.fromhex(sha256) if sha256 else None,
-    }
+_SUMMARY: Final = [column for column in summaries.c if column.name != "measurement_id"]
+_SUMMARY_NAMES: Final = ", ".join(column.name for column in _SUMMARY)
+_SUMMARY_TYPES: Final = ", ".join(f"{one.name} {one.type.compile(postgresql.dialect())}" for one in _SUMMARY)
+# one statement for all of a lease: a round trip for each table costs as much as its rows
+_WRITE_GOOD = Prepared(
+    "results_write",
+    "jsonb, bigint, timestamptz, int, int, bigint[], bytea[]",
+    f"""
+    WITH good AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text, {_SUMMARY_TYPES})),
+    written AS (
+        INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
+        SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex') FROM good),
+    packed AS (
+        INSERT INTO samples (measurement_id, data)
+        SELECT id, data FROM unnest($6, $7) AS x(id, data)),
+    summarised AS (
+        INSERT INTO summaries (measurement_id, {_SUMMARY_NAMES})
+        SELECT measurement_id, {_SUMMARY_NAMES} FROM good WHERE median_ms IS NOT NULL)
+    UPDATE measurements m SET state = 'done', failure = NULL, detail = NULL FROM good
+    WHERE m.id = good.measurement_id AND m.state = 'leased'
+    """,
+)
 
 
 def _write_bad(tx: Transaction, lease: _Lease, bad: Sequence[_Bad]) -> None:
@@ -377,49 +456,3 @@ def _finished(one: _Bad) -> progress.Finished:
 def _reason(one: _Bad) -> str:
     parts = [part for part in (one.verdict.reason, one.result.detail) if part]
     return "; ".join(parts)[:300]
-
-
-def _too_late(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
-    """The lease is over: what it delivered before is repeated, the rest is orphaned."""
-    standing = _standing(tx, _lease_id(tx, agent_id, token), request)
-    done = {id_ for id_, row in standing.items() if row.outcome is not None}
-    late = [result for result in request.results if result.measurement_id not in done]
-    _keep_orphans(tx, agent_id, token, late)
-    return ResultsAnswer(
-        accepted=[],
-        repeated=[result.measurement_id for result in request.results if result.measurement_id in done],
-        orphaned=[result.measurement_id for result in late],
-    )
-
-
-def _lease_id(tx: Transaction, agent_id: str, token: str) -> int:
-    """The agent's lease, live or not. Raises LeaseLost."""
-    statement = text("SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent")
-    try:
-        found = tx.execute(statement, {"token": lease_column(token), "agent": agent_id}).scalar_one_or_none()
-    except NotFound as error:
-        raise LeaseLost("there is no such lease") from error
-    if found is None:
-        raise LeaseLost("this agent never had such a lease")
-    return int(found)
-
-
-def _keep_orphans(tx: Transaction, agent_id: str, token: str, late: Sequence[MeasurementResult]) -> None:
-    """Kept for people who look for what went wrong."""
-    column = lease_column(token)
-    compressor = zstandard.ZstdCompressor()
-    for result in late:
-        row = {
-            "measurement_id": result.measurement_id,
-            "lease_token": column,
-            "agent_id": agent_id,
-            "data": compressor.compress(result.model_dump_json().encode()),
-            "received_at": tx.now,
-        }
-        tx.execute(_ADD_ORPHAN, row)
-
-
-_ADD_ORPHAN = text("""
-    INSERT INTO orphans (measurement_id, lease_token, agent_id, data, received_at)
-    VALUES (:measurement_id, CAST(:lease_token AS uuid), :agent_id, :data, :received_at) ON CONFLICT DO NOTHING
-""")

@@ -5,7 +5,7 @@ running; everything else ends free of charge.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -14,9 +14,13 @@ from benchfarm_core.agent_protocol import (
     BatchItem,
     BesideFiles,
     LeaseGrant,
+    LeaseReport,
     Offer,
     ReleaseRequest,
     RenewAnswer,
+    RenewedLease,
+    ReportsAnswer,
+    ReportsRequest,
     StartedRequest,
 )
 from benchfarm_core.board_history import BoardEventKind
@@ -29,8 +33,8 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
 from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
-from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import lease_column, lease_token
+from benchfarm_store.database import Prepared, Transaction
+from benchfarm_store.encodings import lease_column, lease_token, rows_json
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
@@ -109,7 +113,12 @@ def accept(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> Lea
     """Start the lease of an offer; accepting again gives the same batch. Raises LeaseLost."""
     lease = hold(tx, agent_id, token)
     tx.execute(_ACCEPT, {"id": lease.id, "now": tx.now, "expires": lease_ends(tx.now, times)})
-    head = tx.execute(_HEAD, {"id": lease.id}).one()
+    return grant(tx, token, times)
+
+
+def grant(tx: Transaction, token: str, times: LeaseTimes) -> LeaseGrant:
+    """The batch of a lease that has just started, or was just accepted again."""
+    head = tx.execute_prepared(_HEAD, lease_column(token)).one()
     platform = Platform.model_validate(json.loads(head.platform))
     return LeaseGrant(
         lease_token=token,
@@ -117,7 +126,7 @@ def accept(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> Lea
         platform=platform,
         protocol=Protocol.model_validate(json.loads(head.protocol)),
         generation=head.generation,
-        items=[_batch_item(row, platform) for row in tx.execute(_BATCH, {"id": lease.id})],
+        items=[_batch_item(row, platform) for row in tx.execute_prepared(_BATCH, head.id)],
         expires_in_s=times.lease_s,
         renew_in_s=times.renew_s,
     )
@@ -127,22 +136,30 @@ _ACCEPT = text("""
     UPDATE leases SET accepted_at = coalesce(accepted_at, :now), expires_at = :expires
     WHERE id = :id AND ended_at IS NULL
 """)
-_HEAD = text("""
-    SELECT b.public_id AS board, g.name AS generation, p.spec::text AS platform, t.spec::text AS protocol
+_HEAD = Prepared(
+    "lease_head",
+    "uuid",
+    """
+    SELECT l.id, b.public_id AS board, g.name AS generation, p.spec::text AS platform, t.spec::text AS protocol
     FROM leases l JOIN boards b ON b.id = l.board_id JOIN generations g ON g.id = l.generation_id
         JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
         JOIN protocols t ON t.id = q.protocol_id
-    WHERE l.id = :id
-""")
-_BATCH = text("""
+    WHERE l.token = $1
+    """,
+)
+_BATCH = Prepared(
+    "lease_batch",
+    "bigint",
+    """
     SELECT m.id, m.expected_s, m.timing, m.attempts > 0 AS apart, w.spec::text AS spec, w.reference_sha256,
         a.reference_sha256 AS a_reference, b.reference_sha256 AS b_reference
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
     LEFT JOIN pairs x ON x.workload_id = w.id
     LEFT JOIN workloads a ON a.id = x.a_id
     LEFT JOIN workloads b ON b.id = x.b_id
-    WHERE i.lease_id = :id AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
-""")
+    WHERE i.lease_id = $1 AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
+    """,
+)
 
 
 def _batch_item(row: Row[Any], platform: Platform) -> BatchItem:
@@ -181,13 +198,22 @@ def renew(tx: Transaction, agent_id: str, token: str, times: LeaseTimes) -> Rene
         raise LeaseLost("the offer was not accepted")
     statement = text("UPDATE leases SET expires_at = :expires WHERE id = :id AND ended_at IS NULL")
     tx.execute(statement, {"id": lease.id, "expires": lease_ends(tx.now, times)})
-    cancelled = tx.execute(_UNWANTED, {"id": lease.id}).scalars().all()
-    return RenewAnswer(expires_in_s=times.lease_s, renew_in_s=times.renew_s, cancelled=list(cancelled))
+    cancelled = _unwanted(tx, [lease.id]).get(lease.id, [])
+    return RenewAnswer(expires_in_s=times.lease_s, renew_in_s=times.renew_s, cancelled=cancelled)
+
+
+def _unwanted(tx: Transaction, lease_ids: Sequence[int]) -> dict[int, list[int]]:
+    """What nobody wants any more, by lease."""
+    found: dict[int, list[int]] = {}
+    for row in tx.execute(_UNWANTED, {"ids": list(lease_ids)}):
+        found.setdefault(row.lease_id, []).append(row.id)
+    return found
 
 
 _UNWANTED = text("""
-    SELECT m.id FROM lease_items l JOIN measurements m ON m.id = l.measurement_id
-    WHERE l.lease_id = :id AND m.lease_id = :id AND m.state = 'leased' AND m.purpose = 'job'
+    SELECT l.lease_id, m.id FROM lease_items l JOIN measurements m ON m.id = l.measurement_id
+    WHERE l.lease_id = ANY(CAST(:ids AS bigint[])) AND m.lease_id = l.lease_id AND m.state = 'leased'
+        AND m.purpose = 'job'
         AND NOT EXISTS (SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending')
     ORDER BY m.id
 """)
@@ -205,18 +231,105 @@ def started(tx: Transaction, agent_id: str, token: str, request: StartedRequest)
     lease = hold(tx, agent_id, token)
     ids = set(request.measurement_ids)
     known = tx.execute(_STARTED, {"id": lease.id, "ids": list(ids), "now": tx.now}).scalars().all()
-    if missing := ids - set(known):
-        raise InvalidRequest(
-            f"measurement {min(missing)} is not of this lease", code="result_invalid", field="measurement_ids"
-        )
+    refuse_strangers(ids, known, field="measurement_ids")
     last = request.measurement_ids[-1:]
     tx.execute(_RUNNING, {"id": lease.id, "running": last[0] if last and not request.over else None})
+
+
+def refuse_strangers(ids: Iterable[int], known: Iterable[int], *, field: str) -> None:
+    """Raise InvalidRequest (`result_invalid`) where some measurements are not among those of a lease."""
+    if missing := set(ids).difference(known):
+        raise InvalidRequest(f"measurement {min(missing)} is not of this lease", code="result_invalid", field=field)
 
 
 _RUNNING = text("UPDATE leases SET running_measurement_id = :running WHERE id = :id AND ended_at IS NULL")
 _STARTED = text("""
     UPDATE lease_items SET started_at = coalesce(started_at, :now)
     WHERE lease_id = :id AND measurement_id = ANY(CAST(:ids AS bigint[])) RETURNING measurement_id
+""")
+
+
+def report(tx: Transaction, agent_id: str, request: ReportsRequest, times: LeaseTimes) -> ReportsAnswer:
+    """What runs in an agent's leases, as `started` has it for one, and which of them live on. Twice changes nothing.
+
+    A lease that is over is named and takes no other along. Raises InvalidRequest (`result_invalid`) for a measurement
+    outside its lease.
+    """
+    agents.heard(tx, agent_id)
+    told = {lease_column(one.lease_token): one for one in _each_once(request.leases)}
+    rows = tx.execute(_HOLD_MANY, {"tokens": list(told), "agent": agent_id}).all()
+    live = {row.token: row for row in rows if row.accepted_at is not None and not is_expired(row.expires_at, tx.now)}
+    _note_running(tx, [(live[column].id, one) for column, one in told.items() if column in live], times)
+    renewing = {column: live[column].id for column, one in told.items() if column in live and one.renew}
+    unwanted = _unwanted(tx, list(renewing.values())) if renewing else {}
+    return ReportsAnswer(
+        lost=[one.lease_token for column, one in told.items() if column not in live],
+        renewed=[
+            RenewedLease(lease_token=told[column].lease_token, cancelled=unwanted.get(lease_id, []))
+            for column, lease_id in renewing.items()
+        ],
+        expires_in_s=times.lease_s,
+        renew_in_s=times.renew_s,
+    )
+
+
+def _each_once(reports: Sequence[LeaseReport]) -> list[LeaseReport]:
+    """The reports of a lease that is named several times, as one."""
+    found: dict[str, LeaseReport] = {}
+    for one in reports:
+        before = found.get(one.lease_token)
+        if before is not None:
+            earlier = [id_ for id_ in before.measurement_ids if id_ not in one.measurement_ids]
+            ids = (*earlier, *one.measurement_ids)
+            merged = {"measurement_ids": ids, "over": one.over, "renew": one.renew or before.renew}
+            found[one.lease_token] = before.model_copy(update=merged)
+        else:
+            found[one.lease_token] = one
+    return list(found.values())
+
+
+def _note_running(tx: Transaction, reports: Sequence[tuple[int, LeaseReport]], times: LeaseTimes) -> None:
+    """Write what has started and what runs, and prolong what is to live on; by the rows of held leases."""
+    if not reports:
+        return
+    started = [{"lease": lease, "id": id_} for lease, one in reports for id_ in one.measurement_ids]
+    missing = tx.execute(_STARTED_MANY, {"rows": rows_json(started), "now": tx.now}).scalar() if started else None
+    if missing is not None:
+        raise InvalidRequest(f"measurement {missing} is not of its lease", code="result_invalid", field="leases")
+    rows = [
+        {
+            "lease": lease,
+            "told": bool(one.measurement_ids or one.over),
+            "running": one.measurement_ids[-1] if one.measurement_ids and not one.over else None,
+            "renew": one.renew,
+        }
+        for lease, one in reports
+    ]
+    tx.execute(_REPORTED, {"rows": rows_json(rows), "expires": lease_ends(tx.now, times)})
+    if not any(one.renew for _, one in reports):
+        tx.allow_loss()  # a crash of Postgres makes what is known of what ran a little older, as a lost report does
+
+
+_HOLD_MANY = text("""
+    SELECT id, token::text AS token, accepted_at, expires_at FROM leases
+    WHERE token = ANY(CAST(:tokens AS uuid[])) AND agent_id = :agent AND ended_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE
+""")
+# every launch visits all of a lease again: what has started before is not written anew
+_STARTED_MANY = text("""
+    WITH told AS MATERIALIZED (
+        SELECT lease, id FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(lease bigint, id bigint)),
+    marked AS (
+        UPDATE lease_items i SET started_at = :now FROM told
+        WHERE i.lease_id = told.lease AND i.measurement_id = told.id AND i.started_at IS NULL)
+    SELECT told.id FROM told WHERE NOT EXISTS (
+        SELECT FROM lease_items i WHERE i.lease_id = told.lease AND i.measurement_id = told.id) LIMIT 1
+""")
+_REPORTED = text("""
+    UPDATE leases l SET running_measurement_id = CASE WHEN x.told THEN x.running ELSE l.running_measurement_id END,
+        expires_at = CASE WHEN x.renew THEN :expires ELSE l.expires_at END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(lease bigint, told boolean, running bigint, renew boolean)
+    WHERE l.id = x.lease AND l.ended_at IS NULL
 """)
 
 
@@ -230,27 +343,27 @@ def release(tx: Transaction, agent_id: str, token: str, request: ReleaseRequest)
     try:
         lease = hold(tx, agent_id, token)
     except LeaseLost:
-        if tx.execute(_RELEASED, {"token": lease_column(token), "agent": agent_id}).one_or_none() is None:
+        if not was_released(tx, agent_id, token):
             raise
         return
-    notes = {"conversion": request.conversion_ms, "wall": request.lease_wall_ms, "detail": request.detail}
-    tx.execute(_NOTES, {"id": lease.id, **notes})
-    endings.end_all(tx, [lease], request.reason, lost=False)
+    endings.end_all(tx, [lease], request.reason, lost=False, told=request)
+
+
+def was_released(tx: Transaction, agent_id: str, token: str) -> bool:
+    """Whether its agent has given a lease back, so that saying it again is no news."""
+    return tx.execute(_RELEASED, {"token": lease_column(token), "agent": agent_id}).one_or_none() is not None
 
 
 _RELEASED = text("""
     SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent AND ended_at IS NOT NULL
         AND end_reason IN ('done', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
 """)
-_NOTES = text("""
-    UPDATE leases SET conversion_ms = :conversion, lease_wall_ms = :wall, detail = :detail WHERE id = :id
-""")
 
 
 def hold_board(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
     """The board's row of a lease, live or not, held: before the lease's own, see `progress`. Raises LeaseLost."""
     try:
-        found = tx.execute(_HOLD_BOARD, {"token": lease_column(token), "agent": agent_id}).one_or_none()
+        found = tx.execute_prepared(_HOLD_BOARD, lease_column(token), agent_id).one_or_none()
     except NotFound as error:
         raise LeaseLost("there is no such lease") from error
     if found is None:
@@ -258,11 +371,15 @@ def hold_board(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
     return found
 
 
-_HOLD_BOARD = text("""
+_HOLD_BOARD = Prepared(
+    "lease_board",
+    "uuid, text",
+    """
     SELECT b.id, b.public_id, b.health, b.generation_id FROM boards b
-    WHERE b.id = (SELECT board_id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent)
+    WHERE b.id = (SELECT board_id FROM leases WHERE token = $1 AND agent_id = $2)
     FOR NO KEY UPDATE
-""")
+    """,
+)
 
 
 def check_file(tx: Transaction, agent_id: str, sha256: str) -> None:

@@ -25,7 +25,7 @@ from benchfarm_store import formats, measurements, memory, progress, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, job_column, rows_json
 from benchfarm_store.tables import jobs, protocols
-from benchfarm_store.timings import timing_of
+from benchfarm_store.timings import by_difference, timing_of
 
 PLANNABLE: Final = (JobState.QUEUED, JobState.PLANNING)
 TRIES: Final = 5
@@ -120,6 +120,7 @@ def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_L
         "clock_proof": ClockProof(job.options["clock_proof"]),
         "now": tx.now,
     }
+    doubled = by_difference(tx, timing, [g.platform_id for g in groups])
     links: list[_Link] = []
     for index, group in enumerate(groups):
         rows = known.get(index, [])
@@ -129,7 +130,8 @@ def _decide(tx: Transaction, job: Row[Any], groups: Sequence[_Group]) -> list[_L
         row = costs[group.workload_id]
         cost = specs.cost_of(row)
         needed = specs.needed_bytes(cost, row.size_bytes)
-        seconds = expected_s(protocol, cost, medians[-1] if medians else None, timing)
+        by = group.platform_id in doubled
+        seconds = expected_s(protocol, cost, medians[-1] if medians else None, timing, by_difference=by)
         wanted = decisions[-len(group.item_nos) :]
         links += [_Link(no, group, d, seconds, needed) for no, d in zip(group.item_nos, wanted, strict=True)]
     return links

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Row, Subquery, literal_column, select, tex
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import EngineOption, EngineReport
+from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
 from benchfarm_core.leases import AGENT_SILENT_S
@@ -153,13 +154,17 @@ def find_offered(tx: Transaction, wanted: PlatformFilter) -> list[Row[Any]]:
     """The rows of the platforms that boards offer now and that pass the filter, in key order.
 
     A filter means default options and what boards were registered with: what somebody else once wanted does not change
-    it.
+    it. Ungated engines are meant by their names alone.
     """
     return [
         row
         for row, platform in _offered(tx)
-        if not platform.engine.options and row.wanted_by_id is None and matches(platform, wanted)
+        if not platform.engine.options and row.wanted_by_id is None and _is_meant(platform, wanted)
     ]
+
+
+def _is_meant(platform: Platform, wanted: PlatformFilter) -> bool:
+    return matches(platform, wanted) and (bool(wanted.engine) or not is_ungated(platform.engine.name))
 
 
 def _offered(tx: Transaction) -> list[tuple[Row[Any], Platform]]:

@@ -18,7 +18,7 @@ from benchfarm_core.messages import Nudge, job_channel
 from benchfarm_core.states import advance as move
 from benchfarm_core.values import Value
 from benchfarm_store import events
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 
 PROGRESS_EVERY: Final = timedelta(seconds=1)
@@ -35,13 +35,13 @@ class Finished(Value):
     reason: str = ""
 
 
-def advance(tx: Transaction, finished: Sequence[Finished]) -> None:
+def advance(tx: Transaction, finished: Sequence[Finished], *, are_jobs_held: bool = False) -> None:
     """Close the items that waited for these measurements, and the jobs that waited for those items."""
     if not finished:
         return
-    if not lock_jobs(tx, waiting_jobs(tx, [one.measurement_id for one in finished])):
+    if not are_jobs_held and not lock_jobs(tx, waiting_jobs(tx, [one.measurement_id for one in finished])):
         return
-    closed = tx.execute(_CLOSE_ITEMS, {"rows": rows_json([one.model_dump(mode="json") for one in finished])}).all()
+    closed = tx.execute_prepared(_CLOSE_ITEMS, rows_json([one.model_dump(mode="json") for one in finished])).all()
     by_job: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in closed:
         by_job[row.job_id].append(row)
@@ -58,12 +58,16 @@ _WAITING_JOBS = text("""
     SELECT DISTINCT job_id::text FROM job_items
     WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND state = 'pending'
 """)
-_CLOSE_ITEMS = text("""
+_CLOSE_ITEMS = Prepared(
+    "close_items",
+    "jsonb",
+    """
     UPDATE job_items i SET state = x.state, failure = x.failure, reason = x.reason
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(measurement_id bigint, state text, failure text, reason text)
+    FROM jsonb_to_recordset($1) AS x(measurement_id bigint, state text, failure text, reason text)
     WHERE i.measurement_id = x.measurement_id AND i.state = 'pending'
     RETURNING i.job_id::text AS job_id, i.item_no, i.state, i.failure, i.reason
-""")
+    """,
+)
 
 
 def lock_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
@@ -74,32 +78,47 @@ def lock_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
     return [row.id for row in tx.execute(statement, {"ids": list(job_ids)})]
 
 
+def lock_jobs_of(tx: Transaction, measurement_ids: Sequence[int]) -> None:
+    """Take the rows, in id order, of all jobs that wait for some held measurements or pay for them."""
+    tx.execute_prepared(_LOCK_JOBS_OF, list(measurement_ids))
+
+
+_LOCK_JOBS_OF = Prepared(
+    "lock_jobs_of",
+    "bigint[]",
+    """
+    SELECT id FROM jobs WHERE id IN (
+        SELECT job_id FROM job_items WHERE measurement_id = ANY($1) AND (state = 'pending' OR source = 'new'))
+    ORDER BY id FOR NO KEY UPDATE
+    """,
+)
+
+
 def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any]) -> None:
     """Move items from pending to their final counts, with events.
 
     `closed` are rows with `item_no`, `state`, `failure`, `reason`; the caller holds the job's row.
     """
     counts = Counter(row.state for row in closed)
-    tx.execute(
-        _COUNT,
-        {
-            "id": job_id,
-            "closed": len(closed),
-            "succeeded": counts[ItemState.SUCCEEDED],
-            "failed": counts[ItemState.FAILED],
-            "cancelled": counts[ItemState.CANCELLED],
-            "now": tx.now,
-        },
-    )
+    numbers = {
+        "id": job_id,
+        "closed": len(closed),
+        "succeeded": counts[ItemState.SUCCEEDED],
+        "failed": counts[ItemState.FAILED],
+        "cancelled": counts[ItemState.CANCELLED],
+        "now": tx.now,
+    }
+    standing = tx.execute(_COUNT, numbers).one()
     tell_failures(tx, job_id, [row for row in closed if row.state == ItemState.FAILED])
-    settle(tx, job_id)
+    _settle(tx, job_id, standing)
 
 
-_COUNT = text("""
+_JOB_STANDING: Final = "state, total, planned, pending, succeeded, failed, cancelled, known, progress_event_at"
+_COUNT = text(f"""
     UPDATE jobs SET pending = pending - :closed,
         succeeded = succeeded + :succeeded, failed = failed + :failed, cancelled = cancelled + :cancelled,
         progressed_at = :now
-    WHERE id = CAST(:id AS uuid)
+    WHERE id = CAST(:id AS uuid) RETURNING {_JOB_STANDING}
 """)
 
 
@@ -124,7 +143,10 @@ def settle(tx: Transaction, job_id: str) -> None:
 
     The caller holds the job's row. A progress event at most once a second; the final one always.
     """
-    row = tx.execute(_STANDING, {"id": job_id}).one()
+    _settle(tx, job_id, tx.execute(_STANDING, {"id": job_id}).one())
+
+
+def _settle(tx: Transaction, job_id: str, row: Row[Any]) -> None:
     if JobState(row.state) not in _UNFINISHED:
         return
     progress = progress_of(row)
@@ -137,10 +159,7 @@ def settle(tx: Transaction, job_id: str) -> None:
 
 
 _UNFINISHED: Final = frozenset({JobState.QUEUED, JobState.PLANNING, JobState.RUNNING})
-_STANDING = text("""
-    SELECT state, total, planned, pending, succeeded, failed, cancelled, known, progress_event_at
-    FROM jobs WHERE id = CAST(:id AS uuid)
-""")
+_STANDING = text(f"SELECT {_JOB_STANDING} FROM jobs WHERE id = CAST(:id AS uuid)")
 
 
 def tell_progress(tx: Transaction, job_id: str, progress: Progress) -> None:

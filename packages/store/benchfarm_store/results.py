@@ -8,6 +8,9 @@ from sqlalchemy import text
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
+from benchfarm_core.measurements import Timing
+from benchfarm_core.platforms import parse_platform_key
+from benchfarm_core.profilers import InSituBy
 from benchfarm_core.protocols import PROTOCOLS, Protocol
 from benchfarm_core.views import AttemptView, MeasurementView, ResultsWanted, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
@@ -18,6 +21,7 @@ from benchfarm_store.encodings import workload_digest, workload_text
 from benchfarm_store.ingesting import ingest
 from benchfarm_store.pairs import VISIBLE
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
+from benchfarm_store.timings import way_of
 from benchfarm_store.tokens import Caller
 
 __all__ = ["get_measurement", "ingest", "list_results"]
@@ -115,7 +119,13 @@ def _result(row: Any) -> ResultView:
         measured_at=row.measured_at,
         summary=summary,
         bundle_id=row.bundle_id,
+        in_situ_by=_in_situ_by(row),
     )
+
+
+def _in_situ_by(row: Any) -> InSituBy | None:
+    """How the engine of a row's platform times in situ; None of what is timed alone."""
+    return way_of(Timing.IN_SITU, parse_platform_key(row.platform)) if row.timing == Timing.IN_SITU else None
 
 
 def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> MeasurementView:
@@ -142,6 +152,7 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
         comparison=comparison_of(row),
         evidence=_evidence(tx, row.id),
         samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
+        in_situ_by=_in_situ_by(row),
     )
 
 

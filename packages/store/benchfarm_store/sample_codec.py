@@ -12,7 +12,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import zstandard
 
@@ -33,6 +33,42 @@ NO_GATE: Final = 2**64 - 1
 _HEAD: Final = 4
 _COUNTS: Final = 6
 _TIMES: Final = 4
+
+
+class Packed(NamedTuple):
+    """The packed launches of one measurement, and those launches as `decode` gives them back."""
+
+    data: bytes
+    launches: tuple[LaunchSamples, ...]
+
+
+def pack(launches: Sequence[LaunchSamples]) -> Packed:
+    """Pack the launches of one measurement; times alone are not unpacked for it, which takes as long as packing."""
+    data = encode(launches)
+    if any(one.beside is not None or one.memory is not None or one.nodes for one in launches):
+        return Packed(data, decode(data))
+    step = _step([block for launch in launches for block in launch.blocks_ns])
+    ordered = sorted(launches, key=lambda launch: launch.launch_no)
+    return Packed(data, tuple(_as_read(launch, step) for launch in ordered))
+
+
+def _as_read(launch: LaunchSamples, step: int) -> LaunchSamples:
+    """What is left of a launch by its times' resolution."""
+    open_ms, first_ms, timed_ms, canary_ms = (round(ms * 1e6) / 1e6 for ms in _times_ms(launch))
+    return LaunchSamples.model_construct(
+        launch_no=launch.launch_no,
+        iterations=launch.iterations,
+        blocks_ns=tuple((block + step // 2) // step * step for block in launch.blocks_ns),
+        delays_ns=launch.delays_ns,
+        switches=launch.switches,
+        canaries={name: launch.canaries[name] for name in CANARIES if name in launch.canaries},
+        open_ms=open_ms,
+        first_ms=first_ms,
+        warmup_runs=launch.warmup_runs,
+        gate_relative_l2=launch.gate_relative_l2,
+        timed_ms=timed_ms,
+        canary_ms=canary_ms,
+    )
 
 
 def encode(launches: Sequence[LaunchSamples]) -> bytes:

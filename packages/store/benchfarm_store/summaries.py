@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, insert, text
 
+from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import RULE_VERSION, CanaryGolden, accepted_launches, summarise
@@ -76,7 +77,8 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
-    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, c.sgemm_ns, c.mobilenet_ns,
+    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, p.spec->'engine'->>'name' AS engine,
+        c.sgemm_ns, c.mobilenet_ns,
         l.sgemm_ns AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
@@ -84,6 +86,7 @@ _OUTDATED = text(f"""
     JOIN leases l ON l.id = r.lease_id
     JOIN measurements m ON m.id = s.measurement_id
     JOIN protocols t ON t.id = m.protocol_id
+    JOIN platforms p ON p.id = m.platform_id
     LEFT JOIN canary_goldens c ON c.generation_id = r.generation_id AND c.platform_id = m.platform_id
     WHERE s.active AND s.rule_version < :version
     ORDER BY s.rule_version LIMIT :limit FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -95,13 +98,14 @@ def _derive(row: Row[Any]) -> Summary | FailureCode:
     kept = accepted_launches(sample_codec.decode(bytes(row.data)), clocks_in(row.clocks), protocol)
     if isinstance(kept, FailureCode):
         return kept
-    return summarise(
+    found = summarise(
         kept,
         protocol=protocol,
         golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
         clock_proof=CLOCK_PROOFS[row.clock_proof],
         beside=_beside(row),
     )
+    return without_gate(found) if is_ungated(row.engine) and isinstance(found, Summary) else found
 
 
 def _beside(row: Row[Any]) -> CanaryGolden | None:

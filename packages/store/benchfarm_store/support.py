@@ -6,13 +6,11 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, select, text, tuple_
 
 from benchfarm_core.jobs import Page
-from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.profilers import has_profiler
-from benchfarm_core.protocols import PROFILE
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
 from benchfarm_store import cursors
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import SUPPORT_KEY, support_outcomes
 
@@ -20,64 +18,65 @@ _COLUMNS: Final = support_outcomes.c
 
 
 class Attempt(NamedTuple):
-    """What came of one attempt. `code`: `ok` or a failure code. `seconds` of board time, 0 where unknown."""
+    """What came of one attempt at a workload of a family.
+
+    `code`: `ok` or a failure code. `seconds` of board time, 0 where unknown.
+    """
 
     measurement_id: int
     code: str
+    family: str
+    needs_profiler: bool
     subject: str = ""
     relative_l2: float | None = None
     seconds: float = 0.0
 
 
-def count(tx: Transaction, platform_id: int, attempts: Sequence[Attempt]) -> None:
+def count(tx: Transaction, platform: Platform, attempts: Sequence[Attempt]) -> None:
     """Add attempts on a platform to the matrix. Call it last: others wait for these rows until the commit.
 
     Left out is what needed a profiler in an engine that has none: nothing was tried of the family.
     Rows are taken in key order, so that two lessees at once wait for each other and never both.
     """
-    if not attempts:
-        return
-    platform = Platform.model_validate(tx.execute(_PLATFORM, {"id": platform_id}).scalar_one())
-    rows = [{"id": one.measurement_id, "subject": one.subject} for one in attempts]
-    facts = {row.id: row for row in tx.execute(_FACTS, {"rows": rows_json(rows)})}
+    tried = [one for one in attempts if has_profiler(platform.engine.name) or not one.needs_profiler]
+    subjects = _subjects(tx, [one for one in tried if one.subject and one.code != OK])
     found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for one in attempts:
-        if not has_profiler(platform.engine.name) and _needed_profiler(facts[one.measurement_id]):
-            continue
-        key = _key(platform, facts[one.measurement_id], one)
+    for one in tried:
+        key = _key(platform, one, subjects.get(one.measurement_id, ""))
         found[key] = _added(found.get(key), one) | dict(zip(SUPPORT_KEY, key, strict=True))
     if found:
-        tx.execute(_COUNT, {"rows": rows_json(list(found.values())), "now": tx.now})
+        tx.execute_prepared(_COUNT, rows_json(list(found.values())), tx.now)
 
 
-def _needed_profiler(facts: Row[Any]) -> bool:
-    return bool(facts.timing == Timing.IN_SITU or facts.protocol == PROFILE)
+def _subjects(tx: Transaction, attempts: Sequence[Attempt]) -> dict[int, str]:
+    """What failures are about, as far as everybody may know it, by measurement."""
+    if not attempts:
+        return {}
+    rows = rows_json([{"id": one.measurement_id, "subject": one.subject} for one in attempts])
+    return {row.id: row.subject for row in tx.execute(_SUBJECTS, {"rows": rows})}
 
 
-_PLATFORM = text("SELECT spec FROM platforms WHERE id = :id")
 # an upload's names are its owner's: an operator is told only by a name that its own graph has in public
-_FACTS = text("""
-    SELECT m.id, w.family, m.timing, p.spec->>'name' AS protocol,
-        CASE WHEN w.kind <> 'upload' OR x.subject = '' OR EXISTS (
+_SUBJECTS = text("""
+    SELECT m.id, CASE WHEN w.kind <> 'upload' OR EXISTS (
             SELECT FROM models o, jsonb_array_elements(o.graph->'nodes') AS n
             WHERE o.workload_id = w.id AND n->>'op' = x.subject) THEN x.subject ELSE '' END AS subject
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, subject text)
         JOIN measurements m ON m.id = x.id JOIN workloads w ON w.id = m.workload_id
-        JOIN protocols p ON p.id = m.protocol_id
 """)
 
 
-def _key(platform: Platform, facts: Row[Any], one: Attempt) -> tuple[str, ...]:
+def _key(platform: Platform, one: Attempt, subject: str) -> tuple[str, ...]:
     engine = platform.engine
     return (
-        facts.family,
+        one.family,
         engine.name,
         engine.version,
         engine.options_key,
         platform.precision,
         platform.board_model,
         one.code,
-        facts.subject if one.code != OK else "",
+        subject,
     )
 
 
@@ -94,11 +93,14 @@ def _added(so_far: dict[str, Any] | None, one: Attempt) -> dict[str, Any]:
 
 
 _NAMES: Final = ", ".join(SUPPORT_KEY)
-_COUNT = text(f"""
+_COUNT = Prepared(
+    "support_count",
+    "jsonb, timestamptz",
+    f"""
     INSERT INTO support_outcomes AS s ({_NAMES}, count, seconds, relative_l2_max, relative_l2_last, measurement_id,
         first_at, last_at)
-    SELECT {_NAMES}, count, seconds, largest, last, id, :now, :now
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(
+    SELECT {_NAMES}, count, seconds, largest, last, id, $2, $2
+    FROM jsonb_to_recordset($1) AS x(
         {", ".join(f"{name} text" for name in SUPPORT_KEY)}, count bigint, seconds double precision,
         largest double precision, last double precision, id bigint)
     ORDER BY {_NAMES}
@@ -106,7 +108,8 @@ _COUNT = text(f"""
         relative_l2_max = greatest(s.relative_l2_max, excluded.relative_l2_max),
         relative_l2_last = coalesce(excluded.relative_l2_last, s.relative_l2_last),
         measurement_id = excluded.measurement_id, last_at = greatest(s.last_at, excluded.last_at)
-""")
+    """,
+)
 
 
 def list_support(

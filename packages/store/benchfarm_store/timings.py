@@ -1,23 +1,42 @@
 """What can be timed in situ or profiled, and what cannot be asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import text
 
+from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
-from benchfarm_core.platforms import parse_platform_key
-from benchfarm_core.profilers import has_profiler, who_has_one
+from benchfarm_core.platforms import Platform, parse_platform_key
+from benchfarm_core.profilers import InSituBy, has_profiler, in_situ_by, who_has_one
 from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store.database import Transaction
 from benchfarm_store.platforms import Found
+from benchfarm_workloads.doubled_carriers import why_not_doubled
+from benchfarm_workloads.kernels import kernel_type
 
 
 def timing_of(options: Mapping[str, Any]) -> Timing:
     """How the job of these stored options is timed; those of older jobs do not say."""
     return Timing(options.get("timing") or Timing.ALONE)
+
+
+def way_of(timing: Timing, platform: Platform) -> InSituBy | None:
+    """How a measurement on a platform is timed in situ; None where it is timed alone, or cannot be."""
+    return in_situ_by(platform.engine.name, platform.precision) if timing == Timing.IN_SITU else None
+
+
+def by_difference(tx: Transaction, timing: Timing, platform_ids: Sequence[int]) -> set[int]:
+    """The rows of platforms among these whose kernels are timed by difference."""
+    if timing != Timing.IN_SITU:
+        return set()
+    rows = tx.execute(_PLATFORMS, {"ids": sorted(set(platform_ids))})
+    return {row.id for row in rows if way_of(timing, Platform.model_validate(row.spec)) == "difference"}
+
+
+_PLATFORMS = text("SELECT id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")
 
 
 def check_timing(
@@ -31,14 +50,18 @@ def check_timing(
 ) -> list[Found]:
     """The platforms of a job that can be timed so; a filter leaves the others out, of named ones each must.
 
-    Raises InvalidRequest (`timing_impossible`) for what has no time in situ, and (`profile_impossible`) for profiles
-    where no engine has a profiler. requests: the job's workloads as asked for.
+    Raises InvalidRequest (`timing_impossible`) for what has no time in situ and for more than times of ungated engines,
+    and (`profile_impossible`) for profiles where no engine has a profiler. requests: the job's workloads as asked for.
     """
+    if timing == Timing.IN_SITU or purpose_of(protocol) != "latency":
+        rows = _without_ungated(rows, filtered=filtered)
     if timing == Timing.IN_SITU:
         _check_in_situ(requests, protocol)
-        return _with_profiler(tx, rows, "timing_impossible", filtered=filtered)
+        able = _able(tx, rows, _no_time_in_situ, "timing_impossible", filtered=filtered)
+        _check_doubled(requests, able)
+        return able
     if purpose_of(protocol) == "profile":
-        return _with_profiler(tx, rows, "profile_impossible", filtered=filtered)
+        return _able(tx, rows, _no_profile, "profile_impossible", filtered=filtered)
     return [*rows]
 
 
@@ -50,18 +73,60 @@ def _check_in_situ(requests: Sequence[object], protocol: Protocol) -> None:
         raise _impossible(f"the protocol {protocol.name} does not time kernels", "protocol.name")
 
 
+def _check_doubled(requests: Sequence[object], rows: Sequence[Found]) -> None:
+    """By difference a kernel has a second copy beside it, which not every one can have."""
+    keys = [row.key for row in rows if way_of(Timing.IN_SITU, parse_platform_key(row.key)) == "difference"]
+    if not keys:
+        return
+    for index, request in enumerate(requests):
+        why = _not_doubled(request) if isinstance(request, KernelRequest) else None
+        if why is not None:
+            detail = f"by difference, as {keys[0]} times in situ, this kernel has no time: {why}"
+            raise _impossible(detail, f"workloads.{index}")
+
+
+def _not_doubled(request: KernelRequest) -> str | None:
+    try:
+        return why_not_doubled(request.type, kernel_type(request.type).validate(request.config))
+    except InvalidRequest:
+        return None  # what the catalogue refuses is refused by name elsewhere
+
+
 def _impossible(detail: str, field: str) -> InvalidRequest:
     return InvalidRequest(detail, code="timing_impossible", field=field)
 
 
-def _with_profiler(tx: Transaction, rows: Sequence[Found], code: str, *, filtered: bool) -> list[Found]:
-    strays = {row.key: engine for row in rows if not has_profiler(engine := parse_platform_key(row.key).engine.name)}
+def _without_ungated(rows: Sequence[Found], *, filtered: bool) -> list[Found]:
+    """What tells times alone has neither profiles nor sizes of memory nor carriers."""
+    engines = {row.key: parse_platform_key(row.key).engine.name for row in rows}
+    kept = [row for row in rows if not is_ungated(engines[row.key])]
+    if len(kept) < len(rows) and not (filtered and kept):
+        key, engine = next((key, engine) for key, engine in engines.items() if is_ungated(engine))
+        detail = f"{engine} tells how long a whole workload takes and no more ({key})"
+        raise InvalidRequest(detail, code="timing_impossible", field="platforms")
+    return kept
+
+
+def _no_profile(platform: Platform) -> str | None:
+    """Why a platform has no profiles; None where it has."""
+    name = platform.engine.name
+    return None if has_profiler(name) else f"{name} does not tell the time of single operators"
+
+
+def _no_time_in_situ(platform: Platform) -> str | None:
+    if way_of(Timing.IN_SITU, platform) is not None:
+        return None
+    return f"{_no_profile(platform)} and does not time them by difference at {platform.precision}"
+
+
+def _able(
+    tx: Transaction, rows: Sequence[Found], why_not: Callable[[Platform], str | None], code: str, *, filtered: bool
+) -> list[Found]:
+    strays = {row.key: why for row in rows if (why := why_not(parse_platform_key(row.key))) is not None}
     if strays and (not filtered or len(strays) == len(rows)):
-        key, engine = next(iter(strays.items()))
+        key, why = next(iter(strays.items()))
         known = who_has_one(tx.execute(_ENGINES).scalars())
-        raise InvalidRequest(
-            f"{engine} does not tell the time of single operators ({key}); {known}", code=code, field="platforms"
-        )
+        raise InvalidRequest(f"{why} ({key}); {known}", code=code, field="platforms")
     return [row for row in rows if row.key not in strays]
 
 

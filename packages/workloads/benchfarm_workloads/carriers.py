@@ -45,12 +45,14 @@ _BARE: Final = frozenset({"add-act"})
 """What engines compute within the layer before it has one without an activation there, as in models."""
 
 _ENTRY_ACTS: Final = ("relu", "relu6", "hswish")
-_PLAIN_ACTS: Final = ("none", "relu")
+PLAIN_ACTS: Final = ("none", "relu")
 """What every kind of adapter has."""
 
 _WINDOWS: Final = (1, 3)
 
-_Key = tuple[object, ...]
+KernelKey = tuple[object, ...]
+"""What a kernel is: its type and its columns."""
+
 WantedKernel = tuple[str, Mapping[str, object]]
 """A kernel type and a configuration."""
 
@@ -88,7 +90,7 @@ def pack(wanted: Sequence[WantedKernel]) -> list[Carrier]:
         InvalidRequest: a kernel type or configuration that the catalogue does not have.
     """
     kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in wanted]
-    taken = frozenset(_key(*each) for each in kernels)
+    taken = frozenset(kernel_key(*each) for each in kernels)
     carriers: list[Carrier] = []
     first = 0
     for count in _counts([_share(*each) for each in kernels]):
@@ -129,7 +131,7 @@ class _Draft:
     depths: the wanted kernels before and in a tensor, by name.
     """
 
-    taken: frozenset[_Key]
+    taken: frozenset[KernelKey]
     sites: dict[int, str] = field(default_factory=dict)
     inputs: dict[str, Dims] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
@@ -163,26 +165,23 @@ class _Draft:
         missing_bytes = MIN_WEIGHT_BYTES - sum(cost.weight_bytes for cost in costs)
         if missing_bytes > 0:
             features = (1, math.isqrt(missing_bytes // BYTES_PER_ELEMENT) + 1)
-            self._adapter(self._input(features), features, features, _PLAIN_ACTS)
+            self._adapter(self._input(features), features, features, PLAIN_ACTS)
 
     def _source(self, dims: Dims, type_name: str) -> str:
-        trunk_dims = _trunk(dims)
-        if (len(dims) == 4 and dims[1] <= STEM_CHANNELS) or not _can_adapt(trunk_dims, dims):
+        trunk_dims = trunk_of(dims)
+        if is_stem(dims) or not can_adapt(trunk_dims, dims):
             return self._input(dims)
         if trunk_dims not in self.stems:
-            self.stems[trunk_dims] = self._adapter(self._input(trunk_dims), trunk_dims, trunk_dims, _PLAIN_ACTS)
+            self.stems[trunk_dims] = self._adapter(self._input(trunk_dims), trunk_dims, trunk_dims, PLAIN_ACTS)
         trunk = self.trunks.get(trunk_dims, self.stems[trunk_dims])
         if self.depths[trunk] >= MAX_CHAIN:
             trunk = self.stems[trunk_dims]
-        acts: Sequence[str] = _ENTRY_ACTS if len(dims) == 4 else _PLAIN_ACTS
-        if type_name in _BARE:
-            acts = _PLAIN_ACTS[:1]
-        return self._adapter(trunk, trunk_dims, dims, acts)
+        return self._adapter(trunk, trunk_dims, dims, entry_acts(type_name, dims))
 
     def _sink(self, source: str, dims: Dims) -> None:
-        trunk_dims = _trunk(dims)
-        if _can_adapt(dims, trunk_dims):
-            self.trunks[trunk_dims] = self._adapter(source, dims, trunk_dims, _PLAIN_ACTS)
+        trunk_dims = trunk_of(dims)
+        if can_adapt(dims, trunk_dims):
+            self.trunks[trunk_dims] = self._adapter(source, dims, trunk_dims, PLAIN_ACTS)
 
     def _deepen(self, layer: Layer, by: int) -> None:
         depth = max((self.depths.get(source, 0) for source in layer.sources), default=0) + by
@@ -194,10 +193,7 @@ class _Draft:
         return name
 
     def _adapter(self, source: str, dims: Dims, becomes: Dims, acts: Sequence[str]) -> str:
-        possible = [_adapting(dims, becomes, act, k) for k in _WINDOWS for act in acts]
-        kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in possible]
-        free = [kernel for kernel in kernels if _key(*kernel) not in self.taken]
-        type_name, config = (free or kernels)[0]
+        type_name, config = adapter_kernel(dims, becomes, acts, self.taken)
         layer = Layer(f"a{self.adapters}", type_name, config, (source,))
         self.adapters += 1
         self.layers.append(layer)
@@ -205,7 +201,27 @@ class _Draft:
         return layer.name
 
 
-def _trunk(dims: Dims) -> Dims:
+def entry_acts(type_name: str, dims: Dims) -> Sequence[str]:
+    """What an adapter to an input of a kernel may end with, the likeliest first."""
+    if type_name in _BARE:
+        return PLAIN_ACTS[:1]
+    return _ENTRY_ACTS if len(dims) == 4 else PLAIN_ACTS
+
+
+def adapter_kernel(dims: Dims, becomes: Dims, acts: Sequence[str], taken: frozenset[KernelKey]) -> tuple[str, Config]:
+    """The kernel that leads from one tensor to another and is like none of `taken`, where there is one."""
+    possible = [_adapting(dims, becomes, act, k) for k in _WINDOWS for act in acts]
+    kernels = [(type_name, kernel_type(type_name).validate(config)) for type_name, config in possible]
+    free = [kernel for kernel in kernels if kernel_key(*kernel) not in taken]
+    return (free or kernels)[0]
+
+
+def is_stem(dims: Dims) -> bool:
+    """Whether an image is one that a model is given."""
+    return len(dims) == 4 and dims[1] <= STEM_CHANNELS
+
+
+def trunk_of(dims: Dims) -> Dims:
     """The trunk beside a tensor: the same but for its channels."""
     place = 1 if len(dims) != 3 else 2
     return (*dims[:place], TRUNK_CHANNELS, *dims[place + 1 :])
@@ -221,11 +237,12 @@ def _adapting(dims: Dims, becomes: Dims, act: str, k: int = 1) -> WantedKernel:
     return "fc", {"cin": dims[1], "cout": becomes[1], "act": act, "batch": dims[0]}
 
 
-def _key(type_name: str, config: Mapping[str, Scalar]) -> _Key:
+def kernel_key(type_name: str, config: Mapping[str, Scalar]) -> KernelKey:
+    """What a kernel is, wherever it stands."""
     return (type_name, *config.items())
 
 
-def _can_adapt(dims: Dims, becomes: Dims) -> bool:
+def can_adapt(dims: Dims, becomes: Dims) -> bool:
     """Whether the catalogue has an adapter of that size."""
     type_name, config = _adapting(dims, becomes, "none")
     try:

@@ -12,21 +12,24 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from benchfarm_api.bodies import read_body, refuse_nul
-from benchfarm_core.access import ACCESS, PUBLIC, may
+from benchfarm_core.access import ACCESS, PUBLIC, Role, may
 from benchfarm_core.errors import Forbidden, Unauthenticated
 from benchfarm_store import tokens
 from benchfarm_store.database import Database
 from benchfarm_store.tokens import Caller
 
 REMEMBER_S: Final = 1.0
-"""A revoked token works for this long at most: a second look within it does not ask Postgres."""
+"""A token that another process has revoked works for this long at most: a second look within it does not ask Postgres.
+In the process that revokes it, it stops at once."""
+REMEMBER_AGENTS_S: Final = 5.0
+"""The same of the tokens of agents, which call every second."""
 REMEMBER_TOKENS: Final = 10_000
 WAITING: Final = frozenset({"poll_offers", "stream_job_events"})
 """Operations that come in great numbers and wait; they use the threads kept for looks of that kind."""
 
 
 class Authenticator:
-    """Token to caller. Remembers hashes of accepted tokens for `REMEMBER_S`; refusals are never remembered."""
+    """Token to caller. Remembers hashes of accepted tokens for a few seconds; refusals are never remembered."""
 
     def __init__(self, database: Database, waiting: anyio.CapacityLimiter) -> None:
         self._database = database
@@ -40,12 +43,19 @@ class Authenticator:
             return caller
         return await anyio.to_thread.run_sync(self._look, token, limiter=self._waiting if waits else None)
 
+    def forget(self, token_id: str) -> None:
+        """A token was revoked: the next call with it asks Postgres."""
+        for key, (_, caller) in list(self._remembered.items()):
+            if caller.token_id == token_id:
+                self._remembered.pop(key, None)
+
     def _look(self, token: str) -> Caller:
         with self._database.transaction() as tx:
             caller = tokens.authenticate(tx, token)
         if len(self._remembered) >= REMEMBER_TOKENS:
             self._remembered.clear()
-        self._remembered[_key(token)] = (time.monotonic() + REMEMBER_S, caller)
+        remember_s = REMEMBER_AGENTS_S if caller.role == Role.AGENT else REMEMBER_S
+        self._remembered[_key(token)] = (time.monotonic() + remember_s, caller)
         return caller
 
 
@@ -84,6 +94,16 @@ async def caller_of(request: Request) -> Caller:
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
+
+
+async def authenticator_of(request: Request) -> Authenticator:
+    """The authenticator of the application that serves this request."""
+    found = request.app.state.authenticator
+    assert isinstance(found, Authenticator)
+    return found
+
+
+AuthenticatorDep = Annotated[Authenticator, Depends(authenticator_of)]
 
 
 async def agent_id_of(caller: CallerDep) -> str:

@@ -8,9 +8,8 @@ from starlette.types import Message
 from benchfarm_core.errors import InvalidRequest, TooLarge
 
 BODY_LIMIT_BYTES: Final = 8 * 2**20
-BODY_LIMITS_BYTES: Final[dict[str, int]] = {
-    "report_results": 32 * 2**20,
-    "import_bundle": 32 * 2**20,
+BODY_LIMITS_BYTES: Final = {
+    **dict.fromkeys(("report_results", "finish_lease", "import_bundle"), 32 * 2**20),
     "import_measurement_set": 12 * 2**20,
 }
 """Routes, by operation id, whose bodies may be larger."""

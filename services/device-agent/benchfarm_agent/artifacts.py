@@ -24,7 +24,15 @@ from benchfarm_agent.conversions import (
 from benchfarm_agent.farm_client import DamagedFile, FarmClient
 from benchfarm_agent.file_cache import FileCache
 from benchfarm_agent.files import is_disk_full
-from benchfarm_agent.freights import Freight, OwnGraph, carried_failure, freights, why_not_carried
+from benchfarm_agent.freights import (
+    Freight,
+    OwnGraph,
+    carried_failure,
+    doubled,
+    freights,
+    why_not_carried,
+    why_not_doubled,
+)
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.makers import ENGINES, WORKLOADS, made_by
 from benchfarm_agent.prepared import Canary, PreparedBeside, PreparedItem
@@ -35,6 +43,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import MeasurementResult, Timing, plain_subject
 from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.values import Value
 from benchfarm_core.workloads import (
     AnySingle,
@@ -125,7 +134,10 @@ class ArtifactCache:
         outcomes = await asyncio.gather(*(self._alone(item, platform, on_building) for item in first.values()))
         outcomes += await asyncio.gather(*(self._alone(item, platform, on_building) for item in repeats))
         in_situ = [item for item in items if item.timing == Timing.IN_SITU]
-        outcomes += await self._carried(in_situ, platform, on_building)
+        if in_situ_by(platform.engine.name, platform.precision) == "difference":
+            outcomes += await asyncio.gather(*(self._doubled(item, platform, on_building) for item in in_situ))
+        else:
+            outcomes += await self._carried(in_situ, platform, on_building)
         ready = {one.measurement_id: one for one in outcomes if isinstance(one, PreparedItem)}
         failed = [one for one in outcomes if isinstance(one, MeasurementResult)]
         with self._files.held(frozenset(path.name for item in ready.values() for path in item.files)):
@@ -170,6 +182,19 @@ class ArtifactCache:
                 found = failed_result(first, *carried_failure(found.failure, found.detail))
             outcomes += [_for_measurement(found, item.measurement_id) for item in freight.items]
         return outcomes
+
+    async def _doubled(
+        self, item: BatchItem, platform: Platform, on_building: OnBuilding
+    ) -> PreparedItem | MeasurementResult | None:
+        """What is timed in situ by difference: two carriers for each kernel."""
+        why = why_not_doubled(item)
+        if why is not None:
+            return failed_result(item.measurement_id, FailureCode.INVALID_WORKLOAD, why)
+        return await self._outcome(item.measurement_id, partial(self._prepare_doubled, item, platform, on_building))
+
+    async def _prepare_doubled(self, item: BatchItem, platform: Platform, on_building: OnBuilding) -> PreparedItem:
+        once, twice = [await self._prepare_freight(each, platform, on_building) for each in doubled(item)]
+        return replace(once, twice=twice)
 
     async def _prepare_freight(self, freight: Freight, platform: Platform, on_building: OnBuilding) -> PreparedItem:
         item = freight.items[0]

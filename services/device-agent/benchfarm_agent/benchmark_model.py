@@ -1,10 +1,8 @@
 """LiteRT's own `benchmark_model`, where an operator has one for a board: its command, and what its words mean.
 
-No board uses it yet. It tells statistics instead of samples, runs no canary, sees no neighbour and compares no output:
-its numbers could be neither gated nor graded, and a platform would have to say so. Each process is one block of `runs`
-inferences, so that several of them make samples. The words are those of TensorFlow's sources
-(`benchmark_model.cc` in `lite/tools/benchmark`, `Stat` in `stats_calculator.h`) and of outputs that users published;
-**no binary was run here**.
+It tells statistics instead of samples: each process is one block of inferences, so that several of them make samples.
+The words are those of TensorFlow's sources (`benchmark_model.cc` and `benchmark_tflite_model.cc` in
+`lite/tools/benchmark`, `Stat` in `stats_calculator.h`) and of outputs that users published; **no binary was run here**.
 """
 
 import re
@@ -13,7 +11,11 @@ from typing import Final
 
 from benchfarm_core.errors import TransientDeviceError
 
-_COUNTED: Final = re.compile(r"(?:^|: )count=(\d+)(?: first=\S+)? curr=([\d.e+]+)(?:.*? avg=([\d.e+]+))?", re.MULTILINE)
+HELP_WORDS: Final = ("num_runs", "warmup_min_secs")
+"""Names of flags that it lists when it is asked for help."""
+_COUNTED: Final = re.compile(
+    r"^(?:\w+: )?count=(\d+)(?: first=\S+)? curr=([\d.e+]+)(?:.*? avg=([\d.e+]+))?", re.MULTILINE
+)
 _TOLD: Final = re.compile(r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), ")
 _PARTS: Final = 2
 """Counted are the warm-up and then the runs; what a profiler counts comes after them."""
@@ -21,12 +23,13 @@ _PARTS: Final = 2
 
 @dataclass(frozen=True)
 class Timed:
-    """One process: its inferences in order, without the warm-up. The mean has six digits."""
+    """One process: its inferences in order, without the warm-up. The mean has six digits, each time whole us."""
 
     runs: int
     mean_us: float
     init_us: float
     first_us: float
+    warmup_runs: int
 
     @property
     def block_ns(self) -> int:
@@ -34,16 +37,9 @@ class Timed:
         return round(self.runs * self.mean_us * 1e3)
 
 
-def command(binary: str, graph: str, *, threads: int, runs: int, warmup_s: float) -> list[str]:
-    """One process with exactly so many inferences; binary and graph are paths on the board."""
-    given = {
-        "graph": graph,
-        "num_threads": threads,
-        "num_runs": runs,
-        "min_secs": 0,
-        "warmup_runs": 1,
-        "warmup_min_secs": f"{warmup_s:g}",
-    }
+def command(binary: str, *, threads: int, warmup_s: float) -> list[str]:
+    """One process, less its file (`--graph`), its `--num_runs` and `--min_secs`; binary is a path on the board."""
+    given = {"num_threads": threads, "use_xnnpack": "true", "warmup_runs": 1, "warmup_min_secs": f"{warmup_s:g}"}
     return [binary, *(f"--{name}={value}" for name, value in given.items())]
 
 
@@ -53,5 +49,6 @@ def read_benchmark_model(text: str) -> Timed:
     if len(counted) < _PARTS or told is None:
         last = (text.strip().splitlines() or ["nothing"])[-1]
         raise TransientDeviceError(f"benchmark_model told no timings; it said: {last[:200]}")
-    count, only, mean = counted[-1]  # where all took the same there is no mean
-    return Timed(int(count), float(mean or only), init_us=float(told[1]), first_us=float(told[2]))
+    (warmup_runs, _, _), (count, only, mean) = counted  # where all took the same there is no mean
+    init_us, first_us = float(told[1]), float(told[2])
+    return Timed(int(count), float(mean or only), init_us=init_us, first_us=first_us, warmup_runs=int(warmup_runs))

@@ -1,6 +1,7 @@
 """The ways to a lab's boards: this host, phones as they are plugged in, SSH hosts."""
 
 import contextlib
+import logging
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from benchfarm_agent.board_watch import BoardWatch, FixedWay, Source, Way
+from benchfarm_agent.boards.benchmark_kit import BenchmarkKit
 from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.host_facts import machine_id
 from benchfarm_agent.boards.interface import Board
@@ -24,7 +26,7 @@ from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.recovery import Recovery
-from benchfarm_agent.runner_kits import gone_or_mended, native_kit
+from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_abi
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
@@ -32,6 +34,8 @@ from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardMark
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
+
+logger = logging.getLogger(__name__)
 
 REBOOT_S: Final = 10.0
 ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
@@ -62,7 +66,16 @@ class RemoteLab:
         """The board behind a port, with the agent's folder at `root`."""
         folder = BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
         limits = gate_limits(self.settings, len(facts.cores), place.marks)
-        return RemoteBoard(place, port, facts, folder, kit, Journal(self.state.journal), limits)
+        tool = self._tool(place.label, facts.abi)
+        return RemoteBoard(place, port, facts, folder, kit, Journal(self.state.journal), limits, tool=tool)
+
+    def _tool(self, label: str, abi: str) -> BenchmarkKit | None:
+        binary = self.lab_file.find_benchmark_model(label, target_of_abi(abi) or abi)
+        try:
+            return None if binary is None else BenchmarkKit(binary)
+        except OSError as error:
+            logger.warning("%s cannot be read any more: %s", binary, error.strerror)
+            return None
 
 
 def gate_limits(settings: Settings, cores: int, marks: Collection[BoardMark]) -> GateLimits:

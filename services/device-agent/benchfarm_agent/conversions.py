@@ -18,7 +18,7 @@ from benchfarm_agent.kept_child import (
 )
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import Platform, Precision
-from benchfarm_engines.conversion import activations_for, has_converter
+from benchfarm_engines.conversion import activations_for, files_of, has_converter
 from benchfarm_engines.engine_options import INT8_OPTIONS
 from benchfarm_engines.launch import ChildLimits, converting_argv
 from benchfarm_engines.launch_request import BadRequest, read_edges
@@ -76,8 +76,8 @@ class Conversions:
 
     async def converted(self, source: Source, platform: Platform) -> Made:
         """The platform's own file."""
-        engine = platform.engine
-        return await self._make(source, self._environments.python(engine.name), engine.name, platform, engine.options)
+        writer, options = files_of(platform.engine.name), platform.engine.options
+        return await self._make(source, self._environments.python(writer), writer, platform, options)
 
     async def _make(
         self,

@@ -18,6 +18,8 @@ from benchfarm_core import errors
 from benchfarm_core.agent_protocol import (
     EnrolAnswer,
     EnrolRequest,
+    FinishAnswer,
+    FinishRequest,
     LeaseGrant,
     PollAnswer,
     PollRequest,
@@ -26,9 +28,10 @@ from benchfarm_core.agent_protocol import (
     RegisterBoards,
     ReleaseRequest,
     RenewAnswer,
+    ReportsAnswer,
+    ReportsRequest,
     ResultsAnswer,
     ResultsRequest,
-    StartedRequest,
 )
 from benchfarm_core.problems import error_from
 
@@ -98,9 +101,9 @@ class FarmClient:
         """Prolongs the lease. Not repeated here: the keeper of the lease knows how long trying makes sense."""
         return _read(RenewAnswer, await self._exchange(_lease(lease_token, "renew")))
 
-    async def started(self, lease_token: str, request: StartedRequest) -> None:
-        """Reports what runs now. Not repeated: the next report is newer."""
-        await self._exchange(_lease(lease_token, "started"), request)
+    async def report(self, request: ReportsRequest) -> ReportsAnswer:
+        """Says what runs now in all leases. Not repeated: the next report is newer."""
+        return _read(ReportsAnswer, await self._exchange("/v1/agent/reports", request))
 
     async def results(self, lease_token: str, request: ResultsRequest, *, patience_s: float) -> ResultsAnswer:
         """Hands over one chunk of results."""
@@ -111,6 +114,11 @@ class FarmClient:
         """Gives the board back."""
         path = _lease(lease_token, "release")
         await _patiently(lambda: self._exchange(path, request), patience_s)
+
+    async def finish(self, lease_token: str, request: FinishRequest, *, patience_s: float) -> FinishAnswer:
+        """Hands over what is left of a lease and gives the board back. Repeating gives the same next lease."""
+        path = _lease(lease_token, "finish")
+        return _read(FinishAnswer, await _patiently(lambda: self._exchange(path, request), patience_s))
 
     async def fetch(self, sha256: str, target: Path, *, limit_bytes: int) -> None:
         """Writes the file with this hash to `target`. Raises DamagedFile, another BenchfarmError, OSError."""

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchfarm_core.agent_protocol import BatchItem
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode
 from benchfarm_core.platforms import Precision
 from benchfarm_core.workloads import InputSpec, KernelWorkload
+
+if TYPE_CHECKING:
+    from benchfarm_workloads.carriers import Carrier
 
 OwnGraph = tuple[bytes, tuple[InputSpec, ...]]
 """An ONNX file that was built here, and its inputs."""
@@ -24,7 +27,10 @@ class CarriedSite:
 
 @dataclass(frozen=True)
 class Freight:
-    """Measurements that share a carrier. key: what the carrier is, for a cache; sites: its layers in their order."""
+    """Measurements that share a carrier; by difference one measurement alone.
+
+    key: what the carrier is, for a cache; sites: its layers in their order, by difference the kernel alone.
+    """
 
     items: tuple[BatchItem, ...]
     key: list[object]
@@ -62,31 +68,63 @@ def why_not_carried(item: BatchItem) -> str | None:
     return None
 
 
+def why_not_doubled(item: BatchItem) -> str | None:
+    """Why an item cannot be timed by difference, whose carriers it has to itself; None where it can."""
+    from benchfarm_workloads.doubled_carriers import why_not_doubled
+    from benchfarm_workloads.kernels import kernel_type
+
+    why = why_not_carried(item)
+    if why is not None:
+        return why
+    workload = item.workload
+    assert isinstance(workload, KernelWorkload)  # as `why_not_carried` has seen
+    return why_not_doubled(workload.type, kernel_type(workload.type).validate(workload.config))
+
+
+def doubled(item: BatchItem) -> tuple[Freight, Freight]:
+    """The carriers that hold a kernel once and twice. Raises InvalidRequest where `why_not_doubled`."""
+    from benchfarm_workloads.carriers import Carrier
+    from benchfarm_workloads.doubled_carriers import FIRST, double
+
+    def freight(carrier: Carrier, *sites: CarriedSite) -> Freight:
+        return Freight((item,), ["doubled", _layers(carrier)], sites, lambda: _build(carrier))
+
+    workload = item.workload
+    assert isinstance(workload, KernelWorkload)  # as `why_not_doubled` has seen
+    both = double(workload.type, workload.config)
+    return freight(both.once, CarriedSite(FIRST, item.measurement_id)), freight(both.twice)
+
+
 def _packed(items: Sequence[BatchItem]) -> list[Freight]:
     from benchfarm_workloads.carriers import Carrier, pack
 
     def freight(carrier: Carrier) -> Freight:
         numbers = {name: items[place].measurement_id for place, name in carrier.sites.items()}
-        layers = [[layer.name, layer.type, dict(layer.config), list(layer.sources)] for layer in carrier.layers]
         return Freight(
             items=tuple(items[place] for place in carrier.sites),
-            key=["carrier", layers],
+            key=["carrier", _layers(carrier)],
             sites=tuple(CarriedSite(layer.name, numbers.get(layer.name)) for layer in carrier.layers),
             build=lambda: _build(carrier),
         )
-
-    def _build(carrier: Carrier) -> OwnGraph:
-        from benchfarm_workloads.onnx_carriers import build_carrier
-
-        return build_carrier(carrier)
 
     kernels = [item.workload for item in items if isinstance(item.workload, KernelWorkload)]
     return [freight(carrier) for carrier in pack([(kernel.type, kernel.config) for kernel in kernels])]
 
 
+def _layers(carrier: "Carrier") -> list[object]:
+    return [[layer.name, layer.type, dict(layer.config), list(layer.sources)] for layer in carrier.layers]
+
+
+def _build(carrier: "Carrier") -> OwnGraph:
+    from benchfarm_workloads.onnx_carriers import build_carrier
+
+    return build_carrier(carrier)
+
+
 _OWN: Final = frozenset(
     {
         FailureCode.FUSED_AWAY,
+        FailureCode.BELOW_CLOCK,
         FailureCode.BOARD_LOST,
         FailureCode.DISK_FULL,
         FailureCode.ENGINE_UNAVAILABLE,

@@ -8,7 +8,7 @@ from typing import Final
 
 from benchfarm_agent.clock import boottime_s, sleep_until
 from benchfarm_agent.farm_client import FarmClient
-from benchfarm_core.agent_protocol import RenewAnswer, StartedRequest
+from benchfarm_core.agent_protocol import RenewAnswer
 from benchfarm_core.errors import BenchfarmError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -17,10 +17,8 @@ MARGIN_SHARE: Final = 0.1
 """The board is stopped this part of the lease's length before it ends: stopping takes time too."""
 JITTER_SHARE: Final = 0.2
 RETRY_S: Final = 0.5
-REPORTS_PER_S: Final = 10.0
-"""Of all leases of an agent together: each report is a transaction of the farm."""
-OVER_S: Final = 2.0
-"""How long the last report of a lease may hold up its results."""
+EARLY_S: Final = 2.0
+"""A report that goes out so long before a renewal is due brings it along."""
 
 
 class LeaseKeeper:
@@ -51,6 +49,15 @@ class LeaseKeeper:
         self._stop_s = asked_s + expires_in_s * (1 - MARGIN_SHARE)
         self._renew_s = asked_s + renew_in_s * random.uniform(1 - JITTER_SHARE, 1)
 
+    def wants_renewal(self) -> bool:
+        """Whether whatever is said to the farm now should renew the lease along with it."""
+        return not self.lost and boottime_s() >= self._renew_s - EARLY_S
+
+    def renewed(self, asked_s: float, *, expires_in_s: float, renew_in_s: float, cancelled: Iterable[int]) -> None:
+        """A request that was sent at `asked_s` has renewed the lease; `cancelled` is what nobody wants any more."""
+        self.granted(asked_s, expires_in_s=expires_in_s, renew_in_s=renew_in_s)
+        self._on_cancelled(cancelled)
+
     def left_s(self) -> float:
         """How long the lease may still be used without a renewal."""
         return max(0.0, self._stop_s - boottime_s())
@@ -66,11 +73,13 @@ class LeaseKeeper:
         while not self.lost:
             await sleep_until(self._renew_s)
             asked_s = boottime_s()
+            if asked_s < self._renew_s:  # a report has renewed it meanwhile
+                continue
             answer = await self._renew()
             if answer is None:
                 return self.lose()
-            self.granted(asked_s, expires_in_s=answer.expires_in_s, renew_in_s=answer.renew_in_s)
-            self._on_cancelled(answer.cancelled)
+            times = {"expires_in_s": answer.expires_in_s, "renew_in_s": answer.renew_in_s}
+            self.renewed(asked_s, **times, cancelled=answer.cancelled)
         return None
 
     async def _renew(self) -> RenewAnswer | None:
@@ -86,65 +95,3 @@ class LeaseKeeper:
                 return None
         logger.warning("the lease could not be renewed in time")
         return None
-
-
-class StartedReports:
-    """Tells the farm which measurement runs, at most once in `every_s`, without holding up the runner.
-
-    Where `sharers` leases report at once each waits longer, so that all together send `REPORTS_PER_S` at most.
-
-    On a lost lease the last one named pays an attempt, so every visit of every launch is noted. The spool's own
-    note is written first and is exact: it blames one measurement when the agent comes back. What the farm knows
-    when the agent never does is at most so old: waiting for an answer before each visit would be exact, but
-    would put a round trip into every gap. A measurement that has lost two boards runs in a lease of its own, whose
-    first visit is reported at once: there it is named for certain. Once all launches are over nothing runs, and the
-    farm is told so before the results are handed in.
-    """
-
-    def __init__(
-        self, farm: FarmClient, lease_token: str, *, every_s: float, sharers: Callable[[], int] = lambda: 1
-    ) -> None:
-        self._farm = farm
-        self._lease_token = lease_token
-        self._every_s = every_s
-        self._sharers = sharers
-        self._waiting: dict[int, None] = {}
-        self._something = asyncio.Event()
-        self._has_noted = False
-        self._sending = asyncio.Lock()  # a report that overtakes another would name what has finished
-
-    def note(self, measurement_id: int) -> None:
-        """A visit has begun."""
-        self._waiting.pop(measurement_id, None)
-        self._waiting[measurement_id] = None
-        self._has_noted = True
-        self._something.set()
-
-    async def run(self) -> None:
-        """Reports until cancelled. A report that fails is not repeated: the next one is newer."""
-        while True:
-            await self._something.wait()
-            await self._send(over=False)
-            await asyncio.sleep(max(self._every_s, self._sharers() / REPORTS_PER_S))
-
-    async def end(self) -> None:
-        """Says that nothing runs any more. Tried once and for a short time: the results are waiting."""
-        if not self._has_noted:
-            return
-        try:
-            async with asyncio.timeout(OVER_S):
-                await self._send(over=True)
-        except TimeoutError:
-            logger.warning("could not report in time that nothing runs any more")
-
-    async def _send(self, *, over: bool) -> None:
-        async with self._sending:
-            if not self._waiting and not over:
-                return
-            request = StartedRequest(measurement_ids=tuple(self._waiting), over=over)
-            self._waiting.clear()
-            self._something.clear()
-            try:
-                await self._farm.started(self._lease_token, request)
-            except BenchfarmError as error:
-                logger.warning("could not report what runs: %s", error.detail)

@@ -15,6 +15,11 @@ known_hosts_file = "known_hosts"
 [[power]]
 board = "pi5"
 cycle = ["uhubctl", "-a", "cycle", "-p", "3"]
+
+[[benchmark_model]]                  # LiteRT's own program, an engine beside the runner's: times without checks
+abi = "aarch64"
+binary = "benchmark_model"           # relative to this file
+boards = ["pi5"]                     # all of that processor where it is left out
 """
 
 import re
@@ -73,6 +78,17 @@ class PowerHook(TomlPart):
     timeout_s: float = Field(default=30.0, gt=0, le=600)
 
 
+class BenchmarkModel(TomlPart):
+    """LiteRT's `benchmark_model` as the operator has it, for boards over adb and SSH with one kind of processor.
+
+    boards: SSH hosts' names and phones' serials, or patterns of them.
+    """
+
+    abi: Literal["x86_64", "aarch64"]
+    binary: Path
+    boards: tuple[_Pattern, ...] = Field(default=("*",), min_length=1, max_length=1000)
+
+
 class LabFile(TomlPart):
     """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns.
 
@@ -85,6 +101,7 @@ class LabFile(TomlPart):
     no_recovery: tuple[_Pattern, ...] = Field(default=(), max_length=1000)
     ssh: tuple[SshHost, ...] = Field(default=(), max_length=1000)
     power: tuple[PowerHook, ...] = Field(default=(), max_length=1000)
+    benchmark_model: tuple[BenchmarkModel, ...] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")
     def _hosts_once(self) -> "LabFile":
@@ -112,6 +129,11 @@ class LabFile(TomlPart):
         """What a board's numbers are to be marked with; label: an SSH host's name or a phone's serial."""
         return ("shared_host",) if matches_one(label, self.shared_host) else ()
 
+    def find_benchmark_model(self, label: str, abi: str) -> Path | None:
+        """The first binary for a board with such a label and processor."""
+        fits = (one.binary for one in self.benchmark_model if one.abi == abi and matches_one(label, one.boards))
+        return next(fits, None)
+
 
 def matches_one(label: str, patterns: Sequence[str]) -> bool:
     """Whether one of the patterns (`*`, `?`) is meant."""
@@ -127,8 +149,9 @@ def read_lab_file(path: Path | None) -> LabFile:
 
 
 def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
-    """The same with whole paths. Raises InvalidRequest for a key that cannot be read."""
+    """The same with whole paths. Raises InvalidRequest for a file that cannot be read."""
     folder = file.path.resolve().parent
+    programs = tuple(_program(one, number, folder, file) for number, one in enumerate(lab.benchmark_model))
     hosts = []
     for number, host in enumerate(lab.ssh):
         key_file, known = (folder / given.expanduser() for given in (host.key_file, host.known_hosts_file))
@@ -138,7 +161,18 @@ def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
         except OSError as error:
             reason = f"ssh.{number + 1}.key_file: cannot read {key_file} ({error.strerror}): {_KEY_ADVICE}"
             raise file.wrong(("ssh", number, "key_file"), reason) from error
-    return lab.model_copy(update={"ssh": tuple(hosts)})
+    return lab.model_copy(update={"ssh": tuple(hosts), "benchmark_model": programs})
+
+
+def _program(given: BenchmarkModel, number: int, folder: Path, file: TomlFile) -> BenchmarkModel:
+    binary = folder / given.binary.expanduser()
+    try:
+        with binary.open("rb"):
+            return given.model_copy(update={"binary": binary})
+    except OSError as error:
+        place = ("benchmark_model", number, "binary")
+        reason = f"cannot read {binary} ({error.strerror}): name the program that you built or fetched"
+        raise file.wrong(place, f"benchmark_model.{number + 1}.binary: {reason}") from error
 
 
 _KEY_ADVICE: Final = "make a key with `ssh-keygen` and put its public half on the board"

@@ -16,6 +16,7 @@ from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
 from benchfarm_core.comparing import speaks, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
+from benchfarm_core.platforms import EngineSpec
 from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
 
@@ -176,13 +177,22 @@ class LeaseLaunches:
     async def _launch(self, launch_no: int, order: list[int]) -> None:
         """One launch. A process that dies takes one visit with it; a new one goes on with the rest."""
         parts: list[LaunchEvidence] = []
+        try:
+            await self._processes(launch_no, order, parts)
+        finally:  # what one process has found stays found when the board is lost in the next
+            self._found.evidence += merged(parts)
+
+    async def _processes(self, launch_no: int, order: list[int], parts: list[LaunchEvidence]) -> None:
         barren = 0
         while order:
             before = await self.board.evidence(self._grant.platform.operating_point)
             record, ended = await self._process(launch_no, order[:1] if self._apart else order)
-            after = await self.board.evidence(self._grant.platform.operating_point)
             self._keep(record)
-            parts += launch_evidence(launch_no, record, ended, before, after)
+            after = Conditions()
+            try:
+                after = await self.board.evidence(self._grant.platform.operating_point)
+            finally:
+                parts += launch_evidence(launch_no, record, ended, before, after)
             if ended.cut == "stopped":
                 break
             order = self._rest(order, record, ended)
@@ -190,7 +200,6 @@ class LeaseLaunches:
             if barren == BARREN_MAX:
                 self._fail(order, *why_ended(record, ended))
                 break
-        self._found.evidence += merged(parts)
 
     async def _process(self, launch_no: int, order: list[int]) -> tuple[LaunchRecord, LaunchExit]:
         lines: list[bytes] = []
@@ -204,7 +213,8 @@ class LeaseLaunches:
         ended = await self.board.launch(self._order(launch_no, order), on_line)
         self._running = None
         self._on_running(None)
-        return read_lines(lines, visits=order, launch_no=launch_no), ended
+        record = read_lines(lines, visits=order, launch_no=launch_no)
+        return _of_this_version(record, self._grant.platform.engine), ended
 
     def _order(self, launch_no: int, order: list[int]) -> LaunchOrder:
         items = [self._items[measurement_id] for measurement_id in order]
@@ -249,6 +259,15 @@ class LeaseLaunches:
     def _fail(self, measurement_ids: Iterable[int], code: FailureCode, detail: str) -> None:
         logger.warning("a launch failed: %s: %s", code, detail)
         self._found.failures.update(dict.fromkeys(measurement_ids, VisitFailure(code, detail)))
+
+
+def _of_this_version(record: LaunchRecord, engine: EngineSpec) -> LaunchRecord:
+    """The record; of an engine that was replaced below the agent nothing, for that is another platform."""
+    if record.ready is None or record.ready.engine_version == engine.version:
+        return record
+    seen = f"{engine.name} {record.ready.engine_version} ran where {engine.version} is wanted"
+    why = f"{seen}: it was replaced while the agent ran; start the agent again, and it offers what is there now"
+    return LaunchRecord(ready=record.ready, failed=(FailureCode.ENGINE_UNAVAILABLE, why))
 
 
 def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -> list[int]:
@@ -333,7 +352,8 @@ def launch_evidence(
             temperature_c_after=after.temperature_c,
             throttled=_throttled(before, after),
             gpu=record.end.gpu if record.end else None,
-            clock=ended.clock,
+            clock=_clock(ended.clock, before, after),
+            ungated=ready.ungated,
         )
     ]
 
@@ -349,18 +369,20 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
         "began_unix_s": parts[0].began_unix_s,
         "first_block_unix_s": firsts[0] if firsts else None,
         "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
+        "throttled": any(part.throttled for part in parts) or parts[-1].throttled,
         "clock": _joined([part.clock for part in parts]),
     }
     return [parts[-1].model_copy(update=sums | whole)]
 
 
 def _joined(clocks: Sequence[ClockEvidence | None]) -> ClockEvidence | None:
-    """What was seen of the clock over several processes: the worst of each."""
+    """What was seen of the clock over several processes: the worst of each. One unseen proves nothing."""
     known = [clock for clock in clocks if clock is not None]
-    if len(known) < len(clocks):
-        return None
     residencies = [clock.residency for clock in known if clock.residency is not None]
     events = [clock.throttle_events for clock in known if clock.throttle_events is not None]
+    lost = any(clock.cores_lost for clock in known)
+    if len(known) < len(clocks):
+        return ClockEvidence(throttle_events=sum(events), cores_lost=lost) if events or lost else None
     return ClockEvidence(
         asked_khz=known[-1].asked_khz,
         residency=min(residencies) if len(residencies) == len(known) else None,
@@ -368,7 +390,7 @@ def _joined(clocks: Sequence[ClockEvidence | None]) -> ClockEvidence | None:
         samples=sum(clock.samples for clock in known),
         samples_off=sum(clock.samples_off for clock in known),
         throttle_events=sum(events) if events else None,
-        cores_lost=any(clock.cores_lost for clock in known),
+        cores_lost=lost,
     )
 
 
@@ -377,10 +399,21 @@ def _total_ms(shares: Iterable[float]) -> float:
     return min(sum(shares), MS_MAX)
 
 
-def _throttled(before: Conditions, after: Conditions) -> bool | None:
+def _throttles(before: Conditions, after: Conditions) -> int | None:
     if before.throttle_count is None or after.throttle_count is None:
         return None
-    return after.throttle_count > before.throttle_count
+    return max(0, after.throttle_count - before.throttle_count)
+
+
+def _throttled(before: Conditions, after: Conditions) -> bool | None:
+    count = _throttles(before, after)
+    return None if count is None else count > 0
+
+
+def _clock(seen: ClockEvidence | None, before: Conditions, after: Conditions) -> ClockEvidence | None:
+    """What was seen of the clock; where nobody watched it, how often the board's own counters say it slowed down."""
+    count = _throttles(before, after)
+    return seen if seen is not None or not count else ClockEvidence(throttle_events=count)
 
 
 def _visits(items: Sequence[PreparedItem], launch_no: int) -> list[dict[str, Any]]:
@@ -396,7 +429,7 @@ def _visits(items: Sequence[PreparedItem], launch_no: int) -> list[dict[str, Any
             taken.update(carried)
             sites = {"sites": [{"name": name, "visit": number} for name, number in numbers]} if carried else {}
             number = carried[0] if carried else item.measurement_id
-            visits.append(_visit(item) | _beside(item, launch_no) | {"visit": number} | sites)
+            visits.append(_visit(item) | _beside(item, launch_no) | _twice(item) | {"visit": number} | sites)
     return visits
 
 
@@ -417,6 +450,11 @@ def _beside(item: PreparedItem, launch_no: int) -> dict[str, Any]:
         return {}
     side = _visit(item.beside.item) | {"precision": item.beside.precision, "options": item.beside.options}
     return {"beside": side | {"opens_first": launch_no % 2 == 1}}
+
+
+def _twice(item: PreparedItem) -> dict[str, Any]:
+    """By difference, the carrier that holds the kernel once more."""
+    return {} if item.twice is None else {"twice": _visit(item.twice)}
 
 
 def _failure(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:

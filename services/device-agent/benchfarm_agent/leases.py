@@ -5,18 +5,19 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import is_disk_full
-from benchfarm_agent.keeper import LeaseKeeper, StartedReports
+from benchfarm_agent.keeper import LeaseKeeper
 from benchfarm_agent.kept_child import Unusable
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.ports.interface import BoardUnreachable
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.quiet import Quiet
+from benchfarm_agent.reports import Reports
 from benchfarm_agent.runner_lines import plain_text
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.spool import LeaseSpool, Spool
@@ -51,7 +52,7 @@ class Artifacts(Protocol):
 @dataclass(frozen=True)
 class Lab:
     """What all leases of one agent share. `quiet` keeps what makes this host busy apart from launches on it, `at_work`
-    names the leases in progress."""
+    names the leases in progress, `reports` tells the farm what runs in them."""
 
     settings: Settings
     farm: FarmClient
@@ -60,6 +61,10 @@ class Lab:
     canary: Canary
     quiet: Quiet = field(default_factory=Quiet)
     at_work: set[str] = field(default_factory=set)
+    reports: Reports = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reports", Reports(self.farm, every_s=self.settings.started_every_s))
 
 
 @dataclass
@@ -70,10 +75,18 @@ class _Ending:
     detail: str = ""
 
 
+class NextLease(NamedTuple):
+    """What the end of a lease has brought: the next one of its board, asked for at `asked_s`."""
+
+    grant: LeaseGrant
+    asked_s: float
+
+
 class LeaseWork:
     """The work on one lease. `run` is called once; `drain`, `lose` and `lose_board` may come at any time.
 
     on_gate: hears of each look at the board's gate why it is shut, and None once nothing waits for it any more.
+    goes_on: whether the board is to take its next lease with the end of this one, which is `next` then.
     """
 
     def __init__(
@@ -84,14 +97,12 @@ class LeaseWork:
         *,
         asked_s: float,
         on_gate: Callable[[str | None], None] = lambda _: None,
+        goes_on: Callable[[], bool] = lambda: False,
     ) -> None:
         self._lab = lab
         self._board = board
         self._grant = grant
         self._spool = lab.spool.lease(grant.lease_token)
-        self._reports = StartedReports(
-            lab.farm, grant.lease_token, every_s=lab.settings.started_every_s, sharers=lambda: len(lab.at_work)
-        )
         self._keeper = LeaseKeeper(lab.farm, grant.lease_token, on_cancelled=self._drop, on_lost=self._halt)
         self._keeper.granted(asked_s, expires_in_s=grant.expires_in_s, renew_in_s=grant.renew_in_s)
         self._launches: LeaseLaunches | None = None
@@ -103,25 +114,29 @@ class LeaseWork:
         self._releasing = False
         self._begun_s = asked_s
         self._on_gate = on_gate
+        self._goes_on = goes_on
+        self.next: NextLease | None = None
         self._waits_on = False  # at the gate, in its next lease
         self._conversion_ms = 0.0
         self._stops: set[asyncio.Task[None]] = set()
 
     async def run(self) -> ReleaseReason:
         """Works until the lease is released or lost; returns why it ended. Raises BenchfarmError, OSError."""
-        self._lab.at_work.add(self._grant.lease_token)
-        helpers = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._reports.run())]
+        token = self._grant.lease_token
+        self._lab.at_work.add(token)
+        keeping = asyncio.create_task(self._keeper.run())
+        self._lab.reports.join(token, self._keeper, on_lost=self.lose, alone=len(self._grant.items) == 1)
         try:
             return await self._work()
         finally:
             if not self._waits_on:
                 self._on_gate(None)
-            self._lab.at_work.discard(self._grant.lease_token)
-            for task in helpers:
-                task.cancel()
-            for outcome in await asyncio.gather(*helpers, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    logger.error("what keeps the lease has failed", exc_info=outcome)
+            self._lab.at_work.discard(token)
+            self._lab.reports.leave(token)
+            keeping.cancel()
+            (outcome,) = await asyncio.gather(keeping, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                logger.error("what keeps the lease has failed", exc_info=outcome)
             self._spool.close()
 
     async def _work(self) -> ReleaseReason:
@@ -310,12 +325,8 @@ class LeaseWork:
         """Results to disk, then to the farm, then the board back; whatever cannot be sent stays in the spool."""
         evidence = self._launches.evidence if self._launches is not None else []
         await asyncio.to_thread(self._spool.add, self._results, evidence)
-        if not self._keeper.lost:
-            await self._reports.end()
         try:
-            await self._spool.deliver(self._lab.farm, patience_s=self._patience_s())
-            if not self._keeper.lost:
-                await self._release(ending)
+            await self._hand_over(ending)
         except LeaseLost:
             self._spool.drop()
             self._keeper.lose()
@@ -325,20 +336,42 @@ class LeaseWork:
             logger.warning("results wait in the spool: %s", error.detail)
         return "lease_lost" if self._keeper.lost else ending.reason
 
+    async def _hand_over(self, ending: _Ending) -> None:
+        """What was found, and with the last of it the board. Raises BenchfarmError."""
+        farm = self._lab.farm
+        if not self._keeper.lost and self._spool.chunks() > 1:  # the end says by itself that nothing runs any more
+            await self._lab.reports.over(self._grant.lease_token)
+            await self._spool.deliver(farm, patience_s=self._patience_s(), but_last=True)
+        if self._keeper.lost:
+            return await self._spool.deliver(farm, patience_s=self._patience_s())
+        self._releasing = True
+        asked_s, wants_next = boottime_s(), ending.reason == "done" and self._goes_on()
+        answer = await self._spool.finish(
+            farm, self._release_of(ending), patience_s=self._patience_s(), wants_next=wants_next
+        )
+        if answer.lost:
+            self._keeper.lose()
+        if answer.next_lease is not None:
+            self.next = NextLease(answer.next_lease, asked_s)
+        return None
+
     def _patience_s(self) -> float:
         if self._draining:
             return DRAIN_PATIENCE_S
         return ORPHAN_PATIENCE_S if self._keeper.lost else self._keeper.left_s()
 
     async def _release(self, ending: _Ending) -> None:
-        request = ReleaseRequest(
+        self._releasing = True
+        release = self._release_of(ending)
+        await self._lab.farm.release(self._grant.lease_token, release, patience_s=self._patience_s())
+
+    def _release_of(self, ending: _Ending) -> ReleaseRequest:
+        return ReleaseRequest(
             reason=ending.reason,
             detail=ending.detail[:300],
             conversion_ms=self._conversion_ms,
             lease_wall_ms=(boottime_s() - self._begun_s) * 1000,
         )
-        self._releasing = True
-        await self._lab.farm.release(self._grant.lease_token, request, patience_s=self._patience_s())
 
     def _must_end(self) -> bool:
         return self._draining or self._halted.is_set()
@@ -353,7 +386,7 @@ class LeaseWork:
     def _on_running(self, measurement_id: int | None) -> None:
         self._spool.note_running(measurement_id)
         if measurement_id is not None:
-            self._reports.note(measurement_id)
+            self._lab.reports.note(self._grant.lease_token, measurement_id)
 
     def _fail(self, items: Sequence[PreparedItem], code: FailureCode, detail: str) -> None:
         self._results += [

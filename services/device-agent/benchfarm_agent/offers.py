@@ -14,7 +14,7 @@ from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import NotConnected
 from benchfarm_agent.gate_waits import GateWaits
-from benchfarm_agent.leases import Lab, LeaseWork
+from benchfarm_agent.leases import Lab, LeaseWork, NextLease
 from benchfarm_agent.pauses import Pauses
 from benchfarm_core.agent_protocol import (
     PROTOCOL_VERSION,
@@ -45,6 +45,9 @@ BEGIN_S: Final = 1.0
 HAND_IN_S: Final = 1.0
 """How long the farm is not told of a board that has gone while its lease hands in what it found."""
 HAND_IN_LOOK_S: Final = 0.02
+LISTED_WITHIN_S: Final = 5.0
+"""How long a lease that came with the end of another is not named in a poll, in which the farm tells at once that one
+has ended: a poll of its own for each would cost as much as the offer did."""
 
 
 class OfferDesk:
@@ -68,6 +71,7 @@ class OfferDesk:
         self._named: tuple[PresentBoard, ...] | None = None  # what the farm was last told, None when it forgot
         self._has_registered = False
         self._draining = False
+        self._listing: asyncio.TimerHandle | None = None  # when the next poll names leases that this one does not
         self._pauses = Pauses()
         self._waits = GateWaits(self._changed.set)
         self._told: dict[str, dict[str, str]] = {}  # what the log last said of each board
@@ -205,7 +209,7 @@ class OfferDesk:
         if not self._draining:
             self._draining = True
             self._changed.set()
-            for timer in self._resting.values():
+            for timer in (*self._resting.values(), self._listing):
                 if timer is not None:
                     timer.cancel()
             for _, work in self._busy.values():
@@ -323,34 +327,67 @@ class OfferDesk:
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, board: Board, offer: Offer) -> None:
-        """One lease on one board. Whatever goes wrong on it, the agent and its other boards go on."""
+        """One lease on one board, and those that follow it. Whatever goes wrong, the agent's other boards go on."""
+        tokens = [offer.lease_token]
         try:
-            await self._work(board, offer)
+            await self._work(board, offer, tokens)
         except BenchfarmError as error:
             logger.warning("a lease ended with an error: %s", error.detail, extra={"board_id": offer.board_id})
         except Exception:  # boundary: one board's fault must not end the agent
             logger.exception("a lease ended with a fault of the agent", extra={"board_id": offer.board_id})
         finally:
-            self._busy.pop(offer.lease_token, None)
-            self._live.pop(offer.lease_token, None)
+            for token in tokens:
+                self._busy.pop(token, None)
+                self._live.pop(token, None)
             now = self._by_id.get(offer.board_id)
             if now is not None and self._is_there(now):
                 self._idle.add(offer.board_id)
             self._changed.set()
 
-    async def _work(self, board: Board, offer: Offer) -> None:
+    async def _work(self, board: Board, offer: Offer, tokens: list[str]) -> None:
+        """Works on a lease and on each that comes with the end of the last; `tokens` are those that are in progress."""
         asked_s = boottime_s()
-        grant = await self._accept(offer)
+        now: NextLease | None = NextLease(await self._accept(offer), asked_s)
+        while now is not None:
+            work = self._begin(board, now, tokens)
+            reason = await work.run()
+            measurements, wall_s = len(now.grant.items), boottime_s() - now.asked_s
+            facts = {"board_id": offer.board_id, "measurements": measurements, "wall_s": wall_s}
+            logger.info("lease ended: %s", reason, extra=facts)
+            now = work.next
+
+    def _begin(self, board: Board, lease: NextLease, tokens: list[str]) -> LeaseWork:
+        """The work on a lease, which takes the place of the last one on its board at once: that is never idle."""
+        token = lease.grant.lease_token
         on_gate = partial(self._waits.looked, board.name)
-        work = LeaseWork(self._lab, board, grant, asked_s=asked_s, on_gate=on_gate)
-        self._busy[grant.lease_token] = (board.name, work)
+        work = LeaseWork(
+            self._lab, board, lease.grant, asked_s=lease.asked_s, on_gate=on_gate, goes_on=lambda: self._goes_on(board)
+        )
+        self._busy[token] = (board.name, work)
+        if token not in self._live:
+            self._live[token] = None
+            self._list_soon()
+        for old in [one for one in tokens if one != token]:
+            self._busy.pop(old, None)
+            self._live.pop(old, None)
+        tokens[:] = [token]
         if self._draining:
             work.drain()
         if not self._is_there(board):  # it went while the farm was asked
             work.lose_board(AWAY)
-        reason = await work.run()
-        facts = {"board_id": offer.board_id, "measurements": len(grant.items), "wall_s": boottime_s() - asked_s}
-        logger.info("lease ended: %s", reason, extra=facts)
+        return work
+
+    def _goes_on(self, board: Board) -> bool:
+        """Whether a board takes the next lease as soon as one has ended."""
+        return not self._draining and self._is_there(board)
+
+    def _list_soon(self) -> None:
+        if self._listing is None and not self._draining:
+            self._listing = asyncio.get_running_loop().call_later(LISTED_WITHIN_S, self._list)
+
+    def _list(self) -> None:
+        self._listing = None
+        self._changed.set()
 
     async def _accept(self, offer: Offer) -> LeaseGrant:
         accept = self._lab.farm.accept(offer.lease_token, patience_s=offer.expires_in_s)

@@ -15,7 +15,7 @@ class PreparedItem:
 
     `uploaded`: the artefact is a stranger's, or made of a stranger's. `twin`: what ONNX Runtime makes of the same
     quantised graph, where the engine is another. `sites`: of a carrier its layers; every wanted kernel in it has an
-    item of its own, and all of them the same files.
+    item of its own, and all of them the same files. `twice`: by difference, the carrier that holds the kernel twice.
     """
 
     measurement_id: int
@@ -30,12 +30,14 @@ class PreparedItem:
     twin: Path | None = None
     beside: "PreparedBeside | None" = None
     sites: tuple[CarriedSite, ...] = ()
+    twice: "PreparedItem | None" = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that a launch opens, those of a pair's b side too."""
-        own = tuple(path for path in (self.artifact, self.reference, self.twin) if path is not None)
-        return own if self.beside is None else own + self.beside.item.files
+        """All that a launch opens, those of a pair's b side and of a second carrier too."""
+        files = tuple(path for path in (self.artifact, self.reference, self.twin) if path is not None)
+        others = (None if self.beside is None else self.beside.item, self.twice)
+        return files + tuple(path for other in others if other is not None for path in other.files)
 
     @property
     def is_shared(self) -> bool:

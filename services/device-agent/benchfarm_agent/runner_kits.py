@@ -34,13 +34,18 @@ true
 _packing = asyncio.Lock()
 
 
+def target_of_abi(abi: str) -> str | None:
+    """What programs for a processor are built for, by the name that a board gives it."""
+    return _ABIS.get(abi)
+
+
 async def native_kit(state: StateDir, abi: str) -> Kit:
     """The native runner for a processor, as `uname -m` names it."""
     return await asyncio.to_thread(_native_kit, state.runners, abi)
 
 
 def _native_kit(folder: Path, abi: str) -> Kit:
-    target = _ABIS.get(abi)
+    target = target_of_abi(abi)
     if target is None:
         return MissingRunner(_NATIVE_ENGINES, f"there is no runner for {abi or 'an unknown processor'}")
     built = find_runner(folder, target)

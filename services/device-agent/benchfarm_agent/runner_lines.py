@@ -38,6 +38,7 @@ VISIT_FAILURES: Final = frozenset(
         FailureCode.PRECISION_NOT_OBEYED,
         FailureCode.THREADS_NOT_OBEYED,
         FailureCode.FUSED_AWAY,
+        FailureCode.BELOW_CLOCK,
     }
 )
 
@@ -62,6 +63,7 @@ class ReadyLine(_Line):
     witness_cost_ns: int = Field(ge=0)
     import_ms: Ms
     canary_open_ms: Ms
+    ungated: bool = False
 
 
 class EndLine(_Line):

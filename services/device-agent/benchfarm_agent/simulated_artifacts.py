@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from benchfarm_agent.artifacts import failed_result
 from benchfarm_agent.boards.simulated_latency import MOBILENET, Work
-from benchfarm_agent.freights import why_not_carried
+from benchfarm_agent.freights import CarriedSite, why_not_carried, why_not_doubled
 from benchfarm_agent.prepared import Canary, PreparedBeside, PreparedItem
 from benchfarm_core.agent_protocol import BatchItem
 from benchfarm_core.errors import InvalidRequest
@@ -18,6 +19,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import MeasurementResult, Timing
 from benchfarm_core.platforms import Platform
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.workloads import (
     AnySingle,
     ArchitectureWorkload,
@@ -92,11 +94,14 @@ def _outcome(item: BatchItem, platform: Platform) -> PreparedItem | MeasurementR
     unread = why_not_opened(item.workload, platform)
     if unread is not None:
         return failed_result(item.measurement_id, FailureCode.CONVERSION_FAILED, unread)
-    uncarried = why_not_carried(item) if item.timing == Timing.IN_SITU else None
-    if uncarried is not None:
-        return failed_result(item.measurement_id, FailureCode.INVALID_WORKLOAD, uncarried)
+    in_situ = item.timing == Timing.IN_SITU
+    by_difference = in_situ and in_situ_by(platform.engine.name, platform.precision) == "difference"
+    why = why_not_doubled(item) if by_difference else why_not_carried(item) if in_situ else None
+    if why is not None:
+        return failed_result(item.measurement_id, FailureCode.INVALID_WORKLOAD, why)
     try:
-        return _prepared(item)
+        prepared = _prepared(item)
+        return _doubled(prepared) if by_difference else prepared
     except InvalidRequest as error:
         return failed_result(item.measurement_id, FailureCode.INVALID_WORKLOAD, error.detail)
 
@@ -109,6 +114,14 @@ def _prepared(item: BatchItem) -> PreparedItem:
     precision = None if workload.b_precision is None else str(workload.b_precision)
     beside = PreparedBeside(_side(item, workload.b), precision, options)
     return _side(item, workload.a, beside)
+
+
+def _doubled(item: PreparedItem) -> PreparedItem:
+    """By difference: a carrier of the kernel alone, and one that costs twice as much."""
+    once = item.inputs[0]
+    twice = once | {name: 2 * once[name] for name in ("flops", "traffic_bytes", "weight_bytes")}
+    sites = (CarriedSite("k0", item.measurement_id),)
+    return replace(item, sites=sites, twice=replace(item, inputs=(twice,)))
 
 
 def _side(item: BatchItem, workload: AnySingle, beside: PreparedBeside | None = None) -> PreparedItem:

@@ -16,7 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import is_disk_full, write_whole
-from benchfarm_core.agent_protocol import MAX_RESULTS_PER_CHUNK, LaunchEvidence, ResultsRequest
+from benchfarm_core.agent_protocol import (
+    MAX_RESULTS_PER_CHUNK,
+    FinishAnswer,
+    FinishRequest,
+    LaunchEvidence,
+    ReleaseRequest,
+    ResultsAnswer,
+    ResultsRequest,
+)
 from benchfarm_core.errors import BenchfarmError, InvalidRequest, TooLarge
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementId, MeasurementResult
@@ -75,16 +83,58 @@ class LeaseSpool:
                 logger.error("the spool's disk is full: results wait in memory", extra={"lease": self.lease_token[:8]})
                 self._unwritten.append(chunk)
 
-    async def deliver(self, farm: FarmClient, *, patience_s: float) -> None:
-        """Sends everything; each chunk is removed once the farm has it. Raises BenchfarmError and keeps the rest."""
-        for path in self._files():
-            chunk = self._written.get(path.name) or _read_chunk(path)
+    async def deliver(self, farm: FarmClient, *, patience_s: float, but_last: bool = False) -> None:
+        """Sends everything; each chunk is removed once the farm has it. Raises BenchfarmError and keeps the rest.
+
+        `but_last`: the last chunk is left for `finish`.
+        """
+        owed = self._owed()
+        for one in owed[:-1] if but_last else owed:
+            chunk = self._content(one)
             if chunk is not None:
                 await send_chunk(farm, self.lease_token, chunk, patience_s=patience_s)
-            path.unlink()
-        while self._unwritten:
-            await send_chunk(farm, self.lease_token, self._unwritten[0], patience_s=patience_s)
-            del self._unwritten[0]
+            self._settle(one)
+
+    async def finish(
+        self, farm: FarmClient, release: ReleaseRequest, *, patience_s: float, wants_next: bool
+    ) -> FinishAnswer:
+        """Sends the one chunk that may be left, and the board back, in one request. Raises as `deliver` does."""
+        owed = self._owed()
+        chunk = self._content(owed[0]) if owed else None
+        request = _finish_of(chunk, release, wants_next=wants_next)
+        try:
+            answer = await farm.finish(self.lease_token, request, patience_s=patience_s)
+        except (InvalidRequest, TooLarge) as error:
+            if chunk is None:
+                raise
+            for part in smaller_chunks(chunk, error):
+                await send_chunk(farm, self.lease_token, part, patience_s=patience_s)
+            request = _finish_of(None, release, wants_next=wants_next)
+            answer = await farm.finish(self.lease_token, request, patience_s=patience_s)
+        _tell_orphans(answer)
+        for one in owed:
+            self._settle(one)
+        return answer
+
+    def chunks(self) -> int:
+        """How many wait."""
+        return len(self._owed())
+
+    def _owed(self) -> list[Path | ResultsRequest]:
+        """What waits, on the disk and off it, in order."""
+        return [*self._files(), *self._unwritten]
+
+    def _content(self, owed: Path | ResultsRequest) -> ResultsRequest | None:
+        if isinstance(owed, ResultsRequest):
+            return owed
+        return self._written.get(owed.name) or _read_chunk(owed)
+
+    def _settle(self, owed: Path | ResultsRequest) -> None:
+        """The farm has it."""
+        if isinstance(owed, ResultsRequest):
+            self._unwritten.remove(owed)
+        else:
+            owed.unlink()
 
     def drop(self) -> None:
         """Forgets what waits: the farm has said that it never gave this agent such a lease."""
@@ -165,8 +215,18 @@ async def send_chunk(farm: FarmClient, lease_token: str, chunk: ResultsRequest, 
         for part in smaller_chunks(chunk, error):
             await send_chunk(farm, lease_token, part, patience_s=patience_s)
         return
+    _tell_orphans(answer)
+
+
+def _tell_orphans(answer: ResultsAnswer) -> None:
     if answer.orphaned:
         logger.warning("results came after their lease had ended", extra={"measurements": answer.orphaned})
+
+
+def _finish_of(chunk: ResultsRequest | None, release: ReleaseRequest, *, wants_next: bool) -> FinishRequest:
+    """The end of a lease with its last chunk, or with none."""
+    chunk = chunk or ResultsRequest(results=())
+    return FinishRequest(results=chunk.results, launches=chunk.launches, release=release, wants_next=wants_next)
 
 
 def smaller_chunks(chunk: ResultsRequest, error: BenchfarmError) -> list[ResultsRequest]:

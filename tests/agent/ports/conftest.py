@@ -11,6 +11,7 @@ import pytest
 
 from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.adb_server import AdbServer
+from benchfarm_agent.ports.host_port import HostPort
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.ports.shell_port import ShellPort
 from benchfarm_agent.ports.ssh_port import SshPort
@@ -20,7 +21,7 @@ from tests.agent.ports.local_shell import shells
 from tests.agent.ports.ssh_server import ssh_server
 from tests.peers.phones import Phone
 
-KINDS = ("dash", "ssh", "sshd", "phone")
+KINDS = ("dash", "host", "ssh", "sshd", "phone")
 ONLINE_S = 10.0
 Work = Callable[[Port, str], Awaitable[Any]]
 OnBoard = Callable[[Work], Any]
@@ -68,6 +69,8 @@ async def port_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> As
             ssh = await stack.enter_async_context(ssh_server(folder / "server"))
             ssh.be_known()
             port = SshPort(ssh.target)
+        elif kind == "host":
+            port = HostPort(folder)
         else:
             port = shells(folder)[kind]
         stack.push_async_callback(port.close)

@@ -45,6 +45,9 @@ class BundledOptions:
         default_factory=list
     )
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the workloads.")] = None
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="How often one run measures each workload; by default once.")
+    ] = None
     protocol: Annotated[str | None, typer.Option(help="How to measure; by default that of what waits, or kernel.")] = (
         None
     )
@@ -65,6 +68,7 @@ class BundledOptions:
             "precision": self.precision,
             "options": dict(map(_option, self.option)) or None,
             "threads": self.threads,
+            "repeats": self.repeats,
             "protocol": {"name": self.protocol} if self.protocol else None,
             "expires_in_s": parse_duration_s(self.expires_in) if self.expires_in else None,
         }

@@ -1,5 +1,6 @@
 """The agent API: everything that an agent asks of the farm."""
 
+import logging
 from random import uniform
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from benchfarm_api.waiting import wait_for
 from benchfarm_core.agent_protocol import (
     EnrolAnswer,
     EnrolRequest,
+    FinishAnswer,
+    FinishRequest,
     LeaseGrant,
     LeaseToken,
     PollAnswer,
@@ -23,13 +26,18 @@ from benchfarm_core.agent_protocol import (
     RegisterBoards,
     ReleaseRequest,
     RenewAnswer,
+    ReportsAnswer,
+    ReportsRequest,
     ResultsAnswer,
     ResultsRequest,
     StartedRequest,
 )
+from benchfarm_core.errors import Unavailable
 from benchfarm_core.messages import agent_channel
 from benchfarm_core.workloads import Sha256
-from benchfarm_store import agents, boards, gate_waits, ingesting, leases
+from benchfarm_store import agents, boards, finishing, gate_waits, ingesting, leases
+
+logger = logging.getLogger(__name__)
 
 router = new_router("agent")
 
@@ -86,6 +94,13 @@ def _has_news(answer: PollAnswer) -> bool:
     return bool(answer.offers or answer.ended_leases or answer.unknown_boards)
 
 
+@router.post("/agent/reports")
+def report_leases(report: ReportsRequest, agent_id: AgentIdDep, parts: PartsDep) -> ReportsAnswer:
+    """What runs in the agent's leases, and which of them are to live on; all of them in one message."""
+    with parts.database.transaction() as tx:
+        return leases.report(tx, agent_id, report, parts.settings.lease_times)
+
+
 @router.post("/agent/leases/{lease_token}/accept", responses=lease_lost())
 def accept_offer(lease_token: Token, agent_id: AgentIdDep, parts: PartsDep) -> LeaseGrant:
     """Accept an offer: the lease starts, and this is its batch."""
@@ -119,6 +134,26 @@ def release_lease(lease_token: Token, release: ReleaseRequest, agent_id: AgentId
     """Give the board back."""
     with parts.database.transaction() as tx:
         leases.release(tx, agent_id, lease_token, release)
+
+
+@router.post("/agent/leases/{lease_token}/finish", responses=lease_lost())
+def finish_lease(lease_token: Token, finish: FinishRequest, agent_id: AgentIdDep, parts: PartsDep) -> FinishAnswer:
+    """The lease's last results and the board back; with `wants_next` the answer brings the board's next lease."""
+    with parts.database.transaction() as tx:
+        answer, board_id = finishing.finish(tx, agent_id, lease_token, finish)
+    if answer.lost or not finish.wants_next:
+        return answer
+    return answer.model_copy(update={"next_lease": _next_lease(parts, agent_id, board_id)})
+
+
+def _next_lease(parts: PartsDep, agent_id: str, board_id: str) -> LeaseGrant | None:
+    """The results are in: where no batch can be had now, the board gets an offer like any idle one."""
+    try:
+        with parts.database.transaction() as tx:
+            return finishing.next_lease(tx, agent_id, board_id, parts.settings.lease_times)
+    except Unavailable as error:
+        logger.warning("no batch for a board that was given back", extra={"board_id": board_id, "why": error.detail})
+        return None
 
 
 @router.get("/agent/files/{sha256}", response_class=FileResponse, responses=not_found() | binary_answer())

@@ -4,6 +4,7 @@ lock              who measures here: the agent, its lease, since when on the boa
 running           held by the native runner for as long as it lives: no two run at once, whoever started them
 files/<sha256>    what launches open, put there once
 runner/           what measures
+tools/            an operator's own program that measures
 launch-*/         scratch of launches, gone with them
 """
 
@@ -70,6 +71,10 @@ class BoardFolder:
     @property
     def runner(self) -> str:
         return f"{self.root}/runner"
+
+    @property
+    def tools(self) -> str:
+        return f"{self.root}/tools"
 
     @property
     def running(self) -> str:

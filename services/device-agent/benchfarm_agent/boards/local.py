@@ -1,4 +1,4 @@
-"""This host as a board: its own processor, measured at whatever clock it runs ("free")."""
+"""This host as a board: its own processor, at whatever clock it runs ("free") or at one that the agent may set."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
 
+from benchfarm_agent.boards.host_clocks import HostClocks, host_port
 from benchfarm_agent.boards.host_facts import boot_id, host_model, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
 from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
@@ -22,13 +23,14 @@ from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.engine_probe import probe_engines
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.journal import Journal
+from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.processes import kill_group, oom_kills, start_child, start_ticks
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.boards import BOOT, MEMORY_SHARE, BoardReport
 from benchfarm_core.confine import CONFINED_ID
 from benchfarm_core.errors import TransientDeviceError
-from benchfarm_core.platforms import ClockProof, OperatingPoint
+from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.values import digest
 from benchfarm_engines.launch import launch_environment
 
@@ -41,15 +43,17 @@ RUNNER: Final = "runner"
 
 
 class LocalBoard:
-    """The host that the agent runs on. Nothing on it is changed, so there is nothing to pin or to put back."""
+    """The host that the agent runs on. Nothing on it is changed but its clock, where that can be and is asked for."""
 
-    def __init__(self, state: StateDir, journal: Journal, settings: Settings) -> None:
+    def __init__(self, state: StateDir, journal: Journal, settings: Settings, port: Port | None = None) -> None:
+        """port: the way to its clocks, by default that of this very host."""
         self._state = state
         self._journal = journal
         self._settings = settings
         self._environments = EngineEnvironments(state.engines)
         self._checks = EngineChecks(self._environments, self._runner_argv, state.scratch)
         self._facts = read_host_facts()
+        self._clocks = HostClocks(port or host_port(state.scratch), journal, self.name, self._facts.cores)
         self._running: asyncio.subprocess.Process | None = None
         self._cut: Cut | None = None
         self._shared: Path | None = None  # where launches of one lease find what an engine made of a model
@@ -65,6 +69,7 @@ class LocalBoard:
     async def describe(self) -> BoardReport:
         serial = machine_id() or _own_id(self._state.hardware_id)
         await self._checks.note()
+        ranges = await self._clocks.ranges()
         return BoardReport(
             kind="local",
             serial=serial,
@@ -76,7 +81,8 @@ class LocalBoard:
             facts={"hostname": socket.gethostname()[:200], BOOT: boot_id(), **self._facts.describe()},
             engines=await probe_engines(self._runner_argv, self._state.scratch),
             operating_points=operating_points(self._facts.physical_cores),
-            clock_proof=ClockProof.UNPINNED,
+            clock_proof=self._clocks.proof,
+            ranges=ranges,
         )
 
     async def renewed(self, report: BoardReport) -> BoardReport:
@@ -84,7 +90,9 @@ class LocalBoard:
         return report.model_copy(update={"engines": await self._checks.renewed(report.engines)})
 
     async def gate(self, point: OperatingPoint) -> str | None:
-        del point  # a free clock asks for no more than quiet
+        del point  # any clock asks for no more than quiet
+        if (why := await self._clocks.why_not_put_back()) is not None:
+            return why
         hottest = temperature_c()
         if hottest is not None and hottest > self._settings.max_temperature_c:
             return f"{hottest:.0f} degrees are above {self._settings.max_temperature_c:.0f}"
@@ -95,7 +103,9 @@ class LocalBoard:
         del lease_token  # the state folder's lock is this host's
 
     async def pin(self, point: OperatingPoint) -> None:
-        if point.mode != "free" or not set(point.cores) <= set(self._facts.cores):
+        if point.mode != "free":
+            await self._clocks.pin(point)
+        elif not set(point.cores) <= set(self._facts.cores):
             raise TransientDeviceError(f"this host cannot be brought to {point.key}")
         self._shared = _folder_for_runners(self._state.scratch)
 
@@ -107,16 +117,19 @@ class LocalBoard:
         self._journal.forget(self.name, RUNNER, durable=False)
         for left in self._state.scratch.glob("launch-*"):
             rmtree(left, ignore_errors=True)
+        await self._clocks.restore()
 
     async def launch(self, order: LaunchOrder, on_line: Callable[[bytes], None]) -> LaunchExit:
         if self._running is not None:
             raise TransientDeviceError("this board runs a launch already")
         with _scratch_folder(self._state.scratch) as scratch:
             request = self._request(order, scratch)
-            began_unix_s, begun_s, kills_before = time.time(), time.monotonic(), oom_kills()
-            async with self._runner(str(order.request["engine"]), scratch) as process:
-                stderr_tail = await self._attend(process, request, order, on_line)
-            wall_ms = (time.monotonic() - begun_s) * 1000
+            async with self._clocks.watched(scratch) as clock:
+                began_unix_s, begun_s, kills_before = time.time(), time.monotonic(), oom_kills()
+                async with self._runner(str(order.request["engine"]), scratch) as process:
+                    stderr_tail = await self._attend(process, request, order, on_line)
+                wall_ms = (time.monotonic() - begun_s) * 1000
+                seen = None if clock is None else await clock.end()
         assert process.returncode is not None
         return LaunchExit(
             returncode=process.returncode,
@@ -126,6 +139,7 @@ class LocalBoard:
             began_unix_s=began_unix_s,
             ended_unix_s=began_unix_s + wall_ms / 1000,
             stderr_tail=stderr_tail,
+            clock=seen,
         )
 
     async def stop(self) -> None:

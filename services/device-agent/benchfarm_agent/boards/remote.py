@@ -7,10 +7,12 @@ import json
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
+from benchfarm_agent.boards.benchmark_kit import BenchmarkKit, Spoken
 from benchfarm_agent.boards.board_folder import BoardFolder, rewritten
 from benchfarm_agent.boards.clock_watch import ClockWatch, watched_clock
 from benchfarm_agent.boards.clocks import Clocks
@@ -63,7 +65,10 @@ class RemoteBoard:
         kit: RunnerKit | MissingRunner,
         journal: Journal,
         limits: GateLimits,
+        *,
+        tool: BenchmarkKit | None = None,
     ) -> None:
+        self._tool = tool
         self._place = place
         self._port = port
         self._facts = facts
@@ -120,10 +125,13 @@ class RemoteBoard:
         return None
 
     async def prepare(self, lease_token: str) -> None:
-        kit = self._runner()
+        if self._tool is None:
+            self._runner()
         with self._noting_loss():
             try:
-                await kit.ensure(self._port, self._folder)
+                for kit in (self._kit, self._tool):
+                    if kit is not None and not isinstance(kit, MissingRunner):
+                        await kit.ensure(self._port, self._folder)
                 await self._folder.take(lease_token)
                 self._lease = lease_token
                 self._shared = await self._folder.make_scratch()
@@ -149,7 +157,7 @@ class RemoteBoard:
         self._is_launching, self._stopped = True, False
         try:
             with self._noting_loss():
-                places = await self._folder.put(order.readable)
+                places = await self._folder.put(self._opened(order))
                 if self._lease is not None:
                     await self._folder.take(self._lease)  # renewed: a long lease is no stale one
                 async with self._scratch() as scratch:
@@ -169,11 +177,11 @@ class RemoteBoard:
     async def _launched(
         self, order: LaunchOrder, places: dict[str, str], scratch: str, on_line: Callable[[bytes], None]
     ) -> LaunchExit:
-        request = self._request(order, places, scratch)
+        spoken = self._spoken(order, places, scratch, on_line)
         kills_before = await self._oom_kills()
         async with self._clock(scratch) as clock:
             began_unix_s, begun_s = time.time(), time.monotonic()
-            streamed = await self._stream(order, request, scratch, on_line)
+            streamed = await self._stream(order, spoken, scratch)
             wall_ms = (time.monotonic() - begun_s) * 1000
             seen = None if clock is None else await clock.end()
         returncode = _signed(streamed.returncode)
@@ -198,19 +206,34 @@ class RemoteBoard:
             async with watched_clock(self._port, self._facts, self._point, scratch) as clock:
                 yield clock
 
-    async def _stream(
-        self, order: LaunchOrder, request: bytes, scratch: str, on_line: Callable[[bytes], None]
-    ) -> Streamed:
+    def _tool_for(self, order: LaunchOrder) -> BenchmarkKit | None:
+        """The operator's program, where a launch is one of it."""
+        return self._tool if self._tool is not None and order.request["engine"] == self._tool.engine else None
+
+    def _opened(self, order: LaunchOrder) -> Sequence[Path]:
+        """The files that a launch opens on the board."""
+        if self._tool_for(order) is None:
+            return order.readable
+        return [Path(visit["artifact"]) for visit in order.request["visits"]]
+
+    def _spoken(
+        self, order: LaunchOrder, places: dict[str, str], scratch: str, on_line: Callable[[bytes], None]
+    ) -> Spoken:
+        if (tool := self._tool_for(order)) is not None:
+            return tool.spoken(order, places, self._folder, on_line)
+        argv = self._runner().launch_argv(self._folder, launch_limit_s(order))
+        return Spoken(argv, self._request(order, places, scratch), on_line, order.lines_max)
+
+    async def _stream(self, order: LaunchOrder, spoken: Spoken, scratch: str) -> Streamed:
         """The launch; cut ("stopped") when `stop` ended it. Nothing of it is left on the board afterwards."""
-        limit_s = launch_limit_s(order)
         stream = self._port.stream(
-            command_line(self._runner().launch_argv(self._folder, limit_s), scratch),
-            stdin=request,
-            on_line=on_line,
+            command_line(spoken.argv, scratch),
+            stdin=spoken.stdin,
+            on_line=spoken.on_line,
             line_bytes_max=LINE_BYTES_MAX,
             silence_s=order.silence_s,
-            lines_max=order.lines_max,
-            limit_s=limit_s,
+            lines_max=spoken.lines_max,
+            limit_s=launch_limit_s(order),
         )
         self._streaming = asyncio.ensure_future(stream)
         try:
@@ -250,6 +273,20 @@ class RemoteBoard:
 
     async def _engines(self) -> tuple[EngineReport, ...]:
         """What each engine says about itself on the board. Raises BoardUnreachable."""
+        return await self._engines_of_kit() + await self._engines_of_tool()
+
+    async def _engines_of_tool(self) -> tuple[EngineReport, ...]:
+        if self._tool is None:
+            return ()
+        try:
+            await self._tool.ensure(self._port, self._folder)
+            return (await self._tool.probe(self._port, self._folder),)
+        except BoardUnreachable:
+            raise
+        except (TransientDeviceError, OSError) as error:
+            return _without_engines([self._tool.engine], str(error))
+
+    async def _engines_of_kit(self) -> tuple[EngineReport, ...]:
         if isinstance(self._kit, MissingRunner):
             return _without_engines(self._kit.engines, self._kit.why)
         try:

@@ -79,13 +79,7 @@ class NativeKit:
         self._sha256 = sha256
 
     async def ensure(self, port: Port, folder: BoardFolder) -> None:
-        path = self._path(folder)
-        if await _hash_of(port, path) == self._sha256:
-            return
-        await port.run(["sh", "-c", _LEAVE_ONLY, "sh", folder.runner, path], timeout_s=RUN_S)
-        await folder.push(self._binary, path, mode=0o755)
-        if (found := await _hash_of(port, path)) != self._sha256:
-            raise TransientDeviceError(f"the runner on the board is not the one that was put there ({found[:60]})")
+        await ensure_binary(port, folder, self._binary, self._path(folder), self._sha256)
 
     def argv(self, folder: BoardFolder) -> list[str]:
         return [self._path(folder)]
@@ -149,6 +143,16 @@ class MissingRunner:
 
     engines: tuple[str, ...]
     why: str
+
+
+async def ensure_binary(port: Port, folder: BoardFolder, binary: Path, path: str, sha256: str) -> None:
+    """A program on the board is the one with this hash, alone in its folder; raises as `RunnerKit.ensure` does."""
+    if await _hash_of(port, path) == sha256:
+        return
+    await port.run(["sh", "-c", _LEAVE_ONLY, "sh", path.rpartition("/")[0], path], timeout_s=RUN_S)
+    await folder.push(binary, path, mode=0o755)
+    if (found := await _hash_of(port, path)) != sha256:
+        raise TransientDeviceError(f"the runner on the board is not the one that was put there ({found[:60]})")
 
 
 def command_line(argv: Sequence[str], scratch: str) -> list[str]:

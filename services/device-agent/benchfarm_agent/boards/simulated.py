@@ -287,8 +287,10 @@ class SimulatedBoard:
         slowness = self._slowness * (1 + self._profile.noise.drift_per_hour * self._clock.now_s() / 3600)
         speed = speed_of(self._profile, request, core_khz, slowness=slowness)
         beside = visit.get("beside")
-        precision = beside and beside.get("precision")
-        b_speed = speed_of(self._profile, request, core_khz, slowness=slowness, precision=precision)
+        b_speed = None
+        if beside is not None:
+            precision = beside.get("precision")
+            b_speed = speed_of(self._profile, request, core_khz, slowness=slowness, precision=precision)
         seen = Visiting(self._profile, request, speed, chance).samples(visit, b_speed)
         await self._work_until(begins_s + seen.lasts_s)
         on_line(_line(event="done", visit=number, outcome="ok", **seen.fields))

@@ -116,13 +116,15 @@ class Visiting:
     chance: Random
 
     def samples(self, visit: Mapping[str, Any], beside: Speed | None = None) -> VisitSamples:
-        """One visit, of a pair or of one workload; beside: the speed of a pair's b side."""
+        """One visit, of a pair, by difference or of one workload; beside: the speed of a pair's b side."""
         protocol = _PROTOCOL | dict(self.request.get("protocol") or {})
         work = Work.in_visit(visit)
         if protocol["purpose"] == "memory":
             return self._cold_starts(work, protocol)
         if "beside" in visit and beside is not None:
             return self._pair(work, self.speed, Work.in_visit(visit["beside"]), beside, protocol)
+        if "twice" in visit:
+            return self._pair(work, self.speed, Work.in_visit(visit["twice"]), self.speed, protocol)
         run_ns = self.speed.run_ns(work)
         seen, lasts_ns = self._side(run_ns, protocol, _blocks(run_ns, protocol))
         canaries, canary_ns = self._canaries(protocol, seen["blocks_ns"])

@@ -1,0 +1,76 @@
+"""The end of a lease in one step: its last results are taken in, the board comes back and gets its next batch.
+
+What `ingesting` and `leases.release` do one after the other is done in one transaction here, which holds everything
+that both need in the order that `progress` names. The next batch is a transaction of its own: what has been measured
+stands whatever becomes of that.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import text
+
+from benchfarm_core.agent_protocol import FinishAnswer, FinishRequest, LeaseGrant, ResultsRequest
+from benchfarm_core.errors import LeaseLost
+from benchfarm_core.leases import LeaseTimes
+from benchfarm_store import agents, dispatching, endings, ingesting, leases, orphans, progress
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import lease_token
+
+
+class Finished(NamedTuple):
+    """What became of a lease that its agent finished, and the id of its board."""
+
+    answer: FinishAnswer
+    board_id: str
+
+
+def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -> Finished:
+    """Take in the last results of a lease and end it. The same again changes nothing.
+
+    What comes after the lease ended otherwise is kept as orphans, and the answer says so. Raises LeaseLost for a lease
+    that the agent never had, else as `ingesting.ingest` does.
+    """
+    results = ResultsRequest(results=request.results, launches=request.launches)
+    board = leases.hold_board(tx, agent_id, token)
+    ingesting.check(results)
+    try:
+        held = ingesting.hold(tx, agent_id, token)
+    except LeaseLost:
+        held = None
+    if held is None or held.row.accepted_at is None:
+        agents.heard(tx, agent_id)
+        late = orphans.too_late(tx, agent_id, token, results)
+        is_lost = not leases.was_released(tx, agent_id, token)
+        return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id)
+    progress.lock_jobs_of(tx, list(held.items))
+    found = ingesting.take_in(tx, held, board, results, are_jobs_held=True)
+    endings.end_all(
+        tx,
+        [held.row],
+        request.release.reason,
+        lost=False,
+        told=request.release,
+        are_jobs_held=True,
+        dispatches=not request.wants_next,
+    )
+    return Finished(FinishAnswer(**found.model_dump(), lost=False), board.public_id)
+
+
+def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes) -> LeaseGrant | None:
+    """The next batch of a board that its agent has just given back and takes again; None when there is none.
+
+    A lease of the agent that lives on this board is the answer to an earlier request of the same kind, or an offer
+    that was made meanwhile: asking again gives it again.
+    """
+    token = dispatching.dispatch(tx, board_id, times, taken_by=agent_id)
+    if token is not None:
+        return leases.grant(tx, token, times)
+    live = tx.execute(_LIVE, {"board": board_id, "agent": agent_id, "now": tx.now}).scalar_one_or_none()
+    return None if live is None else leases.accept(tx, agent_id, lease_token(live), times)
+
+
+_LIVE = text("""
+    SELECT l.token::text FROM leases l JOIN boards b ON b.id = l.board_id
+    WHERE b.public_id = :board AND b.agent_id = :agent AND l.agent_id = :agent AND l.ended_at IS NULL
+        AND l.expires_at > :now
+""")

@@ -1,0 +1,156 @@
+"""Two carriers of one kernel, which hold it once and twice: for engines that do not tell the time of operators.
+
+What the second one takes longer is the kernel's time in situ (docs/decisions/0025). Both hold the same adapters, and
+the second copy is put between two that are there anyway, which fit each other where the kernel keeps its size:
+
+    once:   entry > kernel > exit      entry > exit
+    twice:  entry > kernel > exit      entry > kernel > exit
+
+So no adapter is counted, and the conversions that the kernel makes necessary are, before it and behind it: an entry is
+of the kind that a model has there and in the layout that the engine computes in. Where the kernel gives another size,
+the exit of the first carrier reads a *stand-in*, a tensor of that size that an adapter made. What only one of the two
+carriers reads has an exit of its own in both:
+
+    once:   entry > kernel > exit      entry > exit                    stand-in > exit, stand-in > exit
+    twice:  entry > kernel > exit      entry > exit, entry > kernel > exit            stand-in > exit
+
+The copies have entries of their own, with weights of their own: nothing that two of them share could be computed once.
+By the turn of the second copy the engine has the memory of the first one's results to hand out again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_workloads.carriers import (
+    PLAIN_ACTS,
+    Carrier,
+    KernelKey,
+    adapter_kernel,
+    can_adapt,
+    entry_acts,
+    is_stem,
+    kernel_key,
+    trunk_of,
+)
+from benchfarm_workloads.columns import Config
+from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.layers import Layer
+from benchfarm_workloads.tensors import Dims
+
+FIRST: Final = "k0"
+SECOND: Final = "k1"
+"""The copies, by the names of their layers."""
+
+_Tensor = tuple[str, Dims]
+
+
+@dataclass(frozen=True, slots=True)
+class DoubledCarrier:
+    """The same kernel once and twice among the same adapters."""
+
+    once: Carrier
+    twice: Carrier
+
+
+def double(type_name: str, config: Mapping[str, object]) -> DoubledCarrier:
+    """Both carriers of a kernel; the same ones on every machine.
+
+    Raises:
+        InvalidRequest: a kernel type or configuration that the catalogue does not have, or (`timing_impossible`) one
+            for which there are no neighbours.
+    """
+    canonical = kernel_type(type_name).validate(config)
+    why = why_not_doubled(type_name, canonical)
+    if why is not None:
+        raise InvalidRequest(why, code="timing_impossible", field="config")
+    return DoubledCarrier(_drawn(type_name, canonical, copies=1), _drawn(type_name, canonical, copies=2))
+
+
+def why_not_doubled(type_name: str, canonical: Config) -> str | None:
+    """Why a kernel has no neighbours that its second copy could share; None where it has."""
+    tensors = kernel_type(type_name).tensor_rule(canonical)
+    for dims in tensors.inputs:
+        if not is_stem(dims) and not can_adapt(trunk_of(dims), dims):
+            return f"no layer of the catalogue makes its input of {_size(dims)}"
+    for dims in tensors.outputs:
+        if not can_adapt(dims, trunk_of(dims)):
+            return f"no layer of the catalogue reads its output of {_size(dims)}"
+        if not can_adapt(trunk_of(dims), dims):
+            return f"no layer of the catalogue makes another tensor of {_size(dims)}"
+    return None
+
+
+def _size(dims: Dims) -> str:
+    return " x ".join(map(str, dims))
+
+
+def _drawn(type_name: str, config: Config, *, copies: int) -> Carrier:
+    draft, tensors = _Draft(frozenset({kernel_key(type_name, config)})), kernel_type(type_name).tensor_rule(config)
+    first = [draft.entry(dims, type_name) for dims in tensors.inputs]
+    draft.exits(draft.kernel(FIRST, type_name, config, first))
+    adapted = [dims for dims in tensors.inputs if not is_stem(dims)]
+    others = {dims: draft.adapted(dims, "") for dims in tensors.outputs if dims not in adapted}
+    inputs = tensors.inputs if copies == 2 else adapted  # the carrier has no input that nobody reads
+    second = [(draft.entry(dims, type_name), dims) for dims in inputs]
+    made = [each for each in second if not is_stem(each[1])]
+    places = {dims: name for name, dims in reversed(made)} | others
+    given = [(places[dims], dims) for dims in tensors.outputs]
+    if copies == 2:
+        draft.exits(draft.kernel(SECOND, type_name, config, [name for name, _ in second]))
+    else:
+        draft.exits(given)
+    replaced = {name for name, dims in given if dims not in others}
+    draft.exits([each for each in made if each[0] not in replaced] + [(name, dims) for dims, name in others.items()])
+    return draft.finish(copies)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A carrier that is being written. taken: the kernel that no adapter may be like."""
+
+    taken: frozenset[KernelKey]
+    inputs: dict[str, Dims] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    adapters: int = 0
+
+    def entry(self, dims: Dims, leads_to: str) -> str:
+        """What a kernel reads; of an image as a model is given it, the carrier's own input."""
+        return self._input(dims) if is_stem(dims) else self.adapted(dims, leads_to)
+
+    def adapted(self, dims: Dims, leads_to: str) -> str:
+        """A tensor that an adapter made. leads_to: the type of the kernel that it is made for, or nothing."""
+        trunk_dims = trunk_of(dims)
+        return self._adapter(self._input(trunk_dims), trunk_dims, dims, entry_acts(leads_to, dims))
+
+    def kernel(self, name: str, type_name: str, config: Config, sources: Sequence[str]) -> list[_Tensor]:
+        """A copy of the kernel; its outputs."""
+        layer = Layer(name, type_name, config, tuple(sources))
+        self.layers.append(layer)
+        return list(zip(layer.outputs, layer.tensors.outputs, strict=True))
+
+    def exits(self, tensors: Iterable[_Tensor]) -> None:
+        """A layer that reads each of some tensors."""
+        for name, dims in tensors:
+            self._adapter(name, dims, trunk_of(dims), PLAIN_ACTS)
+
+    def finish(self, copies: int) -> Carrier:
+        """The carrier; what no layer reads is an output."""
+        read = {source for layer in self.layers for source in layer.sources}
+        given = [each for layer in self.layers for each in zip(layer.outputs, layer.tensors.outputs, strict=True)]
+        outputs = tuple((name, dims) for name, dims in given if name not in read)
+        sites = dict(enumerate((FIRST, SECOND)[:copies]))
+        return Carrier(tuple(self.inputs.items()), tuple(self.layers), outputs, sites)
+
+    def _input(self, dims: Dims) -> str:
+        name = f"x{len(self.inputs)}"
+        self.inputs[name] = dims
+        return name
+
+    def _adapter(self, source: str, dims: Dims, becomes: Dims, acts: Sequence[str]) -> str:
+        type_name, config = adapter_kernel(dims, becomes, acts, self.taken)
+        layer = Layer(f"a{self.adapters}", type_name, config, (source,))
+        self.adapters += 1
+        self.layers.append(layer)
+        return layer.name
