@@ -92,9 +92,9 @@ def test_stacking_finds_the_powers(kernels: Kernels, donors: tuple[Model, Model]
 def test_noise_leaves_equal_weights_and_a_factor(kernels: Kernels, donors: tuple[Model, Model]) -> None:
     few = kernels.take(slice(0, 6))
     one, other = (each.predict(few) for each in donors)
-    fit = fit_stacked(donors, few, noisy(2 * np.sqrt(one * other), 1.0, seed=3))
-    assert fit.penalty >= 1
-    assert fit.model.weights == pytest.approx((0.5, 0.5), abs=0.25)
+    fit = fit_stacked(donors, few, noisy(2 * np.sqrt(one * other), 1.0))
+    assert fit.penalty > 100
+    assert fit.model.weights == pytest.approx((0.5, 0.5), abs=0.01)
 
 
 @pytest.mark.parametrize("latency_ms", [[1.0, float("nan")], [1.0, 0.0]])
