@@ -19,6 +19,7 @@ from benchfarm_predictor.models import (
     Features,
     FeatureSpec,
     Meta,
+    Number,
     array,
     checked,
     milliseconds,
@@ -31,9 +32,9 @@ ROWS_AT_ONCE: Final = 2048
 class _SmoothMeta(Value):
     kind: Literal["smooth"] = "smooth"
     features: FeatureSpec
-    reach: float = Field(gt=0)
-    offset: float
-    floor_ms: float = Field(gt=0)
+    reach: Number = Field(gt=0)
+    offset: Number
+    floor_ms: Number = Field(gt=0)
 
 
 @dataclass(frozen=True, eq=False)

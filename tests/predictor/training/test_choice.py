@@ -1,0 +1,74 @@
+"""The automatic choice: by what is said of rows unseen, and nothing else."""
+
+import numpy as np
+import pytest
+
+from benchfarm_predictor.combined import Stacked
+from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.training.candidates import Candidate, problem_of
+from benchfarm_predictor.training.choice import MEMBERS_MAX, choose, choose_model, of_families
+from benchfarm_predictor.training.losses import HALF, losses
+from tests.predictor.rows import drawn
+from tests.predictor.training.platforms import TYPE, donor, measured
+
+ROWS = 200
+TARGET = np.linspace(-2, 2, ROWS)
+
+
+def candidate(name: str, errors: Floats) -> Candidate:
+    return Candidate(name, "scratch", donor(12).model, TARGET + errors)
+
+
+def errors(scale: float, seed: int) -> Floats:
+    return scale * np.random.default_rng(seed).standard_normal(ROWS)
+
+
+def test_the_best_stands_alone_where_it_is_clear() -> None:
+    choice = choose(TARGET, [candidate("poor", errors(0.5, 1)), candidate("good", errors(0.03, 2))])
+    assert (choice.names, choice.weights) == (("good",), (1.0,))
+    assert choice.loss == pytest.approx(losses(choice.unseen - TARGET).mean())
+
+
+def test_equals_share_and_are_better_together() -> None:
+    found = [candidate(str(seed), errors(0.1, seed)) for seed in range(3)]
+    choice = choose(TARGET, found)
+    assert sorted(choice.names) == ["0", "1", "2"]
+    assert sum(choice.weights) == pytest.approx(1)
+    assert choice.loss < min(losses(each.unseen - TARGET).mean() for each in found)
+
+
+def test_a_mean_that_is_worse_than_its_best_member_is_not_taken() -> None:
+    """Each is right where the other is far off: the mean is off everywhere."""
+    odd = np.arange(ROWS) % 2 == 1
+    found = [candidate("odd", np.where(odd, 0.0, 3.0)), candidate("even", np.where(odd, 3.0, 0.0))]
+    choice = choose(TARGET, found)
+    assert len(choice.names) == 1
+    assert choice.loss == pytest.approx(0.5)
+
+
+def test_the_number_of_members_is_bounded() -> None:
+    assert len(choose(TARGET, [candidate(str(seed), errors(0.1, seed)) for seed in range(20)]).names) <= MEMBERS_MAX
+
+
+def test_the_best_comes_first() -> None:
+    found = [candidate(str(seed), errors(0.1 + 0.01 * seed, seed)) for seed in range(4)]
+    means = {each.name: losses(each.unseen - TARGET).mean() for each in found}
+    assert choose(TARGET, found).names[0] == min(means, key=means.__getitem__)
+
+
+def test_the_model_is_the_members_weighted_geometric_mean() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    rows, other = measured(40, seed=1), drawn(TYPE, 30, seed=9)
+    choice = choose_model(problem_of(rows, (donor(40, seed=1).over(rows.kernels),), seed=2))
+    logs = np.stack([np.log(member.model.predict(other)) for member in choice.members])
+    assert choice.model.predict(other) == pytest.approx(np.exp(np.array(choice.weights) @ logs))
+    assert isinstance(choice.model, Stacked) == (len(choice.members) > 1)
+
+
+def test_losses_are_a_smooth_share_beyond_ten_percent() -> None:
+    assert losses(np.array([0.0, HALF, -HALF, 100.0])).tolist() == pytest.approx([0, 0.5, 0.5, 1])
+
+
+def test_families() -> None:
+    found = [Candidate(family, family, donor(12).model, TARGET) for family in ("scratch", "stacked", "residual")]
+    assert [each.name for each in of_families(found, "stacked", "scratch")] == ["scratch", "stacked"]
