@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+import torch
 
 from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.training.candidates import Problem, problem_of
