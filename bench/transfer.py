@@ -1,8 +1,8 @@
 """How well each way to make a predictor does on recorded measurement sets: python -m bench.transfer
 
 Every pair of sets that can learn from each other, and every pool. Writes the tables of docs/predictor.md. The full run
-takes hours on one core, most of them for LitePred's network; `--keep FOLDER` keeps each evaluation, and a later run goes
-on there.
+takes hours on one core, most of them for LitePred's network; `--keep FOLDER` keeps each evaluation, and another run
+with the same folder goes on from there.
 """
 
 import argparse
@@ -169,12 +169,13 @@ def cells_of(task: Task, found: TransferEvaluation) -> Iterator[Cell]:
 
 
 def accuracy(cells: Sequence[Cell]) -> list[Row]:
-    """Share within 10 % in percent, mean over repeats +- their standard deviation; the automatic choice's MAPE."""
+    """Share within 10 % in percent, mean over repeats +- their standard deviation; of the automatic choice more."""
     rows: list[Row] = []
     for cell in cells:
         row = _of(cell) | {name: _percent(cell.methods.get(name)) for name in METHODS}
         ours = cell.methods["ours"]
-        rows.append(row | {"ours: +-5 %": f"{100 * ours.within_5.mean:.1f}", "MAPE": f"{100 * ours.mape.mean:.1f}"})
+        row |= {"ours: +-5 %": f"{100 * ours.within_5.mean:.1f}", "MAPE": f"{100 * ours.mape.mean:.1f}"}
+        rows.append(row | {"in 90 %": f"{100 * ours.coverage.mean:.1f}" if ours.coverage else ""})
     return rows
 
 

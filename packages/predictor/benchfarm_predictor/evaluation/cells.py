@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from benchfarm_predictor.conformal import Intervals, calibrate
 from benchfarm_predictor.evaluation.report import Method
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.models import Model
@@ -30,10 +31,18 @@ FAMILIES: Final[dict[Method, tuple[Family, ...]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a method made: its prediction float64[rows] in ms, and the candidates in it."""
+    """What a method made: its prediction float64[rows] in ms, the candidates in it, and 90 % intervals if it has any."""
 
     predicted_ms: Floats
     members: tuple[str, ...]
+    intervals: Intervals | None = None
+
+    def coverage(self, measured_ms: Floats) -> float | None:
+        """The share of measured latencies within their intervals."""
+        if self.intervals is None:
+            return None
+        low, high = self.intervals.bounds(self.predicted_ms)
+        return float(np.mean((low <= measured_ms) & (measured_ms <= high)))
 
 
 def methods_without(donors: int, baselines: bool = True) -> dict[Method, str]:
@@ -69,7 +78,7 @@ def cell(
     for method, families in FAMILIES.items():
         among = of_families(found, *families)
         if among and method not in without:
-            made[method] = _chosen(problem.target, among, said)
+            made[method] = _chosen(problem, among, said)
     if "litepred" not in without and published:
         made["litepred"] = _litepred(problem, test, published)
     if "random-forest" not in without:
@@ -77,11 +86,12 @@ def cell(
     return made
 
 
-def _chosen(target: Floats, among: Sequence[Candidate], said: Mapping[str, Floats]) -> Made:
+def _chosen(problem: Problem, among: Sequence[Candidate], said: Mapping[str, Floats]) -> Made:
     """The choice's prediction from those of its members: the same as its model's, without computing them again."""
-    choice = choose(target, among)
+    choice = choose(problem.target, among)
     logs = np.stack([np.log(said[name]) for name in choice.names])
-    return Made(np.exp(np.array(choice.weights) @ logs), choice.names)
+    intervals = calibrate(np.exp(choice.unseen), problem.measured.latency_ms)
+    return Made(np.exp(np.array(choice.weights) @ logs), choice.names, intervals)
 
 
 def _litepred(problem: Problem, test: Kernels, published: Mapping[str, Network]) -> Made:

@@ -1,6 +1,7 @@
 """What an evaluation of transfer says: every method's scores, per kernel type and number of samples."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Final, Literal
 
@@ -36,7 +37,8 @@ class Spread(Value):
 class MethodScores(Value):
     """One method with so many samples. ``runs``: a score for each repeat. Shares and errors are fractions of 1.
 
-    ``members``: of which candidates its predictors were made, and in how many of the repeats.
+    ``members``: of which candidates its predictors were made, and in how many of the repeats. ``coverage``: the share
+    of rows within their 90 % interval, which is calibrated on the samples; None for methods that have none.
     """
 
     method: Method
@@ -47,6 +49,7 @@ class MethodScores(Value):
     within_10: Spread
     rmse_ms: Spread
     spearman: Spread | None
+    coverage: Spread | None
     members: dict[str, int]
 
 
@@ -81,8 +84,25 @@ class TransferEvaluation(Value):
     left_out: tuple[LeftOut, ...]
 
 
-def method_scores(method: Method, samples: int, runs: Sequence[Score], members: dict[str, int]) -> MethodScores:
+@dataclass
+class Runs:
+    """What is known of one method with so many samples while repeats go on."""
+
+    scores: list[Score] = field(default_factory=list)
+    coverages: list[float] = field(default_factory=list)
+    members: dict[str, int] = field(default_factory=dict)
+
+    def add(self, score: Score, coverage: float | None, members: Sequence[str]) -> None:
+        """One more repeat."""
+        self.scores.append(score)
+        self.coverages += [] if coverage is None else [coverage]
+        for name in members:
+            self.members[name] = self.members.get(name, 0) + 1
+
+
+def method_scores(method: Method, samples: int, found: Runs) -> MethodScores:
     """The scores of all repeats, brought together."""
+    runs = found.scores
     ranked = [run.spearman for run in runs if run.spearman is not None]
     return MethodScores(
         method=method,
@@ -93,7 +113,8 @@ def method_scores(method: Method, samples: int, runs: Sequence[Score], members: 
         within_10=spread([run.within_10 for run in runs]),
         rmse_ms=spread([run.rmse_ms for run in runs]),
         spearman=spread(ranked) if ranked else None,
-        members=members,
+        coverage=spread(found.coverages) if found.coverages else None,
+        members=found.members,
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from benchfarm_predictor.evaluation.report import KernelEvaluation, MethodScores, Spread, TransferEvaluation
 
-COLUMNS = ("samples", "method", "+-5 %", "+-10 %", "MAPE %", "RMSE ms", "Spearman", "made of")
-TEXTS = (1, 7)
+COLUMNS = ("samples", "method", "+-5 %", "+-10 %", "MAPE %", "RMSE ms", "Spearman", "in 90 %", "made of")
+TEXTS = (1, 8)
 """Columns that stand to the left."""
 MEMBERS_SHOWN = 2
 
@@ -52,6 +52,7 @@ def _row(one: MethodScores) -> tuple[str, ...]:
         percent_text(one.mape),
         _spread_text(one.rmse_ms, 1, 4),
         "-" if one.spearman is None else _spread_text(one.spearman, 1, 3),
+        "-" if one.coverage is None else percent_text(one.coverage),
         ", ".join(made_of),
     )
 

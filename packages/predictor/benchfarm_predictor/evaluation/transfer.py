@@ -12,7 +12,7 @@ import numpy as np
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurement_sets import MeasurementSet
-from benchfarm_predictor.evaluation.cells import Made, cell, methods_without
+from benchfarm_predictor.evaluation.cells import cell, methods_without
 from benchfarm_predictor.evaluation.remembering import Remembering
 from benchfarm_predictor.evaluation.report import (
     METHODS,
@@ -20,12 +20,13 @@ from benchfarm_predictor.evaluation.report import (
     LeftOut,
     Method,
     MethodScores,
+    Runs,
     TransferEvaluation,
     method_scores,
 )
 from benchfarm_predictor.evaluation.splits import draws, seed_of, split
 from benchfarm_predictor.kernels import Kernels
-from benchfarm_predictor.metrics import Score, score
+from benchfarm_predictor.metrics import score
 from benchfarm_predictor.networks import Network
 from benchfarm_predictor.training.absent import TORCH, why_absent
 from benchfarm_predictor.training.candidates import problem_of
@@ -184,18 +185,18 @@ class _Evaluation:
         published = {donor.name: network for donor, network in donors if network is not None}
         views = [replace(donor, model=Remembering(donor.model)).over(drawn_from.kernels) for donor, _ in donors]
         sizes = self._sizes(len(drawn_from))
-        runs: dict[tuple[int, Method], list[Score]] = {}
-        members: dict[tuple[int, Method], dict[str, int]] = {}
+        runs: dict[tuple[int, Method], Runs] = {}
         for repeat in range(self.plan.repeats):
             seed = seed_of(self.plan.seed, self.kernel, repeat)
             for size, rows in draws(len(drawn_from), sizes, seed):
                 self.say(f"{self.kernel}: {size} samples, repeat {repeat + 1} of {self.plan.repeats}")
                 problem = problem_of(drawn_from.take(rows), tuple(view.take(rows) for view in views), seed)
                 for method, made in cell(problem, judged.kernels, published, self.plan.baselines).items():
-                    runs.setdefault((size, method), []).append(score(made.predicted_ms, judged.latency_ms))
-                    _count(members.setdefault((size, method), {}), made)
+                    scored = score(made.predicted_ms, judged.latency_ms)
+                    own = runs.setdefault((size, method), Runs())
+                    own.add(scored, made.coverage(judged.latency_ms), made.members)
         order = [(size, method) for size in sizes for method in METHODS if (size, method) in runs]
-        return tuple(method_scores(method, size, runs[size, method], members[size, method]) for size, method in order)
+        return tuple(method_scores(method, size, runs[size, method]) for size, method in order)
 
     def _donors(self, kernels: Kernels) -> list[tuple[Donor, Network | None]]:
         """Donors in the target's order of columns, without the configurations that judge; LitePred's networks."""
@@ -231,8 +232,3 @@ def _in_order(measured: Measured, columns: tuple[str, ...]) -> Measured | None:
         return None
     order = [kernels.columns.index(name) for name in columns]
     return Measured(Kernels(kernels.type, columns, np.ascontiguousarray(kernels.values[:, order])), measured.latency_ms)
-
-
-def _count(members: dict[str, int], made: Made) -> None:
-    for name in made.members:
-        members[name] = members.get(name, 0) + 1

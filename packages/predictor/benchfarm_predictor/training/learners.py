@@ -31,7 +31,11 @@ CAPPED: Final = 0.5
 class Learner(Protocol):
     """Fits a model to targets."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """In a candidate's name."""
+        ...
+
     max_rows: ClassVar[int]
     """With more rows it costs too much, and others have caught up."""
     needs: ClassVar[str | None]
