@@ -31,7 +31,7 @@ FAMILIES: Final[dict[Method, tuple[Family, ...]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a method made: its prediction float64[rows] in ms, the candidates in it, and 90 % intervals if it has any."""
+    """What a method made: its prediction float64[rows] in ms, the candidates in it, and 90 % intervals, if any."""
 
     predicted_ms: Floats
     members: tuple[str, ...]
