@@ -1,5 +1,6 @@
 """Architectures as real ONNX files: they run, and their graphs have the kernels that their genes say."""
 
+import hashlib
 import math
 from collections import Counter
 from functools import cache
@@ -27,6 +28,17 @@ RULES = {
     "pools": FusionRules({("AveragePool", "Conv"): True, ("Conv", "HardSwish"): False, ("Swish", "Conv"): True}),
     "chains": FusionRules({("Conv", "DepthwiseConv"): True, ("Clip", "DepthwiseConv"): True, ("Linear", "Gelu"): True}),
 }
+
+FILES = {
+    "ofa_mobilenet_v3": "2a28d651e1a4",
+    "proxylessnas": "3be140b44ead",
+    "ofa_resnet": "33ed0ad5da18",
+    "bignas": "d099c0383c28",
+    "fbnet_v3": "e7d75515ebc5",
+    "autoformer": "909ec6c73166",
+    "bert": "4b778f05dcc0",
+}
+"""Of the smallest architectures: a change of a file is a new version of its space."""
 
 
 @cache
@@ -64,13 +76,25 @@ def test_an_architecture_runs_and_gives_ordinary_numbers(name: str) -> None:
     image = np.random.default_rng(0).standard_normal(artifact.inputs[0].shape, dtype=np.float32)
     [output] = session.run(None, {"x": image})
     assert np.isfinite(output).all()
-    assert 1e-2 < output.std() < 1e3
+    assert 1e-2 < output.std() < 1e2
+    assert hashlib.sha256(artifact.onnx_bytes).hexdigest()[:12] == FILES[name]
     assert not ((output != 0) & (np.abs(output) < np.finfo(np.float32).tiny)).any()
     graph = onnx.load_from_string(artifact.onnx_bytes).graph
     weights = [tensor for tensor in graph.initializer if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT]
     assert space(name).cost(drawn).parameters == sum(math.prod(tensor.dims) for tensor in weights)
     layers = {layer.name for layer in space(name).network(drawn).layers}
     assert {node.name.split("/")[0] for node in graph.node} == layers
+
+
+@pytest.mark.parametrize("name", ["ofa_resnet", "fbnet_v3"])
+def test_numbers_stay_small_in_the_deepest_networks(name: str) -> None:
+    """Sums of many blocks would leave the range of 16-bit numbers."""
+    model = onnx.load_from_string(build_architecture(extreme(space(name), max))[0])
+    sums = [node.output[0] for node in model.graph.node if node.op_type == "Add"]
+    model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sums)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).standard_normal(session.get_inputs()[0].shape, dtype=np.float32)
+    assert max(np.abs(value).max() for value in session.run(None, {"x": image})) < 1e3
 
 
 def test_bytes_follow_the_genes_alone() -> None:

@@ -31,6 +31,8 @@ class OnnxGraph:
         self._graph.name = name
         # SFC64 is numpy's fastest generator; a uniform draw costs a third of a normal one
         self._rng = np.random.Generator(np.random.SFC64(seed))
+        self.gain = 1.0
+        """What the weights that come next are multiplied with."""
 
     def input(self, name: str, shape: Sequence[int]) -> str:
         """Declares a float32 input and returns its name."""
@@ -43,7 +45,7 @@ class OnnxGraph:
 
     def weight(self, name: str, shape: tuple[int, ...], *, fan_in: int) -> str:
         """Adds a He-scaled weight of ``shape``; ``fan_in`` is the number of inputs of one output element."""
-        return self._initializer(name, self._uniform(shape, (6.0 / fan_in) ** 0.5))
+        return self._initializer(name, self._uniform(shape, self.gain * (6.0 / fan_in) ** 0.5))
 
     def bias(self, name: str, size: int) -> str:
         """Adds a bias of ``size`` elements."""
