@@ -8,6 +8,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -20,7 +21,7 @@ from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.models import Model
 from benchfarm_predictor.networks import Layer, Network
-from benchfarm_predictor.predictions import answer
+from benchfarm_predictor.predictions import Predictions, answer
 from benchfarm_predictor.predictor_file import WHOLE_MODEL, Header, Lineage, Predictor, read, write
 from benchfarm_predictor.quantities import quantities
 from benchfarm_predictor.ridge import fit_ridge
@@ -79,16 +80,21 @@ def measured(counted: list[list[CountedKernel]]) -> list[Row]:
         predictor = Predictor(HEADER, model, None, TrainedRange.of(lists))
         data = write(predictor)
         rows += [
-            row(f"{name}: milliseconds", len(counted), lambda p=predictor: p.model.predict(fresh(lists))),
-            row(f"{name}: whole answer", len(counted), lambda p=predictor: answer(p, fresh(lists))),
-            {**row(f"{name}: file read", 1, lambda d=data: read(d)), "bytes": len(data)},
+            row(f"{name}: milliseconds", len(counted), partial(predicted, predictor.model, lists)),
+            row(f"{name}: whole answer", len(counted), partial(answered, predictor, lists)),
+            {**row(f"{name}: file read", 1, partial(read, data)), "bytes": len(data)},
         ]
     return [*rows, resident(write(Predictor(HEADER, models["sum of trees"])))]
 
 
-def fresh(lists: KernelLists) -> KernelLists:
-    """The same lists with no features made yet."""
-    return lists.take(slice(None))
+def predicted(model: Model, lists: KernelLists) -> Floats:
+    """Milliseconds of lists whose features were not made yet."""
+    return model.predict(lists.take(slice(None)))
+
+
+def answered(predictor: Predictor, lists: KernelLists) -> Predictions:
+    """The same with intervals and what is unknown."""
+    return answer(predictor, lists.take(slice(None)))
 
 
 def row(name: str, count: int, step: Callable[[], object]) -> Row:

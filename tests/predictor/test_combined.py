@@ -119,7 +119,13 @@ def test_models_of_models_survive_their_arrays(kernels: Kernels, donors: tuple[M
 
 def test_a_stack_with_too_few_weights_is_damaged(donors: tuple[Model, Model]) -> None:
     arrays, meta = Stacked(donors, (0.4, 0.6), 0.1).to_arrays()
-    for change in ({"weights": [0.4]}, {"members": []}, {"members": [{"kind": "oracle"}] * 2}, {"members": [{}] * 2}):
+    changes: list[dict[str, object]] = [
+        {"weights": [0.4]},
+        {"members": []},
+        {"members": [{"kind": "oracle"}] * 2},
+        {"members": [{}] * 2},
+    ]
+    for change in changes:
         with pytest.raises(InvalidRequest) as caught:
             Registry().model(arrays, {**meta, **change})
         assert caught.value.code == "predictor_file_damaged"

@@ -1,5 +1,7 @@
 """Kernels as columns, and kernel lists: order, defaults, refusals, sums."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from benchfarm_workloads.kernels import kernel_types
 from tests.predictor.rows import architectures
 
 CONV: Config = {"hw": 56, "cin": 24, "cout": 40, "k": 3, "s": 2, "act": "relu6", "batch": 1}
+LISTS = KernelLists.of(architectures(12))
 FC: Config = {"cin": 3, "cout": 4, "act": "none", "batch": 1}
 
 
@@ -117,13 +120,10 @@ def test_a_count_below_one_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 11), max_size=20))
 def test_taken_lists_have_the_sums_that_they_had(rows: list[int]) -> None:
-    lists = KernelLists.of(architectures(12))
-    taken = lists.take(np.array(rows, dtype=np.int64))
+    taken = LISTS.take(np.array(rows, dtype=np.int64))
     for name in ("cin", "batch"):
-        assert (
-            taken.sums(lambda k, n=name: k.column(n)).tolist()
-            == lists.sums(lambda k, n=name: k.column(n))[rows].tolist()
-        )
+        after, before = (each.sums(partial(Kernels.column, name=name)) for each in (taken, LISTS))
+        assert after.tolist() == before[rows].tolist()
     assert all(len(np.unique(each.kernel)) == len(each.kernels) for each in taken.by_type.values())
 
 

@@ -49,7 +49,8 @@ def grown(chance: np.random.Generator, splits: int) -> Tree:
         left[at], right[at] = len(feature), len(feature) + 1
         for column, value in ((feature, -1), (threshold, 0.0), (left, 0), (right, 0)):
             column += [value, value]
-    return Tree(*map(np.array, (feature, threshold, left, right)), chance.standard_normal(len(feature)))
+    values = chance.standard_normal(len(feature))
+    return Tree(np.array(feature), np.array(threshold), np.array(left), np.array(right), values)
 
 
 def followed(tree: Tree, row: Floats) -> float:

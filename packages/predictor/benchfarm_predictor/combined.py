@@ -116,7 +116,9 @@ class Mean:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        return np.mean([member.predict(batch) for member in self.members], axis=0)
+        predicted = np.stack([member.predict(batch) for member in self.members])
+        mean: Floats = predicted.mean(axis=0)
+        return mean
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""

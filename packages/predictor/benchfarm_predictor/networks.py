@@ -118,7 +118,8 @@ class Network:
 
 
 def _gelu(x: Floats) -> Floats:
-    return 0.5 * x * (1 + _ERF(x / np.sqrt(2)).astype(np.float64))
+    erfs: Floats = _ERF(x / np.sqrt(2))
+    return 0.5 * x * (1 + erfs)
 
 
 _ERF: Final = np.vectorize(erf, otypes=[np.float64])

@@ -71,7 +71,8 @@ class _Columns(dict[str, Floats]):
 
     def word_is(self, name: str, word: str) -> Floats:
         """1 where a text column holds the word, else 0."""
-        return (self[name] == self.choices[name].index(word)).astype(np.float64)
+        flags: Floats = (self[name] == self.choices[name].index(word)).astype(np.float64)
+        return flags
 
     def activation(self, name: str) -> Floats:
         """FLOPs per element of the activation in a text column."""

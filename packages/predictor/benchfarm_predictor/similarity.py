@@ -65,7 +65,8 @@ def divergence(donor_ms: Floats, target_ms: Floats) -> Floats:
     """KL(donor || target) over the last axis, both normalised to sum 1 there: 0 for equal shapes, else positive."""
     p = donor_ms / donor_ms.sum(axis=-1, keepdims=True)
     q = target_ms / target_ms.sum(axis=-1, keepdims=True)
-    return np.maximum(np.sum(p * np.log(p / q), axis=-1), 0.0)
+    found: Floats = np.maximum(np.sum(p * np.log(p / q), axis=-1), 0.0)
+    return found
 
 
 def _likeness(name: str, donor: Floats, target: Floats, bound: float, seed: int) -> Likeness:

@@ -45,15 +45,20 @@ class TrainedRange:
         was never seen counts 0 here: who predicts it says what is unknown.
         """
         if isinstance(batch, Kernels):
-            return np.sum(self.outside(batch), axis=1)
+            return self._octaves(batch)
         share = np.zeros(len(batch))
         weight = np.zeros(len(batch))
         for entries in batch.by_type.values():
             found = quantities(entries.kernels)
             size = np.ones(len(entries.kernels)) if found is None else found.total_bytes
-            share += batch.sums_of(entries, size * np.sum(self.outside(entries.kernels), axis=1))
+            share += batch.sums_of(entries, size * self._octaves(entries.kernels))
             weight += batch.sums_of(entries, size)
-        return share / np.maximum(weight, 1) + np.sum(self.outside(_totals(batch)), axis=1)
+        return share / np.maximum(weight, 1) + self._octaves(_totals(batch))
+
+    def _octaves(self, kernels: Kernels) -> Floats:
+        """float64[n] of one table."""
+        total: Floats = self.outside(kernels).sum(axis=1)
+        return total
 
     def outside(self, kernels: Kernels) -> Floats:
         """Octaves by column: float64[n, columns of the kernels]."""
