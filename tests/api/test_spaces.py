@@ -41,19 +41,16 @@ def test_draws_by_a_seed(alice: httpx2.Client) -> None:
     assert (found["workload_id"], found["workload"]["genes"]) == (drawn[0]["workload_id"], genes)
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "code"),
-    [
-        ("/v1/spaces/darts/draws", 404, "not_found"),
-        ("/v1/spaces/bert/draws?count=0", 422, "invalid_request"),
-        ("/v1/spaces/bert/draws?count=1001", 422, "invalid_request"),
-        ("/v1/spaces/bert/draws?count=1000", 422, "invalid_request"),
-        ("/v1/spaces/bert/draws?seeds=1", 422, "invalid_request"),
-    ],
-)
-def test_draws_that_cannot_be(alice: httpx2.Client, path: str, status: int, code: str) -> None:
-    answer = alice.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+def test_draws_that_cannot_be(alice: httpx2.Client) -> None:
+    for path, status, code in (
+        ("darts/draws", 404, "not_found"),
+        ("bert/draws?count=0", 422, "invalid_request"),
+        ("bert/draws?count=1001", 422, "invalid_request"),
+        ("bert/draws?count=1000", 422, "invalid_request"),
+        ("bert/draws?seeds=1", 422, "invalid_request"),
+    ):
+        answer = alice.get(f"/v1/spaces/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (status, code), path
 
 
 @pytest.mark.usefixtures("lab")
@@ -75,9 +72,8 @@ def test_the_kernels_of_an_architecture_follow_the_platform(
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize(
-    ("space", "body", "status", "code", "field"),
-    [
+def test_kernels_of_nothing(alice: httpx2.Client) -> None:
+    cases: tuple[tuple[str, dict[str, Any], int, str, str | None], ...] = (
         ("darts", {"genes": {}}, 404, "not_found", None),
         ("bert", {"genes": {**GENES, "seq": 512}}, 422, "architecture_out_of_range", "genes.seq"),
         ("bert", {"genes": {**GENES, "depth": 2}}, 422, "architecture_out_of_range", "genes.depth"),
@@ -86,14 +82,11 @@ def test_the_kernels_of_an_architecture_follow_the_platform(
         ("bert", {"genes": {**GENES, "heads": [1] * 201}}, 422, "invalid_request", "genes.heads"),
         ("bert", {}, 422, "invalid_request", "genes"),
         ("bert", {"genes": GENES, "platform": "nowhere"}, 422, "platform_unknown", None),
-    ],
-)
-def test_kernels_of_nothing(
-    alice: httpx2.Client, space: str, body: dict[str, Any], status: int, code: str, field: str | None
-) -> None:
-    answer = kernels(alice, space, **body)
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert field is None or answer.json()["field"] == field
+    )
+    for space, body, status, code, field in cases:
+        answer = kernels(alice, space, **body)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+        assert field is None or answer.json()["field"] == field
 
 
 def test_an_architecture_is_measured_and_asked_for(alice: httpx2.Client, lab: "Lab") -> None:
@@ -129,21 +122,18 @@ def test_architectures_are_compared_and_packed_as_models_are(
 
 
 @pytest.mark.usefixtures("lab")
-@pytest.mark.parametrize(
-    ("fields", "code", "field"),
-    [
-        ({"space": "darts"}, "space_unknown", "workloads.1.space"),
-        ({"genes": {**GENES, "heads": 3}}, "architecture_out_of_range", "workloads.1.genes.heads"),
-        ({"genes": {**GENES, "heads": None}}, "invalid_request", "workloads.1.genes.heads"),
-        ({"genes": [1]}, "invalid_request", "workloads.1.genes"),
-        ({"space_version": 1}, "invalid_request", "workloads.1.space_version"),
-    ],
-)
-def test_a_job_with_a_wrong_gene_is_refused_whole(
-    alice: httpx2.Client, fields: dict[str, Any], code: str, field: str
-) -> None:
-    answer = alice.post("/v1/jobs", json={"workloads": [TINY, {**TINY, **fields}]})
-    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, code, field), answer.text
+def test_a_job_with_a_wrong_gene_is_refused_whole(alice: httpx2.Client) -> None:
+    cases: tuple[tuple[dict[str, Any], str, str], ...] = (
+        ({"space": "darts"}, "space_unknown", "space"),
+        ({"genes": {**GENES, "heads": 3}}, "architecture_out_of_range", "genes.heads"),
+        ({"genes": {**GENES, "heads": None}}, "invalid_request", "genes.heads"),
+        ({"genes": [1]}, "invalid_request", "genes"),
+        ({"space_version": 1}, "invalid_request", "space_version"),
+    )
+    for fields, code, field in cases:
+        answer = alice.post("/v1/jobs", json={"workloads": [TINY, {**TINY, **fields}]})
+        found = (answer.status_code, answer.json()["code"], answer.json()["field"])
+        assert found == (422, code, f"workloads.1.{field}"), answer.text
     assert alice.get("/v1/jobs").json()["items"] == []
 
 

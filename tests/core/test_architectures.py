@@ -29,7 +29,11 @@ def test_genes_survive_json() -> None:
 
 
 def test_the_version_and_every_gene_are_part_of_the_identity() -> None:
-    others = [{"space_version": 2}, {"genes": {**DRAWN.genes, "hw": 224}}, {"genes": {**DRAWN.genes, "depth": (2, 1)}}]
+    others: list[dict[str, Any]] = [
+        {"space_version": 2},
+        {"genes": {**DRAWN.genes, "hw": 224}},
+        {"genes": {**DRAWN.genes, "depth": (2, 1)}},
+    ]
     ids = {workload_id(DRAWN.model_copy(update=change)) for change in others}
     assert len(ids | {workload_id(DRAWN)}) == 4
 

@@ -90,7 +90,7 @@ def test_models_and_kernels_on_every_platform_of_this_host(client: Client) -> No
 
 
 def test_drawn_architectures_are_made_measured_and_answered(client: Client) -> None:
-    small = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
+    small: dict[str, int | tuple[int, ...]] = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
     wanted = [*client.spaces.draw("ofa_mobilenet_v3", seed="farm"), ArchitectureRequest(space="bert", genes=small)]
     job = client.wait(client.submit(quick(1, 0, workloads=wanted)).id, timeout_s=120)
     items = list(client.items(job.id))

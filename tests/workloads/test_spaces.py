@@ -39,7 +39,7 @@ MULTIPLY_ADDS = {
 }
 """Of the smallest and the largest network; published counts leave activations, sums and pools out."""
 
-B0 = {"hw": 224, "width": [32, 16, 24, 40, 80, 112, 192, 320, 1280], "depth": [1, 2, 2, 3, 3, 4, 1]}
+B0: dict[str, Any] = {"hw": 224, "width": [32, 16, 24, 40, 80, 112, 192, 320, 1280], "depth": [1, 2, 2, 3, 3, 4, 1]}
 PHONE = {
     "hw": 224,
     "depth": [2, 4, 4, 4, 4],
@@ -140,7 +140,6 @@ def test_layers_fit_together_and_nothing_is_computed_in_vain(name: str) -> None:
 def test_bignas_holds_efficientnet_b0_but_for_its_shortcuts() -> None:
     network = of("bignas", {**B0, "kernel": [5, 3, 5, 5, 3]})
     widths = B0["width"][:-1]
-    assert isinstance(widths, list)
     shortcuts = sum(cin * cout + cout for cin, cout in pairwise(widths))
     assert network.cost().parameters == model_recipe("efficientnet_b0").cost({}).parameters + shortcuts
 

@@ -86,10 +86,9 @@ def test_an_architecture_runs_and_gives_ordinary_numbers(name: str) -> None:
     assert {node.name.split("/")[0] for node in graph.node} == layers
 
 
-@pytest.mark.parametrize("name", ["ofa_resnet", "fbnet_v3"])
-def test_numbers_stay_small_in_the_deepest_networks(name: str) -> None:
+def test_numbers_stay_small_in_the_deepest_network() -> None:
     """Sums of many blocks would leave the range of 16-bit numbers."""
-    model = onnx.load_from_string(build_architecture(extreme(space(name), max))[0])
+    model = onnx.load_from_string(build_architecture(extreme(space("fbnet_v3"), max))[0])
     sums = [node.output[0] for node in model.graph.node if node.op_type == "Add"]
     model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sums)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

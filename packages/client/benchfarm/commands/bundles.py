@@ -56,8 +56,8 @@ class BundledOptions:
     ] = None
 
     def _workloads(self) -> list[KernelRequest | GeneratedModelRequest | ArchitectureRequest]:
-        networks = [*map(parse_generated_model, self.model), *map(parse_architecture, self.architecture)]
-        return [*map(parse_kernel, self.kernel), *networks]
+        models, architectures = map(parse_generated_model, self.model), map(parse_architecture, self.architecture)
+        return [*map(parse_kernel, self.kernel), *models, *architectures]
 
     def request_fields(self) -> dict[str, Any]:
         """The fields of a bundle request that were given."""
