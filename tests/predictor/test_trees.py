@@ -106,7 +106,22 @@ def test_from_arrays_undoes_to_arrays(trees: tuple[Tree, ...]) -> None:
     model = made(*trees, base=0.5, floor_ms=0.25)
     again = Registry().model(*model.to_arrays())
     batch = rows((0, 0), (-3, 4), (5, -5))
-    assert again.predict(batch).tolist() == model.predict(batch).tolist()
+    assert again.predict(batch) == pytest.approx(model.predict(batch), rel=1e-5, abs=1e-6)
+    arrays, _ = again.to_arrays()
+    assert all(np.array_equal(arrays[name], each) for name, each in model.to_arrays()[0].items())
+
+
+@given(st.floats(-1e6, 1e6), st.integers(-3, 3))
+def test_a_file_sends_float32_rows_the_same_way(threshold: float, steps: int) -> None:
+    """Its thresholds are float32 too, rounded down; rows lie a few float32 around the threshold."""
+    row = np.float32(threshold)
+    for _ in range(abs(steps)):
+        row = np.nextafter(row, np.float32(np.inf if steps > 0 else -np.inf))
+    model = made(STUMPED._replace(threshold=np.array([threshold, 5.0, 0, 0, 0])), compare="float32")
+    again = Registry().model(*model.to_arrays())
+    assert isinstance(again, Trees)
+    x = np.array([[float(row), 0.0]])
+    assert again.output(x).tolist() == model.output(x).tolist() == [10.0 if float(row) <= threshold else 30.0]
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,18 @@ class KernelLists:
         for owner, kernels in enumerate(lists):
             size = owner + 1
             for type_name, config, count in kernels:
-                if type_name not in collected:
-                    collected[type_name] = _Collected()
-                collected[type_name].add(owner, config, count)
+                of_type = collected.get(type_name)
+                if of_type is None:
+                    of_type = collected[type_name] = _Collected()
+                # names, then values: two configurations are one key only if they are equal
+                key = (*config, *config.values())
+                place = of_type.places.get(key)
+                if place is None:
+                    place = of_type.places[key] = len(of_type.configs)
+                    of_type.configs.append(config)
+                of_type.owner.append(owner)
+                of_type.kernel.append(place)
+                of_type.count.append(count)
         return cls(size, {name: each.entries(name) for name, each in collected.items()})
 
     def __len__(self) -> int:
@@ -87,24 +96,21 @@ class KernelLists:
         return KernelLists(len(chosen), {name: entries for name, entries in taken.items() if len(entries.owner)})
 
 
+@dataclass(slots=True)
 class _Collected:
     """One type's kernels while lists are read; equal configurations are one."""
 
-    def __init__(self) -> None:
-        self.places: dict[tuple[tuple[str, Scalar], ...], int] = {}
-        self.owner: list[int] = []
-        self.kernel: list[int] = []
-        self.count: list[int] = []
-
-    def add(self, owner: int, config: Mapping[str, Scalar], count: int) -> None:
-        if count < 1:
-            raise InvalidRequest(f"a kernel occurs {count} times", code="kernel_out_of_range", field="count")
-        self.owner.append(owner)
-        self.kernel.append(self.places.setdefault(tuple(config.items()), len(self.places)))
-        self.count.append(count)
+    places: dict[tuple[Scalar, ...], int] = field(default_factory=dict)
+    configs: list[Mapping[str, Scalar]] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    kernel: list[int] = field(default_factory=list)
+    count: list[int] = field(default_factory=list)
 
     def entries(self, type_name: str) -> Entries:
-        kernels = Kernels.of_configs(type_name, [dict(items) for items in self.places])
+        if min(self.count) < 1:
+            detail = f"a kernel {type_name[:40]} occurs {min(self.count)} times"
+            raise InvalidRequest(detail, code="kernel_out_of_range", field="count")
+        kernels = Kernels.of_configs(type_name, self.configs)
         owner, kernel, count = (np.array(each, dtype=np.int64) for each in (self.owner, self.kernel, self.count))
         return Entries(kernels, owner, kernel, count)
 

@@ -26,9 +26,12 @@ from benchfarm_predictor.models import (
     milliseconds,
 )
 
-Int32s = npt.NDArray[np.int32]
+Places = npt.NDArray[np.signedinteger[Any]]
+Reals = npt.NDArray[np.floating[Any]]
 LEAF: Final = -1
 MAX_DEPTH: Final = 256
+MAX_FEATURES: Final = 2**15
+"""A file holds the features' places in 16 bits."""
 _CELLS: Final = 2_000_000
 """Rows x trees that are followed at once: some tens of megabytes."""
 
@@ -53,19 +56,19 @@ class Forest:
     A row goes left where ``x[feature] <= threshold``. A leaf has ``feature`` -1 and its own number as both children.
 
     Attributes:
-        feature: int32[nodes], the feature's place, -1 at a leaf.
-        threshold: float64[nodes].
+        feature: int32[nodes], the feature's place, -1 at a leaf; int16 as it is read from a file.
+        threshold: float64[nodes]; float32 as it is read, where rows are compared in float32.
         left, right: int32[nodes], numbers of nodes in the whole forest (not in the tree).
-        value: float64[nodes], meant at leaves only.
+        value: float64[nodes], meant at leaves only; float32 as it is read.
         roots: int32[trees].
     """
 
-    feature: Int32s
-    threshold: Floats
-    left: Int32s
-    right: Int32s
-    value: Floats
-    roots: Int32s
+    feature: Places
+    threshold: Reals
+    left: Places
+    right: Places
+    value: Reals
+    roots: Places
 
     @classmethod
     def of(cls, trees: Iterable[Tree]) -> "Forest":
@@ -95,8 +98,8 @@ class Forest:
                 raise ValueError(f"a tree is deeper than {MAX_DEPTH}")
         return steps
 
-    def leaves(self, x: Floats) -> Floats:
-        """The value of the leaf that each row reaches in each tree: float64[n, d] to float64[n, trees]."""
+    def leaves(self, x: Floats) -> Reals:
+        """The value of the leaf that each row reaches in each tree: float64[n, d] to [n, trees] of the values' type."""
         place = np.maximum(self.feature, 0)
         node = np.repeat(self.roots[None, :], len(x), axis=0)
         row = np.arange(len(x))[:, None]
@@ -155,12 +158,15 @@ class Trees:
         seen = x.astype(np.float32).astype(np.float64) if self.compare == "float32" else x
         count = max(len(self.forest.roots), 1)
         at_once = max(_CELLS // count, 1)
-        parts = [self.forest.leaves(seen[at : at + at_once]).sum(axis=1) for at in range(0, len(seen), at_once)]
+        parts = [
+            self.forest.leaves(seen[at : at + at_once]).sum(axis=1, dtype=np.float64)
+            for at in range(0, len(seen), at_once)
+        ]
         total = np.concatenate(parts) if parts else np.zeros(0)
         return total / count if self.combine == "mean" else total
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """As ``Model`` says."""
+        """As ``Model`` says. Leaves are rounded to float32."""
         meta = _TreesMeta(
             features=self.features.spec(),
             target=self.target,
@@ -169,31 +175,45 @@ class Trees:
             compare=self.compare,
             floor_ms=self.floor_ms,
         )
-        forest = self.forest
-        return {
-            "feature": forest.feature,
-            "threshold": forest.threshold,
-            "left": forest.left,
-            "right": forest.right,
-            "value": forest.value,
-            "roots": forest.roots,
-        }, meta.model_dump(mode="json")
+        return _narrowed(self.forest, self.compare), meta.model_dump(mode="json")
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
         """As ``Model`` says."""
         said = checked(_TreesMeta, meta)
         features = decoder.features(said.features)
-        forest = _checked_forest(arrays, len(features.names))
+        forest = _checked_forest(arrays, len(features.names), said.compare)
         return cls(features, forest, said.target, said.combine, said.base, said.compare, said.floor_ms)
 
 
-def _checked_forest(arrays: Arrays, d: int) -> Forest:
+def _narrowed(forest: Forest, compare: str) -> dict[str, Array]:
+    """The arrays in two thirds of their bytes, which predictors also keep in memory."""
+    if forest.feature.max(initial=LEAF) >= MAX_FEATURES:
+        raise ValueError(f"trees on more than {MAX_FEATURES} features")
+    return {
+        "feature": forest.feature.astype(np.int16),
+        "threshold": _rounded_down(forest.threshold) if compare == "float32" else forest.threshold,
+        "left": forest.left.astype(np.int32),
+        "right": forest.right.astype(np.int32),
+        "value": forest.value.astype(np.float32),
+        "roots": forest.roots.astype(np.int32),
+    }
+
+
+def _rounded_down(threshold: Reals) -> npt.NDArray[np.float32]:
+    """The largest float32 that is not above: the same float32 rows go left."""
+    nearest = threshold.astype(np.float32)
+    below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(nearest > threshold, below, nearest)
+
+
+def _checked_forest(arrays: Arrays, d: int, compare: str) -> Forest:
     """A forest whose every way ends at a leaf. Raises InvalidRequest, ``predictor_file_damaged``."""
-    feature = array(arrays, "feature", np.int32, None)
+    feature = array(arrays, "feature", np.int16, None)
     nodes = len(feature)
     left, right = array(arrays, "left", np.int32, nodes), array(arrays, "right", np.int32, nodes)
-    threshold, value = array(arrays, "threshold", np.float64, nodes), array(arrays, "value", np.float64, nodes)
+    threshold = array(arrays, "threshold", np.float32 if compare == "float32" else np.float64, nodes)
+    value = array(arrays, "value", np.float32, nodes)
     roots = array(arrays, "roots", np.int32, None)
     own, leaf = np.arange(nodes), feature == LEAF
     if ((feature < LEAF) | (feature >= d)).any() or ((roots < 0) | (roots >= nodes)).any():
