@@ -70,7 +70,8 @@ def of_litepred(count: int, seed: str) -> Iterator[Row]:
     for type_name, table in TABLES.items():
         path = RECORDED / "search_spaces" / "litepred" / table
         if path.is_file():
-            yield from table_of(table, *(read_table(path, type_name, part) for part in ("train", "test")), count, seed)
+            train, test = (read_table(path, type_name, part) for part in ("train", "test"))
+            yield from table_of(table, train, test, count, seed)
 
 
 def table_of(place: str, train: KernelFrequencies, test: KernelFrequencies, count: int, seed: str) -> list[Row]:
@@ -123,7 +124,7 @@ def sources_of(train: KernelFrequencies, seed: str) -> Mapping[str, Source]:
 def read_table(path: Path, type_name: str, part: str) -> KernelFrequencies:
     """One half of a table of LitePred's as configurations of ours, without activation; what we lack is left out."""
     found: dict[tuple[object, ...], tuple[Config, float]] = {}
-    for row in csv.DictReader(path.open()):
+    for row in csv.DictReader(path.read_text().splitlines()):
         if row["CAT"] != part:
             continue
         given = {"hw": row["HW"], "cin": row.get("CIN") or row["CHANNELS"], "cout": row.get("COUT")}

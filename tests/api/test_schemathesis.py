@@ -180,7 +180,8 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
     operator = {"Authorization": f"Bearer {token('operator', 'olga')}"}
     bundle = alice.post("/v1/bundles", json=packed, headers=operator).json()
     rows = "hw,cin,cout,k,s,latency_ms\n28,64,128,3,1,0.75\n28,64,64,3,1,0.41\n"
-    where = dict.fromkeys(("board_model", "engine", "precision", "source", "licence"), "x") | {"operating_point": {}}
+    named = dict.fromkeys(("board_model", "engine", "precision", "source", "licence"), "x")
+    where: dict[str, Any] = {**named, "operating_point": {}}
     measured = {"platform_json": json.dumps(where), "tables": {"conv-bn-act.csv": rows}, "names": {}}
     imported = alice.post("/v1/measurement-sets", json=measured, headers=operator).json()
     return {

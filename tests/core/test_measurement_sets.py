@@ -277,14 +277,15 @@ def test_the_name_of_a_set_is_that_of_its_contents() -> None:
 def test_an_upload_is_bounded_and_names_its_own_tables() -> None:
     fields = {"platform_json": json.dumps(PLATFORM), "tables": {"conv.csv": "x"}}
     assert MeasurementSetUpload.model_validate(fields).dry_run is False
-    for wrong in (
+    refused: list[dict[str, object]] = [
         {"tables": {}},
         {"tables": {"conv.csv": "x" * (MAX_SET_CHARS + 1)}},
         {"tables": {"conv.csv": "\n" * (MAX_SET_ROWS + 100)}},
         {"tables": {"../conv.csv": "x"}},
         {"names": {"dwconv": "dwconv-bn-act"}},
         {"names": {"conv": "conv bn"}},
-    ):
+    ]
+    for wrong in refused:
         with pytest.raises(ValidationError):
             MeasurementSetUpload.model_validate({**fields, **wrong})
 

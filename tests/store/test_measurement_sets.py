@@ -43,7 +43,7 @@ def lab(farm):
                 return measurement_sets.import_set(tx, found, by=self.by, **options)
 
         def stored_bytes(self) -> int:
-            return farm.scalar("SELECT stored_bytes FROM accounts WHERE name = 'lab'")
+            return int(farm.scalar("SELECT stored_bytes FROM accounts WHERE name = 'lab'"))
 
     return Lab()
 

@@ -23,7 +23,7 @@ def of_csv(path: Path, part: str) -> Occupied:
     def value(row: Mapping[str, str], *names: str) -> int:
         return int(float(next(row[name] for name in names if name in row)))
 
-    rows = [row for row in csv.DictReader(path.open()) if row["CAT"] == part]
+    rows = [row for row in csv.DictReader(path.read_text().splitlines()) if row["CAT"] == part]
     configs = [
         {
             "hw": value(row, "HW"),

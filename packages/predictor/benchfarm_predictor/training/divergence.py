@@ -5,7 +5,7 @@ Its released numbers come from this formula, which is no proper divergence: maps
 second map is empty counts as 1e-10. It is kept for comparison. ``missed_share`` says the same in plain terms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,10 +46,10 @@ class Occupied:
         What has no ``hw`` is placed by its tokens or rows, what has no ``cin`` by its features; a type without windows
         or strides counts as 1.
         """
-        columns = [[_first(config, names) for config in configs] for names in (_SIZES, _CHANNELS)]
-        windows = [[_number(config.get(name, 1)) for config in configs] for name in ("k", "s")]
+        size, channels = (_numbers(_first(config, names) for config in configs) for names in (_SIZES, _CHANNELS))
+        window, stride = (_numbers(_number(config.get(name, 1)) for config in configs) for name in ("k", "s"))
         weights = np.full(len(configs), 1 / max(1, len(configs))) if shares is None else np.array(shares, np.float64)
-        return cls(*(np.array(one, np.float64) for one in (*columns, *windows)), weights / weights.sum())
+        return cls(size, channels, window, stride, weights / weights.sum())
 
 
 def occupancy_divergence(ours: Occupied, others: Occupied) -> float:
@@ -100,6 +100,10 @@ def _smoothed(placed: Occupied, window: int, stride: int) -> tuple[Floats, float
 
 def _first(config: Config, names: Sequence[str]) -> float:
     return next((_number(config[name]) for name in names if name in config), 1.0)
+
+
+def _numbers(values: Iterable[float]) -> Floats:
+    return np.array(list(values), dtype=np.float64)
 
 
 def _number(value: Scalar) -> float:

@@ -26,7 +26,8 @@ FRUITLESS_ROUNDS: Final = 20
 """Rounds in a row that bring nothing new: then the source has no more to give."""
 ADAPTIVE_CHANNELS: Final = (0.5, 1.2)
 """Around a configuration that is predicted badly, nn-Meter draws channels from this range of its own."""
-_CHANNEL_UNIT: Final = "channels"
+_WIDTHS: Final = ("channels", "features")
+"""Units of the columns that are drawn anew so."""
 
 
 class Source(Protocol):
@@ -182,7 +183,7 @@ class Adaptive:
         return [valid_or_none(self.type, self._moved(centre, chance)) for centre in centres]
 
     def _moved(self, centre: Config, chance: np.random.Generator) -> Config:
-        columns = [column for column in kernel_type(self.type).columns if column.unit == _CHANNEL_UNIT]
+        columns = [column for column in kernel_type(self.type).columns if column.unit in _WIDTHS]
         low, high = ADAPTIVE_CHANNELS
         moved = dict(centre)
         for column in columns:
@@ -213,5 +214,6 @@ def duplicates_of(configs: Collection[Config], known: Iterable[Config] = ()) -> 
 
 
 def _odds(shares: Sequence[float]) -> Floats:
-    odds = np.array(shares, dtype=np.float64)
-    return odds / odds.sum()
+    odds: Floats = np.array(shares, dtype=np.float64)
+    odds /= odds.sum()
+    return odds

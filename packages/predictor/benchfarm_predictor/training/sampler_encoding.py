@@ -132,7 +132,9 @@ def _encode(column: EncodedColumn, values: Sequence[Scalar]) -> Floats:
         table = np.array([[value == one for one in column.values] for value in values], dtype=np.float64)
         return table if column.width else table[:, :0]
     low, high = np.log2(column.low), np.log2(column.high)
-    return ((np.log2(np.maximum(1.0, np.array(values, dtype=np.float64))) - low) / (high - low))[:, None]
+    logs: Floats = np.log2(np.maximum(1.0, np.array(values, dtype=np.float64)))
+    scaled: Floats = (logs - low) / (high - low)
+    return scaled[:, None]
 
 
 def _decode(column: EncodedColumn, part: Floats, chance: np.random.Generator) -> Sequence[Scalar]:

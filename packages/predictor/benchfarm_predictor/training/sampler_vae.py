@@ -33,11 +33,13 @@ _TORCH_SEEDS: Final = 2**63
 class Training:
     """How a sampler is trained. ``steps`` draws of ``batch`` configurations, each as often as its share says."""
 
-    hidden: int = 128
+    hidden: int = 64
     code: int = 8
     steps: int = 3000
-    batch: int = 256
-    rate: float = 2e-3
+    batch: int = 128
+    rate: float = 3e-3
+    first_spread: float = 0.1
+    code_weight: float = 1.0
 
 
 class _Autoencoder(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked
@@ -50,7 +52,7 @@ class _Autoencoder(nn.Module):  # type: ignore[misc]  # PyTorch is not there whe
         self.decoder = nn.Sequential(
             nn.Linear(code, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, width)
         )
-        self.log_spread = nn.Parameter(torch.full((sizes,), math.log(0.1)))
+        self.log_spread = nn.Parameter(torch.full((sizes,), math.log(training.first_spread)))
 
 
 def train_sampler(frequencies: KernelFrequencies, *, seed: str, training: Training = Training()) -> Decoder:
@@ -86,14 +88,14 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
     for _ in range(training.steps):
         batch = vectors[torch.from_numpy(chance.choice(len(odds), size=training.batch, p=odds))]
-        loss = _loss(model, encoding, batch)
+        loss = _loss(model, encoding, batch, training.code_weight)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
 
 
-def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor) -> Tensor:
+def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor, code_weight: float) -> Tensor:
     """The negative evidence lower bound, mean over the batch; ``batch``: float32[n, width]."""
     mean, log_variance = model.encoder(batch).chunk(2, dim=1)
     log_variance = log_variance.clamp(-12.0, 4.0)
@@ -106,7 +108,7 @@ def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor) -> Tensor:
     for begin, end in encoding.choices:
         loss = loss + nn.functional.cross_entropy(decoded[:, begin:end], batch[:, begin:end], reduction="none")
     divergence = (mean**2 + torch.exp(log_variance) - log_variance - 1).sum(dim=1) / 2
-    return (loss + divergence).mean()
+    return (loss + code_weight * divergence).mean()
 
 
 def _decoder(model: _Autoencoder, encoding: Encoding, origin: Origin) -> Decoder:
