@@ -15,8 +15,13 @@ from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.metrics import spearman
 from benchfarm_predictor.training_rows import checked_ms
 
-NO_NEIGHBOUR: Final = 0.1
-"""Divergence from which on a donor's shape is not the target's: log ratios of a standard deviation of about 0.45."""
+NO_NEIGHBOUR: Final = 0.5
+"""Divergence from which on a donor's shape is not the target's: log ratios of a standard deviation of about 1.
+
+Over 320 convolutions on one processor, engines diverge from each other by 0.04 (two versions of one) to 0.3 (the
+farthest pair, which still helped each other below 80 samples); three GPUs by 0.01 to 0.02; latencies dealt out anew to
+the configurations by 4.
+"""
 LEAST_COMMON: Final = 8
 """Configurations that a donor and the target must share; with fewer nothing is said of that donor."""
 RESAMPLES: Final = 200
