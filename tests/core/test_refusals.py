@@ -28,17 +28,17 @@ def without(name: str) -> dict[str, Any]:
         (
             {"workloads": [KERNEL, without("kind")]},
             "workloads.1.kind",
-            "it is missing; it can be kernel, model, upload, pair",
+            "it is missing; it can be kernel, model, architecture, upload, pair",
         ),
         (
             {"workloads": [{**KERNEL, "kind": "kernal"}]},
             "workloads.0.kind",
-            "it cannot be 'kernal'; it can be kernel, model, upload, pair",
+            "it cannot be 'kernal'; it can be kernel, model, architecture, upload, pair",
         ),
         (
             {"workloads": [{"kind": "pair", "a": KERNEL, "b": without("kind")}]},
             "workloads.0.b.kind",
-            "it is missing; it can be kernel, model, upload",
+            "it is missing; it can be kernel, model, architecture, upload",
         ),
         ({"workloads": [without("type")]}, "workloads.0.type", "Field required"),
         ({"workloads": [{"kind": "pair", "a": without("type"), "b": KERNEL}]}, "workloads.0.a.type", "Field required"),
