@@ -104,4 +104,4 @@ def test_a_candidate_without_donors_is_a_predictor_file(rows: Measured) -> None:
     for candidate in candidates(problem_of(rows, (), seed=3)):
         arrays, meta = candidate.model.to_arrays()
         said = Registry().model(arrays, meta).predict(other)
-        assert said == pytest.approx(candidate.model.predict(other), rel=1e-9), candidate.name
+        assert said == pytest.approx(candidate.model.predict(other), rel=1e-6), candidate.name

@@ -35,7 +35,7 @@ def test_a_view_of_some_rows() -> None:
 def test_the_most_alike_donor_comes_first() -> None:
     rows = measured(40, seed=1)
     good = replace(donor(30, seed=2), name="good")
-    bad = replace(good, name="bad", model=Reversed(good.model))
+    bad = replace(good, name="bad", model=Reversed(good.model))  # type: ignore[arg-type]
     for order in ((good, bad), (bad, good)):
         problem = problem_of(rows, tuple(each.over(rows.kernels) for each in order), seed=0)
         assert [view.donor.name for view in problem.donors] == ["good", "bad"]

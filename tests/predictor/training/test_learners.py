@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchfarm_predictor.features import kernel_features
-from benchfarm_predictor.kernels import Kernels
+from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.smooth import Smooth
 from benchfarm_predictor.training.learners import CORRECTIONS, Learner, SmoothLearner
@@ -23,7 +23,7 @@ def test_what_is_learnt_survives_its_arrays(learner: Learner) -> None:
     arrays, meta = model.to_arrays()
     again = Registry().model(arrays, meta)
     other = drawn(TYPE, 50, seed=9)
-    assert again.predict(other) == pytest.approx(model.predict(other), rel=1e-12)
+    assert again.predict(other) == pytest.approx(model.predict(other), rel=1e-6)
 
 
 @pytest.mark.parametrize("learner", CORRECTIONS, ids=NAMES)
@@ -38,8 +38,9 @@ def test_a_ratio_that_follows_from_the_configuration_is_learnt(learner: Learner)
     """Twice as slow where the kernel is 1 x 1, and slower with more channels."""
     kernels, other = drawn(TYPE, 300, seed=1), drawn(TYPE, 200, seed=2)
 
-    def ratio(some: Kernels) -> np.ndarray:
-        return np.log(2) * (some.column("k") == 1) + 0.2 * np.log2(some.column("cin"))
+    def ratio(some: Kernels) -> Floats:
+        found: Floats = np.log(2) * (some.column("k") == 1) + 0.2 * np.log2(some.column("cin"))
+        return found
 
     off = np.log(learner.fit(kernels, ratio(kernels), seed=1).predict(other)) - ratio(other)
     assert np.abs(off).mean() < 0.4 * np.abs(ratio(other) - ratio(other).mean()).mean()

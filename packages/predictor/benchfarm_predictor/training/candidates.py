@@ -73,11 +73,8 @@ def problem_of(measured: Measured, donors: tuple[DonorView, ...], seed: int) -> 
     """
     check_rows(measured)
     by_name = {view.donor.name: view for view in donors}
-    ranked = ()
-    if donors:
-        ranked = rank_donors(
-            measured.latency_ms, {name: np.exp(view.predicted) for name, view in by_name.items()}, seed=seed
-        )
+    said_ms = {name: np.exp(view.predicted) for name, view in by_name.items()}
+    ranked = rank_donors(measured.latency_ms, said_ms, seed=seed)
     nearest_first = tuple(by_name[likeness.donor] for likeness in ranked)
     return Problem(measured, nearest_first, folds_of(measured, seed), seed)
 

@@ -130,7 +130,7 @@ def _left_out_error(covariance: Floats, target: Floats) -> tuple[float, float]:
 def _solved(covariance: Floats, noise: float, target: Floats) -> tuple[Floats, float]:
     """Weights float64[n] and offset."""
     system = covariance + CONSTANT + noise * np.eye(len(target))
-    weights: Floats = np.linalg.solve(system, target)
+    weights = np.asarray(np.linalg.solve(system, target), dtype=np.float64)
     return weights, CONSTANT * float(weights.sum())
 
 

@@ -83,7 +83,7 @@ def _fitted(
                 said, true = _forward(parameters, x[rows]), want[rows]
                 loss = ((said - true).abs() / true.clamp(min=LEAST_MS)).mean()
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
     return _network(features, [tensor.detach() for tensor in parameters])
 
