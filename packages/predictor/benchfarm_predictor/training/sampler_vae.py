@@ -26,6 +26,7 @@ LARGE_KERNELS: Final = ("conv-bn-act", "dwconv-bn-act", "linear")
 LEAST_CONFIGS: Final = 50
 LEAST_SPREAD: Final = 0.002
 """Of sizes, in the encoding's scale: below it the loss would only count decimals."""
+FIRST_SPREAD: Final = 0.1
 _TORCH_SEEDS: Final = 2**63
 
 
@@ -35,11 +36,9 @@ class Training:
 
     hidden: int = 64
     code: int = 8
-    steps: int = 3000
+    steps: int = 2000
     batch: int = 128
     rate: float = 3e-3
-    first_spread: float = 0.1
-    code_weight: float = 1.0
 
 
 class _Autoencoder(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked
@@ -52,7 +51,7 @@ class _Autoencoder(nn.Module):  # type: ignore[misc]  # PyTorch is not there whe
         self.decoder = nn.Sequential(
             nn.Linear(code, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, width)
         )
-        self.log_spread = nn.Parameter(torch.full((sizes,), math.log(training.first_spread)))
+        self.log_spread = nn.Parameter(torch.full((sizes,), math.log(FIRST_SPREAD)))
 
 
 def train_sampler(frequencies: KernelFrequencies, *, seed: str, training: Training = Training()) -> Decoder:
@@ -88,14 +87,14 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
     for _ in range(training.steps):
         batch = vectors[torch.from_numpy(chance.choice(len(odds), size=training.batch, p=odds))]
-        loss = _loss(model, encoding, batch, training.code_weight)
+        loss = _loss(model, encoding, batch)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
 
 
-def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor, code_weight: float) -> Tensor:
+def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor) -> Tensor:
     """The negative evidence lower bound, mean over the batch; ``batch``: float32[n, width]."""
     mean, log_variance = model.encoder(batch).chunk(2, dim=1)
     log_variance = log_variance.clamp(-12.0, 4.0)
@@ -108,7 +107,7 @@ def _loss(model: _Autoencoder, encoding: Encoding, batch: Tensor, code_weight: f
     for begin, end in encoding.choices:
         loss = loss + nn.functional.cross_entropy(decoded[:, begin:end], batch[:, begin:end], reduction="none")
     divergence = (mean**2 + torch.exp(log_variance) - log_variance - 1).sum(dim=1) / 2
-    return (loss + code_weight * divergence).mean()
+    return (loss + divergence).mean()
 
 
 def _decoder(model: _Autoencoder, encoding: Encoding, origin: Origin) -> Decoder:
