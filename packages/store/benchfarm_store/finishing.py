@@ -5,6 +5,7 @@ that both need in the order that `progress` names. The next batch is a transacti
 stands whatever becomes of that.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -33,10 +34,9 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -
     results = ResultsRequest(results=request.results, launches=request.launches)
     board = leases.hold_board(tx, agent_id, token)
     ingesting.check(results)
-    try:
+    held: ingesting.Held | None = None
+    with suppress(LeaseLost):
         held = ingesting.hold(tx, agent_id, token)
-    except LeaseLost:
-        held = None
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         late = orphans.too_late(tx, agent_id, token, results)
