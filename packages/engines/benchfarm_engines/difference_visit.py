@@ -7,6 +7,8 @@ so that both copies find their weights where a model has them. What the second c
 is the farm's (benchfarm_core.differences).
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
