@@ -123,16 +123,25 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         return orphans.too_late(tx, agent_id, token, request)
-    return take_in(tx, held, board, request)
+    taken = take_in(tx, held, board, request)
+    support.count(tx, held.platform, taken.attempts)
+    return taken.answer
+
+
+class Taken(NamedTuple):
+    """What became of a chunk of results, and what `support.count` is to learn of it in the end."""
+
+    answer: ResultsAnswer
+    attempts: list[support.Attempt]
 
 
 def take_in(
-    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, are_jobs_held: bool = False
-) -> ResultsAnswer:
+    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, ends: bool = False
+) -> Taken:
     """Take in one chunk of results of an accepted lease.
 
-    board: its row, where it is held; a chunk that may say of a failed pin needs it. `are_jobs_held`: by
-    `progress.lock_jobs_of`. Raises as `ingest` does.
+    board: its row, where it is held; a chunk that may say of a failed pin needs it. `ends`: so does the lease, in this
+    transaction; all jobs that this changes are held then. Raises as `ingest` does.
     """
     if not agents.was_heard(held.row.last_heard_at, tx.now):
         agents.heard(tx, held.row.agent_id)
@@ -146,16 +155,16 @@ def take_in(
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
     orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
     good, bad = _judge(tx, lease, live)
-    _write(tx, lease, good, bad, are_jobs_held=are_jobs_held)
+    _write(tx, lease, good, bad, ends=ends)
     if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
-    if not is_comparison(lease.protocol):  # the sides of a pair are attempts of their own, elsewhere
-        support.count(tx, held.platform, _attempts(held, good, bad))
-    return ResultsAnswer(
+    answer = ResultsAnswer(
         accepted=[r.measurement_id for r in live],
         repeated=[r.measurement_id for r in request.results if items[r.measurement_id].outcome is not None],
         orphaned=[r.measurement_id for r in orphaned],
     )
+    # the sides of a pair are attempts of their own, elsewhere
+    return Taken(answer, [] if is_comparison(lease.protocol) else _attempts(held, good, bad))
 
 
 def hold(tx: Transaction, agent_id: str, token: str) -> Held:
@@ -363,7 +372,7 @@ def _answer(
     return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
 
 
-def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, are_jobs_held: bool) -> None:
+def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, ends: bool) -> None:
     _finish_items(tx, lease.row.id, good, bad)
     if good:
         _write_good(tx, lease, good)
@@ -371,7 +380,9 @@ def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[
     jobs = [_finished(one) for one in failed]
     jobs += [progress.Finished(measurement_id=g.result.measurement_id, state=ItemState.SUCCEEDED) for g in good]
     _write_bad(tx, lease, bad)
-    progress.advance(tx, jobs, are_jobs_held=are_jobs_held)
+    if ends:  # no earlier: every lease of a job waits for its row
+        progress.lock_jobs_of(tx, list(lease.held.items))
+    progress.advance(tx, jobs, are_jobs_held=ends)
 
 
 def _finish_items(tx: Transaction, lease_id: int, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
