@@ -13,7 +13,6 @@ from benchfarm_engines.native_build import CannotBuild, build_runner
 from benchfarm_engines.native_packages import CannotFetch
 from tests.engines.native.cache import CACHE
 
-
 NOT_TO_BE_HAD = 3
 
 
