@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
-from sqlalchemy.dialects import postgresql
 
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
 from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
@@ -424,16 +423,14 @@ def _result_row(one: _Good) -> dict[str, Any]:
     return {"measurement_id": id_, "artifact": one.result.artifact_sha256, **summary}
 
 
-_SUMMARY: Final = [column for column in summaries.c if column.name != "measurement_id"]
-_SUMMARY_NAMES: Final = ", ".join(column.name for column in _SUMMARY)
-_SUMMARY_TYPES: Final = ", ".join(f"{one.name} {one.type.compile(postgresql.dialect())}" for one in _SUMMARY)
+_SUMMARY: Final = ", ".join(summaries.c.keys())
 # one statement for all of a lease: a round trip for each table costs as much as its rows
 _WRITE_GOOD = Prepared(
     "results_write",
     "jsonb, bigint, timestamptz, int, int, bigint[], bytea[]",
     f"""
     WITH good AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text, {_SUMMARY_TYPES})),
+        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text)),
     written AS (
         INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
         SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex') FROM good),
@@ -441,8 +438,8 @@ _WRITE_GOOD = Prepared(
         INSERT INTO samples (measurement_id, data)
         SELECT id, data FROM unnest($6, $7) AS x(id, data)),
     summarised AS (
-        INSERT INTO summaries (measurement_id, {_SUMMARY_NAMES})
-        SELECT measurement_id, {_SUMMARY_NAMES} FROM good WHERE median_ms IS NOT NULL)
+        INSERT INTO summaries ({_SUMMARY})
+        SELECT {_SUMMARY} FROM jsonb_populate_recordset(NULL::summaries, $1) WHERE median_ms IS NOT NULL)
     UPDATE measurements m SET state = 'done', failure = NULL, detail = NULL FROM good
     WHERE m.id = good.measurement_id AND m.state = 'leased'
     """,

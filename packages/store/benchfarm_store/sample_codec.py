@@ -33,6 +33,8 @@ NO_GATE: Final = 2**64 - 1
 _HEAD: Final = 4
 _COUNTS: Final = 6
 _TIMES: Final = 4
+_NO_EXTRAS: Final[dict[str, Any]] = {"beside": None, "memory": None, "nodes": ()}
+"""Named where a launch is made, because looking up a default takes as long as all the rest."""
 
 
 class Packed(NamedTuple):
@@ -68,6 +70,7 @@ def _as_read(launch: LaunchSamples, step: int) -> LaunchSamples:
         gate_relative_l2=launch.gate_relative_l2,
         timed_ms=timed_ms,
         canary_ms=canary_ms,
+        **_NO_EXTRAS,
     )
 
 
@@ -252,6 +255,7 @@ def _launch(
         gate_relative_l2=None if gate == NO_GATE else struct.unpack("<d", struct.pack("<Q", gate))[0],
         timed_ms=timed_ms,
         canary_ms=canary_ms,
+        **_NO_EXTRAS,
     )
 
 
