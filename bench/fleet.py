@@ -251,6 +251,7 @@ def row(agents: int, boards: int, watched: Watched) -> Row:
         "busy, p10": f"{quantiles(watched.busy, n=10)[0] if boards > 1 else lowest:.1%}",
         **{f"cores: {name}": f"{used:.2f}" for name, used in cores.items()},
         "cores: sum without valkey": f"{total:.2f}",
+        "CPU ms a result": f"{1000 * total * watched.seconds / watched.results:.2f}" if watched.results else "none",
         "goal": f"each busy >= {GOAL_BUSY:.0%}, sum <= {GOAL_CORES:g} core",
         "met": lowest >= GOAL_BUSY and total <= GOAL_CORES,
     }

@@ -144,7 +144,7 @@ def write_files(planned: Plan, engine: str, folder: Path, *, both_ways: bool = F
     return files
 
 
-def _written(engine: str, folder: Path, name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: bool) -> File:
+def _written(engine: str, folder: Path, name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: Any) -> File:
     specs = [spec.model_dump(mode="json") for spec in inputs]
     made = convert(content, specs, Target(engine))
     path = folder / f"{name}.{made.format}"
@@ -331,7 +331,7 @@ def rows_of(planned: Plan, engine: str, rounds: Sequence[Answers]) -> list[Row]:
 
 def _beside(here: Sequence[Sums], *, profiles: bool) -> Row:
     """What else a model's kernels add up to."""
-    alone = {"alone": _told(_ratio(here, lambda one: one.alone_ns))}
+    alone: Row = {"alone": _told(_ratio(here, lambda one: one.alone_ns))}
     if profiles:
         return alone | {"own profile": _told(_ratio(here, lambda one: one.profile_ns))}
     return alone | {UNCLEAR: f"{median(one.unclear for one in here):.0%}"}

@@ -53,7 +53,7 @@ def _ratios(ratios: Sequence[float]) -> Row:
     if len(ratios) < 2:
         return {}
     tenths = quantiles(ratios, n=10, method="inclusive")
-    told = {"difference / profiler, median": f"{median(ratios):.3f}"}
+    told: Row = {"difference / profiler, median": f"{median(ratios):.3f}"}
     return told | {"10th to 90th percentile": f"{tenths[0]:.3f}-{tenths[-1]:.3f}"}
 
 

@@ -11,7 +11,14 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, Engine
 
 from benchfarm_core.access import Role
-from benchfarm_core.agent_protocol import ReleaseRequest, ResultsRequest, StartedRequest
+from benchfarm_core.agent_protocol import (
+    FinishRequest,
+    LeaseReport,
+    ReleaseRequest,
+    ReportsRequest,
+    ResultsRequest,
+    StartedRequest,
+)
 from benchfarm_core.jobs import ItemState, JobRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.leases import LeaseTimes
@@ -21,6 +28,7 @@ from benchfarm_core.views import ResultsWanted
 from benchfarm_store import (
     dispatching,
     events,
+    finishing,
     jobs,
     latency,
     leases,
@@ -199,10 +207,20 @@ def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
         grant = leases.accept(tx, agent, state["token"], TIMES)
         state["ids"] = tuple(item.measurement_id for item in grant.items)
 
-    def ingest(tx: Transaction) -> None:
+    def found() -> tuple[MeasurementResult, ...]:
         launches = state["launches"]
-        found = [MeasurementResult(measurement_id=id_, outcome="ok", launches=launches) for id_ in state["ids"][1:]]
-        results.ingest(tx, agent, state["token"], ResultsRequest(results=tuple(found)))
+        return tuple(MeasurementResult(measurement_id=id_, outcome="ok", launches=launches) for id_ in state["ids"][1:])
+
+    def ingest(tx: Transaction) -> None:
+        results.ingest(tx, agent, state["token"], ResultsRequest(results=found()))
+
+    def report(tx: Transaction) -> None:
+        told = LeaseReport(lease_token=state["token"], measurement_ids=state["ids"], renew=True)
+        leases.report(tx, agent, ReportsRequest(leases=(told,)), TIMES)
+
+    def finish(tx: Transaction) -> None:
+        request = FinishRequest(results=found(), release=ReleaseRequest(reason="done"), wants_next=True)
+        finishing.finish(tx, agent, state["token"], request)
 
     yield "dispatch", _in_transaction(database, dispatch)
     yield "offers", _in_transaction(database, lambda tx: leases.offers_for(tx, agent, [board]))
@@ -221,3 +239,8 @@ def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
         "release",
         _in_transaction(database, lambda tx: leases.release(tx, agent, state["token"], ReleaseRequest(reason="done"))),
     )
+    yield "dispatch again", _in_transaction(database, dispatch)
+    yield "accept again", _in_transaction(database, accept)
+    yield "report", _in_transaction(database, report)
+    yield "finish", _in_transaction(database, finish)
+    yield "next lease", _in_transaction(database, lambda tx: finishing.next_lease(tx, agent, board, TIMES))

@@ -26,7 +26,7 @@ from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.correctness import BENCHMARK_MODEL
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.platforms import Platform
+from benchfarm_core.platforms import EngineSpec, Platform
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_engines.conversion import activations_for, files_of, has_converter
 from tests.agent.conftest import LEASE_TOKEN
@@ -162,7 +162,7 @@ def test_a_process_is_a_block(make: Callable[..., RemoteBoard], running: Run, tm
     assert set(record.samples) == {7, 8}
     check_samples(record)
     assert sorted(path.name for path in (tmp_path / "board").iterdir() if "launch" not in path.name) == [
-        *("files", "lock", "running", "runner", "tools")
+        *("files", "lock", "runner", "running", "tools")
     ]
 
 
@@ -279,11 +279,17 @@ def test_its_files_are_litert_s() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_whole_lease_with_files_of_our_converter(
-    make: Callable[..., RemoteBoard], state: StateDir, grant: Callable[..., LeaseGrant], running: Run, precision: str
+    make: Callable[..., RemoteBoard],
+    state: StateDir,
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    binary: Callable[..., Path],
+    precision: str,
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     asked = grant(2, engine=BENCHMARK_MODEL)
-    platform: Platform = asked.platform.model_copy(update={"precision": precision})
+    engine = EngineSpec(name=BENCHMARK_MODEL, version=BenchmarkKit(binary()).version)
+    platform: Platform = asked.platform.model_copy(update={"precision": precision, "engine": engine})
     calls = running(lease_on(make(), state, asked.model_copy(update={"platform": platform})))
     assert outcomes(calls) == {1: "ok", 2: "ok"}
     assert released(calls)["reason"] == "done"

@@ -34,6 +34,9 @@ TREE = RASPBERRY_PI.with_files(
     }
 )
 POINT = OperatingPoint(mode="pinned", cores=(CORES[-1],), threads=1, freq_khz=(PI_KHZ[1],))
+ORDER = LaunchOrder(
+    {"engine": "e", "precision": "fp32", "threads": 1, "cores": [0], "visits": [{"visit": 1}]}, (), 20.0, 100
+)
 Make = Callable[[], LocalBoard]
 
 
@@ -83,11 +86,8 @@ def test_cores_that_the_agent_may_not_use_are_not_offered(state: StateDir, runni
     assert (report.ranges, report.clock_proof) == ((), ClockProof.UNPINNED)
 
 
-def test_a_lease_at_a_step_is_watched_and_put_back(make: Make, port: TreePort, running: Any, tmp_path: Path) -> None:
+def test_a_lease_at_a_step_is_watched_and_put_back(make: Make, port: TreePort, running: Any) -> None:
     board = make()
-    order = LaunchOrder(
-        {"engine": "e", "threads": 1, "cores": list(POINT.cores), "visits": [{"visit": 1}]}, (), 20.0, 100
-    )
 
     async def lease() -> Any:
         await board.restore()
@@ -96,7 +96,7 @@ def test_a_lease_at_a_step_is_watched_and_put_back(make: Make, port: TreePort, r
         assert await board.gate(POINT) is None
         held = shown(port)
         try:
-            return held, await board.launch(order, lambda _: None)
+            return held, await board.launch(ORDER, lambda _: None)
         finally:
             await board.restore()
 
@@ -111,11 +111,10 @@ def test_a_lease_at_a_step_is_watched_and_put_back(make: Make, port: TreePort, r
 def test_a_free_lease_touches_no_clock(make: Make, port: TreePort, running: Any) -> None:
     board = make()
     free = OperatingPoint(mode="free", cores=POINT.cores, threads=1)
-    order = LaunchOrder({"engine": "e", "threads": 1, "cores": [0], "visits": [{"visit": 1}]}, (), 20.0, 100)
 
     async def lease() -> Any:
         await board.pin(free)
-        return await board.launch(order, lambda _: None)
+        return await board.launch(ORDER, lambda _: None)
 
     ended = running(lease())
     assert (ended.returncode, ended.clock) == (0, None)

@@ -91,11 +91,11 @@ def test_kernels_by_difference_add_up_over_layers_and_have_no_goal() -> None:
         answers[f"alone{place}"] = {"plain_ns": made[kernel]}
     [found] = in_situ.difference_sums(planned, answers).values()
     wanted = [made[in_situ.kernel_of(layer)] for layer in layers if in_situ.kernel_of(layer) != unclear]
-    assert found.in_situ_ns == pytest.approx(sum(wanted), rel=0.02)
+    assert found.stored_ns == pytest.approx(sum(wanted), rel=0.02)
     share = sum(in_situ.kernel_of(layer) == unclear for layer in layers) / len(layers)
     assert found.unclear == pytest.approx(share)
     row, verdict = in_situ.rows_of(planned, "ncnn", [answers])
-    assert row[in_situ.DIFFERENCE] == f"{found.in_situ_ns / 1e6:.3f}"
+    assert row[in_situ.DIFFERENCE] == f"{found.stored_ns / 1e6:.3f}"
     assert row[in_situ.UNCLEAR] == f"{share:.0%}"
     assert "own profile" not in row
     assert not {"goal", "met"} & set(verdict)

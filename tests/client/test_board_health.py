@@ -67,3 +67,8 @@ def test_two_models_become_one(farm: Any, logged_in: Any) -> None:
     shown = logged_in("boards", "show", farm.board_ids[1], "--json").document
     assert shown["board_model"] == "host-4"
     assert logged_in("boards", "merge-model", "host-none", "host-4", "--reason", "x").code == ExitCode.NOT_FOUND
+    split = logged_in("boards", "split-model", "host-5", "--reason", "other chips")
+    assert f"host-5 is host-4 no longer: {farm.board_ids[1]}" in split.out
+    shown = logged_in("boards", "show", farm.board_ids[1], "--json").document
+    assert shown["board_model"] == "host-5"
+    assert logged_in("boards", "split-model", "host-5", "--reason", "x").code == ExitCode.NOT_FOUND

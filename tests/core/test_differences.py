@@ -40,7 +40,9 @@ def doubled(
     seed: int = 0,
 ) -> LaunchSamples:
     """A launch of a carrier that takes 100 us once. luck: of each opening, noise: of each block, as shares."""
-    rng, once, twice = Random(f"{seed}/{number}"), [], []
+    rng = Random(f"{seed}/{number}")
+    once: list[int] = []
+    twice: list[int] = []
     for _ in range(rounds):
         sides = [ns * slowness * (1 + rng.gauss(0, luck)) for ns in (ONCE_NS, ONCE_NS + kernel_ns)]
         for _ in range(PAIRS):

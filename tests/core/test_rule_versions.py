@@ -15,8 +15,8 @@ from tests.core.test_comparing import answer
 from tests.core.test_quality import launch
 
 # A rule that gives other numbers, or words, for these launches: raise its version and pin what it gives now.
-SUMMARIES = {6: "0"}
-COMPARISONS = {2: "0"}
+SUMMARIES = {6: "73ce57fe69946791"}
+COMPARISONS = {2: "037b1ab3ac449e7d"}
 
 GOLDEN = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
 

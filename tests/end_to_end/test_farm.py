@@ -215,6 +215,26 @@ def test_kernels_in_situ_are_measurements_of_their_own(client: Client) -> None:
     assert (caught.value.code, caught.value.field) == ("timing_impossible", "workloads.0")
 
 
+def test_without_a_profiler_kernels_in_situ_are_differences(client: Client) -> None:
+    platform = next(iter(client.platforms(engine=["litert"], threads=[1], precision=["fp32"])))
+    conv, large = (
+        KernelRequest(type="conv-bn-act", config={"hw": 28, "cin": 64, "cout": 64, "k": 3, "s": 1}),
+        KernelRequest(type="resize", config={"hw": 200, "cin": 8, "scale": 3}),
+    )
+    wanted = {"platforms": (platform.key,), "timing": "in_situ"}
+    job = client.wait(client.submit(quick(7, 0, workloads=(conv,), **wanted)).id, timeout_s=100)
+    [item] = client.items(job.id)
+    assert item.summary is not None or item.failure == "inconclusive", item.reason
+    if item.summary is not None and item.measurement_id is not None:
+        found = client.measurement(item.measurement_id)
+        assert found.in_situ_by == "difference"
+        assert all(launch.beside is not None for launch in found.samples)
+        assert 0.05 < item.summary.median_ms < 20
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit(quick(7, 0, workloads=(conv, large), **wanted))
+    assert (caught.value.code, caught.value.field) == ("timing_impossible", "workloads.1")
+
+
 def test_a_job_that_cannot_run_says_why(client: Client) -> None:
     platform = next(iter(client.platforms(engine=["openvino"], threads=[1], precision=["fp32"])))
     with pytest.raises(InvalidRequest) as caught:

@@ -9,10 +9,8 @@ import pytest
 
 from benchfarm import Client
 from benchfarm_core.boards import BoardState, BoardView
-from benchfarm_core.correctness import BENCHMARK_MODEL
 from benchfarm_core.jobs import ItemView, JobRequest, JobView
 from benchfarm_core.protocols import ProtocolRequest
-from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.draws import draw_mixed
@@ -117,29 +115,6 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     wait_until(lambda: client.board(victim.id).state is not BoardState.OFFLINE, "the phone is back")
     free = {DEFAULT_GOVERNOR}
     wait_until(lambda: all(governors(one) == free for one in phones), "no phone stays pinned")
-
-
-def test_an_operator_s_benchmark_model_is_an_engine_of_its_own(
-    start: Callable[[str], AgentProcess], client: Client, phone: Phone, tmp_path: Path
-) -> None:
-    stand_in = Path(__file__).parents[1] / "agent" / "stand_in_benchmark_model.sh"
-    (tmp_path / "benchmark_model").write_text(stand_in.read_text().replace("FAULT", "none"))
-    agent = start(
-        f"""
-local = false
-adb = ["{phone.address}"]
-shared_host = ["*"]
-[[benchmark_model]]
-abi = "x86_64"
-binary = "benchmark_model"
-"""
-    )
-    wait_until(lambda: any(board.serial == phone.serial for board in online(client)), "the phone is listed")
-    board = next(board for board in online(client) if board.serial == phone.serial)
-    items = ended(client, submitted(client, board.board_model, 2, seed=4, engine=BENCHMARK_MODEL))
-    summaries = [item.summary for item in items if item.summary is not None]
-    assert len(summaries) == 2, (items, agent.said())
-    assert {(one.grade, one.normalised_ms) for one in summaries} == {(Grade.C, None)}
 
 
 def test_a_board_over_ssh_gets_a_python_runner_and_is_measured_on(

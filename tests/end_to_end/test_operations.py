@@ -27,7 +27,9 @@ from tests.peers.sshd import SshHost
 HANDBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BEGINNING = "An empty bench"
-SECTIONS = ("A phone", "A Raspberry Pi", "A PC", "An air-gapped box")
+OWN_PROGRAM = "LiteRT's own `benchmark_model`"
+SECTIONS = ("A phone", "A Raspberry Pi", "A PC", "An air-gapped box", OWN_PROGRAM)
+STAND_IN = Path(__file__).parents[1] / "agent" / "stand_in_benchmark_model.sh"
 ADDRESS = "http://127.0.0.1:8650"
 ADMIN = "~/.local/state/benchfarm/admin.token"
 STAYS = "benchfarm agent run "
@@ -87,6 +89,10 @@ class Operator:
     def bundled(self) -> list[ResultView]:
         """What came out of bundles."""
         return [one for one in self._client.stored_results() if one.bundle_id is not None]
+
+    def measured(self) -> list[ResultView]:
+        """All results of the farm."""
+        return list(self._client.stored_results())
 
     def stop(self) -> None:
         if self._agent is not None:
@@ -176,6 +182,19 @@ def test_a_phone(operator: Operator, phone: Phone) -> None:
     operator.kind = "adb"
     operator.read("A phone")
     assert GRADED.search(operator.said[-1]), operator.said
+
+
+def test_an_operators_own_program_on_a_phone_without_a_runner(operator: Operator, phone: Phone) -> None:
+    (operator.lab / "benchmark_model").write_text(STAND_IN.read_text().replace("FAULT", "none"))
+    operator.replaced |= {
+        'abi = "aarch64"': f'abi = "{platform.machine()}"',
+        "adb = true": f'adb = ["{phone.address}"]\nshared_host = ["*"]',
+    }
+    operator.kind = "adb"
+    operator.read(OWN_PROGRAM)
+    assert "C, unpinned" in operator.said[-1], operator.said
+    found = [one.summary for one in operator.measured() if "/litert_benchmark_model-" in one.platform]
+    assert [(one.grade, one.normalised_ms) for one in found] == [("C", None)]
 
 
 def test_a_raspberry_pi(operator: Operator, ssh_host: SshHost) -> None:

@@ -1,6 +1,7 @@
 """Kernels by difference in the real runner, in engines that do not tell the time of operators."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import check_result
 from benchfarm_engines.difference_visit import ROUND_PAIRS, ROUNDS, ROUNDS_MIN, time_round, wants_round
 from benchfarm_engines.displacement import DISPLACED_BYTES, Displacement
+from benchfarm_engines.in_situ_visit import WALL_SHARE
 from benchfarm_engines.launch_request import ProtocolParameters
 from benchfarm_engines.pair_visit import PairSamples
 from benchfarm_engines.witness import Reading, Witness
@@ -88,7 +90,7 @@ def test_what_a_visit_brings_is_a_result_of_its_timing(
     result = MeasurementResult(measurement_id=1, outcome="ok", launches=(samples,))
     check_result(result, PROTOCOLS["kernel"], "difference")
     assert isinstance(samples.beside, SideSamples)
-    assert set(samples.beside.rounds) == {ROUND_PAIRS}
+    assert all(ROUND_PAIRS <= pairs <= WALL_SHARE * ROUND_PAIRS for pairs in samples.beside.rounds)
     assert ROUNDS_MIN <= len(samples.beside.rounds) <= ROUNDS
     assert max(samples.gate_relative_l2 or 0, samples.beside.gate_relative_l2 or 0) < 1e-3
     assert {at for at, _ in samples.canaries["sgemm"]} >= {0, len(samples.blocks_ns)}
@@ -143,18 +145,19 @@ def parameters(**changes: Any) -> ProtocolParameters:
 
 
 class Counted:
-    """A session that only counts its runs."""
+    """A session that only counts its runs, or takes a time."""
 
     def __init__(self) -> None:
-        self.runs = 0
+        self.runs, self.takes_ns = 0, 0
 
     def run(self) -> None:
         self.runs += 1
+        time.sleep(self.takes_ns / 1e9)
 
 
 def test_every_timed_run_of_both_sides_begins_without_its_caches() -> None:
     once, twice, samples, order = Counted(), Counted(), PairSamples(), []
-    witness = Witness()
+    witness = PlantedWitness(within=False)
     time_round([once, twice], samples, parameters(), witness, lambda: order.append((once.runs, twice.runs)))  # type: ignore[list-item]
     witness.close()
     timed = [ROUND_PAIRS * side.blocks.iterations for side in (samples.a, samples.b)]
@@ -177,6 +180,20 @@ class PlantedWitness(Witness):
         return Reading(self.waited_ns, 0)
 
 
+class SwitchingWitness(Witness):
+    """Sees a switch in every pair but each `calm`-th: of four readings one more than before."""
+
+    def __init__(self, calm: int) -> None:
+        super().__init__()
+        self.reads, self.switches, self.calm = 0, 0, calm
+
+    def read(self) -> Reading:
+        pair, place = divmod(self.reads, 4)
+        self.switches += place == 1 and pair % self.calm != self.calm - 1
+        self.reads += 1
+        return Reading(0, self.switches)
+
+
 @pytest.mark.parametrize("within", [True, False])
 def test_only_what_was_waited_in_a_run_counts(within: bool) -> None:
     samples, witness = PairSamples(), PlantedWitness(within=within)
@@ -184,6 +201,18 @@ def test_only_what_was_waited_in_a_run_counts(within: bool) -> None:
     witness.close()
     waits = {delay / side.blocks.iterations for side in (samples.a, samples.b) for delay in side.blocks.delays_ns}
     assert waits == ({1000} if within else {0})
+
+
+@pytest.mark.parametrize(("calm", "pairs"), [(1, ROUND_PAIRS), (3, 3 * ROUND_PAIRS), (9, ROUND_PAIRS)])
+def test_a_round_goes_on_until_enough_was_undisturbed(calm: int, pairs: int) -> None:
+    samples, witness = PairSamples(), SwitchingWitness(calm)
+    sides: list[Any] = [Counted(), Counted()]
+    for side in sides:
+        side.takes_ns = 1_000_000  # blocks of one run
+    time_round(sides, samples, parameters(), witness, lambda: None)
+    witness.close()
+    assert samples.a.blocks.iterations == 1
+    assert samples.rounds == [pairs]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,21 @@ def test_a_file_runs_as_it_is(tmp_path: Path, delegate: str) -> None:
     session.close()
 
 
+@pytest.mark.parametrize("kept", ["float32", "int8"])
+def test_a_dense_layer_of_8_bit_weights_and_fp32_numbers_computes_in_fp32(tmp_path: Path, kept: str) -> None:
+    """Its precision is what the layer gives: edges of 8 bits beside it make no int8."""
+    writer, steps = TfliteWriter(), Quant((0.1,))
+    x = writer.tensor((1, 4), "float32", "serving_default_x:0")
+    weights = writer.constant(np.full((3, 4), 10, np.int8), steps)
+    y, codes = writer.tensor((1, 3), "float32", "y"), writer.tensor((1, 3), "int8", "codes", steps)
+    writer.operator(Code.FULLY_CONNECTED, [x, weights, -1], [y], schema.FullyConnectedOptionsT())
+    writer.operator(Code.QUANTIZE, [y], [codes])
+    wanted = y if kept == "float32" else codes
+    session = open_file(writer.to_bytes([x], [wanted]), tmp_path, precision="int8")
+    assert session.computes_in() == "fp32"
+    session.close()
+
+
 @pytest.mark.parametrize(("off", "is_right"), [(0, True), (1, True), (3, False)])
 def test_quantised_outputs_are_compared_as_real_numbers(tmp_path: Path, off: int, is_right: bool) -> None:
     """Codes near -128 that stand for numbers near 0: as codes, three steps off are within the gate's limit."""

@@ -8,7 +8,7 @@ import pytest
 from benchfarm_core.access import Role
 from benchfarm_core.board_health import GOLDEN_SUITE
 from benchfarm_core.board_history import BoardEventKind
-from benchfarm_core.boards import MergeRequest
+from benchfarm_core.boards import MergeRequest, SplitRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.views import ResultsWanted
@@ -70,6 +70,57 @@ def test_a_merge_is_repeated_and_followed(farm, ann, lab, pair, report_of):
     pair.register(report_of("one"), report_of("two", board_model="host-b"))
     with farm.transaction() as tx:
         assert {boards.get_board(tx, board).board_model for board in pair.boards} == {"host-c"}
+
+
+def split(farm, by, model="host-b"):
+    with farm.transaction() as tx:
+        return board_models.split(tx, model, SplitRequest(reason="other chips"), by)
+
+
+def test_a_merge_is_taken_back(farm, ann, lab, pair, job_of, report_of):
+    one, two = pair.boards
+    merge(farm, lab)
+    job = farm.submit_planned(ann, job_of(1, platforms=[B]))
+    assert pair.measure_all(two) == 1
+    done = split(farm, lab)
+    assert (done.was_merged_into, done.boards) == ("host-a", [two])
+    with farm.transaction() as tx:
+        view = boards.get_board(tx, two)
+        event = board_history.list_history(tx, two).items[0]
+        assert boards.get_board(tx, one).board_model == "host-a"
+        kept = results.list_results(tx, ann, ResultsWanted(platform=A)).items
+    assert (view.board_model, {key.partition("/")[0] for key in view.platforms}) == ("host-b", {"host-b"})
+    assert (event.before, event.after, event.reason) == ("host-a", "host-b", "other chips")
+    assert (len(kept), farm.job(job.id, ann).progress.succeeded) == (1, 1), "what was measured meanwhile stays"
+    assert farm.submit_planned(ann, job_of(1, seed=3, platforms=[B])).platforms == [B]
+    assert pair.measure_all(two) == 1
+    pair.register(report_of("one"), report_of("two", board_model="host-b"))
+    with farm.transaction() as tx:
+        assert boards.get_board(tx, two).board_model == "host-b"
+    with pytest.raises(NotFound):
+        split(farm, lab)
+
+
+def test_a_board_that_came_while_its_model_was_merged_is_named_anew(farm, ann, lab, pair, report_of):
+    merge(farm, lab)
+    late = report_of("late", board_model="host-b")
+    other = farm.agent(ann, late, name="other")
+    assert split(farm, lab).boards == [pair.boards[1]]
+    with farm.transaction() as tx:
+        assert boards.get_board(tx, other.boards[0]).board_model == "host-a"
+    other.register(late)
+    with farm.transaction() as tx:
+        assert boards.get_board(tx, other.boards[0]).board_model == "host-b"
+
+
+def test_of_a_chain_of_merges_the_first_is_taken_back(farm, ann, lab, pair, report_of):
+    merge(farm, lab)
+    farm.agent(ann, report_of("three", board_model="host-c"), name="other")
+    merge(farm, lab, "host-a", "host-c")
+    assert split(farm, lab, "host-b").boards == [pair.boards[1]]
+    with farm.transaction() as tx:
+        models = [boards.get_board(tx, board).board_model for board in pair.boards]
+    assert models == ["host-c", "host-b"]
 
 
 def test_what_cannot_be_one_model(farm, ann, lab, pair, job_of, report_of):

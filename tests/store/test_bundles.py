@@ -260,9 +260,9 @@ def test_one_run_measures_as_often_as_it_was_told(farm, lab, ann, job_of):
     assert farm.scalar(repeats) == "0 1 2 0 1 2"
 
     job = farm.submit_planned(ann, job_of(1, seed=9, platforms=[PLATFORM], repeats=3))
-    waiting = {"target": "linux-x86_64-cp312", "platform": PLATFORM}
-    assert len(lab.create(BundleRequest(**waiting, repeats=2)).items) == 2
-    order = lab.create(BundleRequest(**waiting, repeats=9))
+    waiting: dict[str, Any] = {"target": "linux-x86_64-cp312", "platform": PLATFORM}
+    assert len(lab.create(BundleRequest.model_validate(waiting | {"repeats": 2})).items) == 2
+    order = lab.create(BundleRequest.model_validate(waiting | {"repeats": 9}))
     assert len(order.items) == 3, "no more often than it waits"
     answer = lab.bring(order)
     assert (answer.results, answer.completed) == (3, 3)

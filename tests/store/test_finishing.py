@@ -93,7 +93,7 @@ def test_a_whole_lease_takes_few_statements(farm, ann, agent, job_of, ok_result)
 
 
 def test_the_same_end_again_changes_nothing_and_gives_the_same_next_lease(farm, ann, agent, job_of, ok_result):
-    farm.submit_planned(ann, job_of(60, platforms=[PLATFORM]))
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
     grant = agent.must_take()
     found = [ok_result(id_) for id_ in ids_of(grant)]
     first = agent.finish(grant, *found, wants_next=True)
@@ -109,7 +109,7 @@ def test_the_same_end_again_changes_nothing_and_gives_the_same_next_lease(farm, 
 
 
 def test_the_next_lease_has_started_and_no_worker_is_asked_for_it(farm, ann, agent, job_of, ok_result):
-    farm.submit_planned(ann, job_of(60, platforms=[PLATFORM]))
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
     grant = agent.must_take()
     farm.messages.clear()
     answer = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True)
@@ -123,7 +123,7 @@ def test_the_next_lease_has_started_and_no_worker_is_asked_for_it(farm, ann, age
 
 
 def test_an_offer_that_came_in_between_is_taken(farm, ann, agent, job_of, ok_result):
-    farm.submit_planned(ann, job_of(60, platforms=[PLATFORM]))
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
     grant = agent.must_take()
     agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)))
     following = agent.must_take()
@@ -142,7 +142,7 @@ def test_without_work_there_is_no_next_lease(farm, ann, agent, job_of, ok_result
 
 
 def test_a_board_out_of_use_or_of_another_agent_gets_no_next_lease(farm, ann, agent, job_of, report_of, ok_result):
-    farm.submit_planned(ann, job_of(60, platforms=[PLATFORM]))
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
     grant = agent.must_take()
     farm.run("UPDATE boards SET health = 'quarantined'")
     assert agent.finish(grant, ok_result(ids_of(grant)[0]), wants_next=True).next_lease is None

@@ -20,7 +20,7 @@ def lab(farm, ann, report_of):
 @pytest.fixture
 def grants(farm, ann, lab, job_of):
     """A lease on each board."""
-    farm.submit_planned(ann, job_of(100, platforms=[PLATFORM]))
+    farm.submit_planned(ann, job_of(400, platforms=[PLATFORM]))
     return [lab.must_take(board) for board in lab.boards]
 
 

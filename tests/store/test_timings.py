@@ -92,12 +92,10 @@ def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):
 def test_the_gate_of_a_carrier_is_no_error_of_its_kernels(farm, ann, agent):
     farm.submit_planned(ann, job())
     agent.measure_all()
-    (row,) = _support(farm)
-    assert (row.code, row.max_relative_l2, row.last_relative_l2) == ("ok", None, None)
+    assert {(row.code, row.max_relative_l2, row.last_relative_l2) for row in _support(farm)} == {("ok", None, None)}
     farm.submit_planned(ann, job(timing="alone"))
     agent.measure_all()
-    (row,) = _support(farm)
-    assert row.max_relative_l2 is not None
+    assert all(row.max_relative_l2 for row in _support(farm))
 
 
 def _support(farm: Any) -> Any:

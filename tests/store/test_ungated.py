@@ -30,7 +30,7 @@ def job(**changes: Any) -> JobRequest:
 
 def told(measurement_id: int) -> Any:
     """A result as the agent hands it in: neither gate nor canaries."""
-    bare = {"gate_relative_l2": None, "canaries": {}}
+    bare: dict[str, Any] = {"gate_relative_l2": None, "canaries": {}}
     visits = tuple(launch(number).model_copy(update=bare) for number in range(3))
     return ok(measurement_id).model_copy(update={"launches": visits})
 

@@ -8,6 +8,7 @@ import pytest
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_workloads.carriers import Carrier, is_stem
+from benchfarm_workloads.columns import Config
 from benchfarm_workloads.doubled_carriers import FIRST, SECOND, DoubledCarrier, double, why_not_doubled
 from benchfarm_workloads.draws import draw_mixed
 from benchfarm_workloads.kernels import kernel_type, kernel_types
@@ -36,7 +37,7 @@ def read_by(carrier: Carrier, tensor: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def doubled() -> list[tuple[tuple[str, dict[str, object]], DoubledCarrier]]:
+def doubled() -> list[tuple[tuple[str, Config], DoubledCarrier]]:
     return [(kernel, double(*kernel)) for kernel in DRAWN]
 
 

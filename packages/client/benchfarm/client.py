@@ -12,6 +12,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from benchfarm import board_events, waiting
+from benchfarm.board_models import BoardModels
 from benchfarm.bundles import Bundles
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
@@ -32,7 +33,7 @@ from benchfarm_core.accounts import (
 )
 from benchfarm_core.board_health import GoldenRunView, SpreadRow
 from benchfarm_core.board_history import BoardEvent, BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health, MergeRequest, ModelMerge
+from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
 from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
@@ -92,6 +93,7 @@ class Client:
         self.bundles = Bundles(self._connection)
         self.measurement_sets = MeasurementSets(self._connection)
         self.spaces = Spaces(self._connection)
+        self.board_models = BoardModels(self._connection)
 
     @property
     def url(self) -> str:
@@ -342,11 +344,6 @@ class Client:
     def board_spread(self, board_model: str) -> Iterator[SpreadRow]:
         """How the units of one board model differ, from their latest golden runs."""
         return self._pages(SpreadRow, f"/board-models/{path_part(board_model)}/spread")
-
-    def merge_board_model(self, board_model: str, into: str, reason: str) -> ModelMerge:
-        """The boards of one model are boards of another from now on; operators only."""
-        request = checked(MergeRequest, {"into": into, "reason": reason})
-        return self._post(ModelMerge, f"/board-models/{path_part(board_model)}/merge", request)
 
     def add_board_note(self, board_id: str, text: str) -> BoardEventView:
         """Write a note into a board's history; operators only."""

@@ -50,6 +50,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_golden_runs": _PEOPLE,
     "list_board_spread": _PEOPLE,
     "merge_board_model": _LAB,
+    "split_board_model": _LAB,
     "add_board_note": _LAB,
     "set_board_health": _LAB,
     "list_platforms": _PEOPLE,

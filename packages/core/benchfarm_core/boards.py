@@ -197,6 +197,20 @@ class MergeRequest(Value):
     reason: str = Field(min_length=1, max_length=300)
 
 
+class SplitRequest(Value):
+    """Why a board model that was merged is none of the other's after all."""
+
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class ModelSplit(Answer):
+    """A board model that is its own again, the one that it was merged into, and boards that are of it at once."""
+
+    board_model: str
+    was_merged_into: str
+    boards: list[str]
+
+
 class ModelMerge(Answer):
     """A board model that is called otherwise from now on, and its boards."""
 

@@ -3,6 +3,8 @@
 Imported beside the engines, so it imports nothing but the standard library.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Final, Literal
 

@@ -140,6 +140,8 @@ def clean_blocks(launch: LaunchSamples) -> list[bool]:
 
 
 def _undisturbed(side: LaunchSamples | SideSamples) -> list[bool]:
+    if not any(side.switches) and max(side.delays_ns, default=0) <= DELAY_FLOOR_NS:
+        return [True] * len(side.blocks_ns)  # most are so, and each is looked at several times
     return [
         switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
         for block, delay, switches in zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
@@ -159,7 +161,9 @@ def _enough_clean(launch: LaunchSamples) -> list[int]:
 
 
 def _difference(launch: LaunchSamples) -> Difference | None:
-    """By difference, what a launch says; None when too few of its pairs are clean."""
+    """By difference, what a launch says; None when too few of its pairs are clean, and of one without a second side."""
+    if launch.beside is None:
+        return None
     return difference_of(launch, clean_blocks(launch)) if _enough_clean(launch) else None
 
 

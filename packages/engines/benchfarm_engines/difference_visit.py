@@ -7,6 +7,8 @@ so that both copies find their weights where a model has them. What the second c
 is the farm's (benchfarm_core.differences).
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,6 +19,7 @@ from typing import Any, Final
 from benchfarm_engines.blocks import iterations_for
 from benchfarm_engines.displacement import Displacement
 from benchfarm_engines.engine import Session
+from benchfarm_engines.in_situ_visit import WALL_SHARE, is_over
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import LaunchRequest, ProtocolParameters, Visit
 from benchfarm_engines.pair_visit import (
@@ -35,7 +38,7 @@ ROUNDS: Final = 8
 ROUNDS_MIN: Final = 3
 """Where blocks are so long that they fill the visit's time earlier."""
 ROUND_PAIRS: Final = 6
-"""Pairs of a round at least: the fastest block of each side counts, so it must have had its chances."""
+"""Undisturbed pairs of a round: the fastest block of each side counts, so it must have had its chances."""
 VISITS: Final = 4
 """A kernel is timed for so many times `visit_ms`: what is told is the small difference of two long times."""
 
@@ -87,7 +90,7 @@ def wants_round(samples: PairSamples, protocol: ProtocolParameters) -> bool:
 
 
 def _round_pairs(protocol: ProtocolParameters) -> int:
-    """Pairs of a round, so many that `ROUNDS` of them are `blocks_min`."""
+    """Undisturbed pairs of a round, so many that `ROUNDS` of them are `blocks_min`."""
     return max(ROUND_PAIRS, -(-protocol.blocks_min // ROUNDS))
 
 
@@ -124,15 +127,16 @@ def time_round(
         if not samples.rounds:
             found.blocks.iterations = iterations_for(fastest_ns, protocol.block_min_us)
     witness.refresh()
-    pairs = _round_pairs(protocol)
-    for _ in repeat(None, pairs):
-        for session, found in turns if samples.pairs % 2 == 0 else turns[::-1]:
-            _block(session, found, witness, displace)
-    samples.rounds.append(pairs)
+    wanted, before, undisturbed = _round_pairs(protocol), samples.pairs, 0
+    while samples.pairs < before + WALL_SHARE * wanted and not is_over(undisturbed, samples.pairs - before, wanted):
+        in_turn = turns if samples.pairs % 2 == 0 else turns[::-1]
+        quiet = [_block(session, found, witness, displace) for session, found in in_turn]
+        undisturbed += all(quiet)
+    samples.rounds.append(samples.pairs - before)
 
 
-def _block(session: Session, found: SideSamples, witness: Witness, displace: Callable[[], None]) -> None:
-    """Some runs, each after its caches were taken away; a block is the time of the runs alone."""
+def _block(session: Session, found: SideSamples, witness: Witness, displace: Callable[[], None]) -> bool:
+    """Some runs, each after its caches were taken away; a block is the time of the runs alone. Whether undisturbed."""
     run, block_ns, delay_ns, switches = session.run, 0, 0, 0
     for _ in repeat(None, found.blocks.iterations):
         displace()
@@ -143,4 +147,4 @@ def _block(session: Session, found: SideSamples, witness: Witness, displace: Cal
         after = witness.read()
         delay_ns += max(0, after.delay_ns - before.delay_ns)
         switches += max(0, after.switches - before.switches)
-    found.blocks.add(block_ns, Reading(0, 0), Reading(delay_ns, switches))
+    return found.blocks.add(block_ns, Reading(0, 0), Reading(delay_ns, switches)) > 0

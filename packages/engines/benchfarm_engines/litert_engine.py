@@ -37,6 +37,7 @@ _MISSING: Final = (
 )
 _NOTICE: Final = re.compile(r"^(INFO|VERBOSE|WARNING): .*$", re.MULTILINE)
 _EIGHT_BITS: Final = (np.int8, np.uint8)
+_PRODUCTS: Final = frozenset({"BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
 class LiteRt:
@@ -128,11 +129,17 @@ class _LiteRtSession:
         return [(float(scale), int(zero_point)) for scale, zero_point in steps]
 
     def computes_in(self) -> str:
-        """int8 where any tensor of the model holds 8 bits; a file that runs as it is runs in its own types."""
+        """int8 where any product gives 8 bits, or of a model without products any tensor holds them.
+
+        8-bit weights alone make no int8: LiteRT multiplies them in fp32. A file that runs as it is runs in its own
+        types.
+        """
         if self._request.precision == "as_given":
             return "as_given"
-        types = {each["dtype"] for each in self._interpreter.get_tensor_details()}
-        return "int8" if types.intersection(_EIGHT_BITS) else "fp32"
+        types = {each["index"]: each["dtype"] for each in self._interpreter.get_tensor_details()}
+        operators = self._interpreter._get_ops_details()  # noqa: SLF001
+        given = [types.get(int(each["outputs"][0])) for each in operators if each["op_name"] in _PRODUCTS]
+        return "int8" if set(given or types.values()).intersection(_EIGHT_BITS) else "fp32"
 
     def close(self) -> None:
         del self._invoke, self._interpreter

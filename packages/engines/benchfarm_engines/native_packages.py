@@ -46,6 +46,10 @@ class CannotBuild(Exception):
     """The runner cannot be built here; the text says why and what to do. Nothing half made is left in use."""
 
 
+class CannotFetch(CannotBuild):
+    """What the runner is built from cannot be had from the package index."""
+
+
 @dataclass(frozen=True)
 class PinnedFile:
     """One file of one project on an index."""
@@ -71,7 +75,7 @@ class PinnedFile:
         if done.returncode != 0:
             part.unlink(missing_ok=True)
             said = " ".join(done.stderr.strip().splitlines()[-1:])[:_SHOWN_CHARS]
-            raise CannotBuild(f"{self.filename} cannot be had: {said}. Or put it into {path.parent} yourself")
+            raise CannotFetch(f"{self.filename} cannot be had: {said}. Or put it into {path.parent} yourself")
         part.replace(path)
 
 

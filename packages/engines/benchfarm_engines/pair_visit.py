@@ -6,6 +6,8 @@ and stays for as long as it is open. So a visit opens both models anew in every 
 In pairs of even number a's block comes first, in the others b's: A B B A A B B A.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

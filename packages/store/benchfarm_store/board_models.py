@@ -12,7 +12,14 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from benchfarm_core.board_history import BoardEventKind
-from benchfarm_core.boards import MARK_PREFIXES, BoardReport, MergeRequest, ModelMerge
+from benchfarm_core.boards import (
+    MARK_PREFIXES,
+    BoardReport,
+    MergeRequest,
+    ModelMerge,
+    ModelSplit,
+    SplitRequest,
+)
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Platform
@@ -75,6 +82,42 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     for row in mine:
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
     return ModelMerge(board_model=board_model, merged_into=into, boards=[row.public_id for row in mine])
+
+
+def split(tx: Transaction, board_model: str, request: SplitRequest, by: Caller) -> ModelSplit:
+    """Take a merge back from now on; what was measured meanwhile stays where it was measured.
+
+    Boards that the merge took are the model's again at once, others of it with their next registration. Raises
+    NotFound for a model that is not merged.
+    """
+    hold_alone(tx)
+    into = tx.execute(_UNMERGE, {"model": board_model.replace("\x00", "")}).scalar_one_or_none()
+    if into is None:
+        raise NotFound(f"the board model {board_model[:60]} is not merged into another")
+    rows = tx.execute(_TAKEN, {"model": board_model, "into": into}).all()
+    ids = [row.id for row in rows]
+    tx.execute(_NAME, {"ids": ids, "model": board_model})
+    _offer(tx, ids, board_model)
+    author = board_history.author_of(by)
+    kind = BoardEventKind.BOARD_MODEL
+    board_history.record(tx, [Happened(id_, kind, author, into, board_model, request.reason) for id_ in ids])
+    for row in rows:
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
+    return ModelSplit(board_model=board_model, was_merged_into=into, boards=[row.public_id for row in rows])
+
+
+_UNMERGE = text("DELETE FROM board_model_merges WHERE board_model = :model RETURNING merged_into")
+_NAME = text("UPDATE boards SET board_model = :model WHERE id = ANY(CAST(:ids AS int[]))")
+# boards whose last change of model but for later merges of the other one was that from this model
+_TAKEN = text("""
+    SELECT b.id, b.public_id FROM boards b
+    WHERE b.board_model = :into AND (
+        SELECT e.before FROM board_events e
+        WHERE e.board_id = b.id AND e.kind = 'board_model'
+            AND NOT EXISTS (SELECT FROM board_model_merges m WHERE m.board_model = e.before)
+        ORDER BY e.at DESC, e.id DESC LIMIT 1) = :model
+    ORDER BY b.id FOR NO KEY UPDATE OF b
+""")
 
 
 def _hold(tx: Transaction, board_model: str, into: str) -> tuple[list[Row[Any]], list[Row[Any]]]:

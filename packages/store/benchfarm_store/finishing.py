@@ -5,6 +5,7 @@ that both need in the order that `progress` names. The next batch is a transacti
 stands whatever becomes of that.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from benchfarm_core.agent_protocol import FinishAnswer, FinishRequest, LeaseGrant, ResultsRequest
 from benchfarm_core.errors import LeaseLost
 from benchfarm_core.leases import LeaseTimes
-from benchfarm_store import agents, dispatching, endings, ingesting, leases, orphans, progress
+from benchfarm_store import agents, dispatching, endings, ingesting, leases, orphans, support
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_token
 
@@ -33,17 +34,15 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -
     results = ResultsRequest(results=request.results, launches=request.launches)
     board = leases.hold_board(tx, agent_id, token)
     ingesting.check(results)
-    try:
+    held: ingesting.Held | None = None
+    with suppress(LeaseLost):
         held = ingesting.hold(tx, agent_id, token)
-    except LeaseLost:
-        held = None
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         late = orphans.too_late(tx, agent_id, token, results)
         is_lost = not leases.was_released(tx, agent_id, token)
         return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id)
-    progress.lock_jobs_of(tx, list(held.items))
-    found = ingesting.take_in(tx, held, board, results, are_jobs_held=True)
+    found = ingesting.take_in(tx, held, board, results, ends=True)
     endings.end_all(
         tx,
         [held.row],
@@ -53,7 +52,8 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -
         are_jobs_held=True,
         dispatches=not request.wants_next,
     )
-    return Finished(FinishAnswer(**found.model_dump(), lost=False), board.public_id)
+    support.count(tx, held.platform, found.attempts)
+    return Finished(FinishAnswer(**found.answer.model_dump(), lost=False), board.public_id)
 
 
 def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes) -> LeaseGrant | None:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
-from sqlalchemy.dialects import postgresql
 
 from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
 from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
@@ -123,16 +122,25 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         return orphans.too_late(tx, agent_id, token, request)
-    return take_in(tx, held, board, request)
+    taken = take_in(tx, held, board, request)
+    support.count(tx, held.platform, taken.attempts)
+    return taken.answer
+
+
+class Taken(NamedTuple):
+    """What became of a chunk of results, and what `support.count` is to learn of it in the end."""
+
+    answer: ResultsAnswer
+    attempts: list[support.Attempt]
 
 
 def take_in(
-    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, are_jobs_held: bool = False
-) -> ResultsAnswer:
+    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, ends: bool = False
+) -> Taken:
     """Take in one chunk of results of an accepted lease.
 
-    board: its row, where it is held; a chunk that may say of a failed pin needs it. `are_jobs_held`: by
-    `progress.lock_jobs_of`. Raises as `ingest` does.
+    board: its row, where it is held; a chunk that may say of a failed pin needs it. `ends`: so does the lease, in this
+    transaction; all jobs that this changes are held then. Raises as `ingest` does.
     """
     if not agents.was_heard(held.row.last_heard_at, tx.now):
         agents.heard(tx, held.row.agent_id)
@@ -146,16 +154,16 @@ def take_in(
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
     orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
     good, bad = _judge(tx, lease, live)
-    _write(tx, lease, good, bad, are_jobs_held=are_jobs_held)
+    _write(tx, lease, good, bad, ends=ends)
     if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
-    if not is_comparison(lease.protocol):  # the sides of a pair are attempts of their own, elsewhere
-        support.count(tx, held.platform, _attempts(held, good, bad))
-    return ResultsAnswer(
+    answer = ResultsAnswer(
         accepted=[r.measurement_id for r in live],
         repeated=[r.measurement_id for r in request.results if items[r.measurement_id].outcome is not None],
         orphaned=[r.measurement_id for r in orphaned],
     )
+    # the sides of a pair are attempts of their own, elsewhere
+    return Taken(answer, [] if is_comparison(lease.protocol) else _attempts(held, good, bad))
 
 
 def hold(tx: Transaction, agent_id: str, token: str) -> Held:
@@ -363,7 +371,7 @@ def _answer(
     return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
 
 
-def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, are_jobs_held: bool) -> None:
+def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, ends: bool) -> None:
     _finish_items(tx, lease.row.id, good, bad)
     if good:
         _write_good(tx, lease, good)
@@ -371,7 +379,9 @@ def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[
     jobs = [_finished(one) for one in failed]
     jobs += [progress.Finished(measurement_id=g.result.measurement_id, state=ItemState.SUCCEEDED) for g in good]
     _write_bad(tx, lease, bad)
-    progress.advance(tx, jobs, are_jobs_held=are_jobs_held)
+    if ends:  # no earlier: every lease of a job waits for its row
+        progress.lock_jobs_of(tx, list(lease.held.items))
+    progress.advance(tx, jobs, are_jobs_held=ends)
 
 
 def _finish_items(tx: Transaction, lease_id: int, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
@@ -413,16 +423,14 @@ def _result_row(one: _Good) -> dict[str, Any]:
     return {"measurement_id": id_, "artifact": one.result.artifact_sha256, **summary}
 
 
-_SUMMARY: Final = [column for column in summaries.c if column.name != "measurement_id"]
-_SUMMARY_NAMES: Final = ", ".join(column.name for column in _SUMMARY)
-_SUMMARY_TYPES: Final = ", ".join(f"{one.name} {one.type.compile(postgresql.dialect())}" for one in _SUMMARY)
+_SUMMARY: Final = ", ".join(summaries.c.keys())
 # one statement for all of a lease: a round trip for each table costs as much as its rows
 _WRITE_GOOD = Prepared(
     "results_write",
     "jsonb, bigint, timestamptz, int, int, bigint[], bytea[]",
     f"""
     WITH good AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text, {_SUMMARY_TYPES})),
+        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text)),
     written AS (
         INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
         SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex') FROM good),
@@ -430,8 +438,8 @@ _WRITE_GOOD = Prepared(
         INSERT INTO samples (measurement_id, data)
         SELECT id, data FROM unnest($6, $7) AS x(id, data)),
     summarised AS (
-        INSERT INTO summaries (measurement_id, {_SUMMARY_NAMES})
-        SELECT measurement_id, {_SUMMARY_NAMES} FROM good WHERE median_ms IS NOT NULL)
+        INSERT INTO summaries ({_SUMMARY})
+        SELECT {_SUMMARY} FROM jsonb_populate_recordset(NULL::summaries, $1) WHERE median_ms IS NOT NULL)
     UPDATE measurements m SET state = 'done', failure = NULL, detail = NULL FROM good
     WHERE m.id = good.measurement_id AND m.state = 'leased'
     """,

@@ -33,6 +33,8 @@ NO_GATE: Final = 2**64 - 1
 _HEAD: Final = 4
 _COUNTS: Final = 6
 _TIMES: Final = 4
+_NO_EXTRAS: Final[dict[str, Any]] = {"beside": None, "memory": None, "nodes": ()}
+"""Named where a launch is made, because looking up a default takes as long as all the rest."""
 
 
 class Packed(NamedTuple):
@@ -55,19 +57,14 @@ def pack(launches: Sequence[LaunchSamples]) -> Packed:
 def _as_read(launch: LaunchSamples, step: int) -> LaunchSamples:
     """What is left of a launch by its times' resolution."""
     open_ms, first_ms, timed_ms, canary_ms = (round(ms * 1e6) / 1e6 for ms in _times_ms(launch))
-    return LaunchSamples.model_construct(
-        launch_no=launch.launch_no,
-        iterations=launch.iterations,
-        blocks_ns=tuple((block + step // 2) // step * step for block in launch.blocks_ns),
-        delays_ns=launch.delays_ns,
-        switches=launch.switches,
-        canaries={name: launch.canaries[name] for name in CANARIES if name in launch.canaries},
-        open_ms=open_ms,
-        first_ms=first_ms,
-        warmup_runs=launch.warmup_runs,
-        gate_relative_l2=launch.gate_relative_l2,
-        timed_ms=timed_ms,
-        canary_ms=canary_ms,
+    return launch.model_copy(
+        update={
+            "blocks_ns": tuple((block + step // 2) // step * step for block in launch.blocks_ns),
+            "open_ms": open_ms,
+            "first_ms": first_ms,
+            "timed_ms": timed_ms,
+            "canary_ms": canary_ms,
+        }
     )
 
 
@@ -252,6 +249,7 @@ def _launch(
         gate_relative_l2=None if gate == NO_GATE else struct.unpack("<d", struct.pack("<Q", gate))[0],
         timed_ms=timed_ms,
         canary_ms=canary_ms,
+        **_NO_EXTRAS,
     )
 
 
@@ -272,11 +270,13 @@ def _sums(deltas: Iterable[int]) -> list[int]:
 
 def _planes(values: Sequence[int]) -> bytes:
     """Count, then all lowest bytes, all second bytes, and so on: high planes are nearly all zero."""
+    planes = max(1, (max(values, default=0).bit_length() + 7) // 8)
+    if planes == 1:
+        return struct.pack("<IB", len(values), planes) + bytes(values)
     wide = array("Q", values)
     if sys.byteorder == "big":
         wide.byteswap()
     raw = wide.tobytes()
-    planes = max(1, (max(values, default=0).bit_length() + 7) // 8)
     return struct.pack("<IB", len(values), planes) + b"".join(raw[plane::8] for plane in range(planes))
 
 

@@ -88,20 +88,20 @@ def _size(dims: Dims) -> str:
 
 def _drawn(type_name: str, config: Config, *, copies: int) -> Carrier:
     draft, tensors = _Draft(frozenset({kernel_key(type_name, config)})), kernel_type(type_name).tensor_rule(config)
-    first = [draft.entry(dims, type_name) for dims in tensors.inputs]
+    first = [draft.given(dims) if is_stem(dims) else draft.adapted(dims, type_name) for dims in tensors.inputs]
     draft.exits(draft.kernel(FIRST, type_name, config, first))
     adapted = [dims for dims in tensors.inputs if not is_stem(dims)]
     others = {dims: draft.adapted(dims, "") for dims in tensors.outputs if dims not in adapted}
-    inputs = tensors.inputs if copies == 2 else adapted  # the carrier has no input that nobody reads
-    second = [(draft.entry(dims, type_name), dims) for dims in inputs]
-    made = [each for each in second if not is_stem(each[1])]
+    made = [(draft.adapted(dims, type_name), dims) for dims in adapted]
     places = {dims: name for name, dims in reversed(made)} | others
-    given = [(places[dims], dims) for dims in tensors.outputs]
+    stand_ins = [(places[dims], dims) for dims in tensors.outputs]
     if copies == 2:
-        draft.exits(draft.kernel(SECOND, type_name, config, [name for name, _ in second]))
+        left = iter(made)
+        second = [draft.given(dims) if is_stem(dims) else next(left)[0] for dims in tensors.inputs]
+        draft.exits(draft.kernel(SECOND, type_name, config, second))
     else:
-        draft.exits(given)
-    replaced = {name for name, dims in given if dims not in others}
+        draft.exits(stand_ins)
+    replaced = {name for name, dims in stand_ins if dims not in others}
     draft.exits([each for each in made if each[0] not in replaced] + [(name, dims) for dims, name in others.items()])
     return draft.finish(copies)
 
@@ -115,14 +115,16 @@ class _Draft:
     layers: list[Layer] = field(default_factory=list)
     adapters: int = 0
 
-    def entry(self, dims: Dims, leads_to: str) -> str:
-        """What a kernel reads; of an image as a model is given it, the carrier's own input."""
-        return self._input(dims) if is_stem(dims) else self.adapted(dims, leads_to)
+    def given(self, dims: Dims) -> str:
+        """An input of the carrier, of the given size."""
+        name = f"x{len(self.inputs)}"
+        self.inputs[name] = dims
+        return name
 
     def adapted(self, dims: Dims, leads_to: str) -> str:
         """A tensor that an adapter made. leads_to: the type of the kernel that it is made for, or nothing."""
         trunk_dims = trunk_of(dims)
-        return self._adapter(self._input(trunk_dims), trunk_dims, dims, entry_acts(leads_to, dims))
+        return self._adapter(self.given(trunk_dims), trunk_dims, dims, entry_acts(leads_to, dims))
 
     def kernel(self, name: str, type_name: str, config: Config, sources: Sequence[str]) -> list[_Tensor]:
         """A copy of the kernel; its outputs."""
@@ -142,11 +144,6 @@ class _Draft:
         outputs = tuple((name, dims) for name, dims in given if name not in read)
         sites = dict(enumerate((FIRST, SECOND)[:copies]))
         return Carrier(tuple(self.inputs.items()), tuple(self.layers), outputs, sites)
-
-    def _input(self, dims: Dims) -> str:
-        name = f"x{len(self.inputs)}"
-        self.inputs[name] = dims
-        return name
 
     def _adapter(self, source: str, dims: Dims, becomes: Dims, acts: Sequence[str]) -> str:
         type_name, config = adapter_kernel(dims, becomes, acts, self.taken)

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     drain_s: float = Field(default=5.0, ge=0, le=8)
     """How long a launch may still run after SIGTERM."""
     started_every_s: float = Field(default=1.0, gt=0)
-    """At most one report of running measurements per lease in this time; fewer where more than ten leases run."""
+    """At most one report of what runs in this time, for all boards together."""
     max_temperature_c: float = Field(default=85.0, gt=0)
     """Above this nothing is launched."""
     ready_file: Path | None = Field(default=None, validation_alias="BENCHFARM_READY_FILE")

@@ -39,6 +39,8 @@ UPLOAD_FLOPS: Final = (20e6, 2e9)
 """The cost of an uploaded model follows from its hash alone: nobody looks into it."""
 _FLOPS_PER_BYTE: Final = 20
 _MODELS_KEPT: Final = 1000
+_KERNELS_KEPT: Final = 10_000
+"""Each is measured several times, and by many boards of one agent."""
 
 
 class SimulatedArtifacts:
@@ -64,7 +66,7 @@ def work_of(workload: AnySingle) -> Work:
     """What one run costs. Raises InvalidRequest for a generated workload that this build does not know."""
     if isinstance(workload, KernelWorkload):
         _refuse_version("catalogue_version", workload.catalogue_version, CATALOGUE_VERSION)
-        return Work.of(kernel_type(workload.type).cost(workload.config), workload.type)
+        return Work.of(_kernel_cost(workload.type, tuple(sorted(workload.config.items()))), workload.type)
     if isinstance(workload, GeneratedModelWorkload):
         _refuse_version("zoo_version", workload.zoo_version, ZOO_VERSION)
         return Work.of(_model_cost(workload.name, tuple(sorted(workload.config.items()))), workload.name)
@@ -72,6 +74,11 @@ def work_of(workload: AnySingle) -> Work:
         return Work.of(_architecture_cost(workload.model_dump_json()), workload.space)
     flops = round(Random(workload.sha256).uniform(*UPLOAD_FLOPS))
     return Work(flops, flops // _FLOPS_PER_BYTE, flops // (2 * _FLOPS_PER_BYTE), family(workload))
+
+
+@lru_cache(maxsize=_KERNELS_KEPT)
+def _kernel_cost(name: str, config: tuple[tuple[str, Any], ...]) -> Cost:
+    return kernel_type(name).cost(dict(config))
 
 
 @lru_cache(maxsize=_MODELS_KEPT)

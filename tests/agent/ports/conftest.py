@@ -89,7 +89,7 @@ def on_board(request: pytest.FixtureRequest, tmp_path: Path, running: Running) -
     kind = request.param
     if fixture := {"phone": "phone", "sshd": "ssh_host"}.get(kind):
         request.getfixturevalue(fixture)
-    elif kind != "ssh" and kind not in shells(tmp_path / "looked"):
+    elif kind not in ("ssh", "host") and kind not in shells(tmp_path / "looked"):
         pytest.skip(f"no {kind} on this host")
 
     async def led(work: Work) -> Any:

@@ -11,11 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchfarm_agent.runner_commands import app
-from benchfarm_engines import native_build
+from benchfarm_engines import native_build, native_packages
 from benchfarm_engines.native_build import BuiltRunner, built_runners, find_runner, runner_key
 from benchfarm_engines.native_ncnn import LAYERS
 from benchfarm_engines.native_packages import NCNN_VERSION, CannotBuild, PinnedFile
 from tests.engines.conftest import CORES, limits
+from tests.engines.native import build_runner
 from tests.engines.native.conftest import answered, built
 
 pytestmark = pytest.mark.timeout(1200)
@@ -129,3 +130,21 @@ def test_the_aarch64_runner_computes_under_emulation(
     visits = [workloads[name].visit(number, max_relative_l2=limit) for number, name in enumerate(("conv", "small"))]
     said = launch(visits, engine="ncnn", argv=emulated, precision=precision, limits=cage)
     assert [line["outcome"] for line in said.done.values()] == ["ok", "ok"], said.lines
+
+
+def test_ci_is_told_in_one_sentence_why_there_is_no_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build_runner, "CACHE", tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    assert build_runner.main() == build_runner.NOT_TO_BE_HAD
+    said = capsys.readouterr().err
+    assert said.startswith("native runner: not built, ")
+    assert "cannot be had" in said
+    assert said.count("\n") == 1
+    (tmp_path / "downloads").mkdir(exist_ok=True)
+    for file in native_packages.ZIG.values():
+        (tmp_path / "downloads" / file.filename).write_bytes(b"another file")
+    assert build_runner.main() == 1
+    assert "is not the file that is pinned" in capsys.readouterr().err

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from benchfarm.client import checked
 from benchfarm.commands.options import Reason
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, ms_text, table
 from benchfarm_core.board_history import BoardEventView
-from benchfarm_core.boards import BoardState, Health
+from benchfarm_core.boards import BoardState, Health, MergeRequest, SplitRequest
 from benchfarm_core.operating_ranges import clusters, range_text, ranges_text
 
 app = typer.Typer(help="The boards and their health.", no_args_is_help=True)
@@ -156,10 +157,30 @@ def merge_model(
     Results stay where they were measured. Refused where the times of both differ, and while measurements wait.
     """
     session = Session.of(context)
+    request = checked(MergeRequest, {"into": into, "reason": reason})
     with session.client() as client:
-        merged = client.merge_board_model(board_model, into, reason)
+        merged = client.board_models.merge(board_model, request)
     boards = ", ".join(merged.boards) or "no board anew"
     session.show(merged, lambda: f"{merged.board_model} is {merged.merged_into} from now on: {boards}")
+
+
+@app.command("split-model")
+def split_model(
+    context: typer.Context,
+    board_model: Annotated[str, typer.Argument(help="The board model that was merged.")],
+    reason: Reason,
+    _json: Json = False,
+) -> None:
+    """Take a merge back: what agents report as this model is of it again. Operators only.
+
+    What was measured meanwhile stays where it was measured.
+    """
+    session = Session.of(context)
+    request = checked(SplitRequest, {"reason": reason})
+    with session.client() as client:
+        done = client.board_models.split(board_model, request)
+    boards = ", ".join(done.boards) or "boards as they are registered anew"
+    session.show(done, lambda: f"{done.board_model} is {done.was_merged_into} no longer: {boards}")
 
 
 def share_text(share: float | None) -> str:

@@ -8,7 +8,7 @@ from fastapi import Path, Request
 from fastapi.responses import FileResponse
 
 from benchfarm_api.access import AgentIdDep
-from benchfarm_api.parts import PartsDep
+from benchfarm_api.parts import Parts, PartsDep
 from benchfarm_api.problems import binary_answer, lease_lost, not_found, unauthenticated, upgrade_required
 from benchfarm_api.routes import new_router
 from benchfarm_api.waiting import wait_for
@@ -146,7 +146,7 @@ def finish_lease(lease_token: Token, finish: FinishRequest, agent_id: AgentIdDep
     return answer.model_copy(update={"next_lease": _next_lease(parts, agent_id, board_id)})
 
 
-def _next_lease(parts: PartsDep, agent_id: str, board_id: str) -> LeaseGrant | None:
+def _next_lease(parts: Parts, agent_id: str, board_id: str) -> LeaseGrant | None:
     """The results are in: where no batch can be had now, the board gets an offer like any idle one."""
     try:
         with parts.database.transaction() as tx:

@@ -12,7 +12,17 @@ from benchfarm_api.routes import PageParameters, PageQuery, new_router, page_of
 from benchfarm_core.access import Role
 from benchfarm_core.board_health import GoldenRunView, SpreadRow
 from benchfarm_core.board_history import BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardKind, BoardState, BoardUse, BoardView, Health, MergeRequest, ModelMerge
+from benchfarm_core.boards import (
+    BoardKind,
+    BoardState,
+    BoardUse,
+    BoardView,
+    Health,
+    MergeRequest,
+    ModelMerge,
+    ModelSplit,
+    SplitRequest,
+)
 from benchfarm_core.jobs import Page
 from benchfarm_core.values import Value
 from benchfarm_store import board_health, board_history, board_models, boards, why
@@ -92,6 +102,13 @@ def merge_board_model(board_model: BoardModel, merge: MergeRequest, caller: Call
     """Two board models are found to be one: the boards of the first are boards of the second from now on."""
     with parts.database.transaction() as tx:
         return board_models.merge(tx, board_model, merge, caller)
+
+
+@router.post("/board-models/{board_model}/split", responses=not_found())
+def split_board_model(board_model: BoardModel, split: SplitRequest, caller: CallerDep, parts: PartsDep) -> ModelSplit:
+    """Take a merge back: boards of the first model are its own again. What was measured meanwhile stays."""
+    with parts.database.transaction() as tx:
+        return board_models.split(tx, board_model, split, caller)
 
 
 @router.post("/boards/{board_id}/notes", status_code=201, responses=not_found())

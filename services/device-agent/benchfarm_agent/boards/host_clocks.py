@@ -60,7 +60,8 @@ class HostClocks:
 
     async def why_not_put_back(self) -> str | None:
         """Puts back what an earlier process left; why that fails, None when all is as it was found."""
-        if not any(name.startswith(CLOCK_NOTE) for name in self._journal.entries(self._board)):
+        noted = any(name.startswith(CLOCK_NOTE) for name in self._journal.entries(self._board))
+        if self._point is not None or not noted:
             return None
         try:
             await self.restore()
