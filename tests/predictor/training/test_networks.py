@@ -73,24 +73,25 @@ def test_the_same_seed_gives_the_same_network(problem: Problem) -> None:
 
 
 def test_a_network_learns_what_a_ridge_cannot() -> None:
-    rows, new = measured(300, seed=1), measured(300, seed=8)
-    problem = problem_of(rows, (), seed=3)
-    made = network_candidate(problem)
-    off = [
-        np.abs(np.log(model.predict(new.kernels)) - new.log_ms).mean() for model in (made.model, problem.ridge.model)
-    ]
-    assert off[0] < 0.8 * off[1]
+    """Slower where one of input and output channels is large and the other is not."""
+    rows = measured(300, seed=1)
+    large = [rows.kernels.column(name) > 64 for name in ("cin", "cout")]
+    odd = replace(rows, latency_ms=rows.latency_ms * np.where(large[0] != large[1], 3.0, 1.0))
+    problem = problem_of(odd, (), seed=3)
+    models = (network_candidate(problem).model, problem.ridge.model)
+    off = [np.abs(np.log(model.predict(odd.kernels)) - odd.log_ms).mean() for model in models]
+    assert off[0] < 0.7 * off[1]
 
 
 def test_fine_tuning_begins_at_the_donor(donor: Donor) -> None:
-    """A step of length zero leaves the donor's shape and takes the target's speed."""
+    """A step of length zero leaves the donor's shape and takes the target's speed, each member for itself."""
     rows = measured(30, seed=5)
     slower = replace(rows, latency_ms=donor.networks.predict(rows.kernels) * 7)  # type: ignore[union-attr]
     problem = problem_of(slower, (donor.over(rows.kernels),), seed=0)
     tuned = fine_tuned_candidate(problem, problem.donors[0], Schedule(0.0, 0.0, (1,), is_anchored=True))
     other = drawn(TYPE, 40, seed=6)
     assert tuned is not None
-    assert tuned.model.predict(other) == pytest.approx(donor.networks.predict(other) * 7, rel=1e-3)  # type: ignore[union-attr]
+    assert tuned.model.predict(other) == pytest.approx(donor.networks.predict(other) * 7, rel=0.02)  # type: ignore[union-attr]
 
 
 def test_fine_tuning_needs_fewer_rows_than_a_network_from_scratch(donor: Donor) -> None:

@@ -13,7 +13,7 @@ from benchfarm_predictor.training.absent import TORCH, why_absent
 from benchfarm_predictor.training.candidates import NEAREST, Candidate, Family, Problem, candidates
 from benchfarm_predictor.training.losses import losses
 
-MEMBERS_MAX: Final = 5
+MEMBERS_MAX: Final = 6
 WEIGHT_MIN: Final = 0.1
 """Of the best one's weight: who has less is left out, since every member costs time in each prediction."""
 
@@ -67,7 +67,7 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
 
     Each weighs exp(-d), where d is how much worse than the best one it is, in standard errors of that difference over
     the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their mean is
-    taken only where it is better than the best one by itself.
+    taken unless the best one is better by more than a standard error: the best of many looks better than it is.
 
     Args:
         target: float64[n], log ms.
@@ -82,10 +82,12 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
     order = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
     shares = weights[order] / weights[order].sum()
     unseen = shares @ np.stack([found[at].unseen for at in order])
-    loss, alone = float(losses(unseen - target).mean()), float(each[best].mean())
-    if loss >= alone:
-        return Choice((found[best],), (1.0,), found[best].unseen, alone)
-    return Choice(tuple(found[at] for at in order), tuple(float(share) for share in shares), unseen, loss)
+    mean = losses(unseen - target)
+    lost = mean - each[best]
+    if float(lost.mean()) > float(lost.std()) / np.sqrt(len(target)):
+        return Choice((found[best],), (1.0,), found[best].unseen, float(each[best].mean()))
+    members, weights_of = tuple(found[at] for at in order), tuple(float(share) for share in shares)
+    return Choice(members, weights_of, unseen, float(mean.mean()))
 
 
 def choose_model(problem: Problem) -> Choice:

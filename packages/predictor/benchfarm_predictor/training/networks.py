@@ -44,8 +44,8 @@ class Schedule:
     is_anchored: bool
 
 
-SCRATCH: Final = Schedule(3e-3, 0.03, (150, 300, 600), is_anchored=False)
-FINE_TUNE: Final = Schedule(1e-3, 0.03, (25, 75, 200, 400), is_anchored=True)
+SCRATCH: Final = Schedule(3e-3, 0.03, (150, 400), is_anchored=False)
+FINE_TUNE: Final = Schedule(1e-3, 0.03, (25, 75, 250), is_anchored=True)
 
 
 @dataclass(frozen=True, eq=False)
