@@ -50,7 +50,8 @@ def refusal_of(errors: Sequence[Mapping[str, Any]], *, skip: int = 0) -> Refusal
         detail = ", or: ".join(dict.fromkeys(text for _, text in told))
     # a list of which a part was refused is refused once more, for being too short without it
     places = {place for place, _ in placed}
-    others = sum(not any(one.startswith(f"{place}.") for one in places) for place in places - {first})
+    above = {place[:at] for place in places for at, sign in enumerate(place) if sign == "."}
+    others = len(places - above - {first})
     return Refusal(".".join(filter(None, (first, field))), detail, others)
 
 
