@@ -105,9 +105,9 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
         for base in (_donor_base(problem, view), _paired_base(problem, view)):
             if base is not None:
                 yield from _corrected_by_each(problem, base, "residual")
-    stack = _stack_base(problem)
-    yield Candidate("stack", "stacked", stack.model, _held_parts(problem, stack))
-    yield from _corrected_by_each(problem, stack, "stacked")
+    for stack in _stack_bases(problem):
+        yield Candidate(stack.name, "stacked", stack.model, _held_parts(problem, stack))
+        yield from _corrected_by_each(problem, stack, "stacked")
 
 
 def _scratch(problem: Problem) -> Iterator[Candidate]:
@@ -185,19 +185,29 @@ def _scaled(problem: Problem, view: DonorView) -> Candidate:
     return Candidate(f"{view.donor.name} x factor", "scale-only", model, unseen)
 
 
-def _stack_base(problem: Problem) -> Base:
-    """All donors, each to a power, times a factor."""
-    logs = np.stack([view.predicted for view in problem.donors], axis=1)
+def _stack_bases(problem: Problem) -> Iterator[Base]:
+    """All donors, each to a power, times a factor; the powers by what they predict, and by what several measured."""
+    predicted = np.stack([view.predicted for view in problem.donors], axis=1)
+    measured = np.stack([view.measured for view in problem.donors], axis=1)
+    is_known = ~np.isnan(measured)
+    if len(problem.donors) == 1 or not is_known.any():
+        yield _stack_base(problem, "stack", predicted, predicted)
+    else:
+        yield _stack_base(problem, "stack (paired)", np.where(is_known, measured, predicted), predicted)
+
+
+def _stack_base(problem: Problem, name: str, known: Floats, predicted: Floats) -> Base:
+    """A stack that is fitted on ``known`` and speaks of ``predicted``, both float64[n, donors] in log ms."""
     by_fold = []
     for fold in problem.folds:
-        stack = _stacked(logs[fold.train], problem.target[fold.train])
-        said = logs @ stack.weights + stack.offset
+        stack = _stacked(known[fold.train], problem.target[fold.train])
+        said = predicted @ stack.weights + stack.offset
         said[fold.train] = stack.left_out
         by_fold.append(said)
-    stack = _stacked(logs, problem.target)
+    stack = _stacked(known, problem.target)
     weights = tuple(float(weight) for weight in stack.weights)
     model = Stacked(tuple(view.donor.model for view in problem.donors), weights, stack.offset)
-    return Base("stack", model, stack.left_out, tuple(by_fold))
+    return Base(name, model, stack.left_out, tuple(by_fold))
 
 
 @dataclass(frozen=True, eq=False)

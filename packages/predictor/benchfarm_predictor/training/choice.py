@@ -14,6 +14,8 @@ from benchfarm_predictor.training.candidates import NEAREST, Candidate, Family, 
 from benchfarm_predictor.training.losses import losses
 
 MEMBERS_MAX: Final = 6
+CLEAR: Final = 2.0
+"""Standard errors; less is no difference."""
 WEIGHT_MIN: Final = 0.1
 """Of the best one's weight: who has less is left out, since every member costs time in each prediction."""
 
@@ -65,9 +67,9 @@ def of_families(found: Sequence[Candidate], *families: Family) -> list[Candidate
 def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
     """The best candidates by what they say of rows that they did not see, weighted by how sure their place is.
 
-    Each weighs exp(-d), where d is how much worse than the best one it is, in standard errors of that difference over
-    the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their mean is
-    taken unless the best one is better by more than a standard error: the best of many looks better than it is.
+    Each weighs exp(-d^2 / 2), where d is how much worse than the best one it is, in standard errors of that difference
+    over the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their mean is
+    taken unless the best one is clearly better: the best of many looks better than it is.
 
     Args:
         target: float64[n], log ms.
@@ -77,14 +79,14 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
     best = int(np.argmin(each.mean(axis=1)))
     worse = each - each[best]
     errors = worse.std(axis=1) / np.sqrt(len(target))
-    weights = np.exp(-worse.mean(axis=1) / np.maximum(errors, 1e-12))
+    weights = np.exp(-0.5 * (worse.mean(axis=1) / np.maximum(errors, 1e-12)) ** 2)
     weights[best] = 1.0
     order = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
     shares = weights[order] / weights[order].sum()
     unseen = shares @ np.stack([found[at].unseen for at in order])
     mean = losses(unseen - target)
     lost = mean - each[best]
-    if float(lost.mean()) > float(lost.std()) / np.sqrt(len(target)):
+    if float(lost.mean()) > CLEAR * float(lost.std()) / np.sqrt(len(target)):
         return Choice((found[best],), (1.0,), found[best].unseen, float(each[best].mean()))
     members, weights_of = tuple(found[at] for at in order), tuple(float(share) for share in shares)
     return Choice(members, weights_of, unseen, float(mean.mean()))

@@ -1,5 +1,6 @@
 """Makes a donor of a platform's rows: the automatic choice without donors of its own, and a start for fine-tuning."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,8 @@ def fit_donor(name: str, measured: Measured, seed: int) -> Donor:
     problem = problem_of(used, (), seed)
     found = all_candidates(problem)
     choice = choose(problem.target, found)
-    network = next((candidate.model for candidate in found if candidate.name == NETWORK), None)
-    start = network if isinstance(network, Residual) else None
-    return Donor(name, choice.model, used, np.exp(choice.unseen), start)
+    donor = Donor(name, choice.model, used, np.exp(choice.unseen))
+    network = next((candidate for candidate in found if candidate.name == NETWORK), None)
+    if network is None or not isinstance(network.model, Residual):
+        return donor
+    return replace(donor, networks=network.model, networks_unseen_ms=np.exp(network.unseen))

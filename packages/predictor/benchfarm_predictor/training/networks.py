@@ -102,7 +102,7 @@ def fine_tuned_candidate(problem: Problem, view: DonorView, schedule: Schedule =
         return None
     base, networks = start.base, _networks_of(start)
     first = networks[0]
-    known = np.log(base.predict(problem.kernels))
+    known = np.log(base.predict(problem.kernels)) + view.memorised
     x = (first.features.matrix(problem.kernels) - first.centre) / first.scale
     want = np.tile(problem.target - known, (len(problem.folds) + 1, 1))
     task = _task(problem, x, want, first.output_centre, first.output_scale)
