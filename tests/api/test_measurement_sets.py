@@ -41,7 +41,7 @@ def test_operators_bring_a_set_once_and_everybody_sees_it(operator: httpx2.Clien
     came = operator.post("/v1/measurement-sets", json=upload())
     assert came.status_code == 200, came.text
     found = came.json()
-    assert (found["id"], found["rows"], found["repeated"]) == (dry["id"], 2, False)
+    assert (dry["id"], dry["rows"], found["rows"], found["repeated"]) == (None, 2, 2, False)
     assert [(row["line"], row["reason_code"]) for row in found["rejected"]] == [(4, "placeholder")]
     assert operator.post("/v1/measurement-sets", json=upload()).json()["repeated"] is True
     (listed,) = alice.get("/v1/measurement-sets").json()["items"]

@@ -73,10 +73,11 @@ def test_a_set_is_taken_once_and_read_back_as_it_was(farm, lab):
 
 def test_a_dry_run_changes_nothing(farm, lab):
     came = lab.bring(set_of(), dry_run=True)
-    assert (came.dry_run, came.repeated, came.rows) == (True, False, 4)
+    assert (came.id, came.dry_run, came.repeated, came.rows) == (None, True, False, 4)
     assert (lab.stored_bytes(), farm.scalar("SELECT count(*) FROM measurement_sets")) == (0, 0)
-    lab.bring(set_of())
-    assert lab.bring(set_of(), dry_run=True).repeated
+    taken = lab.bring(set_of())
+    again = lab.bring(set_of(), dry_run=True)
+    assert (again.id, again.repeated) == (taken.id, True)
 
 
 def test_a_set_of_which_nothing_can_be_taken_is_refused(farm, lab):

@@ -168,10 +168,11 @@ class MeasurementSetView(Answer):
 class MeasurementSetImported(Answer):
     """What an import did, or would do (`dry_run`). `repeated`: the same content was there already, nothing changed.
 
-    `rejected` lists the first ten thousand rows; `rejected_by_reason` counts all.
+    `id` is null while the set is not there: after a dry run. `rejected` lists the first ten thousand rows;
+    `rejected_by_reason` counts all.
     """
 
-    id: str
+    id: str | None
     dry_run: bool
     repeated: bool
     kernels: list[SetKernelView]

@@ -41,7 +41,7 @@ def import_set(tx: Transaction, found: MeasurementSet, *, by: Caller, dry_run: b
     known = tx.execute(select(measurement_sets.c.id).where(measurement_sets.c.public_id == set_id)).one_or_none()
     repeated = known is not None or (not dry_run and not _insert(tx, set_id, found, by))
     return MeasurementSetImported(
-        id=set_id,
+        id=None if dry_run and not repeated else set_id,
         dry_run=dry_run,
         repeated=repeated,
         kernels=[_seen(kernel) for kernel in found.kernels.values()],

@@ -61,7 +61,7 @@ def _came_to(found: MeasurementSetImported) -> str:
     reasons = f" ({cell(found.rejected_by_reason)})" if rejected else ""
     unlisted = f", {len(found.rejected)} of them listed" if found.dry_run and len(found.rejected) < rejected else ""
     done = "would be taken" if found.dry_run else "were there already" if found.repeated else "taken"
-    return f"{found.id}: {found.rows} rows {done}, {rejected} rejected{reasons}{unlisted}"
+    return f"{found.id or 'dry run'}: {found.rows} rows {done}, {rejected} rejected{reasons}{unlisted}"
 
 
 @app.command("list")
