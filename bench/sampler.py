@@ -99,6 +99,7 @@ def row_of(type_name: str, place: str, name: str, count: int, drawn: Occupied, s
         "configurations": count,
         "divergence": f"{occupancy_divergence(drawn, space):.4f}",
         "missed": f"{missed_share(space, drawn):.1%}",
+        "astray": f"{missed_share(drawn, space):.1%}",
     }
 
 
