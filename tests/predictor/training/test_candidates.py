@@ -42,7 +42,14 @@ def test_every_way_to_use_donors_is_tried_once(found: list[Candidate]) -> None:
     names = [candidate.name for candidate in found]
     assert len(set(names)) == len(names)
     assert {candidate.family for candidate in found} == {"scratch", "scale-only", "residual", "stacked"}
-    assert {"ridge", "ridge+smooth", "ridge+extra-trees", "same (paired)+smooth", "stack (paired)", "stack (paired)+ridge"} <= set(names)
+    assert {
+        "ridge",
+        "ridge+smooth",
+        "ridge+extra-trees",
+        "same (paired)+smooth",
+        "stack (paired)",
+        "stack (paired)+ridge",
+    } <= set(names)
     assert not any(name.startswith("other (paired)") for name in names), "it measured none of the rows"
 
 
