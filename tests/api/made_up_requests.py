@@ -64,7 +64,13 @@ def _question(drawn: int) -> dict[str, Any]:
 
 def _bundle(drawn: int) -> dict[str, Any]:
     workloads = [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]
-    ordered = {"engine": "onnxruntime", "workloads": workloads, "platform": None, "options": {}, "protocol": None}
+    ordered: dict[str, Any] = {
+        "engine": "onnxruntime",
+        "workloads": workloads,
+        "platform": None,
+        "options": {},
+        "protocol": None,
+    }
     return {**ordered, "target": ("linux-x86_64-cp312", "linux-aarch64-cp311")[drawn % 2]}
 
 
