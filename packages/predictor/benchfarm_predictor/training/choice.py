@@ -68,8 +68,8 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
     """The best candidates by what they say of rows that they did not see, weighted by how sure their place is.
 
     Each weighs exp(-d^2 / 2), where d is how much worse than the best one it is, in standard errors of that difference
-    over the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their mean
-    is taken unless the best one is clearly better: the best of many looks better than it is.
+    over the rows. With few rows nobody can be told apart and many share; with many rows the best stand alone. Their
+    mean is taken unless the best one is clearly better: the best of many looks better than it is.
 
     Args:
         target: float64[n], log ms.
