@@ -29,7 +29,7 @@ def transfer(
     *,
     target: Annotated[Path, typer.Option(metavar="DIR", help="The measurement set to predict.")],
     pool: Annotated[list[Path], typer.Option(metavar="DIR [DIR ...]", help="Measurement sets to learn from.")],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="Further sets of the pool.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="Further sets of the pool.")] = None,
     samples: Annotated[str, typer.Option(help="How many rows of the target are known, one size or several.")] = (
         "30,100,300,1000"
     ),
