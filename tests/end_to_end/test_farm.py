@@ -222,7 +222,7 @@ def test_without_a_profiler_kernels_in_situ_are_differences(client: Client) -> N
         KernelRequest(type="resize", config={"hw": 200, "cin": 8, "scale": 3}),
     )
     wanted = {"platforms": (platform.key,), "timing": "in_situ"}
-    job = client.wait(client.submit(quick(7, 0, workloads=(conv,), **wanted)).id, timeout_s=100)
+    job = client.wait(client.submit(quick(7, 0, workloads=(conv,), **wanted)).id, timeout_s=200)
     [item] = client.items(job.id)
     assert item.summary is not None or item.failure == "inconclusive", item.reason
     if item.summary is not None and item.measurement_id is not None:

@@ -26,7 +26,7 @@ from tests.engines.conftest import CORES, PROTOCOL
 from tests.engines.made_for import installed
 
 CONV = ("conv-bn-act", {"hw": 28, "cin": 32, "cout": 32, "k": 3, "s": 1, "act": "relu"})
-WIDE = ("conv-bn-act", {"hw": 28, "cin": 32, "cout": 128, "k": 3, "s": 1, "act": "relu"})
+WIDE = ("conv-bn-act", {"hw": 28, "cin": 32, "cout": 256, "k": 3, "s": 1, "act": "relu"})
 POOL = ("maxpool", {"hw": 56, "cin": 32, "k": 3, "s": 2})
 SPLIT = ("split", {"hw": 28, "cin": 64, "parts": 2})
 NUMBER = 7
@@ -77,7 +77,7 @@ def test_a_kernel_takes_as_long_as_its_work(launch: Any, doubled_visit: Any, eng
         assert said.returncode == 0, said.stderr
         times[name] = told(samples_of(said.done[NUMBER])).floor_ns
     assert times["conv"] > 0
-    assert 2 < times["wide"] / times["conv"] < 9  # quiet, it is about 4
+    assert 2 < times["wide"] / times["conv"] < 32  # quiet, it is about 8
 
 
 @pytest.mark.parametrize("kernel", [POOL, SPLIT])
@@ -152,7 +152,9 @@ class Counted:
 
     def run(self) -> None:
         self.runs += 1
-        time.sleep(self.takes_ns / 1e9)
+        begun = time.perf_counter_ns()
+        while time.perf_counter_ns() - begun < self.takes_ns:
+            pass
 
 
 def test_every_timed_run_of_both_sides_begins_without_its_caches() -> None:

@@ -1,4 +1,5 @@
 import threading
+from collections import Counter
 
 import pytest
 

@@ -101,17 +101,32 @@ def test_a_kernel_that_keeps_its_size_is_put_between_two_that_fit() -> None:
     assert (read_by(both.once, "a2"), read_by(both.twice, "a2")) == (["a3"], [SECOND])
     strided = double(*STRIDED)
     assert [layer.name for layer in strided.once.layers] == ["a0", FIRST, *(f"a{number}" for number in range(1, 7))]
-    assert (read_by(strided.once, "a2"), read_by(strided.twice, "a2")) == (["a4", "a6"], ["a6"])
-    assert (read_by(strided.once, "a3"), read_by(strided.twice, "a3")) == (["a5"], [SECOND, "a5"])
+    assert (read_by(strided.once, "a2"), read_by(strided.twice, "a2")) == (["a3"], ["a3", SECOND])
+    assert (read_by(strided.once, "a4"), read_by(strided.twice, "a4")) == (["a5", "a6"], ["a5"])
 
 
 def test_several_inputs_and_outputs_have_an_adapter_each() -> None:
     add, split, stem = double(*ADD), double(*SPLIT), double(*STEM)
-    assert (by_name(add.twice)[FIRST].sources, by_name(add.twice)[SECOND].sources) == (("a0", "a1"), ("a3", "a4"))
-    assert (read_by(add.once, "a4"), read_by(add.twice, "a4")) == (["a6"], [SECOND, "a6"])
-    assert all(by_name(add.once)[name].config["act"] == "none" for name in ("a0", "a1", "a3", "a4"))
-    assert [read_by(split.twice, f"{SECOND}/{part}") for part in range(2)] == [["a6"], ["a7"]]
+    assert (by_name(add.twice)[FIRST].sources, by_name(add.twice)[SECOND].sources) == (("a0", "a1"), ("a3", "a5"))
+    assert (read_by(add.once, "a3"), read_by(add.twice, "a3")) == (["a4"], ["a4", SECOND])
+    assert (read_by(add.once, "a5"), read_by(add.twice, "a5")) == (["a6"], [SECOND])
+    assert all(by_name(add.once)[name].config["act"] == "none" for name in ("a0", "a1", "a3", "a5"))
+    assert [read_by(split.twice, f"{SECOND}/{part}") for part in range(2)] == [["a7"], ["a8"]]
     assert (by_name(stem.twice)[FIRST].sources, by_name(stem.twice)[SECOND].sources) == (("x0",), ("x2",))
+
+
+def test_what_the_last_exit_and_the_second_copy_read_was_made_just_before(doubled) -> None:
+    for _, both in doubled:
+        for carrier in (both.once, both.twice):
+            layers = by_name(carrier)
+            first_exit = layers[carrier.layers[-1].name]
+            maker = first_exit.sources[0].partition("/")[0]
+            between = carrier.layers[carrier.layers.index(layers[maker]) + 1 : -1]
+            assert all(set(layer.sources) <= set(layers[maker].outputs) for layer in between)
+        layers = by_name(both.twice)
+        entries = [source for source in layers[SECOND].sources if source in layers]
+        made = [layer.name for layer in both.twice.layers[: both.twice.layers.index(layers[SECOND])]]
+        assert not entries or set(made[-2:]) & set(entries)
 
 
 def test_the_same_kernel_gives_the_same_bytes_and_its_carriers_differ() -> None:

@@ -17,6 +17,7 @@ from benchfarm_engines.blocks import warm_up
 from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import EngineFailure, NodeTime, OpenRequest, ProfilingSession
 from benchfarm_engines.gate import load_reference
+from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.run_watch import RunWatch
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session
@@ -134,4 +135,4 @@ def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any
         for (name, kind), found in list(times.items())[:NODES_MAX]
     ]
     ends = accumulate(len(json.dumps(row)) + 2 for row in rows)
-    return [row for row, end in zip(rows, ends, strict=True) if end <= _ROWS_BYTES_MAX]
+    return [row for row, end in in_step(rows, list(ends)) if end <= _ROWS_BYTES_MAX]

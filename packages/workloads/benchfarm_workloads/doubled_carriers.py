@@ -11,11 +11,14 @@ of the kind that a model has there and in the layout that the engine computes in
 the exit of the first carrier reads a *stand-in*, a tensor of that size that an adapter made. What only one of the two
 carriers reads has an exit of its own in both:
 
-    once:   entry > kernel > exit      entry > exit                    stand-in > exit, stand-in > exit
-    twice:  entry > kernel > exit      entry > exit, entry > kernel > exit            stand-in > exit
+    once:   entry > kernel > exit      entry > exit     stand-in > exit, stand-in > exit
+    twice:  entry > kernel > exit      stand-in > exit  entry > exit, entry > kernel > exit
 
 The copies have entries of their own, with weights of their own: nothing that two of them share could be computed once.
-By the turn of the second copy the engine has the memory of the first one's results to hand out again.
+What the last exit reads was made just before in either carrier, and what the second copy reads was, as in a model:
+else one of the two would wait longer for memory, and the difference would say so of the kernel. Its other inputs are
+read right behind their making in both. By the turn of the second copy the engine has the memory of the first one's
+results to hand out again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +40,7 @@ from benchfarm_workloads.carriers import (
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.layers import Layer
-from benchfarm_workloads.tensors import Dims
+from benchfarm_workloads.tensors import Dims, Tensors
 
 FIRST: Final = "k0"
 SECOND: Final = "k1"
@@ -90,20 +93,33 @@ def _drawn(type_name: str, config: Config, *, copies: int) -> Carrier:
     draft, tensors = _Draft(frozenset({kernel_key(type_name, config)})), kernel_type(type_name).tensor_rule(config)
     first = [draft.given(dims) if is_stem(dims) else draft.adapted(dims, type_name) for dims in tensors.inputs]
     draft.exits(draft.kernel(FIRST, type_name, config, first))
-    adapted = [dims for dims in tensors.inputs if not is_stem(dims)]
-    others = {dims: draft.adapted(dims, "") for dims in tensors.outputs if dims not in adapted}
-    made = [(draft.adapted(dims, type_name), dims) for dims in adapted]
-    places = {dims: name for name, dims in reversed(made)} | others
-    stand_ins = [(places[dims], dims) for dims in tensors.outputs]
-    if copies == 2:
-        left = iter(made)
-        second = [draft.given(dims) if is_stem(dims) else next(left)[0] for dims in tensors.inputs]
-        draft.exits(draft.kernel(SECOND, type_name, config, second))
+    begun = len(draft.layers)
+    replaced = _replaced(tensors)
+    made: dict[int, str] = {}
+    for place in sorted(range(len(tensors.inputs)), key=lambda place: place == replaced):
+        dims = tensors.inputs[place]
+        if not is_stem(dims):
+            made[place] = draft.adapted(dims, type_name)
+            draft.exits([(made[place], dims)] if place != replaced else [])
+    chain, beside = len(draft.layers), dict[Dims, str]()
+    for dims in tensors.outputs if replaced is None else ():
+        if dims not in beside:
+            beside[dims] = draft.adapted(dims, "")
+            draft.exits([(beside[dims], dims)])
+    if copies == 1:
+        stand_ins = [made[replaced]] if replaced is not None else [beside[dims] for dims in tensors.outputs]
+        draft.exits(zip(stand_ins, tensors.outputs, strict=True))
     else:
-        draft.exits(stand_ins)
-    replaced = {name for name, dims in stand_ins if dims not in others}
-    draft.exits([each for each in made if each[0] not in replaced] + [(name, dims) for dims, name in others.items()])
+        draft.layers[begun:] = draft.layers[chain:] + draft.layers[begun:chain]
+        second = [made[place] if place in made else draft.given(dims) for place, dims in enumerate(tensors.inputs)]
+        draft.exits(draft.kernel(SECOND, type_name, config, second))
     return draft.finish(copies)
+
+
+def _replaced(tensors: Tensors) -> int | None:
+    """The last input that the one output is as large as, of those that an adapter makes."""
+    places = [place for place, dims in enumerate(tensors.inputs) if tensors.outputs == (dims,) and not is_stem(dims)]
+    return places[-1] if places else None
 
 
 @dataclass(slots=True)
