@@ -32,6 +32,10 @@ from benchfarm_predictor.training_rows import checked_ms
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
 FLOOR: Final = 0.1
 """Nothing is predicted below this share of the least latency that was seen: a line may reach zero, a kernel cannot."""
+FARTHEST: Final = 5.0
+"""Standard deviations beyond which a feature says no more, target `log`: products of logarithms leave the rows by powers
+of powers, and a row far outside was predicted a hundred thousand times too slow. Sums in plain units may go anywhere.
+"""
 _LEAST_SLACK: Final = 1e-9
 """1 - leverage is never taken to be less."""
 
@@ -60,6 +64,8 @@ class Ridge:
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
         x = (self.features.matrix(batch) - self.centre) / self.scale
+        if self.target == "log":
+            x = np.clip(x, -FARTHEST, FARTHEST)
         return milliseconds(x @ self.weights + self.offset, self.target, self.floor_ms)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
