@@ -33,8 +33,8 @@ PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
 FLOOR: Final = 0.1
 """Nothing is predicted below this share of the least latency that was seen: a line may reach zero, a kernel cannot."""
 FARTHEST: Final = 5.0
-"""Standard deviations beyond which a feature says no more, target `log`: products of logarithms leave the rows by powers
-of powers, and a row far outside was predicted a hundred thousand times too slow. Sums in plain units may go anywhere.
+"""Standard deviations beyond which a feature says no more, target `log`: products of logarithms leave the rows by
+powers of powers, and a row far outside was predicted a hundred thousand times too slow. Sums in plain units may grow.
 """
 _LEAST_SLACK: Final = 1e-9
 """1 - leverage is never taken to be less."""
