@@ -206,7 +206,9 @@ def test_the_routes_of_people(
         # Last, because it finds the very token that all of this is called with.
         run(served.url, admin, existing, tmp_path, "--include-operation-id", "revoke_token")
     # results of a bundle are signed: tests/client/test_bundles.py brings some
-    check_reached(tmp_path / "api.log", agent=False, never_well={"merge_board_model", "split_board_model", "import_bundle"})
+    check_reached(
+        tmp_path / "api.log", agent=False, never_well={"merge_board_model", "split_board_model", "import_bundle"}
+    )
 
 
 @pytest.mark.slow
