@@ -29,7 +29,7 @@ def built(target: str) -> BuiltRunner:
     if found is not None:
         return found
     if os.environ.get("BENCHFARM_NATIVE") == "0":
-        pytest.skip("no native runner: what it is built from could not be had here")
+        pytest.skip("no native runner here: BENCHFARM_NATIVE=1 builds it, where its sources can be had")
     if os.environ.get("BENCHFARM_NATIVE") == "1":
         with skipped_where_missing("the native runner"):
             return _build(target)
