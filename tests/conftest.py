@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import redis
+from hypothesis import settings
 
 from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
@@ -23,6 +24,10 @@ from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# An example's deadline would be a timed test, on cores that others use too.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 # Real phones and boards, for every folder.
 pytest_plugins = ["tests.peers.fixtures"]

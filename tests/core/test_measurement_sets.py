@@ -281,6 +281,7 @@ def test_an_upload_is_bounded_and_names_its_own_tables() -> None:
         {"tables": {}},
         {"tables": {"conv.csv": "x" * (MAX_SET_CHARS + 1)}},
         {"tables": {"conv.csv": "\n" * (MAX_SET_ROWS + 100)}},
+        {"tables": {"conv.csv": "1,1\r" * (MAX_SET_ROWS + 100)}},
         {"tables": {"../conv.csv": "x"}},
         {"names": {"dwconv": "dwconv-bn-act"}},
         {"names": {"conv": "conv bn"}},

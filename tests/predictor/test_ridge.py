@@ -79,6 +79,16 @@ def test_a_power_law_is_learnt_in_logarithms() -> None:
     assert score(fit.left_out_ms, power_ms).mape < 0.01
 
 
+def test_what_few_rows_have_keeps_its_effect() -> None:
+    """Three of three hundred rows lie ten standard deviations out: nearer for the fit as for every prediction."""
+    kernels = Kernels.of_rows("their-conv", ["a"], [(1,)] * 297 + [(2,)] * 3)
+    features = kernel_features(kernels, "lines").select(("a",))
+    doubled_ms = np.array([1.0] * 297 + [2.0] * 3)
+    fit = fit_ridge(features, kernels, doubled_ms, penalties=(1e-9,))
+    assert fit.model.predict(kernels) == pytest.approx(doubled_ms)
+    assert fit.left_out_ms == pytest.approx(doubled_ms)
+
+
 def test_noise_asks_for_a_larger_penalty() -> None:
     kernels = drawn("conv-bn-act", 80)
     features = kernel_features(kernels, "quadratic")

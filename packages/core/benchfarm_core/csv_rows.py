@@ -25,7 +25,7 @@ ITEM_COLUMNS: Final = (
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",
     "repeat_no", "purpose", "origin", "board_id", "generation", "measured_at", *_SUMMARY,
-    *_MEMORY, "bundle_id",
+    *_MEMORY, "bundle_id", "in_situ_by",
 )  # fmt: skip
 """Written out, so that a new field of the API moves no column of a stored table."""
 

@@ -118,6 +118,11 @@ class KernelCatalogue(Protocol):
         """A sentence when the type does not have that configuration."""
 
 
+def _lines(text: str) -> int:
+    """As CSV has them: they end with a line feed, a carriage return, or both."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
 class MeasurementSetUpload(Value):
     """A set as it comes: the texts of its files by name, and what foreign kernel names stand for.
 
@@ -134,7 +139,7 @@ class MeasurementSetUpload(Value):
     def _bounded(self) -> "MeasurementSetUpload":
         if sum(len(text) for text in self.tables.values()) > MAX_SET_CHARS:
             raise ValueError(f"the tables hold more than {MAX_SET_CHARS} characters; split the set")
-        if sum(text.count("\n") for text in self.tables.values()) > MAX_SET_ROWS + MAX_SET_TABLES:
+        if sum(map(_lines, self.tables.values())) > MAX_SET_ROWS + MAX_SET_TABLES:
             raise ValueError(f"the tables hold more than {MAX_SET_ROWS} rows; split the set")
         stray = self.names.keys() - {name.removesuffix(".csv") for name in self.tables}
         if stray:

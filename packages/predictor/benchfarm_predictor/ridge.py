@@ -63,9 +63,7 @@ class Ridge:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        x = (self.features.matrix(batch) - self.centre) / self.scale
-        if self.target == "log":
-            x = np.clip(x, -FARTHEST, FARTHEST)
+        x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
         return milliseconds(x @ self.weights + self.offset, self.target, self.floor_ms)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -129,7 +127,8 @@ def fit_on_matrix(
     centre, scale = x.mean(axis=0), _scales(x)
     y = np.log(measured) if target == "log" else measured
     further = np.ones_like(measured) if row_weights is None else row_weights
-    solved = solve((x - centre) / scale, y, further if target == "log" else further / measured**2)
+    near = _standardised(x, centre, scale, target)
+    solved = solve(near, y, further if target == "log" else further / measured**2)
     found = []
     for penalty in penalties:
         left_out = milliseconds(solved.left_out(penalty), target, floor_ms)
@@ -137,6 +136,12 @@ def fit_on_matrix(
     _, penalty, left_out_ms = min(found, key=lambda each: each[0])
     weights, offset = solved.weights(penalty)
     return RidgeFit(Ridge(features, weights, centre, scale, offset, target, floor_ms), penalty, left_out_ms)
+
+
+def _standardised(x: Floats, centre: Floats, scale: Floats, target: Target) -> Floats:
+    """As the fit and every prediction see it: a flag that few rows have is beyond `FARTHEST` for both or for none."""
+    z = (x - centre) / scale
+    return np.clip(z, -FARTHEST, FARTHEST) if target == "log" else z
 
 
 def _scales(x: Floats) -> Floats:
