@@ -135,6 +135,12 @@ def test_a_summary_is_that_of_the_difference() -> None:
     assert (summary.grade, summary.launches, summary.blocks, summary.clean_share) == (Grade.A, 3, 3 * 48, 1.0)
 
 
+def test_the_normalised_difference_is_the_middle_of_launches_for_noise_goes_both_ways() -> None:
+    summary = derive([doubled(number, ns) for number, ns in enumerate((38_800, 40_000, 41_200))])
+    assert isinstance(summary, Summary)
+    assert summary.normalised_ms == pytest.approx(0.04)
+
+
 def test_the_same_noise_is_a_worse_grade_of_a_smaller_kernel() -> None:
     spreads = []
     for kernel_ns in (400_000, 40_000, 4_000):

@@ -222,7 +222,7 @@ def test_a_round_goes_on_until_enough_was_undisturbed(calm: int, pairs: int) -> 
     [
         ({}, 200_000, ROUNDS),
         ({}, 50_000_000, ROUNDS_MIN),
-        ({"blocks_max": 30}, 200_000, 5),
+        ({"blocks_max": 42}, 200_000, 7),
         ({"blocks_max": 3}, 200_000, ROUNDS_MIN),
         ({"blocks_min": 100, "blocks_max": 200}, 50_000_000, ROUNDS),
     ],

@@ -35,7 +35,7 @@ from benchfarm_engines.visit import Bench
 from benchfarm_engines.witness import Reading, Witness
 
 ROUNDS: Final = 8
-ROUNDS_MIN: Final = 3
+ROUNDS_MIN: Final = 6
 """Where blocks are so long that they fill the visit's time earlier."""
 ROUND_PAIRS: Final = 6
 """Undisturbed pairs of a round: the fastest block of each side counts, so it must have had its chances."""

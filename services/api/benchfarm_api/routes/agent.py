@@ -32,7 +32,7 @@ from benchfarm_core.agent_protocol import (
     ResultsRequest,
     StartedRequest,
 )
-from benchfarm_core.errors import Unavailable
+from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.messages import agent_channel
 from benchfarm_core.workloads import Sha256
 from benchfarm_store import agents, boards, finishing, gate_waits, ingesting, leases
@@ -151,7 +151,7 @@ def _next_lease(parts: Parts, agent_id: str, board_id: str) -> LeaseGrant | None
     try:
         with parts.database.transaction() as tx:
             return finishing.next_lease(tx, agent_id, board_id, parts.settings.lease_times)
-    except Unavailable as error:
+    except BenchfarmError as error:  # the lease has ended and its results stand, whatever is wrong with the next one
         logger.warning("no batch for a board that was given back", extra={"board_id": board_id, "why": error.detail})
         return None
 
