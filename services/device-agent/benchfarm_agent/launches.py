@@ -382,7 +382,7 @@ def _joined(clocks: Sequence[ClockEvidence | None]) -> ClockEvidence | None:
     events = [clock.throttle_events for clock in known if clock.throttle_events is not None]
     lost = any(clock.cores_lost for clock in known)
     if len(known) < len(clocks):
-        return ClockEvidence(throttle_events=sum(events), cores_lost=lost) if events or lost else None
+        return ClockEvidence(throttle_events=sum(events), cores_lost=lost) if any(events) or lost else None
     return ClockEvidence(
         asked_khz=known[-1].asked_khz,
         residency=min(residencies) if len(residencies) == len(known) else None,
