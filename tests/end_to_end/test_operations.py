@@ -121,7 +121,8 @@ class Operator:
                 ["bash", "-c", self._own(line)], env=self._env, capture_output=True, text=True, timeout=COMMAND_S
             )
             inconclusive = "inconclusive" in done.stdout and "--watch" in line
-            if not inconclusive or time.monotonic() > until_s:
+            too_early = "platform_none_matched" in done.stderr  # a board is listed before its engines have answered
+            if not (inconclusive or too_early) or time.monotonic() > until_s:
                 break
         self.said.append(done.stdout)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}{self.agent_said()}"
