@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests open engines i
 
 MEMORY_BYTES = 3 * 1024**3
 CORES = sorted(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_mode_stays() -> Iterator[None]:
+    """A process with a session of PyTorch's infers for good; here other tests train in the same one."""
+    yield
+    session = sys.modules.get("benchfarm_engines.torch_session")
+    if session is not None and session._infer_for_good.cache_info().currsize:
+        session._infer_for_good().__exit__(None, None, None)
+        session._infer_for_good.cache_clear()
 
 
 def normal(shape: list[int], *, name: str = "x", seed: int = 0) -> dict[str, Any]:
