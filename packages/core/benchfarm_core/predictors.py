@@ -13,14 +13,13 @@ from pydantic import Field
 
 from benchfarm_core.boards import MARK_PREFIXES
 from benchfarm_core.measurements import Purpose, Timing
+from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.summaries import Grade
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import Config
 
 WHOLE_MODEL: Final = "model"
 """The subject of predictors that take kernel lists: generated and uploaded models, and architectures."""
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-"""Of a predictor's file; most have 20 to 500 kB."""
 KEPT_FILES: Final = 8
 """The newest versions of a subject on a platform that keep their files, whatever their state; the active one always
 does. A version without its file can be looked at and not returned to."""
@@ -130,18 +129,6 @@ class PredictorEvidence(Value):
     holdout: HoldoutScore | None = None
     unseen: HoldoutScore | None = None
     adaptation_id: str | None = None
-
-
-_Text = Annotated[str, Field(min_length=1, max_length=300)]
-
-
-class Lineage(Value):
-    """Where a predictor comes from: donors by platform key, a hash of its rows, summary rule, version of the code."""
-
-    donors: tuple[_Text, ...] = Field(default=(), max_length=100)
-    data_hash: _Text
-    rule_version: int
-    code_version: _Text
 
 
 class PredictorView(Answer):

@@ -5,9 +5,8 @@ Arrays are named by their part: ``model/...``, ``intervals/...``, ``trained/...`
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -15,39 +14,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_core.predictor_headers import (
+    FORMAT_VERSION,
+    LENGTH_BYTES,
+    MAX_FILE_BYTES,
+    MAX_JSON_BYTES,
+    METADATA_KEY,
+    Header,
+    Lineage,
+    header_json,
+)
+from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.values import Value, canonical_json
 from benchfarm_predictor.conformal import MAX_WIDTH, Intervals, IntervalsMeta
 from benchfarm_predictor.models import Array, Arrays, Model, array, checked, damaged, under, within
-from benchfarm_predictor.registry import Registry, foreign
+from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.trained_range import TrainedRange
-
-FORMAT_VERSION: Final = 1
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-MAX_JSON_BYTES: Final = 1024 * 1024
-"""Of the safetensors header: names and places of arrays, and our JSON."""
-WHOLE_MODEL: Final = "model"
-"""Instead of a kernel type: the predictor takes kernel lists."""
-_KEY: Final = "benchfarm"
-_LENGTH_BYTES: Final = 8
-
-_Text = Annotated[str, Field(min_length=1, max_length=300)]
-
-
-class Lineage(Value):
-    """Where a predictor comes from: donors by platform key, a hash of its rows, summary rule, version of the code."""
-
-    donors: tuple[_Text, ...] = Field(default=(), max_length=100)
-    data_hash: _Text
-    rule_version: int
-    code_version: _Text
-
-
-class Header(Value):
-    """What a predictor is for. ``kernel_type``: one of the catalogue, a foreign one, or ``WHOLE_MODEL``."""
-
-    kernel_type: _Text
-    platform: _Text
-    lineage: Lineage
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +73,8 @@ def write(predictor: Predictor) -> bytes:
         format=FORMAT_VERSION, header=predictor.header, model=model, intervals=intervals, trained=trained
     )
     whole = {name: np.ascontiguousarray(found) for name, found in arrays.items()}
-    data = bytes(save(whole, {_KEY: canonical_json(content)}))
-    if len(data) > MAX_FILE_BYTES or int.from_bytes(data[:_LENGTH_BYTES], "little") > MAX_JSON_BYTES:
+    data = bytes(save(whole, {METADATA_KEY: canonical_json(content)}))
+    if len(data) > MAX_FILE_BYTES or int.from_bytes(data[:LENGTH_BYTES], "little") > MAX_JSON_BYTES:
         raise TooLarge(f"the predictor takes {len(data)} bytes; at most {MAX_FILE_BYTES}")
     return data
 
@@ -117,28 +99,7 @@ def read(data: bytes, sha256: str | None = None) -> Predictor:
 
 
 def _content(data: bytes) -> _Content:
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if len(data) < _LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - _LENGTH_BYTES):
-        raise damaged("its header does not fit in it")
-    outer = _json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    metadata = outer.get("__metadata__")
-    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise foreign("it is a safetensors file of something else")
-    said = _json_object(text.encode(errors="replace"))
-    if said.get("format") != FORMAT_VERSION:
-        raise foreign(f"its format is version {said.get('format')!r:.20}, this code's is {FORMAT_VERSION}")
-    return checked(_Content, said)
-
-
-def _json_object(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise damaged("its header is no JSON") from error
-    if not isinstance(found, dict):
-        raise damaged("its header is no JSON object")
-    return found
+    return checked(_Content, header_json(data))
 
 
 def _arrays(data: bytes) -> dict[str, Array]:
