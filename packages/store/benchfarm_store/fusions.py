@@ -174,9 +174,18 @@ def _rules(tx: Transaction, name: str) -> tuple[str, FusionRules, RulesSource]:
     row = platforms.find(tx, name)
     spec = Platform.model_validate(row.spec)
     measured = fusion_rules(tx, spec)
+    return row.key, _decided(measured), _source(spec, measured)
+
+
+def engine_rules(tx: Transaction, platform: Platform) -> FusionRules:
+    """What a platform's engine fuses, as far as it was measured: what kernel lists are made by."""
+    return _decided(fusion_rules(tx, platform))
+
+
+def _decided(measured: Sequence[FusionView]) -> FusionRules:
+    """A pair of which neither way could tell counts as not measured."""
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
-    rules = FusionRules({(one.first, one.second): one.fused for one in decided})
-    return row.key, rules, _source(spec, measured)
+    return FusionRules({(one.first, one.second): one.fused for one in decided})
 
 
 def _kernels(chains: Sequence[Sequence[Part]], *, is_old: bool) -> list[ModelKernel]:
