@@ -20,9 +20,9 @@ from benchfarm_core.workloads import Config
 
 WHOLE_MODEL: Final = "model"
 """The subject of predictors that take kernel lists: generated and uploaded models, and architectures."""
-KEPT_FILES: Final = 8
-"""The newest versions of a subject on a platform that keep their files, whatever their state; the active one always
-does. A version without its file can be looked at and not returned to."""
+KEPT_FILES: Final = 4
+"""Of a subject's versions on a platform: so many of the newest in each state keep their files, and the active one. A
+version without its file can be looked at and not returned to."""
 
 Subject = Annotated[str, Field(min_length=1, max_length=60)]
 
@@ -162,9 +162,13 @@ class PredictorsWanted(Value):
 
 
 class RollbackRequest(Value):
-    """Why the version before is to answer again."""
+    """Why the version before is to answer again.
+
+    `version`: the one that is to answer no more. With it a request that is sent twice rolls back once.
+    """
 
     reason: str = Field(min_length=1, max_length=300)
+    version: int | None = Field(default=None, ge=1, lt=2**31)
 
 
 def is_marked(board_model: str) -> bool:

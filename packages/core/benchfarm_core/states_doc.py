@@ -8,12 +8,14 @@ from benchfarm_core.boards import BOARD_TRANSITIONS, HEALTH_TRANSITIONS
 from benchfarm_core.failures import FAILURE_NUMBERS, fault_of
 from benchfarm_core.jobs import JOB_TRANSITIONS
 from benchfarm_core.measurements import MEASUREMENT_TRANSITIONS
+from benchfarm_core.predictors import PREDICTOR_TRANSITIONS
 
 TABLES: tuple[tuple[str, Mapping[Any, frozenset[Any]]], ...] = (
     ("job", JOB_TRANSITIONS),
     ("measurement", MEASUREMENT_TRANSITIONS),
     ("board state", BOARD_TRANSITIONS),
     ("board health", HEALTH_TRANSITIONS),
+    ("predictor version", PREDICTOR_TRANSITIONS),
 )
 
 

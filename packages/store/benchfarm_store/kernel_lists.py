@@ -1,4 +1,4 @@
-"""Kernel lists: workloads as counted kernels, by what an engine was seen to fuse. Predictors learn and answer in them."""
+"""Kernel lists: workloads as counted kernels, by what an engine was seen to fuse. Predictors learn in them."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -24,6 +24,7 @@ from benchfarm_store.farm_tables import (
     workloads,
 )
 from benchfarm_store.health_tables import board_model_merges, golden_runs, golden_times
+from benchfarm_store.predictor_tables import predictors
 from benchfarm_store.result_tables import (
     FUSION_KEY,
     SUPPORT_KEY,
@@ -85,6 +86,7 @@ __all__ = [
     "pairs",
     "platform_aliases",
     "platforms",
+    "predictors",
     "protocols",
     "queues",
     "results",
