@@ -12,11 +12,27 @@ class Task(StrEnum):
     PLAN_JOB = "benchfarm.plan_job"
     DISPATCH = "benchfarm.dispatch"
     SWEEP = "benchfarm.sweep"
+    TRAIN = "benchfarm.train"
     ALIVE = "benchfarm.alive"
 
 
-QUEUES: dict[Task, str] = {Task.PLAN_JOB: "plan", Task.DISPATCH: "dispatch", Task.SWEEP: "sweep"}
+TRAIN_QUEUE: Final = "train"
+"""Served by a process of its own, with the lowest priority: its tasks compute for seconds."""
+QUEUES: dict[Task, str] = {
+    Task.PLAN_JOB: "plan",
+    Task.DISPATCH: "dispatch",
+    Task.SWEEP: "sweep",
+    Task.TRAIN: TRAIN_QUEUE,
+}
 """Anything slower than 1 s never shares a queue with dispatch. ALIVE goes to every queue in turn."""
+
+
+class TrainingWork(StrEnum):
+    """What a `Task.TRAIN` message asks for, its first argument; the second is the id of what it is about."""
+
+    ADAPT = "adapt"
+    REFRESH = "refresh"
+    LIKEN = "liken"
 
 
 BROKER_PREFIX: Final = "benchfarm:"
