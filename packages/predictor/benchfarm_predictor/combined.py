@@ -1,4 +1,6 @@
-"""Models made of models: a donor times a factor, a base times a correction, means and stacks of several."""
+"""Models made of models: a donor times a factor, a base times a correction, means and stacks of several, whose weights
+may differ from region to region.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +10,20 @@ import numpy as np
 from pydantic import Field
 
 from benchfarm_core.values import Value
-from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import (
+    LARGEST_NUMBER,
     MAX_LOG,
     Array,
     Arrays,
     Batch,
     Decoder,
+    Features,
+    FeatureSpec,
     Meta,
     Model,
     Number,
+    array,
     checked,
     damaged,
     milliseconds,
@@ -28,6 +34,9 @@ from benchfarm_predictor.ridge import PENALTIES, solve
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_MEMBERS: Final = 64
+MAX_WIDENING: Final = 1e6
+ROWS_AT_ONCE: Final = 8192
+"""Distances to a region are held for so many rows."""
 
 
 class _ScaledMeta(Value):
@@ -52,6 +61,13 @@ class _StackedMeta(Value):
     members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_MEMBERS)
     weights: tuple[Number, ...]
     offset: Number
+
+
+class _RegionalMeta(Value):
+    kind: Literal["regional"] = "regional"
+    members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    regions: tuple[str, ...] = Field(max_length=MAX_MEMBERS)
+    features: FeatureSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +174,80 @@ class Stacked:
         if len(said.weights) != len(said.members):
             raise damaged(f"{len(said.members)} members have {len(said.weights)} weights")
         return cls(_parts(arrays, said.members, decoder), said.weights, said.offset)
+
+
+@dataclass(frozen=True, eq=False)
+class Regional:
+    """A stack whose weights are those of the region that a row lies in; elsewhere it has others still.
+
+    Whole models of one search space are alike in what they are made of, so that each space is a region. What is right
+    within one may be wrong in the next, and what is best where rows are is not what is best where none are.
+
+    Attributes:
+        weights: float64[r + 1, members], of each of r regions and of elsewhere; ``offsets``: float64[r + 1].
+        features: what regions are told by.
+        centres, scales: float64[r, d]; ``radii``: float64[r]. A row lies in the region to which it is nearest by root
+            mean square over (features - centre) / scale, in radii, and in none beyond 1.
+        widenings: float64[r + 1], factors >= 1 by which intervals grow there.
+    """
+
+    kind: ClassVar[str] = "regional"
+    members: tuple[Model, ...]
+    weights: Floats
+    offsets: Floats
+    regions: tuple[str, ...]
+    features: Features
+    centres: Floats
+    scales: Floats
+    radii: Floats
+    widenings: Floats
+
+    def predict(self, batch: Batch) -> Floats:
+        """float64[n] in ms."""
+        place = self.places(batch)
+        stacked = np.einsum("nm,nm->n", _logs(self.members, batch), self.weights[place])
+        return milliseconds(self.offsets[place] + stacked, "log", 0.0)
+
+    def places(self, batch: Batch) -> Ints:
+        """int64[n]: the number of each row's region; r for elsewhere."""
+        x, count = self.features.matrix(batch), len(self.radii)
+        apart = np.full((len(x), count + 1), 1.0)
+        for at in range(count):
+            for start in range(0, len(x), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                squares = ((x[rows] - self.centres[at]) / self.scales[at]) ** 2
+                apart[rows, at] = np.sqrt(squares.mean(axis=1)) / self.radii[at]
+        nearest: Ints = apart.argmin(axis=1)
+        return nearest
+
+    def widening(self, batch: Batch) -> Floats:
+        """By how much the interval of each row is wider than the narrowest: float64[n], at least 1."""
+        return self.widenings[self.places(batch)]
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """As ``Model`` says."""
+        arrays, members = _joined(self.members)
+        arrays |= {name: getattr(self, name) for name in ("weights", "offsets", "centres", "scales", "radii")}
+        arrays["widenings"] = self.widenings
+        meta = _RegionalMeta(members=members, regions=self.regions, features=self.features.spec())
+        return arrays, meta.model_dump(mode="json")
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
+        """As ``Model`` says."""
+        said = checked(_RegionalMeta, meta)
+        features = decoder.features(said.features)
+        count, d, members = len(said.regions), len(features.names), len(said.members)
+        weights = array(arrays, "weights", np.float64, count + 1, members)
+        offsets, widenings = (array(arrays, name, np.float64, count + 1) for name in ("offsets", "widenings"))
+        centres, lengths = (array(arrays, name, np.float64, count, d) for name in ("centres", "scales"))
+        radii = array(arrays, "radii", np.float64, count)
+        if (lengths < 1 / LARGEST_NUMBER).any() or (radii < 1 / LARGEST_NUMBER).any():
+            raise damaged("a region's size is not positive")
+        if ((widenings < 1) | (widenings > MAX_WIDENING)).any():
+            raise damaged("a region narrows its intervals")
+        parts = _parts(arrays, said.members, decoder)
+        return cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings)
 
 
 @dataclass(frozen=True, eq=False)

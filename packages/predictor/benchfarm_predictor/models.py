@@ -63,7 +63,7 @@ class Features(Protocol):
 
 
 class Model(Protocol):
-    """A fitted model. Kinds: `ridge trees network smooth scaled residual mean stacked kernel_sum` (``registry``)."""
+    """A fitted model. Its kind is one of `ridge trees network smooth scaled residual mean stacked regional kernel_sum`."""
 
     kind: ClassVar[str]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_predictor.combined import Mean, Residual, Scaled, Stacked
+from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum
 from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
 from benchfarm_predictor.models import Arrays, Features, FeatureSpec, Meta, Model, damaged
@@ -15,7 +15,7 @@ from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trees import Trees
 
 KINDS: Final[dict[str, type[Model]]] = {
-    kind.kind: kind for kind in (Ridge, Trees, Network, Smooth, Scaled, Residual, Mean, Stacked, KernelSum)
+    kind.kind: kind for kind in (Ridge, Trees, Network, Smooth, Scaled, Residual, Mean, Stacked, Regional, KernelSum)
 }
 MAX_NESTING: Final = 8
 """Models within models; a stack of residuals of ensembles within a kernel sum is five."""
@@ -51,7 +51,10 @@ class Registry:
         if spec.version != FEATURES_VERSION:
             raise foreign(f"its features are of version {spec.version}, this code's of version {FEATURES_VERSION}")
         if spec.of == "sums":
-            return _with_names(SumFeatures(), SumFeatures().names, spec)
+            if spec.view not in ("", "shares"):
+                raise foreign(f"its features are a view {spec.view[:40]!r}")
+            sums = SumFeatures("shares" if spec.view else "plain")
+            return _with_names(sums, sums.names, spec)
         if spec.view not in _VIEWS:
             raise foreign(f"its features are a view {spec.view[:40]!r}")
         whole = KernelFeatures(spec.type, spec.columns, _VIEWS[spec.view])
