@@ -1,10 +1,10 @@
 """The probe set: what is measured on every platform, so that platforms can be compared.
 
 Fixed and versioned. Kernels of the types that take most of a network's time, of the sizes that the search spaces have
-and, four in a row, around a step of the staircase that engines have in channels (LitePred, NSDI 2024, section 4.3: the
-steps are what tells platforms apart); some of them in situ too; and small networks of each convolutional space. All of
-it is also learnt from. Another kernel, another network or another draw is another version: what was measured of an
-older one stays as a measurement, and compares with nothing of the new one.
+and, several in a row, around a step of the staircase that engines have in channels: such steps are what tells platforms
+apart (LitePred, NSDI 2024, section 4.3). Some of them are wanted in situ too, and small networks of each convolutional
+space. All of it is also learnt from. Another kernel, another network or another draw is another version: what was
+measured of an older one stays as a measurement, and compares with nothing of the new one.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PROBES_VERSION: Final = 1
 LARGE_KERNELS: Final = ("conv-bn-act", "dwconv-bn-act", "linear")
 """The types with many configurations, which take most of a network's time."""
 IN_SITU: Final = 9
-"""Of each large type, the first so many kernels are measured in situ too; one may fail and eight are left to compare."""
+"""Of each large type, the first so many kernels are measured in situ too: one may fail and eight are left."""
 
 _CONVOLUTIONS: Final = (
     (112, 16, 64, 1, 1, "relu"),
@@ -80,7 +80,7 @@ _LINEAR: Final = (
 )
 """Tokens, features in and out, activation."""
 
-_COLUMNS: Final = {
+_COLUMNS: Final[dict[str, tuple[tuple[str, ...], tuple[tuple[Scalar, ...], ...]]]] = {
     "conv-bn-act": (("hw", "cin", "cout", "k", "s", "act"), _CONVOLUTIONS),
     "dwconv-bn-act": (("hw", "cin", "k", "s", "act"), _DEPTHWISE),
     "linear": (("seq", "cin", "cout", "act"), _LINEAR),
