@@ -57,7 +57,7 @@ class KernelSum:
     """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels.
 
     ``kernels``: a model for each kernel type. ``fallback``: a model on `general` features for every other catalogue
-    type. A kernel that neither knows adds nothing to the sum; ``unknown_share`` tells of both.
+    type. A kernel that neither knows adds nothing to the sum; ``unknown_kernels`` tells of both.
     """
 
     kind: ClassVar[str] = "kernel_sum"
@@ -77,17 +77,19 @@ class KernelSum:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
         return lists.sums(self._each)
 
-    def unknown_share(self, lists: KernelLists) -> Floats:
-        """How much of each model is guessed: the share of its sum that the fallback says, and of its kernels that
-        nothing does; float64[n] in [0, 1]."""
+    def guessed_share(self, lists: KernelLists) -> Floats:
+        """How much of each model's sum the fallback says: float64[n] in [0, 1]."""
         guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
-        nothing = lists.sums(lambda kernels: np.full(len(kernels), float(not self._can_guess(kernels))))
-        share = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
-        return np.clip(share + nothing / np.maximum(lists.kernel_counts, 1), 0, 1)
+        share: Floats = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
+        return np.clip(share, 0, 1)
 
     def knows(self, kernels: Kernels) -> bool:
         """Whether the type has a model of its own."""
         return kernels.type in self.kernels
+
+    def predicts(self, kernels: Kernels) -> bool:
+        """Whether the type has a model of its own or is guessed; every other kernel adds nothing."""
+        return self.knows(kernels) or (self.fallback is not None and kernels.is_known)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -129,9 +131,6 @@ class KernelSum:
             return self.fallback.predict(kernels)
         return np.zeros(len(kernels))
 
-    def _can_guess(self, kernels: Kernels) -> bool:
-        return self.knows(kernels) or (self.fallback is not None and kernels.is_known)
-
 
 @dataclass(frozen=True, eq=False)
 class KernelSumFit:
@@ -167,18 +166,45 @@ def fit_fallback(rows: Mapping[str, tuple[Kernels, Floats]]) -> Model:
     return fit_on_matrix(features, x, latency_ms, target="log").model
 
 
+@dataclass(frozen=True, eq=False)
+class SumCorrection:
+    """What brings sums of kernels to whole-model latencies, as ``KernelSum`` has it; the rest as ``KernelSumFit``."""
+
+    factor: float
+    offset_ms: float
+    per_kernel_ms: float
+    penalty: float
+    left_out_ms: Floats
+
+    def applied(self, sums_ms: Floats, counts: Floats) -> Floats:
+        """The latencies of whole models with these sums and numbers of kernels: float64[n] in ms."""
+        total = self.factor * sums_ms + self.offset_ms + self.per_kernel_ms * counts
+        return milliseconds(total, "ms", 0.0)
+
+
 def fit_kernel_sum(
     kernels: Mapping[str, Model], fallback: Model | None, lists: KernelLists, latency_ms: Floats
 ) -> KernelSumFit:
-    """Model B: the three numbers that bring sums of kernels to whole-model latencies, least squares of relative errors,
-    held near (1, 0, 0) by a penalty that is chosen by leave-one-out.
+    """Model B: a sum of kernels with the correction that whole models teach.
 
     Raises:
         InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
     """
     measured = checked_ms(latency_ms, len(lists), least=2)
     plain = KernelSum(dict(kernels), fallback)
-    sums, counts = plain.kernel_sums(lists), lists.kernel_counts
+    found = fit_sum_correction(plain.kernel_sums(lists), lists.kernel_counts, measured)
+    model = KernelSum(plain.kernels, fallback, found.factor, found.offset_ms, found.per_kernel_ms)
+    return KernelSumFit(model, found.penalty, found.left_out_ms)
+
+
+def fit_sum_correction(sums: Floats, counts: Floats, latency_ms: Floats) -> SumCorrection:
+    """The three numbers by least squares of relative errors, held near (1, 0, 0) by a penalty that is chosen by
+    leave-one-out. ``sums`` in ms and ``counts`` of kernels: float64[n].
+
+    Raises:
+        InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
+    """
+    measured = checked_ms(latency_ms, len(sums), least=2)
     unit_ms, unit_count = float(np.median(measured)), max(float(np.median(counts)), 1.0)
     columns = np.stack([sums, np.full_like(sums, unit_ms), counts * (unit_ms / unit_count)], axis=1) / measured[:, None]
     rest = 1 - sums / measured
@@ -191,8 +217,8 @@ def fit_kernel_sum(
         found.append((float(np.mean(np.abs(errors))), penalty, steps, measured * (1 - errors)))
     _, penalty, steps, left_out = min(found, key=lambda each: each[0])
     factor, offset, per_kernel = (float(step) for step in steps)
-    model = KernelSum(plain.kernels, fallback, 1 + factor, offset * unit_ms, per_kernel * unit_ms / unit_count)
-    return KernelSumFit(model, penalty, milliseconds(left_out, "ms", 0.0))
+    numbers = (1 + factor, offset * unit_ms, per_kernel * unit_ms / unit_count)
+    return SumCorrection(*numbers, penalty, milliseconds(left_out, "ms", 0.0))
 
 
 def whole_models(batch: Batch) -> KernelLists:

@@ -63,7 +63,7 @@ class Features(Protocol):
 
 
 class Model(Protocol):
-    """A fitted model. Its kind is one of `ridge trees network smooth scaled residual mean stacked regional kernel_sum`."""
+    """A fitted model, of one of the kinds in ``registry``."""
 
     kind: ClassVar[str]
 

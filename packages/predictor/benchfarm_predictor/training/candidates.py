@@ -3,7 +3,7 @@
 A candidate corrects a base. The base is what it falls back to where the rows end: a ridge on features, or a donor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -95,28 +95,33 @@ class Base:
     by_fold: tuple[Floats, ...]
 
 
-def candidates(problem: Problem) -> Iterator[Candidate]:
-    """Every candidate that needs no PyTorch, one after the other: see ``networks`` for the others."""
-    yield from _scratch(problem)
+def candidates(problem: Problem, learners: Sequence[Learner] = CORRECTIONS) -> Iterator[Candidate]:
+    """Every candidate that needs no PyTorch, one after the other: see ``networks`` for the others.
+
+    ``learners``: of corrections; fewer cost less.
+    """
+    yield from _scratch(problem, learners)
     if not problem.donors:
         return
     yield _scaled(problem, problem.donors[0])
     for view in problem.donors[:NEAREST]:
         for base in (_donor_base(problem, view), _paired_base(problem, view)):
             if base is not None:
-                yield from _corrected_by_each(problem, base, "residual")
+                yield from _corrected_by_each(problem, base, "residual", learners)
     for stack in _stack_bases(problem):
         yield Candidate(stack.name, "stacked", stack.model, _held_parts(problem, stack))
-        yield from _corrected_by_each(problem, stack, "stacked")
+        yield from _corrected_by_each(problem, stack, "stacked", learners)
 
 
-def _scratch(problem: Problem) -> Iterator[Candidate]:
+def _scratch(problem: Problem, learners: Sequence[Learner]) -> Iterator[Candidate]:
     yield Candidate("ridge", "scratch", problem.ridge.model, _held_parts(problem, problem.ridge))
-    yield from _corrected_by_each(problem, problem.ridge, "scratch")
+    yield from _corrected_by_each(problem, problem.ridge, "scratch", learners)
 
 
-def _corrected_by_each(problem: Problem, base: Base, family: Family) -> Iterator[Candidate]:
-    for learner in CORRECTIONS:
+def _corrected_by_each(
+    problem: Problem, base: Base, family: Family, learners: Sequence[Learner]
+) -> Iterator[Candidate]:
+    for learner in learners:
         if base is problem.ridge and learner.name == "ridge":
             continue
         if len(problem.measured) <= learner.max_rows and (learner.needs is None or why_absent(learner.needs) is None):

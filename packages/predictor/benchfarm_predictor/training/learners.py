@@ -10,7 +10,7 @@ import numpy as np
 
 from benchfarm_predictor.features import KernelFeatures, View, kernel_features
 from benchfarm_predictor.kernels import Floats, Kernels
-from benchfarm_predictor.models import Model
+from benchfarm_predictor.models import Batch, Features, Model
 from benchfarm_predictor.ridge import fit_ridge
 from benchfarm_predictor.smooth import Smooth, distances, matern
 from benchfarm_predictor.training.absent import TREES
@@ -93,11 +93,15 @@ class SmoothLearner:
     needs: ClassVar[str | None] = None
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
-        features = smooth_features(kernels)
-        x = features.matrix(kernels)
-        reach, noise = _chosen(x, target, seed)
-        weights, offset = _solved(matern(distances(x, x), reach), noise, target)
-        return Smooth(features, np.array(x), weights, reach, offset)
+        return smooth_surface(smooth_features(kernels), kernels, target, seed)
+
+
+def smooth_surface(features: Features, batch: Batch, target: Floats, seed: int) -> Smooth:
+    """The surface through the rows of a batch, in the space of these features; ``target`` float64[n]."""
+    x = features.matrix(batch)
+    reach, noise = _chosen(x, target, seed)
+    weights, offset = _solved(matern(distances(x, x), reach), noise, target)
+    return Smooth(features, np.array(x), weights, reach, offset)
 
 
 def smooth_features(kernels: Kernels) -> KernelFeatures:
