@@ -11,7 +11,7 @@ from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.metrics import score
 from benchfarm_predictor.models import Model
-from benchfarm_predictor.predictions import PER_OCTAVE, UNCALIBRATED, UNKNOWN, answer
+from benchfarm_predictor.predictions import ALL_MISSING, PER_OCTAVE, UNCALIBRATED, UNKNOWN, answer
 from benchfarm_predictor.predictor_file import Header, Lineage, Predictor
 from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.ridge import fit_ridge
@@ -108,28 +108,8 @@ def test_a_fallback_guesses_types_that_it_never_saw(fallback: Model) -> None:
     assert ratio.max() < UNKNOWN
 
 
-def test_what_is_unknown_is_said_and_weighed(kernel_models: dict[str, Model], fallback: Model) -> None:
-    known = architectures(1)[0]
-    group: CountedKernel = ("group-conv", {"hw": 14, "cin": 32, "cout": 32, "k": 3, "groups": 4}, 2)
-    lists = KernelLists.of([known, [*known, group], [*known, FOREIGN]])
-    model = KernelSum(kernel_models, fallback)
-    total, without = model.predict(lists), model.predict(lists.take(slice(0, 1)))
-    kernels = known_count(known)
-    assert total[2] == pytest.approx(without[0])
-    assert model.unknown_share(lists) == pytest.approx([0, 1 - without[0] / total[1], 1 / (kernels + 1)])
-    alone = KernelSum(kernel_models, None)
-    assert alone.unknown_share(lists) == pytest.approx([0, 2 / (kernels + 2), 1 / (kernels + 1)])
-
-
 def known_count(kernels: list[CountedKernel]) -> int:
     return sum(count for _, _, count in kernels)
-
-
-def test_a_model_of_which_nothing_is_known_is_all_guess(kernel_models: dict[str, Model]) -> None:
-    lists = KernelLists.of([[FOREIGN]])
-    model = KernelSum(kernel_models, None)
-    assert model.unknown_share(lists).tolist() == [1]
-    assert (model.predict(lists) > 0).all()
 
 
 def test_single_kernels_are_refused(kernel_models: dict[str, Model]) -> None:
@@ -204,7 +184,7 @@ def test_an_answer_lists_unknown_kernels_and_widens_by_their_share(kernel_models
     assert found.unknown == ((), ("their-conv",), ("their-conv",))
     factor, share = UNCALIBRATED.widths[0], 2 / (known_count(known) + 2)
     assert found.high_ms / found.latency_ms == pytest.approx(
-        [factor, factor * (1 + (UNKNOWN - 1) * share), factor * UNKNOWN]
+        [factor, factor * (1 + (UNKNOWN - 1) * share), factor * ALL_MISSING]
     )
 
 

@@ -1,8 +1,8 @@
 """What a predictor answers: milliseconds with an interval, and what it did not know.
 
 An interval holds for configurations like those it was calibrated on. Outside them it is widened by rules that are no
-guarantee: by ``PER_OCTAVE`` for each octave outside the trained range, and up to ``UNKNOWN`` times where kernels are
-guessed. What widened it is listed.
+guarantee: by ``PER_OCTAVE`` for each octave outside the trained range, up to ``UNKNOWN`` times where kernels are
+guessed, and up to ``ALL_MISSING`` times where kernels are predicted as nothing. What widened it is listed.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,20 @@ from typing import Final
 
 import numpy as np
 
-from benchfarm_predictor.composition import KernelSum
 from benchfarm_predictor.conformal import Intervals
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels
-from benchfarm_predictor.models import Batch, Model
+from benchfarm_predictor.models import Batch
 from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_predictor.trained_range import TrainedRange
+from benchfarm_predictor.unknown_kernels import Unknown, unknown_of
 
 PER_OCTAVE: Final = 1.25
 """A third of an octave beyond every input that was seen, the better models were 3 to 8 % off, trees alone 10 %."""
 UNKNOWN: Final = 3.0
 """A kernel without a model is guessed from its costs: engines differ by that much from one kernel type to another."""
+ALL_MISSING: Final = 10.0
+"""Where so little is known that a model may take more than so many times what was predicted, nothing more is said."""
 UNCALIBRATED: Final = Intervals(np.zeros(0), np.array([2.0]), 0.9, 0.0)
 """Where nothing was left to calibrate on: a factor of two, and no guarantee (coverage 0)."""
 MAX_LISTED: Final = 20
@@ -35,8 +37,8 @@ class Predictions:
 
     Attributes:
         latency_ms, low_ms, high_ms: float64[n].
-        coverage: what the interval guarantees inside the trained range.
-        unknown: per row the kernel types that have no model.
+        coverage: of the interval, as ``conformal.Intervals`` means it, inside the trained range.
+        unknown: per row the kernel types that are guessed, or predicted as nothing.
         outside: per row what lies outside the trained range, as ``conv-bn-act: cout=2048 (16 to 960)``.
     """
 
@@ -60,8 +62,9 @@ def answer(predictor: Predictor, batch: Batch) -> Predictions:
     unknown: tuple[tuple[str, ...], ...] = ((),) * len(extra)
     outside = unknown
     if isinstance(batch, KernelLists):
-        unknown = _unknown(model, batch)
-        extra = 1 + (UNKNOWN - 1) * _unknown_share(model, batch)
+        found = unknown_of(model, batch, trained)
+        unknown = _listed(found.by_row())
+        extra = _widening(found)
     if trained is not None:
         extra = extra * PER_OCTAVE ** np.minimum(trained.octaves_outside(batch), 64)
         outside = _outside(trained, batch)
@@ -70,22 +73,11 @@ def answer(predictor: Predictor, batch: Batch) -> Predictions:
     return Predictions(latency_ms, low, high, intervals.coverage, unknown, outside)
 
 
-def _unknown_share(model: Model, lists: KernelLists) -> Floats:
-    if isinstance(model, KernelSum):
-        return model.unknown_share(lists)
-    foreign = lists.sums(lambda kernels: np.full(len(kernels), float(not kernels.is_known)))
-    share: Floats = foreign / np.maximum(lists.kernel_counts, 1)
-    return share
-
-
-def _unknown(model: Model, lists: KernelLists) -> tuple[tuple[str, ...], ...]:
-    found: list[list[str]] = [[] for _ in range(len(lists))]
-    for name, entries in lists.by_type.items():
-        known = model.knows(entries.kernels) if isinstance(model, KernelSum) else entries.kernels.is_known
-        if not known:
-            for owner in np.unique(entries.owner):
-                found[owner].append(name)
-    return _listed(found)
+def _widening(unknown: Unknown) -> Floats:
+    """float64[n], at least 1: of what is guessed up to ``UNKNOWN``; what is predicted as nothing comes on top."""
+    guess = 1 + (UNKNOWN - 1) * np.minimum(unknown.guessed + unknown.missing, 1)
+    on_top: Floats = 1 / np.maximum(1 - unknown.missing, 1 / ALL_MISSING)
+    return np.maximum(guess, on_top)
 
 
 def _outside(trained: TrainedRange, batch: Batch) -> tuple[tuple[str, ...], ...]:
