@@ -1,0 +1,178 @@
+"""What a platform's predictors learn from, and what judges them: results of this farm's own, told as rows.
+
+Only what a predictor may promise: `normalised_ms` by the present summary rule, graded A to C, from boards as they are
+now, by the farm's protocols with their own parameters. Uploads are private and teach nobody.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, TypeGuard
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.errors import NotFound
+from benchfarm_core.measurements import Timing
+from benchfarm_core.operator_pairs import PAIR_MODEL
+from benchfarm_core.platforms import Platform
+from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, TrainingRows
+from benchfarm_core.protocols import PROTOCOLS, purpose_of
+from benchfarm_core.quality import RULE_VERSION
+from benchfarm_core.summaries import Grade, is_reusable
+from benchfarm_core.values import digest
+from benchfarm_core.workloads import (
+    WORKLOAD,
+    AnyWorkload,
+    ArchitectureWorkload,
+    GeneratedModelWorkload,
+    KernelWorkload,
+)
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import workload_digest, workload_text
+from benchfarm_store.fusions import engine_rules
+from benchfarm_store.kernel_lists import GeneratedWorkload, is_current, kernel_list
+from benchfarm_workloads.fusing import FusionRules
+
+_HASH_DIGITS: Final = 32
+
+
+def training_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
+    """What the predictors of a platform (its row) may learn from: of each workload and timing the steadiest result, the
+    newest of these.
+
+    A workload that is a hold-out anywhere, measured or not, is left out everywhere: what judges one platform's
+    predictor must not have taught its donors.
+
+    Args:
+        subject: a kernel type, for its kernels alone; None or `WHOLE_MODEL` for everything.
+
+    Raises:
+        NotFound: there is no such platform.
+    """
+    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
+    return _rows(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
+
+
+def holdout_rows(
+    tx: Transaction, platform_id: int, *, workload_ids: Collection[str] | None = None, occasion: int = 1
+) -> TrainingRows:
+    """The hold-outs of a platform (its row) that were measured: of each workload and timing the first result, which no
+    later one replaces, or with `occasion` the second, ... of those that have one.
+
+    Args:
+        workload_ids: of these alone; None: of all.
+
+    Raises:
+        NotFound: there is no such platform, or an id is none.
+    """
+    digests = None if workload_ids is None else [workload_digest(one) for one in workload_ids]
+    parameters = {"digests": digests, "occasion": occasion}
+    return _rows(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
+
+
+def _wanted(platform_id: int) -> dict[str, Any]:
+    return {
+        "platform": platform_id,
+        "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
+        "rule": RULE_VERSION,
+        "grades": [grade for grade in Grade if is_reusable(grade)],
+    }
+
+
+# by platform through results, which have an index on it; models have one timing, kernels two
+_RESULTS: Final = f"""
+    FROM results r
+    JOIN measurements m ON m.id = r.measurement_id AND m.state = 'done' AND m.origin_id = 1
+    JOIN workloads w ON w.id = m.workload_id
+        AND (w.kind = 'kernel' OR (w.kind IN ('model', 'architecture') AND m.timing = '{Timing.ALONE}'))
+    JOIN protocols t ON t.id = m.protocol_id AND t.public_id = ANY(:protocols)
+    JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.rule_version = :rule AND s.grade = ANY(:grades)
+        AND s.normalised_ms IS NOT NULL
+    JOIN generations g ON g.id = r.generation_id
+    JOIN boards b ON b.id = g.board_id AND b.generation_id = g.id
+    WHERE r.platform_id = :platform
+"""
+_COLUMNS: Final = """
+    w.digest::text AS digest, w.spec::text AS workload, m.timing, m.purpose, s.normalised_ms, s.grade, r.measured_at
+"""
+# more launches say more than a newer visit, as where the farm answers
+_TRAINING = text(f"""
+    SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS} {_RESULTS}
+        AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
+        AND NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout')
+    ORDER BY w.digest, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
+""")
+_HOLDOUTS = text(f"""
+    SELECT * FROM (
+        SELECT {_COLUMNS}, row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
+        {_RESULTS} AND m.purpose = 'holdout'
+            AND (CAST(:digests AS uuid[]) IS NULL OR w.digest = ANY(CAST(:digests AS uuid[])))) found
+    WHERE occasion = :occasion ORDER BY digest, timing
+""")
+
+
+def _rows(tx: Transaction, platform_id: int, found: Iterable[Row[Any]]) -> TrainingRows:
+    row = tx.execute(_PLATFORM, {"id": platform_id}).one_or_none()
+    if row is None:
+        raise NotFound("there is no such platform")
+    rules = engine_rules(tx, Platform.model_validate(row.spec))
+    pairs = [(one, WORKLOAD.validate_json(one.workload)) for one in found]
+    known = [(one, workload) for one, workload in pairs if _teaches(workload)]
+    kernels = [_kernel(one, workload) for one, workload in known if isinstance(workload, KernelWorkload)]
+    models = [_model(one, workload, rules) for one, workload in known if not isinstance(workload, KernelWorkload)]
+    return TrainingRows(
+        platform=row.key,
+        kernels=tuple(kernels),
+        models=tuple(models),
+        rule_version=RULE_VERSION,
+        data_hash=_data_hash(row.key, kernels, models, rules),
+    )
+
+
+_PLATFORM = text("SELECT key, spec FROM platforms WHERE id = :id")
+
+
+def _teaches(workload: AnyWorkload) -> TypeGuard[GeneratedWorkload]:
+    """Whether this code still generates it, and as a network or kernel: operator pairs only tell what is fused."""
+    if not isinstance(workload, KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload):
+        return False
+    is_pair = isinstance(workload, GeneratedModelWorkload) and workload.name == PAIR_MODEL
+    return not is_pair and is_current(workload)
+
+
+def _kernel(row: Row[Any], workload: KernelWorkload) -> KernelRow:
+    return KernelRow(
+        workload_id=workload_text(row.digest),
+        kernel_type=workload.type,
+        config=workload.config,
+        timing=row.timing,
+        normalised_ms=row.normalised_ms,
+        grade=row.grade,
+        measured_at=row.measured_at,
+        purpose=row.purpose,
+    )
+
+
+def _model(row: Row[Any], workload: GeneratedWorkload, rules: FusionRules) -> ModelRow:
+    found = kernel_list(workload, rules)
+    return ModelRow(
+        workload_id=workload_text(row.digest),
+        space=workload.space if isinstance(workload, ArchitectureWorkload) else None,
+        kernels=found.kernels,
+        unknown=found.unknown,
+        normalised_ms=row.normalised_ms,
+        grade=row.grade,
+        measured_at=row.measured_at,
+        purpose=row.purpose,
+    )
+
+
+def _data_hash(key: str, kernels: Sequence[KernelRow], models: Sequence[ModelRow], rules: FusionRules) -> str:
+    """Kernel lists follow from workloads and what is fused: hashing these says the same in less time."""
+    fused = sorted((*pair, is_fused) for pair, is_fused in rules.measured.items())
+    told = {
+        "platform": key,
+        "rule_version": RULE_VERSION,
+        "kernels": [(one.workload_id, one.timing, one.normalised_ms) for one in kernels],
+        "models": [(one.workload_id, one.normalised_ms) for one in models],
+        "fused": fused if models else [],
+    }
+    return digest(told, length=_HASH_DIGITS)
