@@ -1,7 +1,9 @@
-"""Split-conformal intervals in log ratios (Vovk, Gammerman and Shafer 2005; Lei and others 2018).
+"""Conformal intervals in log ratios, relative errors that cannot reach zero.
 
-Of n rows that the model was not fitted on, the k-th smallest error, k = ceil((n + 1) level), bounds the error of a new
-row with probability level at least, whatever the model. Log ratios are relative errors that cannot reach zero.
+Split-conformal (Vovk, Gammerman and Shafer 2005; Lei and others 2018): of n rows that the model was neither fitted to
+nor chosen by, the k-th smallest error, k = ceil((n + 1) level), bounds the error of a new row with probability level
+at least, whatever the model. Cross-conformal (Vovk 2015; Barber and others 2021): the errors are those of models that
+were fitted without the row's fold and chosen without the row. That is near the level, and guarantees nothing like it.
 """
 
 from dataclasses import dataclass
@@ -34,7 +36,8 @@ class Intervals:
         edges_ms: float64[bins - 1], ascending: where one bin ends and the next begins.
         widths: float64[bins], each >= 1.
         level: the coverage that was asked for.
-        coverage: what the rows guarantee: below ``level`` where there are fewer than level / (1 - level) rows.
+        coverage: what the rows guarantee if they were held back for this alone: below ``level`` where there are fewer
+            than level / (1 - level) of them. Of rows that also taught or chose it is what is aimed at.
     """
 
     edges_ms: Floats
@@ -51,7 +54,7 @@ class Intervals:
 
 
 def calibrate(predicted_ms: Floats, measured_ms: Floats, level: float = 0.9) -> Intervals:
-    """From rows that the model was not fitted on: hold-outs, or predictions of rows left out of a fold.
+    """From rows that the model was not fitted on: hold-outs, or predictions of rows that were left out in turn.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: no row, different lengths, or what is no positive number.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchfarm_predictor.combined import Stacked
+from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.training.candidates import Candidate, problem_of
 from benchfarm_predictor.training.choice import MEMBERS_MAX, choose, choose_model, of_families
@@ -43,7 +44,7 @@ def test_a_mean_that_is_worse_than_its_best_member_is_not_taken() -> None:
     found = [candidate("odd", np.where(odd, 0.0, 3.0)), candidate("even", np.where(odd, 3.0, 0.0))]
     choice = choose(TARGET, found)
     assert len(choice.names) == 1
-    assert choice.loss == pytest.approx(0.5)
+    assert 0.5 <= choice.loss < 0.7, "either is as good: the other parts of the rows now choose this, now that"
 
 
 def test_the_number_of_members_is_bounded() -> None:
@@ -67,6 +68,33 @@ def test_the_model_is_the_members_weighted_geometric_mean() -> None:
 
 def test_losses_are_a_smooth_share_beyond_ten_percent() -> None:
     assert losses(np.array([0.0, HALF, -HALF, 100.0])).tolist() == pytest.approx([0, 0.5, 0.5, 1])
+
+
+def test_what_is_said_of_a_row_was_not_chosen_by_it() -> None:
+    """One row becomes much easier for one candidate: others may be predicted by another choice now, this one not."""
+    found = [candidate(str(seed), errors(0.1, seed)) for seed in range(8)]
+    before = choose(TARGET, found).unseen
+    for row in (0, 7, 101):
+        changed = TARGET.copy()
+        changed[row] = found[3].unseen[row]
+        after = choose(changed, found).unseen
+        assert after[row] == before[row]
+        assert (after != before).any()
+
+
+def test_intervals_of_a_choice_hold_for_new_rows() -> None:
+    """Forty candidates that nobody can tell apart and thirty rows: those that look best on them are not the best."""
+    chance, model = np.random.default_rng(5), donor(12).model
+    shares = []
+    for _ in range(150):
+        off = 0.12 * chance.standard_normal((40, 230)) * chance.lognormal(0, 0.5, 230)
+        target = np.zeros(30)
+        found = [Candidate(str(at), "scratch", model, row[:30]) for at, row in enumerate(off)]
+        choice = choose(target, found)
+        said = np.array(choice.weights) @ off[[int(name) for name in choice.names], 30:]
+        low, high = calibrate(np.exp(choice.unseen), np.ones(30)).bounds(np.exp(said))
+        shares.append(np.mean((low <= 1) & (high >= 1)))
+    assert 0.88 <= np.mean(shares) <= 0.95
 
 
 def test_families() -> None:

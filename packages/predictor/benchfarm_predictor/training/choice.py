@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from benchfarm_predictor.combined import Stacked
-from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
 from benchfarm_predictor.training.absent import TORCH, why_absent
 from benchfarm_predictor.training.candidates import NEAREST, Candidate, Family, Problem, candidates
@@ -18,6 +18,8 @@ CLEAR: Final = 2.0
 """Standard errors; less is no difference."""
 WEIGHT_MIN: Final = 0.1
 """Of the best one's weight: who has less is left out, since every member costs time in each prediction."""
+PARTS: Final = 10
+"""In so many parts rows are predicted by the choice of the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +27,8 @@ class Choice:
     """Chosen candidates with their weights, which sum to 1; the best first.
 
     Attributes:
-        unseen: float64[n], log ms of each row by models that did not see it: for calibration.
-        loss: mean of ``losses`` over the rows.
+        unseen: float64[n], log ms of each row by models that did not see it, chosen without it: for calibration.
+        loss: mean of ``losses`` of ``unseen`` over the rows.
     """
 
     members: tuple[Candidate, ...]
@@ -75,21 +77,44 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
         target: float64[n], log ms.
         found: at least one.
     """
-    each = np.stack([losses(candidate.unseen - target) for candidate in found])
+    unseen = np.stack([candidate.unseen for candidate in found])
+    order, weights = _weighed(unseen, target)
+    said = _said_by_others(unseen, target)
+    members = tuple(found[at] for at in order)
+    return Choice(members, tuple(weights.tolist()), said, float(losses(said - target).mean()))
+
+
+def _weighed(unseen: Floats, target: Floats) -> tuple[Ints, Floats]:
+    """The numbers of the chosen candidates, the best first, and their weights; ``unseen`` float64[candidates, n]."""
+    each = losses(unseen - target)
     best = int(np.argmin(each.mean(axis=1)))
     worse = each - each[best]
     errors = worse.std(axis=1) / np.sqrt(len(target))
     weights = np.exp(-0.5 * (worse.mean(axis=1) / np.maximum(errors, 1e-12)) ** 2)
     weights[best] = 1.0
-    order = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
+    chosen = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
+    order: Ints = np.array(chosen, dtype=np.int64)
     shares = weights[order] / weights[order].sum()
-    unseen = shares @ np.stack([found[at].unseen for at in order])
-    mean = losses(unseen - target)
-    lost = mean - each[best]
+    lost = losses(shares @ unseen[order] - target) - each[best]
     if float(lost.mean()) > CLEAR * float(lost.std()) / np.sqrt(len(target)):
-        return Choice((found[best],), (1.0,), found[best].unseen, float(each[best].mean()))
-    members, weights_of = tuple(found[at] for at in order), tuple(float(share) for share in shares)
-    return Choice(members, weights_of, unseen, float(mean.mean()))
+        return np.array([best], dtype=np.int64), np.ones(1)
+    return order, shares
+
+
+def _said_by_others(unseen: Floats, target: Floats) -> Floats:
+    """What is said of each row by the choice that the other parts of the rows make: float64[n].
+
+    A choice looks better on the rows that made it than it is; intervals that were calibrated so would be too narrow.
+    """
+    parts = min(PARTS, len(target))
+    number = np.random.default_rng(0).permutation(len(target)) % parts
+    said = np.empty(len(target))
+    for part in range(parts):
+        held = number == part
+        others = ~held if parts > 1 else held
+        order, weights = _weighed(unseen[:, others], target[others])
+        said[held] = weights @ unseen[np.ix_(order, np.flatnonzero(held))]
+    return said
 
 
 def choose_model(problem: Problem) -> Choice:

@@ -184,20 +184,24 @@ def _best(
     generator: torch.Generator,
     starts: Floats,
 ) -> tuple[_Stop, Floats]:
-    """The stop at which rows that were held back are predicted best, and what is said of them then: float64[n].
+    """The stop at which rows that were held back are predicted best, and what is said of them: float64[n].
 
+    What is said of a fold is of the stop that is best for the others: it was not chosen by the fold's own rows.
     ``starts``: float64[subsets, n], the base's log ms that networks correct.
     """
-    best: tuple[float, _Stop, Floats] | None = None
+    stops: list[_Stop] = []
+    tried = []
     for stop in _train(task, layers, schedule, generator):
         said = np.empty(len(problem.measured))
         for at, fold in enumerate(problem.folds):
             said[fold.held] = (starts[at] + stop.said[at])[fold.held]
-        loss = float(losses(said - problem.target).mean())
-        if best is None or loss < best[0]:
-            best = (loss, stop, said)
-    assert best is not None, "a schedule has a stop"
-    return best[1], best[2]
+        stops.append(stop)
+        tried.append(said)
+    lost = np.stack([losses(said - problem.target) for said in tried])
+    unseen = np.empty(len(problem.measured))
+    for fold in problem.folds:
+        unseen[fold.held] = tried[int(lost[:, fold.train].mean(axis=1).argmin())][fold.held]
+    return stops[int(lost.mean(axis=1).argmin())], unseen
 
 
 def _train(
