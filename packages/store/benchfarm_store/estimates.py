@@ -1,7 +1,7 @@
 """What a job would do and cost, worked out without writing anything."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -151,7 +151,11 @@ _PROTOCOL = text("SELECT id FROM protocols WHERE public_id = :id")
 
 def workload_rows(tx: Transaction, wanted: Sequence[specs.Resolved]) -> dict[str, int]:
     """Rows of the workloads that are known, by digest."""
-    digests = {workload_digest(workload_id(one.workload)) for one in wanted}
+    return known_workloads(tx, {workload_digest(workload_id(one.workload)) for one in wanted})
+
+
+def known_workloads(tx: Transaction, digests: Collection[str]) -> dict[str, int]:
+    """Rows of the workloads of these digests that are known."""
     found = tx.execute(_WORKLOADS, {"rows": rows_json([{"digest": digest} for digest in sorted(digests)])})
     return {row.digest: row.id for row in found}
 

@@ -57,14 +57,19 @@ def needed_bytes(cost: Cost | None, size_bytes: int | None) -> int | None:
 
 
 def resolve_workloads(
-    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = ""
+    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = "", costs: bool = True
 ) -> list[Resolved]:
     """Each request's workload, in order, duplicates kept. Errors name `field.index` and the part.
+
+    Without `costs` those of architectures are not worked out, for which each is laid out: half a millisecond.
 
     Raises InvalidRequest for what the catalogue refuses, NotFound for models the account has not uploaded.
     """
     uploads = _uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
-    return [_named(f"{field}.{index}{part}", _resolver(request, uploads)) for index, request in enumerate(requests)]
+    return [
+        _named(f"{field}.{index}{part}", _resolver(request, uploads, costs=costs))
+        for index, request in enumerate(requests)
+    ]
 
 
 def _resolve_pairs(
@@ -85,13 +90,13 @@ def _pair(a: Resolved, b: Resolved, where: pairs.Beside) -> Resolved:
     return Resolved(pairs.pair_of(a.workload, b.workload, where), cost, sum(sizes) or None, (a, b))
 
 
-def _resolver(request: AnyRequest, uploads: dict[str, Resolved]) -> Callable[[], Resolved]:
+def _resolver(request: AnyRequest, uploads: dict[str, Resolved], *, costs: bool) -> Callable[[], Resolved]:
     if isinstance(request, KernelRequest):
         return lambda: _kernel(request)
     if isinstance(request, GeneratedModelRequest):
         return lambda: _generated(request)
     if isinstance(request, ArchitectureRequest):
-        return lambda: _architecture(request)
+        return lambda: _architecture(request, costs=costs)
     return lambda: _upload(request, uploads)
 
 
@@ -115,10 +120,10 @@ def _generated(request: GeneratedModelRequest) -> Resolved:
     return Resolved(recipe.workload(request.config), recipe.cost(request.config))
 
 
-def _architecture(request: ArchitectureRequest) -> Resolved:
+def _architecture(request: ArchitectureRequest, *, costs: bool) -> Resolved:
     drawing = space(request.space)
     workload = drawing.workload(request.genes)
-    return Resolved(workload, drawing.cost(workload))
+    return Resolved(workload, drawing.cost(workload) if costs else None)
 
 
 def _upload(request: UploadRequest, uploads: dict[str, Resolved]) -> Resolved:

@@ -1,0 +1,100 @@
+"""Questions as batches: thousands of kernels and models at once, each different one once, whatever platforms are asked.
+
+A question holds items of several *subjects*: kernel types, and whole models. The items of one subject are one sheet: a
+batch, and where in it each item stands. Sheets belong to no platform: features are made once for all predictors that
+answer from one, and the kernels of whole models are predicted once, however many models hold them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
+from benchfarm_predictor.kernels import Kernels
+from benchfarm_predictor.models import Batch
+from benchfarm_predictor.predictions import Predictions, answer
+from benchfarm_predictor.predictor_file import WHOLE_MODEL, Predictor
+from benchfarm_workloads.columns import Scalar
+
+KernelItem = tuple[int, str, Mapping[str, Scalar]]
+"""The item's number, kernel type, configuration."""
+ModelItem = tuple[int, Sequence[CountedKernel], Sequence[str]]
+"""The item's number, its kernels, and what is no kernel of the catalogue by name, each as often as the model has it."""
+
+_UNKNOWN: Final = "unknown "
+"""Begins the foreign kernel type, without columns, that stands for what is no kernel of the catalogue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Items of one subject, a kernel type or ``WHOLE_MODEL``. ``rows``: each item's row of the batch, by its number."""
+
+    subject: str
+    batch: Batch
+    rows: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class _Column:
+    """The kernels of one type while items are read; equal configurations are one."""
+
+    places: dict[tuple[Scalar, ...], int] = field(default_factory=dict)
+    configs: list[Mapping[str, Scalar]] = field(default_factory=list)
+    rows: dict[int, int] = field(default_factory=dict)
+
+    def add(self, number: int, config: Mapping[str, Scalar]) -> None:
+        key = (*config, *config.values())
+        place = self.places.setdefault(key, len(self.configs))
+        if place == len(self.configs):
+            self.configs.append(config)
+        self.rows[number] = place
+
+
+def kernel_sheets(items: Iterable[KernelItem]) -> dict[str, Sheet]:
+    """A sheet for each kernel type that occurs.
+
+    Raises:
+        InvalidRequest: ``kernel_out_of_range`` as ``Kernels.of_configs``.
+    """
+    columns: dict[str, _Column] = {}
+    for number, type_name, config in items:
+        columns.setdefault(type_name, _Column()).add(number, config)
+    return {name: Sheet(name, Kernels.of_configs(name, each.configs), each.rows) for name, each in columns.items()}
+
+
+def model_sheet(items: Iterable[ModelItem]) -> Sheet:
+    """Whole models, a row each. What is no kernel of the catalogue is counted as a foreign kernel, of unknown costs.
+
+    Raises:
+        InvalidRequest: ``kernel_out_of_range`` as ``KernelLists.of``.
+    """
+    rows: dict[int, int] = {}
+    lists: list[Sequence[CountedKernel]] = []
+    for number, kernels, unknown in items:
+        rows[number] = len(lists)
+        lists.append([*kernels, *foreign_kernels(unknown)])
+    return Sheet(WHOLE_MODEL, KernelLists.of(lists), rows)
+
+
+def foreign_kernels(unknown: Iterable[str]) -> list[CountedKernel]:
+    """What stands in kernel lists for operators, and for kernels of unknown size, that the catalogue does not have."""
+    return [(_UNKNOWN + name, {}, count) for name, count in Counter(unknown).items()]
+
+
+def answer_sheet(predictor: Predictor, sheet: Sheet) -> Predictions:
+    """The predictor's answer for each row of the sheet; unknown operators by their own names.
+
+    Raises:
+        InvalidRequest: ``predictor_file_foreign`` when the predictor is of another subject.
+    """
+    found = predictor.header.kernel_type
+    if found != sheet.subject:
+        detail = f"the predictor is of {found[:60]}, not of {sheet.subject[:60]}"
+        raise InvalidRequest(detail, code="predictor_file_foreign")
+    predictions = answer(predictor, sheet.batch)
+    if isinstance(sheet.batch, Kernels) or not any(name.startswith(_UNKNOWN) for name in sheet.batch.by_type):
+        return predictions
+    named = tuple(tuple(name.removeprefix(_UNKNOWN) for name in names) for names in predictions.unknown)
+    return replace(predictions, unknown=named)
