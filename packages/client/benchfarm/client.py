@@ -17,6 +17,7 @@ from benchfarm.bundles import Bundles
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.measurement_sets import MeasurementSets
+from benchfarm.predictors import Predictors
 from benchfarm.results import Results
 from benchfarm.retries import Retries
 from benchfarm.spaces import Spaces
@@ -92,6 +93,7 @@ class Client:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
         self.bundles = Bundles(self._connection)
         self.measurement_sets = MeasurementSets(self._connection)
+        self.predictors = Predictors(self._connection)
         self.spaces = Spaces(self._connection)
         self.board_models = BoardModels(self._connection)
 

@@ -21,6 +21,7 @@ from benchfarm.commands import (
     measurement_sets,
     models,
     platforms,
+    predictors,
     spaces,
     support,
     tokens,
@@ -45,6 +46,7 @@ app.add_typer(boards.app, name="boards")
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(measurement_sets.app, name="measurements")
 app.add_typer(platforms.app, name="platforms")
+app.add_typer(predictors.app, name="predictors")
 kernels.add_to(app)
 support.add_to(app)
 app.add_typer(tokens.app, name="tokens")

@@ -40,7 +40,7 @@ def get_predictor(predictor_id: PredictorId, parts: PartsDep) -> PredictorView:
 
 @router.get("/predictors/{predictor_id}/file", response_class=Response, responses=not_found() | binary_answer())
 def get_predictor_file(predictor_id: PredictorId, parts: PartsDep) -> Response:
-    """The file of a version, whose SHA-256 the version tells: safetensors and JSON. Only the newest versions keep it."""
+    """The file of a version, whose SHA-256 the version tells: safetensors, JSON. Only the newest versions keep it."""
     with parts.database.transaction(read_only=True) as tx:
         file = predictors.file(tx, predictor_id)
     return Response(file, media_type="application/octet-stream")
