@@ -4,6 +4,7 @@ Things that results point at carry a small surrogate `id`, because a million row
 people see is `public_id`. Columns are ordered wide to narrow, so that rows carry no padding.
 """
 
+from benchfarm_store.adaptation_tables import adaptation_items, adaptation_rounds, adaptations
 from benchfarm_store.bundle_tables import bundle_parts, bundles
 from benchfarm_store.comparison_tables import comparisons, pairs
 from benchfarm_store.farm_tables import (
@@ -24,6 +25,7 @@ from benchfarm_store.farm_tables import (
     workloads,
 )
 from benchfarm_store.health_tables import board_model_merges, golden_runs, golden_times
+from benchfarm_store.pool_tables import likenesses, pool_entries, pool_predictors, probed_platforms
 from benchfarm_store.predictor_tables import predictors
 from benchfarm_store.result_tables import (
     FUSION_KEY,
@@ -54,6 +56,9 @@ __all__ = [
     "FUSION_KEY",
     "SUPPORT_KEY",
     "accounts",
+    "adaptation_items",
+    "adaptation_rounds",
+    "adaptations",
     "agents",
     "board_events",
     "board_model_merges",
@@ -77,6 +82,7 @@ __all__ = [
     "launches",
     "lease_items",
     "leases",
+    "likenesses",
     "measurement_set_kernels",
     "measurement_sets",
     "measurements",
@@ -86,7 +92,10 @@ __all__ = [
     "pairs",
     "platform_aliases",
     "platforms",
+    "pool_entries",
+    "pool_predictors",
     "predictors",
+    "probed_platforms",
     "protocols",
     "queues",
     "results",
