@@ -7,7 +7,7 @@ and tile counts can.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from itertools import combinations_with_replacement
 from typing import Final, Literal
 
@@ -68,7 +68,7 @@ class KernelFeatures:
         return _names(self.type, self.columns, self.view) if self.only is None else self.only
 
     def matrix(self, batch: Batch) -> Floats:
-        """float64[n, d], all finite, read-only; the same array again for the same batch.
+        """float64[n, d], all finite, read-only; of a whole view the same array again for the same batch.
 
         Raises:
             InvalidRequest: ``kernel_unknown`` when the batch is of another kernel type.
@@ -76,6 +76,8 @@ class KernelFeatures:
         if not isinstance(batch, Kernels) or self.type not in (batch.type, ANY):
             found = batch.type if isinstance(batch, Kernels) else "whole models"
             raise InvalidRequest(f"the predictor knows kernels {self.type}, not {found[:40]}", code="kernel_unknown")
+        if self.only is not None:
+            return self._selected(batch, self.only)
         if self not in batch.matrices:
             batch.matrices[self] = self._made(batch)
         return batch.matrices[self]
@@ -99,13 +101,17 @@ class KernelFeatures:
             raise KeyError(missing[0])
         return replace(self, only=only)
 
+    def _selected(self, kernels: Kernels, only: tuple[str, ...]) -> Floats:
+        """Made anew each time: a file may select thousands of times, and a batch keeps what is made of it."""
+        whole = replace(self, only=None)
+        places = {name: at for at, name in enumerate(whole.names)}
+        matrix: Floats = whole.matrix(kernels)[:, [places[name] for name in only]]
+        matrix.flags.writeable = False
+        return matrix
+
     def _made(self, kernels: Kernels) -> Floats:
-        if self.only is not None:
-            whole = replace(self, only=None)
-            matrix = whole.matrix(kernels)[:, [whole.names.index(name) for name in self.only]]
-        else:
-            found = [values for _, values in _features(self.type, self.columns, self.view, kernels)]
-            matrix = np.stack(found, axis=1) if found else np.zeros((len(kernels), 0))
+        found = [values for _, values in _features(self.type, self.columns, self.view, kernels)]
+        matrix = np.stack(found, axis=1) if found else np.zeros((len(kernels), 0))
         matrix.flags.writeable = False
         return matrix
 
@@ -120,7 +126,7 @@ def general_features() -> KernelFeatures:
     return KernelFeatures(ANY, (), "general")
 
 
-@cache
+@lru_cache(maxsize=512)
 def _names(type_name: str, columns: tuple[str, ...], view: View) -> tuple[str, ...]:
     if type_name == ANY:
         return tuple(name for name, _ in _features(ANY, (), view, Kernels.of_configs("act", [])))

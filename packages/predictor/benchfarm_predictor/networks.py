@@ -1,6 +1,6 @@
 """Networks of fully connected layers, forward with numpy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import erf
 from typing import Any, ClassVar, Final, Literal, Self
@@ -33,6 +33,10 @@ Activation = Literal["none", "relu", "leaky_relu", "silu", "gelu", "tanh"]
 """`leaky_relu` has slope 0.3 below zero, as LitePred's network; `gelu` is the exact form."""
 LEAKY_SLOPE: Final = 0.3
 MAX_LAYERS: Final = 64
+MAX_WIDTH: Final = 4096
+"""Outputs of one layer."""
+_CELLS: Final = 500_000
+"""Rows x width that are computed at once: some tens of megabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +82,19 @@ class Network:
 
     def output(self, x: Floats) -> Floats:
         """The last layer's output: float64[n, d] to float64[n], held within ``LARGEST_NUMBER``."""
-        values = (x - self.centre) / self.scale
+        weights = [layer.weights.T.astype(np.float64) for layer in self.layers]
+        at_once = max(_CELLS // max(len(self.centre), *(len(layer.weights) for layer in self.layers)), 1)
+        output = np.empty(len(x))
+        for start in range(0, len(x), at_once):
+            part = slice(start, start + at_once)
+            output[part] = self._forward((x[part] - self.centre) / self.scale, weights)
+        return np.clip(np.nan_to_num(output), -LARGEST_NUMBER, LARGEST_NUMBER)
+
+    def _forward(self, values: Floats, weights: Sequence[Floats]) -> Floats:
         with np.errstate(over="ignore", invalid="ignore"):
-            for layer in self.layers:
-                values = _ACTIVATIONS[layer.activation](values @ layer.weights.T.astype(np.float64) + layer.biases)
-        return np.clip(np.nan_to_num(values[:, 0]), -LARGEST_NUMBER, LARGEST_NUMBER)
+            for layer, each in zip(self.layers, weights, strict=True):
+                values = _ACTIVATIONS[layer.activation](values @ each + layer.biases)
+        return values[:, 0]
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -110,6 +122,8 @@ class Network:
         for number, activation in enumerate(said.activations):
             weights = array(arrays, f"weights{number}", np.float32, None, taken)
             taken = len(weights)
+            if taken > MAX_WIDTH:
+                raise damaged(f"a layer has {taken} outputs; at most {MAX_WIDTH}")
             layers.append(Layer(weights, array(arrays, f"biases{number}", np.float32, taken), activation))
         if taken != 1:
             raise damaged(f"a network ends in {taken} outputs instead of one")

@@ -1,6 +1,6 @@
 """All kinds of models and features, by name: what a predictor file may consist of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from benchfarm_core.errors import InvalidRequest
@@ -19,14 +19,22 @@ KINDS: Final[dict[str, type[Model]]] = {
 }
 MAX_NESTING: Final = 8
 """Models within models; a stack of residuals of ensembles within a kernel sum is five."""
+MAX_COLUMNS: Final = 32
+"""Of a kernel type; a view has features for every two of them."""
+MAX_TABLES: Final = 8
+"""Sets of features of one kernel type in one file: a batch keeps those that were made of it."""
 _VIEWS: Final[dict[str, View]] = {name: name for name in get_args(View)}
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Decodes models and features; ``nesting`` says how deep inside other models."""
+    """Decodes the models and features of one file; ``nesting`` says how deep inside other models.
+
+    ``tables``: for each kernel type the columns and views that were met so far.
+    """
 
     nesting: int = 0
+    tables: dict[str, set[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
 
     def model(self, arrays: Arrays, meta: Meta) -> Model:
         """A model of any kind.
@@ -39,14 +47,14 @@ class Registry:
             raise damaged(f"no kind of model is called {kind!r:.40}")
         if self.nesting >= MAX_NESTING:
             raise damaged(f"models are nested more than {MAX_NESTING} deep")
-        return KINDS[kind].from_arrays(arrays, meta, Registry(self.nesting + 1))
+        return KINDS[kind].from_arrays(arrays, meta, Registry(self.nesting + 1, self.tables))
 
     def features(self, spec: FeatureSpec) -> Features:
         """The features that were described, which must have the same names in this code.
 
         Raises:
             InvalidRequest: ``predictor_file_foreign`` for features of another version or with other names,
-                ``predictor_file_damaged`` for columns that the kernel type cannot have.
+                ``predictor_file_damaged`` for columns that the kernel type cannot have, or for too many of them.
         """
         if spec.version != FEATURES_VERSION:
             raise foreign(f"its features are of version {spec.version}, this code's of version {FEATURES_VERSION}")
@@ -57,6 +65,7 @@ class Registry:
             return _with_names(sums, sums.names, spec)
         if spec.view not in _VIEWS:
             raise foreign(f"its features are a view {spec.view[:40]!r}")
+        self._count_table(spec)
         whole = KernelFeatures(spec.type, spec.columns, _VIEWS[spec.view])
         try:
             known = whole.names
@@ -67,6 +76,12 @@ class Registry:
         if len(set(spec.names)) == len(spec.names) and set(spec.names) <= set(known):
             return whole.select(spec.names)
         return _with_names(whole, known, spec)
+
+    def _count_table(self, spec: FeatureSpec) -> None:
+        tables = self.tables.setdefault(spec.type, set())
+        tables.add((spec.columns, spec.view))
+        if len(spec.columns) > MAX_COLUMNS or len(tables) > MAX_TABLES:
+            raise damaged(f"its features take more than {MAX_COLUMNS} columns or {MAX_TABLES} tables of a kernel type")
 
 
 def foreign(detail: str) -> InvalidRequest:

@@ -22,11 +22,13 @@ from benchfarm_predictor.models import (
     Number,
     array,
     checked,
+    damaged,
     milliseconds,
 )
 
-ROWS_AT_ONCE: Final = 2048
-"""Distances to all points are held for so many rows."""
+MAX_POINTS: Final = 10_000
+_CELLS: Final = 1_000_000
+"""Rows x points whose distances are held at once: some tens of megabytes."""
 
 
 class _SmoothMeta(Value):
@@ -58,9 +60,9 @@ class Smooth:
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
         x = self.features.matrix(batch)
-        output = np.empty(len(x))
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+        output, at_once = np.empty(len(x)), max(_CELLS // max(len(self.points), 1), 1)
+        for start in range(0, len(x), at_once):
+            part = slice(start, start + at_once)
             output[part] = matern(distances(x[part], self.points), self.reach) @ self.weights
         return milliseconds(output + self.offset, "log", self.floor_ms)
 
@@ -76,6 +78,8 @@ class Smooth:
         features = decoder.features(said.features)
         weights = array(arrays, "weights", np.float64, None)
         points = array(arrays, "points", np.float64, len(weights), len(features.names))
+        if len(weights) > MAX_POINTS:
+            raise damaged(f"a surface has {len(weights)} points; at most {MAX_POINTS}")
         return cls(features, points, weights, said.reach, said.offset, said.floor_ms)
 
 

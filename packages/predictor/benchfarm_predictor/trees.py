@@ -30,6 +30,7 @@ Places = npt.NDArray[np.signedinteger[Any]]
 Reals = npt.NDArray[np.floating[Any]]
 LEAF: Final = -1
 MAX_DEPTH: Final = 256
+MAX_TREES: Final = 4096
 MAX_FEATURES: Final = 2**15
 """A file holds the features' places in 16 bits."""
 _CELLS: Final = 2_000_000
@@ -215,6 +216,8 @@ def _checked_forest(arrays: Arrays, d: int, compare: str) -> Forest:
     threshold = array(arrays, "threshold", np.float32 if compare == "float32" else np.float64, nodes)
     value = array(arrays, "value", np.float32, nodes)
     roots = array(arrays, "roots", np.int32, None)
+    if len(roots) > MAX_TREES:
+        raise damaged(f"a forest has {len(roots)} trees; at most {MAX_TREES}")
     own, leaf = np.arange(nodes), feature == LEAF
     if ((feature < LEAF) | (feature >= d)).any() or ((roots < 0) | (roots >= nodes)).any():
         raise damaged("a tree names a feature or a node that does not exist")
