@@ -76,8 +76,11 @@ ERROR_CODES: Final[dict[str, str]] = {
     "training_rows_invalid": "Rows to learn from are too few, or a latency is no positive number of milliseconds.",
     "predictor_file_damaged": "A predictor file is not what was written: its hash differs or its content is malformed.",
     "predictor_file_foreign": "A file holds no predictor, or one whose format or features this version does not read.",
-    "pool_file_damaged": "A pool file is not what was written, or a row in it cannot have been measured; nothing is kept.",
+    "pool_file_damaged": "A pool file is not what was written, or a row of it cannot have been measured; none is kept.",
     "pool_file_foreign": "This is no pool file, or one of a format or kernels that this farm's version does not know.",
+    "adaptation_impossible": "Nothing can be learnt on that platform; the detail says why.",
+    "adaptation_running": "An adaptation of that platform is under way; one at a time.",
+    "adaptation_finished": "The adaptation has ended already.",
     "no_predictor": "Nothing usable is measured and there is no predictor for this platform.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",
