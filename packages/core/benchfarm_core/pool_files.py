@@ -21,8 +21,8 @@ from benchfarm_core.measurement_sets import KernelCatalogue
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.pool import LicenceText, SourceText
-from benchfarm_core.pool_rows import damaged
-from benchfarm_core.predictor_headers import LENGTH_BYTES, METADATA_KEY, Lineage
+from benchfarm_core.pool_rows import damaged, unpack
+from benchfarm_core.predictor_headers import LENGTH_BYTES, METADATA_KEY, Lineage, read_header
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, Subject, TrainingRows
 from benchfarm_core.set_rows import CEILING_MS, FLOOR_MS, Rejected, check_speed
 from benchfarm_core.summaries import is_reusable
@@ -189,6 +189,59 @@ def _named(manifest: PoolManifest) -> Iterator[str]:
     for entry in manifest.entries:
         yield entry.rows.sha256
         yield from (one.sha256 for one in entry.predictors)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedEntry:
+    """An entry whose rows were looked at, one by one.
+
+    `part`: its rows as they lay in the file. `files`: predictor files by subject. `left_out`: predictors that this
+    version does not read, with the reason.
+    """
+
+    entry: PoolEntry
+    rows: TrainingRows
+    part: bytes
+    files: Mapping[str, bytes]
+    left_out: tuple[str, ...]
+
+
+def open_entries(data: bytes, catalogue: KernelCatalogue, catalogue_version: int) -> list[OpenedEntry]:
+    """The entries of a pool file with their rows, all of them fit to be kept.
+
+    Raises:
+        InvalidRequest: ``pool_file_damaged``, ``pool_file_foreign``; a file with one bad entry is refused whole.
+        TooLarge: above ``MAX_POOL_BYTES``.
+    """
+    file = read(data)
+    return [_opened(entry, file.parts, catalogue, catalogue_version) for entry in file.manifest.entries]
+
+
+def _opened(
+    entry: PoolEntry, parts: Mapping[str, bytes], catalogue: KernelCatalogue, catalogue_version: int
+) -> OpenedEntry:
+    part = parts[entry.rows.sha256]
+    rows = unpack(part, entry.rows.size_bytes, catalogue_version)
+    check_entry(entry, rows, catalogue)
+    files: dict[str, bytes] = {}
+    left_out: list[str] = []
+    for packed in entry.predictors:
+        try:
+            _check_predictor(entry, packed, parts[packed.sha256])
+            files[packed.subject] = parts[packed.sha256]
+        except InvalidRequest as error:
+            if error.code != "predictor_file_foreign":
+                raise damaged(error.detail) from error
+            left_out.append(f"{packed.subject} of {entry.platform.key}: {error.detail}")
+    return OpenedEntry(entry, rows, part, files, tuple(left_out))
+
+
+def _check_predictor(entry: PoolEntry, packed: PackedPredictor, file: bytes) -> None:
+    """Whether a predictor file is what the manifest says. Raises InvalidRequest, also as `read_header` does."""
+    header = read_header(file)
+    key = entry.platform.key
+    if (header.kernel_type, header.platform, header.lineage) != (packed.subject, key, packed.lineage):
+        raise damaged(f"the predictor of {packed.subject} on {key} is of something else")
 
 
 # rows
