@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from benchfarm_core.adapting import ADAPTATION_TRANSITIONS
 from benchfarm_core.boards import BOARD_TRANSITIONS, HEALTH_TRANSITIONS
 from benchfarm_core.failures import FAILURE_NUMBERS, fault_of
 from benchfarm_core.jobs import JOB_TRANSITIONS
@@ -16,6 +17,7 @@ TABLES: tuple[tuple[str, Mapping[Any, frozenset[Any]]], ...] = (
     ("board state", BOARD_TRANSITIONS),
     ("board health", HEALTH_TRANSITIONS),
     ("predictor version", PREDICTOR_TRANSITIONS),
+    ("adaptation", ADAPTATION_TRANSITIONS),
 )
 
 

@@ -1,0 +1,306 @@
+"""Adaptations: how predictors are made for a platform from donors and few measurements.
+
+    queued -> probing -> training <-> measuring
+                         training -> judging -> succeeded | failed | cancelled
+
+Architectures that will judge are declared first. The probe set is measured, then rounds of what tells most; after each
+of them cross-validation says how good the predictor would be, and by that, the budget and the gain so far it is decided
+whether another round follows. Board time is the sum of the leases' durations; hold-outs are counted apart.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.platforms import Platform
+from benchfarm_core.predictors import HoldoutScore, Subject
+from benchfarm_core.values import Answer, Value
+
+BUDGET_S: Final = 180.0
+BUDGET_MIN_S: Final = 2.0
+BUDGET_MAX_S: Final = 7200.0
+MAX_SPACES: Final = 10
+MAX_HOLDOUTS: Final = 200
+"""Architectures of one space that judge."""
+ROUND_SHARES: Final = (0.1, 0.15, 0.2, 0.25, 0.3)
+"""Of the budget, one round after the other: the first are short, because some targets are reached at once."""
+PROBE_SHARE: Final = 0.4
+"""Of the budget, at most, for the probe set."""
+LEAST_ROUND_S: Final = 0.5
+"""With less than this left another round is not worth its canaries."""
+MAX_ROUNDS: Final = 12
+FRUITLESS_ROUNDS: Final = 2
+GAIN_MIN: Final = 0.05
+"""A round whose error is not less than the best before by this share of it brought no gain."""
+ROWS_MIN: Final = 8
+"""Whole models without which nothing is said of a predictor for whole models."""
+ROWS_TELL_MAX: Final = 60
+"""Rows that suffice to call a target reached, however high it is."""
+LAPSE_S: Final = 6 * 3600.0
+"""Measurements that no board has taken by then end an adaptation."""
+
+
+class AdaptationState(StrEnum):
+    """Where an adaptation stands; `measuring` and `training` take turns."""
+
+    QUEUED = "queued"
+    PROBING = "probing"
+    MEASURING = "measuring"
+    TRAINING = "training"
+    JUDGING = "judging"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_S = AdaptationState
+_ENDS: Final = frozenset({_S.FAILED, _S.CANCELLED})
+ADAPTATION_TRANSITIONS: Final[dict[AdaptationState, frozenset[AdaptationState]]] = {
+    _S.QUEUED: frozenset({_S.PROBING}) | _ENDS,
+    _S.PROBING: frozenset({_S.TRAINING}) | _ENDS,
+    _S.MEASURING: frozenset({_S.TRAINING}) | _ENDS,
+    _S.TRAINING: frozenset({_S.MEASURING, _S.JUDGING}) | _ENDS,
+    _S.JUDGING: frozenset({_S.SUCCEEDED}) | _ENDS,
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+WAITS_FOR_BOARDS: Final = (_S.PROBING, _S.MEASURING, _S.JUDGING)
+"""States that are left only when the measurements of theirs have ended."""
+
+
+class Target(Value):
+    """How good is good enough: a share of predictions within so many percent of the measured latency."""
+
+    share: float = Field(default=0.95, gt=0, le=1)
+    percent: Literal[5, 10] = 10
+
+    @property
+    def text(self) -> str:
+        """``0.95@10%``."""
+        return f"{self.share:g}@{self.percent}%"
+
+    def reached(self, score: HoldoutScore) -> float:
+        """The share that a score has."""
+        return score.within_5 if self.percent == 5 else score.within_10
+
+
+_TARGET: Final = re.compile(r"(0?\.\d{1,4}|1(?:\.0{1,4})?)@(5|10)%?", re.ASCII)
+
+
+def parse_target(text: str) -> Target:
+    """From ``0.95@10%``. Raises InvalidRequest that names the form."""
+    found = _TARGET.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        detail = f"{text[:40]!r} is no target; write SHARE@5% or SHARE@10%, as 0.95@10%"
+        raise InvalidRequest(detail, field="target")
+    return Target(share=float(found[1]), percent=10 if found[2] == "10" else 5)
+
+
+class DonorChoice(StrEnum):
+    """From which platforms an adaptation may start.
+
+    `other_families`: from none that shares board model and engine with the target; `none`: from its own rows alone.
+    """
+
+    ANY = "any"
+    OTHER_FAMILIES = "other_families"
+    NONE = "none"
+
+
+class AdaptationRequest(Value):
+    """The body of POST /v1/platforms/{platform}/adaptations.
+
+    `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all
+    spaces have them, and hold-outs are drawn from all spaces. `holdouts`: architectures of each space that judge; they
+    are measured beside the budget. `seed`: what is drawn follows from it.
+    """
+
+    budget_s: float = Field(default=BUDGET_S, ge=BUDGET_MIN_S, le=BUDGET_MAX_S, description="of boards' time")
+    target: Target = Target()
+    spaces: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=MAX_SPACES)
+    holdouts: int = Field(default=20, ge=5, le=MAX_HOLDOUTS)
+    donors: DonorChoice = DonorChoice.ANY
+    seed: str = Field(default="0", max_length=40, pattern=r"^[\x21-\x7e]*$")
+
+
+class CurvePoint(Answer):
+    """What was known after a round: what it had cost, and how good the predictor would be.
+
+    `board_s`: of boards' time without hold-outs. `rows`: what could be learnt from, by kind. `unseen`: by
+    cross-validation, of whole models; None where there were too few. `chosen`: the candidates that it was made of.
+    `train_s`: of the worker's processor.
+    """
+
+    round: int
+    at: datetime
+    board_s: float
+    rows: dict[str, int]
+    unseen: HoldoutScore | None
+    chosen: list[str]
+    train_s: float
+
+
+class AdaptedPredictor(Answer):
+    """What became of one subject. `before`: what the active one, if any, scored on the same rows.
+
+    `is_active`: whether it answers now; `detail` says why not. `holdout` is None where nothing was declared for it.
+    """
+
+    subject: Subject
+    predictor_id: str | None
+    version: int | None
+    is_active: bool
+    detail: str
+    holdout: HoldoutScore | None
+    unseen: HoldoutScore | None
+    before: HoldoutScore | None
+
+
+class AdaptationMeasured(Answer):
+    """Counts of an adaptation's measurements; `known` were there before and cost nothing."""
+
+    wanted: int
+    done: int
+    failed: int
+    known: int
+    holdouts: int
+    holdouts_done: int
+
+
+class AdaptationView(Answer):
+    """An adaptation as it stands. `expected`: of the predictor that could be made now, by cross-validation."""
+
+    id: str
+    platform_id: str
+    platform: str
+    state: AdaptationState
+    reason: str
+    request: AdaptationRequest
+    author: str
+    round: int
+    board_s: float
+    holdout_board_s: float
+    measured: AdaptationMeasured
+    expected: HoldoutScore | None
+    donors: list[str]
+    curve: list[CurvePoint]
+    predictors: list[AdaptedPredictor]
+    created_at: datetime
+    changed_at: datetime
+    finished_at: datetime | None
+
+
+class AdaptationsWanted(Value):
+    """Which adaptations are listed: every given field must match. `platform` is an id, key or alias."""
+
+    platform: str | None = Field(default=None, max_length=300)
+    state: AdaptationState | None = None
+
+
+class Standing(NamedTuple):
+    """What decides whether another round follows."""
+
+    target: Target
+    budget_s: float
+    spent_s: float
+    round: int
+    scores: Sequence[HoldoutScore | None]
+    """Of the rounds so far, the latest last."""
+    is_more: bool
+    """Whether there is anything left to ask."""
+
+
+class Stop(NamedTuple):
+    """Why no further round follows."""
+
+    reached: bool
+    reason: str
+
+
+def why_stop(now: Standing) -> Stop | None:
+    """Whether to stop, and why: target, budget, no further gain, nothing left. None: another round follows."""
+    latest = now.scores[-1] if now.scores else None
+    expected = "" if latest is None else f": {now.target.reached(latest):.0%} expected".replace("%", " %")
+    if latest is not None and is_reached(now.target, latest):
+        return Stop(True, f"the target {now.target.text} is reached by cross-validation")
+    missed = f"{expected}, {now.target.text} was asked for"
+    if now.budget_s - now.spent_s < LEAST_ROUND_S:
+        return Stop(False, "the budget is spent" + missed)
+    if not now.is_more:
+        return Stop(False, "there is nothing left to measure" + missed)
+    if now.round >= MAX_ROUNDS:
+        return Stop(False, f"after {now.round} rounds" + missed)
+    if is_fruitless(now.scores):
+        return Stop(False, f"the last {FRUITLESS_ROUNDS} rounds brought no gain" + missed)
+    return None
+
+
+def is_reached(target: Target, score: HoldoutScore) -> bool:
+    """Whether a score says that a target is reached, by enough rows that one miss could be told from it."""
+    needed = min(ROWS_TELL_MAX, 1 / max(1 - target.share, 1e-9))
+    return score.count >= needed - 1e-6 and target.reached(score) >= target.share
+
+
+def is_fruitless(scores: Sequence[HoldoutScore | None]) -> bool:
+    """Whether the last rounds all brought less than `GAIN_MIN` beside the best one before them."""
+    errors = [score.mape for score in scores if score is not None]
+    if len(errors) <= FRUITLESS_ROUNDS:
+        return False
+    before, latest = errors[:-FRUITLESS_ROUNDS], errors[-FRUITLESS_ROUNDS:]
+    return min(latest) > (1 - GAIN_MIN) * min(before)
+
+
+def round_s(budget_s: float, spent_s: float, number: int) -> float:
+    """Board seconds that round `number`, from 1, may take."""
+    share = ROUND_SHARES[min(number, len(ROUND_SHARES)) - 1]
+    return max(0.0, min(share * budget_s, budget_s - spent_s))
+
+
+def pace(spent_s: float, expected_s: float) -> float:
+    """Board seconds that one expected second took so far, canaries and conversion included; 1 while nothing is known.
+
+    Bounded: a first lease that waited for its files says little about the others.
+    """
+    return min(max(spent_s / expected_s, 0.25), 8.0) if expected_s > 0 and spent_s > 0 else 1.0
+
+
+class Mix(NamedTuple):
+    """Shares of a round's seconds: architectures of the spaces, kernels in situ, kernels alone."""
+
+    architectures: float
+    in_situ: float
+    alone: float
+
+
+def mix_of(*, round_no: int, has_spaces: bool, times_in_situ: bool, whole_models: int) -> Mix:
+    """What a round measures.
+
+    Inside a space that may be drawn from, whole models teach most for their time from some forty on; before that
+    kernels in situ help. Without a space, kernels are all that there is.
+    """
+    if not has_spaces:
+        return Mix(0.0, 0.6, 0.4) if times_in_situ else Mix(0.0, 0.0, 1.0)
+    if times_in_situ and round_no == 1 and whole_models < 40:
+        return Mix(0.75, 0.25, 0.0)
+    return Mix(1.0, 0.0, 0.0)
+
+
+def may_be_donor(donor: Platform, own: Platform, choice: DonorChoice) -> bool:
+    """Whether an adaptation of `own` may start from `donor`; that it may lend at all is another question."""
+    if choice == DonorChoice.NONE or donor.key == own.key:
+        return False
+    is_kin = donor.board_model == own.board_model and donor.engine.name == own.engine.name
+    return choice == DonorChoice.ANY or not is_kin
+
+
+def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:
+    """Whether a predictor may take the active one's place: on the same rows it is nearer, and not within 10 % of fewer
+    by more than one row."""
+    lost = (active.within_10 - new.within_10) * new.count
+    return new.mape < active.mape and lost <= 1 + 1e-9
