@@ -30,6 +30,7 @@ from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import MEASUREMENT_TRANSITIONS, LaunchSamples, MeasurementResult
 from benchfarm_core.messages import Message
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
+from benchfarm_core.predictors import PREDICTOR_TRANSITIONS
 from benchfarm_store import accounts, agents, boards, dispatching, finishing, jobs, leases, planning, results, tokens
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.tokens import Caller
@@ -272,7 +273,7 @@ class Farm:
             return tx.execute(text(statement), parameters).scalar()
 
     def moves(self, noun: str) -> set[tuple[str, str]]:
-        """Every change of a state that was committed, of `boards`, `measurements` or `jobs`."""
+        """Every change of a state that was committed, of `boards`, `measurements`, `jobs` or `predictors`."""
         from sqlalchemy import text
 
         statement = text("SELECT DISTINCT old_state, new_state FROM moves WHERE noun = :noun")
@@ -302,11 +303,14 @@ RECORD_MOVES = """
         WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION record_move();
     CREATE TRIGGER moved AFTER UPDATE ON jobs FOR EACH ROW
         WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION record_move();
+    CREATE TRIGGER moved AFTER UPDATE ON predictors FOR EACH ROW
+        WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION record_move();
 """
 TRANSITIONS: dict[str, Mapping[Any, frozenset[Any]]] = {
     "boards": BOARD_TRANSITIONS,
     "measurements": MEASUREMENT_TRANSITIONS,
     "jobs": JOB_TRANSITIONS,
+    "predictors": PREDICTOR_TRANSITIONS,
 }
 
 
