@@ -267,11 +267,25 @@ def test_the_name_of_a_set_is_that_of_its_contents() -> None:
     first, second = read(HEADER, GOOD), read(HEADER, GOOD, GOOD, "1,2,3,1,1,-1")
     assert first.content_hash == second.content_hash, "what is rejected is no part of it"
     others = [
-        read(HEADER, GOOD, licence="none"),
+        read(HEADER, GOOD, board_model="Tesla P100"),
+        read(HEADER, GOOD, operating_point={}),
         read(HEADER, GOOD, file="c.csv"),
         read(HEADER, GOOD.replace("12", "13")),
+        read(HEADER, GOOD.replace("128", "64")),
     ]
-    assert len({first.content_hash, *(other.content_hash for other in others)}) == 4
+    assert len({first.content_hash, *(other.content_hash for other in others)}) == 6
+
+
+def test_the_same_measurements_are_one_set_however_they_are_written() -> None:
+    first = read("batch," + HEADER, "4," + GOOD, "4,14,8,8,1,1,0.5")
+    same = [
+        read("batch," + HEADER, "4,14,8,8,1,1,0.5", "4," + GOOD),
+        read("cout,batch,latency_ms,hw,s,k,cin", "128,4,0.7512,28,1,3,64", "8,4,0.5,14,1,1,8"),
+        read(HEADER, GOOD, "14,8,8,1,1,0.5", batch=4),
+        read("batch," + HEADER, "4," + GOOD, "4,14,8,8,1,1,0.5", source="somebody's repository!", licence="none"),
+    ]
+    assert {other.content_hash for other in same} == {first.content_hash}
+    assert ours(f"{HEADER}\n{GOOD}", conv_bn_relu="conv-bn-act").content_hash != first.content_hash
 
 
 def test_an_upload_is_bounded_and_names_its_own_tables() -> None:

@@ -71,6 +71,17 @@ def test_a_set_is_taken_once_and_read_back_as_it_was(farm, lab):
     ]
 
 
+def test_the_same_measurements_are_charged_once_however_they_are_written(farm, lab):
+    came, paid = lab.bring(set_of()), lab.stored_bytes()
+    tables = {"conv.csv": "latency_ms,s,k,cout,cin,hw", "fc.csv": "latency_ms,cout,cin\n0.01,10,64"}
+    for n in (2, 0, 1):
+        tables["conv.csv"] += f"\n{0.5 + n / 7:.5f},1,3,{8 * n + 8},64,28"
+    platform = PLATFORM | {"source": "somebody's other repository"}
+    found = read_tables(json.dumps(platform), tables, names={"conv": "conv-bn-act:act=relu"}, catalogue=OwnKernels())
+    again = lab.bring(found)
+    assert (again.id, again.repeated, lab.stored_bytes()) == (came.id, True, paid)
+
+
 def test_a_dry_run_changes_nothing(farm, lab):
     came = lab.bring(set_of(), dry_run=True)
     assert (came.id, came.dry_run, came.repeated, came.rows) == (None, True, False, 4)
@@ -104,7 +115,7 @@ def test_nothing_of_a_set_stands_among_the_farms_own(farm, lab):
 
 
 def test_a_deleted_set_is_gone_with_its_rows_and_gives_its_bytes_back(farm, lab):
-    came, other = lab.bring(set_of()), lab.bring(set_of(source="another"))
+    came, other = lab.bring(set_of()), lab.bring(set_of(board_model="another"))
     with farm.transaction() as tx:
         assert measurement_sets.delete_set(tx, came.id).rows == 4
     with farm.transaction() as tx, pytest.raises(NotFound):
@@ -127,7 +138,7 @@ def test_sets_are_charged_to_the_accounts_quota(farm):
 
 
 def test_the_list_has_pages(farm, lab):
-    ids = [lab.bring(set_of(source=f"source {number}")).id for number in range(3)]
+    ids = [lab.bring(set_of(board_model=f"host {number}")).id for number in range(3)]
     with farm.transaction() as tx:
         first = measurement_sets.list_sets(tx, limit=2)
         second = measurement_sets.list_sets(tx, cursor=first.next_cursor, limit=2)

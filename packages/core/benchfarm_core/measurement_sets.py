@@ -80,6 +80,18 @@ class KernelRows(Value):
         """One row's configuration with what is fixed."""
         return {**self.fixed, **dict(zip(self.columns, self.configs[index], strict=True))}
 
+    @property
+    def in_order(self) -> tuple[list[str], list[list[Scalar | float]]]:
+        """All columns by name, what is fixed among them, and the sorted rows with their times behind: the same for the
+        same rows, in whatever order lines and columns stood."""
+        names = sorted({*self.columns, *self.fixed})
+        places = {name: at for at, name in enumerate(self.columns)}
+        rows: list[list[Scalar | float]] = [
+            [*(config[places[name]] if name in places else self.fixed[name] for name in names), time_ms]
+            for config, time_ms in zip(self.configs, self.latency_ms, strict=True)
+        ]
+        return names, sorted(rows)
+
 
 class MeasurementSet(Value):
     """What a set brings in, and what it does not."""
@@ -95,9 +107,13 @@ class MeasurementSet(Value):
 
     @property
     def content_hash(self) -> str:
-        """Names platform and rows that are taken: 32 hexadecimal digits, the same for the same content."""
-        kernels = {name: kernel.model_dump(mode="json") for name, kernel in sorted(self.kernels.items())}
-        return digest({"platform": self.platform.model_dump(mode="json"), "kernels": kernels})
+        """Names what was measured where, of the rows that are taken: 32 hexadecimal digits.
+
+        In which order lines and columns stand is no part of it, nor who tells of it under which licence: the same
+        measurements are one set.
+        """
+        where = self.platform.model_dump(mode="json", exclude={"source", "licence", "batch"})
+        return digest({"platform": where, "kernels": {name: rows.in_order for name, rows in self.kernels.items()}})
 
     @property
     def rejected_by_reason(self) -> dict[str, int]:

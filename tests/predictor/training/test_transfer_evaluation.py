@@ -157,6 +157,23 @@ def test_pools_that_cannot_help() -> None:
     assert "no set of the pool has this kernel type" in refused_with(content, NamedSet("foreign", foreign))
 
 
+def test_a_set_cannot_be_a_donor_of_itself_however_it_is_written() -> None:
+    """Another source, other words for the board, columns and rows in another order, and some rows left out."""
+    content, rows = target().content, rows_of(target())
+    some = np.random.default_rng(0).permutation(len(rows.latency_ms))[:120]
+    places = [rows.columns.index(name) for name in rows.columns[::-1]]
+    written = rows.model_copy(
+        update={
+            "columns": rows.columns[::-1],
+            "configs": tuple(tuple(rows.configs[at][place] for place in places) for at in some),
+            "latency_ms": tuple(rows.latency_ms[at] for at in some),
+        }
+    )
+    platform = content.platform.model_copy(update={"source": "another", "board_model": "made-up too"})
+    copy = content.model_copy(update={"platform": platform, "kernels": {rows.type: written}})
+    assert "its own donor" in refused_with(content, *pool(), NamedSet("copy", copy))
+
+
 def test_targets_that_cannot_be_judged() -> None:
     assert "too few" in refused_with(set_of(measured(30, seed=1)), *pool())
     constant = with_latencies(target(), np.full(160, 2.0)).content

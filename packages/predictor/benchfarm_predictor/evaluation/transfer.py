@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.measurement_sets import MeasurementSet
+from benchfarm_core.measurement_sets import KernelRows, MeasurementSet
 from benchfarm_predictor.evaluation.cells import cell, methods_without
 from benchfarm_predictor.evaluation.remembering import Remembering
 from benchfarm_predictor.evaluation.report import (
@@ -28,15 +28,18 @@ from benchfarm_predictor.evaluation.splits import draws, seed_of, split
 from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.metrics import score
 from benchfarm_predictor.networks import Network
+from benchfarm_predictor.similarity import LEAST_COMMON
 from benchfarm_predictor.training.absent import TORCH, why_absent
 from benchfarm_predictor.training.candidates import problem_of
 from benchfarm_predictor.training.donor_fits import fit_donor
 from benchfarm_predictor.training.donors import Donor
-from benchfarm_predictor.training.measured import MIN_ROWS, Measured
+from benchfarm_predictor.training.measured import MIN_ROWS, Measured, config_keys
 
 MIN_TEST_ROWS: Final = 20
 SAMPLES_MAX: Final = 10_000
 REPEATS_MAX: Final = 100
+SAME_SHARE: Final = 0.5
+"""Two platforms do not take the same time to the last digit for so many of the configurations that both measured."""
 
 Say = Callable[[str], None]
 """Told what is going on, in a few words."""
@@ -126,9 +129,30 @@ def _check_pool(target: NamedSet, pool: Sequence[NamedSet]) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InvalidRequest(f"two measurement sets are called {repeated!r}", field="pool")
-    own = next((one.name for one in pool if one.content.content_hash == target.content.content_hash), None)
+    own = next((one.name for one in pool if _are_same(target.content, one.content)), None)
     if own is not None:
         raise InvalidRequest(f"{own!r} is the target itself: it cannot be its own donor", field="pool")
+
+
+def _are_same(one: MeasurementSet, other: MeasurementSet) -> bool:
+    """Whether two sets are of the same measurements, whatever they say of themselves and wherever rows are missing."""
+    times = [
+        (first, second)
+        for name in one.kernels.keys() & other.kernels.keys()
+        for first, second in _times_of_both(one.kernels[name], other.kernels[name])
+    ]
+    equal = sum(first == second for first, second in times)
+    return one.content_hash == other.content_hash or (len(times) >= LEAST_COMMON and equal > SAME_SHARE * len(times))
+
+
+def _times_of_both(one: KernelRows, other: KernelRows) -> list[tuple[float, float]]:
+    """What both took for each configuration that both have, in ms."""
+    first, second = Kernels.of_set(one), Kernels.of_set(other)
+    if {*first.columns} != {*second.columns}:
+        return []
+    theirs = dict(zip(config_keys(second), other.latency_ms, strict=True))
+    ours = zip(config_keys(first), one.latency_ms, strict=True)
+    return [(time_ms, theirs[key]) for key, time_ms in ours if key in theirs]
 
 
 def _wanted(target: NamedSet, plan: Plan) -> list[str]:
