@@ -132,7 +132,8 @@ def reject(tx: Transaction, predictor_id: str, reason: str) -> PredictorView:
 def rollback(
     tx: Transaction, platform: str, subject: str, *, by: Caller, reason: str, version: int | None = None
 ) -> PredictorView:
-    """Let the version before the active one answer again, and return it.
+    """Let the version that answered before the active one answer again, and return it. What was rolled back is not
+    returned to from a later one.
 
     Args:
         platform: id, key or alias.
@@ -271,7 +272,7 @@ _NEWEST = text(f"{_OF_SUBJECT} ORDER BY d.version DESC LIMIT 1")
 _ACTIVE = text(f"{_OF_SUBJECT} AND d.state = 'active'")
 _BEFORE = text(f"""
     {_OF_SUBJECT} AND d.state = 'superseded' AND d.version < :version AND d.file IS NOT NULL
-    ORDER BY d.version DESC LIMIT 1
+    ORDER BY d.activated_at DESC, d.version DESC LIMIT 1
 """)
 _LIST = text(f"""
     {_ROWS} WHERE (CAST(:platform AS int) IS NULL OR d.platform_id = :platform)
