@@ -5,6 +5,7 @@ from a pool file. A *likeness* is of a donor and a target, in a subject and a ti
 to what, `predictors.may_lend` says.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Final
@@ -18,7 +19,7 @@ from benchfarm_core.values import Answer, Value
 MAX_NAMED: Final = 100
 """Platforms and entries that one export names."""
 
-EntryId = Annotated[str, Field(pattern=r"^e_[0-9a-f]{32}$")]
+_ENTRY_ID: Final = re.compile(r"e_[0-9a-f]{32}")
 LicenceText = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A licence by its short name, or where it stands."""
 SourceText = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -128,6 +129,11 @@ class PoolImported(Answer):
     own: list[str]
     left_out: list[str]
     rows: int
+
+
+def is_entry_id(name: str) -> bool:
+    """Whether a name can only mean an entry: no platform has such an id, key or alias."""
+    return _ENTRY_ID.fullmatch(name) is not None
 
 
 def best(likenesses: Iterable[Likeness], limit: int) -> list[Likeness]:

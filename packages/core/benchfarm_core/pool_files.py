@@ -9,6 +9,7 @@ has its hash, and rows are checked as if a client had sent them. The same entrie
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,7 @@ MAX_ENTRY_PREDICTORS: Final = 50
 MAX_ENTRY_ROWS: Final = 50_000
 MAX_ROWS_BYTES: Final = 64 * 2**20
 """Of all rows of a file together, unpacked."""
+_WORKLOAD_ID: Final = re.compile(r"w_[0-9a-f]{32}")
 LEAST_DIFFERENT: Final = 5
 """So many rows of one kernel type do not all take the same time."""
 
@@ -293,6 +295,8 @@ def _why_not(row: KernelRow | ModelRow, seen: set[tuple[str, Timing]]) -> str | 
     if place in seen:
         return "it is there twice"
     seen.add(place)
+    if _WORKLOAD_ID.fullmatch(row.workload_id) is None:
+        return "that is no workload's id"
     if not is_reusable(row.grade):
         return f"grade {row.grade} is never learnt from"
     if row.purpose == Purpose.HOLDOUT:
