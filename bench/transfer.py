@@ -2,7 +2,7 @@
 
 Every pair of sets that can learn from each other, and every pool. Writes the tables of docs/predictor.md. The full run
 takes hours on one core, most of them for LitePred's network; `--keep FOLDER` keeps each evaluation, and another run
-with the same folder goes on from there.
+with the same folder goes on from there where plan, sets, code and packages are the same.
 """
 
 import argparse
@@ -11,14 +11,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Final
 
+from pydantic import ValidationError
+
+import benchfarm_predictor
+import benchfarm_workloads
 from bench.report import command_run, write_section
 from benchfarm_core.measurement_sets import KernelRows, MeasurementSet, SetPlatform
+from benchfarm_core.values import Value, digest
 from benchfarm_predictor.evaluation.report import METHODS, SINGLE, Method, MethodScores, TransferEvaluation
 from benchfarm_predictor.evaluation.transfer import NamedSet, Plan, Shelf, evaluate_transfer
 from benchfarm_predictor.set_folders import read_folder
@@ -40,6 +47,7 @@ FEW: Final = (30, 100)
 MEAN_REGRET_MAX, WORST_REGRET_MAX = 0.01, 0.02
 LITEPRED_LEAD_MIN = 0.05
 DONOR_SAMPLES, SCRATCH_SAMPLES = 100, 1000
+PACKAGES: Final = ("numpy", "scikit-learn", "torch")
 Row = dict[str, object]
 
 
@@ -142,19 +150,54 @@ def _host_set(path: Path, name: str) -> NamedSet:
     return NamedSet(name, MeasurementSet(platform=platform, kernels={kernel.type: kernel}, rejected=()))
 
 
+class Kept(Value):
+    """An evaluation and a digest of all that it was made by."""
+
+    made_by: str
+    found: TransferEvaluation
+
+
 def evaluated(
     task: Task, read: Callable[[str], NamedSet], plan: Plan, shelf: Shelf, keep: Path | None
 ) -> TransferEvaluation:
-    """The task's evaluation, from the folder where it was kept before."""
-    kept = keep / task.file_name if keep else None
-    if kept is not None and kept.exists():
-        return TransferEvaluation.model_validate_json(kept.read_text())
+    """The task's evaluation; from the folder where it was kept before, if it would be made the same way again."""
+    target, pool = read(task.target), [read(name) for name in task.pool]
+    contents = [(one.name, one.content.content_hash) for one in (target, *pool)]
+    made_by = digest({"plan": asdict(plan), "sets": contents, "code": code()})
+    path = keep / task.file_name if keep else None
+    kept = None if path is None else _kept(path)
+    if kept is not None and kept.made_by == made_by:
+        return kept.found
     begun = time.monotonic()
-    found = evaluate_transfer(read(task.target), [read(name) for name in task.pool], plan, shelf=shelf)
+    found = evaluate_transfer(target, pool, plan, shelf=shelf)
     print(f"{task.target} from {', '.join(task.pool)}: {time.monotonic() - begun:.0f} s", flush=True)
-    if kept is not None:
-        kept.write_text(found.model_dump_json(indent=1))
+    if path is not None:
+        path.write_text(Kept(made_by=made_by, found=found).model_dump_json(indent=1))
     return found
+
+
+def _kept(path: Path) -> Kept | None:
+    """None where nothing was kept, or what is no such evaluation, as one that ended while it was written."""
+    try:
+        return Kept.model_validate_json(path.read_text()) if path.exists() else None
+    except ValidationError:
+        return None
+
+
+@cache
+def code() -> str:
+    """A digest of the code that figures come from: of predictors and kernels, and which packages fit them."""
+    folders = [Path(module.__file__ or "").parent for module in (benchfarm_predictor, benchfarm_workloads)]
+    paths = [(folder, path) for folder in folders for path in sorted(folder.rglob("*.py"))]
+    texts = [(str(path.relative_to(folder.parent)), path.read_text()) for folder, path in paths]
+    return digest([texts, [_version(name) for name in PACKAGES]])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def cells_of(task: Task, found: TransferEvaluation) -> Iterator[Cell]:
@@ -219,7 +262,9 @@ def savings(cells: Sequence[Cell]) -> list[Row]:
 
 
 def goals_missed(cells: Sequence[Cell]) -> list[str]:
-    """What issue and design ask for and these cells do not show."""
+    """What issue and design ask for and these cells do not show, be it that it was not evaluated."""
+    if not cells:
+        return ["nothing was evaluated"]
     missed = []
     behind = [cell.behind() for cell in cells]
     mean = fmean(points for points, _ in behind)
@@ -228,23 +273,31 @@ def goals_missed(cells: Sequence[Cell]) -> list[str]:
     for cell, (points, error) in zip(cells, behind, strict=True):
         if points > max(WORST_REGRET_MAX, 2 * error):
             missed.append(f"{cell.task.file_name}, {cell.samples} samples: regret {100 * points:.1f} points")
+    return [*missed, *_lead_missed(cells), *_savings_missed(cells)]
+
+
+def _lead_missed(cells: Sequence[Cell]) -> list[str]:
     leads = litepred_leads(cells)
+    missed = []
+    if len(leads) < len(cells):
+        missed.append(f"LitePred's network was not evaluated in {len(cells) - len(leads)} of {len(cells)} cells")
     if leads and fmean(leads) < LITEPRED_LEAD_MIN:
         missed.append(f"ahead of LitePred's network by {100 * fmean(leads):.1f} points")
-    return [*missed, *_savings_missed(cells)]
+    return missed
 
 
 def _savings_missed(cells: Sequence[Cell]) -> list[str]:
-    missed = []
+    missed, compared = [], 0
     for few in cells:
         if few.task.group != GROUPS[0] or few.samples != DONOR_SAMPLES:
             continue
         many = [cell for cell in cells if cell.task == few.task and cell.samples == SCRATCH_SAMPLES]
+        compared += len(many)
         if many and few.within_10("ours") < many[0].within_10("scratch"):
             missed.append(
                 f"{few.task.file_name}: {DONOR_SAMPLES} samples and donors are behind {SCRATCH_SAMPLES} alone"
             )
-    return missed
+    return missed if compared else ["few samples and donors were not compared with many samples alone"]
 
 
 def _of(cell: Cell) -> Row:
@@ -285,7 +338,7 @@ def main() -> int:
         plan = Plan(task.samples or _sizes(given.samples), given.repeats, baselines=not given.no_baselines)
         cells += list(cells_of(task, evaluated(task, read, plan, shelf, given.keep)))
     for name, table in TABLES.items():
-        rows = table(cells)
+        rows = table(cells) if cells else []
         if rows:
             write_section(name, command_run(), rows, path=given.output)
     missed = goals_missed(cells)
