@@ -1,6 +1,7 @@
 """`python -m benchfarm_api`: serve until stopped."""
 
 import gc
+import os
 import socket
 import sys
 from ipaddress import ip_address
@@ -11,13 +12,14 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from benchfarm_api.main import create_app
 from benchfarm_api.settings import Settings
 from benchfarm_core.log import configure
 
 BACKLOG: Final = 2048
 GRACE_S: Final = 10
 SWITCH_S: Final = 0.0005
+ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Predictors multiply small matrices: more threads cost more than they save, and other cores may be measuring."""
 
 
 class Server(uvicorn.Server):
@@ -50,7 +52,7 @@ def main() -> int:
     if refusal is not None:
         sys.stderr.write(refusal + "\n")
         return 2
-    app = create_app(settings)
+    app = _app(settings)
     _keep_pauses_short()
     Server(_config(app, settings), app).run(sockets=[listener])
     return 0
@@ -76,6 +78,15 @@ def refusal_to_listen(settings: Settings, listener: socket.socket) -> str | None
         "Set BENCHFARM_TLS_CERTIFICATE and BENCHFARM_TLS_KEY, or put a TLS proxy in front and set "
         "BENCHFARM_BEHIND_TLS_PROXY=1"
     )
+
+
+def _app(settings: Settings) -> FastAPI:
+    """The application; numpy reads how many threads it may have when it is imported."""
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    from benchfarm_api.main import create_app
+
+    return create_app(settings)
 
 
 def _keep_pauses_short() -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from benchfarm_api import errors, openapi
 from benchfarm_api.access import Authenticator
 from benchfarm_api.edge import Edge
+from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_api.messages import HintSender
 from benchfarm_api.metrics import create_metrics
 from benchfarm_api.parts import Parts
@@ -32,6 +33,8 @@ def create_app(settings: Settings) -> FastAPI:
     wakeups = Wakeups(settings.redis_url, metrics)
     hints = HintSender(settings.redis_url, metrics, wakeups.wake)
     database = Database(settings.database_url, on_commit=hints, pool_size=_connections(settings))
+    predictors = LoadedPredictors(settings.benchfarm_predictors_bytes)
+    metrics.predictors_bytes.set_function(lambda: predictors.held_bytes)
     parts = Parts(
         settings=settings,
         database=database,
@@ -39,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         hints=hints,
         wakeups=wakeups,
         metrics=metrics,
+        predictors=predictors,
         uploads=asyncio.Semaphore(settings.benchfarm_uploads_at_once),
         uploading_accounts=set(),
         inspections=asyncio.Semaphore(settings.benchfarm_inspections_at_once),

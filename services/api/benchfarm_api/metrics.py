@@ -20,6 +20,7 @@ class Metrics:
     hints_sent: Counter
     hints_lost: Counter
     wakeups_connected: Gauge
+    predictors_bytes: Gauge
 
     def text(self) -> bytes:
         """The present values in the Prometheus text format."""
@@ -45,4 +46,5 @@ def create_metrics() -> Metrics:
         hints_sent=Counter("benchfarm_api_hints_sent", "Messages after a commit that reached the broker", registry=own),
         hints_lost=Counter("benchfarm_api_hints_lost", "Messages that did not; the sweep repeats them", registry=own),
         wakeups_connected=Gauge("benchfarm_api_wakeups_connected", "1 while Valkey's channels are heard", registry=own),
+        predictors_bytes=Gauge("benchfarm_api_predictors_bytes", "What loaded predictors take, about", registry=own),
     )

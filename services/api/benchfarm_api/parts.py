@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_api.messages import HintSender
 from benchfarm_api.metrics import Metrics
 from benchfarm_api.settings import Settings
@@ -25,6 +26,7 @@ class Parts:
     hints: HintSender
     wakeups: Wakeups
     metrics: Metrics
+    predictors: LoadedPredictors
     uploads: asyncio.Semaphore
     uploading_accounts: set[int]
     inspections: asyncio.Semaphore

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Uploads opened at the same time, each in its own limited child."""
     benchfarm_inspection_wait_s: float = Field(default=60.0, gt=0)
     """How long an upload waits for its turn to be received or inspected."""
+    benchfarm_predictors_bytes: int = Field(default=48 * 2**20, ge=0)
+    """Predictors are kept in memory up to this; above it the least recently used are read anew when asked."""
     benchfarm_heartbeat_s: float = Field(default=15.0, gt=0)
     """Event streams say that they are alive this often."""
     benchfarm_longest_stream_s: float = Field(default=3600.0, gt=0)

@@ -1,20 +1,19 @@
 """The latency question."""
 
+from benchfarm_api import predicting
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import not_found
 from benchfarm_api.routes import new_router
 from benchfarm_core.latency import LatencyRequest, LatencyResponse
-from benchfarm_store import latency
 
 router = new_router("latency")
 
 
 @router.post("/latency", responses=not_found())
 def ask_latency(question: LatencyRequest, caller: CallerDep, parts: PartsDep) -> LatencyResponse:
-    """How long each item takes on each platform: measured, or why there is no answer. Measures nothing.
+    """How long each item takes on each platform: measured, else predicted, else why there is no answer.
 
-    At most 20,000 items and 200,000 answers: items x distinct platforms.
+    Measures nothing. At most 20,000 items and 200,000 answers: items x distinct platforms.
     """
-    with parts.database.transaction(read_only=True) as tx:
-        return latency.ask(tx, question, caller)
+    return predicting.answer(parts.database, parts.predictors, question, caller)

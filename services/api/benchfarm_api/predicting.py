@@ -1,0 +1,202 @@
+"""The latency question answered: measured, else predicted by what answers now, else why neither.
+
+A question's predictors are looked up in its one transaction, so that a new version is seen at once and never half. They
+are read and evaluated after it: no connection waits while numbers are computed. Each kernel and each model is in one
+batch, which the predictors of all platforms share whose engines fuse alike.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from benchfarm_api.loaded_predictors import LoadedPredictors
+from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse, predicted, unanswered
+from benchfarm_core.matching import why_not_opened
+from benchfarm_core.measurements import Timing
+from benchfarm_core.predictors import WHOLE_MODEL
+from benchfarm_core.workloads import AnySingle, KernelWorkload, UploadedWorkload
+from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet
+from benchfarm_predictor.predictor_file import Predictor
+from benchfarm_store import latency, predictors
+from benchfarm_store.database import Database
+from benchfarm_store.latency import Asked, AskedPlatform
+from benchfarm_store.predictors import Head
+from benchfarm_store.tokens import Caller
+
+MAX_NAMED: Final = 5
+"""Operators that a refusal names."""
+
+Load = Callable[[Head], Predictor]
+
+
+def answer(database: Database, loaded: LoadedPredictors, request: LatencyRequest, by: Caller) -> LatencyResponse:
+    """Every item on every platform. Raises as `latency.ask`; what cannot be predicted is an answer's `error`."""
+    with database.transaction(read_only=True) as tx:
+        asked = latency.ask(tx, request, by)
+    said = _all_said(asked, lambda head: loaded.get(head, partial(_file, database, head)))
+    return LatencyResponse(answers=asked.answers(lambda item_no, number, place: said[place].answer(item_no, number)))
+
+
+def _file(database: Database, head: Head) -> bytes:
+    with database.transaction(read_only=True) as tx:
+        return predictors.file(tx, head.id)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why something is not predicted: a code and a text."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What one version says of the rows of a sheet: as lists, which are read one by one ten times as fast as arrays."""
+
+    head: Head
+    rows: Mapping[int, int]
+    ms: list[float]
+    low_ms: list[float]
+    high_ms: list[float]
+    coverage: float
+    unknown: tuple[tuple[str, ...], ...]
+    outside: tuple[tuple[str, ...], ...]
+
+    def answer(self, item_no: int, platform: str, number: int) -> LatencyAnswer:
+        row = self.rows[number]
+        return predicted(
+            item_no,
+            platform,
+            ms=self.ms[row],
+            low_ms=self.low_ms[row],
+            high_ms=self.high_ms[row],
+            coverage=self.coverage,
+            predictor_id=self.head.id,
+            predictor_version=self.head.version,
+            unknown_kernels=self.unknown[row],
+            outside=self.outside[row],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _PlatformSaid:
+    """What is said on one platform by subject; `refusals`: by number, of workloads that nobody can predict here."""
+
+    asked: Asked
+    key: str
+    by_subject: Mapping[str, _Said | _Refusal]
+    refusals: Mapping[int, _Refusal]
+
+    def answer(self, item_no: int, number: int) -> LatencyAnswer:
+        said = self.refusals.get(number) or self.by_subject[self.asked.subjects[number]]
+        if isinstance(said, _Refusal):
+            return unanswered(item_no, self.key, self.asked.timing, said.code, said.detail)
+        return said.answer(item_no, self.key, number)
+
+
+def _all_said(asked: Asked, load: Load) -> list[_PlatformSaid]:
+    """By the places of platforms. Whole models of one way to fuse at a time."""
+    kernels = kernel_sheets(_kernels(asked))
+    said: dict[int, _PlatformSaid] = {}
+    for fusing in {one.fusing for one in asked.platforms}:
+        places = [place for place, one in enumerate(asked.platforms) if one.fusing == fusing]
+        items, refusals = _models(asked, places, fusing)
+        sheets = {**kernels, WHOLE_MODEL: model_sheet(items)} if items else kernels
+        said |= {place: _platform_said(asked, asked.platforms[place], sheets, refusals, load) for place in places}
+    return [said[place] for place in range(len(asked.platforms))]
+
+
+def _kernels(asked: Asked) -> Iterable[tuple[int, str, Mapping[str, int | str]]]:
+    """The kernels that some platform can predict."""
+    wanted = {number for one in asked.platforms for number in one.gaps if asked.subjects[number] in one.heads}
+    for number in sorted(wanted):
+        workload = asked.workloads[number]
+        if isinstance(workload, KernelWorkload):
+            yield number, workload.type, workload.config
+
+
+def _models(asked: Asked, places: Iterable[int], fusing: int | None) -> tuple[list[ModelItem], dict[int, _Refusal]]:
+    """The kernel lists of the models that these platforms of one way to fuse predict, and which models have none."""
+    items: list[ModelItem] = []
+    refusals: dict[int, _Refusal] = {}
+    if fusing is None:
+        return items, refusals
+    wanted = {number for place in places for number in asked.platforms[place].gaps}
+    for number in sorted(number for number in wanted if asked.subjects[number] == WHOLE_MODEL):
+        try:
+            found = asked.kernels.kernel_list(number, asked.workloads[number], fusing)
+        except InvalidRequest as error:
+            refusals[number] = _Refusal(error.code, error.detail)
+            continue
+        if found.kernels:
+            items.append((number, found.kernels, found.unknown))
+        else:
+            refusals[number] = _Refusal("no_predictor", _nothing_known(found.unknown))
+    return items, refusals
+
+
+def _nothing_known(unknown: Iterable[str]) -> str:
+    names = list(dict.fromkeys(unknown))
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    found = f": {', '.join(names[:MAX_NAMED])}{more}" if names else ""
+    return f"nothing usable is measured, and the model has no kernel of the catalogue by which to predict it{found}"
+
+
+def _platform_said(
+    asked: Asked, one: AskedPlatform, sheets: Mapping[str, Sheet], refusals: Mapping[int, _Refusal], load: Load
+) -> _PlatformSaid:
+    by_subject: dict[str, _Said | _Refusal] = {}
+    for subject in {asked.subjects[number] for number in one.gaps}:
+        head, sheet = one.heads.get(subject), sheets.get(subject)
+        if head is None:
+            by_subject[subject] = _no_predictor(asked.timing, subject, one.key)
+        elif sheet is not None:  # else each of its models is refused for itself
+            by_subject[subject] = _sheet_said(head, sheet, load)
+    return _PlatformSaid(asked, one.key, by_subject, {**refusals, **_unopened(asked, one)})
+
+
+def _sheet_said(head: Head, sheet: Sheet, load: Load) -> _Said | _Refusal:
+    try:
+        found = answer_sheet(load(head), sheet)
+    except InvalidRequest as error:
+        return _Refusal(error.code, f"version {head.version} cannot answer, adapt the platform anew: {error.detail}")
+    except NotFound as error:
+        return _Refusal("unavailable", f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
+    times = (each.tolist() for each in (found.latency_ms, found.low_ms, found.high_ms))
+    return _Said(head, sheet.rows, *times, found.coverage, found.unknown, found.outside)
+
+
+def _no_predictor(timing: Timing, subject: str, key: str) -> _Refusal:
+    """What is missing, and what would make it."""
+    if timing == Timing.IN_SITU and subject == WHOLE_MODEL:
+        return _Refusal("timing_impossible", "only kernels are timed in situ: models have no carrier")
+    if timing == Timing.IN_SITU:
+        why = "times in situ are not predicted; a job with timing in_situ measures it"
+        return _Refusal("no_predictor", f"nothing usable is measured, and {why}")
+    what = "whole models" if subject == WHOLE_MODEL else f"kernels {subject}"
+    makes = f"a job measures it, an adaptation makes a predictor: benchfarm adapt {key}"
+    return _Refusal("no_predictor", f"nothing usable is measured, and no predictor of {what} answers here; {makes}")
+
+
+def _unopened(asked: Asked, one: AskedPlatform) -> dict[int, _Refusal]:
+    """What the platform cannot run at all, whatever is known of its kernels."""
+    why: dict[str, _Refusal | None] = {}
+    found: dict[int, _Refusal] = {}
+    for number in one.gaps:
+        workload = asked.workloads[number]
+        kind = _kind(workload)
+        if kind not in why:
+            reason = why_not_opened(workload, one.platform)
+            why[kind] = None if reason is None else _Refusal("format_not_opened", reason)
+        refusal = why[kind]
+        if refusal is not None:
+            found[number] = refusal
+    return found
+
+
+def _kind(workload: AnySingle) -> str:
+    """What decides whether a platform opens it."""
+    return workload.format if isinstance(workload, UploadedWorkload) else workload.kind
