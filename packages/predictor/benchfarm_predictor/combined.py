@@ -4,7 +4,7 @@ may differ from region to region.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,8 @@ from benchfarm_predictor.ridge import PENALTIES, solve
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_MEMBERS: Final = 64
+MAX_PARTS: Final = 256
+"""Of all regions together."""
 MAX_WIDENING: Final = 1e6
 ROWS_AT_ONCE: Final = 8192
 """Distances to a region are held for so many rows."""
@@ -65,8 +67,8 @@ class _StackedMeta(Value):
 
 class _RegionalMeta(Value):
     kind: Literal["regional"] = "regional"
-    members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_MEMBERS)
-    regions: tuple[str, ...] = Field(max_length=MAX_MEMBERS)
+    members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_PARTS)
+    regions: tuple[Annotated[str, Field(max_length=60)], ...] = Field(max_length=MAX_MEMBERS)
     features: FeatureSpec
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from benchfarm_predictor.combined import Regional
 from benchfarm_predictor.conformal import Intervals
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels
@@ -65,9 +66,13 @@ def answer(predictor: Predictor, batch: Batch) -> Predictions:
         found = unknown_of(model, batch, trained)
         unknown = _listed(found.by_row())
         extra = _widening(found)
+        if isinstance(model, Regional):
+            extra = extra * model.widening(batch)
     if trained is not None:
         extra = extra * PER_OCTAVE ** np.minimum(trained.octaves_outside(batch), 64)
         outside = _outside(trained, batch)
+    if isinstance(batch, KernelLists) and isinstance(model, Regional):
+        outside = _with_strangers(outside, model, batch)
     intervals = predictor.intervals or UNCALIBRATED
     low, high = intervals.bounds(latency_ms, extra)
     return Predictions(latency_ms, low, high, intervals.coverage, unknown, outside)
@@ -78,6 +83,15 @@ def _widening(unknown: Unknown) -> Floats:
     guess = 1 + (UNKNOWN - 1) * np.minimum(unknown.guessed + unknown.missing, 1)
     on_top: Floats = 1 / np.maximum(1 - unknown.missing, 1 / ALL_MISSING)
     return np.maximum(guess, on_top)
+
+
+def _with_strangers(
+    outside: tuple[tuple[str, ...], ...], model: Regional, lists: KernelLists
+) -> tuple[tuple[str, ...], ...]:
+    """With a word on whole models that lie in no region."""
+    said = (f"like no measured architectures of {', '.join(model.regions)}",)
+    is_strange = model.places(lists) == len(model.regions)
+    return tuple(found + said if strange else found for found, strange in zip(outside, is_strange, strict=True))
 
 
 def _outside(trained: TrainedRange, batch: Batch) -> tuple[tuple[str, ...], ...]:

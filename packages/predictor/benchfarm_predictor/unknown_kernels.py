@@ -51,6 +51,8 @@ def unknown_of(model: Model, lists: KernelLists, trained: TrainedRange | None) -
 
     Without a trained range only families of kernels are known to have been unseen, and foreign kernel types.
     """
+    if isinstance(model, Regional):
+        return _of_regional(model, lists, trained)
     members = _members(model)
     if members:
         return _joined([unknown_of(member, lists, trained) for member in members])
@@ -65,10 +67,23 @@ def _members(model: Model) -> tuple[Model, ...]:
             return (model.base,)
         case Residual():
             return (model.base, model.correction)
-        case Mean() | Stacked() | Regional():
+        case Mean() | Stacked():
             return model.members
         case _:
             return ()
+
+
+def _of_regional(model: Regional, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
+    """Of each list by the members that have a weight where it lies."""
+    is_used = model.weights[model.places(lists)] != 0
+    found = [unknown_of(member, lists, trained) for member in model.members]
+    return _joined([_only(each, is_used[:, at]) for at, each in enumerate(found)])
+
+
+def _only(found: Unknown, rows: Bools) -> Unknown:
+    """Nothing is unknown of the other rows."""
+    types = {name: held for name, has in found.types.items() if (held := has & rows).any()}
+    return Unknown(found.guessed * rows, found.missing * rows, types)
 
 
 def _joined(found: Sequence[Unknown]) -> Unknown:
@@ -93,6 +108,10 @@ def _of_kernel_sum(model: KernelSum, lists: KernelLists) -> Unknown:
 
 
 def _of_sums(model: Model, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
+    features = getattr(model, "features", None)
+    if isinstance(features, SumFeatures) and features.view == "shares":
+        # a ratio to another model, which says itself what it does not know
+        return Unknown(np.zeros(len(lists)), np.zeros(len(lists)), {})
     unseen: frozenset[str] = frozenset()
     if isinstance(model, Ridge) and isinstance(model.features, SumFeatures):
         unseen = unseen_families(model.features, model.centre)

@@ -1,0 +1,112 @@
+"""Models of kernels for sums of them: many types at once, each fitted in a fraction of a second with numpy alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from benchfarm_predictor.combined import Scaled, fit_scaled
+from benchfarm_predictor.composition import KernelSum, fit_fallback
+from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.training.candidates import candidates, problem_of
+from benchfarm_predictor.training.choice import choose
+from benchfarm_predictor.training.donors import Donor
+from benchfarm_predictor.training.learners import SmoothLearner
+from benchfarm_predictor.training.measured import MIN_ROWS, Measured
+from benchfarm_predictor.training.platform_rows import PlatformRows
+
+LIGHT: Final = (SmoothLearner(),)
+"""Learners of the corrections here: in sums, trees were no better, and cost ten times as much."""
+DONOR_ROWS: Final = 400
+"""Of a type, drawn by the seed, that a donor learns from: what costs is a power of three of them."""
+MAX_DONORS: Final = 3
+
+Kernelwise = Mapping[str, Measured]
+"""Rows by kernel type."""
+
+
+@dataclass(frozen=True, eq=False)
+class KernelModels:
+    """What a sum consists of: a model for each kernel type, and what guesses the others. ``name``: how it was timed.
+
+    ``donors``: names of those that the chosen models use.
+    """
+
+    name: str
+    models: Mapping[str, Model]
+    fallback: Model | None
+    donors: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> KernelSum:
+        """The sum without a correction."""
+        return KernelSum(self.models, self.fallback)
+
+    def knows_any(self, lists: KernelLists) -> bool:
+        """Whether the lists have a kernel type with a model of its own."""
+        return any(name in self.models for name in lists.by_type)
+
+
+def kernel_models(rows: PlatformRows, donors: Sequence[Mapping[str, Donor]], seed: int) -> tuple[KernelModels, ...]:
+    """From kernels in situ, types that were not timed there from kernels alone; then from kernels alone. The first that
+    there is is the better one: in a model a kernel takes 0.6 to 2 times what it takes alone.
+
+    ``donors``: in situ, by kernel type.
+    """
+    alone = _fitted("alone", rows.alone, (), seed) if rows.alone else None
+    found = [] if alone is None else [alone]
+    if rows.in_situ:
+        in_situ = _fitted("in situ", rows.in_situ, donors, seed)
+        models = {**({} if alone is None else alone.models), **in_situ.models}
+        found.insert(0, KernelModels("in situ", models, in_situ.fallback, in_situ.donors))
+    return tuple(found)
+
+
+def light_donors(name: str, by_type: Kernelwise, seed: int) -> dict[str, Donor]:
+    """A platform as a donor of each kernel type of which it has enough rows that differ."""
+    found = {}
+    for type_name, measured in by_type.items():
+        rows = np.sort(np.random.default_rng(seed).permutation(len(measured))[:DONOR_ROWS])
+        used = measured.take(rows)
+        if _can_be_learnt(used):
+            problem = problem_of(used, (), seed)
+            choice = choose(problem.target, list(candidates(problem, LIGHT)))
+            found[type_name] = Donor(name, choice.model, used, np.exp(choice.unseen))
+    return found
+
+
+def _fitted(name: str, by_type: Kernelwise, donors: Sequence[Mapping[str, Donor]], seed: int) -> KernelModels:
+    fallback = _fallback(by_type)
+    models: dict[str, Model] = {}
+    used: dict[str, None] = {}
+    for type_name, measured in by_type.items():
+        lenders = [each[type_name] for each in donors if type_name in each][:MAX_DONORS]
+        if _can_be_learnt(measured):
+            views = tuple(lender.over(measured.kernels) for lender in lenders)
+            problem = problem_of(measured, views, seed)
+            choice = choose(problem.target, list(candidates(problem, LIGHT)))
+            models[type_name] = choice.model
+            said = " ".join(choice.names)
+            used |= dict.fromkeys(lender.name for lender in lenders if lender.name in said or "stack" in said)
+        elif lenders or fallback is not None:
+            models[type_name] = _scaled(measured, lenders, fallback)
+            used |= dict.fromkeys(lender.name for lender in lenders[:1])
+    return KernelModels(name, models, fallback, tuple(used))
+
+
+def _scaled(measured: Measured, lenders: Sequence[Donor], fallback: Model | None) -> Scaled:
+    """Of few rows only a factor is learnt."""
+    base = lenders[0].model if lenders else fallback
+    assert base is not None
+    return fit_scaled(base, measured.kernels, measured.latency_ms)
+
+
+def _fallback(by_type: Kernelwise) -> Model | None:
+    known = {name: (each.kernels, each.latency_ms) for name, each in by_type.items() if each.kernels.is_known}
+    return fit_fallback(known) if sum(len(latency_ms) for _, latency_ms in known.values()) >= MIN_ROWS else None
+
+
+def _can_be_learnt(measured: Measured) -> bool:
+    return len(measured) >= MIN_ROWS and float(np.ptp(measured.latency_ms)) > 0

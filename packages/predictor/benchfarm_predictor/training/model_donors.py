@@ -1,0 +1,70 @@
+"""Donors of whole models: what another platform's predictor says of them, and what was measured there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.similarity import rank_donors
+from benchfarm_predictor.training.donors import Donor
+from benchfarm_predictor.training.platform_rows import MeasuredModels
+
+NEAREST: Final = 2
+"""So many donors are corrected."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlatformDonor:
+    """A platform with what it knows, for the predictors of another one. Make it by ``platform_fit.donor_of``.
+
+    Attributes:
+        alone, in_situ: donors by kernel type.
+        model: predicts whole models; None where too few of them were measured.
+        models: the platform's own whole models; ``unseen_ms``: float64[n], what is predicted for each when it is held
+            back.
+    """
+
+    name: str
+    alone: Mapping[str, Donor] = field(default_factory=dict)
+    in_situ: Mapping[str, Donor] = field(default_factory=dict)
+    model: Model | None = None
+    models: MeasuredModels | None = None
+    unseen_ms: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelView:
+    """A donor over n whole models, in log ms, float64[n]: predicted without having seen the model, and measured (NaN
+    where it was not)."""
+
+    name: str
+    model: Model
+    predicted: Floats
+    measured: Floats
+
+
+def model_views(donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int) -> tuple[ModelView, ...]:
+    """The nearest donors over the rows, the most alike first, by how they would have the rows' latencies relate.
+
+    A donor that shares no kernel type with the rows is left out.
+    """
+    views = {view.name: view for donor in donors if (view := _view(donor, rows)) is not None}
+    said_ms = {name: np.exp(view.predicted) for name, view in views.items()}
+    ranked = rank_donors(rows.latency_ms, said_ms, seed=seed)
+    return tuple(views[likeness.donor] for likeness in ranked[:NEAREST])
+
+
+def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:
+    if donor.model is None or donor.models is None:
+        return None
+    if not set(donor.models.lists.by_type) & set(rows.lists.by_type):
+        return None
+    places = {name: at for at, name in enumerate(donor.models.ids)}
+    own = np.array([places.get(name, -1) for name in rows.ids], dtype=np.int64)
+    is_own = own >= 0
+    predicted_ms = np.where(is_own, donor.unseen_ms[own], donor.model.predict(rows.lists))
+    measured_ms = np.where(is_own, donor.models.latency_ms[own], np.nan)
+    return ModelView(donor.name, donor.model, np.log(predicted_ms), np.log(measured_ms))

@@ -1,0 +1,253 @@
+"""A platform's predictors from its rows and donors: one for a kernel type, one for whole models.
+
+Whole models are chosen for space by space. What is best in one search space is not best in the next, and a ridge that
+has to serve two serves neither well; so each space with enough rows has weights of its own over all candidates, chosen
+by its own rows held back (decision 0030). What is like none of them gets the weights that predict a space best when
+all its rows are held back, and a wider interval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, PredictorEvidence
+from benchfarm_predictor.combined import Scaled
+from benchfarm_predictor.composition import KernelSum, fit_kernel_sum
+from benchfarm_predictor.conformal import calibrate
+from benchfarm_predictor.kernels import Floats, Ints
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.predictor_file import Header, Lineage, Predictor, write
+from benchfarm_predictor.trained_range import TrainedRange
+from benchfarm_predictor.training.candidates import Candidate, problem_of
+from benchfarm_predictor.training.choice import all_candidates, choose
+from benchfarm_predictor.training.judging import judge, score_of
+from benchfarm_predictor.training.kernel_sums import MAX_DONORS, KernelModels, kernel_models, light_donors
+from benchfarm_predictor.training.losses import losses
+from benchfarm_predictor.training.measured import MIN_ROWS, Fold
+from benchfarm_predictor.training.model_candidates import SUMS, all_bases, fold_numbers, joint_candidates, model_problem
+from benchfarm_predictor.training.model_donors import PlatformDonor, model_views
+from benchfarm_predictor.training.platform_rows import MeasuredModels, PlatformRows
+from benchfarm_predictor.training.regions import regional_choice
+
+LEVEL: Final = 0.9
+"""The coverage that intervals are made for."""
+DOUBTFUL: Final = 2.0
+"""Candidates whose loss is at most so many times the best one's tell by their disagreement where rows are missing."""
+MAX_PLAUSIBLE: Final = 8
+LEAST_CORRECTED: Final = 2
+"""Whole models from which on a sum of kernels is brought to them."""
+
+__all__ = ["LEVEL", "PlatformFit", "donor_of", "fit_kernel", "fit_model", "judge"]
+
+
+@dataclass(frozen=True, eq=False)
+class PlatformFit:
+    """A fitted predictor with how it came about.
+
+    Attributes:
+        chosen: names of the candidates that it is made of; of regions `space: candidate`.
+        rows: by kind, those of the platform that it was fitted on.
+        unseen_ms: float64[n], what was said of each row as ``Choice.unseen``; empty where there were too few rows to
+            hold any back.
+        unseen: the score of that; None likewise.
+        plausible: models of candidates that are nearly as good as the best: where they disagree, rows are missing.
+    """
+
+    predictor: Predictor
+    chosen: tuple[str, ...]
+    rows: Mapping[str, int]
+    unseen_ms: Floats
+    unseen: HoldoutScore | None
+    plausible: tuple[Model, ...] = ()
+
+    @property
+    def donors(self) -> tuple[str, ...]:
+        """Platform keys of the donors that it was made with."""
+        return self.predictor.header.lineage.donors
+
+    def file(self) -> bytes:
+        """The predictor's file. Raises TooLarge above ``predictor_file.MAX_FILE_BYTES``."""
+        return write(self.predictor)
+
+    def evidence(
+        self, *, board_s: float = 0.0, holdout: HoldoutScore | None = None, adaptation_id: str | None = None
+    ) -> PredictorEvidence:
+        """What is published with it."""
+        return PredictorEvidence(
+            chosen=tuple(name[:200] for name in self.chosen[:100]),
+            rows=dict(self.rows),
+            donors=self.donors,
+            board_s=board_s,
+            holdout=holdout,
+            unseen=self.unseen,
+            adaptation_id=adaptation_id,
+        )
+
+
+def fit_kernel(
+    rows: PlatformRows,
+    kernel_type: str,
+    donors: Sequence[PlatformDonor] = (),
+    *,
+    seed: int = 0,
+    with_networks: bool = False,
+) -> PlatformFit:
+    """The predictor of one kernel type timed alone: the automatic choice among all candidates (decision 0030).
+
+    The same rows, donors and seed give the same file. Without scikit-learn trees are no candidates, networks only
+    where they are asked for and PyTorch is there.
+
+    Raises:
+        InvalidRequest: ``training_rows_invalid``: too few rows, or all the same; the text says what to do.
+    """
+    measured = rows.kernel(kernel_type)
+    lenders = [donor.alone[kernel_type] for donor in donors if kernel_type in donor.alone][:MAX_DONORS]
+    problem = problem_of(measured, tuple(lender.over(measured.kernels) for lender in lenders), seed)
+    found = all_candidates(problem, with_networks=with_networks)
+    choice = choose(problem.target, found)
+    numbers = _numbers(problem.folds, len(measured))
+    unseen_ms = np.exp(choice.unseen)
+    used = tuple(lender.name for lender in lenders if _uses(choice.names, lender.name))
+    predictor = Predictor(
+        _header(rows, kernel_type, used),
+        choice.model,
+        calibrate(unseen_ms, measured.latency_ms, LEVEL),
+        TrainedRange.of(measured.kernels),
+    )
+    inside = _crossed_inside(unseen_ms, measured.latency_ms, numbers)
+    unseen = score_of(unseen_ms, measured.latency_ms, inside)
+    counts = {"alone": len(measured)}
+    return PlatformFit(predictor, choice.names, counts, unseen_ms, unseen, _plausible(problem.target, found))
+
+
+def fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor] = (), *, seed: int = 0) -> PlatformFit:
+    """The predictor of whole models; numpy alone fits it.
+
+    With fewer than ``MIN_ROWS`` whole models nothing can be held back: then it is the sum of kernels timed in situ, or
+    of kernels alone, or the nearest donor, brought to the models that there are, without a calibrated interval. The
+    same rows, donors and seed give the same file.
+
+    Raises:
+        InvalidRequest: ``training_rows_invalid``: too few rows of every kind, or all the same; the text says
+            what to do.
+    """
+    sums = kernel_models(rows, [donor.in_situ for donor in donors], seed)
+    if len(rows.models) < MIN_ROWS and (sums or any(donor.model for donor in donors)):
+        return _of_few_models(rows, sums, donors)
+    models = rows.whole_models()
+    views = model_views(donors, models, seed)
+    problem = model_problem(models, fold_numbers(models, seed), seed)
+    bases = all_bases(problem, sums, views)
+    found = joint_candidates(problem, bases)
+    choice = regional_choice(problem, bases, found, sums=sums, views=views)
+    unseen_ms = np.exp(choice.unseen)
+    intervals, widenings = choice.intervals(LEVEL)
+    model = choice.model(widenings)
+    used = [view.name for view in views if _uses(choice.names, view.name)]
+    used += [name for one in sums for name in one.donors if _uses(choice.names, f"{SUMS} {one.name}")]
+    predictor = Predictor(
+        _header(rows, WHOLE_MODEL, tuple(dict.fromkeys(used))),
+        model,
+        intervals,
+        TrainedRange.of(models.lists),
+    )
+    unseen = score_of(unseen_ms, models.latency_ms, choice.crossed_inside(LEVEL))
+    plausible = _plausible(problem.target, found)
+    return PlatformFit(predictor, choice.names, rows.counts, unseen_ms, unseen, plausible)
+
+
+def donor_of(rows: PlatformRows, *, seed: int = 0) -> PlatformDonor:
+    """What a platform can lend to another one, fitted on its own rows alone; a few seconds at most."""
+    own = PlatformDonor(
+        rows.platform,
+        alone=light_donors(rows.platform, rows.alone, seed),
+        in_situ=light_donors(rows.platform, rows.in_situ, seed),
+    )
+    if len(rows.models) < MIN_ROWS or float(np.ptp(rows.models.latency_ms)) == 0:
+        return own
+    fit = fit_model(rows, seed=seed)
+    return replace(own, model=fit.predictor.model, models=rows.models, unseen_ms=fit.unseen_ms)
+
+
+def _of_few_models(rows: PlatformRows, sums: Sequence[KernelModels], donors: Sequence[PlatformDonor]) -> PlatformFit:
+    """The first of: kernels in situ, a donor, kernels alone."""
+    in_situ = next((each for each in sums if each.name == "in situ"), None)
+    lender = next((donor for donor in donors if donor.model is not None), None)
+    used: tuple[str, ...]
+    if in_situ is None and lender is not None and lender.model is not None:
+        model: Model = Scaled(lender.model, _factor(lender.model, rows.models))
+        name, used, trained = f"{lender.name} x factor", (lender.name,), None
+    else:
+        kernels = in_situ or sums[0]
+        model = _sum_of(kernels, rows.models)
+        name, used, trained = f"{SUMS} {kernels.name}", kernels.donors, _kernel_range(rows)
+    predictor = Predictor(_header(rows, WHOLE_MODEL, used), model, None, trained)
+    return PlatformFit(predictor, (name,), rows.counts, np.zeros(0), None, (model,))
+
+
+def _factor(model: Model, few: MeasuredModels) -> float:
+    """The median ratio to the model, 1 where nothing was measured."""
+    return float(np.exp(np.median(few.log_ms - np.log(model.predict(few.lists))))) if len(few) else 1.0
+
+
+def _sum_of(kernels: KernelModels, few: MeasuredModels) -> KernelSum:
+    if len(few) < LEAST_CORRECTED:
+        return kernels.plain
+    return fit_kernel_sum(kernels.models, kernels.fallback, few.lists, few.latency_ms).model
+
+
+def _kernel_range(rows: PlatformRows) -> TrainedRange:
+    """Of kernels that were timed by themselves: nothing is said of whole models' totals."""
+    ranges = [TrainedRange.of(each.kernels) for each in {**rows.alone, **rows.in_situ}.values()]
+    columns: dict[str, tuple[str, ...]] = {}
+    low: dict[str, Ints] = {}
+    high: dict[str, Ints] = {}
+    for each in ranges:
+        columns.update(each.columns)
+        low.update(each.low)
+        high.update(each.high)
+    return TrainedRange(columns, low, high)
+
+
+def _header(rows: PlatformRows, subject: str, donors: tuple[str, ...]) -> Header:
+    lineage = Lineage(
+        donors=donors,
+        data_hash=rows.data_hash,
+        rule_version=rows.rule_version,
+        code_version=version("benchfarm-predictor"),
+    )
+    return Header(kernel_type=subject, platform=rows.platform, lineage=lineage)
+
+
+def _uses(chosen: Sequence[str], name: str) -> bool:
+    """Whether a candidate's name says that it uses this; a stack uses all donors."""
+    return any(name in each or each.startswith("stack") for each in chosen)
+
+
+def _numbers(folds: Sequence[Fold], count: int) -> Ints:
+    """The fold of each row: int64[n]."""
+    numbers = np.zeros(count, dtype=np.int64)
+    for number, fold in enumerate(folds):
+        numbers[fold.held] = number
+    return numbers
+
+
+def _crossed_inside(unseen_ms: Floats, measured_ms: Floats, numbers: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each row lies in the interval that is calibrated without its fold: bool[n]."""
+    inside = np.zeros(len(measured_ms), dtype=bool)
+    for number in np.unique(numbers):
+        held = numbers == number
+        low_ms, high_ms = calibrate(unseen_ms[~held], measured_ms[~held], LEVEL).bounds(unseen_ms[held])
+        inside[held] = (low_ms <= measured_ms[held]) & (measured_ms[held] <= high_ms)
+    return inside
+
+
+def _plausible(target: Floats, found: Sequence[Candidate]) -> tuple[Model, ...]:
+    """The best candidates' models, the best first."""
+    means = np.array([losses(candidate.unseen - target).mean() for candidate in found])
+    order = [int(at) for at in np.argsort(means, kind="stable") if means[at] <= DOUBTFUL * means.min()]
+    return tuple(found[at].model for at in order[:MAX_PLAUSIBLE])

@@ -1,0 +1,207 @@
+"""The choice region by region: each search space with enough rows has its own weights over the candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchfarm_predictor.combined import MAX_WIDENING, Regional, Residual, Scaled, Stacked
+from benchfarm_predictor.conformal import Intervals, calibrate
+from benchfarm_predictor.kernels import Floats, Ints
+from benchfarm_predictor.models import Model
+from benchfarm_predictor.sums import SumFeatures
+from benchfarm_predictor.training.candidates import Base, Candidate
+from benchfarm_predictor.training.choice import Choice, choose
+from benchfarm_predictor.training.kernel_sums import KernelModels
+from benchfarm_predictor.training.measured import MIN_ROWS
+from benchfarm_predictor.training.model_candidates import (
+    ModelProblem,
+    all_bases,
+    joint_candidates,
+    model_problem,
+    restricted,
+    restricted_candidates,
+    space_candidates,
+)
+from benchfarm_predictor.training.model_donors import ModelView
+
+LEAST_ELSEWHERE: Final = 0.25
+"""In log: no interval outside all regions is narrower. Spaces that were never sampled were 8 to 33 % off."""
+UNTRIED: Final = 0.4
+"""The same where no space could be held back to find out."""
+LEAST_SCALE: Final = 0.1
+"""Of a feature in a region, in octaves and quarters: rows that are all the same say less than that."""
+REACH: Final = 2.0
+"""A region ends at so many times the distance of its farthest row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A search space's rows, int64 numbers, and the choice that they made."""
+
+    name: str
+    rows: Ints
+    choice: Choice
+
+
+@dataclass(frozen=True, eq=False)
+class RegionalChoice:
+    """What was chosen for each region and for elsewhere.
+
+    Attributes:
+        places: int64[n], the number of each row's region, their count for elsewhere.
+        unseen: float64[n], log ms of each row as ``Choice.unseen``.
+        apart: float64, absolute log errors of rows whose whole group was held back; empty where none could be.
+    """
+
+    problem: ModelProblem
+    regions: tuple[Region, ...]
+    elsewhere: Choice
+    places: Ints
+    unseen: Floats
+    apart: Floats
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the chosen candidates, as `space: candidate` and `elsewhere: candidate`; the best of each first."""
+        if not self.regions:
+            return self.elsewhere.names
+        own = [f"{region.name}: {name}" for region in self.regions for name in region.choice.names]
+        return (*own, *(f"elsewhere: {name}" for name in self.elsewhere.names))
+
+    def intervals(self, level: float, rows: Ints | None = None) -> tuple[Intervals, Floats]:
+        """Intervals for the region whose errors are least, and by how much each other one's are wider, elsewhere last:
+        float64[regions + 1]. From some of the rows, or all."""
+        rows = np.arange(len(self.places)) if rows is None else rows
+        count = len(self.regions)
+        errors, places = np.abs(self.unseen - self.problem.target)[rows], self.places[rows]
+        bounds = np.array([_bound(errors[places == number], level) for number in range(count)])
+        used = places < count if count else np.ones(len(rows), dtype=bool)
+        least = float(bounds.min(initial=np.inf)) if count else 0.0
+        wider = np.append(bounds, self._bound_elsewhere(bounds, level)) - least if count else np.zeros(1)
+        predicted_ms = np.exp(self.unseen[rows][used])
+        adjusted = np.maximum(errors[used] - wider[places[used]], 0.0)
+        intervals = calibrate(predicted_ms, predicted_ms * np.exp(adjusted), level)
+        return intervals, np.clip(np.exp(wider), 1.0, MAX_WIDENING)
+
+    def crossed_inside(self, level: float) -> npt.NDArray[np.bool_]:
+        """Whether each row lies in the interval that is calibrated without its fold: bool[n]."""
+        inside = np.zeros(len(self.places), dtype=bool)
+        errors = np.abs(self.unseen - self.problem.target)
+        for fold in self.problem.folds:
+            intervals, widenings = self.intervals(level, fold.train)
+            predicted_ms = np.exp(self.unseen[fold.held])
+            _, high_ms = intervals.bounds(predicted_ms, widenings[self.places[fold.held]])
+            inside[fold.held] = errors[fold.held] <= np.log(high_ms / predicted_ms) + 1e-12
+        return inside
+
+    def model(self, widenings: Floats) -> Model:
+        """The choices as one model that holds each part once."""
+        if not self.regions:
+            return self.elsewhere.model
+        choices = (*(region.choice for region in self.regions), self.elsewhere)
+        parts: dict[int, Model] = {}
+        rows: list[dict[int, float]] = []
+        offsets = np.zeros(len(choices))
+        for at, choice in enumerate(choices):
+            weighed: dict[int, float] = {}
+            for member, weight in zip(choice.members, choice.weights, strict=True):
+                offsets[at] += _take_apart(member.model, weight, parts, weighed)
+            rows.append(weighed)
+        weights = np.array([[weighed.get(key, 0.0) for key in parts] for weighed in rows])
+        features = SumFeatures("shares")
+        x = features.matrix(self.problem.rows.lists)
+        shapes = [_shape(x[region.rows]) for region in self.regions]
+        return Regional(
+            members=tuple(parts.values()),
+            weights=weights,
+            offsets=offsets,
+            regions=tuple(region.name for region in self.regions),
+            features=features,
+            centres=np.stack([centre for centre, _, _ in shapes]),
+            scales=np.stack([scale for _, scale, _ in shapes]),
+            radii=np.array([radius for _, _, radius in shapes]),
+            widenings=widenings,
+        )
+
+    def _bound_elsewhere(self, bounds: Floats, level: float) -> float:
+        seen = max(_bound(self.apart, level), LEAST_ELSEWHERE) if len(self.apart) else UNTRIED
+        return max(seen, float(bounds.max(initial=0.0)))
+
+
+def regional_choice(
+    problem: ModelProblem,
+    bases: Sequence[Base],
+    found: Sequence[Candidate],
+    *,
+    sums: Sequence[KernelModels],
+    views: Sequence[ModelView],
+) -> RegionalChoice:
+    """The choices among ``found``, the joint candidates of ``bases``, and among each space's own candidates."""
+    rows = problem.rows
+    unseen = choose(problem.target, found).unseen.copy()
+    names = [name for name in sorted({each for each in rows.spaces if each}) if len(rows.of_space(name)) >= MIN_ROWS]
+    regions, places = [], np.full(len(rows), len(names), dtype=np.int64)
+    for number, name in enumerate(names):
+        own = rows.of_space(name)
+        pool = restricted_candidates(found, own)
+        part = model_problem(rows.take(own), problem.numbers[own], problem.seed, len(problem.folds))
+        if len(own) < len(rows):
+            pool += space_candidates(part, [restricted(base, own) for base in bases])
+        choice = choose(part.target, pool)
+        regions.append(Region(name, own, choice))
+        unseen[own], places[own] = choice.unseen, number
+    elsewhere, apart = _elsewhere(problem, found, sums, views)
+    return RegionalChoice(problem, tuple(regions), elsewhere, places, unseen, apart)
+
+
+def _elsewhere(
+    problem: ModelProblem, found: Sequence[Candidate], sums: Sequence[KernelModels], views: Sequence[ModelView]
+) -> tuple[Choice, Floats]:
+    """What predicts a space best of which nothing was seen, with its errors then; else what is best on all rows."""
+    spaces = sorted({each or "" for each in problem.rows.spaces})
+    groups = np.array([spaces.index(each or "") for each in problem.rows.spaces], dtype=np.int64)
+    sizes = np.bincount(groups)
+    if len(spaces) < 2 or len(groups) - sizes.max() < MIN_ROWS:
+        return choose(problem.target, found), np.zeros(0)
+    apart = model_problem(problem.rows, groups, problem.seed)
+    strange = joint_candidates(apart, all_bases(apart, sums, views))
+    picked = choose(apart.target, strange)
+    by_name = {candidate.name: candidate for candidate in found}
+    members = tuple(by_name[name] for name in picked.names)
+    errors = np.abs(picked.unseen - apart.target)
+    return Choice(members, picked.weights, picked.unseen, picked.loss), errors
+
+
+def _take_apart(model: Model, weight: float, parts: dict[int, Model], weighed: dict[int, float]) -> float:
+    """Adds what a model multiplies to the parts, each once, with its power; returns the rest, in log."""
+    match model:
+        case Residual():
+            rest = _take_apart(model.base, weight, parts, weighed)
+            return rest + _take_apart(model.correction, weight, parts, weighed)
+        case Scaled():
+            return weight * float(np.log(model.factor)) + _take_apart(model.base, weight, parts, weighed)
+        case Stacked():
+            shares = zip(model.members, model.weights, strict=True)
+            rests = [_take_apart(member, weight * share, parts, weighed) for member, share in shares]
+            return weight * model.offset + sum(rests)
+        case _:
+            parts[id(model)] = model
+            weighed[id(model)] = weighed.get(id(model), 0.0) + weight
+            return 0.0
+
+
+def _shape(x: Floats) -> tuple[Floats, Floats, float]:
+    """Centre and scale, float64[d], and radius of a region, from its rows' features, float64[n, d]."""
+    centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), LEAST_SCALE)
+    apart = np.sqrt((((x - centre) / scale) ** 2).mean(axis=1))
+    return centre, scale, REACH * max(float(apart.max()), LEAST_SCALE)
+
+
+def _bound(errors: Floats, level: float) -> float:
+    """What bounds a new row's error with that probability; the largest where there are too few."""
+    rank = min(ceil((len(errors) + 1) * level - 1e-9), len(errors))
+    return float(np.sort(errors)[rank - 1]) if len(errors) else 0.0
