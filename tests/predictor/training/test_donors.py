@@ -35,10 +35,31 @@ def test_a_view_of_some_rows() -> None:
 def test_the_most_alike_donor_comes_first() -> None:
     rows = measured(40, seed=1)
     good = replace(donor(30, seed=2), name="good")
-    bad = replace(good, name="bad", model=Reversed(good.model))  # type: ignore[arg-type]
+    bad = replace(good, name="bad", model=Uneven(good.model))  # type: ignore[arg-type]
     for order in ((good, bad), (bad, good)):
         problem = problem_of(rows, tuple(each.over(rows.kernels) for each in order), seed=0)
         assert [view.donor.name for view in problem.donors] == ["good", "bad"]
+        assert problem.far == ()
+
+
+def test_a_donor_that_is_not_alike_is_left_out() -> None:
+    rows = measured(40, seed=1)
+    near = replace(donor(30, seed=2), name="near")
+    far = replace(near, name="far", model=Reversed(near.model))  # type: ignore[arg-type]
+    problem = problem_of(rows, tuple(each.over(rows.kernels) for each in (far, near)), seed=0)
+    assert ([view.donor.name for view in problem.donors], problem.far) == (["near"], ("far",))
+
+
+class Uneven:
+    """Faster by half in every other row."""
+
+    kind = "uneven"
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, batch):
+        return self.model.predict(batch) * np.where(np.arange(len(batch)) % 2, 1.5, 1 / 1.5)
 
 
 class Reversed:

@@ -89,6 +89,21 @@ def test_ours_is_near_the_best_single_method(evaluated: TransferEvaluation) -> N
         assert found["ours"] >= max(found.values()) - 0.08
 
 
+def test_a_donor_that_is_far_from_the_target_lends_nothing() -> None:
+    """It is slow where the target is fast: what needs a donor is left out, with the reason."""
+    rows = measured(160, seed=1)
+    far = named("far", Measured(rows.kernels, 1 / rows.latency_ms))
+    found = evaluate_transfer(target(), [far], PLAN)
+    [kernel] = found.kernels
+    methods = {each.method for each in kernel.methods}
+    assert {"ridge", "scratch", "ours"} <= methods
+    assert not methods & {"scale-only", "residual", "stacked", "fine-tune"}
+    assert all(not name.startswith("far") for each in kernel.methods for name in each.members)
+    reasons = {(each.method, each.samples): each.reason for each in found.left_out if each.samples}
+    assert reasons[None, 20] == "far was too far to be a donor in 2 of 2 repeats"
+    assert reasons["residual", 20] == "too few donors were near in 2 of 2 repeats"
+
+
 def test_several_donors_are_stacked_and_fitted_once() -> None:
     pool_of_two = [*pool(), named("third", measured(160, seed=1, speed=2.0))]
     shelf = Shelf()

@@ -4,7 +4,8 @@ The rows that judge are split off by their configurations before anything else h
 choice does: what is chosen depends on the n samples alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -210,17 +211,37 @@ class _Evaluation:
         views = [replace(donor, model=Remembering(donor.model)).over(drawn_from.kernels) for donor, _ in donors]
         sizes = self._sizes(len(drawn_from))
         runs: dict[tuple[int, Method], Runs] = {}
+        far: Counter[tuple[int, str]] = Counter()
         for repeat in range(self.plan.repeats):
             seed = seed_of(self.plan.seed, self.kernel, repeat)
             for size, rows in draws(len(drawn_from), sizes, seed):
                 self.say(f"{self.kernel}: {size} samples, repeat {repeat + 1} of {self.plan.repeats}")
                 problem = problem_of(drawn_from.take(rows), tuple(view.take(rows) for view in views), seed)
+                far.update((size, name) for name in problem.far)
                 for method, made in cell(problem, judged.kernels, published, self.plan.baselines).items():
                     scored = score(made.predicted_ms, judged.latency_ms)
                     own = runs.setdefault((size, method), Runs())
                     own.add(scored, made.coverage(judged.latency_ms), made.members)
-        order = [(size, method) for size in sizes for method in METHODS if (size, method) in runs]
-        return tuple(method_scores(method, size, runs[size, method]) for size, method in order)
+        for (size, name), count in far.items():
+            self._without(f"{name} was too far to be a donor in {count} of {self.plan.repeats} repeats", size)
+        whole = self._whole(runs, sizes, len(donors))
+        return tuple(method_scores(method, size, runs[size, method]) for size, method in whole)
+
+    def _whole(
+        self, runs: Mapping[tuple[int, Method], Runs], sizes: Sequence[int], donors: int
+    ) -> list[tuple[int, Method]]:
+        """Sizes and methods of which all repeats are there; where a donor was near in some of them alone, a mean over
+        those would be of other samples than the other methods'."""
+        without = methods_without(donors, self.plan.baselines)
+        whole = []
+        for size, method in ((size, method) for size in sizes for method in METHODS if method not in without):
+            made = len(runs[size, method].scores) if (size, method) in runs else 0
+            if made == self.plan.repeats:
+                whole.append((size, method))
+            else:
+                reason = f"too few donors were near in {self.plan.repeats - made} of {self.plan.repeats} repeats"
+                self.left_out.append(LeftOut(kernel=self.kernel, method=method, samples=size, reason=reason))
+        return whole
 
     def _donors(self, kernels: Kernels) -> list[tuple[Donor, Network | None]]:
         """Donors in the target's order of columns, without the configurations that judge; LitePred's networks."""

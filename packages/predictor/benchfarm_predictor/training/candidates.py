@@ -42,12 +42,16 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """n rows of the target and the donors over the same rows, the most alike first. Make it by ``problem_of``."""
+    """n rows of the target and the donors over the same rows, the most alike first. Make it by ``problem_of``.
+
+    ``far``: donors that were left out, since nobody would call them alike.
+    """
 
     measured: Measured
     donors: tuple[DonorView, ...]
     folds: tuple[Fold, ...]
     seed: int
+    far: tuple[str, ...] = ()
 
     @property
     def kernels(self) -> Kernels:
@@ -68,6 +72,8 @@ class Problem:
 def problem_of(measured: Measured, donors: tuple[DonorView, ...], seed: int) -> Problem:
     """The rows with folds, and the donors in the order of how alike their predictions are to the rows.
 
+    A donor beyond ``similarity.NO_NEIGHBOUR`` is left out: it would bend what the rows alone say better.
+
     Raises:
         InvalidRequest: ``training_rows_invalid``: nothing can be learnt from the rows.
     """
@@ -75,8 +81,9 @@ def problem_of(measured: Measured, donors: tuple[DonorView, ...], seed: int) -> 
     by_name = {view.donor.name: view for view in donors}
     said_ms = {name: np.exp(view.predicted) for name, view in by_name.items()}
     ranked = rank_donors(measured.latency_ms, said_ms, seed=seed)
-    nearest_first = tuple(by_name[likeness.donor] for likeness in ranked)
-    return Problem(measured, nearest_first, folds_of(measured, seed), seed)
+    nearest_first = tuple(by_name[likeness.donor] for likeness in ranked if likeness.is_near)
+    far = tuple(likeness.donor for likeness in ranked if not likeness.is_near)
+    return Problem(measured, nearest_first, folds_of(measured, seed), seed, far)
 
 
 @dataclass(frozen=True, eq=False)
