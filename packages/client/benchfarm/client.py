@@ -308,7 +308,11 @@ class Client:
         return self._connection.read(MeasurementView, f"/measurements/{measurement_id}")
 
     def latency(self, items: Iterable[WorkloadRequest], platforms: Iterable[str], **limits: Any) -> list[LatencyAnswer]:
-        """The latency of every item on every platform, items outer; `limits` are `max_age_s` and `min_grade`."""
+        """The latency of every item on every platform, items outer: measured, else predicted, else why neither.
+
+        `limits` are `max_age_s`, `min_grade` and `timing`. A prediction is a time without neighbours at the reference
+        clock: its `median_ms` and `normalised_ms` are the same.
+        """
         request = checked(LatencyRequest, {"items": tuple(items), "platforms": tuple(platforms), **limits})
         answer = self._connection.request("POST", "/latency", json=request, repeatable=True)
         return self._connection.value(LatencyResponse, answer).answers

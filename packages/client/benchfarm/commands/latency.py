@@ -13,6 +13,7 @@ from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import exit_code_of_counts
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.measurements import Timing
 from benchfarm_core.summaries import Grade
 
 
@@ -28,17 +29,22 @@ def latency(
     platform: Annotated[list[str] | None, typer.Option(help=f"{PLATFORM_HELP} Repeatable.")] = None,
     max_age: Annotated[str, typer.Option(metavar="DURATION", help="Oldest measurement that counts.")] = "30d",
     min_grade: Annotated[Grade, typer.Option(help="Worst grade that counts.")] = Grade.C,
+    timing: Annotated[Timing, typer.Option(help="in_situ: kernels inside a model; these are never predicted.")] = (
+        Timing.ALONE
+    ),
     _json: Json = False,
 ) -> None:
-    """Ask for latencies. Each answer says whether it was measured or predicted; nothing is measured for it now."""
+    """Ask for latencies. Each answer says whether it was measured or predicted; nothing is measured for it now.
+
+    A predicted time is that without neighbours at the reference clock (normalised), with the interval in which it lies.
+    """
     session = Session.of(context)
     if not platform:
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
     with session.client() as client, told_as_typed({"max_age_s": "--max-age"}):
         items = workloads.requests(client)
-        answers = client.latency(
-            items, platform, max_age_s=parse_duration_s(max_age, field="max_age_s"), min_grade=min_grade
-        )
+        age_s = parse_duration_s(max_age, field="max_age_s")
+        answers = client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, timing=timing)
     session.show(answers, lambda: _table(answers, workloads.labels))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))
 
@@ -50,12 +56,31 @@ def _table(answers: list[LatencyAnswer], labels: list[str]) -> RenderableType:
             a.platform,
             ms_text(a.median_ms),
             ms_text(a.normalised_ms),
-            interval_text(a.low_ms, a.high_ms, a.coverage),
+            _interval(a),
             grade_text(a.grade, a.clock_proof),
-            a.source or a.error,
-            a.detail,
+            _source(a),
+            a.detail or _doubts(a),
         )
         for a in answers
     ]
     names = ("workload", "platform", "median ms", "normalised ms", "interval ms", "grade", "source", "detail")
     return table(names, rows)
+
+
+def _interval(answer: LatencyAnswer) -> str:
+    """A predictor that was calibrated on nothing guarantees nothing, which is said."""
+    if answer.source == "predicted" and not answer.coverage:
+        return f"{ms_text(answer.low_ms)}-{ms_text(answer.high_ms)} @ no guarantee"
+    return interval_text(answer.low_ms, answer.high_ms, answer.coverage)
+
+
+def _source(answer: LatencyAnswer) -> str | None:
+    if answer.predictor_version is None:
+        return answer.source or answer.error
+    return f"{answer.source}, version {answer.predictor_version}"
+
+
+def _doubts(answer: LatencyAnswer) -> str:
+    """What makes a prediction less sure."""
+    doubts = (("unknown", answer.unknown_kernels), ("outside of what it learnt from", answer.outside))
+    return "; ".join(f"{name}: {', '.join(found)}" for name, found in doubts if found)
