@@ -6,7 +6,6 @@ to what, `predictors.may_lend` says.
 """
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -74,7 +73,6 @@ class MatrixWanted(Value):
     target: str | None = Field(default=None, max_length=300)
     subject: Subject | None = None
     timing: Timing | None = None
-    near: bool | None = Field(default=None, description="donors near enough alone, or the others alone")
 
 
 class PooledPredictor(Answer):
@@ -132,11 +130,5 @@ class PoolImported(Answer):
 
 
 def is_entry_id(name: str) -> bool:
-    """Whether a name can only mean an entry: no platform has such an id, key or alias."""
+    """Whether a name means an entry; an alias of that form is never looked at where entries may be named."""
     return _ENTRY_ID.fullmatch(name) is not None
-
-
-def best(likenesses: Iterable[Likeness], limit: int) -> list[Likeness]:
-    """The nearest donors, nearest first, at most `limit`; those beyond the bound are none."""
-    near = (one for one in likenesses if one.is_near)
-    return sorted(near, key=lambda one: (one.divergence, one.donor))[:limit]

@@ -212,7 +212,6 @@ def list_likenesses(
         "target": None if wanted.target is None else platforms.find(tx, wanted.target).id,
         "subject": wanted.subject,
         "timing": wanted.timing,
-        "near": wanted.near,
         "version": PROBES_VERSION,
         "limit": limit + 1,
         **dict(zip(names, last or [None] * len(names), strict=True)),
@@ -236,7 +235,6 @@ _MATRIX = text("""
         AND (CAST(:target AS int) IS NULL OR l.target_id = :target)
         AND (CAST(:subject AS text) IS NULL OR l.subject = :subject)
         AND (CAST(:timing AS text) IS NULL OR l.timing = :timing)
-        AND (CAST(:near AS boolean) IS NULL OR l.is_near = :near)
         AND (CAST(:last_target AS bigint) IS NULL OR (l.target_id, l.subject, l.timing, l.divergence, l.donor)
             > (:last_target, :last_subject, :last_timing, CAST(:last_divergence AS double precision), :last_donor))
     ORDER BY l.target_id, l.subject, l.timing, l.divergence, l.donor LIMIT :limit

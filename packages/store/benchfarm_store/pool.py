@@ -149,14 +149,10 @@ def export(tx: Transaction, wanted: PoolExport) -> bytes:
         NotFound: an entry that there is not.
         TooLarge: above what a pool file holds.
     """
-    entries, parts = [], []
-    for name in wanted.names or _worth_exporting(tx):
-        made = _kept(tx, name) if is_entry_id(name) else _own(tx, name, wanted)
-        entries.append(made[0])
-        parts += made[1]
-    if not entries:
+    made = [_made(tx, name, wanted) for name in wanted.names or _worth_exporting(tx)]
+    by_id = {entry.id: entry for entry, _ in made if wanted.names or sum(entry.rows.counts.values())}
+    if not by_id:
         raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
-    by_id = {entry.id: entry for entry in entries}
     if len(by_id) > MAX_ENTRIES or sum(entry.rows.size_bytes for entry in by_id.values()) > MAX_ROWS_BYTES:
         raise TooLarge(f"that is more than {MAX_ENTRIES} platforms, or than {MAX_ROWS_BYTES} bytes of rows; name fewer")
     manifest = PoolManifest(
@@ -165,11 +161,15 @@ def export(tx: Transaction, wanted: PoolExport) -> bytes:
         code_version=version("benchfarm-store")[:MAX_CODE_VERSION],
         entries=tuple(sorted(by_id.values(), key=lambda entry: (entry.platform.key, entry.id))),
     )
-    return write(manifest, parts)
+    return write(manifest, [part for _, parts in made for part in parts])
 
 
 Made = tuple[PoolEntry, list[bytes]]
 """An entry and its parts."""
+
+
+def _made(tx: Transaction, name: str, wanted: PoolExport) -> Made:
+    return _kept(tx, name) if is_entry_id(name) else _own(tx, name, wanted)
 
 
 def _worth_exporting(tx: Transaction) -> list[str]:
@@ -181,7 +181,7 @@ def _own(tx: Transaction, name: str, wanted: PoolExport) -> Made:
     row = platforms.find(tx, name)
     rows = training_rows.training_rows(tx, row.id)
     count = len(rows.kernels) + len(rows.models)
-    if not count:
+    if not count and wanted.names:
         raise InvalidRequest(f"{row.key} has no row to learn from", field="names")
     part, size_bytes = pack(rows, CATALOGUE_VERSION)
     if count > MAX_ENTRY_ROWS or size_bytes > MAX_ROWS_BYTES:

@@ -6,11 +6,13 @@ from fastapi import Request
 from starlette.types import Message
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_core.pool_files import MAX_POOL_BYTES
 
 BODY_LIMIT_BYTES: Final = 8 * 2**20
 BODY_LIMITS_BYTES: Final = {
     **dict.fromkeys(("report_results", "finish_lease", "import_bundle"), 32 * 2**20),
     "import_measurement_set": 12 * 2**20,
+    "import_pool": MAX_POOL_BYTES,
 }
 """Routes, by operation id, whose bodies may be larger."""
 
