@@ -83,6 +83,21 @@ def test_what_is_left_out_is_counted(conv: KernelFrequencies) -> None:
     assert (drawn.invalid, drawn.repeated, drawn.known) == (1, 1, 1)
 
 
+def test_what_is_known_may_leave_defaults_out_and_stand_in_any_order(conv: KernelFrequencies) -> None:
+    """As clients name kernels: only what the catalogue needs."""
+    needed = {column.name for column in kernel_type("conv-bn-act").columns if column.default is None}
+    defaults = {column.name: column.default for column in kernel_type("conv-bn-act").columns}
+    short = [
+        {name: value for name, value in reversed(config.items()) if name in needed or value != defaults[name]}
+        for config in conv.configs
+    ]
+    assert any(len(config) < len(defaults) for config in short)
+    with pytest.raises(InvalidRequest, match="only 0"):
+        draw(Direct(conv), seed="1", count=1, known=short)
+    unknown = [{"hw": 0}, {"cin": "many"}, {}]
+    assert draw(Direct(conv), seed="1", count=5, known=unknown) == draw(Direct(conv), seed="1", count=5)
+
+
 def test_drawing_columns_by_themselves_leaves_the_distribution(conv: KernelFrequencies) -> None:
     space = Occupied.of(conv.configs, conv.shares)
     count = len(conv.configs) // 2
@@ -134,7 +149,18 @@ def test_decoded_sizes_lie_on_the_grid_or_occur(conv: KernelFrequencies) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"low": 0}, {"low": 9}, {"step": 0}, {"seen": [4]}, {"seen": [8, 4]}, {"name": "cout"}, {"extra": 1}],
+    [
+        {"low": 0},
+        {"low": 9},
+        {"high": 10**400},
+        {"step": 0},
+        {"step": 2**40},
+        {"seen": [4]},
+        {"seen": [8, 4]},
+        {"seen": [4, 2**40]},
+        {"name": "cout"},
+        {"extra": 1},
+    ],
 )
 def test_an_encoding_that_makes_no_sense_is_refused(conv: KernelFrequencies, change: dict[str, object]) -> None:
     document = Encoding.of(conv).to_json()

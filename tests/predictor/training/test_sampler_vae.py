@@ -8,6 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
@@ -67,6 +70,16 @@ def repacked(data: bytes, change: Callable[[dict[str, object]], object]) -> byte
         (lambda d: d.pop("version"), "predictor_file_damaged"),
         (lambda d: d.update(layers=1), "predictor_file_damaged"),
         (lambda d: d.update(layers="two"), "predictor_file_damaged"),
+        (lambda d: d.update(layers=2.0), "predictor_file_damaged"),
+        (lambda d: d.update(layers="2"), "predictor_file_damaged"),
+        (lambda d: d.update(format=True), "predictor_file_damaged"),
+        (lambda d: d.update(steps=float("inf")), "predictor_file_damaged"),
+        (lambda d: d.update(steps=-1), "predictor_file_damaged"),
+        (lambda d: d.update(seed={"a": 1}), "predictor_file_damaged"),
+        (lambda d: d.update(frequencies_hash=None), "predictor_file_damaged"),
+        (lambda d: d.update(more=1), "predictor_file_damaged"),
+        (lambda d: d["encoding"]["columns"][1].update(high=10**400), "predictor_file_damaged"),
+        (lambda d: d["encoding"].update(type=["fc"]), "predictor_file_damaged"),
         (lambda d: d["encoding"].update(type="fc"), "predictor_file_damaged"),
         (lambda d: d["encoding"].update(type="none"), "predictor_file_damaged"),
         (lambda d: d["encoding"]["columns"].pop(), "predictor_file_damaged"),
@@ -81,12 +94,47 @@ def test_a_file_that_is_not_ours_is_refused(
     assert error.value.code == code
 
 
+def strange(data: bytes) -> bytes:
+    """A header of one array in a type that numpy has not."""
+    size = struct.unpack("<Q", data[:8])[0]
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    array = {"dtype": "BF16", "shape": [0], "data_offsets": [0, 0]}
+    return json.dumps({"__metadata__": metadata, "noise": array}).encode()
+
+
+def wider(data: bytes) -> bytes:
+    """The same file in numbers of 64 bits."""
+    size = struct.unpack("<Q", data[:8])[0]
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    arrays = {name: array.astype(np.float64) for name, array in safetensors.numpy.load(data).items()}
+    return bytes(safetensors.numpy.save(arrays, metadata))
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_any_changed_byte_of_a_header_is_read_and_draws_or_is_refused(
+    untrained: Decoder, chosen: st.DataObject
+) -> None:
+    data = write_sampler(untrained)
+    at = chosen.draw(st.integers(0, 7 + struct.unpack("<Q", data[:8])[0]))
+    changed = data[:at] + bytes([chosen.draw(st.integers(0, 255))]) + data[at + 1 :]
+    try:
+        draw(read_sampler(changed), seed="1", count=1)
+    except InvalidRequest as refused:
+        assert refused.code in ("predictor_file_damaged", "predictor_file_foreign") or refused.field == "count"
+
+
 def test_a_damaged_file_is_refused(untrained: Decoder) -> None:
     data = write_sampler(untrained)
     other = Decoder(untrained.encoding, untrained.layers[:1], untrained.noise, untrained.origin)
     (first, biases), *others = untrained.layers
-    nan = Decoder(untrained.encoding, ((first * np.nan, biases), *others), untrained.noise, untrained.origin)
-    for damaged in (b"", b"{}", data[:200], data[:-4], b"\xff" * 64, write_sampler(other), write_sampler(nan)):
+    nan, huge = (
+        Decoder(untrained.encoding, ((first * factor, biases), *others), untrained.noise, untrained.origin)
+        for factor in (np.nan, 1e30)
+    )
+    made = [write_sampler(each) for each in (other, nan, huge)]
+    heads = [struct.pack("<Q", len(head)) + head for head in (b"[]", b"1", b'{"__metadata__": []}', strange(data))]
+    for damaged in (b"", b"{}", data[:200], data[:-4], b"\xff" * 64, wider(data), *made, *heads):
         with pytest.raises(InvalidRequest) as error:
             read_sampler(damaged)
         assert error.value.code == "predictor_file_damaged"

@@ -56,6 +56,8 @@ class Drawn:
 def draw(source: Source, *, seed: str, count: int, known: Iterable[Config] = ()) -> Drawn:
     """``count`` distinct valid configurations, none of them in ``known``; the same for the same arguments.
 
+    What is known may be spelled in any way that the catalogue takes; what it does not take is never drawn.
+
     Raises:
         InvalidRequest: ``count`` is below 0 or above ``MAX_DRAWS``, or the source has no more to give.
     """
@@ -77,7 +79,8 @@ class _Collecting:
     def __init__(self, type_name: str, count: int, known: Iterable[Config]) -> None:
         self._names = [column.name for column in kernel_type(type_name).columns]
         self._count = count
-        self._known = {self._key(config) for config in known}
+        canonical = (valid_or_none(type_name, config) for config in known)
+        self._known = {self._key(config) for config in canonical if config is not None}
         self.found: dict[tuple[Scalar, ...], Config] = {}
         self._invalid = self._repeated = self._met = 0
 

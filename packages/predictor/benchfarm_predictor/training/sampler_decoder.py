@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NoReturn
@@ -10,9 +10,12 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import safetensors
 import safetensors.numpy
+from pydantic import ConfigDict, Field
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.values import Value
 from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.models import Array
 from benchfarm_predictor.training.sampler import SAMPLER_VERSION
 from benchfarm_predictor.training.sampler_encoding import Encoding
 from benchfarm_workloads.columns import Config
@@ -20,8 +23,32 @@ from benchfarm_workloads.columns import Config
 FILE_FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 8 * 2**20
 MAX_WIDTH: Final = 4096
+MAX_LAYERS: Final = 8
+MAX_WEIGHT: Final = 1e6
+"""So far from float64's bounds that no code leads there through all layers."""
 HEADER: Final = "benchfarm-sampler"
 """The one name in a file's metadata: its value is a JSON document."""
+
+
+class _Versions(Value):
+    """What decides whether the rest can be read."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    format: int
+    version: int
+
+
+class _Document(Value):
+    """The JSON of a file."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    version: int
+    layers: int = Field(ge=1, le=MAX_LAYERS)
+    encoding: dict[str, Any]
+    frequencies_hash: str = Field(max_length=300)
+    seed: str = Field(max_length=300)
+    steps: int = Field(ge=0, le=2**53)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,41 +130,44 @@ def read_sampler(data: bytes, sha256: str | None = None) -> Decoder:
         _damaged("its hash or its size is not that of the sampler's file")
     try:
         header, arrays = _opened(data)
-        versions = header["format"], header["version"]
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        found = _Versions.model_validate(header)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         _damaged("it is no file of a sampler")
+    versions = found.format, found.version
     if versions != (FILE_FORMAT, SAMPLER_VERSION):
         detail = f"the sampler's file has format and version {versions}; {(FILE_FORMAT, SAMPLER_VERSION)} are read here"
         raise InvalidRequest(detail, code="predictor_file_foreign", field="file")
     try:
-        return _decoder(header, arrays)
+        return _decoder(_Document.model_validate(header), arrays)
     except (ValueError, KeyError, TypeError, InvalidRequest) as error:
         _damaged(str(error)[:200])
 
 
-def _opened(data: bytes) -> tuple[dict[str, Any], dict[str, Floats]]:
+def _opened(data: bytes) -> tuple[Any, dict[str, Array]]:
     size = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + size])
-    header = json.loads(head["__metadata__"][HEADER])
-    arrays = safetensors.numpy.load(data)
-    return header, {name: array.astype(np.float64) for name, array in arrays.items()}
+    return json.loads(head["__metadata__"][HEADER]), dict(safetensors.numpy.load(data))
 
 
-def _decoder(header: dict[str, Any], arrays: dict[str, Floats]) -> Decoder:
+def _decoder(said: _Document, arrays: Mapping[str, Array]) -> Decoder:
     """Raises ValueError, KeyError, TypeError, InvalidRequest for what does not fit together."""
-    encoding = Encoding.from_json(header["encoding"])
-    count = int(header["layers"])
-    if not 1 <= count <= 32 or len(arrays) != 2 * count + 1:
+    encoding = Encoding.from_json(said.encoding)
+    if len(arrays) != 2 * said.layers + 1:
         raise ValueError("the number of layers is wrong")
-    layers = tuple((arrays[f"weights_{number}"], arrays[f"biases_{number}"]) for number in range(count))
-    noise = arrays["noise"]
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ValueError("a number is not finite")
+    wide = {name: _checked(array) for name, array in arrays.items()}
+    layers = tuple((wide[f"weights_{number}"], wide[f"biases_{number}"]) for number in range(said.layers))
+    noise = wide["noise"]
     _check_shapes([*layers, (np.zeros((0, encoding.width)), noise)])
     if noise.shape != (encoding.width,) or (noise < 0).any():
         raise ValueError("the noise does not fit the encoding")
-    origin = Origin(str(header["frequencies_hash"]), str(header["seed"]), int(header["steps"]))
-    return Decoder(encoding, layers, noise, origin)
+    return Decoder(encoding, layers, noise, Origin(said.frequencies_hash, said.seed, said.steps))
+
+
+def _checked(array: Array) -> Floats:
+    """float64 of an array as it is written."""
+    if array.dtype != np.float32 or not (np.abs(array) <= MAX_WEIGHT).all():
+        raise ValueError("an array holds something else than moderate numbers in 32 bits")
+    return array.astype(np.float64)
 
 
 def _check_shapes(layers: Sequence[tuple[Floats, Floats]]) -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value
-from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.kernels import LARGEST, Floats
 from benchfarm_workloads.columns import Column, Config, Scalar
 from benchfarm_workloads.kernel_frequencies import KernelFrequencies
 from benchfarm_workloads.kernels import kernel_type
@@ -22,6 +22,9 @@ GRID: Final = 8
 GRID_SHARE: Final = 0.9
 
 
+_Size = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
 class EncodedColumn(Value):
     """One column. With ``values`` it is a choice among them, else a size from ``low`` to ``high`` in steps of ``step``.
 
@@ -30,10 +33,10 @@ class EncodedColumn(Value):
 
     name: str
     values: tuple[int | str, ...] = ()
-    low: int = 0
-    high: int = 0
-    step: int = 1
-    seen: tuple[int, ...] = ()
+    low: _Size = 0
+    high: _Size = 0
+    step: _Size = 1
+    seen: tuple[_Size, ...] = ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> "EncodedColumn":
