@@ -1,6 +1,8 @@
 """The offline evaluation: rows that judge influence nothing, and the same figures come twice."""
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,15 @@ import pytest
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurement_sets import KernelRows, MeasurementSet
+from benchfarm_predictor.evaluation import transfer
 from benchfarm_predictor.evaluation.report import TransferEvaluation
 from benchfarm_predictor.evaluation.splits import TEST_SHARE, draws, split
 from benchfarm_predictor.evaluation.transfer import NamedSet, Plan, Shelf, evaluate_transfer
+from benchfarm_predictor.kernels import Floats
+from benchfarm_predictor.metrics import Score, score
 from benchfarm_predictor.set_folders import read_folder
+from benchfarm_predictor.training import trees
+from benchfarm_predictor.training.absent import TORCH, why_absent
 from benchfarm_predictor.training.measured import Measured, config_keys
 from tests.predictor.training.platforms import measured, set_of
 
@@ -49,18 +56,48 @@ def rows_of(one: NamedSet) -> KernelRows:
     return rows
 
 
-def test_the_rows_that_judge_change_no_choice_and_no_prediction(evaluated: TransferEvaluation) -> None:
-    """The target's test labels are permuted, the donor's at these configurations become nonsense."""
-    kernels = Measured.of_set(rows_of(target())).kernels
-    _, judged = split(kernels, PLAN.seed)
-    latency_ms = np.array(rows_of(target()).latency_ms)
-    latency_ms[judged] = np.random.default_rng(0).permutation(latency_ms[judged])
-    donor_ms = np.array(rows_of(pool()[0]).latency_ms)
-    donor_ms[judged] *= np.linspace(1, 1000, len(judged))
-    other = evaluate_transfer(with_latencies(target(), latency_ms), [with_latencies(pool()[0], donor_ms)], PLAN)
-    for before, after in zip(evaluated.kernels[0].methods, other.kernels[0].methods, strict=True):
-        assert (after.method, after.samples, after.members) == (before.method, before.samples, before.members)
-        assert after.mape.mean > before.mape.mean, "only what they are judged by is another"
+@pytest.fixture
+def short_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LitePred's network and nn-Meter's forest as they are made, with less of it."""
+    monkeypatch.setattr(trees, "FOREST_TREES", 10)
+    if why_absent(TORCH) is None:
+        from benchfarm_predictor.training import litepred_network
+
+        recipe = litepred_network.Recipe(10, 1e-3)
+        for name in ("fit_base", "fine_tune"):
+            monkeypatch.setattr(litepred_network, name, partial(getattr(litepred_network, name), recipe=recipe))
+
+
+def judged_otherwise(one: NamedSet, factor: float) -> NamedSet:
+    """The set with other latencies where it judges: another order, and up to ``factor`` times as long."""
+    _, judged = split(Measured.of_set(rows_of(one)).kernels, PLAN.seed)
+    latency_ms = np.array(rows_of(one).latency_ms)
+    permuted = np.random.default_rng(0).permutation(latency_ms[judged])
+    latency_ms[judged] = permuted * np.linspace(1, factor, len(judged))
+    return with_latencies(one, latency_ms)
+
+
+@pytest.mark.usefixtures("short_baselines")
+def test_the_rows_that_judge_change_no_choice_and_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's are permuted, those of both donors become nonsense; all methods and baselines say what they said."""
+    kept: list[Floats] = []
+
+    def listening(predicted_ms: Floats, measured_ms: Floats) -> Score:
+        kept.append(predicted_ms)
+        return score(predicted_ms, measured_ms)
+
+    monkeypatch.setattr(transfer, "score", listening)
+    plan = replace(PLAN, repeats=1, baselines=True)
+    donors = [*pool(), named("third", measured(160, seed=1, speed=2.0))]
+    before = evaluate_transfer(target(), donors, plan)
+    said, kept = kept, []
+    after = evaluate_transfer(judged_otherwise(target(), 1.0), [judged_otherwise(each, 1000) for each in donors], plan)
+    assert {"ours", "stacked", "random-forest"} <= {each.method for each in before.kernels[0].methods}
+    assert len(said) == len(kept) == len(before.kernels[0].methods)
+    for one, other, first, second in zip(before.kernels[0].methods, after.kernels[0].methods, said, kept, strict=True):
+        assert (other.method, other.members) == (one.method, one.members)
+        assert second.tolist() == first.tolist(), one.method
+        assert other.mape.mean > one.mape.mean, "only what they are judged by is another"
 
 
 def test_the_same_figures_come_twice(evaluated: TransferEvaluation) -> None:
