@@ -12,11 +12,13 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from benchfarm import board_events, waiting
+from benchfarm.adaptations import Adaptations
 from benchfarm.board_models import BoardModels
 from benchfarm.bundles import Bundles
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, Params, path_part, platform_path
 from benchfarm.measurement_sets import MeasurementSets
+from benchfarm.pool import Pool
 from benchfarm.predictors import Predictors
 from benchfarm.results import Results
 from benchfarm.retries import Retries
@@ -91,9 +93,11 @@ class Client:
         retries: Retries | None = None,
     ) -> None:
         self._connection = Connection(url, token, transport=transport, ca_file=ca_file, retries=retries)
+        self.adaptations = Adaptations(self._connection)
         self.bundles = Bundles(self._connection)
         self.measurement_sets = MeasurementSets(self._connection)
         self.predictors = Predictors(self._connection)
+        self.pool = Pool(self._connection)
         self.spaces = Spaces(self._connection)
         self.board_models = BoardModels(self._connection)
 

@@ -9,6 +9,7 @@ import typer
 
 from benchfarm.commands import (
     accounts,
+    adaptations,
     agents,
     boards,
     bundles,
@@ -21,6 +22,7 @@ from benchfarm.commands import (
     measurement_sets,
     models,
     platforms,
+    pool,
     predictors,
     spaces,
     support,
@@ -47,12 +49,14 @@ app.add_typer(bundles.app, name="bundle")
 app.add_typer(measurement_sets.app, name="measurements")
 app.add_typer(platforms.app, name="platforms")
 app.add_typer(predictors.app, name="predictors")
+app.add_typer(pool.app, name="pool")
 kernels.add_to(app)
 support.add_to(app)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(agents.app, name="agents")
 latency.add_to(app)
+adaptations.add_to(app)
 comparisons.add_to(app)
 app.add_typer(fusions.app, name="fusion")
 app.add_typer(spaces.app, name="spaces")
