@@ -18,7 +18,7 @@ from pydantic import Field
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
-from benchfarm_core.predictors import HoldoutScore, Subject
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, Subject
 from benchfarm_core.values import Answer, Value
 
 BUDGET_S: Final = 180.0
@@ -297,6 +297,45 @@ def may_be_donor(donor: Platform, own: Platform, choice: DonorChoice) -> bool:
         return False
     is_kin = donor.board_model == own.board_model and donor.engine.name == own.engine.name
     return choice == DonorChoice.ANY or not is_kin
+
+
+class Verdict(NamedTuple):
+    """Whether a new predictor is to answer, and the reason."""
+
+    activate: bool
+    reason: str
+
+
+def verdict(new: HoldoutScore | None, before: HoldoutScore | None, *, has_active: bool) -> Verdict:
+    """What becomes of a new predictor. Scores are on the same hold-outs; `before` is the active one's.
+
+    Where nothing answers yet, anything is better than nothing: its score and its intervals say how good it is.
+    """
+    if not has_active:
+        return Verdict(True, "the first one" + ("" if new is not None else "; no hold-out of it could be measured"))
+    if new is None:
+        return Verdict(False, "no hold-out could be measured, so what answers stays")
+    if before is None:
+        return Verdict(True, "what answered is not to be read by this version")
+    told = f"{new.mape:.2%} against {before.mape:.2%} mean error on the same {new.count} hold-outs".replace("%", " %")
+    return Verdict(True, told) if is_better(new, before) else Verdict(False, f"what answers is no worse: {told}")
+
+
+def outcome(view: AdaptationView) -> tuple[Literal[_S.SUCCEEDED, _S.FAILED], str]:
+    """How an adaptation that has been judged ends: with any predictor it succeeded, whatever its target."""
+    made = [one for one in view.predictors if one.predictor_id is not None]
+    if not made:
+        done, failed = view.measured.done, view.measured.failed
+        detail = f"too little to learn from: {done} measurements succeeded and {failed} failed"
+        return _S.FAILED, detail
+    parts = [view.reason] if view.reason else []
+    for one in made:
+        if one.subject == WHOLE_MODEL and one.holdout is not None:
+            share = f"{view.request.target.reached(one.holdout):.0%}".replace("%", " %")
+            parts.append(f"{share} of {one.holdout.count} hold-outs are within {view.request.target.percent} %")
+    kept = [one.subject for one in made if not one.is_active]
+    parts += [f"what answered before stays for {', '.join(kept)}"] if kept else []
+    return _S.SUCCEEDED, "; ".join(parts)
 
 
 def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from benchfarm_api.routes import (
     accounts,
+    adaptations,
     agent,
     agents,
     boards,
@@ -41,6 +42,7 @@ _NOUNS: Final = (
     measurement_sets,
     pool,
     predictors,
+    adaptations,
     platforms,
     kernels,
     spaces,

@@ -1,7 +1,8 @@
 """`python -m benchfarm_worker run [--queues plan,dispatch]` and `python -m benchfarm_worker beat`.
 
-`run` without `--queues` serves all queues and ticks by itself (one machine); with `--queues` it serves
-those only and a single `beat` ticks for all.
+`run` without `--queues` serves all queues but `train` and ticks by itself (one machine); with `--queues` it serves
+those only and a single `beat` ticks for all. `train` is for a process of its own: `run --queues train` computes one
+thing at a time, in one thread, with the lowest priority.
 """
 
 import argparse
@@ -9,17 +10,23 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from celery import Celery
 from celery.signals import worker_ready
 from pydantic import ValidationError
 
 from benchfarm_core.log import configure
-from benchfarm_core.messages import QUEUES
-from benchfarm_worker.celery_app import create_celery
+from benchfarm_core.messages import QUEUES, TRAIN_QUEUE
+from benchfarm_worker.celery_app import TRAIN_LIMIT_S, create_celery
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.tasks import register
-from benchfarm_worker.watchdog import Watchdog
+from benchfarm_worker.watchdog import SILENT_S, Watchdog
+
+QUICK_QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUES.values() if queue != TRAIN_QUEUE))
+LOWEST_PRIORITY: Final = 19
+_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Small matrices on many cores cost more than they save, and the other cores may be measuring."""
 
 
 def create_worker(settings: Settings) -> Celery:
@@ -43,10 +50,21 @@ def main() -> int:
     if arguments.verb == "beat":
         celery.Beat(loglevel="INFO").run()
     else:
-        Watchdog().install()
+        trains = TRAIN_QUEUE in arguments.queues.split(",")
+        if trains:
+            _stand_back()
+        # while something is trained the process takes no other message
+        Watchdog(SILENT_S + TRAIN_LIMIT_S if trains else SILENT_S).install()
         worker_ready.connect(partial(_say_ready, settings.benchfarm_ready_file), weak=False)
         celery.worker_main(_worker_arguments(arguments.queues, settings))
     return 0
+
+
+def _stand_back() -> None:
+    """Training disturbs neither the farm nor what is measured on this host; numpy reads these when it is imported."""
+    os.nice(LOWEST_PRIORITY)
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
 
 
 def _say_ready(ready_file: Path | None, **_: object) -> None:
@@ -58,7 +76,7 @@ def _say_ready(ready_file: Path | None, **_: object) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchfarm_worker")
     parser.add_argument("verb", choices=("run", "beat"))
-    parser.add_argument("--queues", default="", help="comma-separated, of: " + ", ".join(QUEUES.values()))
+    parser.add_argument("--queues", default="", help="comma-separated, of: " + ", ".join((*QUICK_QUEUES, TRAIN_QUEUE)))
     arguments = parser.parse_args()
     unknown = set(filter(None, arguments.queues.split(","))) - set(QUEUES.values())
     if unknown:
@@ -67,8 +85,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _worker_arguments(queues: str, settings: Settings) -> list[str]:
-    processes = str(settings.benchfarm_worker_processes)
-    served = queues or ",".join(QUEUES.values())
+    processes = "1" if queues == TRAIN_QUEUE else str(settings.benchfarm_worker_processes)
+    served = queues or ",".join(QUICK_QUEUES)
     shared = ["worker", "--concurrency", processes, "--queues", served, "--loglevel", "INFO", "--without-gossip"]
     quiet = ["--without-mingle", "--hostname", f"benchfarm-{os.getpid()}@%h"]
     return shared + quiet + ([] if queues else ["--beat"])

@@ -8,6 +8,8 @@ from benchfarm_core.messages import BROKER_PREFIX, QUEUES, Task, broker_url
 from benchfarm_worker.settings import Settings
 
 HARD_LIMIT_S = 60
+TRAIN_LIMIT_S = 600
+"""Of a task that trains; what it had done by then is in Postgres."""
 ALIVE_S = 15.0
 
 
@@ -19,7 +21,7 @@ def create_celery(settings: Settings) -> Celery:
     celery = Celery("benchfarm", broker=broker_url(settings.redis_url), set_as_current=False)
     celery.conf.update(_DELIVERY | _CONNECTION | _WORKER)
     # A queue without an exchange of its own is bound to the default one, and then gets every message.
-    celery.conf.task_queues = [Queue(name, Exchange(name), routing_key=name) for name in QUEUES.values()]
+    celery.conf.task_queues = [Queue(name, Exchange(name), routing_key=name) for name in dict.fromkeys(QUEUES.values())]
     celery.conf.task_routes = {task.value: {"queue": queue} for task, queue in QUEUES.items()}
     celery.conf.beat_schedule = _schedule(settings)
     return celery

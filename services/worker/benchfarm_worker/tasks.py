@@ -8,9 +8,19 @@ from celery import Celery
 
 from benchfarm_core.errors import NotFound
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import board_health, comparisons, dispatching, planning, summaries, sweeping
+from benchfarm_store import (
+    adaptations,
+    board_health,
+    comparisons,
+    dispatching,
+    likenesses,
+    planning,
+    summaries,
+    sweeping,
+)
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
+from benchfarm_worker.celery_app import TRAIN_LIMIT_S
 from benchfarm_worker.collecting import Collector
 from benchfarm_worker.sending import sender
 from benchfarm_worker.settings import Settings
@@ -43,14 +53,25 @@ def register(celery: Celery, settings: Settings) -> None:
     def sweep() -> None:
         """Repairs every loss: expired leases, unplanned jobs, unsent messages, idle boards with work.
 
-        Then looks after the golden suite, and derives the summaries and comparisons that an older rule left.
+        Then looks after adaptations, the pool and the golden suite, and derives the summaries and comparisons that an
+        older rule left.
         """
         sweeping.sweep(database())
+        for wake in (adaptations.wake, likenesses.wake):
+            with database().transaction() as tx:
+                wake(tx)
         if settings.benchfarm_golden_every_s > 0:
             board_health.look_after(database(), every_s=settings.benchfarm_golden_every_s)
         if (found := collector()) is not None:
             _collect(found)
         _derive(database())
+
+    @celery.task(name=Task.TRAIN.value, time_limit=TRAIN_LIMIT_S, soft_time_limit=TRAIN_LIMIT_S - 10)
+    def train(work: str, subject_id: str) -> None:
+        """What `TrainingWork` names. Its code needs numpy, so it is imported where it is run alone."""
+        from benchfarm_worker.training import run
+
+        run(database(), settings, work, subject_id)
 
     @celery.task(name=Task.ALIVE.value)
     def alive() -> None:

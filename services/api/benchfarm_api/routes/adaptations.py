@@ -1,0 +1,59 @@
+"""Adaptations: predictors for a platform from donors and few measurements."""
+
+from typing import Annotated
+
+from fastapi import Path, Query, Response
+
+from benchfarm_api.access import CallerDep
+from benchfarm_api.parts import PartsDep
+from benchfarm_api.problems import conflict, forbidden, not_found
+from benchfarm_api.routes import PageQuery, new_router
+from benchfarm_api.routes.platforms import PlatformName
+from benchfarm_core.adapting import AdaptationRequest, AdaptationsWanted, AdaptationView
+from benchfarm_core.jobs import Page
+from benchfarm_store import adaptations
+
+router = new_router("adaptations")
+
+AdaptationId = Annotated[str, Path(max_length=40)]
+
+
+class AdaptationsQuery(AdaptationsWanted, PageQuery):
+    """Every given field must match."""
+
+
+@router.post("/platforms/{platform:path}/adaptations", status_code=201, responses=not_found() | conflict())
+def start_adaptation(
+    platform: PlatformName, request: AdaptationRequest, caller: CallerDep, parts: PartsDep, response: Response
+) -> AdaptationView:
+    """Make predictors for a platform: probes, then rounds of measurements until target, budget or no further gain, then
+    judged on architectures declared beforehand. What answers already stays unless the new is better on the same ones.
+
+    One at a time for each platform. The time of boards is charged to the caller's account.
+    """
+    with parts.database.transaction() as tx:
+        view = adaptations.start(tx, platform, request, by=caller)
+    response.headers["Location"] = f"/v1/adaptations/{view.id}"
+    return view
+
+
+@router.get("/adaptations")
+def list_adaptations(parts: PartsDep, query: Annotated[AdaptationsQuery, Query()]) -> Page[AdaptationView]:
+    """Adaptations, newest first."""
+    wanted = AdaptationsWanted(platform=query.platform, state=query.state)
+    with parts.database.transaction(read_only=True) as tx:
+        return adaptations.list_adaptations(tx, wanted, cursor=query.cursor, limit=query.limit)
+
+
+@router.get("/adaptations/{adaptation_id}", responses=not_found())
+def get_adaptation(adaptation_id: AdaptationId, parts: PartsDep) -> AdaptationView:
+    """One adaptation with its whole story: what was measured, at what cost, from which donors, how good it became."""
+    with parts.database.transaction(read_only=True) as tx:
+        return adaptations.get_adaptation(tx, adaptation_id)
+
+
+@router.post("/adaptations/{adaptation_id}/cancel", responses=not_found() | conflict() | forbidden())
+def cancel_adaptation(adaptation_id: AdaptationId, caller: CallerDep, parts: PartsDep) -> AdaptationView:
+    """End one that has not ended; what was measured stays. Operators may end those of every account."""
+    with parts.database.transaction() as tx:
+        return adaptations.cancel(tx, adaptation_id, by=caller)

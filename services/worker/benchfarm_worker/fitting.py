@@ -1,0 +1,108 @@
+"""Fits and judges for the farm: from the store's rows to published files. Computes for seconds, writes nothing."""
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import Final, NamedTuple
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.predictors import HoldoutScore, TrainingRows
+from benchfarm_core.workloads import ArchitectureWorkload
+from benchfarm_predictor import predictor_file
+from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.training.informative import next_models
+from benchfarm_predictor.training.judging import judge
+from benchfarm_predictor.training.model_donors import PlatformDonor
+from benchfarm_predictor.training.platform_fit import PlatformFit, donor_of, fit_kernel, fit_model
+from benchfarm_predictor.training.platform_rows import PlatformRows
+from benchfarm_store.adaptation_items import Ask
+from benchfarm_workloads.fusing import FusionRules
+from benchfarm_workloads.spaces import kernels
+
+KERNEL_ROWS_MIN: Final = 12
+"""A kernel type with fewer rows timed alone gets no predictor of its own."""
+KERNELS_MAX: Final = 8
+"""Kernel types that one adaptation makes predictors of: those with the most rows."""
+DONORS_KEPT: Final = 8
+
+_donors: OrderedDict[tuple[str, str], PlatformDonor] = OrderedDict()
+"""By platform and hash of its rows, the latest last: each takes seconds, and every round needs the same ones."""
+
+
+class Known(NamedTuple):
+    """What can be learnt from: a platform's own rows without what judges, and what others lend."""
+
+    rows: PlatformRows
+    donors: tuple[PlatformDonor, ...]
+
+    @classmethod
+    def of(cls, own: TrainingRows, held: Collection[str], others: Sequence[TrainingRows]) -> "Known":
+        """From the store's rows; `held`: workloads that judge."""
+        lenders = (_lender(rows, held) for rows in others)
+        return cls(PlatformRows.of(own, held), tuple(one for one in lenders if one is not None))
+
+
+def _lender(rows: TrainingRows, held: Collection[str]) -> PlatformDonor | None:
+    """What a platform lends; None where it has too little."""
+    key = rows.platform, rows.data_hash
+    if key not in _donors:
+        try:
+            _donors[key] = donor_of(PlatformRows.of(rows, held))
+        except InvalidRequest:
+            return None
+    _donors.move_to_end(key)
+    while len(_donors) > DONORS_KEPT:
+        _donors.popitem(last=False)
+    return _donors[key]
+
+
+def whole_model(known: Known) -> PlatformFit | None:
+    """A predictor of whole models; None where there is too little to learn from."""
+    try:
+        return fit_model(known.rows, known.donors)
+    except InvalidRequest as error:
+        if error.code != "training_rows_invalid":
+            raise
+        return None
+
+
+def kernel(known: Known, kernel_type: str) -> PlatformFit | None:
+    """A predictor of one kernel type; None where there is too little to learn from."""
+    try:
+        return fit_kernel(known.rows, kernel_type, known.donors)
+    except InvalidRequest as error:
+        if error.code != "training_rows_invalid":
+            raise
+        return None
+
+
+def kernel_types(known: Known) -> list[str]:
+    """The kernel types that can have a predictor of their own, those with the most rows first."""
+    counts = {name: len(rows) for name, rows in known.rows.alone.items() if len(rows) >= KERNEL_ROWS_MIN}
+    return sorted(counts, key=lambda name: (-counts[name], name))[:KERNELS_MAX]
+
+
+def score(file: bytes, rows: TrainingRows) -> HoldoutScore | None:
+    """What a predictor's file scores on rows; None where there are none of its subject, or it is not to be read."""
+    try:
+        return judge(predictor_file.read(file), rows)
+    except InvalidRequest:
+        return None
+
+
+def most_informative(asks: Sequence[Ask], fit: PlatformFit | None, known: Known, rules: FusionRules) -> list[Ask]:
+    """The same asks, of each search space those first that would tell most; kernels stay as they were drawn."""
+    by_space: dict[str, list[Ask]] = {}
+    for ask in asks:
+        if isinstance(ask.workload, ArchitectureWorkload):
+            by_space.setdefault(ask.workload.space, []).append(ask)
+    ordered = [_ordered(each, fit, known, rules) for each in by_space.values()]
+    models = [ask for turn in zip_longest(*ordered) for ask in turn if ask is not None]
+    return [*models, *(ask for ask in asks if not isinstance(ask.workload, ArchitectureWorkload))]
+
+
+def _ordered(asks: Sequence[Ask], fit: PlatformFit | None, known: Known, rules: FusionRules) -> list[Ask]:
+    networks = [ask.workload for ask in asks if isinstance(ask.workload, ArchitectureWorkload)]
+    offered = KernelLists.of(kernels(network, rules) for network in networks)
+    plausible = () if fit is None else fit.plausible
+    return [asks[at] for at in next_models(plausible, known.rows.models.lists, offered, len(asks))]
