@@ -19,7 +19,7 @@ SECRETS = {
     "BENCHFARM_TLS_KEY": "/etc/benchfarm/key.pem",
     "BENCHFARM_TLS_AUTHORITY": "/etc/benchfarm/authority.pem",
 }
-OURS = {"migrate", "api", "worker-plan", "worker-dispatch", "worker-sweep", "beat", "agent"}
+OURS = {"migrate", "api", "worker-plan", "worker-dispatch", "worker-sweep", "worker-train", "beat", "agent"}
 PLUGIN = "/usr/libexec/docker/cli-plugins/docker-compose"
 
 
@@ -127,6 +127,7 @@ def test_every_service_that_answers_or_consumes_is_probed(services):
         "worker-plan",
         "worker-dispatch",
         "worker-sweep",
+        "worker-train",
     }
 
 
@@ -139,7 +140,7 @@ def test_the_counters_stay_inside(root):
     ("package", "names"),
     [
         ("benchfarm_api", ["api"]),
-        ("benchfarm_worker", ["worker-plan", "worker-dispatch", "worker-sweep", "beat"]),
+        ("benchfarm_worker", ["worker-plan", "worker-dispatch", "worker-sweep", "worker-train", "beat"]),
         ("benchfarm_agent", ["agent"]),
     ],
 )

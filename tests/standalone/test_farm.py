@@ -63,7 +63,7 @@ WAITER = """
     signal.pause()
 """
 PROGRAMS = {"benchfarm_store": STORE, "benchfarm_api": API, "benchfarm_worker": WAITER, "benchfarm_agent": WAITER}
-SERVICES = ("postgres", "valkey", "api", "worker", "agent")
+SERVICES = ("postgres", "valkey", "api", "worker", "trainer", "agent")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def port_of(farm: FarmProcess) -> int:
 def test_all_run_and_tell_where(farm: FarmProcess) -> None:
     assert farm.url.startswith("http://127.0.0.1:")
     assert farm.admin_token == "token of admin.token"
-    assert [farm.state()["services"][name]["state"] for name in SERVICES] == ["ready"] * 5
+    assert [farm.state()["services"][name]["state"] for name in SERVICES] == ["ready"] * len(SERVICES)
     assert all(is_alive(farm.pid(name)) for name in SERVICES)
     assert farm.home.state_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FarmError, match="no process called cook"):
@@ -303,7 +303,7 @@ def test_inside_another_program(tmp_path: Path, env: dict[str, str]) -> None:
 def test_a_database_of_ones_own_is_used_and_none_is_started(tmp_path: Path, env: dict[str, str]) -> None:
     url = "postgresql+psycopg2://me@/mine?host=/elsewhere"
     with FarmProcess(tmp_path / "home", local_board=False, env={**env, "DATABASE_URL": url}) as farm:
-        assert set(farm.state()["services"]) == {"valkey", "api", "worker"}
+        assert set(farm.state()["services"]) == {"valkey", "api", "worker", "trainer"}
         assert (farm.home.log_dir / "migrate.log").read_text().split() == ["migrate", url]
     assert not farm.home.postgres_dir.exists()
 

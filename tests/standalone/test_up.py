@@ -14,7 +14,7 @@ from benchfarm_standalone.socket_dir import socket_dir_path
 from tests.standalone.descendants import descendants_of
 
 Eventually = Callable[[Callable[[], object], float], None]
-SERVICES = ("agent", "worker", "api", "valkey", "postgres")
+SERVICES = ("agent", "trainer", "worker", "api", "valkey", "postgres")
 
 
 def boards(farm: FarmProcess) -> list[tuple[str, str]]:

@@ -43,7 +43,7 @@ def up(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout when ready.")] = False,
 ) -> None:
-    """Run a whole farm on this machine: Postgres, Valkey, API, worker and an agent. Ctrl-C stops all of it."""
+    """Run a whole farm on this machine: Postgres, Valkey, API, workers and an agent. Ctrl-C stops all of it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     farm = Farm(
         home or default_home(),

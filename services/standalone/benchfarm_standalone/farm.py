@@ -85,7 +85,7 @@ class Farm:
         return self.home.admin_token_file.read_text().strip()
 
     def pid(self, name: str) -> int:
-        """Process id of ``postgres``, ``valkey``, ``api``, ``worker`` or ``agent``."""
+        """Process id of ``postgres``, ``valkey``, ``api``, ``worker``, ``trainer`` or ``agent``."""
         child = self._supervisor.children.get(name)
         if child is None or child.pid is None:
             raise FarmError(f"no process called {name} runs in this farm")
@@ -152,8 +152,7 @@ class Farm:
         await self._supervisor.run_to_end(tree.migrate())
         await self._supervisor.run_to_end(tree.bootstrap())
         await self._supervisor.start(tree.api(), tree.worker())
-        if self._local_board:
-            await self._supervisor.start(tree.agent())
+        await self._supervisor.start(tree.trainer(), *([tree.agent()] if self._local_board else []))
         log.info("the farm is ready after %.1f s", time.monotonic() - began_s)
 
     async def _settle_in(self) -> None:

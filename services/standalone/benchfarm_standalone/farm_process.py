@@ -94,7 +94,7 @@ class FarmProcess:
             raise FarmError(f"no farm runs in {self.home.path}") from error
 
     def pid(self, name: str) -> int:
-        """Process id of ``postgres``, ``valkey``, ``api``, ``worker`` or ``agent``."""
+        """Process id of ``postgres``, ``valkey``, ``api``, ``worker``, ``trainer`` or ``agent``."""
         pid = self.state()["services"].get(name, {}).get("pid")
         if pid is None:
             raise FarmError(f"no process called {name} runs in this farm")

@@ -1,6 +1,6 @@
 """The processes of a farm on one machine: what is run with which arguments and environment, in order of dependence.
 
-    Postgres, Valkey -> migrate -> bootstrap -> API, worker -> agent
+    Postgres, Valkey -> migrate -> bootstrap -> API, worker -> trainer, agent
 
 Only command lines, environment names and files tie this package to the services: it imports none of them.
 """
@@ -59,8 +59,12 @@ class Tree:
         )
 
     def worker(self) -> Service:
-        """All queues and the ticks, in one process group."""
+        """All queues but that of training, and the ticks, in one process group."""
         return self._with_ready_file(self._python("worker", "benchfarm_worker", "run"))
+
+    def trainer(self) -> Service:
+        """The queue of what computes for seconds; it lowers its own priority."""
+        return self._with_ready_file(self._python("trainer", "benchfarm_worker", "run", "--queues", "train"))
 
     def agent(self) -> Service:
         """The agent for this machine itself. It places its own measurements, so it is bound to no cores."""
