@@ -14,6 +14,7 @@ from benchfarm_predictor.training.platform_rows import MeasuredModels
 
 NEAREST: Final = 2
 """So many donors are corrected."""
+LEAST_COMMON_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class ModelView:
 def model_views(donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int) -> tuple[ModelView, ...]:
     """The nearest donors over the rows, the most alike first, by how they would have the rows' latencies relate.
 
-    A donor that shares no kernel type with the rows is left out.
+    A donor that never had most of the rows' kernels, by their types, is left out.
     """
     views = {view.name: view for donor in donors if (view := _view(donor, rows)) is not None}
     said_ms = {name: np.exp(view.predicted) for name, view in views.items()}
@@ -60,7 +61,7 @@ def model_views(donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int
 def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:
     if donor.model is None or donor.models is None:
         return None
-    if not set(donor.models.lists.by_type) & set(rows.lists.by_type):
+    if _common_share(donor.models, rows) < LEAST_COMMON_SHARE:
         return None
     places = {name: at for at, name in enumerate(donor.models.ids)}
     own = np.array([places.get(name, -1) for name in rows.ids], dtype=np.int64)
@@ -68,3 +69,10 @@ def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:
     predicted_ms = np.where(is_own, donor.unseen_ms[own], donor.model.predict(rows.lists))
     measured_ms = np.where(is_own, donor.models.latency_ms[own], np.nan)
     return ModelView(donor.name, donor.model, np.log(predicted_ms), np.log(measured_ms))
+
+
+def _common_share(donor: MeasuredModels, rows: MeasuredModels) -> float:
+    """The share of the rows' kernels whose type the donor's models have."""
+    counts = {name: int(entries.count.sum()) for name, entries in rows.lists.by_type.items()}
+    common = sum(count for name, count in counts.items() if name in donor.lists.by_type)
+    return common / max(sum(counts.values()), 1)

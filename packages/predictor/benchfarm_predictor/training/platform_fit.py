@@ -155,7 +155,8 @@ def fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor] = (), *, seed:
         intervals,
         TrainedRange.of(models.lists),
     )
-    unseen = score_of(unseen_ms, models.latency_ms, choice.crossed_inside(LEVEL))
+    counted = choice.is_counted
+    unseen = score_of(unseen_ms[counted], models.latency_ms[counted], choice.crossed_inside(LEVEL)[counted])
     plausible = _plausible(problem.target, found)
     return PlatformFit(predictor, choice.names, rows.counts, unseen_ms, unseen, plausible)
 

@@ -28,6 +28,7 @@ from benchfarm_predictor.training.model_candidates import (
 )
 from benchfarm_predictor.training.model_donors import ModelView
 
+Bools = npt.NDArray[np.bool_]
 LEAST_ELSEWHERE: Final = 0.25
 """In log: no interval outside all regions is narrower. Spaces that were never sampled were 8 to 33 % off."""
 UNTRIED: Final = 0.4
@@ -53,7 +54,8 @@ class RegionalChoice:
 
     Attributes:
         places: int64[n], the number of each row's region, their count for elsewhere.
-        unseen: float64[n], log ms of each row as ``Choice.unseen``.
+        unseen: float64[n], log ms of each row as ``Choice.unseen``; of rows outside all regions by what saw nothing of
+            their whole group, if that was possible.
         apart: float64, absolute log errors of rows whose whole group was held back; empty where none could be.
     """
 
@@ -72,14 +74,24 @@ class RegionalChoice:
         own = [f"{region.name}: {name}" for region in self.regions for name in region.choice.names]
         return (*own, *(f"elsewhere: {name}" for name in self.elsewhere.names))
 
+    @property
+    def errors(self) -> Floats:
+        """Absolute log errors of ``unseen``: float64[n]."""
+        return np.abs(self.unseen - self.problem.target)
+
+    @property
+    def is_counted(self) -> Bools:
+        """Rows by which the predictor is scored and its intervals made: bool[n]. Where there are regions, only theirs:
+        the others were said of by models that saw nothing of their space."""
+        return self.places < len(self.regions) if self.regions else np.ones(len(self.places), dtype=bool)
+
     def intervals(self, level: float, rows: Ints | None = None) -> tuple[Intervals, Floats]:
         """Intervals for the region whose errors are least, and by how much each other one's are wider, elsewhere last:
         float64[regions + 1]. From some of the rows, or all."""
         rows = np.arange(len(self.places)) if rows is None else rows
         count = len(self.regions)
-        errors, places = np.abs(self.unseen - self.problem.target)[rows], self.places[rows]
+        errors, places, used = self.errors[rows], self.places[rows], self.is_counted[rows]
         bounds = np.array([_bound(errors[places == number], level) for number in range(count)])
-        used = places < count if count else np.ones(len(rows), dtype=bool)
         least = float(bounds.min(initial=np.inf)) if count else 0.0
         wider = np.append(bounds, self._bound_elsewhere(bounds, level)) - least if count else np.zeros(1)
         predicted_ms = np.exp(self.unseen[rows][used])
@@ -87,15 +99,14 @@ class RegionalChoice:
         intervals = calibrate(predicted_ms, predicted_ms * np.exp(adjusted), level)
         return intervals, np.clip(np.exp(wider), 1.0, MAX_WIDENING)
 
-    def crossed_inside(self, level: float) -> npt.NDArray[np.bool_]:
+    def crossed_inside(self, level: float) -> Bools:
         """Whether each row lies in the interval that is calibrated without its fold: bool[n]."""
         inside = np.zeros(len(self.places), dtype=bool)
-        errors = np.abs(self.unseen - self.problem.target)
         for fold in self.problem.folds:
             intervals, widenings = self.intervals(level, fold.train)
             predicted_ms = np.exp(self.unseen[fold.held])
             _, high_ms = intervals.bounds(predicted_ms, widenings[self.places[fold.held]])
-            inside[fold.held] = errors[fold.held] <= np.log(high_ms / predicted_ms) + 1e-12
+            inside[fold.held] = self.errors[fold.held] <= np.log(high_ms / predicted_ms) + 1e-12
         return inside
 
     def model(self, widenings: Floats) -> Model:
@@ -142,7 +153,8 @@ def regional_choice(
 ) -> RegionalChoice:
     """The choices among ``found``, the joint candidates of ``bases``, and among each space's own candidates."""
     rows = problem.rows
-    unseen = choose(problem.target, found).unseen.copy()
+    elsewhere, apart = _elsewhere(problem, found, sums, views)
+    unseen = elsewhere.unseen.copy()
     names = [name for name in sorted({each for each in rows.spaces if each}) if len(rows.of_space(name)) >= MIN_ROWS]
     regions, places = [], np.full(len(rows), len(names), dtype=np.int64)
     for number, name in enumerate(names):
@@ -154,7 +166,6 @@ def regional_choice(
         choice = choose(part.target, pool)
         regions.append(Region(name, own, choice))
         unseen[own], places[own] = choice.unseen, number
-    elsewhere, apart = _elsewhere(problem, found, sums, views)
     return RegionalChoice(problem, tuple(regions), elsewhere, places, unseen, apart)
 
 
