@@ -12,7 +12,8 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.predictors import KernelRow, ModelRow, TrainingRows
 from benchfarm_core.summaries import Grade
-from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
+from benchfarm_predictor.answers import foreign_kernels
+from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels, Rows
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.training.measured import MIN_ROWS, Measured
@@ -159,12 +160,6 @@ class PlatformRows:
         return self.left_out.items()
 
 
-def known_and_unknown(row: ModelRow) -> list[CountedKernel]:
-    """A model's kernels, and what of it no kernel type stands for as foreign kernels."""
-    unknown = Counter(row.unknown)
-    return [*row.kernels, *((f"unknown {name}"[:60], {}, count) for name, count in sorted(unknown.items()))]
-
-
 def measured_models(rows: Sequence[ModelRow]) -> MeasuredModels:
     """Whole models as they are given, unknown operators among them.
 
@@ -223,6 +218,6 @@ def _measured_models(rows: Sequence[tuple[ModelRow, float]]) -> MeasuredModels:
     return MeasuredModels(
         ids=tuple(row.workload_id for row, _ in rows),
         spaces=tuple(row.space for row, _ in rows),
-        lists=KernelLists.of(known_and_unknown(row) for row, _ in rows),
+        lists=KernelLists.of([*row.kernels, *foreign_kernels(row.unknown)] for row, _ in rows),
         latency_ms=np.array([each_ms for _, each_ms in rows], dtype=np.float64),
     )
