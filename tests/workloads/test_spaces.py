@@ -1,6 +1,7 @@
 """The search spaces, without onnx: genes, draws, published sizes, kernels."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -38,6 +39,44 @@ MULTIPLY_ADDS = {
     "bert": (10e6, 11.5e9),
 }
 """Of the smallest and the largest network; published counts leave activations, sums and pools out."""
+
+SUBNETS = [
+    (
+        {
+            "hw": 140,
+            "depth": [2, 2, 2, 2, 2],
+            "kernel": [3, 3, 5, 5, 7, 3, 5, 3, 3, 7],
+            "expand": [3, 3, 3, 3, 4, 3, 3, 4, 6, 6],
+        },
+        4.3e6,
+        70.9e6,
+    ),
+    (
+        {
+            "hw": 152,
+            "depth": [2, 2, 3, 3, 4],
+            "kernel": [5, 3, 5, 5, 3, 3, 5, 3, 5, 7, 3, 3, 5, 5],
+            "expand": [3, 3, 4, 3, 4, 4, 4, 4, 3, 4, 6, 3, 3, 3],
+        },
+        4.6e6,
+        105.4e6,
+    ),
+    ({"hw": 224, "depth": [4] * 5, "kernel": [7] * 20, "expand": [6] * 20}, 7.6e6, None),
+]
+"""Of Once-for-All, published for a phone at 22 and 31 ms, and the largest: genes, parameters, multiply-adds. The counts
+are those of the networks as mmrazor converted them."""
+
+FBNETS = {
+    "A": (224, [16, 16, 24, 40, 72, 120, 184, 224], [2, 4, 5, 5, 6, 6], "3555335", "355355", "45556", "23334"),
+    "B": (248, [16, 16, 24, 40, 72, 120, 184, 224], [2, 4, 5, 5, 6, 6], "3555335", "355355", "45556", "23334"),
+    "C": (248, [16, 16, 24, 48, 84, 120, 216, 216], [2, 5, 5, 5, 6, 6], "3555355", "335355", "55445", "32335"),
+    "D": (248, [24, 16, 24, 40, 72, 128, 208, 240], [2, 6, 5, 5, 7, 6], "3353335", "333355", "54556", "23335"),
+}
+"""Published FBNetV3 networks: size, channels (of C before 84 is rounded to 88), blocks, then windows and expansions of
+first blocks and of the others."""
+
+BERTS = {128: 48, 256: 108, 384: 144, 512: 72, 640: 72, 768: 48}
+"""How many configurations of each size of a token are in BERTPerf's repository: of layers, heads and inner layers."""
 
 B0: dict[str, Any] = {"hw": 224, "width": [32, 16, 24, 40, 80, 112, 192, 320, 1280], "depth": [1, 2, 2, 3, 3, 4, 1]}
 PHONE = {
@@ -137,6 +176,16 @@ def test_layers_fit_together_and_nothing_is_computed_in_vain(name: str) -> None:
         assert made - {source for layer in network.layers for source in layer.sources} == {network.layers[-1].name}
 
 
+@pytest.mark.parametrize(("genes", "parameters", "multiply_adds"), SUBNETS, ids=["22 ms", "31 ms", "largest"])
+def test_ofa_mobilenet_v3_holds_published_subnets(
+    genes: dict[str, Any], parameters: float, multiply_adds: float | None
+) -> None:
+    network = of("ofa_mobilenet_v3", genes)
+    assert network.cost().parameters + normalised_channels(network) == pytest.approx(parameters, abs=0.06e6)
+    if multiply_adds is not None:
+        assert network.cost().flops / 2 == pytest.approx(multiply_adds, rel=0.03)
+
+
 def test_bignas_holds_efficientnet_b0_but_for_its_shortcuts() -> None:
     network = of("bignas", {**B0, "kernel": [5, 3, 5, 5, 3]})
     widths = B0["width"][:-1]
@@ -158,17 +207,32 @@ def test_proxylessnas_holds_its_network_for_phones_but_for_the_width_of_a_stage(
     assert network.cost().flops / 2 == pytest.approx(320e6, rel=0.04)
 
 
-def test_fbnet_v3_holds_the_published_a() -> None:
-    genes = {
-        "hw": 224,
-        "width": [16, 16, 24, 40, 72, 120, 184, 224],
-        "depth": [2, 4, 5, 5, 6, 6],
-        "kernel_first": [3, 5, 5, 5, 3, 3, 5],
-        "kernel_rest": [3, 5, 5, 3, 5, 5],
-        "expand_first": [4, 5, 5, 5, 6],
-        "expand_rest": [2, 3, 3, 3, 4],
-    }
-    assert of("fbnet_v3", genes).cost().parameters == pytest.approx(8.6e6, rel=0.01)
+def fbnet(name: str) -> dict[str, Any]:
+    """The genes of a published network."""
+    hw, width, depth, *digits = FBNETS[name]
+    lists = ("kernel_first", "kernel_rest", "expand_first", "expand_rest")
+    genes = dict(zip(lists, ([int(one) for one in text] for text in digits), strict=True))
+    return {"hw": hw, "width": width, "depth": depth, **genes}
+
+
+def test_fbnet_v3_holds_the_published_a_to_c() -> None:
+    """A and B are one network for two sizes of image."""
+    for name in ("A", "B"):
+        assert of("fbnet_v3", fbnet(name)).cost().parameters == pytest.approx(8.6e6, rel=0.01)
+    assert of("fbnet_v3", fbnet("C")).cost().parameters > of("fbnet_v3", fbnet("A")).cost().parameters
+    with pytest.raises(InvalidRequest, match=r"width\[7\]=240 must be 180 to 224"):
+        of("fbnet_v3", fbnet("D"))
+    of("fbnet_v3", fbnet("D") | {"width": [*fbnet("D")["width"][:-1], 224]})
+
+
+def test_bert_has_the_configurations_of_its_repository() -> None:
+    genes = {gene.name: gene for gene in space("bert").genes}
+    found = {}
+    for hidden in BERTS:
+        known = {"layers": 1, "hidden": hidden, "seq": 64}
+        choices = [genes[name].places(known) for name in ("layers", "intermediate", "heads")]
+        found[hidden] = math.prod(len(values) for [values] in choices)
+    assert found == BERTS
 
 
 def test_autoformer_holds_the_vision_transformer_of_the_zoo() -> None:

@@ -81,11 +81,11 @@ FBNET_V3: Final = Space(
         " behind the pool"
     ),
     read=(
-        "the table's ranges could not be compared with code: the published networks A, B and C lie in them, their"
-        " channels rounded to multiples of 8; a stage's first block and the others each have one window, as these"
-        " have; inner channels are rounded to multiples of 8; squeeze and excitation with a ReLU inside, as wide as"
-        " theirs; every window is padded on all sides, where some of them leave padding out; batch normalisation is"
-        " folded"
+        "the table's ranges stand in no code: of the published networks A, B and C lie in them, their channels"
+        " rounded to multiples of 8, while D to G are wider in the last stage; a stage's first block and the others"
+        " each have one window, as these have; inner channels are rounded to multiples of 8; squeeze and excitation"
+        " with a ReLU inside, as wide as theirs; every window is padded on all sides, where some of them leave padding"
+        " out; batch normalisation is folded"
     ),
     left="the training recipe, which the paper searches too",
     genes=(

@@ -94,8 +94,9 @@ BERT: Final = Space(
     title="BERT",
     paper="BERTPerf, Mozafari et al., SiPS 2022, and its repository; BERT: Devlin et al. 2019, arXiv 1810.04805",
     kept=(
-        "layers L, size of a token H, tokens S, inner layer I and heads A; which I and A there are at which H;"
-        " normalised behind each sum; two numbers for each token at the end, as for SQuAD"
+        "layers L, size of a token H, tokens S, inner layer I and heads A; which I and A there are at which H, as in"
+        " the 492 configurations of the repository; normalised behind each sum; two numbers for each token at the end,"
+        " as for SQuAD"
     ),
     read=(
         "the input is what the word table gives, seq x hidden: the table holds no arithmetic; positions are added"
