@@ -3,6 +3,7 @@ import pytest
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_store import latency
+from tests.store.asking import measured_answers
 
 ONE = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 TWO = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
@@ -11,7 +12,7 @@ TWO = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
 def ask(farm, by, request, **changes):
     question = LatencyRequest.model_validate({"platforms": [ONE, TWO], "items": request.workloads, **changes})
     with farm.transaction() as tx:
-        return latency.ask(tx, question, by).answers
+        return measured_answers(latency.ask(tx, question, by))
 
 
 def test_answers_are_items_outer_platforms_inner(farm, ann, agent, job_of):

@@ -8,6 +8,7 @@ from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_store import boards, jobs, latency, platforms, wanted_platforms
+from tests.store.asking import measured_answers
 
 ENGINE = "onnxruntime-1.31.1"
 FREQUENCIES = [600_000, 1_500_000, 2_400_000]
@@ -61,7 +62,7 @@ def test_any_point_of_a_range_is_measured_when_it_is_wanted(farm, ann, board, jo
     wanted = job_of(2, platforms=names)
     with farm.database.transaction(read_only=True) as tx:
         plan = jobs.dry_run(tx, wanted, ann)
-        answers = latency.ask(tx, question(job_of, names[1]), ann).answers
+        answers = measured_answers(latency.ask(tx, question(job_of, names[1]), ann))
         with pytest.raises(InvalidRequest, match="no job has wanted"):
             platforms.find(tx, names[1])
         with pytest.raises(NotFound):

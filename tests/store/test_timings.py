@@ -10,6 +10,7 @@ from benchfarm_core.jobs import ItemSource, ItemState, JobRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.measurements import MeasurementResult, SideSamples, Timing
 from benchfarm_store import jobs, latency, results, summaries, support
+from tests.store.asking import measured_answers
 from tests.store.conftest import board_report, failed, kernel_job, launch, ok
 
 KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -62,17 +63,22 @@ def test_what_is_known_is_reused_for_the_same_timing_only(farm, ann, agent, timi
         assert {item.source for item in items(farm, ann, again)} == {ItemSource.KNOWN if same else ItemSource.NEW}
 
 
-def test_the_latency_question_is_answered_from_alone(farm, ann, agent):
-    request = LatencyRequest.model_validate({"items": job().model_dump(mode="json")["workloads"], "platforms": [KEY]})
+def test_a_latency_question_is_answered_from_its_own_timing(farm, ann, agent):
+    question = {"items": job().model_dump(mode="json")["workloads"], "platforms": [KEY]}
+    alone, inside = (LatencyRequest.model_validate(question | more) for more in ({}, {"timing": "in_situ"}))
     farm.submit_planned(ann, job())
-    agent.measure_all()
+    agent.measure_all(run_ns=700_000)
     with farm.transaction() as tx:
-        assert {answer.source for answer in latency.ask(tx, request, ann).answers} == {None}
+        assert {answer.source for answer in measured_answers(latency.ask(tx, alone, ann))} == {None}
+        answers = measured_answers(latency.ask(tx, inside, ann))
+    assert {(answer.source, answer.timing) for answer in answers} == {("measured", Timing.IN_SITU)}
     farm.submit_planned(ann, job(timing="alone"))
-    agent.measure_all()
+    agent.measure_all(run_ns=900_000)
     with farm.transaction() as tx:
-        answers = latency.ask(tx, request, ann).answers
+        answers = measured_answers(latency.ask(tx, alone, ann))
+        again = measured_answers(latency.ask(tx, inside, ann))
     assert {(answer.source, answer.timing) for answer in answers} == {("measured", Timing.ALONE)}
+    assert all(a.median_ms > b.median_ms for a, b in zip(answers, again, strict=True))
 
 
 def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):

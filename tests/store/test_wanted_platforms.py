@@ -10,6 +10,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_store import jobs, latency, platforms, wanted_platforms
+from tests.store.asking import measured_answers
 
 OPTIONS = {
     "graph": {"kind": "choice", "default": "all", "choices": ["all", "none", "1"]},
@@ -118,7 +119,7 @@ def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm
     agent.register(report_of(engines=(engine(options={}),)))
     with farm.transaction() as tx:  # what was measured on it can still be asked for
         assert platforms.find(tx, "seeded").id == stale.id
-        assert latency.ask(tx, question(job_of, [key("~seed=3")]), ann).answers[0].platform == key("~seed=3")
+        assert measured_answers(latency.ask(tx, question(job_of, [key("~seed=3")]), ann))[0].platform == key("~seed=3")
 
 
 def test_one_name_that_cannot_be_changes_nothing_for_the_others(farm, ann, report_of, job_of):
@@ -158,7 +159,7 @@ def test_a_platform_with_options_is_made_when_wanted_and_measured(farm, ann, boa
     wanted = job_of(2, platforms=[key("~graph=none"), key("~cache=-1"), key()])
     with farm.database.transaction(read_only=True) as tx:
         plan = jobs.dry_run(tx, wanted, ann)
-        answers = latency.ask(tx, question(job_of, [key("~graph=none")]), ann).answers
+        answers = measured_answers(latency.ask(tx, question(job_of, [key("~graph=none")]), ann))
     assert (plan.items, plan.to_measure, plan.reasons) == (6, 6, [])
     assert plan.expected_wait_s is not None
     assert [(one.platform, one.error) for one in answers] == [(key("~graph=none"), "no_predictor")]

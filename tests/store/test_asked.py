@@ -1,0 +1,151 @@
+"""What a latency question knows of the rest that is not measured: who predicts it, and its kernels."""
+
+import pytest
+
+from benchfarm_core.boards import EngineReport
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.fusion import FusionReport, FusionRow
+from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
+from benchfarm_store import asked_kernels, fusions, latency, models, predictors
+from tests.store.predictor_bytes import predictor_bytes
+from tests.store.test_models import new_model
+
+ONE = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+TWO = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
+OTHER = "host-a/c0.t1.free/ncnn-20250503/fp32"
+GENES = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
+TINY = {"kind": "architecture", "space": "bert", "genes": GENES}
+FC = {"kind": "kernel", "type": "fc", "config": {"cin": 64, "cout": 32}}
+ACT = {"kind": "kernel", "type": "act", "config": {"hw": 8, "cin": 8, "act": "relu"}}
+GRAPH = {
+    "nodes": [
+        {"op": op, "name": op, "inputs": [source], "outputs": [made], "attributes": {}}
+        for op, source, made in (("Relu", "x", "r"), ("Tanh", "r", "t"), ("Tanh", "t", "y"))
+    ],
+    "values": {
+        name: {"role": role, "dtype": "float32", "shape": [1, 3, 8, 8]}
+        for name, role in (("x", "input"), ("r", "inner"), ("t", "inner"), ("y", "output"))
+    },
+}
+
+
+def publish(farm, key, subject, number=0):
+    with farm.transaction() as tx:
+        id_ = farm.scalar("SELECT id FROM platforms WHERE key = :key", key=key)
+        file = predictor_bytes(key, subject, bytes([number]))
+        return predictors.publish(
+            tx,
+            platform_id=id_,
+            subject=subject,
+            file=file,
+            evidence=PredictorEvidence(),
+            reason="better",
+            activate=True,
+        )
+
+
+def ask(farm, by, *items, platforms=(ONE, TWO), **changes):
+    question = LatencyRequest.model_validate({"platforms": platforms, "items": items, **changes})
+    with farm.database.transaction(read_only=True) as tx:
+        return latency.ask(tx, question, by)
+
+
+def add_upload(farm, by, content, graph=GRAPH):
+    with farm.transaction() as tx:
+        model = models.add(tx, new_model(content=content, graph=graph), by=by)
+    return {"kind": "upload", "model_id": model.id}
+
+
+def kernels(asked, number, fusing=0):
+    return asked.kernels.kernel_list(number, asked.workloads[number], fusing)
+
+
+def test_gaps_have_the_versions_that_answer_there(farm, ann, agent, job_of):
+    farm.submit_planned(ann, job_of(1, platforms=[ONE]).model_copy(update={"workloads": _workloads(FC)}))
+    agent.measure_all()
+    publish(farm, ONE, "fc")
+    second = publish(farm, ONE, "fc", 1)
+    publish(farm, ONE, WHOLE_MODEL)
+    publish(farm, TWO, "act")
+    asked = ask(farm, ann, FC, ACT, FC, TINY)
+    assert (asked.numbers, asked.subjects) == ([0, 1, 0, 2], ["fc", "act", WHOLE_MODEL])
+    one, two = asked.platforms
+    assert (one.key, one.gaps, one.fusing) == (ONE, (1, 2), 0)
+    assert (two.key, two.gaps, two.fusing) == (TWO, (0, 1, 2), None)
+    assert {name: head.version for name, head in one.heads.items()} == {"fc": 2, WHOLE_MODEL: 1}
+    assert (one.heads["fc"].id, one.heads["fc"].sha256) == (second.id, second.sha256)
+    assert list(two.heads) == ["act"]
+    assert set(asked.best) == {(0, 0)}
+
+
+def _workloads(*items):
+    return LatencyRequest.model_validate({"platforms": [ONE], "items": items}).items
+
+
+def test_nothing_predicts_times_in_situ(farm, ann, agent):
+    publish(farm, ONE, "fc")
+    assert ask(farm, ann, FC).platforms[0].heads
+    asked = ask(farm, ann, FC, TINY, timing="in_situ")
+    assert [(one.heads, one.fusing, one.gaps) for one in asked.platforms] == [({}, None, (0, 1))] * 2
+
+
+def test_what_is_measured_everywhere_asks_for_no_predictor(farm, ann, agent, job_of):
+    publish(farm, ONE, "fc")
+    farm.submit_planned(ann, job_of(1, platforms=[ONE]).model_copy(update={"workloads": _workloads(FC)}))
+    agent.measure_all()
+    (one,) = ask(farm, ann, FC, platforms=(ONE,)).platforms
+    assert (one.gaps, one.heads) == ((), {})
+
+
+def test_kernel_lists_are_made_for_each_different_way_to_fuse(farm, ann, report_of):
+    engines = (
+        EngineReport(name="onnxruntime", available=True, version="1.31.1", precisions=("fp32",)),
+        EngineReport(name="ncnn", available=True, version="20250503", precisions=("fp32",)),
+    )
+    farm.agent(ann, report_of(engines=engines))
+    keys = (ONE, TWO, OTHER)
+    for key in keys:
+        publish(farm, key, WHOLE_MODEL)
+    with farm.statements() as sent:
+        asked = ask(farm, ann, TINY, platforms=keys)
+    assert ([one.fusing for one in asked.platforms], len(asked.kernels.rules)) == ([0, 0, 0], 1)
+    assert len([one for one in sent if "FROM fusions" in one]) == 2  # of two engines
+    apart = FusionRow(first="Linear", second="Gelu", by_profile=False)
+    with farm.transaction() as tx:
+        fusions.report(tx, OTHER, FusionReport(rows=(apart,)))
+    asked = ask(farm, ann, TINY, platforms=keys)
+    assert [one.fusing for one in asked.platforms] == [0, 0, 1]
+    fused, split = (kernels(asked, 0, fusing) for fusing in (0, 1))
+    assert "gelu" not in {type_name for type_name, _, _ in fused.kernels}
+    assert "gelu" in {type_name for type_name, _, _ in split.kernels}
+
+
+def test_no_kernel_list_is_asked_for_where_no_model_is_to_be_predicted(farm, ann, agent):
+    publish(farm, ONE, WHOLE_MODEL)
+    with farm.statements() as sent:
+        asked = ask(farm, ann, FC)
+    assert (asked.platforms[0].fusing, asked.kernels.rules) == (None, ())
+    assert not [one for one in sent if "fusions" in one or "graph" in one]
+
+
+def test_uploads_come_with_their_kernels(farm, ann, agent):
+    upload = add_upload(farm, ann, b"one")
+    with farm.statements() as sent:
+        ask(farm, ann, upload)
+    assert not [one for one in sent if "graph" in one]
+    publish(farm, ONE, WHOLE_MODEL)
+    found = kernels(ask(farm, ann, FC, upload), 1)
+    assert [(type_name, count) for type_name, _, count in found.kernels] == [("act", 1)]
+    assert found.unknown == ("Tanh", "Tanh")
+
+
+def test_uploads_beyond_the_bound_are_refused_one_by_one(farm, ann, agent, monkeypatch):
+    monkeypatch.setattr(asked_kernels, "MAX_UPLOADS", 2)
+    publish(farm, ONE, WHOLE_MODEL)
+    uploads = [add_upload(farm, ann, content) for content in (b"one", b"two", b"three")]
+    asked = ask(farm, ann, *uploads, uploads[0])
+    assert [len(kernels(asked, number).kernels) for number in (0, 1)] == [1, 1]
+    with pytest.raises(InvalidRequest, match="at most 2 different uploaded models") as refused:
+        kernels(asked, 2)
+    assert refused.value.code == "too_large"
