@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_predictor import set_folders
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.set_folders import read_folder
@@ -57,11 +59,40 @@ def test_what_is_no_text_is_refused(folder: Path) -> None:
         read_folder(folder)
 
 
-def test_a_set_that_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
-    with (folder / "conv.csv").open("r+b") as table:
+@pytest.mark.parametrize("name", ["conv.csv", "platform.json"])
+def test_no_more_is_read_than_a_set_may_have(folder: Path, name: str) -> None:
+    with (folder / name).open("r+b") as table:
         table.truncate(10 * 2**20)
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge, match="split"):
         read_folder(folder)
+
+
+def test_tables_share_the_bytes_of_their_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(set_folders, "MAX_SET_CHARS", len(TABLE) + 10)
+    assert read_folder(folder).rows == 20
+    (folder / "more.csv").write_text(HEADER + "8,16,24,3,1,0.25\n")
+    with pytest.raises(TooLarge, match="split"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(("name", "most", "said"), [("MAX_SET_ROWS", -50, "rows"), ("MAX_SET_TABLES", 0, "at most")])
+def test_rows_and_tables_are_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int, said: str
+) -> None:
+    monkeypatch.setattr(set_folders, name, most)
+    with pytest.raises(TooLarge, match=said):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["conv.csv", "platform.json"])
+def test_what_is_no_regular_file_is_refused(folder: Path, name: str) -> None:
+    """A pipe would wait for ever, a device never end."""
+    makers: list[Callable[[Path], object]] = [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")]
+    for number, make in enumerate(makers):
+        (folder / name).rename(folder / f"former {number}")
+        make(folder / name)
+        with pytest.raises(InvalidRequest, match="no regular file"):
+            read_folder(folder)
 
 
 LARGE_BYTES = 150_000
