@@ -222,16 +222,17 @@ _WISH: Final[Mapping[str, Any]] = {
 
 
 def _within(choices: Sequence[_Choice], limit_s: float, pace_of: float) -> list[_Choice]:
-    """As many as the board seconds allow, in order; at the measured pace."""
+    """As many as the board seconds allow, in order and at the measured pace; one more where otherwise nothing would be
+    new, because what no board has time for in one round would never be measured."""
     found: list[_Choice] = []
-    left_s = limit_s
+    spent_s = 0.0
     for one in choices:
         cost_s = one.seconds * pace_of if one.source == ItemSource.NEW else 0.0
-        if cost_s > left_s:
+        if cost_s and spent_s and spent_s + cost_s > limit_s:
             break
-        left_s -= cost_s
+        spent_s += cost_s
         found.append(one)
-    return found
+    return found if limit_s > 0 else [one for one in found if one.source != ItemSource.NEW]
 
 
 def _make(

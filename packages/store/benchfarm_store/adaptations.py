@@ -29,7 +29,7 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
 from benchfarm_core.platforms import Platform, Precision, parse_platform_key
 from benchfarm_core.states import advance, final_states
-from benchfarm_store import adaptation_items, cursors, platforms
+from benchfarm_store import adaptation_items, cursors, model_merges, platforms
 from benchfarm_store.board_history import author_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import job_column
@@ -67,6 +67,7 @@ def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Cal
         InvalidRequest: `space_unknown`, `adaptation_impossible` where nothing can be learnt, or as a job there.
         Conflict: `adaptation_running` while another one of the platform is under way.
     """
+    model_merges.hold(tx)
     found = _platform(tx, platform, by)
     _check(request, parse_platform_key(found.key))
     values = {

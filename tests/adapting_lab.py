@@ -1,0 +1,81 @@
+"""An adaptation played through in one process: real Postgres, the worker's own steps, and a board whose times follow
+from what it is asked to run."""
+
+from typing import Any
+
+from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView
+from benchfarm_core.workloads import AnyWorkload, ArchitectureWorkload, KernelWorkload
+from benchfarm_store import adaptation_items, adaptations
+from benchfarm_store.adaptation_items import Whose
+from benchfarm_store.adaptations import Adaptation
+from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.spaces import space
+
+KEY = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+WIDE = "host-a/c0-1.t2.free/onnxruntime-1.31.1/fp32"
+START_NS = 4_000
+"""Of every kernel and network alone."""
+
+
+def time_ns(workload: AnyWorkload, slower: float = 1.0) -> int:
+    """What a board takes that adds operations and bytes up: 20 GFLOPS and 10 GB/s."""
+    if isinstance(workload, KernelWorkload):
+        cost = kernel_type(workload.type).cost_rule(workload.config)
+    else:
+        assert isinstance(workload, ArchitectureWorkload)
+        cost = space(workload.space).cost(workload)
+    return round(slower * (START_NS + cost.flops / 20 + cost.total_bytes / 10))
+
+
+class AdaptingLab:
+    """`farm`, `by` and `agent` are those of tests/store."""
+
+    def __init__(self, farm: Any, by: Any, agent: Any, *, slower: float = 1.0) -> None:
+        self.farm, self.by, self.agent, self.slower = farm, by, agent, slower
+
+    def start(self, platform: str = KEY, **fields: Any) -> AdaptationView:
+        with self.farm.transaction() as tx:
+            return adaptations.start(tx, platform, AdaptationRequest.model_validate(fields), by=self.by)
+
+    def view(self, adaptation_id: str) -> AdaptationView:
+        with self.farm.transaction() as tx:
+            return adaptations.get_adaptation(tx, adaptation_id)
+
+    def claimed(self, adaptation_id: str) -> Adaptation:
+        """Claim it, and give the claim back at once: what a step would see."""
+        with self.farm.transaction() as tx:
+            found = adaptations.claim(tx, adaptation_id)
+            assert found is not None
+            adaptations.release(tx, found)
+        return found
+
+    def whose(self, adaptation_id: str) -> Whose:
+        one = self.claimed(adaptation_id)
+        return Whose(one.id, one.account_id, one.platform_id, one.platform)
+
+    def move(self, adaptation_id: str, *states: str) -> None:
+        for state in states:
+            one = self.claimed(adaptation_id)
+            with self.farm.transaction() as tx:
+                assert adaptations.hold(tx, one)
+                adaptations.move(tx, one, AdaptationState(state))
+
+    def open_items(self, adaptation_id: str, *, holdouts: bool = False) -> int:
+        with self.farm.transaction() as tx:
+            return adaptation_items.open_items(tx, adaptation_id, holdouts=holdouts)
+
+    def measure(self, ok: Any, *, failing: str | None = None, failure: Any = None) -> int:
+        """Work until nothing is offered; how many measurements that were. Kernels of the type `failing` fail."""
+        count = 0
+        while (grant := self.agent.take()) is not None:
+            self.agent.start(grant)
+            found = [
+                failure(item.measurement_id, "unsupported_operator")
+                if failing is not None and getattr(item.workload, "type", None) == failing
+                else ok(item.measurement_id, run_ns=time_ns(item.workload, self.slower))
+                for item in grant.items
+            ]
+            self.agent.send(grant, *found)
+            self.agent.release(grant)
+            count += len(grant.items)
+        return count

@@ -1,0 +1,212 @@
+"""The rules of adaptations: what stops them, what they ask for, what may answer."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from benchfarm_core.adapting import (
+    FRUITLESS_ROUNDS,
+    LEAST_ROUND_S,
+    MAX_ROUNDS,
+    ROUND_SHARES,
+    AdaptationMeasured,
+    AdaptationRequest,
+    AdaptationState,
+    AdaptationView,
+    AdaptedPredictor,
+    DonorChoice,
+    Standing,
+    Target,
+    is_better,
+    is_fruitless,
+    is_reached,
+    may_be_donor,
+    mix_of,
+    outcome,
+    pace,
+    parse_target,
+    round_s,
+    verdict,
+    why_stop,
+)
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.platforms import parse_platform_key
+from benchfarm_core.predictors import HoldoutScore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def score(within_10: float = 0.9, count: int = 40, mape: float = 0.05, within_5: float = 0.5) -> HoldoutScore:
+    return HoldoutScore(count=count, within_5=within_5, within_10=within_10, mape=mape, coverage=0.9)
+
+
+def standing(*scores: HoldoutScore | None, **changes: object) -> Standing:
+    fields = {"target": Target(), "budget_s": 100.0, "spent_s": 20.0, "round": len(scores), "is_more": True}
+    return Standing(**{**fields, "scores": scores, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "percent"), [("0.95@10%", 0.95, 10), ("0.9@5", 0.9, 5), (".5@10%", 0.5, 10), ("1@5%", 1.0, 5)]
+)
+def test_a_target_is_read(text: str, share: float, percent: int) -> None:
+    found = parse_target(text)
+    assert (found.share, found.percent) == (share, percent)
+    assert parse_target(found.text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "95@10%", "0.95", "0.95@7%", "0@10%", "0.95@10%@5%", "-0.5@10%", "1.1@5%", "nan@5%"]
+)
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="SHARE@5%") as caught:
+        parse_target(text)
+    assert caught.value.field == "target"
+
+
+def test_a_target_is_reached_only_by_rows_that_could_tell_it_from_a_miss() -> None:
+    assert not is_reached(Target(share=0.95), score(1.0, count=19))
+    assert is_reached(Target(share=0.95), score(1.0, count=20))
+    assert not is_reached(Target(share=0.95), score(0.94, count=500))
+    assert is_reached(Target(share=1.0), score(1.0, count=60)), "no number of rows proves everything"
+    assert not is_reached(Target(share=0.9, percent=5), score(1.0, within_5=0.8))
+
+
+def test_a_target_that_is_reached_stops_whatever_is_left() -> None:
+    found = why_stop(standing(score(1.0)))
+    assert found is not None
+    assert (found.reached, "0.95@10%" in found.reason) == (True, True)
+
+
+def test_budget_rounds_and_want_of_anything_new_stop_and_say_what_was_missed() -> None:
+    worse = score(0.8)
+    assert why_stop(standing(worse)) is None
+    for changes, told in (
+        ({"spent_s": 100 - LEAST_ROUND_S / 2}, "budget is spent"),
+        ({"is_more": False}, "nothing left"),
+        ({"round": MAX_ROUNDS}, f"after {MAX_ROUNDS} rounds"),
+    ):
+        found = why_stop(standing(worse, **changes))
+        assert found is not None
+        assert told in found.reason
+        assert "80 % expected, 0.95@10% was asked for" in found.reason
+        assert not found.reached
+
+
+def test_without_any_score_rounds_go_on_until_the_budget_is_spent() -> None:
+    assert why_stop(standing(None, None, None)) is None
+    found = why_stop(standing(None, spent_s=100.0))
+    assert found is not None
+    assert "expected" not in found.reason
+
+
+def test_rounds_without_gain_stop() -> None:
+    steps = [score(mape=mape) for mape in (0.2, 0.1, 0.099, 0.098)]
+    assert not is_fruitless(steps[:FRUITLESS_ROUNDS])
+    assert not is_fruitless(steps[:3]), "a tenth against a fifth is a gain"
+    assert is_fruitless(steps)
+    assert not is_fruitless([*steps, score(mape=0.05)])
+    found = why_stop(standing(*steps))
+    assert found is not None
+    assert "no gain" in found.reason
+
+
+def test_rounds_share_the_budget_and_never_take_more_than_is_left() -> None:
+    assert sum(ROUND_SHARES) == pytest.approx(1)
+    assert [round_s(100, 0, number) for number in (1, 2, 5, 9)] == pytest.approx([10, 15, 30, 30])
+    assert round_s(100, 95, 5) == 5
+    assert round_s(100, 120, 5) == 0
+
+
+def test_the_pace_is_what_boards_really_took_within_bounds() -> None:
+    assert pace(0, 0) == pace(5, 0) == 1
+    assert pace(3, 2) == 1.5
+    assert pace(100, 1) == 8
+    assert pace(0.01, 10) == 0.25
+
+
+@pytest.mark.parametrize("has_spaces", [True, False])
+@pytest.mark.parametrize("times_in_situ", [True, False])
+@pytest.mark.parametrize("round_no", [1, 2, 7])
+def test_every_mix_uses_the_whole_round_and_asks_for_nothing_that_cannot_be_had(
+    has_spaces: bool, times_in_situ: bool, round_no: int
+) -> None:
+    mix = mix_of(round_no=round_no, has_spaces=has_spaces, times_in_situ=times_in_situ, whole_models=12)
+    assert sum(mix) == pytest.approx(1)
+    assert times_in_situ or mix.in_situ == 0
+    assert (mix.architectures > 0) == has_spaces
+
+
+def test_donors_are_not_oneself_and_kin_only_where_wanted() -> None:
+    own, twin, other_engine, other_model = (
+        parse_platform_key(f"{model}/c0.t{threads}.free/{engine}-1/fp32".replace("c0.t2", "c0-1.t2"))
+        for model, threads, engine in (("m1", 1, "ort"), ("m1", 2, "ort"), ("m1", 1, "ncnn"), ("m2", 1, "ort"))
+    )
+    found = {
+        choice: [may_be_donor(one, own, choice) for one in (own, twin, other_engine, other_model)]
+        for choice in DonorChoice
+    }
+    assert found[DonorChoice.ANY] == [False, True, True, True]
+    assert found[DonorChoice.OTHER_FAMILIES] == [False, False, True, True]
+    assert not any(found[DonorChoice.NONE])
+
+
+def test_better_is_nearer_and_not_farther_for_more_than_one_row() -> None:
+    active = score(0.9, mape=0.05)
+    assert is_better(score(0.9, mape=0.049), active)
+    assert not is_better(score(1.0, mape=0.05), active), "no nearer"
+    assert is_better(score(0.875, mape=0.04), active), "one of forty"
+    assert not is_better(score(0.85, mape=0.04), active)
+
+
+def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
+    good, bad = score(0.95, mape=0.02), score(0.8, mape=0.08)
+    assert verdict(bad, None, has_active=False).activate, "anything is better than nothing"
+    assert verdict(None, None, has_active=False).activate
+    assert "no hold-out" in verdict(None, None, has_active=False).reason
+    assert not verdict(None, None, has_active=True).activate
+    assert verdict(good, None, has_active=True).activate, "what answers cannot be read any more"
+    assert verdict(good, bad, has_active=True).activate
+    lost = verdict(bad, good, has_active=True)
+    assert (lost.activate, lost.reason) == (
+        False,
+        "what answers is no worse: 8.00 % against 2.00 % mean error on the same 40 hold-outs",
+    )
+
+
+def predictor(subject: str = "model", **changes: object) -> AdaptedPredictor:
+    fields = {"predictor_id": "pr_1", "version": 1, "is_active": True, "detail": "", "holdout": score(0.9, count=20)}
+    return AdaptedPredictor.model_validate({"subject": subject, "unseen": None, "before": None, **fields, **changes})
+
+
+def view(*predictors: AdaptedPredictor) -> AdaptationView:
+    return AdaptationView(
+        id="a", platform_id="p", platform="k", state=AdaptationState.JUDGING, reason="the budget is spent",
+        request=AdaptationRequest(), author="ann", round=3, board_s=1, holdout_board_s=1,
+        measured=AdaptationMeasured(wanted=9, done=5, failed=4, known=0, holdouts=20, holdouts_done=20),
+        expected=None, donors=[], curve=[], predictors=list(predictors), created_at=NOW, changed_at=NOW,
+        finished_at=None,
+    )  # fmt: skip
+
+
+def test_the_end_says_why_it_stopped_how_good_it_is_and_what_was_kept() -> None:
+    found = outcome(view(predictor(), predictor("fc", is_active=False)))
+    assert found == (
+        AdaptationState.SUCCEEDED,
+        "the budget is spent; 90 % of 20 hold-outs are within 10 %; what answered before stays for fc",
+    )
+
+
+def test_without_a_predictor_it_failed() -> None:
+    state, reason = outcome(view(predictor(predictor_id=None, version=None, is_active=False)))
+    assert state == AdaptationState.FAILED
+    assert "5 measurements succeeded and 4 failed" in reason
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"budget_s": 0}, {"budget_s": 1e9}, {"holdouts": 1}, {"spaces": ["x"] * 11}, {"target": {"share": 0}},
+     {"target": {"share": 0.9, "percent": 7}}, {"seed": "a b"}, {"donors": "mine"}, {"stranger": 1}],
+)  # fmt: skip
+def test_requests_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        AdaptationRequest.model_validate(wrong)

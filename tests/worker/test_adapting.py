@@ -1,0 +1,227 @@
+"""Adaptations step by step: what each step leaves in Postgres, and that dying between any two loses nothing."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from benchfarm_core.adapting import AdaptationState, AdaptationView
+from benchfarm_core.measurements import Purpose
+from benchfarm_core.messages import TrainingWork
+from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
+from benchfarm_store import adaptation_items, adaptations, predictors
+from benchfarm_worker import adapting, fitting, publishing
+from benchfarm_worker.settings import Settings
+from benchfarm_worker.training import own_boot_id, run
+from tests.adapting_lab import KEY, AdaptingLab
+from tests.store.conftest import Farm, board_report, failed, ok
+
+SMALL = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
+S = AdaptationState
+
+
+@pytest.fixture
+def lab(database_url: str) -> Iterator[AdaptingLab]:
+    farm = Farm(database_url)
+    by = farm.account("ann")
+    yield AdaptingLab(farm, by, farm.agent(by))
+    farm.database.dispose()
+
+
+def step(lab: AdaptingLab, adaptation_id: str, *, boot_id: str = "", wait_s: float = 0.0) -> AdaptationState:
+    """One step; the state that it led to."""
+    adapting.step(lab.farm.database, adaptation_id, boot_id, wait_s)
+    return lab.view(adaptation_id).state
+
+
+def to_end(lab: AdaptingLab, adaptation_id: str, *, until: AdaptationState | None = None) -> AdaptationView:
+    """Measure and step until it has ended, or has come to a state."""
+    for _ in range(60):
+        view = lab.view(adaptation_id)
+        if view.finished_at is not None or view.state == until:
+            return view
+        lab.measure(ok)
+        step(lab, adaptation_id)
+    raise AssertionError(f"it does not end: {lab.view(adaptation_id).state}")
+
+
+def dies(lab: AdaptingLab, adaptation_id: str, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+    """A step whose process dies where it calls something, as a fault that nobody foresaw."""
+
+    def planted(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, planted)
+        with pytest.raises(RuntimeError, match="planted"):
+            adapting.step(lab.farm.database, adaptation_id, "", 0.0)
+
+
+def claims_run_out(lab: AdaptingLab) -> None:
+    lab.farm.run("UPDATE adaptations SET claimed_until = now() - interval '1 second'")
+
+
+@pytest.mark.slow
+def test_a_platform_is_adapted_judged_and_answers(lab: AdaptingLab) -> None:
+    made = lab.start(**{**SMALL, "budget_s": 8.0, "holdouts": 8})
+    assert step(lab, made.id) is S.PROBING
+    assert lab.view(made.id).measured.holdouts >= 8
+    assert step(lab, made.id) is S.PROBING, "boards have yet to answer"
+    done = to_end(lab, made.id)
+    assert done.state is S.SUCCEEDED, done.reason
+    model = next(one for one in done.predictors if one.subject == WHOLE_MODEL)
+    assert model.is_active
+    assert model.holdout is not None
+    assert (model.holdout.count, model.before) == (8, None)
+    assert model.holdout.mape < 0.1, "times are sums of what the board computes"
+    assert "8 hold-outs are within 10 %" in done.reason
+    assert [point.round for point in done.curve] == list(range(len(done.curve)))
+    assert done.curve[-1].rows["models"] >= done.curve[0].rows["models"] >= 1
+    assert done.expected == done.curve[-1].unseen
+    with lab.farm.transaction() as tx:
+        (head, *kernels) = sorted(
+            predictors.active(tx, [lab.farm.scalar("SELECT id FROM platforms WHERE key = :k", k=KEY)]),
+            key=lambda one: one.subject != WHOLE_MODEL,
+        )
+        view = predictors.get_predictor(tx, head.id)
+    assert (view.evidence.adaptation_id, view.evidence.holdout) == (made.id, model.holdout)
+    assert {one.subject for one in kernels} == {one.subject for one in done.predictors if one.is_active} - {WHOLE_MODEL}
+    again = to_end(lab, lab.start(**{**SMALL, "budget_s": 8.0, "holdouts": 8}).id)
+    assert again.state is S.SUCCEEDED
+    assert again.measured.known > 0, "what was measured costs nothing"
+    (second,) = (one for one in again.predictors if one.subject == WHOLE_MODEL)
+    assert second.before == model.holdout, "judged on the same hold-outs"
+    with lab.farm.transaction() as tx:
+        states = {one.version: one.state for one in predictors.list_predictors(tx).items if one.subject == WHOLE_MODEL}
+    assert list(states.values()).count(PredictorState.ACTIVE) == 1
+    assert states[2 if second.is_active else 1] == PredictorState.ACTIVE
+
+
+def test_the_probes_and_what_judges_are_wanted_first(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    assert step(lab, made.id) is S.PROBING
+    purposes = "SELECT count(*) FROM measurements WHERE purpose = :purpose"
+    probes = lab.farm.scalar(purposes, purpose=Purpose.PROBE)
+    holdouts = lab.farm.scalar(purposes, purpose=Purpose.HOLDOUT)
+    counts = lab.view(made.id).measured
+    assert (counts.wanted, counts.holdouts) == (probes, holdouts)
+    assert probes > 0
+    assert holdouts >= SMALL["holdouts"]
+    assert lab.farm.scalar("SELECT count(*) FROM measurements") == probes + holdouts
+
+
+def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab.start(**SMALL)
+    faults = [
+        (S.QUEUED, adaptation_items, "want"),
+        (S.PROBING, adaptation_items, "open_items"),
+        (S.TRAINING, adapting, "whole_model"),
+        (S.JUDGING, fitting, "whole_model"),
+        (S.JUDGING, publishing, "keep"),
+    ]
+    for state, module, name in faults:
+        assert to_end(lab, made.id, until=state).state is state
+        if state is S.JUDGING:
+            lab.measure(ok)
+        before = lab.view(made.id)
+        dies(lab, made.id, monkeypatch, module, name)
+        assert lab.view(made.id).model_copy(update={"board_s": 0}) == before.model_copy(update={"board_s": 0}), name
+        assert step(lab, made.id) is state, "its claim still stands"
+        claims_run_out(lab)
+    done = to_end(lab, made.id)
+    assert done.state is S.SUCCEEDED, done.reason
+    assert len({one.subject for one in done.predictors}) == len(done.predictors)
+    versions = lab.farm.scalar("SELECT max(version) FROM predictors")
+    assert versions == 1, "what died before its commit left nothing"
+
+
+def test_two_processes_at_once_take_a_step_once(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    steppers = [threading.Thread(target=step, args=(lab, made.id)) for _ in range(3)]
+    for stepper in steppers:
+        stepper.start()
+    for stepper in steppers:
+        stepper.join()
+    wanted = lab.farm.scalar("SELECT count(*) FROM measurements")
+    items = lab.farm.scalar("SELECT count(*) FROM adaptation_items")
+    assert (lab.view(made.id).state, wanted) == (S.PROBING, items)
+
+
+def test_training_waits_for_leases_on_its_own_host_but_not_for_ever(lab: AdaptingLab) -> None:
+    lab.farm.run("""UPDATE boards SET facts = facts || '{"boot_id": "own"}'""")
+    made = lab.start(**SMALL)
+    step(lab, made.id)
+    lab.move(made.id, "training")
+    grant = lab.agent.must_take()
+    assert step(lab, made.id, boot_id="own", wait_s=60) is S.TRAINING
+    assert lab.view(made.id).curve == []
+    assert lab.claimed(made.id), "the claim was given back"
+    assert step(lab, made.id, boot_id="own", wait_s=0) is not S.TRAINING
+    lab.agent.release(grant)
+
+
+def test_without_a_single_row_it_fails_and_says_so(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    step(lab, made.id)
+    for _ in range(40):
+        while (grant := lab.agent.take()) is not None:
+            lab.agent.start(grant)
+            lab.agent.send(grant, *(failed(item.measurement_id, "unsupported_operator") for item in grant.items))
+            lab.agent.release(grant)
+        if step(lab, made.id) in (S.FAILED, S.SUCCEEDED):
+            break
+    view = lab.view(made.id)
+    assert view.state is S.FAILED
+    assert "too little to learn from: 0 measurements succeeded" in view.reason
+    assert lab.farm.scalar("SELECT count(*) FROM predictors") == 0
+
+
+def test_what_no_board_takes_is_given_up(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    step(lab, made.id)
+    lab.farm.run("UPDATE adaptations SET changed_at = now() - interval '7 hours'")
+    assert step(lab, made.id) is S.FAILED
+    assert "probing" in lab.view(made.id).reason
+    assert lab.farm.scalar("SELECT count(*) FROM measurements WHERE state = 'wanted'") == 0
+
+
+def test_a_cancelled_one_is_left_alone(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    with lab.farm.transaction() as tx:
+        adaptations.cancel(tx, made.id, by=lab.by)
+    assert step(lab, made.id) is S.CANCELLED
+
+
+def test_a_platform_without_spaces_of_its_own_learns_from_kernels(lab: AdaptingLab) -> None:
+    made = lab.start(budget_s=4.0, holdouts=7)
+    to_end(lab, made.id, until=S.MEASURING)
+    kinds = (
+        "SELECT DISTINCT w.kind FROM measurements m JOIN workloads w ON w.id = m.workload_id WHERE purpose = 'train'"
+    )
+    timings = "SELECT count(DISTINCT timing) FROM measurements WHERE purpose = 'train'"
+    assert (lab.farm.scalar(kinds), lab.farm.scalar(timings)) == ("kernel", 2)
+
+
+def test_what_another_platform_knows_is_a_donor(lab: AdaptingLab) -> None:
+    first = to_end(lab, lab.start(**SMALL).id)
+    assert first.state is S.SUCCEEDED, first.reason
+    second = board_report("s9", board_model="host-b", hardware_id="other")
+    lab.agent = lab.farm.agent(lab.by, second, name="other")
+    lab.slower = 2.0
+    made = lab.start(KEY.replace("host-a", "host-b"), **SMALL)
+    point = to_end(lab, made.id, until=S.MEASURING)
+    assert point.donors == [KEY]
+    with lab.farm.transaction() as tx:
+        assert adaptations.cancel(tx, made.id, by=lab.by).state is S.CANCELLED
+    alone = lab.start(KEY.replace("host-a", "host-b"), **SMALL, donors="none")
+    assert to_end(lab, alone.id, until=S.MEASURING).donors == []
+
+
+def test_the_task_knows_its_work_and_survives_what_is_gone(lab: AdaptingLab) -> None:
+    settings = Settings(database_url="postgresql://nowhere/x", redis_url="redis://nowhere")
+    made = lab.start(**SMALL)
+    run(lab.farm.database, settings, TrainingWork.ADAPT, made.id)
+    assert lab.view(made.id).state is S.PROBING
+    run(lab.farm.database, settings, TrainingWork.ADAPT, "00000000-0000-7000-8000-000000000000")
+    run(lab.farm.database, settings, "cook", made.id)
+    assert own_boot_id()
