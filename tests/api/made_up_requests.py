@@ -16,6 +16,9 @@ from schemathesis.generation.meta import TestPhase
 EXISTING: dict[str, Any] = json.loads(os.environ["BENCHFARM_EXISTING"])
 KERNELS = "GET /v1/models/{model_id}/kernels"
 BOARD_EVENTS = "GET /v1/boards/{board_id}/events"
+POOL_FILE = "GET /v1/pool/file"
+RAW = {"POST /v1/models": "onnx", "POST /v1/pool": "pool_file"}
+"""Bodies that are files."""
 FC = {"kind": "kernel", "type": "fc"}
 
 
@@ -37,6 +40,8 @@ def map_case(context: HookContext, case: Case) -> Case:
         case.query.pop("cursor", None)  # one that the farm did not issue is refused, and no schema can say so
     if case.operation.label == KERNELS and chosen(case.query) is not None:
         case.query["platform"] = EXISTING["platform"]
+    if case.operation.label == POOL_FILE and chosen(case.query) is not None:
+        case.query["names"] = [EXISTING["platform"]]
     if case.operation.label == BOARD_EVENTS and case.headers:
         case.headers.pop("Last-Event-ID", None)  # as a cursor
     case.body = _sensible_body(case.operation.label, case.body)
@@ -47,8 +52,8 @@ def _sensible_body(label: str, body: Any) -> Any:
     sensible, drawn = SENSIBLE.get(label), chosen(body)
     if sensible is None or drawn is None:
         return body
-    if label == "POST /v1/models":
-        return base64.b64decode(EXISTING["onnx"])
+    if label in RAW:
+        return base64.b64decode(EXISTING[RAW[label]])
     return {**(body if isinstance(body, dict) else {}), **sensible(drawn)}
 
 
@@ -106,6 +111,7 @@ SENSIBLE = {
     "POST /v1/spaces/{space}/kernels": _architecture,
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
+    "POST /v1/pool": lambda drawn: {},
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},
     "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,

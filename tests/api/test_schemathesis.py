@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchfarm_api.settings import Settings
+from tests.pool_rows import of_another_farm
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab, Serving
@@ -31,7 +32,8 @@ EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
-# a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere.
+# a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere, and
+# a pool file is none by chance.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -61,8 +63,11 @@ REFUSING = (
     "import_measurement_set",
     "draw_architectures",
     "list_architecture_kernels",
+    "list_likenesses",
+    "export_pool",
+    "import_pool",
 )
-LENIENT = ("register_boards", "list_platforms")
+LENIENT = ("register_boards", "list_platforms", "export_pool")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")
 
 LEASE_S = 900.0
@@ -185,8 +190,14 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
     where: dict[str, Any] = {**named, "operating_point": {}}
     measured = {"platform_json": json.dumps(where), "tables": {"conv-bn-act.csv": rows}, "names": {}}
     imported = alice.post("/v1/measurement-sets", json=measured, headers=operator).json()
+    asked = {"licence": "x", "names": platform["key"]}
+    pool_file = of_another_farm(alice.get("/v1/pool/file", params=asked, headers=operator).content)
+    binary = {**operator, "Content-Type": "application/octet-stream"}
+    pooled = alice.post("/v1/pool", content=pool_file, headers=binary).json()
     return {
         "job_id": done["id"],
+        "entry_id": pooled["entries"][0],
+        "pool_file": base64.b64encode(pool_file).decode(),
         "set_id": imported["id"],
         "measurement_set": measured,
         "model_id": model["id"],
