@@ -1,0 +1,76 @@
+"""Predicted latencies from the client's side: which version said so, and what makes it less sure."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from benchfarm.exit_codes import ExitCode
+from benchfarm.workload_text import parse_architecture, parse_kernel
+from benchfarm_core.measurements import Timing
+from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_predictor.predictor_file import Predictor, write
+from benchfarm_store import platforms, predictors
+from benchfarm_workloads import spaces
+from benchfarm_workloads.fusing import FusionRules
+from tests.predictor.predictors import PLATFORM, kernel_predictor, model_predictor
+
+TINY = "bert layers=1 hidden=128 seq=64 intermediate=512 heads=2"
+HERE = ("--platform", PLATFORM)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[tuple[Predictor, Predictor]]:
+    drawn = spaces.draws("bert", "client", 30)
+    yield kernel_predictor("fc"), model_predictor([spaces.kernels(one, FusionRules()) for one in drawn])
+
+
+@pytest.fixture
+def published(farm: Any, made: tuple[Predictor, Predictor]) -> None:
+    """The same again is no new version."""
+    with farm.database.transaction() as tx:
+        platform_id = platforms.find(tx, PLATFORM).id
+        for one in made:
+            predictors.publish(
+                tx,
+                platform_id=platform_id,
+                subject=one.header.kernel_type,
+                file=write(one),
+                evidence=PredictorEvidence(),
+                reason="made up",
+                activate=True,
+            )
+
+
+@pytest.mark.usefixtures("published")
+def test_the_sdk_tells_measured_from_predicted(farm: Any) -> None:
+    with farm.client() as sdk:
+        kernel = parse_kernel(farm.kernels[0])
+        job = sdk.submit(workloads=[kernel], protocol={"name": "quick"})
+        farm.measure(job.id)
+        answers = sdk.latency([kernel, parse_kernel("fc cin=99 cout=8"), parse_architecture(TINY)], [PLATFORM])
+        assert [answer.source for answer in answers] == ["measured", "predicted", "predicted"]
+        assert [answer.predictor_version for answer in answers] == [None, 1, 1]
+        subjects = [sdk.predictors.get(str(answer.predictor_id)).subject for answer in answers[1:]]
+        assert subjects == ["fc", "model"]
+        assert answers[2].median_ms == answers[2].normalised_ms
+        (inside,) = sdk.latency([parse_kernel("fc cin=99 cout=8")], [PLATFORM], timing=Timing.IN_SITU)
+        assert (inside.timing, inside.error) == (Timing.IN_SITU, "no_predictor")
+
+
+@pytest.mark.usefixtures("published")
+def test_the_table_names_the_version_and_the_doubts(logged_in: Any) -> None:
+    sure = logged_in("latency", "--architecture", TINY, *HERE)
+    assert (sure.code, "predicted, version 1" in sure.out) == (0, True), sure.err
+    assert "unknown:" not in sure.out
+    doubtful = logged_in("latency", "--model", "squeezenet", *HERE)
+    for told in ("predicted, version 1", "unknown:", "maxpool", "outside of what it learnt from:"):
+        assert told in doubtful.out.replace("\n", " ")
+    found = logged_in("latency", "--model", "squeezenet", *HERE, "--json").document[0]
+    assert {"maxpool", "concat"} <= set(found["unknown_kernels"])
+
+
+@pytest.mark.usefixtures("published")
+def test_in_situ_is_asked_and_not_predicted(logged_in: Any) -> None:
+    ended = logged_in("latency", "--kernel", "fc cin=77 cout=8", "--timing", "in_situ", *HERE)
+    assert (ended.code, "no_predictor" in ended.out) == (ExitCode.JOB_FAILED, True)
