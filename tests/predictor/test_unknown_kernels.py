@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchfarm_predictor.combined import Mean, Residual, Scaled, Stacked
+from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum, fit_fallback, fit_whole_model
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
@@ -12,6 +12,7 @@ from benchfarm_predictor.models import Model
 from benchfarm_predictor.predictions import ALL_MISSING, UNCALIBRATED, answer
 from benchfarm_predictor.predictor_file import Header, Lineage, Predictor, read, write
 from benchfarm_predictor.ridge import Ridge, fit_ridge
+from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trained_range import TrainedRange
 from benchfarm_predictor.unknown_kernels import unknown_of
 from benchfarm_workloads.draws import draw
@@ -161,3 +162,36 @@ def test_a_model_made_of_others_knows_what_all_of_them_know(
         assert found.missing == pytest.approx([0, share]), model.kind
         assert found.guessed[1] > 0, model.kind
         assert np.array_equal(found.guessed[:1], [0]), model.kind
+
+
+def test_what_counts_nothing_in_a_region_need_not_know_it(sums: Ridge) -> None:
+    """Two regions by what models are made of: of convolutions, and of attention; each has a ridge of its own."""
+    tokens: list[list[CountedKernel]] = [
+        [
+            ("attention", {"seq": 32 + 4 * at, "heads": 2, "head_dim": 32}, 2),
+            ("layernorm", {"seq": 32, "dim": 64}, at + 1),
+        ]
+        for at in range(20)
+    ]
+    images, words = KernelLists.of(architectures(40)), KernelLists.of(tokens)
+    of_words = fit_whole_model(words, whole_ms(words)).model
+    features = SumFeatures("shares")
+    centres = [features.matrix(lists).mean(axis=0) for lists in (images, words)]
+    regional = Regional(
+        members=(sums, of_words),
+        weights=np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]),
+        offsets=np.zeros(3),
+        regions=("images", "words"),
+        features=features,
+        centres=np.stack(centres),
+        scales=np.ones((2, len(features.names))),
+        radii=np.ones(2),
+        widenings=np.ones(3),
+    )
+    far: list[CountedKernel] = [("fc", {"cin": 8, "cout": 8}, 1), ("layernorm", {"seq": 8, "dim": 8}, 500)]
+    lists = KernelLists.of([architectures(1)[0], tokens[5], far])
+    assert regional.places(lists).tolist() == [0, 1, 2]
+    found = unknown_of(regional, lists, None)
+    assert found.by_row()[:2] == [[], []]
+    assert sorted(found.by_row()[2]) == ["fc", "layernorm"], "elsewhere both count, and each lacks one of them"
+    assert np.array_equal(found.missing[:2], [0, 0])

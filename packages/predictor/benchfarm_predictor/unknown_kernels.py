@@ -51,38 +51,35 @@ def unknown_of(model: Model, lists: KernelLists, trained: TrainedRange | None) -
 
     Without a trained range only families of kernels are known to have been unseen, and foreign kernel types.
     """
-    if isinstance(model, Regional):
-        return _of_regional(model, lists, trained)
-    members = _members(model)
+    members = _members(model, lists)
     if members:
-        return _joined([unknown_of(member, lists, trained) for member in members])
+        return _joined([_where(unknown_of(member, lists, trained), rows) for member, rows in members])
     if isinstance(model, KernelSum):
         return _of_kernel_sum(model, lists)
     return _of_sums(model, lists, trained)
 
 
-def _members(model: Model) -> tuple[Model, ...]:
+def _members(model: Model, lists: KernelLists) -> list[tuple[Model, Bools]]:
+    """What the model is made of, and on which rows it counts: bool[n]."""
+    every = np.ones(len(lists), dtype=bool)
     match model:
         case Scaled():
-            return (model.base,)
+            return [(model.base, every)]
         case Residual():
-            return (model.base, model.correction)
+            return [(model.base, every), (model.correction, every)]
         case Mean() | Stacked():
-            return model.members
+            return [(member, every) for member in model.members]
+        case Regional():
+            counts = model.weights[model.places(lists)] != 0
+            members = [(member, counts[:, at]) for at, member in enumerate(model.members)]
+            return [(member, rows) for member, rows in members if rows.any()] or members[:1]
         case _:
-            return ()
+            return []
 
 
-def _of_regional(model: Regional, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
-    """Of each list by the members that have a weight where it lies."""
-    is_used = model.weights[model.places(lists)] != 0
-    found = [unknown_of(member, lists, trained) for member in model.members]
-    return _joined([_only(each, is_used[:, at]) for at, each in enumerate(found)])
-
-
-def _only(found: Unknown, rows: Bools) -> Unknown:
-    """Nothing is unknown of the other rows."""
-    types = {name: held for name, has in found.types.items() if (held := has & rows).any()}
+def _where(found: Unknown, rows: Bools) -> Unknown:
+    """The same in some of the rows, nothing in the others."""
+    types = {name: has & rows for name, has in found.types.items()}
     return Unknown(found.guessed * rows, found.missing * rows, types)
 
 
