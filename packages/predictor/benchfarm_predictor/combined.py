@@ -207,8 +207,17 @@ class Regional:
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
         place = self.places(batch)
-        stacked = np.einsum("nm,nm->n", _logs(self.members, batch), self.weights[place])
-        return milliseconds(self.offsets[place] + stacked, "log", 0.0)
+        logs, powers = self.offsets[place], self.weights[place]
+        taken: dict[bytes, Batch] = {}
+        for at, member in enumerate(self.members):
+            rows = np.flatnonzero(powers[:, at])
+            if len(rows):
+                # most members are of one region alone
+                key = (self.weights[:, at] != 0).tobytes()
+                if key not in taken:
+                    taken[key] = batch if len(rows) == len(place) else _with_features(batch, rows)
+                logs[rows] += powers[rows, at] * np.log(member.predict(taken[key]))
+        return milliseconds(logs, "log", 0.0)
 
     def places(self, batch: Batch) -> Ints:
         """int64[n]: the number of each row's region; r for elsewhere."""
@@ -291,6 +300,13 @@ def fit_stacked(members: Sequence[Model], batch: Batch, latency_ms: Floats) -> S
     weights, offset = solved.weights(penalty)
     model = Stacked(tuple(members), tuple(float(equal + weight) for weight in weights), offset)
     return StackedFit(model, penalty, left_out_ms)
+
+
+def _with_features(batch: Batch, rows: Ints) -> Batch:
+    """Some of the rows, with the features that were made of them."""
+    some = batch.take(rows)
+    some.matrices.update({of: matrix[rows] for of, matrix in batch.matrices.items()})
+    return some
 
 
 def _logs(members: Sequence[Model], batch: Batch) -> Floats:

@@ -17,7 +17,7 @@ from benchfarm_predictor.training.learners import SmoothLearner
 from benchfarm_predictor.training.measured import MIN_ROWS, Measured
 from benchfarm_predictor.training.platform_rows import PlatformRows
 
-LIGHT: Final = (SmoothLearner(),)
+LIGHT: Final = (SmoothLearner(search_rows=150),)
 """Learners of the corrections here: in sums, trees were no better, and cost ten times as much."""
 DONOR_ROWS: Final = 400
 """Of a type, drawn by the seed, that a donor learns from: what costs is a power of three of them."""
@@ -50,18 +50,17 @@ class KernelModels:
 
 
 def kernel_models(rows: PlatformRows, donors: Sequence[Mapping[str, Donor]], seed: int) -> tuple[KernelModels, ...]:
-    """From kernels in situ, types that were not timed there from kernels alone; then from kernels alone. The first that
-    there is is the better one: in a model a kernel takes 0.6 to 2 times what it takes alone.
+    """From kernels in situ, with types that were not timed there from kernels alone; all alone where none was timed in
+    situ: in a model a kernel takes 0.6 to 2 times what it takes alone.
 
     ``donors``: in situ, by kernel type.
     """
-    alone = _fitted("alone", rows.alone, (), seed) if rows.alone else None
-    found = [] if alone is None else [alone]
-    if rows.in_situ:
-        in_situ = _fitted("in situ", rows.in_situ, donors, seed)
-        models = {**({} if alone is None else alone.models), **in_situ.models}
-        found.insert(0, KernelModels("in situ", models, in_situ.fallback, in_situ.donors))
-    return tuple(found)
+    if not rows.in_situ:
+        return (_fitted("alone", rows.alone, (), seed),) if rows.alone else ()
+    in_situ = _fitted("in situ", rows.in_situ, donors, seed)
+    others = {name: kernels for name, kernels in rows.alone.items() if name not in in_situ.models}
+    models = {**_fitted("alone", others, (), seed).models, **in_situ.models}
+    return (KernelModels("in situ", models, in_situ.fallback, in_situ.donors),)
 
 
 def light_donors(name: str, by_type: Kernelwise, seed: int) -> dict[str, Donor]:

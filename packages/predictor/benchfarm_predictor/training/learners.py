@@ -89,17 +89,20 @@ class SmoothLearner:
     """A Gaussian process (Rasmussen & Williams 2006): the best surface through few rows."""
 
     name: str = "smooth"
+    search_rows: int = SEARCH_ROWS
     max_rows: ClassVar[int] = 1_500
     needs: ClassVar[str | None] = None
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
-        return smooth_surface(smooth_features(kernels), kernels, target, seed)
+        return smooth_surface(smooth_features(kernels), kernels, target, seed, self.search_rows)
 
 
-def smooth_surface(features: Features, batch: Batch, target: Floats, seed: int) -> Smooth:
+def smooth_surface(
+    features: Features, batch: Batch, target: Floats, seed: int, search_rows: int = SEARCH_ROWS
+) -> Smooth:
     """The surface through the rows of a batch, in the space of these features; ``target`` float64[n]."""
     x = features.matrix(batch)
-    reach, noise = _chosen(x, target, seed)
+    reach, noise = _chosen(x, target, seed, search_rows)
     weights, offset = _solved(matern(distances(x, x), reach), noise, target)
     return Smooth(features, np.array(x), weights, reach, offset)
 
@@ -110,9 +113,9 @@ def smooth_features(kernels: Kernels) -> KernelFeatures:
     return features.select(name for name in features.names if "_mod" not in name)
 
 
-def _chosen(x: Floats, target: Floats, seed: int) -> tuple[float, float]:
+def _chosen(x: Floats, target: Floats, seed: int, search_rows: int) -> tuple[float, float]:
     """Reach and noise with the least error when each row is left out in turn."""
-    rows = np.random.default_rng(seed).permutation(len(x))[:SEARCH_ROWS]
+    rows = np.random.default_rng(seed).permutation(len(x))[:search_rows]
     apart, some = distances(x[rows], x[rows]), target[rows]
     found = [(_left_out_error(matern(apart, reach), some), reach) for reach in REACHES]
     (_, noise), reach = min(found)

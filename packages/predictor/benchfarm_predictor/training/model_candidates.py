@@ -26,6 +26,8 @@ from benchfarm_predictor.training.platform_rows import MeasuredModels
 FOLDS: Final = 10
 FOLDS_OF_MANY: Final = 5
 MANY_ROWS: Final = 300
+SEARCH_ROWS: Final = 150
+"""On so many rows the shape of a surface is chosen: there are dozens of surfaces to fit."""
 SUMS: Final = "kernels"
 """Begins the names of bases that are sums of kernels."""
 
@@ -222,7 +224,7 @@ def _ridge_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
 
 def _smooth_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
     """A surface over it; no correction far from the rows."""
-    return smooth_surface(SumFeatures("shares"), lists, target, seed)
+    return smooth_surface(SumFeatures("shares"), lists, target, seed, SEARCH_ROWS)
 
 
 _CORRECTIONS: Final[tuple[tuple[str, Correct], ...]] = (("ridge", _ridge_ratio), ("smooth", _smooth_ratio))

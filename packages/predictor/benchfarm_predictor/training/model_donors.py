@@ -50,12 +50,13 @@ class ModelView:
 def model_views(donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int) -> tuple[ModelView, ...]:
     """The nearest donors over the rows, the most alike first, by how they would have the rows' latencies relate.
 
-    A donor that never had most of the rows' kernels, by their types, is left out.
+    A donor that never had most of the rows' kernels, by their types, is left out, and so is one that nobody would call
+    alike.
     """
     views = {view.name: view for donor in donors if (view := _view(donor, rows)) is not None}
     said_ms = {name: np.exp(view.predicted) for name, view in views.items()}
     ranked = rank_donors(rows.latency_ms, said_ms, seed=seed)
-    return tuple(views[likeness.donor] for likeness in ranked[:NEAREST])
+    return tuple(views[likeness.donor] for likeness in ranked if likeness.is_near)[:NEAREST]
 
 
 def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:

@@ -136,7 +136,7 @@ def fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor] = (), *, seed:
             what to do.
     """
     sums = kernel_models(rows, [donor.in_situ for donor in donors], seed)
-    if len(rows.models) < MIN_ROWS and (sums or any(donor.model for donor in donors)):
+    if len(rows.models) < MIN_ROWS and (sums or any(donor.model is not None for donor in donors)):
         return _of_few_models(rows, sums, donors)
     models = rows.whole_models()
     views = model_views(donors, models, seed)

@@ -116,7 +116,7 @@ class PlatformRows:
         """The rows of one kernel type timed alone.
 
         Raises:
-            InvalidRequest: ``training_rows_invalid``: too few of them; the text says what to do.
+            InvalidRequest: ``training_rows_invalid``: too few of them, or all the same; the text says what to do.
         """
         found = self.alone.get(kernel_type)
         if found is None and self.alone:
@@ -127,6 +127,9 @@ class PlatformRows:
             raise self._refusal(
                 f"{count} rows of kernel {kernel_type} are too few, at least {MIN_ROWS} are needed", kernel_type
             )
+        if found.latency_ms.min() == found.latency_ms.max():
+            detail = f"all {len(found)} rows of kernel {kernel_type} take {found.latency_ms[0]:g} ms"
+            raise self._refusal(f"{detail}: nothing can be learnt from them", f"different {kernel_type}")
         return found
 
     def whole_models(self) -> MeasuredModels:
