@@ -21,13 +21,16 @@ Floats = npt.NDArray[np.float64]
 
 
 def step(database: Database, member_id: str, _boot_id: str, _wait_s: float) -> None:
-    """One member's likenesses, as target and as donor. Twice changes nothing; where another compares it is left.
+    """One member's likenesses, as target and as donor, where they are due: messages come doubled.
 
-    It computes for a second at most and so does not wait for leases on this host, as training does.
+    Where another compares it is left. It computes for a second at most and so does not wait for leases on this host,
+    as training does.
     """
     with database.transaction() as tx:
         if not likenesses.hold(tx):
             logger.info("somebody else compares, the sweep asks again", extra={"member_id": member_id})
+            return
+        if member_id not in likenesses.due_members(tx):
             return
         platforms, entries = likenesses.probed_platforms(tx), likenesses.probed_entries(tx)
         if is_entry_id(member_id):

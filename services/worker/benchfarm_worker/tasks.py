@@ -13,7 +13,6 @@ from benchfarm_store import (
     board_health,
     comparisons,
     dispatching,
-    likenesses,
     planning,
     summaries,
     sweeping,
@@ -22,6 +21,7 @@ from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_worker.celery_app import TRAIN_LIMIT_S
 from benchfarm_worker.collecting import Collector
+from benchfarm_worker.likening import Likening
 from benchfarm_worker.sending import sender
 from benchfarm_worker.settings import Settings
 
@@ -32,6 +32,7 @@ def register(celery: Celery, settings: Settings) -> None:
     """Add every task to the application."""
     database = _database_per_process(celery, settings)
     collector = _collector_per_process(settings, database)
+    likening = _likening_per_process(database)
 
     @celery.task(name=Task.PLAN_JOB.value)
     def plan_job(job_id: str) -> None:
@@ -57,9 +58,9 @@ def register(celery: Celery, settings: Settings) -> None:
         older rule left.
         """
         sweeping.sweep(database())
-        for wake in (adaptations.wake, likenesses.wake):
-            with database().transaction() as tx:
-                wake(tx)
+        with database().transaction() as tx:
+            adaptations.wake(tx)
+        likening().step(time.time())
         if settings.benchfarm_golden_every_s > 0:
             board_health.look_after(database(), every_s=settings.benchfarm_golden_every_s)
         if (found := collector()) is not None:
@@ -106,6 +107,18 @@ def _collector_per_process(settings: Settings, database: Callable[[], Database])
         return made[0] if made else None
 
     return collector
+
+
+def _likening_per_process(database: Callable[[], Database]) -> Callable[[], Likening]:
+    """When it looked last is each process' own."""
+    made: list[Likening] = []
+
+    def likening() -> Likening:
+        if not made:
+            made.append(Likening(database()))
+        return made[0]
+
+    return likening
 
 
 def _database_per_process(celery: Celery, settings: Settings) -> Callable[[], Database]:
