@@ -105,11 +105,16 @@ def _outside(trained: TrainedRange, batch: Batch) -> tuple[tuple[str, ...], ...]
 
 
 def _add_findings(found: list[list[str]], trained: TrainedRange, kernels: Kernels, owner: Ints, kernel: Ints) -> None:
-    """Adds the findings of ``kernels[kernel[i]]`` to row ``owner[i]``."""
+    """Adds the findings of ``kernels[kernel[i]]`` to row ``owner[i]``; thousands of models may hold the same kernel."""
     is_outside = trained.outside(kernels).sum(axis=1) > 0
-    for row, at in zip(owner[is_outside[kernel]], kernel[is_outside[kernel]], strict=True):
-        if len(found[row]) < MAX_LISTED:
-            found[row] += [f"{kernels.type}: {finding}" for finding in trained.findings(kernels, int(at))]
+    texts: dict[int, list[str]] = {}
+    for row, at in zip(owner[is_outside[kernel]].tolist(), kernel[is_outside[kernel]].tolist(), strict=True):
+        if len(found[row]) >= MAX_LISTED:
+            continue
+        if at not in texts:
+            alone = kernels.take(slice(at, at + 1))
+            texts[at] = [f"{kernels.type}: {finding}" for finding in trained.findings(alone, 0)]
+        found[row] += texts[at]
 
 
 def _listed(found: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
