@@ -92,6 +92,12 @@ def test_budget_rounds_and_want_of_anything_new_stop_and_say_what_was_missed() -
         assert not found.reached
 
 
+def test_where_nothing_ever_succeeds_no_round_follows() -> None:
+    found = why_stop(standing(None, is_hopeless=True))
+    assert found is not None
+    assert "not one measurement succeeded" in found.reason
+
+
 def test_without_any_score_rounds_go_on_until_the_budget_is_spent() -> None:
     assert why_stop(standing(None, None, None)) is None
     found = why_stop(standing(None, spent_s=100.0))

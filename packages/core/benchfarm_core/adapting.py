@@ -214,6 +214,8 @@ class Standing(NamedTuple):
     """Of the rounds so far, the latest last."""
     is_more: bool
     """Whether there is anything left to ask."""
+    is_hopeless: bool = False
+    """Whether a whole round was measured and nothing ever succeeded."""
 
 
 class Stop(NamedTuple):
@@ -229,6 +231,8 @@ def why_stop(now: Standing) -> Stop | None:
     expected = "" if latest is None else f": {now.target.reached(latest):.0%} expected".replace("%", " %")
     if latest is not None and is_reached(now.target, latest):
         return Stop(True, f"the target {now.target.text} is reached by cross-validation")
+    if now.is_hopeless:
+        return Stop(False, "not one measurement succeeded")
     missed = f"{expected}, {now.target.text} was asked for"
     if now.budget_s - now.spent_s < LEAST_ROUND_S:
         return Stop(False, "the budget is spent" + missed)

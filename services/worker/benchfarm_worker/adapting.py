@@ -14,6 +14,7 @@ from benchfarm_core.adapting import (
     LAPSE_S,
     PROBE_SHARE,
     WAITS_FOR_BOARDS,
+    AdaptationMeasured,
     AdaptationState,
     CurvePoint,
     Standing,
@@ -135,6 +136,7 @@ class Seen(NamedTuple):
     rules: FusionRules
     board_s: float
     curve: Sequence[CurvePoint]
+    measured: AdaptationMeasured
 
 
 def _see(context: Context) -> Seen | None:
@@ -149,7 +151,8 @@ def _see(context: Context) -> Seen | None:
         others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
         rules = fusions.engine_rules(tx, one.platform)
         board_s, curve = adaptation_items.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
-    return Seen(Known.of(own, held, others), rules, board_s, curve)
+        measured = adaptation_items.measured(tx, one.id)
+    return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 
 def _train(context: Context) -> None:
@@ -161,7 +164,9 @@ def _train(context: Context) -> None:
         return
     fit = whole_model(seen.known)
     scores = [*(point.unseen for point in seen.curve), None if fit is None else fit.unseen]
-    standing = Standing(one.request.target, one.request.budget_s, seen.board_s, one.round, scores, is_more=True)
+    asked = one.request
+    hopeless = one.round > 0 and seen.measured.done == 0
+    standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
     stop = why_stop(standing)
     asks = _next_round(context, seen, fit) if stop is None else []
     train_s = time.process_time() - began_s
