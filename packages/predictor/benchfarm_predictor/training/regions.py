@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from benchfarm_predictor.combined import MAX_WIDENING, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.conformal import Intervals, calibrate
+from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
 from benchfarm_predictor.sums import SumFeatures
@@ -35,6 +36,7 @@ UNTRIED: Final = 0.4
 """The same where no space could be held back to find out."""
 LEAST_SCALE: Final = 0.1
 """Of a feature in a region, in octaves and quarters: rows that are all the same say less than that."""
+KIN_SHARE: Final = 0.9
 REACH: Final = 2.0
 """A region ends at so many times the distance of its farthest row."""
 
@@ -56,23 +58,21 @@ class RegionalChoice:
         places: int64[n], the number of each row's region, their count for elsewhere.
         unseen: float64[n], log ms of each row as ``Choice.unseen``; of rows outside all regions by what saw nothing of
             their whole group, if that was possible.
-        apart: float64, absolute log errors of rows whose whole group was held back; empty where none could be.
     """
 
     problem: ModelProblem
     regions: tuple[Region, ...]
-    elsewhere: Choice
+    elsewhere: "Elsewhere"
     places: Ints
     unseen: Floats
-    apart: Floats
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the chosen candidates, as `space: candidate` and `elsewhere: candidate`; the best of each first."""
         if not self.regions:
-            return self.elsewhere.names
+            return self.elsewhere.choice.names
         own = [f"{region.name}: {name}" for region in self.regions for name in region.choice.names]
-        return (*own, *(f"elsewhere: {name}" for name in self.elsewhere.names))
+        return (*own, *(f"elsewhere: {name}" for name in self.elsewhere.choice.names))
 
     @property
     def errors(self) -> Floats:
@@ -83,7 +83,7 @@ class RegionalChoice:
     def is_counted(self) -> Bools:
         """Rows by which the predictor is scored and its intervals made: bool[n]. Where there are regions, only theirs:
         the others were said of by models that saw nothing of their space."""
-        return self.places < len(self.regions) if self.regions else np.ones(len(self.places), dtype=bool)
+        return self.places < len(self.regions) if self.regions else self.elsewhere.is_kin
 
     def intervals(self, level: float, rows: Ints | None = None) -> tuple[Intervals, Floats]:
         """Intervals for the region whose errors are least, and by how much each other one's are wider, elsewhere last:
@@ -112,8 +112,8 @@ class RegionalChoice:
     def model(self, widenings: Floats) -> Model:
         """The choices as one model that holds each part once."""
         if not self.regions:
-            return self.elsewhere.model
-        choices = (*(region.choice for region in self.regions), self.elsewhere)
+            return self.elsewhere.choice.model
+        choices = (*(region.choice for region in self.regions), self.elsewhere.choice)
         parts: dict[int, Model] = {}
         rows: list[dict[int, float]] = []
         offsets = np.zeros(len(choices))
@@ -139,8 +139,25 @@ class RegionalChoice:
         )
 
     def _bound_elsewhere(self, bounds: Floats, level: float) -> float:
-        seen = max(_bound(self.apart, level), LEAST_ELSEWHERE) if len(self.apart) else UNTRIED
+        apart = self.elsewhere.apart
+        seen = max(_bound(apart, level), LEAST_ELSEWHERE) if len(apart) else UNTRIED
         return max(seen, float(bounds.max(initial=0.0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """What is chosen for what lies in no region.
+
+    Attributes:
+        unseen: float64[n], log ms of each row, its whole space held back if that was possible.
+        is_kin: bool[n], rows whose kernel types other spaces have, too: of the others more is said than a latency.
+        apart: float64, absolute log errors of these; empty where no space could be held back.
+    """
+
+    choice: Choice
+    unseen: Floats
+    is_kin: Bools
+    apart: Floats
 
 
 def regional_choice(
@@ -153,7 +170,7 @@ def regional_choice(
 ) -> RegionalChoice:
     """The choices among ``found``, the joint candidates of ``bases``, and among each space's own candidates."""
     rows = problem.rows
-    elsewhere, apart = _elsewhere(problem, found, sums, views)
+    elsewhere = _elsewhere(problem, found, sums, views)
     unseen = elsewhere.unseen.copy()
     names = [name for name in sorted({each for each in rows.spaces if each}) if len(rows.of_space(name)) >= MIN_ROWS]
     regions, places = [], np.full(len(rows), len(names), dtype=np.int64)
@@ -166,25 +183,39 @@ def regional_choice(
         choice = choose(part.target, pool)
         regions.append(Region(name, own, choice))
         unseen[own], places[own] = choice.unseen, number
-    return RegionalChoice(problem, tuple(regions), elsewhere, places, unseen, apart)
+    return RegionalChoice(problem, tuple(regions), elsewhere, places, unseen)
 
 
 def _elsewhere(
     problem: ModelProblem, found: Sequence[Candidate], sums: Sequence[KernelModels], views: Sequence[ModelView]
-) -> tuple[Choice, Floats]:
-    """What predicts a space best of which nothing was seen, with its errors then; else what is best on all rows."""
+) -> Elsewhere:
+    """What predicts a space best of which nothing was seen; what is best on all rows where that cannot be tried."""
     spaces = sorted({each or "" for each in problem.rows.spaces})
     groups = np.array([spaces.index(each or "") for each in problem.rows.spaces], dtype=np.int64)
-    sizes = np.bincount(groups)
-    if len(spaces) < 2 or len(groups) - sizes.max() < MIN_ROWS:
-        return choose(problem.target, found), np.zeros(0)
+    is_kin = _kin(problem.rows.lists, groups)
+    kin = np.flatnonzero(is_kin)
+    if len(kin) < MIN_ROWS or len(groups) - np.bincount(groups).max() < MIN_ROWS:
+        choice = choose(problem.target, found)
+        return Elsewhere(choice, choice.unseen, np.ones(len(groups), dtype=bool), np.zeros(0))
     apart = model_problem(problem.rows, groups, problem.seed)
     strange = joint_candidates(apart, all_bases(apart, sums, views))
-    picked = choose(apart.target, strange)
-    by_name = {candidate.name: candidate for candidate in found}
-    members = tuple(by_name[name] for name in picked.names)
-    errors = np.abs(picked.unseen - apart.target)
-    return Choice(members, picked.weights, picked.unseen, picked.loss), errors
+    picked = choose(apart.target[kin], restricted_candidates(strange, kin))
+    tried, fitted = ({each.name: each for each in some} for some in (strange, found))
+    unseen = np.array(picked.weights) @ np.stack([tried[name].unseen for name in picked.names])
+    unseen[kin] = picked.unseen
+    members = tuple(fitted[name] for name in picked.names)
+    errors = np.abs(picked.unseen - apart.target[kin])
+    return Elsewhere(Choice(members, picked.weights, picked.unseen, picked.loss), unseen, is_kin, errors)
+
+
+def _kin(lists: KernelLists, groups: Ints) -> Bools:
+    """Lists of whose kernels nearly all are of types that another group has: bool[n]; ``groups`` int64[n]."""
+    shared = np.zeros(len(lists))
+    for entries in lists.by_type.values():
+        own = groups[entries.owner]
+        is_shared = len(np.unique(own)) > 1
+        shared += lists.sums_of(entries, np.full(len(entries.kernels), float(is_shared)))
+    return shared >= KIN_SHARE * lists.kernel_counts
 
 
 def _take_apart(model: Model, weight: float, parts: dict[int, Model], weighed: dict[int, float]) -> float:
