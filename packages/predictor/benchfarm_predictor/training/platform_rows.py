@@ -53,8 +53,8 @@ class MeasuredModels:
         lists = self.lists.take(chosen)
         for view in (SumFeatures(), SumFeatures("shares")):
             lists.matrices[view] = view.matrix(self.lists)[chosen]
-        ids, spaces = ([of[at] for at in chosen] for of in (self.ids, self.spaces))
-        return MeasuredModels(tuple(ids), tuple(spaces), lists, self.latency_ms[chosen])
+        ids, spaces = tuple(self.ids[at] for at in chosen), tuple(self.spaces[at] for at in chosen)
+        return MeasuredModels(ids, spaces, lists, self.latency_ms[chosen])
 
     def of_space(self, space: str | None) -> Ints:
         """Numbers of the rows of one search space, or of None."""
@@ -89,8 +89,8 @@ class PlatformRows:
         Raises:
             InvalidRequest: ``kernel_out_of_range`` for a configuration that this code's catalogue does not have.
         """
-        holdouts = {row.workload_id for row in (*rows.kernels, *rows.models) if row.purpose is Purpose.HOLDOUT}
-        refused = holdouts | set(held)
+        every: tuple[KernelRow | ModelRow, ...] = (*rows.kernels, *rows.models)
+        refused = {*held, *(row.workload_id for row in every if row.purpose is Purpose.HOLDOUT)}
         left_out: Counter[str] = Counter()
         kernels = _usable(rows.kernels, refused, left_out)
         models = _usable(rows.models, refused, left_out)

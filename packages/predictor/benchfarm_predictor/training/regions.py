@@ -173,7 +173,8 @@ def regional_choice(
     elsewhere = _elsewhere(problem, found, sums, views)
     unseen = elsewhere.unseen.copy()
     names = [name for name in sorted({each for each in rows.spaces if each}) if len(rows.of_space(name)) >= MIN_ROWS]
-    regions, places = [], np.full(len(rows), len(names), dtype=np.int64)
+    regions: list[Region] = []
+    places = np.full(len(rows), len(names), dtype=np.int64)
     for number, name in enumerate(names):
         own = rows.of_space(name)
         pool = restricted_candidates(found, own)
