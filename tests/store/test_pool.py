@@ -5,16 +5,19 @@ from sqlalchemy import text
 
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import Quotas
+from benchfarm_core.adapting import DonorChoice
 from benchfarm_core.errors import InvalidRequest, NotFound, QuotaExceeded, TooLarge
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.measurements import Timing
+from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.pool import Likeness, PoolExport
 from benchfarm_core.pool_files import open_entries, part_hash, read, write
 from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store import latency, likenesses, pool, pool_entries, predictors
+from benchfarm_store.adaptation_donors import donor_rows
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from benchfarm_workloads.probes import probe_set
@@ -320,3 +323,30 @@ def test_an_architecture_brings_its_kernels_along(farm, lab, probing, ann, agent
         (model,) = pool.donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL).models
     assert found.rows.models[0].kernels == model.kernels
     assert found.rows.models[0].space == "bert"
+
+
+def test_an_adaptation_starts_from_what_is_near_of_entries_too(farm, lab, probing):
+    """Own platforms need a predictor that answers; far ones are no donors, those that nobody compared come last."""
+    kin = "host-a/c0.t1.free/onnxruntime-1.0/fp32"
+    other, far = "host-b/c0.t1.free/ncnn-1.0/fp32", "host-c/c0.t1.free/ncnn-1.0/fp32"
+    ids = lab.bring(made_file(*(made_rows(key, slower=n + 1) for n, key in enumerate((ELSEWHERE, kin, other, far)))))
+    by_key = {one.key: one.id for one in lab.members() if one.id in ids.entries}
+    own = probing.id_of(KEY)
+    with farm.transaction() as tx:
+        nearness = {by_key[kin]: 0.01, by_key[other]: 0.1, by_key[ELSEWHERE]: 0.2, by_key[far]: 0.9}
+        likenesses.keep_entry(tx, by_key[kin], [likeness(id_, own, value) for id_, value in nearness.items()])
+
+    def donors(choice: DonorChoice, limit: int = 9) -> list[str]:
+        with farm.transaction() as tx:
+            rows = donor_rows(tx, probing.row_of(KEY), parse_platform_key(KEY), choice, limit)
+        return [one.platform for one in rows]
+
+    assert donors(DonorChoice.ANY) == [kin, other, ELSEWHERE]
+    assert donors(DonorChoice.ANY, limit=1) == [kin]
+    assert kin not in donors(DonorChoice.OTHER_FAMILIES)
+    assert donors(DonorChoice.NONE) == []
+    file = predictor_bytes(WIDE, WHOLE_MODEL)
+    with farm.transaction() as tx:
+        place = {"platform_id": probing.row_of(WIDE), "subject": WHOLE_MODEL, "file": file}
+        predictors.publish(tx, **place, evidence=PredictorEvidence(), reason="first", activate=True)
+    assert donors(DonorChoice.ANY) == [kin, other, ELSEWHERE, WIDE]

@@ -1,4 +1,4 @@
-"""From which platforms an adaptation may start: those whose predictors answer, the most alike first."""
+"""From which platforms an adaptation may start: own ones whose predictors answer, and entries of the pool."""
 
 from sqlalchemy import text
 
@@ -6,9 +6,8 @@ from benchfarm_core.adapting import DonorChoice, may_be_donor
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
-from benchfarm_store import likenesses, predictors
+from benchfarm_store import pool, predictors
 from benchfarm_store.database import Transaction
-from benchfarm_store.training_rows import training_rows
 
 
 def donor_rows(
@@ -16,19 +15,20 @@ def donor_rows(
 ) -> list[TrainingRows]:
     """What at most `limit` platforms can lend to one (its row, and itself), in the order of their likeness to it.
 
-    Those that were not compared come last. Raises NotFound.
+    Those that were compared and are not near are left out, own ones that were not compared come last. Raises NotFound.
     """
     if choice == DonorChoice.NONE:
         return []
     heads = {head.platform_id for head in predictors.donors(tx, platform_id, WHOLE_MODEL)}
     rows = tx.execute(_PLATFORMS, {"ids": sorted(heads)}).all()
-    allowed = {
-        row.public_id: row.id for row in rows if may_be_donor(Platform.model_validate(row.spec), platform, choice)
-    }
-    near = likenesses.ranked(tx, platform_id, WHOLE_MODEL, Timing.ALONE, list(allowed))
-    place = {likeness.donor: number for number, likeness in enumerate(near)}
+    own = {row.public_id: Platform.model_validate(row.spec) for row in rows}
+    compared = pool.donors(tx, platform_id, WHOLE_MODEL, Timing.ALONE)
+    known = own | {one.id: one.platform for one in compared if not one.is_own}
+    far = {one.id for one in compared if not one.likeness.is_near}
+    place = {one.id: number for number, one in enumerate(compared)}
+    allowed = [id_ for id_, donor in known.items() if id_ not in far and may_be_donor(donor, platform, choice)]
     nearest = sorted(allowed, key=lambda donor: (place.get(donor, len(place)), donor))[:limit]
-    return [training_rows(tx, allowed[donor]) for donor in nearest]
+    return [pool.donor_rows(tx, donor, WHOLE_MODEL) for donor in nearest]
 
 
 _PLATFORMS = text("SELECT id, public_id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")
