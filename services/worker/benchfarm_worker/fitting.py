@@ -3,18 +3,21 @@
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
+from math import log
 from typing import Final, NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.predictors import HoldoutScore, TrainingRows
+from benchfarm_core.measurements import Timing
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows
 from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_predictor import predictor_file
 from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.models import Batch
 from benchfarm_predictor.training.informative import next_models
 from benchfarm_predictor.training.judging import judge
 from benchfarm_predictor.training.model_donors import PlatformDonor
 from benchfarm_predictor.training.platform_fit import PlatformFit, donor_of, fit_kernel, fit_model
-from benchfarm_predictor.training.platform_rows import PlatformRows
+from benchfarm_predictor.training.platform_rows import PlatformRows, measured_kernels, measured_models
 from benchfarm_store.adaptation_items import Ask
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.spaces import kernels
@@ -88,6 +91,25 @@ def score(file: bytes, rows: TrainingRows) -> HoldoutScore | None:
         return judge(predictor_file.read(file), rows)
     except InvalidRequest:
         return None
+
+
+def log_ratios(file: bytes, rows: TrainingRows, subject: str) -> list[float]:
+    """Natural logarithms of measured over predicted, of the rows of a subject.
+
+    Raises InvalidRequest for a file that is not to be read, and for rows that it does not take.
+    """
+    predictor = predictor_file.read(file)
+    batch: Batch
+    if subject == WHOLE_MODEL:
+        models = measured_models(rows.models)
+        batch, latency_ms = models.lists, models.latency_ms
+    else:
+        alone = [row for row in rows.kernels if row.kernel_type == subject and row.timing == Timing.ALONE]
+        kernels_of = measured_kernels(subject, alone)
+        batch, latency_ms = kernels_of.kernels, kernels_of.latency_ms
+    if not len(latency_ms):
+        return []
+    return [log(ms / said) for ms, said in zip(latency_ms, predictor.model.predict(batch), strict=True)]
 
 
 def most_informative(asks: Sequence[Ask], fit: PlatformFit | None, known: Known, rules: FusionRules) -> list[Ask]:

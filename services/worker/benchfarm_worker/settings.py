@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """The sweep that repairs losses, and the dispatch of all boards, run this often."""
     benchfarm_train_wait_s: float = Field(default=300.0, ge=0)
     """Training waits so long for this host to have no lease; then it goes on beside them, with the lowest priority."""
+    benchfarm_refresh_every_s: float = Field(default=600.0, ge=0)
+    """Predictors are looked after this often: those with enough new results are made anew; 0: never."""
     benchfarm_golden_every_s: float = Field(default=86_400.0, ge=0)
     """Each board runs the golden suite this often, and when it is new, starts anew or was released; 0: never."""
     benchfarm_offer_s: float = Field(default=10.0, gt=0)

@@ -14,6 +14,7 @@ from benchfarm_store import (
     comparisons,
     dispatching,
     planning,
+    refreshes,
     summaries,
     sweeping,
 )
@@ -33,6 +34,7 @@ def register(celery: Celery, settings: Settings) -> None:
     database = _database_per_process(celery, settings)
     collector = _collector_per_process(settings, database)
     likening = _likening_per_process(database)
+    refreshing = _Ticks(settings.benchfarm_refresh_every_s)
 
     @celery.task(name=Task.PLAN_JOB.value)
     def plan_job(job_id: str) -> None:
@@ -54,13 +56,16 @@ def register(celery: Celery, settings: Settings) -> None:
     def sweep() -> None:
         """Repairs every loss: expired leases, unplanned jobs, unsent messages, idle boards with work.
 
-        Then looks after adaptations, the pool and the golden suite, and derives the summaries and comparisons that an
-        older rule left.
+        Then looks after adaptations, the pool, predictors and the golden suite, and derives the summaries and
+        comparisons that an older rule left.
         """
         sweeping.sweep(database())
         with database().transaction() as tx:
             adaptations.wake(tx)
         likening().step(time.time())
+        if refreshing.is_due(time.monotonic()):
+            with database().transaction() as tx:
+                refreshes.wake(tx)
         if settings.benchfarm_golden_every_s > 0:
             board_health.look_after(database(), every_s=settings.benchfarm_golden_every_s)
         if (found := collector()) is not None:
@@ -77,6 +82,21 @@ def register(celery: Celery, settings: Settings) -> None:
     @celery.task(name=Task.ALIVE.value)
     def alive() -> None:
         """Proves to the watchdog that this queue is consumed."""
+
+
+class _Ticks:
+    """Something that is done now and then; `every_s` 0: never. Each process has its own."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._next_s = 0.0
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time, once each time."""
+        if self._every_s <= 0 or now_s < self._next_s:
+            return False
+        self._next_s = now_s + self._every_s
+        return True
 
 
 def _derive(database: Database) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from benchfarm_core.errors import NotFound
 from benchfarm_core.messages import TrainingWork
 from benchfarm_store.database import Database
-from benchfarm_worker import adapting, pool
+from benchfarm_worker import adapting, pool, refreshing
 from benchfarm_worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -16,7 +16,11 @@ logger = logging.getLogger(__name__)
 Work = Callable[[Database, str, str, float], None]
 """Of a database, the id of what it is about, this host's run of its kernel, and how long to wait for quiet."""
 
-_WORK: Final[dict[TrainingWork, Work]] = {TrainingWork.ADAPT: adapting.step, TrainingWork.LIKEN: pool.step}
+_WORK: Final[dict[TrainingWork, Work]] = {
+    TrainingWork.ADAPT: adapting.step,
+    TrainingWork.REFRESH: refreshing.step,
+    TrainingWork.LIKEN: pool.step,
+}
 
 
 def run(database: Database, settings: Settings, work: str, subject_id: str) -> None:
