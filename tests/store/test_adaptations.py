@@ -27,7 +27,7 @@ from benchfarm_workloads.draws import draw
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.spaces import draws, space
 from tests.adapting_lab import KEY, WIDE, AdaptingLab
-from tests.store.test_states import moves_of
+from tests.store.conftest import moves_of
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 

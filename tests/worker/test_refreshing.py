@@ -1,0 +1,82 @@
+"""Predictors made anew: only where it is called for, judged on the same hold-outs, and answering only if better."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchfarm_core.adapting import AdaptationState
+from benchfarm_core.jobs import JobRequest
+from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWanted, PredictorView
+from benchfarm_store import predictors, refreshes
+from benchfarm_worker import refreshing
+from benchfarm_workloads.spaces import draws
+from tests.adapting_lab import KEY, AdaptingLab
+from tests.store.conftest import Farm, ok
+from tests.worker.test_adapting import SMALL, to_end
+
+SPACE = "proxylessnas"
+
+
+@pytest.fixture
+def lab(database_url: str) -> Iterator[AdaptingLab]:
+    farm = Farm(database_url)
+    by = farm.account("ann")
+    yield AdaptingLab(farm, by, farm.agent(by))
+    farm.database.dispose()
+
+
+def versions(lab: AdaptingLab) -> list[PredictorView]:
+    """Of whole models, the oldest first."""
+    with lab.farm.transaction() as tx:
+        found = predictors.list_predictors(tx, PredictorsWanted(platform=KEY, subject=WHOLE_MODEL))
+    return found.items[::-1]
+
+
+def measure(lab: AdaptingLab, count: int, *, slower: float = 1.0) -> None:
+    """What a client happens to have measured."""
+    lab.slower = slower
+    networks = [{"kind": "architecture", "space": SPACE, "genes": one.genes} for one in draws(SPACE, "client", count)]
+    request = JobRequest.model_validate({"workloads": networks, "platforms": [KEY], "max_age_s": 0})
+    lab.farm.submit_planned(lab.by, request)
+    lab.measure(ok)
+
+
+def look(lab: AdaptingLab) -> list[str | None]:
+    """Look after the platform once; why each subject that may be due was made anew."""
+    platform = lab.farm.scalar("SELECT public_id FROM platforms WHERE key = :key", key=KEY)
+    with lab.farm.transaction() as tx:
+        due = refreshes.due_on(tx, platform)
+    return [refreshing.refresh(lab.farm.database, one) for one in due if one.subject == WHOLE_MODEL]
+
+
+@pytest.mark.slow
+def test_new_results_make_a_version_that_answers_only_if_it_is_better(lab: AdaptingLab) -> None:
+    made = to_end(lab, lab.start(**SMALL).id)
+    assert made.state is AdaptationState.SUCCEEDED, made.reason
+    assert look(lab) == []
+    measure(lab, 8)
+    assert look(lab) == [None], "a few that lie where they were predicted change nothing"
+    assert len(versions(lab)) == 1
+    measure(lab, 40)
+    assert look(lab) == ["rows"]
+    first, second = versions(lab)
+    assert first.evidence.holdout is not None
+    assert second.evidence.holdout is not None
+    assert second.evidence.holdout.count == first.evidence.holdout.count, "judged on the same hold-outs"
+    is_better = second.evidence.holdout.mape < first.evidence.holdout.mape
+    states = (PredictorState.SUPERSEDED, PredictorState.ACTIVE)
+    assert (first.state, second.state) == (states if is_better else (PredictorState.ACTIVE, PredictorState.REJECTED))
+    assert look(lab) == [], "the same rows are not tried twice"
+    platform = lab.farm.scalar("SELECT public_id FROM platforms WHERE key = :key", key=KEY)
+    refreshing.step(lab.farm.database, platform, "", 0.0)
+    assert len(versions(lab)) == 2
+
+
+@pytest.mark.slow
+def test_a_few_results_that_are_all_missed_are_drift(lab: AdaptingLab) -> None:
+    made = to_end(lab, lab.start(**SMALL).id)
+    assert made.state is AdaptationState.SUCCEEDED, made.reason
+    measure(lab, 9, slower=1.3)
+    assert look(lab) == ["drift"]
+    assert len(versions(lab)) == 2
+    assert versions(lab)[-1].state == PredictorState.REJECTED, "what was declared still says that the old one is right"
