@@ -139,7 +139,9 @@ class ProbeSet:
             Timing.ALONE: (*self.kernels, *self.architectures)
         }
         in_situ = self._in_situ_by(in_situ_by(platform.engine.name, platform.precision))
-        return found | ({Timing.IN_SITU: in_situ} if in_situ else {})
+        if in_situ:
+            found[Timing.IN_SITU] = in_situ
+        return found
 
     def _in_situ_by(self, way: InSituBy | None) -> tuple[KernelWorkload, ...]:
         if way is None:
