@@ -32,7 +32,7 @@ from benchfarm_store.adaptation_donors import donor_rows
 from benchfarm_store.adaptation_items import Ask, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
-from benchfarm_worker import asking, publishing
+from benchfarm_worker import asking, pool, publishing
 from benchfarm_worker.fitting import Known, PlatformFit, kernel_types, most_informative, whole_model
 from benchfarm_workloads.fusing import FusionRules
 
@@ -159,6 +159,8 @@ def _train(context: Context) -> None:
     """Learn from what there is, say how good that is, and decide whether another round follows."""
     one = context.adaptation
     began_s = time.process_time()
+    if one.round == 0:  # its probes have come, and donors are chosen by how alike they are
+        pool.step(context.database, one.platform.id, context.boot_id, context.wait_s)
     seen = _see(context)
     if seen is None:
         return
