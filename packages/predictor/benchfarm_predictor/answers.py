@@ -6,7 +6,7 @@ answer from one, and the kernels of whole models are predicted once, however man
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -65,17 +65,21 @@ def kernel_sheets(items: Iterable[KernelItem]) -> dict[str, Sheet]:
 
 
 def model_sheet(items: Iterable[ModelItem]) -> Sheet:
-    """Whole models, a row each. What is no kernel of the catalogue is counted as a foreign kernel, of unknown costs.
+    """Whole models, a row each; one is held at a time, and numbers differ.
+
+    What is no kernel of the catalogue is counted as a foreign kernel, of unknown costs.
 
     Raises:
         InvalidRequest: ``kernel_out_of_range`` as ``KernelLists.of``.
     """
     rows: dict[int, int] = {}
-    lists: list[Sequence[CountedKernel]] = []
-    for number, kernels, unknown in items:
-        rows[number] = len(lists)
-        lists.append([*kernels, *foreign_kernels(unknown)])
-    return Sheet(WHOLE_MODEL, KernelLists.of(lists), rows)
+
+    def lists() -> Iterator[Sequence[CountedKernel]]:
+        for number, kernels, unknown in items:
+            rows[number] = len(rows)
+            yield [*kernels, *foreign_kernels(unknown)] if unknown else kernels
+
+    return Sheet(WHOLE_MODEL, KernelLists.of(lists()), rows)
 
 
 def foreign_kernels(unknown: Iterable[str]) -> list[CountedKernel]:

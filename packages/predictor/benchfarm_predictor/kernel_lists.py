@@ -52,14 +52,8 @@ class KernelLists:
                 of_type = collected.get(type_name)
                 if of_type is None:
                     of_type = collected[type_name] = _Collected()
-                # names, then values: two configurations are one key only if they are equal
-                key = (*config, *config.values())
-                place = of_type.places.get(key)
-                if place is None:
-                    place = of_type.places[key] = len(of_type.configs)
-                    of_type.configs.append(config)
                 of_type.owner.append(owner)
-                of_type.kernel.append(place)
+                of_type.kernel.append(of_type.place(config))
                 of_type.count.append(count)
         return cls(size, {name: each.entries(name) for name, each in collected.items()})
 
@@ -98,13 +92,30 @@ class KernelLists:
 
 @dataclass(slots=True)
 class _Collected:
-    """One type's kernels while lists are read; equal configurations are one."""
+    """One type's kernels while lists are read; equal configurations are one.
+
+    ``objects``: places by the identity of the configurations that are kept, and so are nobody else's meanwhile: many
+    lists hold the very same ones, and to compare all their columns takes most of the time.
+    """
 
     places: dict[tuple[Scalar, ...], int] = field(default_factory=dict)
+    objects: dict[int, int] = field(default_factory=dict)
     configs: list[Mapping[str, Scalar]] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
     kernel: list[int] = field(default_factory=list)
     count: list[int] = field(default_factory=list)
+
+    def place(self, config: Mapping[str, Scalar]) -> int:
+        place = self.objects.get(id(config))
+        if place is not None:
+            return place
+        # names, then values: two configurations are one key only if they are equal
+        key = (*config, *config.values())
+        place = self.places.setdefault(key, len(self.configs))
+        if place == len(self.configs):
+            self.configs.append(config)
+            self.objects[id(config)] = place
+        return place
 
     def entries(self, type_name: str) -> Entries:
         if min(self.count) < 1:

@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from sqlalchemy import select
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
-from benchfarm_core.workloads import AnySingle, UploadedWorkload
+from benchfarm_core.workloads import AnySingle, ArchitectureWorkload, GeneratedModelWorkload, UploadedWorkload
 from benchfarm_store import fusions
 from benchfarm_store.database import Transaction
 from benchfarm_store.kernel_lists import KernelList, graph_kernel_list, kernel_list
 from benchfarm_store.tables import models
 from benchfarm_workloads.fusing import FusionRules, Pair
+from benchfarm_workloads.layers import Network
+from benchfarm_workloads.models import model_recipe
+from benchfarm_workloads.network_kernels import NetworkKernels
+from benchfarm_workloads.spaces import space
 from benchfarm_workloads.verdicts import Graph
 
 MAX_UPLOADS: Final = 200
@@ -34,6 +39,8 @@ class AskedKernels:
 
         Raises InvalidRequest for what this code does not generate, and for uploads beyond `MAX_UPLOADS` (`too_large`).
         """
+        if isinstance(workload, ArchitectureWorkload | GeneratedModelWorkload):
+            return KernelList(*self._networks[fusing].counts(_network(workload)))
         if not isinstance(workload, UploadedWorkload):
             return kernel_list(workload, self.rules[fusing])
         found = self.uploads.get((number, fusing))
@@ -41,6 +48,16 @@ class AskedKernels:
             detail = f"one question has at most {MAX_UPLOADS} different uploaded models predicted: ask in several"
             raise InvalidRequest(detail, code="too_large")
         return found
+
+    @cached_property
+    def _networks(self) -> tuple[NetworkKernels, ...]:
+        return tuple(map(NetworkKernels, self.rules))
+
+
+def _network(workload: ArchitectureWorkload | GeneratedModelWorkload) -> Network:
+    if isinstance(workload, ArchitectureWorkload):
+        return space(workload.space).layout(workload.genes)  # they were checked when the question was read
+    return model_recipe(workload.name).network(workload.config)
 
 
 def fusings(tx: Transaction, asked: Sequence[Platform]) -> tuple[list[int], tuple[FusionRules, ...]]:

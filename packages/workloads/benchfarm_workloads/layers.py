@@ -92,20 +92,28 @@ class Feature:
     hw: int
 
 
-def append_layer(layers: list[Layer], type_name: str, config: Mapping[str, Scalar], *sources: str) -> tuple[str, ...]:
-    """Adds a kernel behind those that are there; returns the names of its outputs.
+def append_layer(
+    layers: list[Layer], type_name: str, config: Mapping[str, Scalar], *sources: str
+) -> tuple[tuple[str, Dims], ...]:
+    """Adds a kernel behind those that are there; returns the names and dimensions of its outputs.
 
     Raises:
         InvalidRequest: the catalogue does not take the configuration.
     """
-    layer = Layer(f"l{len(layers)}", type_name, dict(_canonical(type_name, tuple(config.items()))), sources)
+    columns, made = _checked(type_name, tuple(config.items()))
+    layer = Layer(f"l{len(layers)}", type_name, dict(columns), sources)
     layers.append(layer)
-    return layer.outputs
+    return ((layer.name, made[0]),) if len(made) == 1 else tuple(zip(layer.outputs, made, strict=True))
 
 
 @lru_cache(LAYERS_KEPT)
-def _canonical(type_name: str, columns: tuple[tuple[str, Scalar], ...]) -> tuple[tuple[str, Scalar], ...]:
-    return tuple(kernel_type(type_name).validate(dict(columns)).items())
+def _checked(
+    type_name: str, columns: tuple[tuple[str, Scalar], ...]
+) -> tuple[tuple[tuple[str, Scalar], ...], tuple[Dims, ...]]:
+    """The canonical columns of a layer, and the dimensions of its outputs."""
+    kind = kernel_type(type_name)
+    config = kind.validate(dict(columns))
+    return tuple(config.items()), kind.tensor_rule(config).outputs
 
 
 @lru_cache(LAYERS_KEPT)
@@ -186,8 +194,8 @@ class Sketch:
         return feature
 
     def _append(self, type_name: str, config: Mapping[str, Scalar], *inputs: Feature) -> tuple[Feature, ...]:
-        names = append_layer(self.layers, type_name, {**config, "batch": self.batch}, *(x.source for x in inputs))
-        return tuple(_feature(*each) for each in zip(names, self.layers[-1].tensors.outputs, strict=True))
+        made = append_layer(self.layers, type_name, {**config, "batch": self.batch}, *(x.source for x in inputs))
+        return tuple(_feature(*each) for each in made)
 
 
 def image_columns(config: Mapping[str, Scalar]) -> tuple[int, int]:

@@ -76,6 +76,5 @@ class SequenceSketch:
         return Network(self.name, self.input_shape, tuple(self.layers))
 
     def _append(self, type_name: str, config: Mapping[str, Scalar], *sources: str) -> Tokens:
-        [name] = append_layer(self.layers, type_name, {**config, "batch": self.input_shape[0]}, *sources)
-        [dims] = self.layers[-1].tensors.outputs
+        [(name, dims)] = append_layer(self.layers, type_name, {**config, "batch": self.input_shape[0]}, *sources)
         return Tokens(name, dims[1] if len(dims) > 2 else 1, dims[-1])

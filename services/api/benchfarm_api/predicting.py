@@ -103,8 +103,8 @@ def _all_said(asked: Asked, load: Load) -> list[_PlatformSaid]:
     said: dict[int, _PlatformSaid] = {}
     for fusing in {one.fusing for one in asked.platforms}:
         places = [place for place, one in enumerate(asked.platforms) if one.fusing == fusing]
-        items, refusals = _models(asked, places, fusing)
-        sheets = {**kernels, WHOLE_MODEL: model_sheet(items)} if items else kernels
+        models, refusals = _models(asked, places, fusing)
+        sheets = kernels if models is None else {**kernels, WHOLE_MODEL: models}
         said |= {place: _platform_said(asked, asked.platforms[place], sheets, refusals, load) for place in places}
     return [said[place] for place in range(len(asked.platforms))]
 
@@ -118,24 +118,34 @@ def _kernels(asked: Asked) -> Iterable[tuple[int, str, Mapping[str, int | str]]]
             yield number, workload.type, workload.config
 
 
-def _models(asked: Asked, places: Iterable[int], fusing: int | None) -> tuple[list[ModelItem], dict[int, _Refusal]]:
-    """The kernel lists of the models that these platforms of one way to fuse predict, and which models have none."""
-    items: list[ModelItem] = []
+def _models(asked: Asked, places: Iterable[int], fusing: int | None) -> tuple[Sheet | None, dict[int, _Refusal]]:
+    """The models that these platforms of one way to fuse predict, None where there is none; and which have no kernels.
+
+    By number of the workload why it is in no sheet.
+    """
     refusals: dict[int, _Refusal] = {}
     if fusing is None:
-        return items, refusals
-    wanted = {number for place in places for number in asked.platforms[place].gaps}
-    for number in sorted(number for number in wanted if asked.subjects[number] == WHOLE_MODEL):
+        return None, refusals
+    gaps = {number for place in places for number in asked.platforms[place].gaps}
+    wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
+    sheet = model_sheet(_model_items(asked, wanted, fusing, refusals))
+    return sheet if sheet.rows else None, refusals
+
+
+def _model_items(
+    asked: Asked, wanted: Iterable[int], fusing: int, refusals: dict[int, _Refusal]
+) -> Iterable[ModelItem]:
+    """The kernel lists one after the other; what has none is added to the refusals."""
+    for number in wanted:
         try:
             found = asked.kernels.kernel_list(number, asked.workloads[number], fusing)
         except InvalidRequest as error:
             refusals[number] = _Refusal(error.code, error.detail)
             continue
         if found.kernels:
-            items.append((number, found.kernels, found.unknown))
+            yield number, found.kernels, found.unknown
         else:
             refusals[number] = _Refusal("no_predictor", _nothing_known(found.unknown))
-    return items, refusals
 
 
 def _nothing_known(unknown: Iterable[str]) -> str:
