@@ -79,6 +79,8 @@ class KernelSum:
 
     def guessed_share(self, lists: KernelLists) -> Floats:
         """How much of each model's sum the fallback says: float64[n] in [0, 1]."""
+        if all(self.knows(entries.kernels) for entries in lists.by_type.values()):
+            return np.zeros(len(lists))  # nothing is predicted twice for it
         guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
         share: Floats = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
         return np.clip(share, 0, 1)
