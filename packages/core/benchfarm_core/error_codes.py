@@ -81,7 +81,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "adaptation_impossible": "Nothing can be learnt on that platform; the detail says why.",
     "adaptation_running": "An adaptation of that platform is under way; one at a time.",
     "adaptation_finished": "The adaptation has ended already.",
-    "no_predictor": "Nothing usable is measured and there is no predictor for this platform.",
+    "no_predictor": "Nothing usable is measured and no predictor answers; the detail says what would make one.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",
     "inspection_unavailable": "The farm's host cannot confine what opens an upload, so none is opened.",
