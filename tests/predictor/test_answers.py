@@ -129,6 +129,23 @@ def test_a_predictor_of_something_else_is_refused() -> None:
         assert refused.value.code == "predictor_file_foreign"
 
 
+def test_a_predictor_that_says_no_number_is_refused() -> None:
+    predictor = kernel_predictor("fc")
+    assert isinstance(predictor.model, Ridge)
+    broken = replace(predictor, model=replace(predictor.model, weights=np.full_like(predictor.model.weights, np.nan)))
+    with pytest.raises(InvalidRequest) as refused:
+        answer_sheet(broken, kernel_sheets([(0, "fc", SMALL)])["fc"])
+    assert refused.value.code == "predictor_file_damaged"
+
+
+def test_lists_that_come_one_by_one_are_told_apart_by_their_values() -> None:
+    """Each configuration is gone before the next comes, so that many lie where others lay."""
+    sheet = model_sheet((number, [("fc", {"cin": 16 + number % 7, "cout": 8}, 1)], ()) for number in range(700))
+    [entries] = lists_of(sheet.batch).by_type.values()
+    assert sorted(entries.kernels.column("cin").tolist()) == [float(size) for size in range(16, 23)]
+    assert entries.kernels.column("cin")[entries.kernel].tolist() == [16 + number % 7 for number in range(700)]
+
+
 def test_made_up_models_follow_their_sums() -> None:
     """What the other tests rest on: the fit is near the truth."""
     found = answer(model_predictor(MODELS[:50]), KernelLists.of(MODELS[50:]))

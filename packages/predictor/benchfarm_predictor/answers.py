@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import numpy as np
+
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
-from benchfarm_predictor.models import Batch
+from benchfarm_predictor.models import Batch, damaged
 from benchfarm_predictor.predictions import Predictions, answer
 from benchfarm_predictor.predictor_file import WHOLE_MODEL, Predictor
 from benchfarm_workloads.columns import Scalar
@@ -91,13 +93,16 @@ def answer_sheet(predictor: Predictor, sheet: Sheet) -> Predictions:
     """The predictor's answer for each row of the sheet; unknown operators by their own names.
 
     Raises:
-        InvalidRequest: ``predictor_file_foreign`` when the predictor is of another subject.
+        InvalidRequest: ``predictor_file_foreign`` when the predictor is of another subject, ``predictor_file_damaged``
+            when it predicts what is no number.
     """
     found = predictor.header.kernel_type
     if found != sheet.subject:
         detail = f"the predictor is of {found[:60]}, not of {sheet.subject[:60]}"
         raise InvalidRequest(detail, code="predictor_file_foreign")
     predictions = answer(predictor, sheet.batch)
+    if not all(np.isfinite(each).all() for each in (predictions.low_ms, predictions.high_ms)):
+        raise damaged("what it predicts is no number")
     if isinstance(sheet.batch, Kernels) or not any(name.startswith(_UNKNOWN) for name in sheet.batch.by_type):
         return predictions
     named = tuple(tuple(name.removeprefix(_UNKNOWN) for name in names) for names in predictions.unknown)

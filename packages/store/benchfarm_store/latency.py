@@ -176,8 +176,9 @@ def _to_predict(
 ) -> tuple[list[AskedPlatform], AskedKernels]:
     """The platforms with what answers there, and the kernels of the models that are to be predicted."""
     heads: dict[int, dict[str, Head]] = {row.id: {} for row in rows}
-    if timing == Timing.ALONE:
-        for head in predictors.active(tx, [row.id for row, each in zip(rows, gaps, strict=True) if each]):
+    lacking = [row.id for row, each in zip(rows, gaps, strict=True) if each]
+    if timing == Timing.ALONE and lacking:
+        for head in predictors.active(tx, lacking):
             heads[head.platform_id][head.subject] = head
     parsed = [parse_platform_key(row.key) for row in rows]
     models = {
