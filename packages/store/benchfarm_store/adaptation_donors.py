@@ -3,6 +3,7 @@
 from sqlalchemy import text
 
 from benchfarm_core.adapting import DonorChoice, may_be_donor
+from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
@@ -28,7 +29,16 @@ def donor_rows(
     place = {one.id: number for number, one in enumerate(compared)}
     allowed = [id_ for id_, donor in known.items() if id_ not in far and may_be_donor(donor, platform, choice)]
     nearest = sorted(allowed, key=lambda donor: (place.get(donor, len(place)), donor))[:limit]
-    return [pool.donor_rows(tx, donor, WHOLE_MODEL) for donor in nearest]
+    found = (_rows(tx, donor) for donor in nearest)
+    return [rows for rows in found if rows is not None]
+
+
+def _rows(tx: Transaction, donor: str) -> TrainingRows | None:
+    """What it lends; None of an entry whose kernels are of another catalogue."""
+    try:
+        return pool.donor_rows(tx, donor, WHOLE_MODEL)
+    except InvalidRequest:
+        return None
 
 
 _PLATFORMS = text("SELECT id, public_id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")
