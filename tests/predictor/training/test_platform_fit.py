@@ -107,7 +107,7 @@ def test_intervals_cover_what_they_promise() -> None:
 
 
 def test_a_space_that_was_never_sampled_is_said_to_be_strange() -> None:
-    rows = held_out(PLATFORM, "proxylessnas", count=20)
+    rows = training_rows(PLATFORM, model_rows(PLATFORM, "proxylessnas", 20, purpose=Purpose.HOLDOUT))
     lists = measured_models(rows.models).lists
     fit = fit_model(PlatformRows.of(training_rows(PLATFORM, of_spaces(PLATFORM, 40, RESNET, TOKENS))))
     known = answer(fit.predictor, measured_models(held_out(PLATFORM, RESNET, count=20).models).lists)
