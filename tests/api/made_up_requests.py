@@ -112,6 +112,7 @@ SENSIBLE = {
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "POST /v1/pool": lambda drawn: {},
+    "POST /v1/platforms/{platform}/adaptations": lambda drawn: {"spaces": [], "donors": "any"},
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},
     "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,

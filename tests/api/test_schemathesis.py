@@ -32,8 +32,8 @@ EXCEPTIONS = """
 # Well-formed and still refused: a kernel has ranges that no schema says, a random file is no model, a board
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
-# a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere, and
-# a pool file is none by chance.
+# a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere,
+# a pool file is none by chance, and an adaptation names spaces that there are.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -66,9 +66,11 @@ REFUSING = (
     "list_likenesses",
     "export_pool",
     "import_pool",
+    "start_adaptation",
+    "list_adaptations",
 )
 LENIENT = ("register_boards", "list_platforms", "export_pool")
-SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion")
+SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion", "start_adaptation")
 
 LEASE_S = 900.0
 """The one live lease is released last: it must not end before, however busy the machine is."""
@@ -194,8 +196,11 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
     pool_file = of_another_farm(alice.get("/v1/pool/file", params=asked, headers=operator).content)
     binary = {**operator, "Content-Type": "application/octet-stream"}
     pooled = alice.post("/v1/pool", content=pool_file, headers=binary).json()
+    adapted = alice.post(f"/v1/platforms/{platform['key']}/adaptations", json={}).json()
+    alice.post(f"/v1/adaptations/{adapted['id']}/cancel")
     return {
         "job_id": done["id"],
+        "adaptation_id": adapted["id"],
         "entry_id": pooled["entries"][0],
         "pool_file": base64.b64encode(pool_file).decode(),
         "set_id": imported["id"],
