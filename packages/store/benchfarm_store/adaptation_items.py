@@ -65,6 +65,15 @@ class Wanted(NamedTuple):
         return self.known + self.joined + self.new > 0
 
 
+def prepare(tx: Transaction, whose: Whose) -> None:
+    """Make the queues that it will need: whoever waits for a queue that another one makes must hold no measurement."""
+    protocol_id = specs.ensure_protocol(tx, PROTOCOL)
+    keys = [
+        (whose.platform_id, protocol_id, whose.account_id, _priority(one)) for one in (Purpose.TRAIN, Purpose.HOLDOUT)
+    ]
+    measurements.ensure_queues(tx, keys)
+
+
 def want(
     tx: Transaction, whose: Whose, asks: Sequence[Ask], *, purpose: Purpose, round_no: int, limit_s: float
 ) -> Wanted:
@@ -291,19 +300,23 @@ _OPEN = text("""
 
 def drop(tx: Transaction, adaptation_id: str) -> int:
     """Give up what waits for an adaptation alone; how many. Never waits for a lock: what a board has just taken is
-    measured and kept."""
-    return tx.execute(_DROP, {"id": adaptation_id}).rowcount
+    measured and kept. The second statement has its own snapshot, so jobs that joined just before are seen."""
+    held = tx.execute(_HOLD_OWN, {"id": adaptation_id}).scalars().all()
+    return tx.execute(_DROP, {"id": adaptation_id, "ids": list(held)}).rowcount if held else 0
 
 
-# a job that joined one waits for it too
+_HOLD_OWN = text("""
+    SELECT m.id FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id AND m.state = 'wanted'
+    WHERE i.adaptation_id = CAST(:id AS uuid) AND i.source = 'new' AND m.purpose <> 'job'
+    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
+""")
+# a job or another adaptation that joined one waits for it too
 _DROP = text("""
-    UPDATE measurements SET state = 'cancelled' WHERE id IN (
-        SELECT m.id FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id AND m.state = 'wanted'
-        WHERE i.adaptation_id = CAST(:id AS uuid) AND i.source = 'new' AND NOT EXISTS (
-            SELECT FROM job_items j WHERE j.measurement_id = m.id AND j.state = 'pending') AND NOT EXISTS (
+    UPDATE measurements m SET state = 'cancelled' WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'wanted'
+        AND NOT EXISTS (SELECT FROM job_items j WHERE j.measurement_id = m.id AND j.state = 'pending')
+        AND NOT EXISTS (
             SELECT FROM adaptation_items o JOIN adaptations a ON a.id = o.adaptation_id AND a.finished_at IS NULL
-            WHERE o.measurement_id = m.id AND o.adaptation_id <> i.adaptation_id)
-        ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED)
+            WHERE o.measurement_id = m.id AND o.adaptation_id <> CAST(:id AS uuid))
 """)
 
 

@@ -100,6 +100,7 @@ def _begin(context: Context) -> None:
     with context.database.transaction() as tx:
         if not adaptations.hold(tx, context.adaptation):
             return
+        adaptation_items.prepare(tx, context.whose)
         for drawn, count in judging:
             adaptation_items.declare_holdouts(tx, context.whose, drawn, count)
         limit_s = PROBE_SHARE * request.budget_s
