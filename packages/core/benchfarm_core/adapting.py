@@ -325,7 +325,7 @@ def verdict(new: HoldoutScore | None, before: HoldoutScore | None, *, has_active
     return Verdict(True, told) if is_better(new, before) else Verdict(False, f"what answers is no worse: {told}")
 
 
-def outcome(view: AdaptationView) -> tuple[Literal[_S.SUCCEEDED, _S.FAILED], str]:
+def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
     """How an adaptation that has been judged ends: with any predictor it succeeded, whatever its target."""
     made = [one for one in view.predictors if one.predictor_id is not None]
     if not made:

@@ -88,8 +88,8 @@ def want(
     return _want(tx, whose, free, purpose=purpose, round_no=round_no, limit_s=limit_s)
 
 
-def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[ArchitectureWorkload], count: int) -> int:
-    """Declare the first `count` of some architectures as what judges: none that anybody could have learnt from; how
+def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[AskedWorkload], count: int) -> int:
+    """Declare the first `count` of some architectures or kernels as what judges: none that anybody could have learnt from; how
     many there were. They are wanted at once, so that nothing else can take them.
     """
     possible = _possible(tx, whose, [Ask(one) for one in drawn])

@@ -29,7 +29,7 @@ from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_store import adaptation_items, adaptations, fusions, host_leases, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
-from benchfarm_store.adaptation_items import Ask, Whose
+from benchfarm_store.adaptation_items import Ask, AskedWorkload, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import asking, pool, publishing
@@ -95,7 +95,10 @@ def _fail(context: Context, reason: str) -> None:
 def _begin(context: Context) -> None:
     """Declare what judges, then want the probes."""
     request, platform = context.adaptation.request, context.adaptation.platform
-    judging = [*asking.holdout_architectures(request), *asking.holdout_kernels(request)]
+    judging: list[tuple[Sequence[AskedWorkload], int]] = [
+        *asking.holdout_architectures(request),
+        *asking.holdout_kernels(request),
+    ]
     probes = asking.probes(platform)
     with context.database.transaction() as tx:
         if not adaptations.hold(tx, context.adaptation):
