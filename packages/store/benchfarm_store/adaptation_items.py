@@ -89,8 +89,8 @@ def want(
 
 
 def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[AskedWorkload], count: int) -> int:
-    """Declare the first `count` of some architectures or kernels as what judges: none that anybody could have learnt from; how
-    many there were. They are wanted at once, so that nothing else can take them.
+    """Declare the first `count` of some architectures or kernels as what judges: none that anybody could have learnt
+    from; how many there were. They are wanted at once, so that nothing else can take them.
     """
     possible = _possible(tx, whose, [Ask(one) for one in drawn])
     learnt = _digests(tx, [one for one, _ in possible], _LEARNT)
