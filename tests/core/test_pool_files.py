@@ -66,7 +66,7 @@ def with_predictor(file: bytes, **changes: Any) -> bytes:
 def test_rows_come_back_as_they_were() -> None:
     (found,) = opened(FILE)
     assert found.rows == ROWS
-    assert found.entry.rows.counts == {"alone": 42, "in_situ": 27, "models": 12}
+    assert found.entry.rows.counts == {"alone": 42, "in_situ": 27, "models": 11}
     assert found.entry.rows.measured_at == max(row.measured_at for row in ROWS.kernels)
     assert found.entry.platform.key == KEY
     assert opened(made_file(TrainingRows(platform=KEY, kernels=(), models=(), rule_version=6, data_hash="x")))
@@ -121,7 +121,7 @@ def test_a_file_above_the_limit_is_not_read() -> None:
         read(b"\0" * (MAX_POOL_BYTES + 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_byte_can_be_changed_unseen(data: st.DataObject) -> None:
     """A file either reads as it was or is refused; it never ends in another error."""
@@ -137,7 +137,7 @@ def test_no_byte_can_be_changed_unseen(data: st.DataObject) -> None:
 def test_rows_that_unpack_to_more_than_is_said_are_not_unpacked() -> None:
     bomb = zlib.compress(b" " * 50_000_000, 9)
     packed = packed_rows(ROWS, bomb, 1000)
-    entry, _ = entry_of(ROWS, rows=packed)
+    entry = entry_of(ROWS)[0].model_copy(update={"rows": packed})
     assert refused(write(manifest_of([entry]), [bomb])).startswith(
         "pool_file_damaged: the pool file is damaged: its rows"
     )
@@ -193,7 +193,7 @@ def heaviest(**changes: Any) -> Callable[[TrainingRows], TrainingRows]:
         (first(normalised_ms=1e-9), "no workload takes"),
         (first(normalised_ms=1e12), "no workload takes"),
         (first(normalised_ms=0.0), "damaged"),
-        (heaviest(normalised_ms=1.05e-5), "operations in"),
+        (heaviest(normalised_ms=2e-5, cin=512, cout=512), "operations in"),
         (heaviest(k=4), "must be one of"),
         (heaviest(cin=0), "must be an integer"),
         (heaviest(batch=65), "must be an integer"),

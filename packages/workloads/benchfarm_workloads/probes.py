@@ -33,10 +33,10 @@ _CONVOLUTIONS: Final = (
     (56, 72, 24, 1, 1, "none"),
     (28, 40, 240, 1, 1, "hswish"),
     (14, 480, 112, 1, 1, "none"),
-    (28, 96, 96, 3, 1, "relu"),
-    (14, 160, 160, 3, 1, "relu"),
+    (28, 64, 64, 3, 1, "relu"),
+    (14, 128, 128, 3, 1, "relu"),
     (7, 160, 960, 1, 1, "hswish"),
-    (56, 256, 64, 1, 1, "relu"),
+    (28, 256, 64, 1, 1, "relu"),
     (56, 24, 144, 1, 1, "swish"),
     (224, 3, 16, 3, 2, "hswish"),
     (28, 64, 128, 3, 2, "relu"),
@@ -85,9 +85,9 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, ...], tuple[tuple[Scalar, ...], ...]]
     "dwconv-bn-act": (("hw", "cin", "k", "s", "act"), _DEPTHWISE),
     "linear": (("seq", "cin", "cout", "act"), _LINEAR),
 }
-_NETWORKS: Final = {"ofa_mobilenet_v3": 3, "proxylessnas": 3, "ofa_resnet": 2, "bignas": 2, "fbnet_v3": 2}
+_NETWORKS: Final = {"ofa_mobilenet_v3": 3, "proxylessnas": 3, "ofa_resnet": 1, "bignas": 2, "fbnet_v3": 2}
 """How many of each convolutional space; large ones would cost more than all the rest."""
-_DRAWN: Final = 12
+_DRAWN: Final = 40
 """Of so many that are drawn, every other one of the cheapest is taken."""
 
 Subject = tuple[str, Timing]
