@@ -8,6 +8,7 @@ import pytest
 
 from benchfarm_core.access import Role
 from benchfarm_core.measurements import Timing
+from benchfarm_core.messages import TaskMessage
 from benchfarm_core.pool_files import open_entries
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, TrainingRows
 from benchfarm_store import likenesses, pool_entries
@@ -28,7 +29,7 @@ def probed(name: str, rows: TrainingRows, model: str = "host-a") -> Probed:
     """A member with the rows' times."""
     times = {
         (row.workload_id, row.timing if isinstance(row, KernelRow) else Timing.ALONE): row.normalised_ms
-        for row in (*rows.kernels, *rows.models)
+        for row in rows.every
     }
     return Probed(name, model, times)
 
@@ -168,7 +169,8 @@ def test_what_is_due_is_looked_for_once_a_minute(farm: Farm, probing: Probing) -
     likening = Likening(farm.database)
     farm.messages.clear()
     assert likening.step(1000.0) == 2
-    assert {message.args[1] for message in farm.messages} == {probing.id_of(KEY), probing.id_of(WIDE)}
+    asked = {message.args[1] for message in farm.messages if isinstance(message, TaskMessage)}
+    assert asked == {probing.id_of(KEY), probing.id_of(WIDE)}
     assert likening.step(1000.0 + EVERY_S / 2) == 0
     assert likening.step(1000.0 + EVERY_S) == 2, "nobody has compared them"
 

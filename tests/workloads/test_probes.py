@@ -35,7 +35,7 @@ def test_a_version_never_changes() -> None:
 
 def test_every_probe_is_distinct_and_in_its_catalogue() -> None:
     probes = probe_set()
-    every = (*probes.kernels, *probes.architectures)
+    every: tuple[KernelWorkload | ArchitectureWorkload, ...] = (*probes.kernels, *probes.architectures)
     assert len({workload_id(one) for one in every}) == len(every) == len(probes.workload_ids)
     assert [kernel_type(one.type).workload(one.config) for one in probes.kernels] == list(probes.kernels)
     assert [space(one.space).workload(one.genes) for one in probes.architectures] == list(probes.architectures)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -252,7 +252,7 @@ def _check_predictor(entry: PoolEntry, packed: PackedPredictor, file: bytes) -> 
 def packed_rows(rows: TrainingRows, part: bytes, size_bytes: int) -> PackedRows:
     """What a manifest says of rows that ``pool_rows.pack`` made a part of."""
     timings = [row.timing for row in rows.kernels]
-    newest = max((row.measured_at for row in (*rows.kernels, *rows.models)), default=None)
+    newest = max((row.measured_at for row in rows.every), default=None)
     return PackedRows(
         sha256=part_hash(part),
         size_bytes=size_bytes,
@@ -275,7 +275,7 @@ def check_entry(entry: PoolEntry, rows: TrainingRows, catalogue: KernelCatalogue
     key = entry.platform.key
     if rows.platform != key:
         raise damaged(f"rows of {rows.platform[:80]} stand in the entry of {key}")
-    every: Sequence[KernelRow | ModelRow] = (*rows.kernels, *rows.models)
+    every = rows.every
     if len(every) > MAX_ENTRY_ROWS:
         raise damaged(f"{key} has {len(every)} rows, at most {MAX_ENTRY_ROWS}")
     if packed_rows(rows, b"", 1).counts != entry.rows.counts:
@@ -337,7 +337,7 @@ def _check_spread(rows: TrainingRows) -> None:
     """Rows of one kind whose times are all the same were not measured."""
     kinds: dict[tuple[str, Timing], set[float]] = {}
     counts: dict[tuple[str, Timing], int] = {}
-    for row in (*rows.kernels, *rows.models):
+    for row in rows.every:
         kind = (row.kernel_type, row.timing) if isinstance(row, KernelRow) else (WHOLE_MODEL, Timing.ALONE)
         kinds.setdefault(kind, set()).add(row.normalised_ms)
         counts[kind] = counts.get(kind, 0) + 1

@@ -94,6 +94,11 @@ class TrainingRows(Value):
     rule_version: int
     data_hash: str
 
+    @property
+    def every(self) -> tuple[KernelRow | ModelRow, ...]:
+        """Kernels, then models."""
+        return (*self.kernels, *self.models)
+
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -50,7 +50,10 @@ def import_entries(tx: Transaction, opened: Sequence[OpenedEntry], *, by: Caller
     account's stored bytes are full; then nothing is kept.
     """
     own = own_origin(tx)
-    kept, repeated, mine, left_out = [], [], [], []
+    kept: list[str] = []
+    repeated: list[str] = []
+    mine: list[str] = []
+    left_out: list[str] = []
     rows = 0
     for one in opened:
         if one.entry.origin == own:
@@ -98,7 +101,7 @@ def _probe_times(rows: TrainingRows) -> dict[str, dict[str, float]]:
     """By timing and workload id, as the column holds them."""
     probes = set(probe_set().workload_ids)
     found: dict[str, dict[str, float]] = {}
-    for row in (*rows.kernels, *rows.models):
+    for row in rows.every:
         if row.workload_id in probes:
             timing = row.timing if isinstance(row, KernelRow) else Timing.ALONE
             found.setdefault(timing, {})[row.workload_id] = row.normalised_ms
@@ -173,7 +176,7 @@ def load_rows(tx: Transaction, entry_id: str) -> TrainingRows:
     """
     entry = get_manifest(tx, entry_id)
     rows = unpack(load_part(tx, entry_id), entry.rows.size_bytes, CATALOGUE_VERSION)
-    ids = {row.workload_id for row in (*rows.kernels, *rows.models)}
+    ids = {row.workload_id for row in rows.every}
     held = _holdouts(tx, ids)
     return rows.model_copy(
         update={
