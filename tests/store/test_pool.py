@@ -24,7 +24,7 @@ from benchfarm_workloads.probes import probe_set
 from tests.pool_rows import KEY as ELSEWHERE
 from tests.pool_rows import ORIGIN, entry_of, made_file, made_rows, manifest_of, of_another_farm
 from tests.store.predictor_bytes import LINEAGE, predictor_bytes
-from tests.store.probing import CONV, KEY, WIDE, Probing
+from tests.store.probing import CONV, KEY, WIDE, Probing, alone_ms
 
 OURS = ("farms", "boards", "platforms", "workloads", "measurements", "results", "jobs", "job_items", "predictors")
 LICENCE = PoolExport(licence="MIT", source="this lab")
@@ -237,6 +237,7 @@ def test_donors_come_by_likeness_and_what_is_no_real_board_lends_to_none(farm, l
 
 def test_what_is_exported_is_what_predictors_learn_from(farm, lab, probing):
     probing.measure()
+    probing.set_times(KEY, alone_ms(made_rows()))
     file = publish(farm, probing)
     data = lab.export(names=(KEY,))
     (found,) = opened(data)
@@ -256,6 +257,7 @@ def test_what_is_exported_is_what_predictors_learn_from(farm, lab, probing):
 
 def test_another_farm_takes_it_in_and_hands_it_on_as_it_came(farm, lab, probing):
     probing.measure()
+    probing.set_times(KEY, alone_ms(made_rows()))
     publish(farm, probing)
     data = of_another_farm(lab.export(names=(KEY,)), "third-farm")
     (entry_id,) = lab.bring(data).entries
@@ -285,6 +287,7 @@ def test_without_names_real_boards_with_rows_are_exported(farm, lab, probing, re
 
 def test_uploads_and_hold_outs_never_leave_the_farm(farm, lab, probing):
     probing.measure()
+    probing.set_times(KEY, alone_ms(made_rows()))
     first = "SELECT id FROM workloads ORDER BY id LIMIT 1"
     farm.run(f"UPDATE workloads SET kind = 'upload' WHERE id = ({first})")
     farm.run(f"UPDATE measurements SET purpose = 'holdout' WHERE workload_id = ({first} OFFSET 1)")
