@@ -49,7 +49,9 @@ def test_what_is_no_header_is_refused_as_the_whole_file_is() -> None:
     assert code_of(len(other).to_bytes(8, "little") + other) == "predictor_file_foreign"
     assert code_of(rewritten(format=2)) == "predictor_file_foreign"
     lineage = HEADER.lineage.model_dump(mode="json")
-    for header in (None, [], {}, {"kernel_type": "fc"}, HEADER.model_dump() | {"lineage": lineage | {"x": 1}}):
+    whole = HEADER.model_dump()
+    headers: list[object] = [None, [], {}, {"kernel_type": "fc"}, whole | {"lineage": lineage | {"x": 1}}]
+    for header in headers:
         assert code_of(rewritten(header=header)) == "predictor_file_damaged", header
     for data in (b"", DATA[:7], DATA[:20], (MAX_JSON_BYTES + 1).to_bytes(8, "little") + DATA[8:], b"\0" * 99):
         assert code_of(data) == "predictor_file_damaged"

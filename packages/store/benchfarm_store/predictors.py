@@ -164,6 +164,7 @@ def rollback(
 
 
 def _activate(tx: Transaction, row: Row[Any], reason: str) -> None:
+    advance(PREDICTOR_TRANSITIONS, PredictorState(row.state), PredictorState.ACTIVE)  # before anything is changed
     if not row.has_file:
         raise Conflict(f"the file of version {row.version} is not kept any more")
     before = _active(tx, row.platform_row, row.subject)
