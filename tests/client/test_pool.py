@@ -62,7 +62,7 @@ def test_the_matrix_shows_who_is_near(farm: ServedFarm, platform: str, logged_in
     path = tmp_path / "elsewhere"
     path.write_bytes(made_file(made_rows()))
     (entry_id,) = logged_in("pool", "import", path, "--json").document["entries"]
-    target = farm.client().platform(platform).id
+    (target,) = [one["id"] for one in logged_in("platforms", "list", "--json").document if one["key"] == platform]
     told = {"divergence": 0.03125, "low": 0.01, "high": 0.0625, "spearman": None, "log_ratio_variance": 0.1}
     place = {"donor": entry_id, "target": target, "subject": "model", "timing": Timing.ALONE, "count": 12}
     with farm.database.transaction() as tx:
@@ -77,22 +77,22 @@ def test_the_matrix_shows_who_is_near(farm: ServedFarm, platform: str, logged_in
 
 def test_what_is_no_pool_file_is_refused_before_anything_is_sent(farm: ServedFarm, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    client = farm.client("operator")
-    for data, code in ((b"PK", "pool_file_foreign"), (made_file()[:-1], "pool_file_damaged")):
-        path.write_bytes(data)
-        with pytest.raises(InvalidRequest) as caught:
+    with farm.client("operator") as client:
+        for data, code in ((b"PK", "pool_file_foreign"), (made_file()[:-1], "pool_file_damaged")):
+            path.write_bytes(data)
+            with pytest.raises(InvalidRequest) as caught:
+                client.pool.import_file(path)
+            assert (caught.value.code, caught.value.request_id) == (code, None)
+        with path.open("wb") as file:
+            file.truncate(MAX_POOL_BYTES + 1)
+        with pytest.raises(TooLarge):
             client.pool.import_file(path)
-        assert (caught.value.code, caught.value.request_id) == (code, None)
-    with path.open("wb") as file:
-        file.truncate(MAX_POOL_BYTES + 1)
-    with pytest.raises(TooLarge):
-        client.pool.import_file(path)
-    path.unlink()
-    with pytest.raises(InvalidRequest, match="cannot read"):
-        client.pool.import_file(path)
-    os.mkfifo(path)
-    with pytest.raises(InvalidRequest, match="no regular file"):
-        client.pool.import_file(path)
+        path.unlink()
+        with pytest.raises(InvalidRequest, match="cannot read"):
+            client.pool.import_file(path)
+        os.mkfifo(path)
+        with pytest.raises(InvalidRequest, match="no regular file"):
+            client.pool.import_file(path)
 
 
 def test_exporting_and_importing_are_for_operators(command: Any, farm: ServedFarm, tmp_path: Path) -> None:
