@@ -1,6 +1,6 @@
 """Rows as a farm would measure them on platforms that are made up: a latency law over real networks, noise by seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -28,8 +28,9 @@ KEY = "made-up-{}/c0-3.t1.free/formula-1.0/fp32"
 
 
 class Platform:
-    """Each kernel type computes and moves at rates of its own; blocks of 8 channels are computed whole; what does not
-    fit into the cache moves at a third; each call costs something, and a model a little more than its kernels."""
+    """Each kernel type computes and moves at rates of its own, the faster the longer its dot products are; blocks of 8
+    channels are computed whole; what does not fit into the cache moves at a third; each call costs something, and a
+    model a little more than its kernels."""
 
     def __init__(self, seed: int = 0, likeness: "Platform | None" = None) -> None:
         self.seed, self.key = seed, KEY.format(seed)
@@ -46,7 +47,9 @@ class Platform:
         found, (gflops, gbytes) = costs(batch), self.rates(batch.type)
         blocks = np.ceil(found.width / 8) * 8 / found.width
         moved = found.total_bytes * np.where(found.total_bytes > CACHE_BYTES, 3.0, 1.0)
-        return 0.003 + found.flops * blocks / (1e6 * gflops) + moved / (1e6 * gbytes)
+        start = 1 + 64 / found.depth if batch.type == "conv-bn-act" else 1.0
+        latency_ms: Floats = 0.003 + found.flops * blocks * start / (1e6 * gflops) + moved / (1e6 * gbytes)
+        return latency_ms
 
     def alone_ms(self, batch: Kernels) -> Floats:
         """Warm caches, but nothing laid out beforehand."""
@@ -95,7 +98,7 @@ def kernel_rows(
 
 
 def rows_of_configs(
-    platform: Platform, type_name: str, configs: list[Mapping[str, Any]], timing: Timing, **changes: Any
+    platform: Platform, type_name: str, configs: Sequence[Mapping[str, Any]], timing: Timing, **changes: Any
 ) -> list[KernelRow]:
     batch = Kernels.of_configs(type_name, configs)
     latency_ms = platform.alone_ms(batch) if timing is Timing.ALONE else platform.in_situ_ms(batch)

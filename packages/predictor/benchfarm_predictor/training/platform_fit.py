@@ -1,8 +1,8 @@
 """A platform's predictors from its rows and donors: one for a kernel type, one for whole models.
 
-Whole models are chosen for space by space. What is best in one search space is not best in the next, and a ridge that
-has to serve two serves neither well; so each space with enough rows has weights of its own over all candidates, chosen
-by its own rows held back (decision 0030). What is like none of them gets the weights that predict a space best when
+Whole models are chosen for space by space. What is best in one search space need not be best in the next, and errors
+are others there; so each space with enough rows has weights of its own over all candidates, chosen by its own rows held
+back, and its own interval (decision 0030). What is like none of them gets the weights that predict a space best when
 all its rows are held back, and a wider interval.
 """
 
