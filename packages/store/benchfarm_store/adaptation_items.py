@@ -368,7 +368,7 @@ _SPENT_FROM: Final = """
     WITH ran AS (
         SELECT i.measurement_id, m.expected_s, i.lease_id, m.state,
             greatest(0, extract(epoch FROM coalesce(l.ended_at, :now) - l.accepted_at))::float8
-                * m.expected_s / sum(m.expected_s) OVER (PARTITION BY l.id) AS took_s
+                * m.expected_s::float8 / sum(m.expected_s::float8) OVER (PARTITION BY l.id) AS took_s
         FROM adaptations a
             JOIN queues q ON q.platform_id = a.platform_id AND q.account_id = a.account_id
             JOIN leases l ON l.id > a.leases_after AND l.queue_id = q.id AND l.accepted_at IS NOT NULL
