@@ -18,7 +18,7 @@ SCORE = HoldoutScore(count=20, within_5=0.9, within_10=0.95, mape=0.031, coverag
 @pytest.fixture
 def platform(farm: Any) -> str:
     with farm.client() as client:
-        return next(iter(client.platforms())).key
+        return str(next(iter(client.platforms())).key)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,8 @@ def advance(farm: Any, adaptation_id: str, *states: str, told: bool = True) -> N
 
 def only(farm: Any) -> AdaptationView:
     with farm.client() as client:
-        return next(one for one in client.adaptations.list() if one.finished_at is None)
+        found: AdaptationView = next(one for one in client.adaptations.list() if one.finished_at is None)
+    return found
 
 
 def test_it_is_followed_to_its_end_and_told(farm: Any, logged_in: Any, platform: str) -> None:

@@ -41,8 +41,8 @@ def score(within_10: float = 0.9, count: int = 40, mape: float = 0.05, within_5:
 
 
 def standing(*scores: HoldoutScore | None, **changes: object) -> Standing:
-    fields = {"target": Target(), "budget_s": 100.0, "spent_s": 20.0, "round": len(scores), "is_more": True}
-    return Standing(**{**fields, "scores": scores, **changes})
+    plain = Standing(Target(), 100.0, 20.0, len(scores), scores, True)
+    return plain._replace(**changes)  # type: ignore[arg-type]  # each test names fields of its own
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from benchfarm_worker.training import own_boot_id, run
 from tests.adapting_lab import KEY, AdaptingLab
 from tests.store.conftest import Farm, board_report, failed, ok
 
-SMALL = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
+SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
 S = AdaptationState
 
 

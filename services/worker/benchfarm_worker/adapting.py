@@ -27,13 +27,14 @@ from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.profilers import in_situ_by
+from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_items, adaptations, fusions, host_leases, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import asking, pool, publishing
-from benchfarm_worker.fitting import Known, PlatformFit, kernel_types, most_informative, whole_model
+from benchfarm_worker.fitting import Known, kernel_types, most_informative, whole_model
 from benchfarm_workloads.fusing import FusionRules
 
 MAX_DONORS: Final = 4

@@ -5,11 +5,12 @@ from typing import NamedTuple
 from benchfarm_core.adapting import AdaptedPredictor, Verdict, verdict
 from benchfarm_core.errors import NotFound
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, PredictorState, TrainingRows
+from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_items, adaptations, predictors, training_rows
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import fitting
-from benchfarm_worker.fitting import Known, PlatformFit
+from benchfarm_worker.fitting import Known
 
 
 class Judged(NamedTuple):

@@ -46,7 +46,7 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
             return None
         others = donor_rows(tx, due.platform_id, due.platform, DonorChoice.ANY, MAX_DONORS)
         judging = publishing.judging_rows(tx, due.platform_id)
-    held = [row.workload_id for row in (*judging.kernels, *judging.models)]
+    held = [row.workload_id for row in judging.kernels] + [row.workload_id for row in judging.models]
     judged = publishing.judge(Known.of(own, held, others), due.subject, judging, active)
     if judged is None:
         return None
