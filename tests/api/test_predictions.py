@@ -95,7 +95,7 @@ def upload(client: httpx2.Client, *ops: str) -> dict[str, str]:
 def test_kernels_models_architectures_and_uploads_are_predicted(
     alice: httpx2.Client, published: dict[str, PredictorView], fc: Predictor, whole: Predictor
 ) -> None:
-    items = [FC_ITEM, TINY, SQUEEZENET, upload(alice, "Relu", "Tanh")]
+    items: list[dict[str, Any]] = [FC_ITEM, TINY, SQUEEZENET, upload(alice, "Relu", "Tanh")]
     kernel, architecture, generated, uploaded = answers = ask(alice, *items)
     for number, found in enumerate(answers):
         version = published["fc" if number == 0 else WHOLE_MODEL]

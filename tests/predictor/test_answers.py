@@ -146,6 +146,14 @@ def test_lists_that_come_one_by_one_are_told_apart_by_their_values() -> None:
     assert entries.kernels.column("cin")[entries.kernel].tolist() == [16 + number % 7 for number in range(700)]
 
 
+def test_a_model_larger_than_all_that_were_seen_says_so() -> None:
+    """What widens its interval is named, though each of its kernels was seen."""
+    predictor = model_predictor(MODELS[:50])
+    most = max(sum(count for *_, count in kernels) for kernels in MODELS[:50])
+    [found] = answer_sheet(predictor, model_sheet([(0, [*MODELS[0]] * 20, ())])).outside
+    assert any(said.startswith("model: kernels=") and said.endswith(f" to {most})") for said in found)
+
+
 def test_made_up_models_follow_their_sums() -> None:
     """What the other tests rest on: the fit is near the truth."""
     found = answer(model_predictor(MODELS[:50]), KernelLists.of(MODELS[50:]))

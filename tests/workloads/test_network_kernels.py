@@ -32,7 +32,9 @@ def whole(network: Network, rules: FusionRules) -> tuple[Counter[tuple[object, .
     """By the network as one."""
     _, chains = spaces.fused_network(network, rules)
     parts = [part for chain in chains for part in chain if not part.is_free]
-    known = Counter((part.type, *part.config.items()) for part in parts if part.type and part.config)
+    known: Counter[tuple[object, ...]] = Counter(
+        (part.type, *part.config.items()) for part in parts if part.type and part.config
+    )
     others = [part for part in parts if part.type is None or part.config is None]
     names = [[part.type] if part.type else [op for one in part.operators for op in one.ops] for part in others]
     return known, Counter(name for each in names for name in each)

@@ -17,7 +17,7 @@ from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels
 from benchfarm_predictor.models import Batch
 from benchfarm_predictor.predictor_file import Predictor
-from benchfarm_predictor.trained_range import TrainedRange
+from benchfarm_predictor.trained_range import TrainedRange, totals
 from benchfarm_predictor.unknown_kernels import Unknown, unknown_of
 
 PER_OCTAVE: Final = 1.25
@@ -40,7 +40,8 @@ class Predictions:
         latency_ms, low_ms, high_ms: float64[n].
         coverage: of the interval, as ``conformal.Intervals`` means it, inside the trained range.
         unknown: per row the kernel types that are guessed, or predicted as nothing.
-        outside: per row what lies outside the trained range, as ``conv-bn-act: cout=2048 (16 to 960)``.
+        outside: per row what lies outside the trained range, as ``conv-bn-act: cout=2048 (16 to 960)``; totals of whole
+            models first, as ``model: kernels=90 (40 to 70)``.
     """
 
     latency_ms: Floats
@@ -99,6 +100,8 @@ def _outside(trained: TrainedRange, batch: Batch) -> tuple[tuple[str, ...], ...]
     if isinstance(batch, Kernels):
         _add_findings(found, trained, batch, np.arange(len(batch)), np.arange(len(batch)))
     else:
+        every = np.arange(len(batch))
+        _add_findings(found, trained, totals(batch), every, every)
         for entries in batch.by_type.values():
             _add_findings(found, trained, entries.kernels, entries.owner, entries.kernel)
     return _listed(found)

@@ -53,7 +53,7 @@ class TrainedRange:
             size = np.ones(len(entries.kernels)) if found is None else found.total_bytes
             share += batch.sums_of(entries, size * self._octaves(entries.kernels))
             weight += batch.sums_of(entries, size)
-        return share / np.maximum(weight, 1) + self._octaves(_totals(batch))
+        return share / np.maximum(weight, 1) + self._octaves(totals(batch))
 
     def _octaves(self, kernels: Kernels) -> Floats:
         """float64[n] of one table."""
@@ -94,10 +94,10 @@ class TrainedRange:
 def _tables(batch: Batch) -> Iterable[Kernels]:
     if isinstance(batch, Kernels):
         return (batch,)
-    return (*(entries.kernels for entries in batch.by_type.values()), _totals(batch))
+    return (*(entries.kernels for entries in batch.by_type.values()), totals(batch))
 
 
-def _totals(lists: KernelLists) -> Kernels:
+def totals(lists: KernelLists) -> Kernels:
     """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs."""
 
     def total(of: Callable[[Quantities], Floats]) -> Floats:

@@ -175,8 +175,16 @@ def _sheet_said(head: Head, sheet: Sheet, load: Load) -> _Said | _Refusal:
         return _Refusal(error.code, f"version {head.version} cannot answer, adapt the platform anew: {error.detail}")
     except NotFound as error:
         return _Refusal("unavailable", f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
-    times = (each.tolist() for each in (found.latency_ms, found.low_ms, found.high_ms))
-    return _Said(head, sheet.rows, *times, found.coverage, found.unknown, found.outside)
+    return _Said(
+        head=head,
+        rows=sheet.rows,
+        ms=found.latency_ms.tolist(),
+        low_ms=found.low_ms.tolist(),
+        high_ms=found.high_ms.tolist(),
+        coverage=found.coverage,
+        unknown=found.unknown,
+        outside=found.outside,
+    )
 
 
 def _no_predictor(timing: Timing, subject: str, key: str) -> _Refusal:
