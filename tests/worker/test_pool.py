@@ -1,8 +1,15 @@
 """What the process that trains does for the pool: members compared over their probes, both ways, and kept once."""
 
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +190,33 @@ def test_what_one_new_platform_is_compared_with() -> None:
     assert len(found) == (8 + len(others)) * len(SUBJECTS), "donors of one name are one"
     assert all(math.isfinite(one.high) for one in found)
     assert len(probe_set().subjects) == len(SUBJECTS)
+
+
+@contextmanager
+def worker(environment: dict[str, str], log: Path, *arguments: str) -> Iterator[None]:
+    """`python -m benchfarm_worker run` until the block ends."""
+    argv = [sys.executable, "-m", "benchfarm_worker", "run", *arguments]
+    with log.open("ab") as lines:
+        process = subprocess.Popen(argv, env=environment, stdout=lines, stderr=lines, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_the_sweep_finds_and_the_process_that_trains_compares(
+    farm: Farm, probing: Probing, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Nobody is told: the rows say what is due."""
+    told = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "BENCHFARM_SWEEP_S": "1"}
+    log = tmp_path / "worker.log"
+    with ExitStack() as running:
+        running.enter_context(worker(os.environ | told, log))
+        running.enter_context(worker(os.environ | told, log, "--queues", "train"))
+        until_s = time.monotonic() + 90
+        while len(matrix(farm)) < 2 or due(farm):
+            assert time.monotonic() < until_s, log.read_text()[-3000:]
+            time.sleep(0.1)
+    assert set(matrix(farm)) == {(WIDE, KEY), (KEY, WIDE)}
