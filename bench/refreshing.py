@@ -1,5 +1,8 @@
 """What a refresh of one kernel's predictor costs: CPU seconds of one process, with donors and without.
 
+Libraries compute with one thread, as in the process that trains: several would spin beside each other. With two cores:
+`OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m bench.refreshing`.
+
 The platforms are made up: a roofline with blocks of channels and noise. What fitting costs depends on how many rows and
 donors there are, and hardly on what they say.
 """

@@ -10,6 +10,7 @@ from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.ridge import Ridge
 from benchfarm_predictor.training.candidates import Candidate, Problem, candidates, problem_of
 from benchfarm_predictor.training.donors import Donor
+from benchfarm_predictor.training.losses import losses
 from benchfarm_predictor.training.measured import Measured
 from tests.predictor.rows import drawn
 from tests.predictor.training.platforms import TYPE, donor, measured
@@ -51,6 +52,26 @@ def test_every_way_to_use_donors_is_tried_once(found: list[Candidate]) -> None:
         "stack (paired)+ridge",
     } <= set(names)
     assert not any(name.startswith("other (paired)") for name in names), "it measured none of the rows"
+
+
+def test_of_many_rows_trees_correct_the_ridge_and_the_best_of_the_other_bases(
+    problem: Problem, found: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take most of the time, and a refresh with a thousand rows has to end in ten seconds."""
+
+    def with_trees(some: list[Candidate]) -> set[str]:
+        return {each.name.partition("+")[0] for each in some if each.name.endswith("-trees")}
+
+    assert len(with_trees(found)) > 3
+    monkeypatch.setattr("benchfarm_predictor.training.candidates.MANY_ROWS", len(problem.measured) - 1)
+    of_many = list(candidates(problem))
+    [other] = with_trees(of_many) - {"ridge"}
+    light = [each for each in of_many if not each.name.endswith("-trees") and not each.name.startswith("ridge")]
+    lost = {each.name: losses(each.unseen - problem.target).mean() for each in light if each.family != "scale-only"}
+    assert min(lost, key=lost.__getitem__).partition("+")[0] == other
+    assert {each.name for each in light} == {each.name for each in found} - {
+        each.name for each in found if each.name.endswith("-trees") or each.name.startswith("ridge")
+    }
 
 
 def test_without_donors_nothing_is_transferred(rows: Measured) -> None:

@@ -19,7 +19,8 @@ from benchfarm_predictor.similarity import rank_donors
 from benchfarm_predictor.training.absent import why_absent
 from benchfarm_predictor.training.donors import DonorView
 from benchfarm_predictor.training.learners import CORRECTIONS, Learner
-from benchfarm_predictor.training.measured import Fold, Measured, check_rows, folds_of
+from benchfarm_predictor.training.losses import losses
+from benchfarm_predictor.training.measured import MANY_ROWS, Fold, Measured, check_rows, folds_of
 
 Family = Literal["scratch", "scale-only", "residual", "stacked", "fine-tune"]
 """How a candidate uses donors: not at all, times a factor, corrected, several at once, as the start of training."""
@@ -105,24 +106,41 @@ class Base:
 def candidates(problem: Problem, learners: Sequence[Learner] = CORRECTIONS) -> Iterator[Candidate]:
     """Every candidate that needs no PyTorch, one after the other: see ``networks`` for the others.
 
-    ``learners``: of corrections; fewer cost less.
+    ``learners``: of corrections; fewer cost less. Where rows are many, costly ones correct the ridge and the base that
+    the others say is best: a refresh has to end in seconds.
     """
-    yield from _scratch(problem, learners)
-    if not problem.donors:
-        return
-    yield _scaled(problem, problem.donors[0])
+    cheap = [learner for learner in learners if not learner.is_costly]
+    tried: list[tuple[float, Base, Family]] = []
+    for base, family in _bases(problem):
+        said = _held_parts(problem, base)
+        found = [] if family == "residual" else [Candidate(base.name, family, base.model, said)]
+        found += _corrected_by_each(problem, base, family, cheap)
+        yield from found
+        lost = (losses(unseen - problem.target).mean() for unseen in (said, *(each.unseen for each in found)))
+        tried.append((float(min(lost)), base, family))
+    if problem.donors:
+        yield _scaled(problem, problem.donors[0])
+    for base, family in _worth_trees(problem, tried):
+        yield from _corrected_by_each(problem, base, family, [learner for learner in learners if learner.is_costly])
+
+
+def _bases(problem: Problem) -> Iterator[tuple[Base, Family]]:
+    yield problem.ridge, "scratch"
     for view in problem.donors[:NEAREST]:
         for base in (_donor_base(problem, view), _paired_base(problem, view)):
             if base is not None:
-                yield from _corrected_by_each(problem, base, "residual", learners)
-    for stack in _stack_bases(problem):
-        yield Candidate(stack.name, "stacked", stack.model, _held_parts(problem, stack))
-        yield from _corrected_by_each(problem, stack, "stacked", learners)
+                yield base, "residual"
+    if problem.donors:
+        yield from ((stack, "stacked") for stack in _stack_bases(problem))
 
 
-def _scratch(problem: Problem, learners: Sequence[Learner]) -> Iterator[Candidate]:
-    yield Candidate("ridge", "scratch", problem.ridge.model, _held_parts(problem, problem.ridge))
-    yield from _corrected_by_each(problem, problem.ridge, "scratch", learners)
+def _worth_trees(problem: Problem, tried: Sequence[tuple[float, Base, Family]]) -> list[tuple[Base, Family]]:
+    """All bases of few rows; of many the ridge and the best of the others. ``tried``: with their losses so far."""
+    if len(problem.measured) <= MANY_ROWS:
+        return [(base, family) for _, base, family in tried]
+    ridge, *others = tried
+    best = sorted(others, key=lambda each: each[0])[:1]
+    return [(base, family) for _, base, family in (ridge, *best)]
 
 
 def _corrected_by_each(

@@ -40,6 +40,8 @@ class Learner(Protocol):
     """With more rows it costs too much, and others have caught up."""
     needs: ClassVar[str | None]
     """A package beside numpy."""
+    is_costly: ClassVar[bool]
+    """Whether it is kept for the best bases where rows are many."""
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
         """A model that predicts exp(target) of such kernels; ``target`` float64[n]."""
@@ -54,6 +56,7 @@ class RidgeLearner:
     view: View = "full"
     max_rows: ClassVar[int] = 100_000
     needs: ClassVar[str | None] = None
+    is_costly: ClassVar[bool] = False
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
         del seed  # there is nothing random in it
@@ -67,6 +70,7 @@ class ExtraTreesLearner:
     name: str = "extra-trees"
     max_rows: ClassVar[int] = 20_000
     needs: ClassVar[str | None] = TREES
+    is_costly: ClassVar[bool] = True
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
         return extra_trees(kernel_features(kernels), kernels, target, seed)
@@ -79,6 +83,7 @@ class BoostedLearner:
     name: str = "boosted-trees"
     max_rows: ClassVar[int] = 5_000
     needs: ClassVar[str | None] = TREES
+    is_costly: ClassVar[bool] = True
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
         return boosted(kernel_features(kernels), kernels, target, seed)
@@ -92,6 +97,7 @@ class SmoothLearner:
     search_rows: int = SEARCH_ROWS
     max_rows: ClassVar[int] = 1_500
     needs: ClassVar[str | None] = None
+    is_costly: ClassVar[bool] = False
 
     def fit(self, kernels: Kernels, target: Floats, seed: int) -> Model:
         return smooth_surface(smooth_features(kernels), kernels, target, seed, self.search_rows)

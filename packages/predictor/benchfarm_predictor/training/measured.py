@@ -14,8 +14,8 @@ MIN_ROWS: Final = 10
 """Fewer say nothing when a part of them is held back to choose by."""
 FOLDS: Final = 5
 FOLDS_OF_MANY: Final = 3
-MANY_ROWS: Final = 2000
-"""From here on fewer folds: what is left to train on is plenty, and training is what costs."""
+MANY_ROWS: Final = 500
+"""From here on fewer folds, and trees for fewer bases: what is left is plenty, and training is what costs."""
 
 
 @dataclass(frozen=True, eq=False)
