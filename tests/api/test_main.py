@@ -79,7 +79,15 @@ def test_half_a_certificate_is_refused(tmp_path: Path) -> None:
         settings_with(tmp_path, benchfarm_tls_key="k")
 
 
-def test_the_process_imports_no_engine() -> None:
-    code = "import sys, benchfarm_api.main; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "onnx", "onnxruntime", "openvino", "benchfarm_engines", "numpy"} & set(loaded)
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_process_imports_no_engine_and_nothing_that_trains() -> None:
+    strangers = {"torch", "sklearn", "scipy", "onnx", "onnxruntime", "openvino", "benchfarm_engines"}
+    assert not (strangers | {"benchfarm_predictor.training"}) & loaded_by("benchfarm_api.main")
+
+
+def test_numpy_comes_after_its_threads_are_counted() -> None:
+    assert "numpy" not in loaded_by("benchfarm_api.__main__")
