@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from benchfarm_predictor.combined import Residual, Scaled, Stacked
-from benchfarm_predictor.composition import KernelSum, fit_sum_correction, fit_whole_model
+from benchfarm_predictor.composition import SUM_PENALTIES, KernelSum, fit_sum_correction, fit_whole_model
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
@@ -219,7 +219,7 @@ def _means(found: Sequence[Candidate]) -> Iterator[Candidate]:
 def _ridge_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
     """Linear in what a model is made of."""
     del seed  # there is nothing random in it
-    return fit_ridge(SumFeatures("shares"), lists, np.exp(target)).model
+    return fit_ridge(SumFeatures("shares"), lists, np.exp(target), penalties=SUM_PENALTIES).model
 
 
 def _smooth_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
