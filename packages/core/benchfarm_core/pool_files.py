@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -36,7 +36,9 @@ MAX_HEADER_BYTES: Final = 2**20
 MAX_ENTRIES: Final = 100
 MAX_ENTRY_PREDICTORS: Final = 50
 MAX_ENTRY_ROWS: Final = 50_000
-MAX_ROWS_BYTES: Final = 64 * 2**20
+MAX_FILE_ROWS: Final = 100_000
+"""Of all entries: who takes a file in looks at every row before it answers."""
+MAX_ROWS_BYTES: Final = 32 * 2**20
 """Of all rows of a file together, unpacked."""
 _WORKLOAD_ID: Final = re.compile(r"w_[0-9a-f]{32}")
 LEAST_DIFFERENT: Final = 5
@@ -59,6 +61,11 @@ class PackedRows(Value):
     def counts(self) -> dict[str, int]:
         """By kind."""
         return {"alone": self.alone, "in_situ": self.in_situ, "models": self.models}
+
+    @property
+    def count(self) -> int:
+        """Of all kinds."""
+        return self.alone + self.in_situ + self.models
 
 
 class PackedPredictor(Value):
@@ -102,11 +109,23 @@ class PoolManifest(Value):
 
     @model_validator(mode="after")
     def _bounded(self) -> "PoolManifest":
-        if sum(entry.rows.size_bytes for entry in self.entries) > MAX_ROWS_BYTES:
-            raise ValueError(f"its rows unpack to more than {MAX_ROWS_BYTES} bytes")
+        why = why_too_many(self.entries)
+        if why is not None:
+            raise ValueError(why)
         if len({entry.id for entry in self.entries}) != len(self.entries):
             raise ValueError("an entry is there twice")
         return self
+
+
+def why_too_many(entries: Sequence[PoolEntry]) -> str | None:
+    """Why these entries do not fit into one file; None where they do."""
+    rows = sum(entry.rows.count for entry in entries)
+    size_bytes = sum(entry.rows.size_bytes for entry in entries)
+    if len(entries) > MAX_ENTRIES:
+        return f"{len(entries)} entries are more than {MAX_ENTRIES}"
+    if rows > MAX_FILE_ROWS or size_bytes > MAX_ROWS_BYTES:
+        return f"{rows} rows of {size_bytes} bytes are more than {MAX_FILE_ROWS}, or than {MAX_ROWS_BYTES} bytes"
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from benchfarm_core.pool_files import (
     PoolManifest,
     packed_rows,
     part_hash,
+    why_too_many,
     write,
 )
 from benchfarm_core.pool_rows import pack
@@ -150,11 +151,12 @@ def export(tx: Transaction, wanted: PoolExport) -> bytes:
         TooLarge: above what a pool file holds.
     """
     made = [_made(tx, name, wanted) for name in wanted.names or _worth_exporting(tx)]
-    by_id = {entry.id: entry for entry, _ in made if wanted.names or sum(entry.rows.counts.values())}
+    by_id = {entry.id: entry for entry, _ in made if wanted.names or entry.rows.count}
     if not by_id:
         raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
-    if len(by_id) > MAX_ENTRIES or sum(entry.rows.size_bytes for entry in by_id.values()) > MAX_ROWS_BYTES:
-        raise TooLarge(f"that is more than {MAX_ENTRIES} platforms, or than {MAX_ROWS_BYTES} bytes of rows; name fewer")
+    why = why_too_many([*by_id.values()])
+    if why is not None:
+        raise TooLarge(f"{why}: name fewer platforms", field="names")
     manifest = PoolManifest(
         format=POOL_FORMAT,
         farm=pool_entries.own_origin(tx),

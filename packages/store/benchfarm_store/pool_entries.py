@@ -61,7 +61,7 @@ def import_entries(tx: Transaction, opened: Sequence[OpenedEntry], *, by: Caller
         elif _insert(tx, one, by):
             kept.append(one.entry.id)
             left_out += one.left_out
-            rows += sum(one.entry.rows.counts.values())
+            rows += one.entry.rows.count
         else:
             repeated.append(one.entry.id)
     return PoolImported(entries=kept, repeated=repeated, own=mine, left_out=left_out, rows=rows)
