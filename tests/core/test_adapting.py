@@ -205,7 +205,9 @@ def test_the_end_says_why_it_stopped_how_good_it_is_and_what_was_kept() -> None:
 def test_without_a_predictor_it_failed() -> None:
     state, reason = outcome(view(predictor(predictor_id=None, version=None, is_active=False)))
     assert state == AdaptationState.FAILED
-    assert "5 measurements succeeded and 4 failed" in reason
+    assert reason == "5 measurements succeeded and 4 failed"
+    _, reason = outcome(view(predictor(predictor_id=None, version=None, is_active=False, detail="all take 3 ms")))
+    assert reason == "5 measurements succeeded and 4 failed: all take 3 ms"
 
 
 @pytest.mark.parametrize(

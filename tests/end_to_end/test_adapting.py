@@ -3,6 +3,7 @@
 The boards are simulated, so that a busy test machine takes nothing from what they say.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -75,6 +76,7 @@ def test_a_platform_is_adapted_and_then_answers(farm: FarmProcess, client: Clien
     made = client.adaptations.start(platform, request)
     seen(client, made.id, lambda one: one.measured.done > 0)
     farm.wait_until_back("trainer", farm.kill("trainer"))
+    assert os.getpriority(os.PRIO_PROCESS, farm.pid("trainer")) == 19
     lines: list[AdaptationView] = []
     done = client.adaptations.wait(made.id, progress=lines.append, timeout_s=200)
     assert done.state is S.SUCCEEDED, done

@@ -117,7 +117,7 @@ def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pyt
         (S.QUEUED, adaptation_items, "want"),
         (S.PROBING, adaptation_items, "open_items"),
         (S.TRAINING, adapting, "whole_model"),
-        (S.JUDGING, fitting, "whole_model"),
+        (S.JUDGING, fitting, "fit_or_why"),
         (S.JUDGING, publishing, "keep"),
     ]
     for state, module, name in faults:
@@ -173,8 +173,25 @@ def test_without_a_single_row_it_fails_and_says_so(lab: AdaptingLab) -> None:
             break
     view = lab.view(made.id)
     assert view.state is S.FAILED
-    assert "too little to learn from: 0 measurements succeeded" in view.reason
+    assert "0 measurements succeeded and" in view.reason
+    assert "too few" in view.reason
     assert lab.farm.scalar("SELECT count(*) FROM predictors") == 0
+
+
+def test_what_is_too_rough_or_always_the_same_teaches_nothing_and_is_told(lab: AdaptingLab) -> None:
+    made = lab.start(**{**SMALL, "budget_s": 20.0})
+    step(lab, made.id)
+    assert lab.agent.measure_all(run_ns=1_000_000) > 10
+    step(lab, made.id)
+    lab.farm.run("UPDATE adaptations SET request = jsonb_set(request, '{budget_s}', '2')")
+    lab.farm.run("UPDATE leases SET accepted_at = ended_at - interval '9 seconds'")
+    assert step(lab, made.id) is S.JUDGING
+    assert step(lab, made.id) in (S.FAILED, S.SUCCEEDED)
+    model = next(one for one in lab.view(made.id).predictors if one.subject == WHOLE_MODEL)
+    assert (model.predictor_id, "nothing can be learnt" in model.detail) == (None, True), model
+    lab.farm.run("UPDATE summaries SET grade = 'D'")
+    counts = lab.view(made.id).measured
+    assert counts.rough == counts.done > 0
 
 
 def test_what_no_board_takes_is_given_up(lab: AdaptingLab) -> None:

@@ -163,12 +163,17 @@ class AdaptedPredictor(Answer):
 
 
 class AdaptationMeasured(Answer):
-    """Counts of an adaptation's measurements; `known` were there before and cost nothing."""
+    """Counts of an adaptation's measurements.
+
+    `known` were there before and cost nothing; `rough` are done and too rough to learn from: graded D, or without a
+    normalised time.
+    """
 
     wanted: int
     done: int
     failed: int
     known: int
+    rough: int = 0
     holdouts: int
     holdouts_done: int
 
@@ -329,9 +334,10 @@ def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
     """How an adaptation that has been judged ends: with any predictor it succeeded, whatever its target."""
     made = [one for one in view.predictors if one.predictor_id is not None]
     if not made:
-        done, failed = view.measured.done, view.measured.failed
-        detail = f"too little to learn from: {done} measurements succeeded and {failed} failed"
-        return _S.FAILED, detail
+        seen = view.measured
+        rough = f", {seen.rough} of them too rough," if seen.rough else ""
+        why = next((f": {one.detail}" for one in view.predictors if one.subject == WHOLE_MODEL and one.detail), "")
+        return _S.FAILED, f"{seen.done} measurements succeeded{rough} and {seen.failed} failed{why}"
     parts = [view.reason] if view.reason else []
     for one in made:
         if one.subject == WHOLE_MODEL and one.holdout is not None:

@@ -343,9 +343,13 @@ _MEASURED = text("""
         count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state = 'done') AS done,
         count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state IN ('failed', 'cancelled')) AS failed,
         count(*) FILTER (WHERE i.purpose <> 'holdout' AND i.source = 'known') AS known,
+        count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state = 'done'
+            AND (s.grade = 'D' OR s.normalised_ms IS NULL)) AS rough,
         count(*) FILTER (WHERE i.purpose = 'holdout') AS holdouts,
         count(*) FILTER (WHERE i.purpose = 'holdout' AND m.state = 'done') AS holdouts_done
-    FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id WHERE i.adaptation_id = CAST(:id AS uuid)
+    FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+        LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
+    WHERE i.adaptation_id = CAST(:id AS uuid)
 """)
 
 

@@ -61,22 +61,20 @@ def _lender(rows: TrainingRows, held: Collection[str]) -> PlatformDonor | None:
 
 def whole_model(known: Known) -> PlatformFit | None:
     """A predictor of whole models; None where there is too little to learn from."""
+    found = fit_or_why(known, WHOLE_MODEL)
+    return None if isinstance(found, str) else found
+
+
+def fit_or_why(known: Known, subject: str) -> PlatformFit | str:
+    """A predictor of one subject, or why there is too little to learn from, with what to do."""
     try:
-        return fit_model(known.rows, known.donors)
+        if subject == WHOLE_MODEL:
+            return fit_model(known.rows, known.donors)
+        return fit_kernel(known.rows, subject, known.donors)
     except InvalidRequest as error:
         if error.code != "training_rows_invalid":
             raise
-        return None
-
-
-def kernel(known: Known, kernel_type: str) -> PlatformFit | None:
-    """A predictor of one kernel type; None where there is too little to learn from."""
-    try:
-        return fit_kernel(known.rows, kernel_type, known.donors)
-    except InvalidRequest as error:
-        if error.code != "training_rows_invalid":
-            raise
-        return None
+        return error.detail
 
 
 def kernel_types(known: Known) -> list[str]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from benchfarm_core.adapting import AdaptedPredictor, Verdict, verdict
 from benchfarm_core.errors import NotFound
-from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, PredictorState, TrainingRows
+from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_items, adaptations, predictors, training_rows
 from benchfarm_store.adaptations import Adaptation
@@ -36,8 +36,9 @@ def publish_for(database: Database, adaptation: Adaptation, known: Known, subjec
     with database.transaction() as tx:
         if not adaptations.hold(tx, adaptation):
             return
-        made = _nothing(subject)
-        if judged is not None:
+        if isinstance(judged, str):
+            made = _nothing(subject, judged)
+        else:
             spent_s = adaptation_items.spent(tx, adaptation.id).board_s
             made = keep(tx, adaptation.platform_id, subject, judged, board_s=spent_s, adaptation_id=adaptation.id)
         adaptations.keep_predictor(tx, adaptation, made)
@@ -61,11 +62,11 @@ def active_file(tx: Transaction, platform_id: int, subject: str) -> bytes | None
         return None
 
 
-def judge(known: Known, subject: str, rows: TrainingRows, active: bytes | None) -> Judged | None:
-    """Fit, and score new and active on the same rows; None where there is too little to learn from."""
-    fit = fitting.whole_model(known) if subject == WHOLE_MODEL else fitting.kernel(known, subject)
-    if fit is None:
-        return None
+def judge(known: Known, subject: str, rows: TrainingRows, active: bytes | None) -> Judged | str:
+    """Fit, and score new and active on the same rows; or why there is too little to learn from."""
+    fit = fitting.fit_or_why(known, subject)
+    if isinstance(fit, str):
+        return fit
     file = fit.file()
     holdout = fitting.score(file, rows)
     before = None if active is None else fitting.score(active, rows)
@@ -107,13 +108,13 @@ def keep(
     )
 
 
-def _nothing(subject: str) -> AdaptedPredictor:
+def _nothing(subject: str, why: str) -> AdaptedPredictor:
     return AdaptedPredictor(
         subject=subject,
         predictor_id=None,
         version=None,
         is_active=False,
-        detail="too little to learn from",
+        detail=why,
         holdout=None,
         unseen=None,
         before=None,

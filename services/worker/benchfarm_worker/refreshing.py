@@ -48,7 +48,7 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
         judging = publishing.judging_rows(tx, due.platform_id)
     held = [row.workload_id for row in judging.kernels] + [row.workload_id for row in judging.models]
     judged = publishing.judge(Known.of(own, held, others), due.subject, judging, active)
-    if judged is None:
+    if isinstance(judged, str):
         return None
     with database.transaction() as tx:
         made = publishing.keep(tx, due.platform_id, due.subject, judged)
