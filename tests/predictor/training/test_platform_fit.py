@@ -129,6 +129,28 @@ def test_a_donor_spares_measurements() -> None:
     assert any(PLATFORM.key in name for name in helped.chosen)
 
 
+def test_a_space_that_a_donor_knows_is_answered_before_it_is_measured() -> None:
+    donor = donor_of(PlatformRows.of(training_rows(PLATFORM, of_spaces(PLATFORM, 30, MOBILE, RESNET))))
+    rows = PlatformRows.of(training_rows(BORROWER, of_spaces(BORROWER, 12, MOBILE)))
+    fit, without = fit_model(rows, [donor]), fit_model(rows)
+    held = held_out(BORROWER, RESNET, count=20)
+    score = judge(fit.predictor, held)
+    assert score.mape < 0.5 * judge(without.predictor, held).mape
+    assert score.coverage > 0.9
+    said = answer(fit.predictor, measured_models(held.models).lists)
+    assert not any("like no measured" in each for outside in said.outside for each in outside)
+    assert any(name.startswith(f"{RESNET}: {PLATFORM.key}") for name in fit.chosen)
+
+
+def test_elsewhere_donors_say_nothing_where_kernels_are_summed() -> None:
+    """A donor knows every space that could be held back to judge it."""
+    donor = donor_of(PlatformRows.of(training_rows(PLATFORM, of_spaces(PLATFORM, 20, MOBILE, RESNET))))
+    rows = training_rows(BORROWER, of_spaces(BORROWER, 12, MOBILE, RESNET), in_situ_rows(BORROWER, MOBILE, 5, 12))
+    strange = [name for name in fit_model(PlatformRows.of(rows), [donor]).chosen if name.startswith("elsewhere")]
+    assert strange
+    assert not any(PLATFORM.key in name for name in strange)
+
+
 def test_kernels_in_situ_spare_whole_models() -> None:
     held = held_out(PLATFORM, MOBILE)
     models = of_spaces(PLATFORM, 12, MOBILE)
