@@ -157,7 +157,8 @@ class RegionalChoice:
         """Of lent regions and of elsewhere: none is narrower than one that has rows."""
         tried = ((self.elsewhere.lent_apart, LEAST_LENT),) * len(self.lent) + ((self.elsewhere.apart, LEAST_ELSEWHERE),)
         said = [max(_bound(errors, level), least) if len(errors) else UNTRIED for errors, least in tried]
-        return np.maximum(said, bounds.max())
+        found: Floats = np.maximum(np.array(said), bounds.max())
+        return found
 
 
 @dataclass(frozen=True, eq=False)
