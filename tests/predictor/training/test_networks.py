@@ -115,7 +115,7 @@ def test_each_network_learns_from_its_own_rows_alone(problem: Problem) -> None:
     other = Problem(replace(problem.measured, latency_ms=latency_ms), (), problem.folds, problem.seed)
     before, after = (network_candidate(each, SHORT).unseen for each in (problem, other))
     # the spread of all rows is the unit of the output: rows of a fold change it, and with it the last digits
-    assert after[held] == pytest.approx(before[held], abs=0.2)
+    assert after[held] == pytest.approx(before[held], abs=0.5), "ten times as long is 2.3"
     assert np.abs(after - before).max() > 1
 
 
