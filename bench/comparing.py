@@ -4,8 +4,8 @@ python -m bench.comparing aa|planted|all [--trials N] [--workloads N] [--engine 
 
 Launches of the real runner without a farm around them, in batches as an agent runs them. A slowdown is a chain of small
 operators on an input of its own, beside the workload in the same graph; its length comes from what one of its operators
-costs there, which is measured first: by plain visits of the protocol `kernel`, one of each right after the other, so
-that a bias which all comparisons share would show.
+costs there, which is measured first: by plain visits, one of each right after the other, so that a bias which all
+comparisons share would show.
 """
 
 import argparse
@@ -46,7 +46,9 @@ PLANTED: Final = {3.0: 0.3, 1.0: 0.2}
 GOALS: Final = {3.0: 0.95, 1.0: 0.50}
 FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
 LONG_CHAIN: Final = 120
-SLOPE_LAUNCHES, CHECK_LAUNCHES = 16, 60
+SLOPE_LAUNCHES, CHECK_LAUNCHES = 8, 40
+LOOK: Final = PROTOCOLS["kernel"].model_copy(update={"visit_ms": 100, "blocks_min": 12})
+"""How chains are measured: visits ten times as long, because a hundredth of a workload is looked for."""
 Row = dict[str, object]
 
 
@@ -210,8 +212,7 @@ def _costs(place: Place, pairs: Sequence[Pair], launches: int) -> list[Cost]:
         numbers = list(range(len(pairs)))
         random.Random(f"{SEED}/{launch_no}").shuffle(numbers)
         order = [2 * number + (side ^ (launch_no % 2)) for number in numbers for side in (0, 1)]
-        look = PROTOCOLS["kernel"]
-        seen = launch(place.files, ready, place.target, look, launch_no=launch_no, order=order).samples
+        seen = launch(place.files, ready, place.target, LOOK, launch_no=launch_no, order=order).samples
         shortest = {number: min(one.blocks_ns) / one.iterations for number, one in seen.items()}
         for number in numbers:
             if {2 * number, 2 * number + 1} <= shortest.keys():
