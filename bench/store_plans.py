@@ -220,7 +220,7 @@ def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
 
     def finish(tx: Transaction) -> None:
         request = FinishRequest(results=found(), release=ReleaseRequest(reason="done"), wants_next=True)
-        finishing.finish(tx, agent, state["token"], request)
+        finishing.finish(tx, agent, state["token"], request, TIMES)
 
     yield "dispatch", _in_transaction(database, dispatch)
     yield "offers", _in_transaction(database, lambda tx: leases.offers_for(tx, agent, [board]))
@@ -243,4 +243,4 @@ def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "accept again", _in_transaction(database, accept)
     yield "report", _in_transaction(database, report)
     yield "finish", _in_transaction(database, finish)
-    yield "next lease", _in_transaction(database, lambda tx: finishing.next_lease(tx, agent, board, TIMES))
+    yield "next lease", _in_transaction(database, lambda tx: finishing.next_lease(tx, agent, board, TIMES, takes=True))
