@@ -80,7 +80,7 @@ def case(kind: str) -> tuple[Graph, Callable[[Array, Rounding], Array]]:
 @pytest.mark.parametrize("kind", ["matmul", "3x3", "1x1", "depthwise", "two"])
 def test_what_it_computes_is_nearer_to_exact_than_16_bits_could_be(kind: str, tmp_path: Path) -> None:
     work, computed = case(kind)
-    [x] = make_inputs(work[1])
+    [x] = make_inputs(work[1]).values()
     exact = computed(x, as_they_are)
     with opened(ENGINE, work, tmp_path) as session:
         session.run()
