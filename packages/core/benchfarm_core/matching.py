@@ -210,7 +210,7 @@ def why_not_offered(
         return Removal(BoardFilter.OPERATING_POINT, f"cannot be set to {platform.operating_point.key}; it has {have}")
     meant = _meant_by(platform, same)
     if meant is not None:
-        told = f"takes this for {meant}: cancel what waits and submit it again"
+        told = f"takes this for {meant}: ask for that; what waits here is cancelled"
         return Removal(BoardFilter.ENGINE_OPTIONS, told)
     return Removal(BoardFilter.ENGINE_OPTIONS, f"its {wanted.name} cannot be set to {wanted.options_key or 'defaults'}")
 
