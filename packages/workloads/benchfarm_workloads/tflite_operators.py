@@ -432,7 +432,7 @@ def _gate(made: _Rewriting, node: GraphNode) -> list[int]:
     [bounded] = [name for name in node.inputs if name not in made.source.numbers] or [""]
     apart = made.only_maker(bounded, "RELU6")
     parts = [] if apart is None else [apart]
-    added = made.only_maker(bounded if apart is None else made.source.nodes[apart].inputs[0], "ADD")
+    added = made.only_maker(bounded if apart is None else "".join(made.source.nodes[apart].inputs[:1]), "ADD")
     if added is None or not _has_number(made, made.source.nodes[added], 3):
         return []
     bounds = made.source.nodes[added].attributes.get("activation")
