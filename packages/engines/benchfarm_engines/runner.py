@@ -130,9 +130,8 @@ def _probe(name: str) -> dict[str, Any]:
     except (EngineUnavailable, RuntimeError) as error:  # RuntimeError: imported, but does not work on this host
         return {"engine": name, "available": False, "reason": one_line(str(error))}
     options = {option.name: option.schema() for option in engine.options}
-    by_difference = in_situ_by(name, "fp32") == "difference"
-    found |= {"options": options, "by_difference": by_difference}
-    return {"engine": name, "available": True, **found, "reason": ""}
+    told = {"options": options, "by_difference": in_situ_by(name, "fp32") == "difference"}
+    return {"engine": name, "available": True, **found, **told, "reason": ""}
 
 
 if __name__ == "__main__":
