@@ -206,12 +206,22 @@ def _strides(site: _Site) -> dict[str, Attribute]:
     return {"strides": (site.option("stride_h"), site.option("stride_w"))}
 
 
-def _padding(made: _Rewriting, site: _Site) -> dict[str, Attribute]:
+def _padding(made: _Rewriting, site: _Site, kernel: Dims) -> dict[str, Attribute]:
     """The border in the node's own words, or that of an operator before it."""
     if not site.before:
         return {"auto_pad": "SAME_UPPER" if site.option("padding") == _SAME else "VALID"}
-    top, bottom, left, right = made.whole(site.before[0].inputs[1])[2:6]
-    return {"pads": (top, left, bottom, right)}
+    widths, sizes = made.whole(site.before[0].inputs[1])[2:6], made.shape(site.outer)[1:3]
+    strides = site.option("stride_h"), site.option("stride_w")
+    sides = [
+        _even(*widths[2 * side : 2 * side + 2], size=sizes[side], k=kernel[side], s=strides[side]) for side in (0, 1)
+    ]
+    return {"pads": (*(less for less, _ in sides), *(more for _, more in sides))}
+
+
+def _even(less: int, more: int, *, size: int, k: int, s: int) -> tuple[int, int]:
+    """A border as wide at its end as at its beginning where that makes no window more: none reaches so far."""
+    reach = [(size + less + after - k) // s for after in (more, less)] if s > 0 else [0, 1]
+    return (less, less) if more < less and reach[0] == reach[1] else (less, more)
 
 
 def _convolution(made: _Rewriting, site: _Site) -> None:
@@ -221,10 +231,10 @@ def _convolution(made: _Rewriting, site: _Site) -> None:
     is_depthwise = site.node.op == "DEPTHWISE_CONV_2D"
     if not is_depthwise and (of_each == 0 or channels % of_each or out % (channels // of_each)):
         raise _Unlike
-    attributes = _strides(site) | _padding(made, site)
+    kernel = made.shape(weight)[1:3]
+    attributes = _strides(site) | _padding(made, site, kernel) | {"kernel_shape": kernel}
     attributes["group"] = channels if is_depthwise else channels // of_each
     attributes["dilations"] = (site.option("dilation_h"), site.option("dilation_w"))
-    attributes["kernel_shape"] = made.shape(weight)[1:3]
     turned = made.turned(weight, (3, 0, 1, 2) if is_depthwise else (0, 3, 1, 2))
     _emit_ended(made, site, "Conv", [site.outer, turned, *site.node.inputs[2:]], **attributes)
 
@@ -244,8 +254,9 @@ def _deconvolution(made: _Rewriting, site: _Site) -> None:
 
 def _pool(op: str) -> "_Rule":
     def rule(made: _Rewriting, site: _Site) -> None:
-        window: dict[str, Attribute] = {"kernel_shape": (site.option("filter_h"), site.option("filter_w"))}
-        _emit_ended(made, site, op, [site.outer], **window, **_strides(site), **_padding(made, site))
+        kernel = site.option("filter_h"), site.option("filter_w")
+        padding = _padding(made, site, kernel)
+        _emit_ended(made, site, op, [site.outer], kernel_shape=kernel, **_strides(site), **padding)
 
     return rule
 
@@ -290,7 +301,8 @@ def _of_two(op: str) -> "_Rule":
 
 def _product(made: _Rewriting, site: _Site) -> None:
     if site.before:
-        _emit(made, site, "HardSigmoid", [_moving(made, site.before[0])], alpha=1 / 6, beta=0.5)
+        source = [name for name in site.before[0].inputs if name not in made.source.numbers]
+        _emit(made, site, "HardSigmoid", source, alpha=1 / 6, beta=0.5)
     else:
         _emit_ended(made, site, "Mul", site.node.inputs)
 
@@ -365,7 +377,7 @@ def _reshaped(made: _Rewriting, site: _Site) -> None:
     """The same memory. Patches in a row are turned in ONNX's order, where channels come first."""
     x, [output] = site.node.inputs[0], site.node.outputs
     before, after = made.shape(x), made.shape(output)
-    if not _are_patches(made, x) or after != _in_a_row(before):
+    if not _are_patches(made, x) or after != (before[0], before[1] * before[2], before[3]):
         _emit(made, site, "Reshape", [x])
         return
     batch, pixels, channels = after
@@ -383,11 +395,6 @@ def _are_patches(made: _Rewriting, name: str) -> bool:
     node = made.source.nodes[at]
     sides, strides = made.shape(node.inputs[1])[1:3], (node.attributes.get("stride_h"), node.attributes.get("stride_w"))
     return sides == strides and min(sides) > 1 and node.attributes.get("activation") == 0
-
-
-def _in_a_row(image: Dims) -> Dims:
-    batch, height, width, channels = image
-    return batch, height * width, channels
 
 
 def _resized(made: _Rewriting, site: _Site) -> None:
@@ -447,11 +454,6 @@ def _has_number(made: _Rewriting, node: GraphNode, wanted: float) -> bool:
         and found.count(None) == 1
         and any(one is not None and len(one) == 1 and math.isclose(one[0], wanted, rel_tol=2e-3) for one in found)
     )
-
-
-def _moving(made: _Rewriting, node: GraphNode) -> str:
-    [name] = [name for name in node.inputs if name not in made.source.numbers]
-    return name
 
 
 _Rule = Callable[[_Rewriting, _Site], None]
