@@ -139,7 +139,7 @@ def model_kernels(
     key, rules, source = _rules(tx, platform)
     read = _read(tx, model_id, by, config or {})
     fused = fuse(read.operators, rules, read.joined)
-    chains = [recognised(chain, read.index) for chain in fused.kernels]
+    chains = [recognised(chain, read.graph) for chain in fused.kernels]
     unknown = Counter(op for parts in chains for op in _unknown(parts))
     return ModelKernels(
         model_id=model_id,
@@ -192,7 +192,7 @@ class _Read(NamedTuple):
     stored numbers were kept."""
 
     operators: Sequence[Operator]
-    index: GraphIndex | None = None
+    graph: GraphIndex | None = None
     joined: frozenset[str] = frozenset()
     is_old: bool = False
 

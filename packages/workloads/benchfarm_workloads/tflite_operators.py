@@ -179,6 +179,7 @@ def _emit(
     op: str,
     inputs: Sequence[str],
     outputs: Sequence[str] | None = None,
+    /,
     **attributes: Attribute,
 ) -> None:
     found = tuple(site.node.outputs if outputs is None else outputs)
