@@ -15,7 +15,7 @@ class LocalShellPort(HostPort):
     """The agent's port to its own machine with another shell and environment."""
 
     def __init__(self, shell: Sequence[str], env: Mapping[str, str]) -> None:
-        super().__init__(Path(env["TMPDIR"]), shell=shell, env=env)
+        super().__init__(Path(env["TMPDIR"]), program=shell, env=env)
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def close(self) -> None:

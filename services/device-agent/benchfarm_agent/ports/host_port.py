@@ -18,11 +18,13 @@ PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 class HostPort(ShellPort):
     """Commands of this machine, as the agent's own user and with none of its environment; for small things alone."""
 
-    def __init__(self, scratch: Path, *, shell: Sequence[str] = ("sh",), env: Mapping[str, str] | None = None) -> None:
-        """scratch: a folder for what belongs to calls. env: another whole environment of every command."""
+    def __init__(
+        self, scratch: Path, *, program: Sequence[str] = ("sh",), env: Mapping[str, str] | None = None
+    ) -> None:
+        """scratch: a folder for what belongs to calls. program: the shell. env: another whole environment of every command."""
         super().__init__("this host")
         self._scratch = scratch
-        self._shell = tuple(shell)
+        self._shell = tuple(program)
         self._env = launch_environment(str(scratch)) | {"PATH": PATH} if env is None else env
 
     async def _open(self, command: str) -> "HostChannel":
