@@ -21,7 +21,7 @@ class HostPort(ShellPort):
     def __init__(
         self, scratch: Path, *, program: Sequence[str] = ("sh",), env: Mapping[str, str] | None = None
     ) -> None:
-        """scratch: a folder for what belongs to calls. program: the shell. env: another whole environment of every command."""
+        """scratch: a folder for what belongs to calls. program: the shell. env: another whole environment."""
         super().__init__("this host")
         self._scratch = scratch
         self._shell = tuple(program)
