@@ -145,7 +145,8 @@ def test_what_waits_where_an_option_turned_out_without_effect_is_cancelled_with_
 def test_what_waits_for_an_option_that_no_board_says_anything_of_goes_on_waiting(farm, ann, report_of, job_of):
     agent = farm.agent(ann, report_of(engines=(engine(),)))
     farm.submit_planned(ann, job_of(1, platforms=[key("~graph=none")]))
-    for options in (None, {}):
+    nothing: tuple[dict[str, object] | None, ...] = (None, {})
+    for options in nothing:
         agent.register(report_of(engines=(engine(options=options),)))
         assert sweeping.sweep(farm.database).retired_measurements == 0
 
