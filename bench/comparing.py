@@ -4,7 +4,8 @@ python -m bench.comparing aa|planted|all [--trials N] [--workloads N] [--engine 
 
 Launches of the real runner without a farm around them, in batches as an agent runs them. A slowdown is a chain of small
 operators on an input of its own, beside the workload in the same graph; its length comes from what one of its operators
-costs there, which is measured first.
+costs there, which is measured first: by plain visits, one of each right after the other, so that a bias which all
+comparisons share would show.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import exp, log
+from math import exp, log, sqrt
 from pathlib import Path
 from statistics import mean, median
 from typing import Final, NamedTuple
@@ -24,7 +25,7 @@ from onnx import TensorProto, helper
 
 from bench.launching import Files, Ready, Target, launch
 from bench.report import command_run, write_section
-from benchfarm_core.comparing import Comparison, compare, estimate, round_changes, wants_more_pairs
+from benchfarm_core.comparing import Comparison, compare, wants_more_pairs
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
@@ -44,8 +45,10 @@ PLANTED: Final = {3.0: 0.3, 1.0: 0.2}
 """Slowdowns in percent, with how far a chain may be from them."""
 GOALS: Final = {3.0: 0.95, 1.0: 0.50}
 FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
-SHORT_CHAIN, LONG_CHAIN = 20, 60
-SLOPE_LAUNCHES, CHECK_LAUNCHES = 4, 8
+LONG_CHAIN: Final = 120
+SLOPE_LAUNCHES, CHECK_LAUNCHES = 8, 40
+LOOK: Final = PROTOCOLS["kernel"].model_copy(update={"visit_ms": 100, "blocks_min": 12})
+"""How chains are measured: visits ten times as long, because a hundredth of a workload is looked for."""
 Row = dict[str, object]
 
 
@@ -153,6 +156,13 @@ def planted(base: Ready, operators: int, elements: int) -> Ready:
     return replace(base, visit={**base.visit, "artifact": str(path), "inputs": inputs, "gates": gates})
 
 
+class Cost(NamedTuple):
+    """How much longer b takes than a, and the standard error of that, in percent."""
+
+    percent: float
+    error: float
+
+
 class Chain(NamedTuple):
     """How a workload is slowed down: one operator works on `elements` numbers and costs `percent` of it."""
 
@@ -166,43 +176,55 @@ class Chain(NamedTuple):
 
 
 def chains(place: Place, chosen: Sequence[Timed]) -> list[Chain]:
-    """What one operator of a chain costs beside each workload: from the difference of two lengths."""
+    """About what one operator of a chain costs beside each workload: a part of what a long chain costs."""
     elements = [min(65_536, max(64, round(2 * one.us))) for one in chosen]  # about 0.1 % of the workload each
     unknown = [Chain(one, size, 0.0) for one, size in zip(chosen, elements, strict=True)]
-    pairs = [Pair(one.timed.ready, one.ready(length)) for one in unknown for length in (SHORT_CHAIN, LONG_CHAIN)]
-    changes = _changes(place, pairs, SLOPE_LAUNCHES)
-    costs = [
-        (long - short) / (LONG_CHAIN - SHORT_CHAIN) for short, long in zip(changes[::2], changes[1::2], strict=True)
-    ]
-    return [one._replace(percent=cost) for one, cost in zip(unknown, costs, strict=True) if cost > 0]
+    costs = _costs(place, [Pair(one.timed.ready, one.ready(LONG_CHAIN)) for one in unknown], SLOPE_LAUNCHES)
+    known = zip(unknown, costs, strict=True)
+    return [one._replace(percent=cost.percent / LONG_CHAIN) for one, cost in known if cost.percent > 0]
 
 
 def slowdowns(place: Place, known: Sequence[Chain], percent: float, off: float) -> list[Pair]:
-    """Workloads beside themselves with a chain that costs `percent`; without those for which no length is near enough.
+    """Workloads beside themselves with a chain that costs `percent`; without those for which no length is near enough,
+    or whose cost is not known to half of what a chain may be off.
 
     A chain costs a little before its first operator, so the first guess is measured and then corrected.
     """
     guesses = [max(1, round(percent / one.percent)) for one in known]
     guessed = [Pair(one.timed.ready, one.ready(length)) for one, length in zip(known, guesses, strict=True)]
     pairs: list[Pair] = []
-    for one, length, cost in zip(known, guesses, _changes(place, guessed, CHECK_LAUNCHES), strict=True):
-        right = length + round((percent - cost) / one.percent)
-        expected = cost + (right - length) * one.percent
-        if right >= 1 and abs(expected - percent) <= off:
+    for one, length, cost in zip(known, guesses, _costs(place, guessed, CHECK_LAUNCHES), strict=True):
+        right = max(1, length + round((percent - cost.percent) / one.percent))
+        expected = cost.percent + (right - length) * one.percent
+        fits = abs(expected - percent) <= off and cost.error <= off / 2
+        if fits:
             pairs.append(Pair(one.timed.ready, one.ready(right)))
-            print(f"{one.timed.ready.label}: {right} operators, {expected:.2f} %", file=sys.stderr)
+        said = f"{right} operators, {expected:.2f} +- {cost.error:.2f} %"
+        print(f"{one.timed.ready.label}: {said}{'' if fits else ': left out'}", file=sys.stderr)
     return pairs
 
 
-def _changes(place: Place, pairs: Sequence[Pair], launches: int) -> list[float]:
-    """How much longer b takes than a, in percent, over the rounds of some launches."""
-    seen: list[list[float]] = [[] for _ in pairs]
+def _costs(place: Place, pairs: Sequence[Pair], launches: int) -> list[Cost]:
+    """How much longer b takes than a when each is visited by itself, one right after the other, in every launch."""
+    ready = [side for pair in pairs for side in pair]
+    logs: list[list[float]] = [[] for _ in pairs]
     for launch_no in range(launches):
-        ready = [_paired(pair, b_first=launch_no % 2 == 1) for pair in pairs]
-        run = launch(place.files, ready, place.target, PROTOCOL, launch_no=launch_no, order=range(len(ready)))
-        for number, samples in run.samples.items():
-            seen[number] += round_changes(samples)
-    return [100 * (exp(estimate(changes).change) - 1) if changes else 0.0 for changes in seen]
+        numbers = list(range(len(pairs)))
+        random.Random(f"{SEED}/{launch_no}").shuffle(numbers)
+        order = [2 * number + (side ^ (launch_no % 2)) for number in numbers for side in (0, 1)]
+        seen = launch(place.files, ready, place.target, LOOK, launch_no=launch_no, order=order).samples
+        shortest = {number: min(one.blocks_ns) / one.iterations for number, one in seen.items()}
+        for number in numbers:
+            if {2 * number, 2 * number + 1} <= shortest.keys():
+                logs[number].append(log(shortest[2 * number + 1] / shortest[2 * number]))
+    return [_cost(each) for each in logs]
+
+
+def _cost(logs: Sequence[float]) -> Cost:
+    """The median of launches, with its standard error from the median deviation as of a normal distribution."""
+    middle = median(logs)
+    spread = 1.4826 * median(abs(each - middle) for each in logs)
+    return Cost(100 * (exp(middle) - 1), 100 * 1.2533 * spread / sqrt(len(logs)))
 
 
 def aa_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:

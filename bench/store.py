@@ -18,7 +18,8 @@ from sqlalchemy import text
 
 from bench.report import write_section
 from bench.store_fill import BOARDS, fill_farm, fill_results, fill_wishes
-from bench.store_plans import TIMES, check
+from bench.store_newer import NEWER_TABLES, fill_newer, newer_calls
+from bench.store_plans import BIG_TABLES, TIMES, check, hot_calls
 from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.postgres import embedded_postgres
 from benchfarm_store import dispatching, migrations
@@ -87,8 +88,14 @@ def measure(url: str, results: int, wanted: int, decisions: int) -> tuple[list[R
     fill_wishes(database, wanted)
     _vacuum(url)
     print(f"{wanted} wishes after {time.monotonic() - began:.0f} s", flush=True)
-    plans, complaints = check(database)
+    plans, complaints = check(hot_calls(database))
     rows += _dispatch(database, wanted, decisions)
+    newer = fill_newer(database)
+    _vacuum(url)
+    print(f"{newer} rows of the newer tables after {time.monotonic() - began:.0f} s", flush=True)
+    more, others = check(newer_calls(database), BIG_TABLES | NEWER_TABLES)
+    plans, complaints = plans + more, complaints + others
+    rows.append(_row(f"rows of the support matrix, fusion rules and offers beside {results} results", newer))
     rows.append(_row("plans of hot statements without a sequential scan of a big table", plans - len(complaints)))
     complaints += [f"{row['what']}: {row['value']} is not {row['limit']}" for row in rows if _is_over(row)]
     database.dispose()

@@ -64,7 +64,7 @@ def _fill_farm(tx: Transaction) -> None:
     tx.execute(_BOARDS_SQL, {"n": BOARDS, "models": BOARD_MODELS})
     tx.execute(text("INSERT INTO generations (board_id, name, created_at) SELECT id, 'g1', now() FROM boards"))
     tx.execute(text("UPDATE boards b SET generation_id = g.id FROM generations g WHERE g.board_id = b.id"))
-    platforms = [_platform(n) for n in range(BOARD_MODELS * PLATFORMS_PER_MODEL)]
+    platforms = [platform_of(n) for n in range(BOARD_MODELS * PLATFORMS_PER_MODEL)]
     rows = [{"id": p.id, "key": p.key, "spec": p.model_dump_json()} for p in platforms]
     tx.execute(_PLATFORMS_SQL, {"rows": json.dumps(rows)})
     tx.execute(_OFFERS_SQL)
@@ -73,7 +73,8 @@ def _fill_farm(tx: Transaction) -> None:
     tx.execute(_QUEUES_SQL)
 
 
-def _platform(number: int) -> Platform:
+def platform_of(number: int) -> Platform:
+    """The platforms that boards are registered with, in order of their models."""
     model, kind = divmod(number, PLATFORMS_PER_MODEL)
     threads = kind % 2 + 1
     return Platform(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
@@ -65,16 +65,19 @@ CALLER = Caller(token_id="t_0", account_id="acct_1", account="account-1", role=R
 _KIND = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|EXECUTE)\b", re.IGNORECASE)
 
 
-def check(database: Database) -> tuple[int, list[str]]:
+Calls = Iterable[tuple[str, Callable[[], object]]]
+
+
+def check(calls: Calls, big_tables: Set[str] = BIG_TABLES) -> tuple[int, list[str]]:
     """How many plans were looked at, and a line for each sequential scan of a big table."""
     plans = 0
     complaints: list[str] = []
-    for name, call in _calls(database):
+    for name, call in calls:
         with _explained() as found:
             call()
         plans += len(found)
         for statement, plan in found:
-            scans = [node["Relation Name"] for node in _nodes(plan) if _is_scan(node)]
+            scans = [node["Relation Name"] for node in _nodes(plan) if _is_scan(node, big_tables)]
             complaints += [f"{name}: sequential scan of {table} in {statement}" for table in scans]
     return plans, complaints
 
@@ -107,11 +110,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-def _is_scan(node: dict[str, Any]) -> bool:
-    return node["Node Type"] == "Seq Scan" and node.get("Relation Name") in BIG_TABLES
+def _is_scan(node: dict[str, Any], big_tables: Set[str]) -> bool:
+    return node["Node Type"] == "Seq Scan" and node.get("Relation Name") in big_tables
 
 
-def _calls(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
+def hot_calls(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
     """Every hot call, in the order in which a farm makes them."""
     yield from _reading(database)
     yield from _submitting(database)
@@ -150,7 +153,7 @@ def _reading(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
         "ask_latency": lambda tx: latency.ask(tx, _question(known.key), CALLER),
     }
     for name, read in reads.items():
-        yield name, _in_transaction(database, read)
+        yield name, in_transaction(database, read)
 
 
 _SOME_RESULT = text("""
@@ -161,7 +164,9 @@ _SOME_RESULT = text("""
 _SOME_JOB = text("SELECT id::text FROM jobs WHERE account_id = 1 AND state = 'running' LIMIT 1")
 
 
-def _in_transaction(database: Database, call: Callable[[Transaction], object]) -> Callable[[], object]:
+def in_transaction(database: Database, call: Callable[[Transaction], object]) -> Callable[[], object]:
+    """A call that needs nothing more."""
+
     def run() -> object:
         with database.transaction() as tx:
             return call(tx)
@@ -190,8 +195,8 @@ def _submitting(database: Database) -> Iterator[tuple[str, Callable[[], object]]
 
     for what, seed in (("known", 1), ("joined", 2), ("new", 99)):
         yield f"submit {what}", partial(submit, seed)
-        yield f"plan {what}", _in_transaction(database, plan)
-    yield "cancel", _in_transaction(database, lambda tx: jobs.cancel(tx, made[-1], CALLER))
+        yield f"plan {what}", in_transaction(database, plan)
+    yield "cancel", in_transaction(database, lambda tx: jobs.cancel(tx, made[-1], CALLER))
 
 
 def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -220,27 +225,27 @@ def _leasing(database: Database) -> Iterator[tuple[str, Callable[[], object]]]:
 
     def finish(tx: Transaction) -> None:
         request = FinishRequest(results=found(), release=ReleaseRequest(reason="done"), wants_next=True)
-        finishing.finish(tx, agent, state["token"], request)
+        finishing.finish(tx, agent, state["token"], request, TIMES)
 
-    yield "dispatch", _in_transaction(database, dispatch)
-    yield "offers", _in_transaction(database, lambda tx: leases.offers_for(tx, agent, [board]))
-    yield "ended", _in_transaction(database, lambda tx: leases.ended(tx, agent, [state["token"]]))
-    yield "accept", _in_transaction(database, accept)
-    yield "renew", _in_transaction(database, lambda tx: leases.renew(tx, agent, state["token"], TIMES))
+    yield "dispatch", in_transaction(database, dispatch)
+    yield "offers", in_transaction(database, lambda tx: leases.offers_for(tx, agent, [board]))
+    yield "ended", in_transaction(database, lambda tx: leases.ended(tx, agent, [state["token"]]))
+    yield "accept", in_transaction(database, accept)
+    yield "renew", in_transaction(database, lambda tx: leases.renew(tx, agent, state["token"], TIMES))
     started = StartedRequest
     yield (
         "started",
-        _in_transaction(
+        in_transaction(
             database, lambda tx: leases.started(tx, agent, state["token"], started(measurement_ids=state["ids"]))
         ),
     )
-    yield "ingest", _in_transaction(database, ingest)
+    yield "ingest", in_transaction(database, ingest)
     yield (
         "release",
-        _in_transaction(database, lambda tx: leases.release(tx, agent, state["token"], ReleaseRequest(reason="done"))),
+        in_transaction(database, lambda tx: leases.release(tx, agent, state["token"], ReleaseRequest(reason="done"))),
     )
-    yield "dispatch again", _in_transaction(database, dispatch)
-    yield "accept again", _in_transaction(database, accept)
-    yield "report", _in_transaction(database, report)
-    yield "finish", _in_transaction(database, finish)
-    yield "next lease", _in_transaction(database, lambda tx: finishing.next_lease(tx, agent, board, TIMES))
+    yield "dispatch again", in_transaction(database, dispatch)
+    yield "accept again", in_transaction(database, accept)
+    yield "report", in_transaction(database, report)
+    yield "finish", in_transaction(database, finish)
+    yield "next lease", in_transaction(database, lambda tx: finishing.next_lease(tx, agent, board, TIMES, takes=True))

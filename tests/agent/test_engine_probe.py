@@ -37,6 +37,12 @@ def test_an_engine_that_tells_no_options(tmp_path: Path) -> None:
     assert probed(tmp_path, options={}).options == {}
 
 
+@pytest.mark.parametrize("said", [True, False, None, "yes"])
+def test_only_what_says_so_times_by_difference(tmp_path: Path, said: Any) -> None:
+    assert probed(tmp_path, by_difference=said).by_difference is (said is True)
+    assert probed(tmp_path).by_difference is False  # runners of older versions, and the native one
+
+
 def test_a_long_meaning_is_cut(tmp_path: Path) -> None:
     found = probed(tmp_path, options={"fast": {**SWITCH, "meaning": "a\0" * 400}}).options
     assert found is not None

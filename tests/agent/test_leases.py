@@ -204,6 +204,23 @@ def test_the_end_of_a_lease_brings_the_next(scene: Scene, local_board: MakeBoard
     assert scene.next.asked_s <= boottime_s()
 
 
+def test_a_lease_that_waits_for_its_end_is_renewed_no_more(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    """Else the farm could not tell an end that was held up for long from one whose answer is awaited."""
+    scene.grant = scene.grant.model_copy(update={"renew_in_s": 0.5})
+
+    async def slow_end(call: Call) -> Any:
+        if call.path.endswith("/renew"):
+            return 200, {"expires_in_s": 60, "renew_in_s": 0.5, "cancelled": []}
+        if call.path.endswith("/finish"):
+            await asyncio.sleep(1.5)
+        return taken(call)
+
+    running(scene.work(local_board(), script=slow_end))
+    paths = scene.paths()
+    assert len(paths[paths.index("finish") + 1 :]) <= 1, "no more than what was on its way"
+    assert scene.reason == "done"
+
+
 def test_a_lease_that_was_lost_before_its_end_brings_none(scene: Scene, local_board: MakeBoard, running: Run) -> None:
     scene.goes_on = True
 

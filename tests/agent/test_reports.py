@@ -11,7 +11,17 @@ from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.keeper import LeaseKeeper
 from benchfarm_agent.reports import Reports
-from tests.agent.scripted_farm import Call, Script, ScriptedFarm, problem, reported, scripted_farm, taken, true_soon
+from tests.agent.scripted_farm import (
+    HANG_UP,
+    Call,
+    Script,
+    ScriptedFarm,
+    problem,
+    reported,
+    scripted_farm,
+    taken,
+    true_soon,
+)
 
 Run = Callable[[Any], Any]
 ONE, TWO = "l_" + "1" * 32, "l_" + "2" * 32
@@ -180,7 +190,67 @@ def test_a_farm_that_is_away_is_told_what_is_new_later(tell: Callable[..., None]
         told.reports.note(ONE, 1)
         await true_soon(lambda: len(told.farm.calls) == 1)
         told.reports.note(ONE, 2)
+        await true_soon(lambda: told.ids(ONE)[-1][-1] == 2)
+        assert told.ids(ONE)[1][0] == 1, "what it was not told goes first"
+
+    tell(note, script=lambda call: answers.pop() if answers else taken(call))
+
+
+def test_a_report_that_did_not_get_through_is_sent_again(tell: Callable[..., None]) -> None:
+    """Else a lost board would cost the measurement before the one that ran."""
+    answers = [problem(503, "unavailable"), (200, b"{"), HANG_UP]
+
+    async def note(told: Told) -> None:
+        told.join(ONE)
+        told.join(TWO)
+        told.reports.note(ONE, 1)
+        told.reports.note(ONE, 2)
+        told.reports.note(TWO, 9)
+        await true_soon(lambda: len(told.farm.calls) == 4, limit_s=10)
+        assert told.ids(ONE) == [[1, 2]] * 4
+        assert told.ids(TWO) == [[9]] * 4
+        await asyncio.sleep(0.3)
+        assert len(told.farm.calls) == 4, "the farm has it now"
+
+    tell(note, script=lambda call: answers.pop() if answers else taken(call))
+
+
+def test_what_the_farm_refuses_is_not_sent_again(tell: Callable[..., None]) -> None:
+    answers = [problem(422, "result_invalid")]
+
+    async def note(told: Told) -> None:
+        told.join(ONE)
+        told.reports.note(ONE, 1)
+        await true_soon(lambda: len(told.farm.calls) == 1)
+        await asyncio.sleep(0.3)
+        told.reports.note(ONE, 2)
         await true_soon(lambda: len(told.farm.calls) == 2)
         assert told.ids(ONE) == [[1], [2]]
 
     tell(note, script=lambda call: answers.pop() if answers else taken(call))
+
+
+def test_an_end_that_is_cut_short_keeps_what_it_said_of_others(
+    tell: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.reports.OVER_S", 0.2)
+    calls: list[Call] = []
+
+    async def silent_at_first(call: Call) -> Any:
+        calls.append(call)
+        if len(calls) == 1:
+            await asyncio.sleep(60)
+        return taken(call)
+
+    async def end(told: Told) -> None:
+        told.join(ONE)
+        told.join(TWO)
+        told.reports.note(ONE, 1)
+        told.reports.note(TWO, 9)
+        await told.reports.over(ONE)
+        await true_soon(lambda: len(calls) == 2, limit_s=10)
+        assert told.ids(TWO) == [[9], [9]]
+        over = [one["over"] for one in reported(calls) if one["lease_token"] == ONE]
+        assert over == [True, True]
+
+    tell(end, script=silent_at_first)

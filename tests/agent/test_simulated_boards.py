@@ -21,6 +21,7 @@ from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import ClockProof, OperatingPoint
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.protocols import PROTOCOLS, Protocol
 from benchfarm_core.quality import check_result, clean_blocks
 from benchfarm_core.workloads import (
@@ -252,6 +253,10 @@ def test_what_a_board_says_of_itself_cannot_be_taken_for_a_real_one() -> None:
     assert (report.kind, report.marks) == ("simulated", ("simulated",))
     assert report.board_model.startswith("sim-")
     assert all((engine.version or "").endswith("-sim") for engine in report.engines)
+    ways = {engine.name: in_situ_by(engine.name, "fp32") for engine in report.engines}
+    assert {engine.name for engine in report.engines if engine.by_difference} == {
+        name for name, way in ways.items() if way == "difference"
+    }
     assert report == BoardReport.model_validate_json(report.model_dump_json())
     with pytest.raises(ValueError, match="begins with sim-"):
         BoardReport.model_validate(report.model_dump() | {"board_model": "phone"})

@@ -15,9 +15,9 @@ from typing import Any
 
 from benchfarm_agent.ports.board_scripts import new_name, reading, texts_of
 from benchfarm_agent.ports.channel import Said
+from benchfarm_agent.ports.host_port import HostChannel
 from benchfarm_agent.ports.interface import Ran
 from benchfarm_agent.ports.shell_port import ShellPort
-from tests.agent.ports.local_shell import LocalChannel
 from tests.agent.trees import Tree
 
 NOBODY = 65534
@@ -52,7 +52,7 @@ class TreePort(ShellPort):
         assert texts is not None
         return texts
 
-    async def _open(self, command: str) -> LocalChannel:
+    async def _open(self, command: str) -> HostChannel:
         mapped = _BOARD_PATH.sub(lambda match: f"{self.root}{match[0]}", command)
         return TreeChannel(await self._process(["sh", "-c", mapped]), str(self.root))
 
@@ -80,7 +80,7 @@ class TreePort(ShellPort):
         (self.root / path.removeprefix("/")).write_text(text)
 
 
-class TreeChannel(LocalChannel):
+class TreeChannel(HostChannel):
     """Takes the folder out of what is said."""
 
     def __init__(self, process: asyncio.subprocess.Process, root: str) -> None:

@@ -3,18 +3,24 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from benchfarm_api.access import REMEMBER_AGENTS_S, REMEMBER_S, GuardedRoute
+from benchfarm_api.access import REMEMBER_AGENTS_S, REMEMBER_S, Authenticator, GuardedRoute
 from benchfarm_api.main import create_app
 from benchfarm_api.settings import Settings
 from benchfarm_core.access import ACCESS, PUBLIC, Role, may
+from benchfarm_core.errors import Unauthenticated
+from benchfarm_store import tokens
+from benchfarm_store.database import Database, Transaction
+from benchfarm_store.tokens import Caller
 
 MakeCaller = Callable[..., httpx2.Client]
 
@@ -99,6 +105,30 @@ def test_a_token_that_was_revoked_here_stops_at_once(caller: MakeCaller) -> None
     me = client.get("/v1/whoami").json()
     assert admin.delete(f"/v1/tokens/{me['token_id']}").status_code == 200
     assert client.get("/v1/whoami").json()["code"] == "token_revoked"
+
+
+def test_a_token_that_is_read_while_it_is_revoked_is_not_remembered(
+    database: Database, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader is let in, which came first; nobody is after that."""
+    text, read = token(), tokens.authenticate
+    with database.transaction() as tx:
+        tokens.authenticate(tx, text)  # notes that it was used, so that it is only read from now on
+    authenticator = Authenticator(database, anyio.CapacityLimiter(1))
+
+    def revoked_meanwhile(tx: Transaction, text: str) -> Caller:
+        caller = read(tx, text)
+        with database.transaction() as other:
+            tokens.revoke_token(other, caller.token_id)
+        authenticator.forget(caller.token_id)
+        return caller
+
+    ask = partial(authenticator.caller, text, waits=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "authenticate", revoked_meanwhile)
+        assert anyio.run(ask).account == "alice"
+    with pytest.raises(Unauthenticated):
+        anyio.run(ask)
 
 
 def test_an_agents_token_that_another_process_has_revoked_works_for_a_bounded_time(

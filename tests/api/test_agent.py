@@ -237,6 +237,28 @@ def _offer_while_parked(client: httpx2.Client, token: str, lab: "Lab", eventuall
     return heard_s - offered_s
 
 
+def test_a_parked_poll_ends_when_its_token_is_revoked(
+    lab: "Lab", caller: MakeCaller, eventually: Callable[..., None]
+) -> None:
+    admin = caller("admin", "root")
+    token_id = lab.client.get("/v1/whoami", headers=lab.headers).json()["token_id"]
+    heard: list[tuple[httpx2.Response, float]] = []
+
+    def park() -> None:
+        body = {"protocol_version": 2, "agent_version": "0.1.0", "idle": lab.boards, "wait_s": 25}
+        heard.append((lab.post("poll", body), time.monotonic()))
+
+    parked = threading.Thread(target=park)
+    parked.start()
+    eventually(lambda: "benchfarm_api_parked_polls 1.0" in admin.get("/metrics").text)
+    assert admin.delete(f"/v1/tokens/{token_id}").status_code == 200
+    revoked_s = time.monotonic()
+    parked.join(30)
+    ((answer, heard_s),) = heard
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+    assert heard_s - revoked_s < 5
+
+
 def test_a_parked_poll_finds_an_offer_without_valkey(
     settings: Settings, lab: "Lab", alice: httpx2.Client, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:

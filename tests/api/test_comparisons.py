@@ -8,6 +8,7 @@ import pytest
 FC = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
 WIDE = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 9}}
 PAIR = {"kind": "pair", "a": FC, "b": WIDE}
+TOO_FEW = {"launches_min": 1, "launches_max": 2}
 
 
 @pytest.mark.usefixtures("lab")
@@ -44,6 +45,11 @@ def test_a_job_without_a_kind_measures_as_ever(alice: httpx2.Client) -> None:
         ),
         ({"kind": "compare", "workloads": [{**PAIR, "a": PAIR}]}, "invalid_request", "workloads.0.a.kind"),
         ({"kind": "contrast", "workloads": [FC]}, "invalid_request", "kind"),
+        (
+            {"kind": "compare", "workloads": [PAIR], "protocol": {"name": "compare", "parameters": TOO_FEW}},
+            "protocol_impossible",
+            "protocol.parameters",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(alice: httpx2.Client, body: Any, code: str, field: str) -> None:

@@ -67,6 +67,7 @@ def test_the_first_filter_that_removes_a_board_is_named() -> None:
     assert why_board_not(**usable) is None  # type: ignore[arg-type]
     rests = {"state": BoardState.COOLING, "rests_after": "gate", "rest_detail": "load 4.2"}
     changes: list[tuple[str, str, dict[str, object]]] = [
+        ("timing", "by difference", {"times_so": False, "clock_proof_ok": False}),
         ("clock_proof", "clock", {"clock_proof_ok": False}),
         ("health", "quarantined: hot", {"health": Health.QUARANTINED, "reason": "hot"}),
         ("agent", "for 61 s", {"agent_heard_s": 61.0}),
@@ -152,6 +153,8 @@ def test_a_board_that_cannot_serve_a_job_says_why() -> None:
     assert why_board_unusable(health=Health.QUARANTINED, reason="fan broken", clock_proof_ok=True) == BROKEN
     assert why_board_unusable(health=Health.MAINTENANCE, reason="", clock_proof_ok=True) == "is out of use: maintenance"
     assert "clock" in (why_board_unusable(health=Health.GOOD, reason="", clock_proof_ok=False) or "")
+    untimed = why_board_unusable(health=Health.GOOD, reason="", clock_proof_ok=True, times_so=False)
+    assert "by difference" in (untimed or "")
 
 
 def test_a_boards_identity_needs_the_farms_salt() -> None:

@@ -48,3 +48,26 @@ def test_a_pair_takes_the_time_of_both_sides(limits: dict[str, int | float]) -> 
     with pytest.raises(InvalidRequest) as refused:
         resolve_protocol(ProtocolRequest(name="compare", parameters=asked | {"visit_ms": 200}))
     assert refused.value.code == "protocol_impossible"
+
+
+@pytest.mark.parametrize(
+    ("limits", "launches"),
+    [
+        ({"launches_max": 2, "launches_min": 1}, 3),
+        ({"launches_max": 2, "launches_min": 2, "blocks_min": 400}, 3),
+        ({"launches_max": 3, "launches_min": 1, "blocks_max": 100}, 4),
+        ({"launches_max": 7, "launches_min": 1, "blocks_max": 63}, 8),
+        ({"launches_max": 7, "launches_min": 1, "blocks_max": 64}, 8),
+    ],
+)
+def test_a_comparison_that_some_pair_could_never_answer_is_refused(
+    limits: dict[str, int | float], launches: int
+) -> None:
+    """Its launches have three rounds of a long pair and so many of a short one as fit into `blocks_max`."""
+    with pytest.raises(InvalidRequest) as refused:
+        resolve_protocol(ProtocolRequest(name="compare", parameters=limits))
+    assert (refused.value.code, refused.value.field) == ("protocol_impossible", "protocol.parameters")
+    assert f"set launches_max, which is {limits['launches_max']}, to {launches} or more" in refused.value.detail
+    enough = limits | {"launches_max": launches}
+    assert resolve_protocol(ProtocolRequest(name="compare", parameters=enough)).launches_max == launches
+    assert resolve_protocol(ProtocolRequest(name="standard", parameters=limits)).launches_max == limits["launches_max"]

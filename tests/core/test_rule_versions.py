@@ -12,10 +12,12 @@ from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import RULE_VERSION, CanaryGolden, summarise, wants_more_launches
 from tests.core.test_comparing import answer
+from tests.core.test_differences import doubled
 from tests.core.test_quality import launch
 
 # A rule that gives other numbers, or words, for these launches: raise its version and pin what it gives now.
-SUMMARIES = {6: "73ce57fe69946791"}
+SUMMARIES = {7: "73ce57fe69946791"}
+DIFFERENCES = {7: "16b8a9ca925ad1d5"}
 COMPARISONS = {2: "037b1ab3ac449e7d"}
 
 GOLDEN = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
@@ -42,20 +44,33 @@ def digest_of(lines: list[str]) -> str:
     return sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def told(seed: int) -> str:
-    launches, protocol = drawn(seed), PROTOCOLS[("kernel", "standard", "quick")[seed % 3]]
+def drawn_doubled(seed: int) -> list[LaunchSamples]:
+    """Launches by difference of a kernel that is nothing, unclear, small or large, some beside a loud canary."""
+    found = [
+        doubled(n, (0, 1_200, 4_000, 40_000)[seed % 4], luck=0.01, noise=0.01, seed=seed) for n in range(2 + seed % 7)
+    ]
+    loud = {"sgemm": ((0, 101_000),), "mobilenet": ((0, 600_000),)}
+    return [one.model_copy(update={"canaries": loud}) if n % 4 == 3 else one for n, one in enumerate(found)]
+
+
+def told(launches: list[LaunchSamples], seed: int) -> str:
+    protocol = PROTOCOLS[("kernel", "standard", "quick")[seed % 3]]
     found = summarise(launches, protocol=protocol, golden=GOLDEN, clock_proof=list(ClockProof)[seed % 3])
     numbers = {} if isinstance(found, FailureCode) else found.model_dump(mode="json", exclude={"rule_version"})
     rounded = {name: f"{one:.9g}" if isinstance(one, float) else one for name, one in numbers.items()}
     return f"{found if isinstance(found, FailureCode) else rounded} {wants_more_launches(launches, protocol)}"
 
 
-@pytest.mark.parametrize("rule", ["summaries", "comparisons"])
+@pytest.mark.parametrize("rule", ["summaries", "differences", "comparisons"])
 def test_what_a_rule_gives_is_pinned_to_its_version(rule: str) -> None:
     if rule == "summaries":
-        lines = [told(seed) for seed in range(60)]
+        lines = [told(drawn(seed), seed) for seed in range(60)]
         assert len({line.split()[0] for line in lines}) > 1  # numbers, and reasons for none
         assert {RULE_VERSION: digest_of(lines)} == SUMMARIES
+    elif rule == "differences":
+        lines = [told(drawn_doubled(seed), seed) for seed in range(40)]
+        assert len({line.split()[0] for line in lines}) > 1
+        assert {RULE_VERSION: digest_of(lines)} == DIFFERENCES
     else:
         changes = [answer(seed, shift=0.01 * (seed % 3 - 1), luck=0.007) for seed in range(12)]
         numbers = [f"{one.verdict} {one.change_percent:.6g} {one.low_percent:.6g} {one.launches}" for one in changes]

@@ -333,4 +333,5 @@ def test_tflite_files_run_as_they_are(farm: FarmProcess, client: Client, tmp_pat
     assert refused.returncode != 0
     assert "on litert with precision as_given alone" in refused.stderr
     kernels = client.model_kernels(json.loads(shown.stdout)["id"], items[0]["platform"])
-    assert "CONV_2D" in {one.operator for one in kernels.unknown}
+    assert kernels.unknown == []
+    assert "conv-bn-act" in {part.type for one in kernels.kernels for part in one.parts}

@@ -9,6 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchfarm_core.comparing import round_changes
 from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.protocols import PAIR_ROUNDS, PAIR_ROUNDS_MIN
+from benchfarm_core.protocols import ROUND_PAIRS_MIN as PAIRS_OF_A_ROUND
 from benchfarm_engines.pair_visit import ROUND_PAIRS_MIN, ROUNDS, ROUNDS_MIN, pair_iterations
 from benchfarm_engines.registry import engine_names
 from tests.engines.conftest import PROTOCOL
@@ -51,6 +53,11 @@ def both(workloads: dict[str, Any], write_model: Any, references: Any) -> dict[s
     answers = references([(each.artifact, each.inputs, each.reference) for each in made.values()])
     assert [answer["ok"] for answer in answers] == [True] * len(made)
     return workloads | made
+
+
+def test_the_farm_expects_the_rounds_that_a_visit_has() -> None:
+    """The board side of engines imports nothing of the protocols: what both say is held together here."""
+    assert (PAIR_ROUNDS, PAIR_ROUNDS_MIN, PAIRS_OF_A_ROUND) == (ROUNDS, ROUNDS_MIN, ROUND_PAIRS_MIN)
 
 
 def test_a_workload_beside_itself_takes_as_long(launch: Any, both: dict[str, Any], engine: str) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import benchfarm_core
 from benchfarm_core.confine import left_open
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_engines.conversion import has_converter
 from benchfarm_engines.launch import launch_environment, runner_argv
 from benchfarm_engines.registry import engine_names
@@ -319,6 +320,7 @@ def test_a_probe_says_what_an_engine_is(tmp_path: Path, engine: str) -> None:
     assert found["version"][0].isdigit()
     assert "fp32" in found["precisions"]
     assert all({"kind", "default", "meaning"} <= set(option) for option in found["options"].values())
+    assert found["by_difference"] is (in_situ_by(engine, "fp32") == "difference")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -188,11 +188,11 @@ class Agent:
         release = ReleaseRequest.model_validate({"reason": reason, "lease_wall_ms": 1234.5})
         request = FinishRequest(results=found, launches=(evidence(),), release=release, wants_next=wants_next)
         with self.farm.database.transaction() as tx:
-            answer, board_id = finishing.finish(tx, self.id, grant.lease_token, request)
+            answer, board_id, takes = finishing.finish(tx, self.id, grant.lease_token, request, TIMES)
         if answer.lost or not wants_next:
             return answer
         with self.farm.database.transaction() as tx:
-            following = finishing.next_lease(tx, self.id, board_id, TIMES)
+            following = finishing.next_lease(tx, self.id, board_id, TIMES, takes=takes)
         return answer.model_copy(update={"next_lease": following})
 
     def release(self, grant: LeaseGrant, reason: str = "done") -> None:

@@ -61,7 +61,7 @@ def test_a_board_that_is_gone_loses_its_lease_and_what_was_running_pays(farm, an
         assert [boards.get_board(tx, board).state for board in (one, two)] == [BoardState.OFFLINE] * 2
         tokens = [running.lease_token, waiting.lease_token]
         assert leases.ended(tx, agent.id, tokens) == tokens
-    assert farm.scalar("SELECT count(*) FROM leases WHERE end_reason = 'board_lost'") == 2
+    assert farm.scalar("SELECT count(*) FROM leases WHERE end_reason = 'board_gone'") == 2
     assert farm.scalar("SELECT count(*) FROM measurements WHERE state <> 'wanted'") == 0
     paid = "SELECT attempts || ' ' || losses || ' ' || detail FROM measurements WHERE id = :id"
     assert farm.scalar(paid, id=first) == "1 1 after board_lost"

@@ -7,8 +7,9 @@ import pytest
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.errors import InvalidRequest, LeaseLost
 from benchfarm_core.jobs import JobState
+from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import boards, endings, jobs
+from benchfarm_store import boards, dispatching, endings, jobs
 
 MOST_STATEMENTS = 25
 """For a whole lease, its begin and the look at the clock included, however many results it brings."""
@@ -132,6 +133,79 @@ def test_an_offer_that_came_in_between_is_taken(farm, ann, agent, job_of, ok_res
     assert again.next_lease.lease_token == following.lease_token
 
 
+def test_an_end_that_comes_again_takes_nothing_new(farm, ann, agent, job_of, ok_result):
+    """A proxy may deliver it long after its agent has had the answer: what it takes, nobody knows."""
+    farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    found = [ok_result(id_) for id_ in ids_of(grant)]
+    assert agent.finish(grant, *found, wants_next=True).next_lease is None
+    farm.submit_planned(ann, job_of(4, seed=2, platforms=[PLATFORM]))
+    farm.messages.clear()
+    again = agent.finish(grant, *found, wants_next=True)
+    assert (again.lost, again.repeated, again.next_lease) == (False, ids_of(grant), None)
+    assert _state(farm, agent) == BoardState.IDLE
+    assert TaskMessage(task=Task.DISPATCH, args=(agent.boards[0],)) in farm.messages
+    with farm.transaction() as tx:
+        assert dispatching.dispatch(tx, agent.boards[0], LeaseTimes()) is not None
+    assert agent.finish(grant, *found, wants_next=True).next_lease is None
+    assert farm.scalar("SELECT count(*) FROM leases WHERE ended_at IS NULL AND accepted_at IS NULL") == 1
+
+
+def test_an_end_for_whose_answer_nobody_waits_takes_nothing(farm, ann, agent, job_of, ok_result):
+    """Its agent gives up a tenth of the lease's length before that ends, and renews it no more meanwhile."""
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
+    for left_s, takes in ((5, False), (7, True)):
+        grant = agent.must_take()
+        farm.run(f"UPDATE leases SET expires_at = now() + interval '{left_s} seconds' WHERE ended_at IS NULL")
+        farm.messages.clear()
+        answer = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True)
+        assert (answer.accepted, answer.lost) == (ids_of(grant), False)
+        assert (answer.next_lease is not None) == takes
+        assert (TaskMessage(task=Task.DISPATCH, args=(agent.boards[0],)) in farm.messages) == (not takes)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_next_lease_of_which_nobody_speaks_costs_nobody_anything(farm, ann, agent, job_of, ok_result, is_known):
+    """The answer that named it was lost. Once something of it has started it is paid for like any other."""
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    following = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True).next_lease
+    if is_known:
+        agent.start(following)
+    farm.run("UPDATE accounts SET device_s = 0")
+    _let_pass(farm, 61)
+    with farm.transaction() as tx:
+        assert endings.expire(tx, None) == 1
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(60 if is_known else 0, abs=5)
+    assert farm.scalar("SELECT sum(attempts) FROM measurements") == is_known
+
+
+def test_a_next_lease_that_its_agent_gives_back_is_paid_for(farm, ann, agent, job_of, ok_result):
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    following = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True).next_lease
+    farm.run("UPDATE accounts SET device_s = 0")
+    _let_pass(farm, 20)
+    agent.finish(following, reason="gate")
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(20, abs=5)
+
+
+def test_a_board_that_flaps_has_lost_the_lease_whose_results_come_in(farm, ann, agent, job_of, report_of, ok_result):
+    """The farm ended it when the board was gone; what its agent says of a lost board comes after that."""
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    agent.register()
+    agent.register(report_of())
+    good = ok_result(ids_of(grant)[0])
+    answer = agent.finish(grant, good, reason="board_lost", wants_next=True)
+    assert (answer.lost, answer.orphaned, answer.next_lease) == (True, [good.measurement_id], None)
+    with pytest.raises(LeaseLost):
+        agent.release(grant, "board_lost")
+    own = agent.must_take()
+    assert not agent.finish(own, reason="board_lost").lost
+    assert not agent.finish(own, reason="board_lost").lost, "its own word, again"
+
+
 def test_without_work_there_is_no_next_lease(farm, ann, agent, job_of, ok_result):
     job = farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
     grant = agent.must_take()
@@ -237,6 +311,14 @@ def test_many_boards_end_their_leases_at_once_and_measure_everything_once(farm, 
     assert errors == []
     assert sum(counts) == 150 == farm.scalar("SELECT count(*) FROM results")
     assert farm.job(job.id, ann).state == JobState.SUCCEEDED
+
+
+def _let_pass(farm, seconds):
+    """The live lease is so much older."""
+    times = ", ".join(
+        f"{name} = {name} - interval '{seconds} s'" for name in ("offered_at", "accepted_at", "expires_at")
+    )
+    farm.run(f"UPDATE leases SET {times} WHERE ended_at IS NULL")
 
 
 def _state(farm, agent):

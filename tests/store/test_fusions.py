@@ -125,12 +125,13 @@ def test_a_platform_that_is_none(farm, ann, agent):
             fusions.model_kernels(tx, "resnet18", name, ann)
 
 
+def value(role, *shape):
+    return {"role": role, "dtype": "float32", "shape": shape}
+
+
 def upload(farm, by, *more, **read):
     def node(op, source, made, **attributes):
         return {"op": op, "name": made, "inputs": [source, "w"], "outputs": [made], "attributes": attributes}
-
-    def value(role, *shape):
-        return {"role": role, "dtype": "float32", "shape": shape}
 
     nodes = [node("Conv", "x", "c", kernel_shape=[1, 1]), node("Relu", "c", "r"), node("NonZero", "r", "y")]
     nodes += [node(*one) for one in more]
@@ -183,6 +184,42 @@ def test_an_upload_that_was_read_before_numbers_were_kept_says_so_until_it_is_up
     assert reasons()["NonZero"] == "the catalogue has no kernel type for NonZero"
     assert upload(farm, ann, clip, numbers={"w": (0.0,)}) == model_id
     assert fusions.UPLOAD_AGAIN not in str(reasons())
+
+
+def tflite(farm, by, **read):
+    """A convolution that ends with ReLU, as a .tflite file has it: channels last, one operator."""
+    options = {"padding": 0, "stride_w": 1, "stride_h": 1, "activation": 1, "dilation_w": 1, "dilation_h": 1}
+    node = {"op": "CONV_2D", "name": "", "inputs": ["x", "w", "b"], "outputs": ["y"], "attributes": {}}
+    shapes = {"x": ("input", 1, 8, 8, 4), "w": ("weight", 6, 3, 3, 4), "b": ("weight", 6), "y": ("output", 1, 8, 8, 6)}
+    model = models.NewModel(
+        name="t",
+        sha256="b" * 64,
+        size_bytes=100,
+        format="tflite",
+        opset=3,
+        dims={},
+        inputs=(),
+        graph={
+            "nodes": [node | {"attributes": options if read else {}}],
+            "values": {name: value(*one) for name, one in shapes.items()},
+            **read,
+        },
+        flops=None,
+        parameters=1,
+    )
+    with farm.transaction() as tx:
+        return models.add(tx, model, by=by).id
+
+
+def test_the_operators_of_a_tflite_upload_are_named(farm, ann, agent):
+    model_id = tflite(farm, ann)
+    [[part]] = [kernel.parts for kernel in kernels(farm, model_id, ann).kernels]
+    assert (part.type, part.reason.endswith(fusions.UPLOAD_AGAIN)) == (None, True)
+    assert tflite(farm, ann, numbers={}) == model_id
+    report(farm, row(times=(1, 0.2, 1.2)))
+    [[part]] = [kernel.parts for kernel in kernels(farm, model_id, ann).kernels]
+    assert part.config == {"hw": 8, "cin": 4, "cout": 6, "k": 3, "s": 1, "act": "relu", "batch": 1}
+    assert (part.type, part.operators, part.names) == ("conv-bn-act", ["Conv", "Relu"], ["CONV_2D"])
 
 
 def test_a_generated_model_by_its_name(farm, ann, agent):

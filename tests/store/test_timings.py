@@ -123,8 +123,8 @@ def test_a_retried_job_keeps_its_timing(farm, ann, agent):
 def two_engines(farm: Any, ann: Any) -> Any:
     """A board with an engine that has a profiler, and one that has none and times by difference in fp32."""
     engines = [
-        {"name": name, "available": True, "version": "1.31.1", "precisions": precisions}
-        for name, precisions in (("onnxruntime", ["fp32"]), ("ncnn", ["fp32", "int8"]))
+        {"name": name, "available": True, "version": "1.31.1", "precisions": precisions, "by_difference": by_difference}
+        for name, precisions, by_difference in (("onnxruntime", ["fp32"], False), ("ncnn", ["fp32", "int8"], True))
     ]
     return farm.agent(ann, board_report("s9", engines=engines), name="other lab")
 
@@ -188,9 +188,9 @@ def test_what_an_older_farm_accepted_without_a_profiler_is_no_attempt_of_the_fam
     engine = {"name": "mnn", "available": True, "version": "1", "precisions": ["fp32"]}
     agent = farm.agent(ann, board_report(engines=[engine]))
     farm.submit_planned(ann, job(1, platforms={"threads": [1]}, **asked))
+    grant = agent.must_take()
     with farm.transaction() as tx:  # such as an engine that loses its profiler
         tx.execute(text("UPDATE platforms SET spec = jsonb_set(spec, '{engine,name}', '\"ncnn\"')"))
-    grant = agent.must_take()
     agent.send(grant, failed(grant.items[0].measurement_id, "unsupported_operator"))
     with farm.transaction() as tx:
         assert support.list_support(tx).items == []

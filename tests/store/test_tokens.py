@@ -7,6 +7,7 @@ from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, TokenRequ
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION as VERSION
 from benchfarm_core.agent_protocol import EnrolRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, UpgradeRequired
+from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_store import accounts, agents, tokens
 from benchfarm_store.bootstrap import bootstrap
 
@@ -45,6 +46,23 @@ def test_revoked_expired_and_unknown_tokens_are_refused(farm, ann):
         assert refused.value.code == code
     with farm.transaction() as tx, pytest.raises(NotFound):
         tokens.revoke_token(tx, "t_none")
+
+
+def test_a_token_that_worked_is_looked_at_again_by_its_id(farm, ann, agent):
+    """What waits for long asks once more; the poll of an agent whose token is revoked is woken for that."""
+    token_id = farm.scalar("SELECT id FROM tokens WHERE agent_id = :agent", agent=agent.id)
+    with farm.transaction() as tx:
+        tokens.check_valid(tx, token_id)
+    farm.messages.clear()
+    with farm.transaction() as tx:
+        tokens.revoke_token(tx, token_id)
+    assert farm.messages == [Nudge(channel=agent_channel(agent.id))]
+    farm.run("UPDATE tokens SET expires_at = now() WHERE id <> :id", id=token_id)
+    other = farm.scalar("SELECT id FROM tokens WHERE id <> :id LIMIT 1", id=token_id)
+    for stale, code in ((token_id, "token_revoked"), (other, "unauthenticated"), ("t_none", "unauthenticated")):
+        with farm.transaction() as tx, pytest.raises(Unauthenticated) as refused:
+            tokens.check_valid(tx, stale)
+        assert refused.value.code == code
 
 
 def test_use_is_noted_at_most_once_a_minute(farm, ann):

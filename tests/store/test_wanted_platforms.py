@@ -9,7 +9,7 @@ from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import PlatformFilter
-from benchfarm_store import jobs, latency, platforms, wanted_platforms
+from benchfarm_store import jobs, latency, platforms, sweeping, wanted_platforms
 from tests.store.asking import measured_answers
 
 OPTIONS = {
@@ -115,11 +115,41 @@ def test_a_platform_made_for_an_option_without_effect_means_the_one_without(farm
             assert one.key == key() == platforms.find(tx, name).key
             assert one.id != stale.id
         [of_platform] = jobs.explain(tx, waiting.id, ann).platforms
-    assert of_platform.boards[0].reason == f"takes this for {key()}: cancel what waits and submit it again"
+    assert of_platform.boards[0].reason == f"takes this for {key()}: ask for that; what waits here is cancelled"
     agent.register(report_of(engines=(engine(options={}),)))
     with farm.transaction() as tx:  # what was measured on it can still be asked for
         assert platforms.find(tx, "seeded").id == stale.id
         assert measured_answers(latency.ask(tx, question(job_of, [key("~seed=3")]), ann))[0].platform == key("~seed=3")
+
+
+def test_what_waits_where_an_option_turned_out_without_effect_is_cancelled_with_what_to_ask_for(
+    farm, ann, report_of, job_of
+):
+    told = {name: {"kind": "number", "default": 0, "low": 0, "high": 9} for name in ("seed", "deep")}
+    agent = farm.agent(ann, report_of(engines=(engine(options=told),)))
+    stranded = farm.submit_planned(ann, job_of(3, platforms=[key("~seed=3")]))
+    both = farm.submit_planned(ann, job_of(2, seed=9, platforms=[key("~seed=3"), key("~deep=2")]))
+    retired = [sweeping.sweep(farm.database).retired_measurements]
+    agent.register(report_of(engines=(engine(options=told | {"seed": {**told["seed"], "precisions": ["int8"]}}),)))
+    retired += [sweeping.sweep(farm.database).retired_measurements for _ in range(2)]
+    assert retired == [0, 5, 0]
+    ended, left = farm.job(stranded.id, ann), farm.job(both.id, ann)
+    assert (ended.state, ended.progress.cancelled) == ("failed", 3)
+    assert (left.state, left.progress.cancelled, left.progress.pending) == ("running", 2, 2)
+    with farm.transaction() as tx:
+        reasons = {item.reason for item in jobs.items(tx, stranded.id, ann).items}
+    assert reasons == {f"its options are without effect: ask for {key()}, which is the same"}
+    agent.measure_all()
+    assert farm.job(both.id, ann).state == "partial"
+
+
+def test_what_waits_for_an_option_that_no_board_says_anything_of_goes_on_waiting(farm, ann, report_of, job_of):
+    agent = farm.agent(ann, report_of(engines=(engine(),)))
+    farm.submit_planned(ann, job_of(1, platforms=[key("~graph=none")]))
+    nothing: tuple[dict[str, object] | None, ...] = (None, {})
+    for options in nothing:
+        agent.register(report_of(engines=(engine(options=options),)))
+        assert sweeping.sweep(farm.database).retired_measurements == 0
 
 
 def test_one_name_that_cannot_be_changes_nothing_for_the_others(farm, ann, report_of, job_of):

@@ -123,7 +123,11 @@ class EngineOption(Value):
 
 
 class EngineReport(Value):
-    """One engine as a board has it; unavailable ones carry the reason. `options` is None where nothing is known."""
+    """One engine as a board has it; unavailable ones carry the reason. `options` is None where nothing is known.
+
+    `by_difference`: what measures with it there times kernels in situ by difference. Older agents do not say so, and
+    cannot.
+    """
 
     name: Name
     available: bool
@@ -131,6 +135,7 @@ class EngineReport(Value):
     precisions: tuple[Precision, ...] = Field(default=(), max_length=20)
     reason: str = Field(default="", max_length=300)
     options: dict[Name, EngineOption] | None = Field(default=None, max_length=MAX_OPTIONS)
+    by_difference: bool = False
 
 
 class BoardReport(Value):
@@ -226,6 +231,7 @@ class BoardFilter(StrEnum):
     PRECISION = "precision"
     OPERATING_POINT = "operating_point"
     ENGINE_OPTIONS = "engine_options"
+    TIMING = "timing"
     CLOCK_PROOF = "clock_proof"
     HEALTH = "health"
     AGENT = "agent"

@@ -24,7 +24,7 @@ from pydantic import Field
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import middle_of
 from benchfarm_core.measurements import LaunchSamples, SideSamples
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import COMPARED_ROUNDS_MIN, Protocol
 from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
 from benchfarm_core.values import Value
 
@@ -42,7 +42,7 @@ BRIEF_SHARE: Final = 0.003
 a thread of the kernel in every other block."""
 LONG_BLOCK_NS: Final = 2_000_000
 """From here on what neighbours left in the caches is small beside a block."""
-ROUNDS_MIN: Final = 8
+ROUNDS_MIN: Final = COMPARED_ROUNDS_MIN
 """Rounds that say something, without which there is no interval of `COVERAGE` at all."""
 SILENT_MAX: Final = 6
 """So many launches without one clean round are enough: the pair is left to a quieter time."""

@@ -11,6 +11,10 @@ AGENT_SILENT_S: Final = 60.0
 """A board whose agent has not been heard for this long gets no offer."""
 
 
+MARGIN_SHARE: Final = 0.1
+"""This part of its length before a lease ends its agent gives up: it stops the board and waits for no answer."""
+
+
 class LeaseTimes(Value):
     """Lengths given by the server with each answer; tests use short ones."""
 
@@ -48,6 +52,11 @@ def lease_ends(now: datetime, times: LeaseTimes) -> datetime:
 def is_expired(expires_at: datetime, now: datetime) -> bool:
     """Expired from the instant of expiry on."""
     return now >= expires_at
+
+
+def is_awaited(expires_at: datetime, now: datetime, times: LeaseTimes) -> bool:
+    """Whether the agent of a lease that it does not renew any more may still wait for an answer about it."""
+    return (expires_at - now).total_seconds() > times.lease_s * MARGIN_SHARE
 
 
 def pays_attempt(*, lost: bool, running: bool) -> bool:

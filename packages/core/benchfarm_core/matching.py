@@ -29,6 +29,8 @@ AS_GIVEN_ENGINES: Final = {"tflite": "litert"}
 """Who opens uploads of a format that is never converted."""
 INT8_OPTIONS: Final = frozenset({"edges", "calibration_seed"})
 """How int8 is made: without effect in other precisions, also where a board does not tell."""
+NOT_BY_DIFFERENCE: Final = "does not time kernels by difference, for which it wants this version's Python runner"
+"""Why a board has no time in situ, as the end of a sentence about it."""
 REST_REASONS: Final = {
     "gate": "its conditions did not hold",
     "error": "its agent met a fault",
@@ -150,15 +152,18 @@ def why_board_not(
     reason: str,
     agent_heard_s: float | None,
     clock_proof_ok: bool,
+    times_so: bool = True,
     rests_after: str = "",
     rest_detail: str = "",
     gate_wait: GateWait | None = None,
 ) -> Removal | None:
     """The first filter that removes a board from a platform that it offers, or None when it may be used now.
 
-    `rests_after` is how the last lease of a cooling board ended, with the detail that its agent gave. `gate_wait`: it
-    waits for quiet, within a lease or between two.
+    `times_so`: it has the timing that is asked for. `rests_after` is how the last lease of a cooling board ended, with
+    the detail that its agent gave. `gate_wait`: it waits for quiet, within a lease or between two.
     """
+    if not times_so:
+        return Removal(BoardFilter.TIMING, NOT_BY_DIFFERENCE)
     if not clock_proof_ok:
         return Removal(BoardFilter.CLOCK_PROOF, "cannot prove its clock as the job asks")
     if health not in USABLE_HEALTH:
@@ -205,7 +210,7 @@ def why_not_offered(
         return Removal(BoardFilter.OPERATING_POINT, f"cannot be set to {platform.operating_point.key}; it has {have}")
     meant = _meant_by(platform, same)
     if meant is not None:
-        told = f"takes this for {meant}: cancel what waits and submit it again"
+        told = f"takes this for {meant}: ask for that; what waits here is cancelled"
         return Removal(BoardFilter.ENGINE_OPTIONS, told)
     return Removal(BoardFilter.ENGINE_OPTIONS, f"its {wanted.name} cannot be set to {wanted.options_key or 'defaults'}")
 
@@ -219,8 +224,10 @@ def _meant_by(platform: Platform, engines: Sequence[EngineReport]) -> str | None
     return None
 
 
-def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool) -> str | None:
+def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool, times_so: bool = True) -> str | None:
     """What keeps a board from a job whatever it does at the moment, as the end of a sentence; else None."""
+    if not times_so:
+        return NOT_BY_DIFFERENCE
     if not clock_proof_ok:
         return "cannot prove its clock as the job asks"
     if health not in USABLE_HEALTH:

@@ -1,5 +1,6 @@
 """How to measure: named, versioned, with parameters. A changed meaning is a new version."""
 
+from math import ceil
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -55,8 +56,14 @@ PROFILE: Final = "profile"
 inference without a profiler takes."""
 COMPARE: Final = "compare"
 """The protocol of pairs, in which `visit_ms` is the time of both sides and a block one of each."""
+PAIR_ROUNDS: Final = 8
+"""Rounds among which a visit of a pair divides its time."""
 PAIR_ROUNDS_MIN: Final = 3
-"""Times that a visit of a pair opens and warms both sides, at the least."""
+"""Times that a visit of a pair opens and warms both sides, at the least; fewer where `blocks_max` ends it."""
+ROUND_PAIRS_MIN: Final = 4
+"""Pairs of blocks in a round, at the least."""
+COMPARED_ROUNDS_MIN: Final = 8
+"""Rounds without which a comparison has no interval (`benchfarm_core.comparing`)."""
 
 _KERNEL: Final = Protocol(
     name="kernel",
@@ -147,6 +154,7 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
     try:
         protocol = Protocol.model_validate({**known.model_dump(), **request.parameters})
         _check_time(protocol)
+        _check_rounds(protocol)
     except ValueError as error:
         raise InvalidRequest(
             f"the protocol's parameters are impossible: {_reason(error)}",
@@ -172,3 +180,22 @@ def _check_time(protocol: Protocol) -> None:
         raise ValueError(
             f"warming up and its blocks alone take {least_s:.4g} s, visit_timeout_s is {protocol.visit_timeout_s}"
         )
+
+
+def _check_rounds(protocol: Protocol) -> None:
+    """Raise ValueError when no launches could answer for some pair. Stored protocols are older than this rule."""
+    rounds = _rounds_certain(protocol)
+    launches = ceil(COMPARED_ROUNDS_MIN / rounds)
+    if is_comparison(protocol) and protocol.launches_max < launches:
+        raise ValueError(
+            f"a comparison stands on {COMPARED_ROUNDS_MIN} rounds, and with blocks_max {protocol.blocks_max} a launch "
+            f"of some pairs has {rounds}: set launches_max, which is {protocol.launches_max}, to {launches} or more"
+        )
+
+
+def _rounds_certain(protocol: Protocol) -> int:
+    """Rounds that a launch has of any pair, however long or short. One whose pairs all have one order says nothing."""
+    round_us = protocol.visit_ms * 1000 / PAIR_ROUNDS
+    least = max(ROUND_PAIRS_MIN, ceil(protocol.blocks_min / PAIR_ROUNDS))
+    most = max(least, ceil(round_us / (2 * protocol.block_min_us)))
+    return min(PAIR_ROUNDS_MIN, 1 + max(0, protocol.blocks_max - 2) // most)

@@ -7,7 +7,8 @@ fastest twentieth of the clean blocks of a launch stay above (after J. Chen and 
 environments, 2016, who take the very fastest), and the headline on medians.
 
 A kernel in situ by difference has two sides in each launch (`LaunchSamples.beside`, of protocols that compare nothing):
-there a launch's median and floor are those of the difference (`differences`), and so are spread and grade.
+there a launch's median and floor are those of the difference (`differences`), and so are spread and grade. They may be
+zero or less, which only all launches together can tell from a time.
 
 Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
 launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
@@ -24,7 +25,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from benchfarm_core.clock_proof import ClockEvidence, unthrottled
-from benchfarm_core.differences import Difference, difference_of
+from benchfarm_core.differences import Difference, are_clear, difference_of, error_within_ns
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import half_width, median_interval
@@ -35,7 +36,7 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 6
+RULE_VERSION: Final = 7
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -167,16 +168,15 @@ def _difference(launch: LaunchSamples) -> Difference | None:
     return difference_of(launch, clean_blocks(launch)) if _enough_clean(launch) else None
 
 
-def _clear_difference(launch: LaunchSamples) -> Difference | None:
-    """None where it is no larger than its own uncertainty, too."""
-    found = _difference(launch)
-    return found if found is not None and found.is_clear else None
+def _differences(launches: Iterable[LaunchSamples]) -> list[Difference]:
+    """What launches say by difference; none of other launches."""
+    return [found for launch in launches if (found := _difference(launch)) is not None]
 
 
 def launch_median_ns(launch: LaunchSamples) -> float | None:
-    """Median time of one iteration over the clean blocks; None when too few are clean, or a difference is unclear."""
+    """Median time of one iteration over the clean blocks; None when too few are clean. By difference whatever it is."""
     if launch.beside is not None:
-        found = _clear_difference(launch)
+        found = _difference(launch)
         return None if found is None else found.median_ns
     clean = _enough_clean(launch)
     return median(clean) / launch.iterations if clean else None
@@ -185,7 +185,7 @@ def launch_median_ns(launch: LaunchSamples) -> float | None:
 def launch_floor_ns(launch: LaunchSamples) -> float | None:
     """Time of one iteration in the fastest clean blocks; None as `launch_median_ns`."""
     if launch.beside is not None:
-        found = _clear_difference(launch)
+        found = _difference(launch)
         return None if found is None else found.floor_ns
     clean = _enough_clean(launch)
     return _floor(clean) / launch.iterations if clean else None
@@ -205,8 +205,9 @@ def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: Clo
 
 
 def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *, quiet_ns: int | None = None) -> bool:
-    """Whether launches are left and wanted: too few were clean or quiet, their floors do not confirm each other, or
-    the interval is wider than the protocol's target. `quiet_ns` is the lease's `quiet_canary_ns`."""
+    """Whether launches are left and wanted: too few were clean or quiet, their floors do not confirm each other, their
+    differences are unclear, or the interval is wider than the protocol's target. `quiet_ns` is the lease's
+    `quiet_canary_ns`."""
     if len(launches) >= protocol.launches_max:
         return False
     if purpose_of(protocol) == "memory":
@@ -214,6 +215,8 @@ def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *
         return len(peaks) < protocol.launches_min or _spread(peaks) > CONFIRMED_SPREAD
     clean = [launch for launch in launches if launch_floor_ns(launch) is not None]
     if len(clean) < protocol.launches_min or spread_of(clean, protocol, quiet_ns) > CONFIRMED_SPREAD:
+        return True
+    if _is_unclear(clean, protocol, quiet_ns):
         return True
     if quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min):
         return True
@@ -283,32 +286,32 @@ def summarise(
     `CONTENDED` when fewer launches than the protocol asks for were clean enough, or the witness saw a crowd and the
     floors do not confirm each other. `CANARY_DRIFT` when the clock canary moved between the first and the last launch
     by more than a proven clock explains. Of the protocol ``memory``: `CONTENDED` for too few launches alone.
-    `DIFFERENCE_UNCLEAR` when too many launches see nothing of a second copy but noise.
+    `DIFFERENCE_UNCLEAR` when the launches together see nothing of a second copy but noise.
     """
     if purpose_of(protocol) == "memory":
         return _summary_of_memory(launches, protocol, clock_proof)
     clean = [launch for launch in launches if launch_median_ns(launch) is not None]
-    if _is_unclear(launches, len(clean), protocol):
-        return FailureCode.DIFFERENCE_UNCLEAR
     if len(clean) < protocol.launches_min:
         return FailureCode.CONTENDED
     if _moved(clean, BATCH_LIMITS[clock_proof]):
         return FailureCode.CANARY_DRIFT
     medians = [value / 1e6 for launch in clean if (value := launch_median_ns(launch)) is not None]
     canaries = beside or _canaries(clean)
+    if _is_unclear(clean, protocol, canaries.mobilenet_ns):
+        return FailureCode.DIFFERENCE_UNCLEAR
     floors_ns = judged_floors(clean, protocol, canaries.mobilenet_ns)
     spread = _spread(floors_ns)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
-    spread = max(spread, _spread_within(clean))
+    spread = max(spread, _spread_within(clean, floors_ns))
     interval = median_interval(medians)
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
         normalised_ms=_normalised_ms(_floor_of_all(floors_ns, clean), canaries, golden),
         canary=CLOCK_CANARY,
-        low_ms=interval.low,
+        low_ms=max(0.0, interval.low),
         high_ms=interval.high,
         interval_coverage=interval.coverage,
         spread=spread,
@@ -320,16 +323,16 @@ def summarise(
     )
 
 
-def _is_unclear(launches: Sequence[LaunchSamples], clear: int, protocol: Protocol) -> bool:
-    """By difference: whether most undisturbed launches say nothing, so that those that do may be luck."""
-    told = sum(_difference(launch) is not None for launch in launches)
-    return told >= protocol.launches_min and 2 * clear <= told
+def _is_unclear(clean: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None) -> bool:
+    """By difference: whether the judged floors are no larger than how far they are uncertain. Others never are."""
+    found = _differences(clean)
+    return bool(found) and not are_clear(found, judged_floors(clean, protocol, quiet_ns))
 
 
-def _spread_within(clean: Sequence[LaunchSamples]) -> float:
+def _spread_within(clean: Sequence[LaunchSamples], floors_ns: Sequence[float]) -> float:
     """By difference what the rounds of a launch are apart is told too: launches may agree by luck. 0 of others."""
-    found = [one.spread for launch in clean if (one := _clear_difference(launch)) is not None]
-    return median(found) if found else 0.0
+    found = _differences(clean)
+    return error_within_ns(found) / median(floors_ns) if found else 0.0
 
 
 def _summary_of_memory(

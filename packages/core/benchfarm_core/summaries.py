@@ -35,7 +35,7 @@ class Summary(Value):
         gt=0, description="the floor of the quiet launches at the reference clock; `spread` and `grade` judge it"
     )
     canary: str | None
-    low_ms: float = Field(gt=0)
+    low_ms: float = Field(ge=0, description="0 where a time by difference may be none at all")
     high_ms: float = Field(gt=0)
     interval_coverage: float = Field(ge=0, le=1)
     spread: float = Field(ge=0, description="of the floors of the quiet launches; memory: of all peaks")

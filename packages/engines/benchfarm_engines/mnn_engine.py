@@ -137,7 +137,8 @@ class _MnnSession:
         return [_copy(tensor) for tensor in self._outputs]
 
     def computes_in(self) -> str:
-        """What the session was made for: on processors MNN takes ``precision: high`` as fp32 throughout."""
+        """What the session was made for: on processors MNN takes ``precision: high`` as fp32 throughout. It tells
+        nothing itself; tests hold its sums nearer to exact ones than numbers in 16 bits could bring them."""
         return "fp32"
 
     def profile(self, runs: int, mark: Callable[[], bool] = unmarked) -> list[list[NodeTime]]:

@@ -121,6 +121,7 @@ def _peak_rss() -> int:
 
 
 def _probe(name: str) -> dict[str, Any]:
+    from benchfarm_core.profilers import in_situ_by
     from benchfarm_engines.registry import load_engine
 
     try:
@@ -129,7 +130,8 @@ def _probe(name: str) -> dict[str, Any]:
     except (EngineUnavailable, RuntimeError) as error:  # RuntimeError: imported, but does not work on this host
         return {"engine": name, "available": False, "reason": one_line(str(error))}
     options = {option.name: option.schema() for option in engine.options}
-    return {"engine": name, "available": True, **found, "options": options, "reason": ""}
+    told = {"options": options, "by_difference": in_situ_by(name, "fp32") == "difference"}
+    return {"engine": name, "available": True, **found, **told, "reason": ""}
 
 
 if __name__ == "__main__":

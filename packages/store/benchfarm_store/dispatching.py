@@ -9,13 +9,14 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.boards import BoardState
 from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, lease_ends, offer_ends
-from benchfarm_core.measurements import runs_alone
+from benchfarm_core.measurements import Timing, runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch
 from benchfarm_store import endings
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
 from benchfarm_store.pairs import IS_UPLOAD
+from benchfarm_store.timings import TIMES_IN_SITU
 
 CANDIDATES: Final = (32, 400)
 """Rows looked at, at first and when those do not fill a batch; the shortest take tens of milliseconds each."""
@@ -137,16 +138,19 @@ def _candidate(row: Row[Any]) -> Candidate:
     return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded)
 
 
+# whether the board times in situ is looked at once, and only where something of the queue is to be timed so
 _CANDIDATES = Prepared(
     "dispatch_candidates",
     "int, int, int, int, int",
     f"""
-    SELECT m.id, m.expected_s, m.losses, CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
+    SELECT m.id, m.expected_s, m.losses, m.timing,
+        CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
         (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
         m.purpose <> 'job' OR EXISTS (
         SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
     FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
         AND (m.only_board_id IS NULL OR m.only_board_id = $4)
+        AND (m.timing = 'alone' OR (SELECT {TIMES_IN_SITU} FROM boards b, platforms p WHERE b.id = $4 AND p.id = $1))
     ORDER BY m.wanted_at, m.id LIMIT $5 FOR NO KEY UPDATE OF m SKIP LOCKED
     """,
 )
@@ -171,18 +175,19 @@ _CANCEL_UNWANTED = text("""
 
 def _not_avoiding(tx: Transaction, board: Row[Any], group: Group, rows: list[Row[Any]]) -> list[Row[Any]]:
     """What failed here goes elsewhere, when another board that could take it is there."""
-    elsewhere = [row for row in rows if row.avoid_board_id != board.id]
-    if len(elsewhere) == len(rows):
+    if all(row.avoid_board_id != board.id for row in rows):
         return rows
     parameters = {"board": board.id, "platform": group.platform_id, "clock": board.clock_proof, "now": tx.now}
-    return elsewhere if tx.execute(_OTHER_BOARD, parameters).scalar_one() else rows
+    others = tx.execute(_OTHER_BOARDS, parameters).one()
+    return [row for row in rows if row.avoid_board_id != board.id or not getattr(others, row.timing)]
 
 
-_OTHER_BOARD = text(f"""
-    SELECT EXISTS (
-        SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
-        WHERE o.platform_id = :platform AND b.id <> :board AND b.state <> 'offline' AND b.clock_proof >= :clock
-            AND b.health IN ('good', 'suspect') AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds')
+_OTHER_BOARDS = text(f"""
+    SELECT count(*) > 0 AS {Timing.ALONE}, coalesce(bool_or({TIMES_IN_SITU}), false) AS {Timing.IN_SITU}
+    FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
+        JOIN platforms p ON p.id = o.platform_id
+    WHERE o.platform_id = :platform AND b.id <> :board AND b.state <> 'offline' AND b.clock_proof >= :clock
+        AND b.health IN ('good', 'suspect') AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'
 """)
 
 

@@ -28,7 +28,13 @@ from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
 
-COOLING_S: Final[dict[str, float]] = {"gate": 10.0, "error": 5.0, "board_lost": 10.0, "unanswered": 5.0}
+COOLING_S: Final[dict[str, float]] = {
+    "gate": 10.0,
+    "error": 5.0,
+    "board_lost": 10.0,
+    "board_gone": 10.0,
+    "unanswered": 5.0,
+}
 """How long a board rests after a lease that ended so: the same offer at once would end the same way."""
 
 
@@ -72,10 +78,13 @@ def end_of_process(tx: Transaction, boards: Sequence[int]) -> None:
 
 
 def end_of_lost_boards(tx: Transaction, boards: Sequence[int]) -> None:
-    """End the live leases of held boards that are gone: what was running pays, where nothing was nobody does."""
+    """End the live leases of held boards that are gone: what was running pays, where nothing was nobody does.
+
+    The farm's own reason: an agent that gives such a board back as `board_lost` is told that it comes too late.
+    """
     leases = tx.execute(_LIVE_OF_BOARDS, {"boards": list(boards)}).all() if boards else []
     if leases:
-        end_all(tx, leases, "board_lost", lost=True)
+        end_all(tx, leases, "board_gone", lost=True)
     for agent_id in {lease.agent_id for lease in leases}:
         tx.after_commit(Nudge(channel=agent_channel(agent_id)))
 
@@ -104,8 +113,8 @@ def end_all(
     """
     ids = [lease.id for lease in leases]
     boards = {lease.id: lease.board_id for lease in leases}
-    told = told or ReleaseRequest(reason="done")
-    notes = {"conversion": told.conversion_ms, "wall": told.lease_wall_ms, "detail": told.detail}
+    said = told or ReleaseRequest(reason="done")
+    notes = {"conversion": said.conversion_ms, "wall": said.lease_wall_ms, "detail": said.detail}
     tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes})
     rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
@@ -118,7 +127,7 @@ def end_all(
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
     _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
-    _charge(tx, [lease for lease in leases if lease.accepted_at is not None])
+    _charge(tx, [lease for lease in leases if lease.accepted_at is not None], is_told=told is not None)
     _count_failed(tx, verdicts)
 
 
@@ -147,7 +156,7 @@ Avoid = int | None
 """The board that the next attempt should not go to, where another one could take it."""
 
 
-_LOSSES: Final = {"board_lost": FailureCode.BOARD_LOST}
+_LOSSES: Final = {"board_gone": FailureCode.BOARD_LOST}
 """What was running failed with, where it is not `lease_lost`."""
 
 
@@ -252,22 +261,29 @@ _FREE = text("""
 """)
 
 
-def _charge(tx: Transaction, leases: Sequence[Row[Any]]) -> None:
-    """Charge the leases' wall time to accounts, and to jobs by the share of their new measurements."""
+def _charge(tx: Transaction, leases: Sequence[Row[Any]], *, is_told: bool) -> None:
+    """Charge the leases' wall time to accounts, and to jobs by the share of their new measurements.
+
+    `is_told`: by their agent. A lease that came with the end of another and of which nobody ever said a word costs
+    nothing: the answer that named it was lost, and no board worked on it.
+    """
     seconds = {lease.id: (tx.now - lease.accepted_at).total_seconds() for lease in leases}
     if not seconds:
         return
     rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])
     tx.execute_prepared(_CHARGE_JOBS, rows)
     by_account: dict[int, float] = defaultdict(float)
-    for row in tx.execute(_ACCOUNTS, {"ids": list(seconds)}):
+    for row in tx.execute(_ACCOUNTS, {"ids": list(seconds), "told": is_told}):
         by_account[row.account_id] += seconds[row.id]
     for account in sorted(by_account):
         accounts.charge(tx, account, by_account[account])
 
 
+# accepted in the instant of its offer: it came with the end of another lease
 _ACCOUNTS = text("""
-    SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id WHERE l.id = ANY(CAST(:ids AS bigint[]))
+    SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id
+    WHERE l.id = ANY(CAST(:ids AS bigint[])) AND (:told OR l.accepted_at > l.offered_at OR EXISTS (
+        SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL))
 """)
 # what ran shares the time by its expected length; a lease of which nothing ran is no job's
 _CHARGE_JOBS = Prepared(

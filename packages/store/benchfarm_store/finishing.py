@@ -12,21 +12,26 @@ from sqlalchemy import text
 
 from benchfarm_core.agent_protocol import FinishAnswer, FinishRequest, LeaseGrant, ResultsRequest
 from benchfarm_core.errors import LeaseLost
-from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.leases import LeaseTimes, is_awaited
+from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_store import agents, dispatching, endings, ingesting, leases, orphans, support
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_token
 
 
 class Finished(NamedTuple):
-    """What became of a lease that its agent finished, and the id of its board."""
+    """What became of a lease that its agent finished, and the id of its board, which `takes` its next batch at once."""
 
     answer: FinishAnswer
     board_id: str
+    takes: bool
 
 
-def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -> Finished:
+def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, times: LeaseTimes) -> Finished:
     """Take in the last results of a lease and end it. The same again changes nothing.
+
+    A next batch is taken once, and by a request whose answer the agent can still be waiting for: one that was held up
+    on its way would take it for nobody.
 
     What comes after the lease ended otherwise is kept as orphans, and the answer says so. Raises LeaseLost for a lease
     that the agent never had, else as `ingesting.ingest` does.
@@ -41,7 +46,8 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -
         agents.heard(tx, agent_id)
         late = orphans.too_late(tx, agent_id, token, results)
         is_lost = not leases.was_released(tx, agent_id, token)
-        return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id)
+        return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id, takes=False)
+    takes = request.wants_next and is_awaited(held.row.expires_at, tx.now, times)
     found = ingesting.take_in(tx, held, board, results, ends=True)
     endings.end_all(
         tx,
@@ -50,27 +56,33 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest) -
         lost=False,
         told=request.release,
         are_jobs_held=True,
-        dispatches=not request.wants_next,
+        dispatches=not takes,
     )
     support.count(tx, held.platform, found.attempts)
-    return Finished(FinishAnswer(**found.answer.model_dump(), lost=False), board.public_id)
+    return Finished(FinishAnswer(**found.answer.model_dump(), lost=False), board.public_id, takes)
 
 
-def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes) -> LeaseGrant | None:
+def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes, *, takes: bool) -> LeaseGrant | None:
     """The next batch of a board that its agent has just given back and takes again; None when there is none.
 
     A lease of the agent that lives on this board is the answer to an earlier request of the same kind, or an offer
-    that was made meanwhile: asking again gives it again.
+    that was made meanwhile: asking again gives it again. `takes`: as `finish` found; without it an offer is left to the
+    poll, and nothing new is taken.
     """
-    token = dispatching.dispatch(tx, board_id, times, taken_by=agent_id)
+    token = dispatching.dispatch(tx, board_id, times, taken_by=agent_id) if takes else None
     if token is not None:
         return leases.grant(tx, token, times)
-    live = tx.execute(_LIVE, {"board": board_id, "agent": agent_id, "now": tx.now}).scalar_one_or_none()
-    return None if live is None else leases.accept(tx, agent_id, lease_token(live), times)
+    wanted = {"board": board_id, "agent": agent_id, "now": tx.now, "takes": takes}
+    live = tx.execute(_LIVE, wanted).scalar_one_or_none()
+    if live is not None:
+        return leases.accept(tx, agent_id, lease_token(live), times)
+    if not takes:  # an earlier request may have freed the board and died before it took anything
+        tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board_id,)))
+    return None
 
 
 _LIVE = text("""
     SELECT l.token::text FROM leases l JOIN boards b ON b.id = l.board_id
     WHERE b.public_id = :board AND b.agent_id = :agent AND l.agent_id = :agent AND l.ended_at IS NULL
-        AND l.expires_at > :now
+        AND l.expires_at > :now AND (:takes OR l.accepted_at IS NOT NULL)
 """)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, not_, or_, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -34,11 +34,12 @@ from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules, fuse
 from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.operators import GraphIndex, Operator, graph_operators, layer_operators
 from benchfarm_workloads.recognition import Part, recognised
+from benchfarm_workloads.tflite_operators import REWORDED, in_onnx_words
 from benchfarm_workloads.verdicts import Graph
 
 UPLOAD_AGAIN: Final = "; it was uploaded before its stored numbers were read: upload it again"
-_READ_BY_NUMBERS: Final = frozenset({"Add", "Clip", "Div", "Mul", "Pow", "ReduceMean"})
-"""Operators that numbers in the file make something that the catalogue knows."""
+_READ_BY_NUMBERS: Final = frozenset({"Add", "Clip", "Div", "Mul", "Pow", "ReduceMean"}) | REWORDED
+"""Operators that numbers in the file, of a .tflite file its options, make something that the catalogue knows."""
 
 
 def record_fusions(tx: Transaction, platform: Platform, rows: Sequence[FusionRow]) -> None:
@@ -136,16 +137,16 @@ def model_kernels(
     InvalidRequest for a platform that is none and for columns that the model has not or does not take.
     """
     key, rules, source = _rules(tx, platform)
-    operators, index, is_old = _operators(tx, model_id, by, config or {})
-    fused = fuse(operators, rules)
-    chains = [recognised(chain, index) for chain in fused.kernels]
+    read = _read(tx, model_id, by, config or {})
+    fused = fuse(read.operators, rules, read.joined)
+    chains = [recognised(chain, read.graph) for chain in fused.kernels]
     unknown = Counter(op for parts in chains for op in _unknown(parts))
     return ModelKernels(
         model_id=model_id,
         platform=key,
         rules=source,
         assumed=list(fused.assumed),
-        kernels=_kernels(chains, is_old=is_old),
+        kernels=_kernels(chains, is_old=read.is_old),
         unknown=[UnknownOperator(operator=op, count=count) for op, count in sorted(unknown.items())],
     )
 
@@ -195,16 +196,27 @@ def _kernels(chains: Sequence[Sequence[Part]], *, is_old: bool) -> list[ModelKer
     ]
 
 
-def _operators(
-    tx: Transaction, model_id: str, by: Caller, config: Mapping[str, int | str]
-) -> tuple[Sequence[Operator], GraphIndex | None, bool]:
-    """The operators; of an upload also its graph, and whether it was read before its stored numbers were kept."""
+class _Read(NamedTuple):
+    """A model's operators; of an upload also its graph, what its file has as one, and whether it was read before its
+    stored numbers were kept."""
+
+    operators: Sequence[Operator]
+    graph: GraphIndex | None = None
+    joined: frozenset[str] = frozenset()
+    is_old: bool = False
+
+
+def _read(tx: Transaction, model_id: str, by: Caller, config: Mapping[str, int | str]) -> _Read:
     if model_id in {recipe.name for recipe in model_recipes()}:
-        return tuple(layer_operators(model_recipe(model_id).network(config).layers)), None, False
-    graph = Graph.model_validate(models.get_model(tx, model_id, by).graph)
+        return _Read(tuple(layer_operators(model_recipe(model_id).network(config).layers)))
+    model = models.get_model(tx, model_id, by)
+    graph = Graph.model_validate(model.graph)
     if config:
         raise InvalidRequest("an uploaded model has no columns", field="config")
-    return graph_operators(graph), GraphIndex(graph), "numbers" not in graph.model_fields_set
+    joined, is_old = frozenset[str](), "numbers" not in graph.model_fields_set
+    if model.format == "tflite" and not is_old:
+        graph, joined = in_onnx_words(graph)
+    return _Read(graph_operators(graph), GraphIndex(graph), joined, is_old)
 
 
 def _unknown(parts: Sequence[Part]) -> list[str]:

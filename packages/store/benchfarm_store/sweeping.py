@@ -11,7 +11,7 @@ from benchfarm_core.jobs import ItemState, JobState, job_outcome
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.values import Value
-from benchfarm_store import board_history, bundles, dispatching, endings, progress
+from benchfarm_store import board_history, bundles, dispatching, endings, progress, wanted_platforms
 from benchfarm_store import jobs as job_moves
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Database, Transaction
@@ -24,6 +24,8 @@ MAX_ENDINGS: Final = 10
 """Of jobs to end one sweep takes fewer: a hundred thousand waiting items take seconds."""
 UNPLANNED_S: Final = 15
 """A job whose planning has not moved for this long has lost its message."""
+MAX_RETIRED: Final = 1000
+"""Measurements that wait where nothing will be measured, of one sweep."""
 MAX_FORGOTTEN: Final = 1000
 """Rows of one kind that one sweep forgets."""
 ORPHAN_LIFE_DAYS: Final = 30
@@ -37,6 +39,7 @@ class SweepReport(Value):
     expired_leases: int
     offline_boards: int
     unplanned_jobs: int
+    retired_measurements: int
     boards_to_dispatch: int
     settled_jobs: int
     told_jobs: int
@@ -61,6 +64,7 @@ def sweep(database: Database) -> SweepReport:
         "expired_leases": part(lambda tx: endings.expire(tx, None)),
         "offline_boards": part(_set_silent_offline),
         "unplanned_jobs": part(_plan_again),
+        "retired_measurements": part(lambda tx: wanted_platforms.retire(tx, MAX_RETIRED)),
         "boards_to_dispatch": part(_dispatch_again),
     }
     settled, told = part(_settle_jobs)

@@ -1,21 +1,31 @@
-"""What can be timed in situ or profiled, and what cannot be asked for."""
+"""What can be timed in situ or profiled and by which boards, and what cannot be asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import text
 
 from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.matching import NOT_BY_DIFFERENCE
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform, parse_platform_key
-from benchfarm_core.profilers import InSituBy, has_profiler, in_situ_by, who_has_one
+from benchfarm_core.profilers import DIFFERENCE_ENGINES, InSituBy, has_profiler, in_situ_by, who_has_one
 from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store.database import Transaction
 from benchfarm_store.platforms import Found
 from benchfarm_workloads.doubled_carriers import why_not_doubled
 from benchfarm_workloads.kernels import kernel_type
+
+TIMES_IN_SITU: Final = f"""
+    (p.spec->'engine'->>'name' NOT IN ({", ".join(f"'{name}'" for name in sorted(DIFFERENCE_ENGINES))}) OR EXISTS (
+        SELECT FROM jsonb_array_elements(b.engines) AS told
+        WHERE told->>'name' = p.spec->'engine'->>'name' AND told->>'version' = p.spec->'engine'->>'version'
+            AND told->>'by_difference' = 'true'))
+"""
+"""Whether a board `b` times kernels in situ on its platform `p`: agents of older versions and native runners know no
+times by difference, and would fail them for good."""
 
 
 def timing_of(options: Mapping[str, Any]) -> Timing:
@@ -58,6 +68,7 @@ def check_timing(
     if timing == Timing.IN_SITU:
         _check_in_situ(requests, protocol)
         able = _able(tx, rows, _no_time_in_situ, "timing_impossible", filtered=filtered)
+        able = _served(tx, able, filtered=filtered)
         _check_doubled(requests, able)
         return able
     if purpose_of(protocol) == "profile":
@@ -123,6 +134,28 @@ def _able(
     tx: Transaction, rows: Sequence[Found], why_not: Callable[[Platform], str | None], code: str, *, filtered: bool
 ) -> list[Found]:
     strays = {row.key: why for row in rows if (why := why_not(parse_platform_key(row.key))) is not None}
+    return _without(tx, rows, strays, code, filtered=filtered)
+
+
+def _served(tx: Transaction, rows: Sequence[Found], *, filtered: bool) -> list[Found]:
+    """Platforms of which a board times in situ, or that have no board now."""
+    unserved = set(tx.execute(_UNSERVED, {"ids": [row.base_id for row in rows]}).scalars())
+    strays = {row.key: f"none of its boards can; one {NOT_BY_DIFFERENCE}" for row in rows if row.base_id in unserved}
+    return _without(tx, rows, strays, "timing_impossible", filtered=filtered)
+
+
+_UNSERVED = text(f"""
+    SELECT o.platform_id FROM board_platforms o JOIN boards b ON b.id = o.board_id
+        JOIN platforms p ON p.id = o.platform_id
+    WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.health <> 'retired'
+    GROUP BY o.platform_id HAVING NOT bool_or({TIMES_IN_SITU})
+""")
+
+
+def _without(
+    tx: Transaction, rows: Sequence[Found], strays: Mapping[str, str], code: str, *, filtered: bool
+) -> list[Found]:
+    """The platforms that are no strays; raises InvalidRequest for these where they are named, or nothing else is."""
     if strays and (not filtered or len(strays) == len(rows)):
         key, why = next(iter(strays.items()))
         known = who_has_one(tx.execute(_ENGINES).scalars())

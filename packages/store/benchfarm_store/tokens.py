@@ -11,6 +11,7 @@ from benchfarm_core.access import Role
 from benchfarm_core.accounts import CreatedToken, EnrolToken, EnrolTokenRequest, TokenRequest, TokenView
 from benchfarm_core.errors import InvalidRequest, NotFound, Unauthenticated
 from benchfarm_core.jobs import Page
+from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.values import Value
 from benchfarm_store import cursors
 from benchfarm_store.database import Transaction
@@ -38,13 +39,7 @@ class Caller(Value):
 
 def authenticate(tx: Transaction, token: str) -> Caller:
     """Whose token this is. Writes `last_used_at` at most once a minute. Raises Unauthenticated."""
-    row = tx.execute(_AUTHENTICATE, {"hash": token_hash(token)}).one_or_none()
-    if row is None:
-        raise Unauthenticated("the token is unknown")
-    if row.revoked_at is not None:
-        raise Unauthenticated("the token was revoked", code="token_revoked")
-    if row.expires_at is not None and row.expires_at <= tx.now:
-        raise Unauthenticated("the token has expired")
+    row = _valid(tx, tx.execute(_AUTHENTICATE, {"hash": token_hash(token)}).one_or_none())
     if row.last_used_at is None or tx.now - row.last_used_at > timedelta(minutes=1):
         tx.execute(_USED, {"id": row.id, "now": tx.now})
     return Caller(
@@ -56,6 +51,23 @@ def authenticate(tx: Transaction, token: str) -> Caller:
     )
 
 
+def check_valid(tx: Transaction, token_id: str) -> None:
+    """Raise Unauthenticated for a token that was revoked or has expired since its caller was let in. Writes nothing."""
+    _valid(tx, tx.execute(_BY_ID, {"id": token_id}).one_or_none())
+
+
+def _valid(tx: Transaction, row: Row[Any] | None) -> Row[Any]:
+    """The row of a token that works now. Raises Unauthenticated."""
+    if row is None:
+        raise Unauthenticated("the token is unknown")
+    if row.revoked_at is not None:
+        raise Unauthenticated("the token was revoked", code="token_revoked")
+    if row.expires_at is not None and row.expires_at <= tx.now:
+        raise Unauthenticated("the token has expired")
+    return row
+
+
+_BY_ID = text("SELECT revoked_at, expires_at FROM tokens WHERE id = :id")
 _AUTHENTICATE = text("""
     SELECT t.id, t.account_id, a.name AS account, t.role, t.agent_id, t.expires_at, t.revoked_at, t.last_used_at
     FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE t.hash = :hash
@@ -93,12 +105,14 @@ def list_tokens(tx: Transaction, cursor: str | None, limit: int) -> Page[TokenVi
 
 
 def revoke_token(tx: Transaction, token_id: str) -> TokenView:
-    """End a token now; revoking twice changes nothing. Raises NotFound."""
+    """End a token now; an agent's poll that is parked hears of it. Revoking twice changes nothing. Raises NotFound."""
     statement = text("UPDATE tokens SET revoked_at = coalesce(revoked_at, :now) WHERE id = :id")
     tx.execute(statement, {"id": token_id, "now": tx.now})
     row = tx.execute(_TOKENS.where(tokens.c.id == token_id)).one_or_none()
     if row is None:
         raise NotFound("there is no such token")
+    if row.agent_id is not None:
+        tx.after_commit(Nudge(channel=agent_channel(row.agent_id)))
     return _view(row)
 
 

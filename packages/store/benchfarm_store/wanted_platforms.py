@@ -14,9 +14,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import BoardReport, EngineReport
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.jobs import ItemState
 from benchfarm_core.matching import offered_platforms, with_meant_options, with_options
 from benchfarm_core.operating_ranges import OperatingRange, accepts, impossible_point
 from benchfarm_core.platforms import EngineSpec, Platform, parse_platform_key
+from benchfarm_store import progress
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.tables import board_platforms, platforms
@@ -245,3 +247,42 @@ def _can_be(
     except InvalidRequest:
         return False
     return told is not None and told.key == platform.key
+
+
+def retire(tx: Transaction, limit: int) -> int:
+    """Cancel what waits on platforms that were made for options before these were known to be without effect.
+
+    Their boards take such a key for another one, and nothing will ever be offered there. An item keeps the platform
+    that its job named, so that it cannot be moved: its reason says what to ask for. Returns how many measurements,
+    at most `limit`.
+    """
+    keys = list(tx.execute(_STRANDED).scalars())
+    now = meant(tx, keys, lenient=True) if keys else {}
+    told = {key: now[key].platform.key for key in keys if key in now and now[key].platform.key != key}
+    held = tx.execute(_HOLD_WAITING, {"keys": sorted(told), "limit": limit}).all() if told else []
+    tx.execute(_CANCEL, {"ids": [row.id for row in held]})
+    finished = [
+        progress.Finished(
+            measurement_id=row.id,
+            state=ItemState.CANCELLED,
+            reason=f"its options are without effect: ask for {told[row.key]}, which is the same",
+        )
+        for row in held
+    ]
+    progress.advance(tx, finished)
+    return len(held)
+
+
+_STRANDED = text("""
+    SELECT p.key FROM platforms p WHERE position('~' IN p.key) > 0
+        AND EXISTS (SELECT FROM measurements m WHERE m.platform_id = p.id AND m.state = 'wanted')
+        AND NOT EXISTS (
+            SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
+            WHERE o.platform_id = p.id AND b.health <> 'retired')
+    ORDER BY p.key
+""")
+_HOLD_WAITING = text("""
+    SELECT m.id, p.key FROM platforms p JOIN measurements m ON m.platform_id = p.id
+    WHERE p.key = ANY(:keys) AND m.state = 'wanted' ORDER BY m.id LIMIT :limit FOR NO KEY UPDATE OF m SKIP LOCKED
+""")
+_CANCEL = text("UPDATE measurements SET state = 'cancelled' WHERE id = ANY(CAST(:ids AS bigint[]))")

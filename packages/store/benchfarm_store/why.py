@@ -25,6 +25,7 @@ from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import OperatingPoint, Platform, parse_platform_key
 from benchfarm_store.database import Transaction
 from benchfarm_store.gate_waits import gate_wait_of
+from benchfarm_store.timings import TIMES_IN_SITU
 
 MAX_OTHERS: Final = 200
 """Boards of a job's board models that do not offer its platforms; more are not listed."""
@@ -49,16 +50,17 @@ def explain(tx: Transaction, job: JobView) -> WhyView:
 
 _WAITING = text("""
     SELECT p.id, p.key, count(*) AS pending, max(m.clock_need) AS clock_need,
-        count(*) FILTER (WHERE m.state = 'leased') AS leased
+        bool_or(m.timing = 'in_situ') AS in_situ, count(*) FILTER (WHERE m.state = 'leased') AS leased
     FROM job_items i JOIN measurements m ON m.id = i.measurement_id JOIN platforms p ON p.id = m.platform_id
     WHERE i.job_id = CAST(:job AS uuid) AND i.state = 'pending' GROUP BY p.id, p.key ORDER BY p.key
 """)
 # only a board that rests is asked for its last lease, which is then among the latest of all
-_BOARDS = text("""
+_BOARDS = text(f"""
     SELECT o.platform_id, b.public_id, b.state, b.health, b.reason, b.clock_proof, b.gate_wait, a.last_heard_at,
-        b.platform_id AS leased_for,
+        b.platform_id AS leased_for, {TIMES_IN_SITU} AS times_in_situ,
         l.rests_after, l.detail AS rest_detail
     FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
+        JOIN platforms p ON p.id = o.platform_id
     LEFT JOIN LATERAL (
         SELECT CASE WHEN accepted_at IS NULL THEN 'unanswered' ELSE end_reason END AS rests_after, detail FROM leases
         WHERE board_id = b.id AND b.state = 'cooling' ORDER BY id DESC LIMIT 1) l ON true
@@ -81,8 +83,8 @@ _OTHER_BOARDS = text("""
 
 def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others: Sequence[Row[Any]]) -> PlatformWhy:
     platform = parse_platform_key(row.key)
-    removals = [(board, _removal(tx, board, row.clock_need)) for board in boards]
-    unusable = {board.public_id: why for board in boards if (why := _unusable(board, row.clock_need))}
+    removals = [(board, _removal(tx, board, row.clock_need, _times_so(row, board))) for board in boards]
+    unusable = {board.public_id: why for board in boards if (why := _unusable(board, row))}
     online = [board for board in boards if board.public_id not in unusable and _is_online(tx, board)]
     why = why_platform(
         platform,
@@ -129,8 +131,17 @@ def _not_offered(platform: Platform, board: Row[Any]) -> Removal:
     )
 
 
-def _unusable(board: Row[Any], clock_need: int) -> str | None:
-    return why_board_unusable(health=board.health, reason=board.reason, clock_proof_ok=board.clock_proof >= clock_need)
+def _unusable(board: Row[Any], waiting: Row[Any]) -> str | None:
+    return why_board_unusable(
+        health=board.health,
+        reason=board.reason,
+        clock_proof_ok=board.clock_proof >= waiting.clock_need,
+        times_so=_times_so(waiting, board),
+    )
+
+
+def _times_so(waiting: Row[Any], board: Row[Any]) -> bool:
+    return bool(board.times_in_situ or not waiting.in_situ)
 
 
 def _is_online(tx: Transaction, board: Row[Any]) -> bool:
@@ -142,13 +153,14 @@ def _heard_s(tx: Transaction, board: Row[Any]) -> float | None:
     return None if board.last_heard_at is None else (tx.now - board.last_heard_at).total_seconds()
 
 
-def _removal(tx: Transaction, board: Row[Any], clock_need: int) -> Removal | None:
+def _removal(tx: Transaction, board: Row[Any], clock_need: int, times_so: bool = True) -> Removal | None:
     return why_board_not(
         state=board.state,
         health=board.health,
         reason=board.reason,
         agent_heard_s=_heard_s(tx, board),
         clock_proof_ok=board.clock_proof >= clock_need,
+        times_so=times_so,
         rests_after=board.rests_after or "",
         rest_detail=board.rest_detail or "",
         gate_wait=gate_wait_of(board.state, board.gate_wait),
@@ -209,14 +221,16 @@ def _last_lease(row: Row[Any]) -> LastLease | None:
     )
 
 
-_BOARD = text("""
+_BOARD = text(f"""
     SELECT b.public_id, b.state, b.health, b.reason, b.clock_proof, b.cooling_until, b.ranges, b.marks, b.gate_wait,
         b.engines, a.last_heard_at, l.offered_at, l.accepted_at, l.ended_at, l.end_reason, l.detail AS rest_detail,
         CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after,
         (SELECT count(*) FROM (
             SELECT FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id
+                JOIN platforms p ON p.id = o.platform_id
             WHERE o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof
-                AND (m.only_board_id IS NULL OR m.only_board_id = b.id) LIMIT :limit) w) AS waiting
+                AND (m.only_board_id IS NULL OR m.only_board_id = b.id)
+                AND (m.timing = 'alone' OR {TIMES_IN_SITU}) LIMIT :limit) w) AS waiting
     FROM boards b JOIN agents a ON a.id = b.agent_id
     LEFT JOIN LATERAL (
         SELECT offered_at, accepted_at, ended_at, end_reason, detail FROM leases

@@ -5,7 +5,7 @@ the two-operator rule of nn-Meter (MobiSys 2021). A chain is fused link by link.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,8 +52,11 @@ class Fused:
     assumed: tuple[Pair, ...]
 
 
-def fuse(operators: Sequence[Operator], rules: FusionRules) -> Fused:
-    """Every operator in exactly one kernel. Of several that could take in the same one, the last does."""
+def fuse(operators: Sequence[Operator], rules: FusionRules, joined: Container[str] = frozenset()) -> Fused:
+    """Every operator in exactly one kernel. Of several that could take in the same one, the last does.
+
+    joined: values between operators that a file has as one, whatever the rules say.
+    """
     users: dict[str, list[int]] = defaultdict(list)
     for at, operator in enumerate(operators):
         for name in operator.inputs:
@@ -65,6 +68,9 @@ def fuse(operators: Sequence[Operator], rules: FusionRules) -> Fused:
         if after is None or not _is_followed(operator, operators[after]):
             continue
         pair = (operator.family, operators[after].family)
+        if operator.outputs[0] in joined:
+            before[after] = at
+            continue
         if rules.verdict(*pair) is None and pair in DEFAULT_FUSIONS:
             assumed.add(pair)
         if rules.fuses(*pair):

@@ -4,12 +4,14 @@ A flatbuffer is tables that point at each other, so a hostile one can be deep, c
 This reader follows five levels and no more, and counts what it reads.
 """
 
+import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_workloads.verdicts import shown
+from benchfarm_workloads.verdicts import MAX_NUMBERS, shown
 
 IDENTIFIER: Final = b"TFL3"
 """At byte 4 of every TensorFlow Lite file."""
@@ -21,26 +23,49 @@ MAX_SUBGRAPHS: Final = 100
 
 _OLD_CODES_END: Final = 127
 """Operators from here on are told by the newer field alone."""
+_NUMBERS: Final = {0: "f", 2: "i", 4: "q"}
+"""How ``struct`` reads stored numbers, by the schema's TensorType: float32, int32, int64."""
+
+_Field = tuple[int, str, int]
+_WINDOW: Final[dict[str, _Field]] = {"padding": (0, "<b", 0), "stride_w": (1, "<i", 0), "stride_h": (2, "<i", 0)}
+_OPTIONS: Final[dict[int, dict[str, _Field]]] = {
+    1: {**_WINDOW, "activation": (3, "<b", 0), "dilation_w": (4, "<i", 1), "dilation_h": (5, "<i", 1)},
+    2: {**_WINDOW, "activation": (4, "<b", 0), "dilation_w": (5, "<i", 1), "dilation_h": (6, "<i", 1)},
+    5: {**_WINDOW, "filter_w": (3, "<i", 0), "filter_h": (4, "<i", 0), "activation": (5, "<b", 0)},
+    8: {"activation": (0, "<b", 0), "weights_format": (1, "<b", 0)},
+    9: {"beta": (0, "<f", 0)},
+    10: {"axis": (0, "<i", 0), "activation": (1, "<b", 0)},
+    **{of_two: {"activation": (0, "<b", 0)} for of_two in (11, 21, 28, 29)},
+    15: {"align_corners": (2, "<b", 0), "half_pixel_centers": (3, "<b", 0)},
+    27: {"keep_dims": (0, "<b", 0)},
+    49: {**_WINDOW, "activation": (3, "<b", 0)},
+    74: {"align_corners": (0, "<b", 0), "half_pixel_centers": (1, "<b", 0)},
+    101: {"adj_x": (0, "<b", 0), "adj_y": (1, "<b", 0)},
+    116: {"approximate": (0, "<b", 0)},
+}
+"""By the schema's BuiltinOptions the fields that say what is computed: slot, kind of ``struct`` and default."""
 
 
 @dataclass(frozen=True)
 class FileTensor:
-    """shape: what the file says, -1 where open. is_weight: the file holds its values."""
+    """shape: what the file says, -1 where open. is_weight: the file holds its values. numbers: those of small ones."""
 
     name: str
     type: int
     shape: tuple[int, ...]
     is_weight: bool
+    numbers: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class FileOperator:
-    """code: of the schema's BuiltinOperator. custom: the name of one outside it."""
+    """code: of the schema's BuiltinOperator. custom: the name of one outside it. options: by the names above."""
 
     code: int
     custom: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,8 +104,8 @@ def _graphs(model: "_Table", max_nodes: int) -> tuple[FileGraph, ...]:
             "the model keeps its weights in another file; convert it again with weights inside", code="external_data"
         )
     codes = [_code(each) for each in model.tables(1, max_nodes)]
-    filled = [_is_filled(each) for each in model.tables(4, _most_tensors(max_nodes))]
-    graphs = tuple(_graph(each, codes, filled, max_nodes) for each in model.tables(2, MAX_SUBGRAPHS))
+    buffers = model.tables(4, _most_tensors(max_nodes))
+    graphs = tuple(_graph(each, codes, buffers, max_nodes) for each in model.tables(2, MAX_SUBGRAPHS))
     count = sum(len(graph.operators) for graph in graphs)
     if count > max_nodes:
         raise _too_many(count, "operators", max_nodes)
@@ -93,9 +118,9 @@ def _most_tensors(max_nodes: int) -> int:
     return MAX_TENSORS_PER_OPERATOR * max_nodes
 
 
-def _graph(table: "_Table", codes: list[tuple[int, str]], filled: list[bool], max_nodes: int) -> FileGraph:
+def _graph(table: "_Table", codes: list[tuple[int, str]], buffers: list["_Table"], max_nodes: int) -> FileGraph:
     most = _most_tensors(max_nodes)
-    tensors = tuple(_tensor(each, filled) for each in table.tables(0, most))
+    tensors = tuple(_tensor(each, buffers) for each in table.tables(0, most))
     inside = range(len(tensors))
     edges = [table.whole_numbers(slot, most) for slot in (1, 2)]
     operators = tuple(_operator(each, codes) for each in table.tables(3, max_nodes))
@@ -114,14 +139,29 @@ def _is_filled(table: "_Table") -> bool:
     return table.length(0, 1) > 0 or table.number(2, "<Q", 0) > 0
 
 
-def _tensor(table: "_Table", filled: list[bool]) -> FileTensor:
+def _tensor(table: "_Table", buffers: list["_Table"]) -> FileTensor:
     shape = table.whole_numbers(7, MAX_RANK_READ) or table.whole_numbers(0, MAX_RANK_READ)
-    buffer = table.number(2, "<I", 0)
-    if buffer >= max(len(filled), 1):
+    number = table.number(2, "<I", 0)
+    if number >= max(len(buffers), 1):
         raise _damaged("a tensor names a buffer that it does not have")
     if any(size < -1 for size in shape):
         raise InvalidRequest(f"tensor {shown(table.text(3))} has an impossible shape", code="truncated_model")
-    return FileTensor(table.text(3), table.number(1, "<b", 0), shape, bool(filled) and filled[buffer])
+    buffer = buffers[number] if buffers else None
+    if buffer is None or not _is_filled(buffer):
+        return FileTensor(table.text(3), table.number(1, "<b", 0), shape, is_weight=False)
+    kind = table.number(1, "<b", 0)
+    return FileTensor(table.text(3), kind, shape, is_weight=True, numbers=_numbers(buffer, kind, shape))
+
+
+def _numbers(buffer: "_Table", kind: int, shape: tuple[int, ...]) -> tuple[float, ...] | None:
+    """What a buffer of few numbers holds; None where they are many, of another type or not finite."""
+    count = math.prod(shape)
+    if kind not in _NUMBERS or not 0 < count <= MAX_NUMBERS:
+        return None
+    layout = f"<{count}{_NUMBERS[kind]}"
+    content = buffer.content(0, struct.calcsize(layout))
+    found = struct.unpack(layout, content) if content else ()
+    return found if found and all(map(math.isfinite, found)) else None
 
 
 def _operator(table: "_Table", codes: list[tuple[int, str]]) -> FileOperator:
@@ -129,7 +169,17 @@ def _operator(table: "_Table", codes: list[tuple[int, str]]) -> FileOperator:
     if index >= len(codes):
         raise _damaged("an operator names a code that it does not have")
     inputs, outputs = (table.whole_numbers(slot, 4096) for slot in (1, 2))
-    return FileOperator(*codes[index], inputs, outputs)
+    return FileOperator(*codes[index], inputs, outputs, _options(table))
+
+
+def _options(table: "_Table") -> dict[str, float]:
+    """The fields that are known; where the file leaves the options out, those have their defaults."""
+    known, options = _OPTIONS.get(table.number(3, "<B", 0), {}), table.inner(4)
+    read = {
+        name: default if options is None else options.number(slot, kind, default)
+        for name, (slot, kind, default) in known.items()
+    }
+    return {name: value for name, value in read.items() if math.isfinite(value)}
 
 
 class _Table:
@@ -147,6 +197,16 @@ class _Table:
         """The scalar in a slot. kind: of ``struct``."""
         place = self._place(slot)
         return default if place is None else _whole(self._content, kind, place)
+
+    def inner(self, slot: int) -> "_Table | None":
+        """The table that a slot points at; None where there is none."""
+        place = self._place(slot)
+        return None if place is None else _Table(self._content, place + _whole(self._content, "<I", place))
+
+    def content(self, slot: int, length: int) -> bytes:
+        """The bytes in a slot, where there are exactly so many."""
+        start, found = self._vector(slot, 1)
+        return self._content[start : start + length] if found == length else b""
 
     def length(self, slot: int, item_bytes: int) -> int:
         """How many items the vector in a slot has; 0 where there is none. All of them lie inside the file."""

@@ -111,7 +111,7 @@ def read(graphs: Sequence[FileGraph], names: Mapping[int, str], shapes: Shapes) 
     ]
     known = [count for count in flops if count is not None]
     return Reading(
-        Graph(nodes=nodes, values=_values(main, values, shapes)),
+        Graph(nodes=nodes, values=_values(main, values, shapes), numbers=_numbers(main, values)),
         sum(known) if len(known) == len(flops) else None,
         sum(_parameters(each) for each in main.tensors),
         tuple(_reasons(nodes, len(flops) - len(known), len(graphs) - 1)),
@@ -184,7 +184,7 @@ def _node(operator: FileOperator, names: Mapping[int, str], values: Sequence[str
         name="",
         inputs=tuple(values[number] if number >= 0 else "" for number in operator.inputs),
         outputs=tuple(values[number] if number >= 0 else "" for number in operator.outputs),
-        attributes={},
+        attributes=dict(operator.options),
     )
 
 
@@ -197,6 +197,11 @@ def _values(graph: FileGraph, values: Sequence[str], shapes: Shapes) -> dict[str
         )
         for number, tensor in enumerate(graph.tensors)
     }
+
+
+def _numbers(graph: FileGraph, values: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    told = zip(values, graph.tensors, strict=True)
+    return {name: tensor.numbers for name, tensor in told if tensor.numbers is not None}
 
 
 def _role(graph: FileGraph, number: int) -> Role:

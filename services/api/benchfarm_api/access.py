@@ -1,6 +1,7 @@
 """Who calls, and whether he may: decided for every route in one place, before its body is read."""
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
@@ -29,12 +30,15 @@ WAITING: Final = frozenset({"poll_offers", "stream_job_events"})
 
 
 class Authenticator:
-    """Token to caller. Remembers hashes of accepted tokens for a few seconds; refusals are never remembered."""
+    """Token to caller. Remembers hashes of accepted tokens for a few seconds; refusals are never remembered, nor is
+    what was read while a token was being revoked."""
 
     def __init__(self, database: Database, waiting: anyio.CapacityLimiter) -> None:
         self._database = database
         self._waiting = waiting
         self._remembered: dict[bytes, tuple[float, Caller]] = {}
+        self._forgotten = 0
+        self._remembering = threading.Lock()
 
     async def caller(self, token: str, *, waits: bool) -> Caller:
         """Whose token this is; `waits` when it comes with one of many requests that wait. Raises Unauthenticated."""
@@ -45,18 +49,26 @@ class Authenticator:
 
     def forget(self, token_id: str) -> None:
         """A token was revoked: the next call with it asks Postgres."""
-        for key, (_, caller) in list(self._remembered.items()):
-            if caller.token_id == token_id:
-                self._remembered.pop(key, None)
+        with self._remembering:
+            self._forgotten += 1
+            for key, (_, caller) in list(self._remembered.items()):
+                if caller.token_id == token_id:
+                    self._remembered.pop(key, None)
 
     def _look(self, token: str) -> Caller:
+        forgotten = self._forgotten
         with self._database.transaction() as tx:
             caller = tokens.authenticate(tx, token)
+        with self._remembering:
+            if self._forgotten == forgotten:  # else it may have been this one, read before it was revoked
+                self._remember(token, caller)
+        return caller
+
+    def _remember(self, token: str, caller: Caller) -> None:
         if len(self._remembered) >= REMEMBER_TOKENS:
             self._remembered.clear()
         remember_s = REMEMBER_AGENTS_S if caller.role == Role.AGENT else REMEMBER_S
         self._remembered[_key(token)] = (time.monotonic() + remember_s, caller)
-        return caller
 
 
 async def authorise(request: Request, operation: str) -> Caller | None:

@@ -57,6 +57,7 @@ def _report(name: str, answer: dict[str, Any]) -> EngineReport:
         precisions=tuple(answer.get("precisions", ())),
         reason=str(answer.get("reason") or "")[:300],
         options=None if answer.get("options") is None else _options(answer["options"]),
+        by_difference=answer.get("by_difference") is True,
     )
 
 

@@ -102,7 +102,7 @@ class FarmClient:
         return _read(RenewAnswer, await self._exchange(_lease(lease_token, "renew")))
 
     async def report(self, request: ReportsRequest) -> ReportsAnswer:
-        """Says what runs now in all leases. Not repeated: the next report is newer."""
+        """Says what runs now in all leases. Not repeated here: the next report brings it along."""
         return _read(ReportsAnswer, await self._exchange("/v1/agent/reports", request))
 
     async def results(self, lease_token: str, request: ResultsRequest, *, patience_s: float) -> ResultsAnswer:

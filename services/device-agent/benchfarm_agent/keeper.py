@@ -10,11 +10,10 @@ from benchfarm_agent.clock import boottime_s, sleep_until
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_core.agent_protocol import RenewAnswer
 from benchfarm_core.errors import BenchfarmError, Unavailable
+from benchfarm_core.leases import MARGIN_SHARE
 
 logger = logging.getLogger(__name__)
 
-MARGIN_SHARE: Final = 0.1
-"""The board is stopped this part of the lease's length before it ends: stopping takes time too."""
 JITTER_SHARE: Final = 0.2
 RETRY_S: Final = 0.5
 EARLY_S: Final = 2.0
@@ -42,6 +41,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._stop_s = 0.0
         self._renew_s = 0.0
+        self._is_ending = False
         self.lost = False
 
     def granted(self, asked_s: float, *, expires_in_s: float, renew_in_s: float) -> None:
@@ -51,12 +51,16 @@ class LeaseKeeper:
 
     def wants_renewal(self) -> bool:
         """Whether whatever is said to the farm now should renew the lease along with it."""
-        return not self.lost and boottime_s() >= self._renew_s - EARLY_S
+        return not self.lost and not self._is_ending and boottime_s() >= self._renew_s - EARLY_S
 
     def renewed(self, asked_s: float, *, expires_in_s: float, renew_in_s: float, cancelled: Iterable[int]) -> None:
         """A request that was sent at `asked_s` has renewed the lease; `cancelled` is what nobody wants any more."""
         self.granted(asked_s, expires_in_s=expires_in_s, renew_in_s=renew_in_s)
         self._on_cancelled(cancelled)
+
+    def end(self) -> None:
+        """The lease is being given back and renewed no more: from its end the farm knows when nobody waits for that."""
+        self._is_ending = True
 
     def left_s(self) -> float:
         """How long the lease may still be used without a renewal."""
@@ -69,9 +73,11 @@ class LeaseKeeper:
             self._on_lost()
 
     async def run(self) -> None:
-        """Returns when the lease is lost."""
+        """Returns when the lease is lost or is being given back."""
         while not self.lost:
             await sleep_until(self._renew_s)
+            if self._is_ending:
+                return None
             asked_s = boottime_s()
             if asked_s < self._renew_s:  # a report has renewed it meanwhile
                 continue

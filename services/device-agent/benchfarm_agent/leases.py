@@ -345,6 +345,7 @@ class LeaseWork:
         if self._keeper.lost:
             return await self._spool.deliver(farm, patience_s=self._patience_s())
         self._releasing = True
+        self._keeper.end()
         asked_s, wants_next = boottime_s(), ending.reason == "done" and self._goes_on()
         answer = await self._spool.finish(
             farm, self._release_of(ending), patience_s=self._patience_s(), wants_next=wants_next

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +11,7 @@ from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.keeper import LeaseKeeper
 from benchfarm_core.agent_protocol import LeaseReport, ReportsAnswer, ReportsRequest
-from benchfarm_core.errors import BenchfarmError
+from benchfarm_core.errors import BenchfarmError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class _Told:
 class Reports:
     """Tells the farm which measurements run, at most once in `every_s`, without holding up any runner.
 
+    A report that did not get through is sent again with what is new since, so that the farm knows what ran last.
+
     On a lost lease the last one named pays an attempt, so every visit of every launch is noted. The spool's own note
     is written first and is exact: it blames one measurement when the agent comes back. What the farm knows when the
     agent never does is at most so old: waiting for an answer before each visit would be exact, but would put a round
@@ -48,6 +50,7 @@ class Reports:
         self._next_s = 0.0
         self._something = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._has_failed = False
         self._sending = asyncio.Lock()  # a report that overtakes another would name what has finished
         self._task: asyncio.Task[None] | None = None
 
@@ -89,7 +92,7 @@ class Reports:
             logger.warning("could not report in time that nothing runs any more")
 
     async def _run(self) -> None:
-        """Reports until cancelled. A report that fails is not repeated: the next one is newer."""
+        """Reports until cancelled."""
         while True:
             await self._something.wait()
             left_s = self._next_s - boottime_s()
@@ -110,12 +113,35 @@ class Reports:
                 return
             self._next_s = boottime_s() + self._every_s
             asked_s = boottime_s()
-            try:
-                answer = await self._farm.report(ReportsRequest(leases=tuple(reports)))
-            except BenchfarmError as error:
+            answer = await self._answer(reports)
+            if answer is not None:
+                self._take(asked_s, answer)
+
+    async def _answer(self, reports: Sequence[LeaseReport]) -> ReportsAnswer | None:
+        """What the farm says to some reports; None where it did not get them. What it refuses it would refuse again."""
+        try:
+            answer = await self._farm.report(ReportsRequest(leases=tuple(reports)))
+        except asyncio.CancelledError:
+            self._put_back(reports)
+            raise
+        except BenchfarmError as error:
+            if isinstance(error, Unavailable):
+                self._put_back(reports)
+            if not self._has_failed:
                 logger.warning("could not report what runs: %s", error.detail)
-                return
-            self._take(asked_s, answer)
+            self._has_failed = True
+            return None
+        self._has_failed = False
+        return answer
+
+    def _put_back(self, reports: Sequence[LeaseReport]) -> None:
+        """Reports that may not have arrived go with the next one, before what is new since."""
+        for one in reports:
+            told = self._leases.get(one.lease_token)
+            if told is not None:
+                told.is_over = told.is_over or (one.over and not told.waiting)
+                told.waiting = {id_: None for id_ in one.measurement_ids if id_ not in told.waiting} | told.waiting
+                self._something.set()
 
     def _take(self, asked_s: float, answer: ReportsAnswer) -> None:
         times = {"expires_in_s": answer.expires_in_s, "renew_in_s": answer.renew_in_s}

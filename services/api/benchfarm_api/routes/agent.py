@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path, Request
 from fastapi.responses import FileResponse
 
-from benchfarm_api.access import AgentIdDep
+from benchfarm_api.access import AgentIdDep, CallerDep
 from benchfarm_api.parts import Parts, PartsDep
 from benchfarm_api.problems import binary_answer, lease_lost, not_found, unauthenticated, upgrade_required
 from benchfarm_api.routes import new_router
@@ -35,7 +35,7 @@ from benchfarm_core.agent_protocol import (
 from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.messages import agent_channel
 from benchfarm_core.workloads import Sha256
-from benchfarm_store import agents, boards, finishing, gate_waits, ingesting, leases
+from benchfarm_store import agents, boards, finishing, gate_waits, ingesting, leases, tokens
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,16 @@ def report_recovery(report: RecoveryReport, agent_id: AgentIdDep, parts: PartsDe
 
 
 @router.post("/agent/poll", responses=upgrade_required())
-async def poll_offers(request: Request, poll: PollRequest, agent_id: AgentIdDep, parts: PartsDep) -> PollAnswer:
+async def poll_offers(
+    request: Request, poll: PollRequest, agent_id: AgentIdDep, caller: CallerDep, parts: PartsDep
+) -> PollAnswer:
     """Wait for offers to idle boards, and for the end of leases that the agent still works on."""
     agents.check_version(poll.protocol_version)
     untold = [] if poll.waits is None else [poll.waits]  # once: a later poll of the agent may know better
 
     def look() -> PollAnswer:
         with parts.database.transaction() as tx:
+            tokens.check_valid(tx, caller.token_id)  # it may have been revoked while the poll was parked
             tx.allow_loss()  # it only notes when the agent spoke; hundreds of polls must not queue at the disk
             agents.heard(tx, agent_id, poll.agent_version)
             if untold:
@@ -140,17 +143,17 @@ def release_lease(lease_token: Token, release: ReleaseRequest, agent_id: AgentId
 def finish_lease(lease_token: Token, finish: FinishRequest, agent_id: AgentIdDep, parts: PartsDep) -> FinishAnswer:
     """The lease's last results and the board back; with `wants_next` the answer brings the board's next lease."""
     with parts.database.transaction() as tx:
-        answer, board_id = finishing.finish(tx, agent_id, lease_token, finish)
+        answer, board_id, takes = finishing.finish(tx, agent_id, lease_token, finish, parts.settings.lease_times)
     if answer.lost or not finish.wants_next:
         return answer
-    return answer.model_copy(update={"next_lease": _next_lease(parts, agent_id, board_id)})
+    return answer.model_copy(update={"next_lease": _next_lease(parts, agent_id, board_id, takes=takes)})
 
 
-def _next_lease(parts: Parts, agent_id: str, board_id: str) -> LeaseGrant | None:
+def _next_lease(parts: Parts, agent_id: str, board_id: str, *, takes: bool) -> LeaseGrant | None:
     """The results are in: where no batch can be had now, the board gets an offer like any idle one."""
     try:
         with parts.database.transaction() as tx:
-            return finishing.next_lease(tx, agent_id, board_id, parts.settings.lease_times)
+            return finishing.next_lease(tx, agent_id, board_id, parts.settings.lease_times, takes=takes)
     except BenchfarmError as error:  # the lease has ended and its results stand, whatever is wrong with the next one
         logger.warning("no batch for a board that was given back", extra={"board_id": board_id, "why": error.detail})
         return None

@@ -29,6 +29,7 @@ from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.operating_ranges import accepts, default_points
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.values import digest
 
 SPEED_MAX: Final = 10_000.0
@@ -125,6 +126,7 @@ class SimulatedBoard:
                 version=one.told_version,
                 precisions=tuple(map(Precision, one.precisions)),
                 options={},
+                by_difference=in_situ_by(one.name, Precision.FP32) == "difference",
             )
             for one in profile.engine
         ]

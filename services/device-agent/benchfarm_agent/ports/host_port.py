@@ -1,6 +1,7 @@
 """The port to the agent's own machine: what boards are told over adb and SSH, its own shell is told directly."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,27 +12,31 @@ from benchfarm_agent.processes import start_child
 from benchfarm_engines.launch import launch_environment
 
 READ_BYTES: Final = 2**16
+PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class HostPort(ShellPort):
     """Commands of this machine, as the agent's own user and with none of its environment; for small things alone."""
 
-    def __init__(self, scratch: Path) -> None:
-        """scratch: a folder for what belongs to calls."""
+    def __init__(
+        self, scratch: Path, *, program: Sequence[str] = ("sh",), env: Mapping[str, str] | None = None
+    ) -> None:
+        """scratch: a folder for what belongs to calls. program: the shell. env: another whole environment."""
         super().__init__("this host")
         self._scratch = scratch
+        self._shell = tuple(program)
+        self._env = launch_environment(str(scratch)) | {"PATH": PATH} if env is None else env
 
-    async def _open(self, command: str) -> "_HostChannel":
-        environment = launch_environment(str(self._scratch)) | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    async def _open(self, command: str) -> "HostChannel":
         try:
-            process = await start_child(["sh", "-c", command], env=environment, folder=self._scratch)
+            process = await start_child([*self._shell, "-c", command], env=self._env, folder=self._scratch)
         except OSError as error:
             raise BoardUnreachable(f"this host starts no shell: {error.strerror}") from error
-        return _HostChannel(process)
+        return HostChannel(process)
 
 
-class _HostChannel:
-    """One shell. Its input's end is what the end of a connection is elsewhere: what it supervises ends by that."""
+class HostChannel:
+    """One shell. Its pipes' end is what the end of a connection is elsewhere: what it supervises ends by that."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -61,6 +66,8 @@ class _HostChannel:
     def close(self) -> None:
         self._stdin.close()
         self._listening.cancel()
+        for pipe in _outputs(self._process):
+            pipe.close()
         self._heard.put_nowait(None)
 
     async def _pump(self, stream: asyncio.StreamReader, source: Literal["stdout", "stderr"]) -> None:
@@ -71,3 +78,10 @@ class _HostChannel:
         await asyncio.gather(self._pump(stdout, "stdout"), self._pump(stderr, "stderr"))
         returncode = await self._process.wait()
         self._heard.put_nowait(returncode if returncode >= 0 else 128 - returncode)
+
+
+def _outputs(process: asyncio.subprocess.Process) -> list[asyncio.BaseTransport]:
+    """Both outputs. asyncio has no call that ends them, and who goes on writing would wait for a reader for good."""
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    pipes = (transport.get_pipe_transport(number) for number in (1, 2))
+    return [pipe for pipe in pipes if pipe is not None]
