@@ -168,8 +168,13 @@ def test_a_donor_does_not_know_what_is_a_hold_out_here(farm, lab, probing):
     farm.run("UPDATE measurements SET purpose = 'holdout'")
     with farm.transaction() as tx:
         rows = pool_entries.load_rows(tx, entry_id)
+        again = pool_entries.load_rows(tx, entry_id)
     assert {row.kernel_type for row in rows.kernels} == {"dwconv-bn-act", "linear"}
     assert len(rows.models) == 11
+    assert again.data_hash == rows.data_hash != made_rows().data_hash, "whoever keeps what they taught sees the change"
+    farm.run("UPDATE measurements SET purpose = 'train' WHERE id = (SELECT max(id) FROM measurements)")
+    with farm.transaction() as tx:
+        assert pool_entries.load_rows(tx, entry_id).data_hash not in (rows.data_hash, made_rows().data_hash)
 
 
 def test_an_entry_from_before_the_present_probe_set_is_looked_at_again(farm, lab):

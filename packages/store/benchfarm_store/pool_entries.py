@@ -172,16 +172,21 @@ def get_manifest(tx: Transaction, entry_id: str) -> PoolEntry:
 def load_rows(tx: Transaction, entry_id: str) -> TrainingRows:
     """The rows of an entry without what is a hold-out anywhere on this farm: a donor must not know what judges.
 
+    Where any is left out, `data_hash` is that of the rest: what was learnt from more rows is not taken for it.
+
     Raises NotFound, InvalidRequest (`pool_file_foreign`) where this version has another catalogue of kernels.
     """
     entry = get_manifest(tx, entry_id)
     rows = unpack(load_part(tx, entry_id), entry.rows.size_bytes, CATALOGUE_VERSION)
     ids = {row.workload_id for row in rows.every}
     held = _holdouts(tx, ids)
+    if not held:
+        return rows
     return rows.model_copy(
         update={
             "kernels": tuple(row for row in rows.kernels if row.workload_id not in held),
             "models": tuple(row for row in rows.models if row.workload_id not in held),
+            "data_hash": digest([entry_id, rows.data_hash, sorted(held)]),
         }
     )
 

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
-from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, KernelRow, TrainingRows
+from benchfarm_core.values import digest
 from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_predictor import predictor_file
 from benchfarm_predictor.kernel_lists import KernelLists
@@ -28,8 +29,8 @@ KERNELS_MAX: Final = 8
 """Kernel types that one adaptation makes predictors of: those with the most rows."""
 DONORS_KEPT: Final = 8
 
-_donors: OrderedDict[tuple[str, str], PlatformDonor] = OrderedDict()
-"""By platform and hash of its rows, the latest last: each takes seconds, and every round needs the same ones."""
+_donors: OrderedDict[str, PlatformDonor] = OrderedDict()
+"""By what they learnt from, the latest last: each takes seconds, and every round needs the same ones."""
 
 
 class Known(NamedTuple):
@@ -47,7 +48,7 @@ class Known(NamedTuple):
 
 def _lender(rows: TrainingRows, held: Collection[str]) -> PlatformDonor | None:
     """What a platform lends; None where it has too little."""
-    key = rows.platform, rows.data_hash
+    key = _taught_by(rows, held)
     if key not in _donors:
         try:
             _donors[key] = donor_of(PlatformRows.of(rows, held))
@@ -57,6 +58,20 @@ def _lender(rows: TrainingRows, held: Collection[str]) -> PlatformDonor | None:
     while len(_donors) > DONORS_KEPT:
         _donors.popitem(last=False)
     return _donors[key]
+
+
+def _taught_by(rows: TrainingRows, held: Collection[str]) -> str:
+    """Names what is left of the rows without ``held``: a donor that knew what judges would be a look-up table.
+
+    Not by their hash alone: it is of all rows, and in a pool file it is what somebody else says of them.
+    """
+    refused = frozenset(held)
+    left = [
+        (row.workload_id, row.timing if isinstance(row, KernelRow) else "", row.normalised_ms, row.grade, row.purpose)
+        for row in rows.every
+        if row.workload_id not in refused
+    ]
+    return digest([rows.platform, rows.rule_version, rows.data_hash, left])
 
 
 def whole_model(known: Known) -> PlatformFit | None:
