@@ -17,6 +17,7 @@ from benchfarm import (
     KernelRequest,
     NotFound,
     UploadRequest,
+    calls,
     client,
 )
 from benchfarm.workload_text import parse_kernel
@@ -81,7 +82,7 @@ def test_the_same_key_is_the_same_job(farm: Any, workloads: list[KernelRequest])
 
 
 def test_lists_go_over_pages(farm: Any, workloads: list[KernelRequest], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PAGE_ITEMS", 2)
+    monkeypatch.setattr(calls, "PAGE_ITEMS", 2)
     monkeypatch.setattr(client, "JOBS_PAGE_ITEMS", 2)
     with farm.client() as sdk:
         made = [sdk.submit(workloads=workloads, labels={"even": str(number % 2 == 0)}).id for number in range(5)]

@@ -5,71 +5,44 @@ from contextlib import contextmanager
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Self
 from uuid import uuid4
 
 import httpx2
-from pydantic import BaseModel, ValidationError
 
-from benchfarm import board_events, waiting
+from benchfarm import waiting
+from benchfarm.accounts import AccountCalls
 from benchfarm.adaptations import Adaptations
 from benchfarm.board_models import BoardModels
 from benchfarm.bundles import Bundles
+from benchfarm.calls import checked
+from benchfarm.catalogue import CatalogueCalls
 from benchfarm.comparisons import comparison_fields, first_item
-from benchfarm.connection import Connection, Params, path_part, platform_path
+from benchfarm.connection import Connection, path_part
+from benchfarm.lab import LabCalls
 from benchfarm.measurement_sets import MeasurementSets
 from benchfarm.pool import Pool
 from benchfarm.predictors import Predictors
 from benchfarm.results import Results
 from benchfarm.retries import Retries
 from benchfarm.spaces import Spaces
-from benchfarm_core.accounts import (
-    AccountRequest,
-    AccountView,
-    AgentView,
-    CreatedToken,
-    EnrolToken,
-    EnrolTokenRequest,
-    TokenRequest,
-    TokenView,
-    WhoAmI,
-)
-from benchfarm_core.board_health import GoldenRunView, SpreadRow
-from benchfarm_core.board_history import BoardEvent, BoardEventView, NoteRequest
-from benchfarm_core.boards import BoardState, BoardUse, BoardView, Health
+from benchfarm_core.accounts import WhoAmI
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
-from benchfarm_core.fusion import FusionReport, FusionRow, FusionsView, ModelKernels
-from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, Page, WhyView
+from benchfarm_core.fusion import ModelKernels
+from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, WhyView
 from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
 from benchfarm_core.measurements import Timing
-from benchfarm_core.platforms import PlatformFilter, Precision
-from benchfarm_core.protocols import Protocol
-from benchfarm_core.refusals import refusal_of
-from benchfarm_core.support import SupportRow
-from benchfarm_core.views import (
-    EngineView,
-    GeneratedModelView,
-    KernelTypeView,
-    ListedModel,
-    MeasurementView,
-    ModelView,
-    PlatformView,
-    ResultView,
-)
+from benchfarm_core.views import ListedModel, MeasurementView, ModelView, ResultView
 from benchfarm_core.workloads import WorkloadRequest
 
-T = TypeVar("T")
-V = TypeVar("V", bound=BaseModel)
-
-PAGE_ITEMS = 1000
 JOBS_PAGE_ITEMS = 50
 """Who lists jobs mostly wants to see the newest."""
 UPLOAD_TIMEOUT_S = 180.0
 """The farm opens an upload in a limited child before it answers, and others may be before it."""
 
 
-class Client:
+class Client(LabCalls, CatalogueCalls, AccountCalls):
     """A farm as one token sees it. Use it as a context manager, share it between threads.
 
     Lists are iterators that ask for one page after the other. All errors are those of `benchfarm_core.errors`, the
@@ -320,158 +293,6 @@ class Client:
         request = checked(LatencyRequest, {"items": tuple(items), "platforms": tuple(platforms), **limits})
         answer = self._connection.request("POST", "/latency", json=request, repeatable=True)
         return self._connection.value(LatencyResponse, answer).answers
-
-    # the lab
-
-    def boards(self, *, state: BoardState | None = None, health: Health | None = None) -> Iterator[BoardView]:
-        """The farm's boards."""
-        return self._pages(BoardView, "/boards", {"state": state, "health": health})
-
-    def board(self, board_id: str) -> BoardView:
-        """One board."""
-        return self._connection.read(BoardView, f"/boards/{path_part(board_id)}")
-
-    def set_board_health(self, board_id: str, health: Health, reason: str) -> BoardView:
-        """Take a board out of use or back into it; operators only."""
-        return self._post(BoardView, f"/boards/{path_part(board_id)}/health", {"health": health, "reason": reason})
-
-    def explain_board(self, board_id: str) -> BoardUse:
-        """Why a board is not used now."""
-        return self._connection.read(BoardUse, f"/boards/{path_part(board_id)}/why")
-
-    def board_history(self, board_id: str) -> Iterator[BoardEventView]:
-        """What happened to a board, newest first; operators only."""
-        return self._pages(BoardEventView, f"/boards/{path_part(board_id)}/history")
-
-    def watch_board(self, board_id: str) -> Iterator[BoardEvent]:
-        """A board's latest events and all that come, for as long as they are read; operators only."""
-        return board_events.watch_board(self._connection, board_id)
-
-    def golden_runs(self, board_id: str) -> Iterator[GoldenRunView]:
-        """A board's runs of the golden suite, newest first."""
-        return self._pages(GoldenRunView, f"/boards/{path_part(board_id)}/golden-runs")
-
-    def board_spread(self, board_model: str) -> Iterator[SpreadRow]:
-        """How the units of one board model differ, from their latest golden runs."""
-        return self._pages(SpreadRow, f"/board-models/{path_part(board_model)}/spread")
-
-    def add_board_note(self, board_id: str, text: str) -> BoardEventView:
-        """Write a note into a board's history; operators only."""
-        return self._post(BoardEventView, f"/boards/{path_part(board_id)}/notes", checked(NoteRequest, {"text": text}))
-
-    def agents(self) -> list[AgentView]:
-        """The agents that drive boards; operators only."""
-        return list(self._pages(AgentView, "/agents"))
-
-    def create_enrol_token(self, *, name: str = "", expires_in_s: int = 86_400) -> EnrolToken:
-        """A one-time token with which one agent enrols; operators only."""
-        request = checked(EnrolTokenRequest, {"name": name, "expires_in_s": expires_in_s})
-        return self._post(EnrolToken, "/enrol-tokens", request)
-
-    def platforms(self, **filters: Any) -> Iterator[PlatformView]:
-        """Platforms by the parts of a `PlatformFilter`: `engine=["openvino"]`, `threads=[1, 2]`, ..."""
-        wanted = checked(PlatformFilter, filters).model_dump(mode="json")
-        return self._pages(PlatformView, "/platforms", {name: values or None for name, values in wanted.items()})
-
-    def platform(self, platform: str) -> PlatformView:
-        """One platform by its id, key or alias."""
-        return self._connection.read(PlatformView, f"/platforms/{platform_path(platform)}")
-
-    def set_platform_alias(self, platform: str, alias: str) -> PlatformView:
-        """Point an alias at a platform; operators only."""
-        path = f"/platforms/{platform_path(platform)}/alias"
-        answer = self._connection.request("PUT", path, json={"alias": alias})
-        return self._connection.value(PlatformView, answer)
-
-    def platform_fusion(self, platform: str) -> FusionsView:
-        """Which operators the platform's engine computes as one."""
-        return self._connection.read(FusionsView, f"/platforms/{platform_path(platform)}/fusion")
-
-    def set_platform_fusion(self, platform: str, rows: Iterable[FusionRow]) -> FusionsView:
-        """Keep what was measured of operators in a row; operators only. Sending it again changes nothing."""
-        request = checked(FusionReport, {"rows": tuple(rows)})
-        path = f"/platforms/{platform_path(platform)}/fusion"
-        return self._connection.value(FusionsView, self._connection.request("PUT", path, json=request))
-
-    # what the farm knows how to measure
-
-    def kernels(self) -> list[KernelTypeView]:
-        """The kernel types with their columns, ranges and units."""
-        return list(self._pages(KernelTypeView, "/kernels"))
-
-    def generated_models(self) -> list[GeneratedModelView]:
-        """The models that the farm generates by recipe."""
-        return list(self._pages(GeneratedModelView, "/generated-models"))
-
-    def protocols(self) -> list[Protocol]:
-        """The measurement protocols."""
-        return list(self._pages(Protocol, "/protocols"))
-
-    def engines(self) -> list[EngineView]:
-        """The engines, with the boards that have them and the reasons of those that do not."""
-        return list(self._pages(EngineView, "/engines"))
-
-    def support(
-        self,
-        *,
-        family: str | None = None,
-        engine: str | None = None,
-        precision: Precision | None = None,
-        board_model: str | None = None,
-    ) -> Iterator[SupportRow]:
-        """What came of every attempt so far, by workload family, engine, precision and board model."""
-        params = {"family": family, "engine": engine, "precision": precision, "board_model": board_model}
-        return self._pages(SupportRow, "/support", params)
-
-    # accounts and tokens; administrators only
-
-    def accounts(self) -> Iterator[AccountView]:
-        """All accounts."""
-        return self._pages(AccountView, "/accounts")
-
-    def create_account(self, request: AccountRequest) -> AccountView:
-        """A new account."""
-        return self._post(AccountView, "/accounts", request)
-
-    def tokens(self) -> Iterator[TokenView]:
-        """All tokens, without their secrets."""
-        return self._pages(TokenView, "/tokens")
-
-    def create_token(self, request: TokenRequest) -> CreatedToken:
-        """A new token; its text is in this answer and nowhere else."""
-        return self._post(CreatedToken, "/tokens", request)
-
-    def revoke_token(self, token_id: str) -> TokenView:
-        """End a token. Revoking twice changes nothing."""
-        answer = self._connection.request("DELETE", f"/tokens/{path_part(token_id)}")
-        return self._connection.value(TokenView, answer)
-
-    def _post(self, kind: type[T], path: str, json: BaseModel | Mapping[str, object] | None = None) -> T:
-        return self._connection.value(kind, self._connection.request("POST", path, json=json))
-
-    def _pages(
-        self, kind: type[V], path: str, params: Params | None = None, *, page_items: int | None = None
-    ) -> Iterator[V]:
-        cursor: str | None = None
-        while True:
-            page = self._connection.read(
-                Page[kind],  # type: ignore[valid-type]  # pydantic makes the page type at run time
-                path,
-                params={**(params or {}), "cursor": cursor, "limit": page_items or PAGE_ITEMS},
-            )
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-
-def checked(kind: type[V], fields: Mapping[str, Any]) -> V:
-    """A request made of its fields. Raises InvalidRequest with the first field that does not fit, as the farm would."""
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        found = refusal_of(error.errors())
-        raise InvalidRequest(found.sentence, field=found.field or None) from error
 
 
 @contextmanager

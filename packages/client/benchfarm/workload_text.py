@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from benchfarm.client import checked
+from benchfarm.calls import checked
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest
 

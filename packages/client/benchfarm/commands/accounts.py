@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from benchfarm.client import checked
+from benchfarm.calls import checked
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm_core.accounts import AccountRequest, Quotas

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import RenderableType
 
-from benchfarm.client import Client, checked
+from benchfarm.calls import checked
+from benchfarm.client import Client
 from benchfarm.commands.options import PLATFORM_HELP, grouped, told_as_typed
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchfarm.client import checked
+from benchfarm.calls import checked
 from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, KERNEL_EXAMPLE, grouped
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, table

@@ -6,7 +6,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import RenderableType
 
-from benchfarm.client import Client, checked
+from benchfarm.calls import checked
+from benchfarm.client import Client
 from benchfarm.commands.options import PLATFORM_HELP, AnyRequest, Dims, grouped, told_as_typed
 from benchfarm.commands.results_table import reason_text
 from benchfarm.commands.session import Json, Session

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from benchfarm.client import checked
+from benchfarm.calls import checked
 from benchfarm.commands.platforms import PlatformText
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, table

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import RenderableType
 
-from benchfarm.client import Client, checked
+from benchfarm.calls import checked
+from benchfarm.client import Client
 from benchfarm.commands.options import PLATFORM_HELP, PlatformOptions, WorkloadOptions, grouped, told_as_typed
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session

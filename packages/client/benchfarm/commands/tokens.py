@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchfarm.client import checked
+from benchfarm.calls import checked
 from benchfarm.commands.output_files import kept_secret
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
