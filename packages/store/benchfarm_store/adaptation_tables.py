@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     Integer,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import ItemSource
 from benchfarm_core.measurements import Purpose
-from benchfarm_store.schema import at, count, metadata, one_of, text_or_empty
+from benchfarm_store.schema import ZERO, at, count, metadata, one_of, text_or_empty
 
 _LIVE = text("finished_at IS NULL")
 _NONE = text("'[]'")
@@ -38,6 +39,13 @@ adaptations = Table(
     count("board_s", Double),
     count("holdout_board_s", Double),
     count("round"),
+    Column(
+        "attempts",
+        SmallInteger,
+        nullable=False,
+        server_default=ZERO,
+        comment="steps begun since the last that brought it on",
+    ),
     Column("author", Text, nullable=False),
     Column("state", Text, nullable=False),
     text_or_empty("reason"),

@@ -1,13 +1,18 @@
-"""Predictors: every version of every subject on every platform, with its file."""
+"""Predictors: every version of every subject on every platform, with its file, and looks whether they are due."""
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
+    DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
     Integer,
     LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -16,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from benchfarm_core.predictors import PredictorState
-from benchfarm_store.schema import at, metadata, one_of
+from benchfarm_store.schema import at, count, metadata, one_of
 
 predictors = Table(
     "predictors",
@@ -27,6 +32,7 @@ predictors = Table(
     Column("size_bytes", Integer, nullable=False),
     at("created_at"),
     at("activated_at", nullable=True),
+    Column("canaries", Double, comment="of its platform when it was made, now over the reference; null: unknown"),
     Column("subject", Text, nullable=False, comment="a kernel type, or model"),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False, comment="of the latest change of state"),
@@ -39,4 +45,19 @@ predictors = Table(
     CheckConstraint("state <> 'active' OR file IS NOT NULL", name="file"),
     Index("uq_predictors_active", "platform_id", "subject", unique=True, postgresql_where=text("state = 'active'")),
     comment="what answers where nothing is measured; at most one version of a platform and subject does",
+)
+
+predictor_looks = Table(
+    "predictor_looks",
+    metadata,
+    Column("platform_id", ForeignKey("platforms.id"), nullable=False),
+    at("looked_at"),
+    Column("wanted_at", DateTime(timezone=True), comment="of hold-outs, again"),
+    Column("judges_from", DateTime(timezone=True), comment="hold-outs of before judge nobody"),
+    count("attempts", SmallInteger),
+    Column("is_done", Boolean, nullable=False, comment="what was seen needs no other look"),
+    Column("subject", Text, nullable=False),
+    Column("seen", Text, nullable=False, comment="what there was to look at"),
+    PrimaryKeyConstraint("platform_id", "subject"),
+    comment="when somebody last looked whether a predictor is to be made anew",
 )

@@ -3,7 +3,18 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Double, Integer, MetaData, Text, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Text,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -35,6 +46,6 @@ def text_or_empty(name: str) -> Column[Any]:
     return Column(name, Text, nullable=False, server_default=EMPTY)
 
 
-def count(name: str, kind: type[Integer | BigInteger | Double[float]] = Integer) -> Column[Any]:
+def count(name: str, kind: type[Integer | BigInteger | SmallInteger | Double[float]] = Integer) -> Column[Any]:
     """A number that starts at zero."""
     return Column(name, kind, nullable=False, server_default=ZERO)

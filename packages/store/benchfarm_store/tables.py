@@ -26,7 +26,7 @@ from benchfarm_store.farm_tables import (
 )
 from benchfarm_store.health_tables import board_model_merges, golden_runs, golden_times
 from benchfarm_store.pool_tables import likenesses, pool_entries, pool_predictors, probed_platforms
-from benchfarm_store.predictor_tables import predictors
+from benchfarm_store.predictor_tables import predictor_looks, predictors
 from benchfarm_store.result_tables import (
     FUSION_KEY,
     SUPPORT_KEY,
@@ -94,6 +94,7 @@ __all__ = [
     "platforms",
     "pool_entries",
     "pool_predictors",
+    "predictor_looks",
     "predictors",
     "probed_platforms",
     "protocols",
