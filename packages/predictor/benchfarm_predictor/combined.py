@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from benchfarm_core.values import Value
@@ -69,6 +70,7 @@ class _RegionalMeta(Value):
     kind: Literal["regional"] = "regional"
     members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_PARTS)
     regions: tuple[Annotated[str, Field(max_length=60)], ...] = Field(max_length=MAX_MEMBERS)
+    lent: int = Field(default=0, ge=0, le=MAX_MEMBERS)
     features: FeatureSpec
 
 
@@ -191,6 +193,7 @@ class Regional:
         centres, scales: float64[r, d]; ``radii``: float64[r]. A row lies in the region to which it is nearest by root
             mean square over (features - centre) / scale, in radii, and in none beyond 1.
         widenings: float64[r + 1], factors >= 1 by which intervals grow there.
+        lent: how many regions, the last ones, hold no row: donors alone know them.
     """
 
     kind: ClassVar[str] = "regional"
@@ -203,6 +206,7 @@ class Regional:
     scales: Floats
     radii: Floats
     widenings: Floats
+    lent: int = 0
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
@@ -236,12 +240,19 @@ class Regional:
         """By how much the interval of each row is wider than the narrowest: float64[n], at least 1."""
         return self.widenings[self.places(batch)]
 
+    def is_sampled(self, places: Ints) -> npt.NDArray[np.bool_]:
+        """Whether there were rows of the regions with these numbers, as ``places`` has them: bool[n]. Of what lies
+        elsewhere, or in a lent region, nothing was calibrated: there widenings are rules."""
+        is_sampled: npt.NDArray[np.bool_] = places < len(self.regions) - self.lent
+        return is_sampled
+
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
         arrays, members = _joined(self.members)
         arrays |= {name: getattr(self, name) for name in ("weights", "offsets", "centres", "scales", "radii")}
         arrays["widenings"] = self.widenings
-        meta = _RegionalMeta(members=members, regions=self.regions, features=self.features.spec())
+        features = self.features.spec()
+        meta = _RegionalMeta(members=members, regions=self.regions, lent=self.lent, features=features)
         return arrays, meta.model_dump(mode="json")
 
     @classmethod
@@ -258,8 +269,10 @@ class Regional:
             raise damaged("a region's size is not positive")
         if ((widenings < 1) | (widenings > MAX_WIDENING)).any():
             raise damaged("a region narrows its intervals")
+        if said.lent > count:
+            raise damaged(f"of {count} regions {said.lent} are lent")
         parts = _parts(arrays, said.members, decoder)
-        return cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings)
+        return cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ changes them by factors that no correction of three numbers repairs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -31,7 +31,7 @@ from benchfarm_predictor.models import (
     under,
     within,
 )
-from benchfarm_predictor.ridge import PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
+from benchfarm_predictor.ridge import FLOOR, PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.training_rows import checked_ms
 
@@ -52,6 +52,7 @@ class _KernelSumMeta(Value):
     types: tuple[str, ...] = Field(max_length=MAX_TYPES)
     models: tuple[dict[str, Any], ...] = Field(max_length=MAX_TYPES)
     fallback: dict[str, Any] | None
+    guessed: tuple[str, ...] = Field(default=(), max_length=MAX_TYPES)
     factor: Number
     offset_ms: Number
     per_kernel_ms: Number
@@ -59,10 +60,11 @@ class _KernelSumMeta(Value):
 
 @dataclass(frozen=True, eq=False)
 class KernelSum:
-    """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels.
+    """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels, and never less than a tenth of the sum.
 
-    ``kernels``: a model for each kernel type. ``fallback``: a model on `general` features for every other catalogue
-    type. A kernel that neither knows adds nothing to the sum; ``unknown_kernels`` tells of both.
+    ``kernels``: a model for each kernel type. ``guessed``: types among them that were timed otherwise than the rest.
+    ``fallback``: a model on `general` features for every other catalogue type. A kernel that neither knows adds nothing
+    to the sum; ``unknown_kernels`` tells of all three.
     """
 
     kind: ClassVar[str] = "kernel_sum"
@@ -71,19 +73,20 @@ class KernelSum:
     factor: float = 1.0
     offset_ms: float = 0.0
     per_kernel_ms: float = 0.0
+    guessed: frozenset[str] = frozenset()
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms. Raises InvalidRequest, ``kernel_unknown``, for a batch of single kernels."""
         lists = whole_models(batch)
-        total = self.factor * self.kernel_sums(lists) + self.offset_ms + self.per_kernel_ms * lists.kernel_counts
-        return milliseconds(total, "ms", 0.0)
+        sums = self.kernel_sums(lists)
+        return _above_floor(self.factor * sums + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, sums)
 
     def kernel_sums(self, lists: KernelLists) -> Floats:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
         return lists.sums(self._each)
 
     def guessed_share(self, lists: KernelLists) -> Floats:
-        """How much of each model's sum the fallback says: float64[n] in [0, 1]."""
+        """How much of each model's sum is guessed: float64[n] in [0, 1]."""
         if all(self.knows(entries.kernels) for entries in lists.by_type.values()):
             return np.zeros(len(lists))  # nothing is predicted twice for it
         guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
@@ -91,12 +94,12 @@ class KernelSum:
         return np.clip(share, 0, 1)
 
     def knows(self, kernels: Kernels) -> bool:
-        """Whether the type has a model of its own."""
-        return kernels.type in self.kernels
+        """Whether the type has a model of its own that is no guess."""
+        return kernels.type in self.kernels and kernels.type not in self.guessed
 
     def predicts(self, kernels: Kernels) -> bool:
         """Whether the type has a model of its own or is guessed; every other kernel adds nothing."""
-        return self.knows(kernels) or (self.fallback is not None and kernels.is_known)
+        return kernels.type in self.kernels or (self.fallback is not None and kernels.is_known)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -113,6 +116,7 @@ class KernelSum:
             types=tuple(self.kernels),
             models=tuple(models),
             fallback=fallback,
+            guessed=tuple(sorted(self.guessed)),
             factor=self.factor,
             offset_ms=self.offset_ms,
             per_kernel_ms=self.per_kernel_ms,
@@ -125,14 +129,17 @@ class KernelSum:
         said = checked(_KernelSumMeta, meta)
         if len(said.types) != len(said.models) or len(set(said.types)) != len(said.types):
             raise damaged(f"{len(said.types)} kernel types have {len(said.models)} models")
+        if not set(said.guessed) <= set(said.types):
+            raise damaged("a kernel type without a model is said to be guessed by it")
         models = [decoder.model(within(arrays, str(number)), each) for number, each in enumerate(said.models)]
         fallback = None if said.fallback is None else decoder.model(within(arrays, _FALLBACK), said.fallback)
         kernels = dict(zip(said.types, models, strict=True))
-        return cls(kernels, fallback, said.factor, said.offset_ms, said.per_kernel_ms)
+        guessed = frozenset(said.guessed)
+        return cls(kernels, fallback, said.factor, said.offset_ms, said.per_kernel_ms, guessed)
 
     def _each(self, kernels: Kernels) -> Floats:
         """float64[u] of one type's kernels; 0 where nothing is known."""
-        if self.knows(kernels):
+        if kernels.type in self.kernels:
             return self.kernels[kernels.type].predict(kernels)
         if self.fallback is not None and kernels.is_known:
             return self.fallback.predict(kernels)
@@ -185,23 +192,22 @@ class SumCorrection:
 
     def applied(self, sums_ms: Floats, counts: Floats) -> Floats:
         """The latencies of whole models with these sums and numbers of kernels: float64[n] in ms."""
-        total = self.factor * sums_ms + self.offset_ms + self.per_kernel_ms * counts
-        return milliseconds(total, "ms", 0.0)
+        return _above_floor(self.factor * sums_ms + self.offset_ms + self.per_kernel_ms * counts, sums_ms)
+
+    def of(self, plain: KernelSum) -> KernelSum:
+        """The sum with this correction."""
+        return replace(plain, factor=self.factor, offset_ms=self.offset_ms, per_kernel_ms=self.per_kernel_ms)
 
 
-def fit_kernel_sum(
-    kernels: Mapping[str, Model], fallback: Model | None, lists: KernelLists, latency_ms: Floats
-) -> KernelSumFit:
-    """Model B: a sum of kernels with the correction that whole models teach.
+def fit_kernel_sum(plain: KernelSum, lists: KernelLists, latency_ms: Floats) -> KernelSumFit:
+    """Model B: a sum of kernels with the correction that whole models teach; ``plain``: the sum without one.
 
     Raises:
         InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
     """
     measured = checked_ms(latency_ms, len(lists), least=2)
-    plain = KernelSum(dict(kernels), fallback)
     found = fit_sum_correction(plain.kernel_sums(lists), lists.kernel_counts, measured)
-    model = KernelSum(plain.kernels, fallback, found.factor, found.offset_ms, found.per_kernel_ms)
-    return KernelSumFit(model, found.penalty, found.left_out_ms)
+    return KernelSumFit(found.of(plain), found.penalty, found.left_out_ms)
 
 
 def fit_sum_correction(sums: Floats, counts: Floats, latency_ms: Floats) -> SumCorrection:
@@ -225,7 +231,12 @@ def fit_sum_correction(sums: Floats, counts: Floats, latency_ms: Floats) -> SumC
     _, penalty, steps, left_out = min(found, key=lambda each: each[0])
     factor, offset, per_kernel = (float(step) for step in steps)
     numbers = (1 + factor, offset * unit_ms, per_kernel * unit_ms / unit_count)
-    return SumCorrection(*numbers, penalty, milliseconds(left_out, "ms", 0.0))
+    return SumCorrection(*numbers, penalty, _above_floor(left_out, sums))
+
+
+def _above_floor(corrected: Floats, sums: Floats) -> Floats:
+    """float64[n] in ms: an offset below zero, learnt from large models, would leave nothing of a small one."""
+    return milliseconds(np.maximum(corrected, FLOOR * sums), "ms", 0.0)
 
 
 def whole_models(batch: Batch) -> KernelLists:

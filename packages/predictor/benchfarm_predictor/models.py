@@ -100,6 +100,10 @@ class Decoder(Protocol):
         """The features that were described. Raises InvalidRequest, ``predictor_file_foreign``, for another version."""
         ...
 
+    def shared(self, number: int) -> Model:
+        """A model that stands in several places of the file. Raises InvalidRequest, ``predictor_file_damaged``."""
+        ...
+
 
 def milliseconds(output: Floats, target: Target, floor_ms: float) -> Floats:
     """A model's own output in ms, from ``floor_ms`` to e^50; float64[n] to float64[n]."""

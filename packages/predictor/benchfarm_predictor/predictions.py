@@ -2,7 +2,8 @@
 
 An interval holds for configurations like those it was calibrated on. Outside them it is widened by rules that are no
 guarantee: by ``PER_OCTAVE`` for each octave outside the trained range, up to ``UNKNOWN`` times where kernels are
-guessed, and up to ``ALL_MISSING`` times where kernels are predicted as nothing. What widened it is listed.
+guessed, and up to ``ALL_MISSING`` times where kernels are predicted as nothing. What widened it is listed, and its
+coverage is 0: nothing is promised there.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ class Predictions:
 
     Attributes:
         latency_ms, low_ms, high_ms: float64[n].
-        coverage: of the interval, as ``conformal.Intervals`` means it, inside the trained range.
+        coverage: float64[n], of the interval, as ``conformal.Intervals`` means it; 0 where a rule made it, because
+            something is unknown, outside the trained range, or in no region that has rows.
         unknown: per row the kernel types that are guessed, or predicted as nothing.
         outside: per row what lies outside the trained range, as ``conv-bn-act: cout=2048 (16 to 960)``; totals of whole
             models first, as ``model: kernels=90 (40 to 70)``.
@@ -47,7 +49,7 @@ class Predictions:
     latency_ms: Floats
     low_ms: Floats
     high_ms: Floats
-    coverage: float
+    coverage: Floats
     unknown: tuple[tuple[str, ...], ...]
     outside: tuple[tuple[str, ...], ...]
 
@@ -67,16 +69,18 @@ def answer(predictor: Predictor, batch: Batch) -> Predictions:
         found = unknown_of(model, batch, trained)
         unknown = _listed(found.by_row())
         extra = _widening(found)
-        if isinstance(model, Regional):
-            extra = extra * model.widening(batch)
     if trained is not None:
         extra = extra * PER_OCTAVE ** np.minimum(trained.octaves_outside(batch), 64)
         outside = _outside(trained, batch)
+    is_ruled = extra > 1
     if isinstance(batch, KernelLists) and isinstance(model, Regional):
-        outside = _with_strangers(outside, model, batch)
+        places = model.places(batch)
+        extra = extra * model.widenings[places]
+        is_ruled |= ~model.is_sampled(places)
+        outside = _with_strangers(outside, model, places)
     intervals = predictor.intervals or UNCALIBRATED
     low, high = intervals.bounds(latency_ms, extra)
-    return Predictions(latency_ms, low, high, intervals.coverage, unknown, outside)
+    return Predictions(latency_ms, low, high, np.where(is_ruled, 0.0, intervals.coverage), unknown, outside)
 
 
 def _widening(unknown: Unknown) -> Floats:
@@ -86,12 +90,11 @@ def _widening(unknown: Unknown) -> Floats:
     return np.maximum(guess, on_top)
 
 
-def _with_strangers(
-    outside: tuple[tuple[str, ...], ...], model: Regional, lists: KernelLists
-) -> tuple[tuple[str, ...], ...]:
-    """With a word on whole models that lie in no region."""
-    said = (f"like no measured architectures of {', '.join(model.regions)}",)
-    is_strange = model.places(lists) == len(model.regions)
+def _with_strangers(outside: tuple[tuple[str, ...], ...], model: Regional, places: Ints) -> tuple[tuple[str, ...], ...]:
+    """With a word on whole models that lie in no region; ``places``: int64[n], their regions."""
+    known = f"of {', '.join(model.regions)}" if model.regions else "for there were too few of each search space"
+    said = (f"like no measured architectures {known}",)
+    is_strange = places == len(model.regions)
     return tuple(found + said if strange else found for found, strange in zip(outside, is_strange, strict=True))
 
 

@@ -1,7 +1,8 @@
 """Predictor files: safetensors with one JSON header. Never a pickle; every damage is a typed error.
 
 The JSON stands as one text in the metadata of the safetensors header, so that the same predictor gives the same bytes.
-Arrays are named by their part: ``model/...``, ``intervals/...``, ``trained/...``. Format version 1 is the first.
+Arrays are named by their part: ``model/...``, ``shared/...``, ``intervals/...``, ``trained/...``. A model that the
+predictor holds in several places is shared: written once, and one again when it is read. Format version 1 is the first.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from benchfarm_core.values import Value, canonical_json
 from benchfarm_predictor.conformal import MAX_WIDTH, Intervals, IntervalsMeta
 from benchfarm_predictor.models import Array, Arrays, Model, array, checked, damaged, under, within
 from benchfarm_predictor.registry import Registry
+from benchfarm_predictor.shared_parts import MAX_SHARED, taken_apart
 from benchfarm_predictor.trained_range import TrainedRange
 
 
@@ -53,14 +55,14 @@ class _Content(Value):
     format: int
     header: Header
     model: dict[str, Any]
+    shared: tuple[dict[str, Any], ...] = Field(default=(), max_length=MAX_SHARED)
     intervals: IntervalsMeta | None
     trained: tuple[_RangeMeta, ...] | None
 
 
 def write(predictor: Predictor) -> bytes:
     """The file; the same bytes for the same predictor. Raises TooLarge above ``MAX_FILE_BYTES``."""
-    model_arrays, model = predictor.model.to_arrays()
-    arrays = under(model_arrays, "model")
+    arrays, model, shared = _model_arrays(predictor.model)
     intervals, trained = None, None
     if predictor.intervals is not None:
         found = predictor.intervals
@@ -70,7 +72,12 @@ def write(predictor: Predictor) -> bytes:
         trained = tuple(_RangeMeta(type=name, columns=columns) for name, columns in predictor.trained.columns.items())
         arrays |= under(_range_arrays(predictor.trained), "trained")
     content = _Content(
-        format=FORMAT_VERSION, header=predictor.header, model=model, intervals=intervals, trained=trained
+        format=FORMAT_VERSION,
+        header=predictor.header,
+        model=model,
+        shared=shared,
+        intervals=intervals,
+        trained=trained,
     )
     whole = {name: np.ascontiguousarray(found) for name, found in arrays.items()}
     data = bytes(save(whole, {METADATA_KEY: canonical_json(content)}))
@@ -92,10 +99,35 @@ def read(data: bytes, sha256: str | None = None) -> Predictor:
         raise damaged("its hash is not the one that was announced")
     content = _content(data)
     arrays = _arrays(data)
-    model = Registry().model(within(arrays, "model"), content.model)
+    model = _model(arrays, content)
     intervals = None if content.intervals is None else _intervals(within(arrays, "intervals"), content.intervals)
     trained = None if content.trained is None else _trained(within(arrays, "trained"), content.trained)
     return Predictor(content.header, model, intervals, trained)
+
+
+def _model_arrays(model: Model) -> tuple[dict[str, Array], dict[str, Any], tuple[dict[str, Any], ...]]:
+    """All arrays, the model's JSON, and that of the shared ones."""
+    root, parts = taken_apart(model)
+    own, meta = root.to_arrays()
+    arrays = under(own, "model")
+    metas = []
+    for number, part in enumerate(parts):
+        own, said = part.to_arrays()
+        arrays |= under(own, f"shared/{number}")
+        metas.append(said)
+    return arrays, meta, tuple(metas)
+
+
+def _model(arrays: Arrays, content: _Content) -> Model:
+    """The inverse of ``_model_arrays``."""
+    by_part: dict[str, dict[str, Array]] = {}
+    for name, found in within(arrays, "shared").items():
+        number, _, own = name.partition("/")
+        by_part.setdefault(number, {})[own] = found
+    registry = Registry()
+    for place, meta in enumerate(content.shared):
+        registry.parts.append(registry.whole(by_part.get(str(place), {}), meta))
+    return registry.whole(within(arrays, "model"), content.model)
 
 
 def _content(data: bytes) -> _Content:

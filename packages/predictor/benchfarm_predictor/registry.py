@@ -10,15 +10,20 @@ from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
 from benchfarm_predictor.models import Arrays, Features, FeatureSpec, Meta, Model, damaged
 from benchfarm_predictor.networks import Network
 from benchfarm_predictor.ridge import Ridge
+from benchfarm_predictor.shared_parts import Extents, Part
 from benchfarm_predictor.smooth import Smooth
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trees import Trees
 
-KINDS: Final[dict[str, type[Model]]] = {
-    kind.kind: kind for kind in (Ridge, Trees, Network, Smooth, Scaled, Residual, Mean, Stacked, Regional, KernelSum)
-}
-MAX_NESTING: Final = 8
-"""Models within models; a stack of residuals of ensembles within a kernel sum is five."""
+_LEAVES: Final[tuple[type[Model], ...]] = (Ridge, Trees, Network, Smooth)
+_MADE_OF_OTHERS: Final[tuple[type[Model], ...]] = (Scaled, Residual, Mean, Stacked, Regional, KernelSum, Part)
+KINDS: Final[dict[str, type[Model]]] = {kind.kind: kind for kind in (*_LEAVES, *_MADE_OF_OTHERS)}
+MAX_NESTING: Final = 12
+"""Models within models: regions of corrected sums of kernels, these stacks of corrections of stacked donors, which are
+such stacks themselves, are nine."""
+MAX_MODELS: Final = 20_000
+"""Of one predictor, a shared one counted wherever it stands: of a few that are made of each other billions are asked.
+"""
 MAX_COLUMNS: Final = 32
 """Of a kernel type; a view has features for every two of them."""
 MAX_TABLES: Final = 8
@@ -30,11 +35,13 @@ _VIEWS: Final[dict[str, View]] = {name: name for name in get_args(View)}
 class Registry:
     """Decodes the models and features of one file; ``nesting`` says how deep inside other models.
 
-    ``tables``: for each kernel type the columns and views that were met so far.
+    ``tables``: for each kernel type the columns and views that were met so far. ``parts``: the shared models so far.
     """
 
     nesting: int = 0
     tables: dict[str, set[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
+    parts: list[Model] = field(default_factory=list)
+    extents: Extents = field(default_factory=Extents)
 
     def model(self, arrays: Arrays, meta: Meta) -> Model:
         """A model of any kind.
@@ -47,7 +54,25 @@ class Registry:
             raise damaged(f"no kind of model is called {kind!r:.40}")
         if self.nesting >= MAX_NESTING:
             raise damaged(f"models are nested more than {MAX_NESTING} deep")
-        return KINDS[kind].from_arrays(arrays, meta, Registry(self.nesting + 1, self.tables))
+        deeper = Registry(self.nesting + 1, self.tables, self.parts, self.extents)
+        found = KINDS[kind].from_arrays(arrays, meta, deeper)
+        return found.model if isinstance(found, Part) else found
+
+    def shared(self, number: int) -> Model:
+        """A shared model of those that were read so far. Raises InvalidRequest, ``predictor_file_damaged``."""
+        if number >= len(self.parts):
+            raise damaged(f"of its {len(self.parts)} shared models none is number {number}")
+        return self.parts[number]
+
+    def whole(self, arrays: Arrays, meta: Meta) -> Model:
+        """A model as ``model``, of no more models and no deeper ones than predictors have, the shared ones counted."""
+        found = self.model(arrays, meta)
+        depth, count = self.extents.of(found)
+        if depth > MAX_NESTING:
+            raise damaged(f"models are nested more than {MAX_NESTING} deep")
+        if count > MAX_MODELS:
+            raise damaged(f"it consists of more than {MAX_MODELS} models")
+        return found
 
     def features(self, spec: FeatureSpec) -> Features:
         """The features that were described, which must have the same names in this code.

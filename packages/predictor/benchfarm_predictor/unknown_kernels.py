@@ -6,6 +6,7 @@ the trained range it is also known which kernel types were never there, although
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from benchfarm_predictor.sums import SumFeatures, families, unseen_families
 from benchfarm_predictor.trained_range import TrainedRange
 
 Bools = npt.NDArray[np.bool_]
+FOREIGN_SHARE: Final = 0.3
+"""No less of a model is unknown that holds an operator of unknown costs: one among a hundred small ones may be the one
+that takes longest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class Unknown:
     """What is unknown of n kernel lists.
 
     Attributes:
-        guessed: float64[n] in [0, 1], the share that is predicted by what other kernel types take.
+        guessed: float64[n] in [0, 1], the share that is predicted by what other kernel types take, or by what kernels
+            take that were timed otherwise.
         missing: float64[n] in [0, 1], the share that is predicted as nothing.
         types: bool[n] for each kernel type that is guessed or missing in some list: in which ones.
     """
@@ -143,6 +148,9 @@ def _largest_share(lists: KernelLists, flags: Mapping[str, Floats]) -> Floats:
             entries = lists.by_type[name]
             part += lists.sums_of(entries, each * measure(entries.kernels))
         shares = np.maximum(shares, part / np.maximum(whole, 1e-300))
+    for name, has in _holders(lists, flags).items():
+        if not lists.by_type[name].kernels.is_known:
+            shares = np.maximum(shares, FOREIGN_SHARE * has)
     return np.clip(shares, 0, 1)
 
 

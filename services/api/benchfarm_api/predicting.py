@@ -61,7 +61,7 @@ class _Said:
     ms: list[float]
     low_ms: list[float]
     high_ms: list[float]
-    coverage: float
+    coverage: list[float]
     unknown: tuple[tuple[str, ...], ...]
     outside: tuple[tuple[str, ...], ...]
 
@@ -73,7 +73,7 @@ class _Said:
             ms=self.ms[row],
             low_ms=self.low_ms[row],
             high_ms=self.high_ms[row],
-            coverage=self.coverage,
+            coverage=self.coverage[row],
             predictor_id=self.head.id,
             predictor_version=self.head.version,
             unknown_kernels=self.unknown[row],
@@ -181,7 +181,7 @@ def _sheet_said(head: Head, sheet: Sheet, load: Load) -> _Said | _Refusal:
         ms=found.latency_ms.tolist(),
         low_ms=found.low_ms.tolist(),
         high_ms=found.high_ms.tolist(),
-        coverage=found.coverage,
+        coverage=found.coverage.tolist(),
         unknown=found.unknown,
         outside=found.outside,
     )
