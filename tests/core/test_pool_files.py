@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchfarm_core import pool_files
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.pool_files import (
@@ -25,7 +27,7 @@ from benchfarm_core.pool_files import (
     read,
     write,
 )
-from benchfarm_core.pool_rows import pack, unpack
+from benchfarm_core.pool_rows import MAX_CELLS, MAX_COUNTED, MAX_LISTS, count_kernels, pack, unpack
 from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import KernelRow, TrainingRows
 from benchfarm_core.summaries import Grade
@@ -148,6 +150,56 @@ def test_rows_that_unpack_to_more_than_is_said_are_not_unpacked() -> None:
             )
             for n in range(2)
         )
+
+
+def packed_with(**changes: Any) -> tuple[bytes, int]:
+    """A part like that of the rows, with other JSON."""
+    text = canonical_json(json.loads(zlib.decompress(pack(ROWS, CATALOGUE_VERSION)[0])) | changes).encode()
+    return zlib.compress(text), len(text)
+
+
+def a_model(counted: list[list[int]]) -> list[Any]:
+    return ["w_" + "0" * 32, None, counted, [], 1.0, "B", 0, "probe"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kernels": [[]] * (MAX_LISTS + 1)}, "lists"),
+        ({"models": [a_model([[0, 0, 1]] * (MAX_COUNTED + 1))]}, "too many"),
+        ({"tables": [{"type": "fc", "columns": ["a"] * 50, "configs": [[1] * 50] * (MAX_CELLS // 50)}]}, "too many"),
+        ({"models": [a_model([[0, 0, 10**30]])]}, "models"),
+        ({"kernels": "9" * 5000}, "kernels"),
+    ],
+    ids=["lists", "counted", "cells", "count", "text"],
+)
+def test_few_bytes_do_not_become_many(changes: dict[str, Any], why: str) -> None:
+    """Half a megabyte of zeros would unpack to gigabytes of kernels."""
+    part, size_bytes = packed_with(**changes)
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        unpack(part, size_bytes, CATALOGUE_VERSION)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.code == "pool_file_damaged"
+    assert peak_bytes < 200 * 2**20
+
+
+def test_models_share_the_kernels_that_they_have_in_common() -> None:
+    """A model's kernels are a few bytes each, however large the kernel is that they name."""
+    models = [a_model([[0, 0, 1], [0, 1, 1]]) for _ in range(2)]
+    found = unpack(*packed_with(models=models), CATALOGUE_VERSION).models
+    assert found[0].kernels == found[1].kernels
+    assert all(one is other for one, other in zip(found[0].kernels, found[1].kernels, strict=True))
+
+
+def test_the_models_of_all_entries_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = made_file(made_rows(), made_rows(KEY.replace("c0.t1", "c1.t1")))
+    each = count_kernels(ROWS)
+    monkeypatch.setattr(pool_files, "MAX_COUNTED", 2 * each)
+    assert len(opened(both)) == 2
+    monkeypatch.setattr(pool_files, "MAX_COUNTED", 2 * each - 1)
+    assert "kernels" in refused(both)
 
 
 def test_kernels_of_another_catalogue_are_foreign() -> None:

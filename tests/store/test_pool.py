@@ -57,7 +57,8 @@ def lab(farm):
 
         def export(self, **fields) -> bytes:
             with farm.transaction() as tx:
-                return pool.export(tx, LICENCE.model_copy(update=fields))
+                gathered = pool.gather(tx, LICENCE.model_copy(update=fields))
+            return pool.export(gathered)
 
         def stored_bytes(self) -> int:
             return int(farm.scalar("SELECT stored_bytes FROM accounts WHERE name = 'lab'"))
@@ -319,6 +320,17 @@ def test_a_platform_with_too_many_rows_is_refused(farm, lab, probing, monkeypatc
     probing.measure()
     with pytest.raises(TooLarge, match="16 rows"):
         lab.export(names=(KEY,))
+
+
+def test_no_connection_is_held_while_a_file_is_made(farm, lab, probing):
+    """What was read is all that it takes, also of imported entries."""
+    probing.measure()
+    ids = lab.bring(made_file()).entries
+    with farm.transaction() as tx:
+        gathered = pool.gather(tx, LICENCE.model_copy(update={"names": (KEY, *ids)}))
+    with farm.statements() as sent:
+        data = pool.export(gathered)
+    assert (len(opened(data)), sent) == (2, [])
 
 
 def test_an_architecture_brings_its_kernels_along(farm, lab, probing, ann, agent):

@@ -22,7 +22,7 @@ from benchfarm_core.measurement_sets import KernelCatalogue
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.pool import LicenceText, SourceText
-from benchfarm_core.pool_rows import damaged, unpack
+from benchfarm_core.pool_rows import MAX_COUNTED, count_kernels, damaged, unpack
 from benchfarm_core.predictor_headers import LENGTH_BYTES, METADATA_KEY, Lineage, read_header
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, Subject, TrainingRows
 from benchfarm_core.set_rows import CEILING_MS, FLOOR_MS, Rejected, check_speed
@@ -38,7 +38,7 @@ MAX_ENTRY_PREDICTORS: Final = 50
 MAX_ENTRY_ROWS: Final = 50_000
 MAX_FILE_ROWS: Final = 100_000
 """Of all entries: who takes a file in looks at every row before it answers."""
-MAX_ROWS_BYTES: Final = 32 * 2**20
+MAX_ROWS_BYTES: Final = 16 * 2**20
 """Of all rows of a file together, unpacked."""
 _WORKLOAD_ID: Final = re.compile(r"w_[0-9a-f]{32}")
 LEAST_DIFFERENT: Final = 5
@@ -235,7 +235,14 @@ def open_entries(data: bytes, catalogue: KernelCatalogue, catalogue_version: int
         TooLarge: above ``MAX_POOL_BYTES``.
     """
     file = read(data)
-    return [_opened(entry, file.parts, catalogue, catalogue_version) for entry in file.manifest.entries]
+    opened: list[OpenedEntry] = []
+    counted = 0
+    for entry in file.manifest.entries:
+        opened.append(_opened(entry, file.parts, catalogue, catalogue_version))
+        counted += count_kernels(opened[-1].rows)
+        if counted > MAX_COUNTED:
+            raise damaged(f"its models have more than {MAX_COUNTED} kernels")
+    return opened
 
 
 def _opened(

@@ -3,6 +3,7 @@
 A kernel's workload id is left out, because it follows from what the kernel is; moments are kept to the second.
 """
 
+import json
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,12 +18,20 @@ from benchfarm_core.summaries import Grade
 from benchfarm_core.values import Value, canonical_json
 from benchfarm_core.workloads import Config, KernelWorkload, workload_id
 
+MAX_COUNTED: Final = 500_000
+"""Kernels of all whole models of an entry, or of a file: of ten thousand models."""
+MAX_CELLS: Final = 1_000_000
+"""Values of all different configurations of an entry."""
+MAX_LISTS: Final = 800_000
+"""JSON lists of an entry's rows: one for each row, each kernel of a model and each different configuration. An empty
+one has three bytes and takes dozens of times as many in memory, so that they are counted before they are made."""
 _LEVEL: Final = 9
+_Tables = Sequence[Sequence[tuple[str, Config]]]
 
 _Place = Annotated[int, Field(ge=0)]
 _Moment = Annotated[int, Field(ge=0, lt=2**33)]
 _Ms = Annotated[float, Field(gt=0)]
-_Counted = tuple[_Place, _Place, Annotated[int, Field(ge=1)]]
+_Counted = tuple[_Place, _Place, Annotated[int, Field(ge=1, le=1_000_000)]]
 _Kernel = tuple[_Place, _Place, Timing, _Ms, Grade, _Moment, Purpose]
 _Model = tuple[str, str | None, tuple[_Counted, ...], tuple[str, ...], _Ms, Grade, _Moment, Purpose]
 
@@ -32,10 +41,11 @@ class _Table(Value):
 
     type: str = Field(max_length=40)
     columns: tuple[Annotated[str, Field(max_length=40)], ...] = Field(max_length=50)
-    configs: tuple[tuple[int | str, ...], ...]
+    configs: tuple[tuple[int | Annotated[str, Field(max_length=40)], ...], ...]
 
-    def config(self, place: int) -> Config:
-        return dict(zip(self.columns, self.configs[place], strict=True))
+    def kernels(self) -> list[tuple[str, Config]]:
+        """Its kernels, each made once: many models hold the same."""
+        return [(self.type, dict(zip(self.columns, config, strict=True))) for config in self.configs]
 
 
 class _Packed(Value):
@@ -81,16 +91,23 @@ def unpack(part: bytes, size_bytes: int, catalogue_version: int) -> TrainingRows
     if packed.catalogue_version != catalogue_version:
         detail = f"its kernels are of catalogue version {packed.catalogue_version}, this farm's of {catalogue_version}"
         raise InvalidRequest(f"the pool file is foreign: {detail}", code="pool_file_foreign", field="file")
+    _check_sizes(packed)
     try:
-        return TrainingRows(
+        tables = [table.kernels() for table in packed.tables]
+        return TrainingRows.model_construct(
             platform=packed.platform,
-            kernels=tuple(sorted(_kernels(packed), key=lambda row: (row.workload_id, row.timing))),
-            models=tuple(sorted(_models(packed), key=lambda row: row.workload_id)),
+            kernels=tuple(sorted(_kernels(packed, tables), key=lambda row: (row.workload_id, row.timing))),
+            models=tuple(sorted(_models(packed, tables), key=lambda row: row.workload_id)),
             rule_version=packed.rule_version,
             data_hash=packed.data_hash,
         )
     except (IndexError, ValueError) as error:  # a place that no table has, or a value that no row has
         raise damaged("a row names no kernel, or holds what no row holds") from error
+
+
+def count_kernels(rows: TrainingRows) -> int:
+    """How many kernels the whole models hold, each different one of a model once."""
+    return sum(len(model.kernels) for model in rows.models)
 
 
 def damaged(detail: str) -> InvalidRequest:
@@ -145,23 +162,36 @@ def _unzipped(part: bytes, size_bytes: int) -> bytes:
 
 
 def _parsed(text: bytes) -> _Packed:
+    # json.loads takes a tenth of the memory that pydantic takes for lists within lists
+    if text.count(b"[") > MAX_LISTS:
+        raise damaged(f"its rows are more than {MAX_LISTS} lists")
     try:
-        return _Packed.model_validate_json(text)
+        return _Packed.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(f"its rows: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged("its rows are no JSON") from error
 
 
-def _kernels(packed: _Packed) -> list[KernelRow]:
+def _check_sizes(packed: _Packed) -> None:
+    """Few bytes name a kernel that takes many, and each may be named often. Raises InvalidRequest."""
+    cells = sum((1 + len(table.columns)) * len(table.configs) for table in packed.tables)
+    counted = sum(len(kernels) for _, _, kernels, *_ in packed.models)
+    if cells > MAX_CELLS or counted > MAX_COUNTED:
+        detail = f"{cells} values of kernels, {counted} kernels of models; at most {MAX_CELLS} and {MAX_COUNTED}"
+        raise damaged(f"its rows are too many: {detail}")
+
+
+def _kernels(packed: _Packed, tables: _Tables) -> list[KernelRow]:
     made = []
     for number, place, timing, ms, grade, moment, purpose in packed.kernels:
-        table = packed.tables[number]
-        config = table.config(place)
-        workload = KernelWorkload(catalogue_version=packed.catalogue_version, type=table.type, config=config)
+        type_name, config = tables[number][place]
+        workload = KernelWorkload(catalogue_version=packed.catalogue_version, type=type_name, config=config)
         made.append(
             KernelRow(
                 workload_id=workload_id(workload),
-                kernel_type=table.type,
+                kernel_type=type_name,
                 config=config,
                 timing=timing,
                 normalised_ms=ms,
@@ -173,12 +203,14 @@ def _kernels(packed: _Packed) -> list[KernelRow]:
     return made
 
 
-def _models(packed: _Packed) -> list[ModelRow]:
+def _models(packed: _Packed, tables: _Tables) -> list[ModelRow]:
+    """Their fields were checked when the rows were read; checked again, every model would get kernels of its own."""
+    known: dict[tuple[int, int, int], CountedKernel] = {}
     return [
-        ModelRow(
+        ModelRow.model_construct(
             workload_id=id_,
             space=space,
-            kernels=_counted(packed, counted),
+            kernels=_counted(tables, counted, known),
             unknown=unknown,
             normalised_ms=ms,
             grade=grade,
@@ -189,6 +221,12 @@ def _models(packed: _Packed) -> list[ModelRow]:
     ]
 
 
-def _counted(packed: _Packed, counted: Sequence[tuple[int, int, int]]) -> tuple[CountedKernel, ...]:
-    tables = packed.tables
-    return tuple((tables[number].type, tables[number].config(place), count) for number, place, count in counted)
+def _counted(
+    tables: _Tables, counted: Sequence[tuple[int, int, int]], known: dict[tuple[int, int, int], CountedKernel]
+) -> tuple[CountedKernel, ...]:
+    """Equal ones are one object."""
+    for each in counted:
+        if each not in known:
+            number, place, count = each
+            known[each] = (*tables[number][place], count)
+    return tuple(known[each] for each in counted)

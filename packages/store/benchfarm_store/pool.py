@@ -3,7 +3,7 @@
 Members are platforms of this farm and entries of others (`pool_entries`); how alike they are, `likenesses` knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from benchfarm_core.pool import Likeness, PooledPredictor, PoolExport, PoolMembe
 from benchfarm_core.pool_files import (
     MAX_ENTRIES,
     MAX_ENTRY_ROWS,
+    MAX_POOL_BYTES,
     MAX_ROWS_BYTES,
     POOL_FORMAT,
     PackedPredictor,
@@ -26,7 +27,7 @@ from benchfarm_core.pool_files import (
     why_too_many,
     write,
 )
-from benchfarm_core.pool_rows import pack
+from benchfarm_core.pool_rows import MAX_COUNTED, count_kernels, pack
 from benchfarm_core.predictor_headers import read_header
 from benchfarm_core.predictors import TrainingRows, is_marked, may_lend
 from benchfarm_store import likenesses, platforms, pool_entries, predictors, training_rows
@@ -140,18 +141,63 @@ def _member(row: Row[Any], files: list[PooledPredictor], origin: str) -> PoolMem
     )
 
 
-def export(tx: Transaction, wanted: PoolExport) -> bytes:
-    """A pool file of platforms and entries; without names, of all own platforms whose boards are what they look like.
+class _Own(NamedTuple):
+    """A platform of this farm as it was found, its rows not told and not packed yet."""
 
-    Rows of uploads and hold-outs are never in it.
+    platform: Platform
+    rows: training_rows.FoundRows
+    files: dict[str, bytes]
+
+
+class _Kept(NamedTuple):
+    """An imported entry as it came, but for predictors that were left out, and its parts."""
+
+    entry: PoolEntry
+    parts: list[bytes]
+
+
+class Gathered(NamedTuple):
+    """What is to be exported, as one transaction saw it; `origin`: how this farm is called in pool files."""
+
+    wanted: PoolExport
+    origin: str
+    found: list[_Own | _Kept]
+
+
+def gather(tx: Transaction, wanted: PoolExport) -> Gathered:
+    """What `export` makes a file of: platforms and entries; without names, all own platforms whose boards are what they
+    look like.
 
     Raises:
-        InvalidRequest: a name that means nothing, a platform that has no row, or nothing at all to export.
+        InvalidRequest: a name that means nothing.
         NotFound: an entry that there is not.
+        TooLarge: predictors alone are above what a pool file holds.
+    """
+    found: list[_Own | _Kept] = []
+    held_bytes = 0
+    for name in wanted.names or _worth_exporting(tx):
+        found.append(_kept(tx, name) if is_entry_id(name) else _own(tx, name))
+        held_bytes += sum(map(len, _files_of(found[-1])))
+        if held_bytes > MAX_POOL_BYTES:
+            detail = f"predictors of {len(found)} platforms have {held_bytes} bytes, a pool file at most"
+            raise TooLarge(f"{detail} {MAX_POOL_BYTES}: name fewer platforms", field="names")
+    return Gathered(wanted, pool_entries.own_origin(tx), found)
+
+
+def _files_of(one: _Own | _Kept) -> Iterable[bytes]:
+    return one.files.values() if isinstance(one, _Own) else one.parts
+
+
+def export(gathered: Gathered) -> bytes:
+    """The pool file; no connection is needed for it. Rows of uploads and hold-outs are never in it.
+
+    Raises:
+        InvalidRequest: a named platform that has no row, or nothing at all to export.
         TooLarge: above what a pool file holds.
     """
-    made = [_made(tx, name, wanted) for name in wanted.names or _worth_exporting(tx)]
-    by_id = {entry.id: entry for entry, _ in made if wanted.names or entry.rows.count}
+    named = gathered.wanted.names
+    made = [_packed_own(one, gathered) if isinstance(one, _Own) else (one.entry, one.parts) for one in gathered.found]
+    by_id = {entry.id: entry for entry, _ in made if named or entry.rows.count}
     if not by_id:
         raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
     why = why_too_many([*by_id.values()])
@@ -159,7 +205,7 @@ def export(tx: Transaction, wanted: PoolExport) -> bytes:
         raise TooLarge(f"{why}: name fewer platforms", field="names")
     manifest = PoolManifest(
         format=POOL_FORMAT,
-        farm=pool_entries.own_origin(tx),
+        farm=gathered.origin,
         code_version=version("benchfarm-store")[:MAX_CODE_VERSION],
         entries=tuple(sorted(by_id.values(), key=lambda entry: (entry.platform.key, entry.id))),
     )
@@ -170,43 +216,45 @@ Made = tuple[PoolEntry, list[bytes]]
 """An entry and its parts."""
 
 
-def _made(tx: Transaction, name: str, wanted: PoolExport) -> Made:
-    return _kept(tx, name) if is_entry_id(name) else _own(tx, name, wanted)
-
-
 def _worth_exporting(tx: Transaction) -> list[str]:
     rows = tx.execute(_OWN, {"version": PROBES_VERSION}).all()
     return [row.public_id for row in rows if not is_marked(row.key)][:MAX_ENTRIES]
 
 
-def _own(tx: Transaction, name: str, wanted: PoolExport) -> Made:
+def _own(tx: Transaction, name: str) -> _Own:
     row = platforms.find(tx, name)
-    rows = training_rows.training_rows(tx, row.id)
-    count = len(rows.kernels) + len(rows.models)
-    if not count and wanted.names:
-        raise InvalidRequest(f"{row.key} has no row to learn from", field="names")
-    part, size_bytes = pack(rows, CATALOGUE_VERSION)
-    if count > MAX_ENTRY_ROWS or size_bytes > MAX_ROWS_BYTES:
-        raise TooLarge(f"{row.key} has {count} rows, at most {MAX_ENTRY_ROWS} lie in a pool file", field="names")
     files = {head.subject: predictors.file(tx, head.id) for head in predictors.active(tx, [row.id])}
+    return _Own(Platform.model_validate(row.spec), training_rows.find_rows(tx, row.id), files)
+
+
+def _packed_own(one: _Own, gathered: Gathered) -> Made:
+    wanted, key = gathered.wanted, one.platform.key
+    rows = training_rows.told(one.rows)
+    count, counted = len(rows.kernels) + len(rows.models), count_kernels(rows)
+    if not count and wanted.names:
+        raise InvalidRequest(f"{key} has no row to learn from", field="names")
+    part, size_bytes = pack(rows, CATALOGUE_VERSION)
+    if count > MAX_ENTRY_ROWS or size_bytes > MAX_ROWS_BYTES or counted > MAX_COUNTED:
+        detail = f"{key} has {count} rows with {counted} kernels of models, a pool file holds at most"
+        raise TooLarge(f"{detail} {MAX_ENTRY_ROWS} of one platform, with {MAX_COUNTED}", field="names")
     entry = PoolEntry(
-        origin=pool_entries.own_origin(tx),
-        platform=Platform.model_validate(row.spec),
+        origin=gathered.origin,
+        platform=one.platform,
         licence=wanted.licence,
         source=wanted.source,
         rows=packed_rows(rows, part, size_bytes),
-        predictors=tuple(_packed(subject, file) for subject, file in sorted(files.items())),
+        predictors=tuple(_packed(subject, file) for subject, file in sorted(one.files.items())),
     )
-    return entry, [part, *files.values()]
+    return entry, [part, *one.files.values()]
 
 
 def _packed(subject: str, file: bytes) -> PackedPredictor:
     return PackedPredictor(subject=subject, sha256=part_hash(file), lineage=read_header(file).lineage)
 
 
-def _kept(tx: Transaction, entry_id: str) -> Made:
-    """An entry as it came, but for predictors that were left out."""
+def _kept(tx: Transaction, entry_id: str) -> _Kept:
     entry = pool_entries.get_manifest(tx, entry_id)
     files = pool_entries.load_files(tx, entry_id)
     here = tuple(packed for packed in entry.predictors if packed.subject in files)
-    return entry.model_copy(update={"predictors": here}), [pool_entries.load_part(tx, entry_id), *files.values()]
+    parts = [pool_entries.load_part(tx, entry_id), *files.values()]
+    return _Kept(entry.model_copy(update={"predictors": here}), parts)

@@ -5,7 +5,8 @@ now, by the farm's protocols with their own parameters. Uploads are private and 
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, TypeGuard
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from sqlalchemy import Row, text
 
@@ -34,6 +35,14 @@ from benchfarm_workloads.fusing import FusionRules
 _HASH_DIGITS: Final = 32
 
 
+class FoundRows(NamedTuple):
+    """Results of a platform as they were read, and what its engine was seen to fuse."""
+
+    key: str
+    rules: FusionRules
+    results: list[Row[Any]]
+
+
 def training_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
     """What the predictors of a platform (its row) may learn from: of each workload and timing the steadiest result, the
     newest of these.
@@ -47,37 +56,61 @@ def training_rows(tx: Transaction, platform_id: int, subject: str | None = None)
     Raises:
         NotFound: there is no such platform.
     """
+    return told(find_rows(tx, platform_id, subject))
+
+
+def find_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> FoundRows:
+    """As `training_rows`, but only read: what takes time is `told` outside the transaction."""
     parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
-    return _rows(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
+    return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
+
+
+def former_rows(tx: Transaction, platform_id: int) -> TrainingRows:
+    """The same of former generations of a platform's boards: what was there before may lend to what is there now.
+
+    Raises NotFound.
+    """
+    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | {"type": None}))
 
 
 def holdout_rows(
-    tx: Transaction, platform_id: int, *, workload_ids: Collection[str] | None = None, occasion: int = 1
+    tx: Transaction,
+    platform_id: int,
+    *,
+    workload_ids: Collection[str] | None = None,
+    occasion: int = 1,
+    since: datetime | None = None,
 ) -> TrainingRows:
     """The hold-outs of a platform (its row) that were measured: of each workload and timing the first result, which no
-    later one replaces, or with `occasion` the second, ... of those that have one.
+    later one replaces, or with `occasion` the second, ... of those that have one. What was measured before the board
+    became another one (`refreshes.judge_from`) counts no more.
 
     Args:
         workload_ids: of these alone; None: of all.
+        since: of results that came later than this alone.
 
     Raises:
         NotFound: there is no such platform, or an id is none.
     """
     digests = None if workload_ids is None else [workload_digest(one) for one in workload_ids]
-    parameters = {"digests": digests, "occasion": occasion}
+    parameters = {"digests": digests, "occasion": occasion, "since": since, "model": WHOLE_MODEL}
     return _rows(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
 
 
 def _wanted(platform_id: int) -> dict[str, Any]:
+    return {"platform": platform_id, **teaching()}
+
+
+def teaching() -> dict[str, Any]:
+    """The parameters of `TEACHING`."""
     return {
-        "platform": platform_id,
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
         "rule": RULE_VERSION,
         "grades": [grade for grade in Grade if is_reusable(grade)],
     }
 
 
-# by platform through results, which have an index on it; models have one timing, kernels two
+# models have one timing, kernels two
 _RESULTS: Final = f"""
     FROM results r
     JOIN measurements m ON m.id = r.measurement_id AND m.state = 'done' AND m.origin_id = 1
@@ -87,43 +120,62 @@ _RESULTS: Final = f"""
     JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.rule_version = :rule AND s.grade = ANY(:grades)
         AND s.normalised_ms IS NOT NULL
     JOIN generations g ON g.id = r.generation_id
-    JOIN boards b ON b.id = g.board_id AND b.generation_id = g.id
-    WHERE r.platform_id = :platform
+    JOIN boards b ON b.id = g.board_id AND b.generation_id
 """
+_PRESENT: Final = f"{_RESULTS} = g.id"
+_FREE: Final = "NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout')"
+TEACHING: Final = f"{_PRESENT} WHERE {_FREE}"
+"""All results that may teach, of results `r`, measurements `m` and workloads `w`; see `training_rows`."""
 _COLUMNS: Final = """
     w.digest::text AS digest, w.spec::text AS workload, m.timing, m.purpose, s.normalised_ms, s.grade, r.measured_at
 """
-# more launches say more than a newer visit, as where the farm answers
-_TRAINING = text(f"""
-    SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS} {_RESULTS}
-        AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
-        AND NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout')
+# by platform through results, which have an index on it; more launches say more than a newer visit, as where the farm
+# answers
+_STEADIEST: Final = f"""
+    WHERE r.platform_id = :platform AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
+        AND {_FREE}
     ORDER BY w.digest, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
-""")
+"""
+_EACH_ONCE: Final = f"SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS}"
+_TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_STEADIEST}")
+_FORMER = text(f"{_EACH_ONCE} {_RESULTS} IS DISTINCT FROM g.id {_STEADIEST}")
 _HOLDOUTS = text(f"""
     SELECT * FROM (
         SELECT {_COLUMNS}, row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
-        {_RESULTS} AND m.purpose = 'holdout'
+        {_PRESENT}
+        LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
+            AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
+        WHERE r.platform_id = :platform AND m.purpose = 'holdout'
+            AND r.measured_at > greatest(k.judges_from, CAST(:since AS timestamptz), '-infinity')
             AND (CAST(:digests AS uuid[]) IS NULL OR w.digest = ANY(CAST(:digests AS uuid[])))) found
     WHERE occasion = :occasion ORDER BY digest, timing
 """)
 
 
-def _rows(tx: Transaction, platform_id: int, found: Iterable[Row[Any]]) -> TrainingRows:
+def _rows(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> TrainingRows:
+    return told(_found(tx, platform_id, results))
+
+
+def _found(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> FoundRows:
     row = tx.execute(_PLATFORM, {"id": platform_id}).one_or_none()
     if row is None:
         raise NotFound("there is no such platform")
-    rules = engine_rules(tx, Platform.model_validate(row.spec))
-    pairs = [(one, WORKLOAD.validate_json(one.workload)) for one in found]
+    return FoundRows(row.key, engine_rules(tx, Platform.model_validate(row.spec)), [*results])
+
+
+def told(found: FoundRows) -> TrainingRows:
+    """The rows with the kernels of whole models; a model takes up to a millisecond."""
+    rules = found.rules
+    pairs = [(one, WORKLOAD.validate_json(one.workload)) for one in found.results]
     known = [(one, workload) for one, workload in pairs if _teaches(workload)]
     kernels = [_kernel(one, workload) for one, workload in known if isinstance(workload, KernelWorkload)]
     models = [_model(one, workload, rules) for one, workload in known if not isinstance(workload, KernelWorkload)]
     return TrainingRows(
-        platform=row.key,
+        platform=found.key,
         kernels=tuple(kernels),
         models=tuple(models),
         rule_version=RULE_VERSION,
-        data_hash=_data_hash(row.key, kernels, models, rules),
+        data_hash=_data_hash(found.key, kernels, models, rules),
     )
 
 

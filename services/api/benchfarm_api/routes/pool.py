@@ -46,7 +46,8 @@ def list_likenesses(parts: PartsDep, query: Annotated[MatrixQuery, Query()]) -> 
 def export_pool(parts: PartsDep, wanted: Annotated[PoolExport, Query()]) -> Response:
     """Rows and predictors of platforms and entries as one file for another farm. No upload's time is in it."""
     with parts.database.transaction(read_only=True) as tx:
-        return Response(pool.export(tx, wanted), media_type=FILE_TYPE)
+        gathered = pool.gather(tx, wanted)
+    return Response(pool.export(gathered), media_type=FILE_TYPE)
 
 
 @router.post("/pool", responses=quota() | too_large())
