@@ -1,13 +1,20 @@
-"""When a predictor is to be made anew: enough new results, results that it misses, a board that is another one.
+"""When a predictor is to be made anew, and what judges it then.
 
-A new version answers only where it is better than the active one on the same hold-outs; see `adapting.verdict`.
+Reasons are enough new results, results that it misses, a board or a clock that is another one, or a new version of its
+engine, which has none yet. A new version answers only where it is better than the active one on the same rows; see
+`adapting.verdict`. Declared hold-outs are those rows. Where the board may be another one they are measured again, and
+where none were declared, rows judge that came since and that neither of the two has learnt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
-from math import exp
+from math import exp, log
 from statistics import median
 from typing import Final, NamedTuple
+
+from benchfarm_core.measurements import Timing
+from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, TrainingRows
 
 NEW_ROWS_MIN: Final = 20
 NEW_SHARE: Final = 0.2
@@ -16,34 +23,64 @@ LOOK_ROWS: Final = 8
 """New rows without which nothing is said of drift."""
 DRIFT: Final = 0.05
 """By so much the middle of the new rows must lie beside what was predicted for them."""
+CANARIES_MOVED: Final = 0.1
+"""By so much the clock's canary must have moved since the newest version. Normalising takes the clock out of what
+computes; what waits for memory goes another way."""
+JUDGES_MIN: Final = 5
+"""Rows without which nobody is judged."""
+AGAIN_MAX: Final = 24
+"""Hold-outs of one subject that are measured again."""
+AGAIN_S: Final = 86_400.0
+"""What was not measured again by then judges nobody."""
+ATTEMPTS_MAX: Final = 3
+"""Looks at the same rows that nobody has brought to an end."""
 
 
 class RefreshReason(StrEnum):
-    """Why a predictor is made anew: new rows, another state of the board, or new rows that it misses."""
+    """Why a predictor is made anew: new rows, another state of the board or of its clock, new rows that it misses, or
+    a version of its engine that has none yet."""
 
     ROWS = "rows"
     GENERATION = "generation"
+    CANARIES = "canaries"
     DRIFT = "drift"
+    ENGINE_VERSION = "engine_version"
+
+
+BOARD_REASONS: Final = (RefreshReason.GENERATION, RefreshReason.CANARIES, RefreshReason.DRIFT)
+"""Hold-outs that were measured before these may not be true any more."""
 
 
 class Since(NamedTuple):
     """What happened since the newest version of a predictor was made, whatever became of that version.
 
-    `learnt`, `new`: rows that it was made of, and results that came later. `is_other_generation`: whether a board of
-    the platform has begun another generation.
+    `learnt`, `new`: rows that it was made of, and workloads that were measured later. `is_other_generation`: whether a
+    board of the platform has begun another generation. `canaries`: the clock's canary now over what it was, less one.
+    `is_first`: there is no version yet, but one of another version of the engine.
     """
 
     learnt: int
     new: int
-    is_other_generation: bool
+    is_other_generation: bool = False
+    canaries: float = 0.0
+    is_first: bool = False
+
+    @property
+    def have_canaries_moved(self) -> bool:
+        """Whether the clock's canary is another one."""
+        return abs(self.canaries) > CANARIES_MOVED
 
 
 def why_due(since: Since) -> RefreshReason | None:
     """Why it is due by counts alone. None: not due, but see `may_have_drifted`."""
     if since.new < LOOK_ROWS:
         return None
+    if since.is_first:
+        return RefreshReason.ENGINE_VERSION
     if since.is_other_generation:
         return RefreshReason.GENERATION
+    if since.have_canaries_moved:
+        return RefreshReason.CANARIES
     return RefreshReason.ROWS if since.new >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
 
 
@@ -61,3 +98,44 @@ def is_drifted(log_ratios: Sequence[float]) -> bool:
     """Whether new rows lie beside what was predicted for them, all in all."""
     found = drift(log_ratios)
     return found is not None and abs(found) > DRIFT
+
+
+def rows_of(rows: TrainingRows, subject: str) -> Sequence[KernelRow | ModelRow]:
+    """The rows that a predictor of a subject predicts: whole models, or kernels of a type alone."""
+    if subject == WHOLE_MODEL:
+        return rows.models
+    return [row for row in rows.kernels if row.kernel_type == subject and row.timing is Timing.ALONE]
+
+
+def parted(rows: TrainingRows, moment: datetime) -> tuple[TrainingRows, TrainingRows]:
+    """What was measured until a moment, and what later."""
+
+    def those(is_later: bool) -> TrainingRows:
+        kernels = tuple(row for row in rows.kernels if (row.measured_at > moment) == is_later)
+        models = tuple(row for row in rows.models if (row.measured_at > moment) == is_later)
+        return rows.model_copy(update={"kernels": kernels, "models": models})
+
+    return those(False), those(True)
+
+
+def judges_since(rows: TrainingRows, subject: str, moment: datetime) -> TrainingRows:
+    """Rows of a subject that judge where no hold-out was declared: every second one of those that came after a moment,
+    in the order of their ids, so that a version of before has not learnt them. None where they are too few."""
+    later = sorted(rows_of(parted(rows, moment)[1], subject), key=lambda row: row.workload_id)[::2]
+    chosen = later if len(later) >= JUDGES_MIN else []
+    kernels = tuple(row for row in chosen if isinstance(row, KernelRow))
+    models = tuple(row for row in chosen if isinstance(row, ModelRow))
+    return rows.model_copy(update={"kernels": kernels, "models": models})
+
+
+def is_another_board(first: TrainingRows, again: TrainingRows, subject: str) -> bool:
+    """Whether hold-outs that were measured again say that the board is not what it was: a predictor may also miss new
+    rows because they are of a kind that it never saw."""
+    before = _times(first, subject)
+    ratios = [log(ms / before[name]) for name, ms in _times(again, subject).items() if name in before]
+    return len(ratios) >= JUDGES_MIN and abs(exp(median(ratios)) - 1) > DRIFT
+
+
+def _times(rows: TrainingRows, subject: str) -> Mapping[str, float]:
+    """In ms, by workload."""
+    return {row.workload_id: row.normalised_ms for row in rows_of(rows, subject)}

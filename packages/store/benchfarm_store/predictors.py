@@ -6,6 +6,7 @@ one after. Platforms are told apart by their rows here; ids of predictors are as
 
 import hashlib
 from collections.abc import Collection
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ from benchfarm_core.predictors import (
     KEPT_FILES,
     PREDICTOR_TRANSITIONS,
     WHOLE_MODEL,
+    HoldoutScore,
     PredictorEvidence,
     PredictorState,
     PredictorsWanted,
@@ -33,6 +35,14 @@ from benchfarm_store.tokens import Caller
 from benchfarm_workloads.kernels import kernel_type
 
 ANY_PREDICTOR: Final = PredictorsWanted()
+CANARIES_NOW: Final = """
+    (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY latest.ns::float8 / c.sgemm_ns)
+        FROM canary_goldens c JOIN boards b ON b.generation_id = c.generation_id
+        CROSS JOIN LATERAL (
+            SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY ns) AS ns FROM unnest(c.sgemm_recent_ns) AS ns) latest
+        WHERE c.platform_id = {platform} AND c.sgemm_ns > 0)
+"""
+"""What the clock's canary of a `platform` takes in its latest leases over its reference, the middle of its boards."""
 _PREFIX: Final = "pr_"
 
 
@@ -45,6 +55,15 @@ class Head(NamedTuple):
     version: int
     sha256: str
     size_bytes: int
+
+
+class Answering(NamedTuple):
+    """What answers now: when it was made, what it scored on hold-outs then, and its file."""
+
+    id: str
+    made_at: datetime
+    holdout: HoldoutScore | None
+    file: bytes
 
 
 def publish(
@@ -89,6 +108,7 @@ def publish(
             "lineage": header.lineage.model_dump(mode="json"),
             "evidence": evidence.model_dump(mode="json"),
             "file": file,
+            "canaries": tx.execute(_CANARIES, {"platform": platform_id}).scalar_one(),
         }
         tx.execute(insert(predictors).values(**values))
         row = _newest(tx, platform_id, subject)
@@ -97,6 +117,9 @@ def publish(
         _activate(tx, row, reason)
     _forget_files(tx, row)
     return _view(_row(tx, row.id))
+
+
+_CANARIES = text(f"SELECT {CANARIES_NOW.format(platform=':platform')}")
 
 
 def _check_place(header: Header, key: str, subject: str) -> None:
@@ -198,6 +221,30 @@ _FORGET = text("""
             WHERE platform_id = :platform AND subject = :subject AND state <> 'active' AND file IS NOT NULL) ranked
         WHERE place > :kept)
 """)
+
+
+def answering(tx: Transaction, platform_id: int, subject: str) -> Answering | None:
+    """What answers of a subject on a platform (its row), to be judged beside; None where nothing does."""
+    row = tx.execute(_ANSWERING, {"platform": platform_id, "subject": subject}).one_or_none()
+    if row is None:
+        return None
+    return Answering(
+        f"{_PREFIX}{row.id}", row.created_at, PredictorEvidence.model_validate(row.evidence).holdout, bytes(row.file)
+    )
+
+
+_ANSWERING = text("""
+    SELECT id, created_at, evidence, file FROM predictors
+    WHERE platform_id = :platform AND subject = :subject AND state = 'active'
+""")
+
+
+def hold_answering(tx: Transaction, platform_id: int, subject: str) -> str | None:
+    """The id of what answers, which nobody else changes until the transaction's end: who has judged a new one beside
+    another must judge again. None where nothing answers. Raises NotFound."""
+    _held_platform(tx, platform_id)
+    row = _active(tx, platform_id, subject)
+    return None if row is None else f"{_PREFIX}{row.id}"
 
 
 def active(tx: Transaction, platform_ids: Collection[int]) -> list[Head]:

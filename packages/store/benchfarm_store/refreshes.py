@@ -1,6 +1,7 @@
 """Which predictors are due to be made anew: by what came since their newest version, whatever became of that.
 
-A version that was refused counts as an attempt, so that the same rows are not tried twice.
+A version that was refused counts as an attempt, and so does a look that came to nothing: what was seen then is kept, so
+that the same rows are not tried twice, and whoever was looked at longest ago comes first.
 """
 
 from datetime import datetime
@@ -8,72 +9,218 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.measurements import Timing
+from benchfarm_core.adapting import DonorChoice
+from benchfarm_core.jobs import PriorityClass
+from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
-from benchfarm_core.platforms import Platform
+from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_core.refreshing import Since, may_have_drifted
+from benchfarm_core.refreshing import AGAIN_MAX, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, Since, may_have_drifted
+from benchfarm_core.workloads import WORKLOAD, ArchitectureWorkload, GeneratedModelWorkload, KernelWorkload
+from benchfarm_store import measurements, planning, specs
+from benchfarm_store.adaptation_items import PROTOCOL
 from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import clock_level, priority_number
+from benchfarm_store.kernel_lists import is_current
+from benchfarm_store.predictors import CANARIES_NOW
+from benchfarm_store.training_rows import TEACHING, teaching
 
 MAX_DUE: Final = 20
 """Platforms that one look asks to look after; the next look takes the others."""
 
 
 class Due(NamedTuple):
-    """A subject with new results on a platform (its row), since a moment."""
+    """A subject with new results on a platform (its row), since a moment.
+
+    `seen` names what there is to look at. `wanted_at`: when its hold-outs were last wanted again. `donors`: whom the
+    platform's latest adaptation could start from.
+    """
 
     platform_id: int
     platform: Platform
     subject: str
     since: Since
     made_at: datetime
+    seen: str
+    wanted_at: datetime | None
+    donors: DonorChoice
 
 
 def wake(tx: Transaction) -> int:
     """Ask to look after the platforms whose predictors may be due; how many."""
-    found = list(dict.fromkeys(row.public_id for row in tx.execute(_DUE, _parameters(None)) if _may_be_due(row)))
-    for platform_id in found[:MAX_DUE]:
-        tx.after_commit(TaskMessage(task=Task.TRAIN, args=(TrainingWork.REFRESH, platform_id)))
-    return len(found[:MAX_DUE])
+    found = list(dict.fromkeys(row.public_id for row in _found(tx, None)))[:MAX_DUE]
+    for platform_id in found:
+        ask(tx, platform_id)
+    return len(found)
+
+
+def ask(tx: Transaction, platform: str) -> None:
+    """Have one predictor of a platform (its id) looked after, once the transaction has ended."""
+    tx.after_commit(TaskMessage(task=Task.TRAIN, args=(TrainingWork.REFRESH, platform)))
 
 
 def due_on(tx: Transaction, platform: str) -> list[Due]:
-    """The subjects of a platform (its id) that may be due, in the order of their names."""
-    return [_due(row) for row in tx.execute(_DUE, _parameters(platform)) if _may_be_due(row)]
+    """The subjects of a platform (its id) that may be due, those that were looked at longest ago first."""
+    return [_due(row) for row in _found(tx, platform)]
 
 
-def _parameters(platform: str | None) -> dict[str, Any]:
-    return {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
+def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
+    own = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
+    rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S})
+    return [row for row in rows if _may_be_due(row)]
 
 
 def _may_be_due(row: Row[Any]) -> bool:
-    return may_have_drifted(_due(row).since)
+    if row.waits or not may_have_drifted(_since(row)):
+        return False
+    return row.seen != _seen(row) or not (row.is_done or row.attempts >= ATTEMPTS_MAX)
 
 
 def _due(row: Row[Any]) -> Due:
-    since = Since(row.learnt, row.new, row.is_other_generation)
-    return Due(row.platform_id, Platform.model_validate(row.spec), row.subject, since, row.made_at)
+    donors = DonorChoice(row.donors or DonorChoice.ANY)
+    platform = Platform.model_validate(row.spec)
+    return Due(row.platform_id, platform, row.subject, _since(row), row.made_at, _seen(row), row.wanted_at, donors)
 
 
+def _since(row: Row[Any]) -> Since:
+    moved = row.canaries / row.canaries_then - 1 if row.canaries and row.canaries_then else 0.0
+    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first)
+
+
+def _seen(row: Row[Any]) -> str:
+    since = _since(row)
+    told = (row.made_at, row.newest_at, since.new, since.is_other_generation, since.have_canaries_moved)
+    return " ".join(map(str, told))
+
+
+# another version of an engine is another platform, which begins without predictors and has a neighbour that knows
+_SUBJECTS: Final = """
+    SELECT a.platform_id, a.subject, false AS is_first, coalesce(CAST(a.evidence->'rows'->>
+            CASE WHEN a.subject = :model THEN 'models' ELSE 'alone' END AS int), 0) AS learnt
+    FROM predictors a WHERE a.state = 'active'
+    UNION ALL
+    SELECT DISTINCT o.id, a.subject, true, 0
+    FROM predictors a JOIN platforms p ON p.id = a.platform_id
+        JOIN platforms o ON o.id <> p.id
+            AND CAST(o.spec AS jsonb) #- '{engine,version}' = CAST(p.spec AS jsonb) #- '{engine,version}'
+    WHERE a.state = 'active' AND NOT EXISTS (
+        SELECT FROM predictors k WHERE k.platform_id = o.id AND k.subject = a.subject)
+"""
+_OPEN_HOLDOUTS: Final = """
+    EXISTS (SELECT FROM measurements m
+        WHERE m.platform_id = p.id AND m.state = 'wanted' AND m.purpose = 'holdout')
+    OR EXISTS (SELECT FROM leases c JOIN lease_items i ON i.lease_id = c.id
+            JOIN measurements m ON m.id = i.measurement_id
+        WHERE c.ended_at IS NULL AND m.platform_id = p.id AND m.state = 'leased' AND m.purpose = 'holdout')
+"""
 # an adaptation that is under way will make them itself
-_DUE = text("""
-    SELECT a.platform_id, p.public_id, p.spec, a.subject, newest.made_at,
-        coalesce(CAST(a.evidence->'rows'->>CASE WHEN a.subject = :model THEN 'models' ELSE 'alone' END AS int), 0)
-            AS learnt,
-        (SELECT count(*) FROM results r
-            JOIN measurements m ON m.id = r.measurement_id AND m.state = 'done' AND m.purpose <> 'holdout'
-            JOIN workloads w ON w.id = m.workload_id AND CASE WHEN a.subject = :model
-                THEN w.kind IN ('model', 'architecture') ELSE w.family = a.subject AND m.timing = :alone END
-            JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.grade <> 'D' AND s.normalised_ms IS NOT NULL
-            WHERE r.platform_id = a.platform_id AND r.measured_at > newest.made_at) AS new,
+_DUE = text(f"""
+    SELECT a.platform_id, p.public_id, p.spec, a.subject, a.is_first, a.learnt, came.new, came.newest_at,
+        coalesce(newest.created_at, to_timestamp(0)) AS made_at, newest.canaries AS canaries_then,
+        {CANARIES_NOW.format(platform="p.id")} AS canaries,
         EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN generations g ON g.id = b.generation_id
-            WHERE o.platform_id = a.platform_id AND g.created_at > newest.made_at) AS is_other_generation
-    FROM predictors a JOIN platforms p ON p.id = a.platform_id
-    CROSS JOIN LATERAL (
-        SELECT max(created_at) AS made_at FROM predictors
-        WHERE platform_id = a.platform_id AND subject = a.subject) newest
-    WHERE a.state = 'active' AND (CAST(:platform AS text) IS NULL OR p.public_id = :platform) AND NOT EXISTS (
-        SELECT FROM adaptations d WHERE d.platform_id = a.platform_id AND d.finished_at IS NULL)
-    ORDER BY a.platform_id, a.subject
+            WHERE o.platform_id = p.id AND g.created_at > newest.created_at) AS is_other_generation,
+        l.wanted_at, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
+        coalesce(l.wanted_at > :now - make_interval(secs => :again_s) AND ({_OPEN_HOLDOUTS}), false) AS waits,
+        (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id AND d.state = 'succeeded'
+            ORDER BY d.id DESC LIMIT 1) AS donors
+    FROM ({_SUBJECTS}) a JOIN platforms p ON p.id = a.platform_id
+        LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject
+        LEFT JOIN LATERAL (SELECT v.created_at, v.canaries FROM predictors v
+            WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
+        CROSS JOIN LATERAL (SELECT count(DISTINCT m.workload_id) AS new, max(r.measured_at) AS newest_at {TEACHING}
+            AND r.platform_id = p.id AND r.measured_at > coalesce(newest.created_at, to_timestamp(0))
+            AND CASE WHEN a.subject = :model THEN w.kind IN ('model', 'architecture')
+                ELSE w.kind = 'kernel' AND w.family = a.subject AND m.timing = :alone END) came
+    WHERE (CAST(:platform AS text) IS NULL OR p.public_id = :platform) AND NOT EXISTS (
+        SELECT FROM adaptations d WHERE d.platform_id = p.id AND d.finished_at IS NULL)
+    ORDER BY l.looked_at NULLS FIRST, a.platform_id, a.subject
+""")
+
+
+def begin(tx: Transaction, due: Due) -> None:
+    """Say that somebody looks: who dies of it is asked a few times more, and after that only when more has come."""
+    tx.execute(_BEGIN, {"platform": due.platform_id, "subject": due.subject, "seen": due.seen, "now": tx.now})
+
+
+_BEGIN = text("""
+    INSERT INTO predictor_looks AS l (platform_id, subject, looked_at, seen, attempts, is_done)
+    VALUES (:platform, :subject, :now, :seen, 1, false)
+    ON CONFLICT (platform_id, subject) DO UPDATE SET looked_at = excluded.looked_at, seen = excluded.seen,
+        attempts = CASE WHEN l.seen = excluded.seen THEN l.attempts ELSE 0 END + 1, is_done = false
+""")
+
+
+def end(tx: Transaction, due: Due) -> None:
+    """Say that what was seen needs no other look."""
+    tx.execute(_END, {"platform": due.platform_id, "subject": due.subject, "seen": due.seen})
+
+
+_END = text("""
+    UPDATE predictor_looks SET is_done = true
+    WHERE platform_id = :platform AND subject = :subject AND seen = :seen
+""")
+
+
+def judge_from(tx: Transaction, due: Due, moment: datetime) -> None:
+    """From now on hold-outs of a subject that were measured until a moment judge nobody: the board was another one."""
+    parameters = {"platform": due.platform_id, "subject": due.subject, "from": moment}
+    tx.execute(_JUDGE_FROM, parameters)
+
+
+_JUDGE_FROM = text("""
+    UPDATE predictor_looks SET judges_from = greatest(judges_from, :from)
+    WHERE platform_id = :platform AND subject = :subject
+""")
+
+
+def want_holdouts_again(tx: Transaction, due: Due) -> int:
+    """Have the declared hold-outs of a subject measured again, the same ones each time; how many are wanted.
+
+    They are charged to whoever declared them, and wait behind everything else. Where too few were declared to judge by,
+    none is wanted.
+    """
+    protocol_id = specs.ensure_protocol(tx, PROTOCOL)
+    parameters = {"platform": due.platform_id, "subject": due.subject, "protocol": protocol_id, "model": WHOLE_MODEL}
+    rows = [row for row in tx.execute(_DECLARED, parameters) if _is_current(row.workload)][:AGAIN_MAX]
+    if len(rows) < JUDGES_MIN:
+        return 0
+    low = priority_number(PriorityClass.LOW)
+    keys = {row.w: (due.platform_id, protocol_id, row.account_id, low) for row in rows}
+    queues = measurements.ensure_queues(tx, list(keys.values()))
+    wanted = [{"w": one.w, "p": due.platform_id, "r": one.r, "q": queues[keys[one.w]], "s": one.s} for one in rows]
+    measurements.add_wanted(
+        tx,
+        wanted,
+        protocol_id=protocol_id,
+        timing=Timing.ALONE,
+        clock_need=clock_level(ClockProof.UNPINNED),
+        purpose=Purpose.HOLDOUT,
+    )
+    tx.execute(_WANTED, {"platform": due.platform_id, "subject": due.subject, "now": tx.now})
+    planning.wake_boards(tx, [due.platform_id])
+    return len(wanted)
+
+
+def _is_current(workload: str) -> bool:
+    found = WORKLOAD.validate_json(workload)
+    is_generated = isinstance(found, KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload)
+    return is_generated and is_current(found)
+
+
+# waiting is no attempt
+_WANTED = text("""
+    UPDATE predictor_looks SET wanted_at = :now, attempts = 0 WHERE platform_id = :platform AND subject = :subject
+""")
+_DECLARED = text("""
+    SELECT DISTINCT ON (w.digest) w.id AS w, w.spec::text AS workload, m.expected_s AS s, q.account_id,
+        (SELECT max(o.repeat_no) + 1 FROM measurements o WHERE o.workload_id = w.id AND o.platform_id = :platform
+            AND o.protocol_id = :protocol AND o.timing = 'alone') AS r
+    FROM results r JOIN measurements m ON m.id = r.measurement_id AND m.purpose = 'holdout' AND m.timing = 'alone'
+            AND m.protocol_id = :protocol
+        JOIN workloads w ON w.id = m.workload_id JOIN queues q ON q.id = m.queue_id
+    WHERE r.platform_id = :platform AND CASE WHEN :subject = :model THEN w.kind IN ('model', 'architecture')
+        ELSE w.kind = 'kernel' AND w.family = :subject END
+    ORDER BY w.digest, m.id
 """)
