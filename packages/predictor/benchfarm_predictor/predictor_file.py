@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -61,7 +61,26 @@ class _Content(Value):
 
 
 def write(predictor: Predictor) -> bytes:
-    """The file; the same bytes for the same predictor. Raises TooLarge above ``MAX_FILE_BYTES``."""
+    """The file; the same bytes for the same predictor.
+
+    Raises:
+        TooLarge: above ``MAX_FILE_BYTES``, or of more or larger parts than a file may have.
+    """
+    try:
+        arrays, content = _taken_down(predictor)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TooLarge(f"the predictor is more than a file may hold: {where}: {first['msg']}") from error
+    whole = {name: np.ascontiguousarray(found) for name, found in arrays.items()}
+    data = bytes(save(whole, {METADATA_KEY: canonical_json(content)}))
+    if len(data) > MAX_FILE_BYTES or int.from_bytes(data[:LENGTH_BYTES], "little") > MAX_JSON_BYTES:
+        raise TooLarge(f"the predictor takes {len(data)} bytes; at most {MAX_FILE_BYTES}")
+    return data
+
+
+def _taken_down(predictor: Predictor) -> tuple[dict[str, Array], _Content]:
+    """All arrays, and the JSON."""
     arrays, model, shared = _model_arrays(predictor.model)
     intervals, trained = None, None
     if predictor.intervals is not None:
@@ -79,11 +98,7 @@ def write(predictor: Predictor) -> bytes:
         intervals=intervals,
         trained=trained,
     )
-    whole = {name: np.ascontiguousarray(found) for name, found in arrays.items()}
-    data = bytes(save(whole, {METADATA_KEY: canonical_json(content)}))
-    if len(data) > MAX_FILE_BYTES or int.from_bytes(data[:LENGTH_BYTES], "little") > MAX_JSON_BYTES:
-        raise TooLarge(f"the predictor takes {len(data)} bytes; at most {MAX_FILE_BYTES}")
-    return data
+    return arrays, content
 
 
 def read(data: bytes, sha256: str | None = None) -> Predictor:

@@ -46,12 +46,17 @@ class Likeness(Value):
 
 
 def rank_donors(
-    target_ms: Floats, donors_ms: Mapping[str, Floats], *, bound: float = NO_NEIGHBOUR, seed: int = 0
+    target_ms: Floats,
+    donors_ms: Mapping[str, Floats],
+    *,
+    bound: float = NO_NEIGHBOUR,
+    seed: int = 0,
+    least: int = LEAST_COMMON,
 ) -> tuple[Likeness, ...]:
     """The donors, the most alike first; among equals by name.
 
     All vectors are float64[n] over the same configurations. NaN stands for what a donor has not; donors with fewer than
-    ``LEAST_COMMON`` others are left out, so that the answer may be empty.
+    ``least`` others are left out, so that the answer may be empty.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: a vector of another length, or what is no positive number.
@@ -61,7 +66,7 @@ def rank_donors(
     for name, given in sorted(donors_ms.items()):
         has = ~np.isnan(np.asarray(given, dtype=np.float64))
         donor = checked_ms(np.where(has, given, 1.0), len(target))
-        if has.sum() >= LEAST_COMMON:
+        if has.sum() >= least:
             found.append(_likeness(name, donor[has], target[has], bound, seed))
     return tuple(sorted(found, key=lambda each: each.divergence))
 

@@ -9,12 +9,13 @@ import numpy as np
 from benchfarm_predictor.combined import Scaled, fit_scaled
 from benchfarm_predictor.composition import KernelSum, fit_fallback
 from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import Model
 from benchfarm_predictor.training.candidates import candidates, problem_of
 from benchfarm_predictor.training.choice import choose
 from benchfarm_predictor.training.donors import Donor
 from benchfarm_predictor.training.learners import SmoothLearner
-from benchfarm_predictor.training.measured import MIN_ROWS, Measured
+from benchfarm_predictor.training.measured import MIN_ROWS, Measured, config_keys
 from benchfarm_predictor.training.platform_rows import PlatformRows
 
 LIGHT: Final = (SmoothLearner(search_rows=150),)
@@ -22,6 +23,8 @@ LIGHT: Final = (SmoothLearner(search_rows=150),)
 DONOR_ROWS: Final = 400
 """Of a type, drawn by the seed, that a donor learns from: what costs is a power of three of them."""
 MAX_DONORS: Final = 3
+LEAST_PAIRED: Final = 5
+"""Configurations timed both alone and in situ from which on these say how the two relate."""
 
 Kernelwise = Mapping[str, Measured]
 """Rows by kernel type."""
@@ -29,20 +32,22 @@ Kernelwise = Mapping[str, Measured]
 
 @dataclass(frozen=True, eq=False)
 class KernelModels:
-    """What a sum consists of: a model for each kernel type, and what guesses the others. ``name``: how it was timed.
+    """What a sum consists of: a model for each kernel type, and what guesses the others.
 
-    ``donors``: names of those that the chosen models use.
+    ``name``: how kernels were timed; ``guessed``: types that were timed otherwise. ``donors``: names of those that the
+    chosen models use.
     """
 
     name: str
     models: Mapping[str, Model]
     fallback: Model | None
     donors: tuple[str, ...] = ()
+    guessed: frozenset[str] = frozenset()
 
     @property
     def plain(self) -> KernelSum:
         """The sum without a correction."""
-        return KernelSum(self.models, self.fallback)
+        return KernelSum(self.models, self.fallback, guessed=self.guessed)
 
     def knows_any(self, lists: KernelLists) -> bool:
         """Whether the lists have a kernel type with a model of its own."""
@@ -50,17 +55,24 @@ class KernelModels:
 
 
 def kernel_models(rows: PlatformRows, donors: Sequence[Mapping[str, Donor]], seed: int) -> tuple[KernelModels, ...]:
-    """From kernels in situ, with types that were not timed there from kernels alone; all alone where none was timed in
-    situ: in a model a kernel takes 0.6 to 2 times what it takes alone.
+    """From kernels in situ, with types that were not timed there from kernels alone; all from kernels alone where those
+    in situ teach nothing. Empty where neither do: of few rows of a type, without a donor, there is no model.
 
-    ``donors``: in situ, by kernel type.
+    In a model a kernel takes 0.6 to 2 times what it takes alone. So times alone are brought to those in situ by the
+    median ratio, and what they say beside them is a guess. ``donors``: in situ, by kernel type.
     """
-    if not rows.in_situ:
-        return (_fitted("alone", rows.alone, (), seed),) if rows.alone else ()
     in_situ = _fitted("in situ", rows.in_situ, donors, seed)
     others = {name: kernels for name, kernels in rows.alone.items() if name not in in_situ.models}
-    models = {**_fitted("alone", others, (), seed).models, **in_situ.models}
-    return (KernelModels("in situ", models, in_situ.fallback, in_situ.donors),)
+    fallback = _fallback(rows.alone)
+    alone = _models("alone", others, fallback, (), seed)
+    if not in_situ.models:
+        return (alone,) if alone.models else ()
+    if fallback is None:
+        return (in_situ,)
+    ratio = _context_ratio(rows, fallback)
+    guessed = {name: Scaled(model, ratio) for name, model in alone.models.items()}
+    rest = Scaled(fallback, ratio) if in_situ.fallback is None else in_situ.fallback
+    return (KernelModels("in situ", {**guessed, **in_situ.models}, rest, in_situ.donors, frozenset(guessed)),)
 
 
 def light_donors(name: str, by_type: Kernelwise, seed: int) -> dict[str, Donor]:
@@ -77,7 +89,13 @@ def light_donors(name: str, by_type: Kernelwise, seed: int) -> dict[str, Donor]:
 
 
 def _fitted(name: str, by_type: Kernelwise, donors: Sequence[Mapping[str, Donor]], seed: int) -> KernelModels:
-    fallback = _fallback(by_type)
+    return _models(name, by_type, _fallback(by_type), donors, seed)
+
+
+def _models(
+    name: str, by_type: Kernelwise, fallback: Model | None, donors: Sequence[Mapping[str, Donor]], seed: int
+) -> KernelModels:
+    """A model of each type with enough rows; of the others one that is lent, or the fallback, times a factor."""
     models: dict[str, Model] = {}
     used: dict[str, None] = {}
     for type_name, measured in by_type.items():
@@ -93,6 +111,24 @@ def _fitted(name: str, by_type: Kernelwise, donors: Sequence[Mapping[str, Donor]
             models[type_name] = _scaled(measured, lenders, fallback)
             used |= dict.fromkeys(lender.name for lender in lenders[:1])
     return KernelModels(name, models, fallback, tuple(used))
+
+
+def _context_ratio(rows: PlatformRows, alone: Model) -> float:
+    """The median of times in situ over times alone: of configurations that were timed both ways, else over what the
+    fallback of kernels alone says of those in situ."""
+    found = [_paired(rows.in_situ[name], rows.alone[name]) for name in rows.in_situ if name in rows.alone]
+    if sum(map(len, found)) < LEAST_PAIRED:
+        known = [each for each in rows.in_situ.values() if each.kernels.is_known]
+        found += [each.log_ms - np.log(alone.predict(each.kernels)) for each in known]
+    logs = np.concatenate([np.zeros(0), *found])
+    return float(np.exp(np.median(logs))) if len(logs) else 1.0
+
+
+def _paired(in_situ: Measured, alone: Measured) -> Floats:
+    """Log ratios of the configurations that both have, float64[pairs]."""
+    places = {key: at for at, key in enumerate(config_keys(alone.kernels))}
+    pairs = [(at, places[key]) for at, key in enumerate(config_keys(in_situ.kernels)) if key in places]
+    return np.array([in_situ.log_ms[at] - alone.log_ms[other] for at, other in pairs], dtype=np.float64)
 
 
 def _scaled(measured: Measured, lenders: Sequence[Donor], fallback: Model | None) -> Scaled:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from benchfarm_predictor.combined import Residual, Scaled, Stacked
-from benchfarm_predictor.composition import SUM_PENALTIES, KernelSum, fit_sum_correction, fit_whole_model
+from benchfarm_predictor.composition import SUM_PENALTIES, fit_sum_correction, fit_whole_model
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
@@ -149,9 +149,7 @@ def _sum_base(problem: ModelProblem, kernels: KernelModels) -> Base:
         said[fold.held] = np.log(fit.applied(sums[fold.held], counts[fold.held]))
         by_fold.append(said)
     whole = fit_sum_correction(sums, counts, times_ms)
-    numbers = (whole.factor, whole.offset_ms, whole.per_kernel_ms)
-    model = KernelSum(plain.kernels, plain.fallback, *numbers)
-    return Base(f"{SUMS} {kernels.name}", model, np.log(whole.left_out_ms), tuple(by_fold))
+    return Base(f"{SUMS} {kernels.name}", whole.of(plain), np.log(whole.left_out_ms), tuple(by_fold))
 
 
 def _donor_bases(problem: ModelProblem, view: ModelView) -> Iterator[Base]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import Model
-from benchfarm_predictor.similarity import rank_donors
+from benchfarm_predictor.similarity import LEAST_COMMON, rank_donors
 from benchfarm_predictor.training.donors import Donor
 from benchfarm_predictor.training.platform_rows import MeasuredModels
 
@@ -39,7 +39,7 @@ class PlatformDonor:
 @dataclass(frozen=True, eq=False)
 class ModelView:
     """A donor over n whole models, in log ms, float64[n]: predicted without having seen the model, and measured (NaN
-    where it was not)."""
+    where it was not). Both are of the kernels that the target's engine makes of a model, as its model will be asked."""
 
     name: str
     model: Model
@@ -47,15 +47,17 @@ class ModelView:
     measured: Floats
 
 
-def model_views(donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int) -> tuple[ModelView, ...]:
+def model_views(
+    donors: Sequence[PlatformDonor], rows: MeasuredModels, seed: int, least: int = LEAST_COMMON
+) -> tuple[ModelView, ...]:
     """The nearest donors over the rows, the most alike first, by how they would have the rows' latencies relate.
 
     A donor that never had most of the rows' kernels, by their types, is left out, and so is one that nobody would call
-    alike.
+    alike. With fewer than ``least`` rows nobody is called alike.
     """
     views = {view.name: view for donor in donors if (view := _view(donor, rows)) is not None}
     said_ms = {name: np.exp(view.predicted) for name, view in views.items()}
-    ranked = rank_donors(rows.latency_ms, said_ms, seed=seed)
+    ranked = rank_donors(rows.latency_ms, said_ms, seed=seed, least=least)
     return tuple(views[likeness.donor] for likeness in ranked if likeness.is_near)[:NEAREST]
 
 
@@ -67,8 +69,13 @@ def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:
     places = {name: at for at, name in enumerate(donor.models.ids)}
     own = np.array([places.get(name, -1) for name in rows.ids], dtype=np.int64)
     is_own = own >= 0
-    predicted_ms = np.where(is_own, donor.unseen_ms[own], donor.model.predict(rows.lists))
-    measured_ms = np.where(is_own, donor.models.latency_ms[own], np.nan)
+    said_ms = donor.model.predict(rows.lists)
+    moved = np.ones(len(rows))
+    if is_own.any():
+        # engines fuse otherwise: the same network is other kernels here, and those are what the model will be asked of
+        moved = said_ms / donor.model.predict(donor.models.lists)[own]
+    predicted_ms = np.where(is_own, donor.unseen_ms[own] * moved, said_ms)
+    measured_ms = np.where(is_own, donor.models.latency_ms[own] * moved, np.nan)
     return ModelView(donor.name, donor.model, np.log(predicted_ms), np.log(measured_ms))
 
 

@@ -6,21 +6,23 @@ back, and its own interval (decision 0030). What is like none of them gets the w
 all its rows are held back, and a wider interval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, PredictorEvidence
-from benchfarm_predictor.combined import Scaled
+from benchfarm_predictor.combined import Regional, Scaled
 from benchfarm_predictor.composition import KernelSum, fit_kernel_sum
 from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
-from benchfarm_predictor.predictor_file import Header, Lineage, Predictor, write
+from benchfarm_predictor.predictor_file import Header, Lineage, Predictor, read, write
 from benchfarm_predictor.trained_range import TrainedRange
 from benchfarm_predictor.training.candidates import Candidate, problem_of
 from benchfarm_predictor.training.choice import all_candidates, choose
@@ -29,7 +31,7 @@ from benchfarm_predictor.training.kernel_sums import MAX_DONORS, KernelModels, k
 from benchfarm_predictor.training.losses import losses
 from benchfarm_predictor.training.measured import MIN_ROWS, Fold
 from benchfarm_predictor.training.model_candidates import SUMS, all_bases, fold_numbers, joint_candidates, model_problem
-from benchfarm_predictor.training.model_donors import PlatformDonor, model_views
+from benchfarm_predictor.training.model_donors import ModelView, PlatformDonor, model_views
 from benchfarm_predictor.training.platform_rows import MeasuredModels, PlatformRows
 from benchfarm_predictor.training.regions import regional_choice
 
@@ -40,6 +42,8 @@ DOUBTFUL: Final = 2.0
 MAX_PLAUSIBLE: Final = 8
 LEAST_CORRECTED: Final = 2
 """Whole models from which on a sum of kernels is brought to them."""
+LEAST_LENT: Final = 3
+"""Whole models from which on a donor is taken to be alike. Without one of its own a platform may be of any speed."""
 
 __all__ = ["LEVEL", "PlatformFit", "donor_of", "fit_kernel", "fit_model", "judge"]
 
@@ -70,7 +74,11 @@ class PlatformFit:
         return self.predictor.header.lineage.donors
 
     def file(self) -> bytes:
-        """The predictor's file. Raises TooLarge above ``predictor_file.MAX_FILE_BYTES``."""
+        """The predictor's file, which can be read again."""
+        return self._file
+
+    @cached_property
+    def _file(self) -> bytes:
         return write(self.predictor)
 
     def evidence(
@@ -99,11 +107,17 @@ def fit_kernel(
     """The predictor of one kernel type timed alone: the automatic choice among all candidates (decision 0030).
 
     The same rows, donors and seed give the same file. Without scikit-learn trees are no candidates, networks only
-    where they are asked for and PyTorch is there.
+    where they are asked for and PyTorch is there. Where donors make a file that cannot be kept it is fitted without.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: too few rows, or all the same; the text says what to do.
     """
+    return _kept(lambda lent: _fit_kernel(rows, kernel_type, lent, seed, with_networks), donors)
+
+
+def _fit_kernel(
+    rows: PlatformRows, kernel_type: str, donors: Sequence[PlatformDonor], seed: int, with_networks: bool
+) -> PlatformFit:
     measured = rows.kernel(kernel_type)
     lenders = [donor.alone[kernel_type] for donor in donors if kernel_type in donor.alone][:MAX_DONORS]
     problem = problem_of(measured, tuple(lender.over(measured.kernels) for lender in lenders), seed)
@@ -120,24 +134,29 @@ def fit_kernel(
     )
     inside = _crossed_inside(unseen_ms, measured.latency_ms, numbers)
     unseen = score_of(unseen_ms, measured.latency_ms, inside)
-    counts = {"alone": len(measured)}
-    return PlatformFit(predictor, choice.names, counts, unseen_ms, unseen, _plausible(problem.target, found))
+    return PlatformFit(predictor, choice.names, {"alone": len(measured)}, unseen_ms, unseen)
 
 
 def fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor] = (), *, seed: int = 0) -> PlatformFit:
     """The predictor of whole models; numpy alone fits it.
 
     With fewer than ``MIN_ROWS`` whole models nothing can be held back: then it is the sum of kernels timed in situ, or
-    of kernels alone, or the nearest donor, brought to the models that there are, without a calibrated interval. The
-    same rows, donors and seed give the same file.
+    the nearest donor that at least ``LEAST_LENT`` models call alike, or the sum of kernels alone, brought to the models
+    that there are, without a calibrated interval. The same rows, donors and seed give the same file. Where donors make
+    a file that cannot be kept it is fitted without.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: too few rows of every kind, or all the same; the text says
             what to do.
     """
+    return _kept(lambda lent: _fit_model(rows, lent, seed), donors)
+
+
+def _fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor], seed: int) -> PlatformFit:
     sums = kernel_models(rows, [donor.in_situ for donor in donors], seed)
-    if len(rows.models) < MIN_ROWS and (sums or any(donor.model is not None for donor in donors)):
-        return _of_few_models(rows, sums, donors)
+    few = _of_few_models(rows, sums, donors, seed) if len(rows.models) < MIN_ROWS else None
+    if few is not None:
+        return few
     models = rows.whole_models()
     views = model_views(donors, models, seed)
     problem = model_problem(models, fold_numbers(models, seed), seed)
@@ -174,31 +193,73 @@ def donor_of(rows: PlatformRows, *, seed: int = 0) -> PlatformDonor:
     return replace(own, model=fit.predictor.model, models=rows.models, unseen_ms=fit.unseen_ms)
 
 
-def _of_few_models(rows: PlatformRows, sums: Sequence[KernelModels], donors: Sequence[PlatformDonor]) -> PlatformFit:
-    """The first of: kernels in situ, a donor, kernels alone."""
-    in_situ = next((each for each in sums if each.name == "in situ"), None)
-    lender = next((donor for donor in donors if donor.model is not None), None)
-    used: tuple[str, ...]
-    if in_situ is None and lender is not None and lender.model is not None:
-        model: Model = Scaled(lender.model, _factor(lender.model, rows.models))
-        name, used, trained = f"{lender.name} x factor", (lender.name,), None
+def _kept(fit: Callable[[Sequence[PlatformDonor]], PlatformFit], donors: Sequence[PlatformDonor]) -> PlatformFit:
+    """A fit whose file can be kept and read: with the donors, or without where what they lend is too large or too deep.
+
+    Raises:
+        InvalidRequest: ``training_rows_invalid``: of neither.
+    """
+    made = fit(donors)
+    why = _why_not_kept(made)
+    if why is not None and donors:
+        made = fit(())
+        why = _why_not_kept(made)
+    if why is not None:
+        header = made.predictor.header
+        detail = f"{header.platform}: what its rows teach of {header.kernel_type} cannot be kept: {why}"
+        raise InvalidRequest(detail, code="training_rows_invalid", field="rows")
+    return made
+
+
+def _why_not_kept(made: PlatformFit) -> str | None:
+    """Why a file would not be written, or not be read by whoever answers from it; None where all is well."""
+    try:
+        read(made.file())
+    except (TooLarge, InvalidRequest) as error:
+        return error.detail
+    return None
+
+
+def _of_few_models(
+    rows: PlatformRows, sums: Sequence[KernelModels], donors: Sequence[PlatformDonor], seed: int
+) -> PlatformFit | None:
+    """The first of: kernels in situ, a donor, kernels alone; None where there is none of them."""
+    in_situ = [each for each in sums if each.name == "in situ"]
+    lent: tuple[ModelView, ...] = ()
+    if not in_situ and len(rows.models) >= LEAST_LENT:
+        lent = model_views(donors, rows.models, seed, LEAST_LENT)
+    if not lent and not sums:
+        return None
+    if lent:
+        model: Model = _lent(lent[0], rows.models)
+        name, used, trained = f"{lent[0].name} x factor", (lent[0].name,), _lenders_range(lent[0], donors)
     else:
-        kernels = in_situ or sums[0]
+        kernels = sums[0]
         model = _sum_of(kernels, rows.models)
         name, used, trained = f"{SUMS} {kernels.name}", kernels.donors, _kernel_range(rows)
     predictor = Predictor(_header(rows, WHOLE_MODEL, used), model, None, trained)
     return PlatformFit(predictor, (name,), rows.counts, np.zeros(0), None, (model,))
 
 
-def _factor(model: Model, few: MeasuredModels) -> float:
-    """The median ratio to the model, 1 where nothing was measured."""
-    return float(np.exp(np.median(few.log_ms - np.log(model.predict(few.lists))))) if len(few) else 1.0
+def _lent(view: ModelView, few: MeasuredModels) -> Model:
+    """The donor's model times the median ratio to it: to what it measured, where it measured the same."""
+    said = np.where(np.isnan(view.measured), view.predicted, view.measured)
+    ratio = float(np.median(few.log_ms - said))
+    if isinstance(view.model, Regional):  # so that what is strange to the donor is said to be strange
+        return replace(view.model, offsets=view.model.offsets + ratio, lent=len(view.model.regions))
+    return Scaled(view.model, float(np.exp(ratio)))
+
+
+def _lenders_range(view: ModelView, donors: Sequence[PlatformDonor]) -> TrainedRange | None:
+    """What the donor's model was fitted on."""
+    models = next((donor.models for donor in donors if donor.name == view.name), None)
+    return None if models is None else TrainedRange.of(models.lists)
 
 
 def _sum_of(kernels: KernelModels, few: MeasuredModels) -> KernelSum:
     if len(few) < LEAST_CORRECTED:
         return kernels.plain
-    return fit_kernel_sum(kernels.models, kernels.fallback, few.lists, few.latency_ms).model
+    return fit_kernel_sum(kernels.plain, few.lists, few.latency_ms).model
 
 
 def _kernel_range(rows: PlatformRows) -> TrainedRange:

@@ -151,6 +151,7 @@ class RegionalChoice:
             scales=np.stack([region.shape[1] for region in every]),
             radii=np.array([region.shape[2] for region in every]),
             widenings=widenings,
+            lent=len(self.lent),
         )
 
     def _strange_bounds(self, bounds: Floats, level: float) -> Floats:
