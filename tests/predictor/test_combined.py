@@ -9,7 +9,7 @@ from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.metrics import score
 from benchfarm_predictor.models import Model
-from benchfarm_predictor.registry import Registry
+from benchfarm_predictor.registry import MAX_NESTING, Registry
 from benchfarm_predictor.ridge import fit_ridge
 from tests.predictor.rows import costs, drawn, noisy, roofline_ms
 
@@ -133,7 +133,7 @@ def test_a_stack_with_too_few_weights_is_damaged(donors: tuple[Model, Model]) ->
 
 def test_models_nest_so_deep_and_no_deeper(donors: tuple[Model, Model]) -> None:
     model: Model = donors[0]
-    for _ in range(7):
+    for _ in range(MAX_NESTING - 1):
         model = Scaled(model, 1.0)
     assert Registry().model(*model.to_arrays()).kind == "scaled"
     with pytest.raises(InvalidRequest, match="nested"):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_predictor.composition import KernelSum, fit_fallback, fit_kernel_sum, fit_whole_model
+from benchfarm_predictor.composition import (
+    KernelSum,
+    SumCorrection,
+    fit_fallback,
+    fit_kernel_sum,
+    fit_whole_model,
+)
 from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
@@ -16,6 +22,7 @@ from benchfarm_predictor.predictor_file import Header, Lineage, Predictor
 from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.ridge import fit_ridge
 from benchfarm_predictor.trained_range import TrainedRange
+from benchfarm_predictor.unknown_kernels import FOREIGN_SHARE
 from tests.predictor.rows import FAMILIES, architectures, drawn, noisy, roofline_ms, whole_ms
 
 HEADER = Header(
@@ -53,6 +60,21 @@ def test_a_sum_of_kernels_is_corrected(kernel_models: dict[str, Model]) -> None:
     assert corrected.predict(lists) == pytest.approx(1.5 * sums + 0.25 + 0.125 * lists.kernel_counts)
 
 
+def test_a_small_model_keeps_a_tenth_of_its_sum(kernel_models: dict[str, Model]) -> None:
+    """An offset below zero that large models taught is more than all of a small one."""
+    lists = KernelLists.of(architectures(20))
+    sums = KernelSum(kernel_models, None).kernel_sums(lists)
+    small = KernelLists.of([[("fc", {"cin": 16, "cout": 16}, 1)]])
+    fit = fit_kernel_sum(KernelSum(kernel_models, None), lists, 1.2 * sums - 0.9 * sums.min())
+    assert fit.model.offset_ms < -0.5 * sums.min()
+    own = KernelSum(kernel_models, None).predict(small)
+    assert fit.model.predict(small) == pytest.approx(0.1 * own)
+    assert fit.model.predict(lists) == pytest.approx(1.2 * sums - 0.9 * sums.min(), rel=0.05)
+    correction = SumCorrection(1.0, -100.0, 0.0, 1.0, np.zeros(0))
+    assert correction.applied(sums, lists.kernel_counts) == pytest.approx(0.1 * sums)
+    assert (fit.left_out_ms >= 0.1 * sums).all()
+
+
 def sum_by_hand(models: dict[str, Model], count: int) -> Floats:
     return np.array(
         [
@@ -65,7 +87,7 @@ def sum_by_hand(models: dict[str, Model], count: int) -> Floats:
 def test_the_correction_is_found_from_few_whole_models(kernel_models: dict[str, Model]) -> None:
     lists = KernelLists.of(architectures(12))
     truth = KernelSum(kernel_models, None, factor=1.4, offset_ms=0.1, per_kernel_ms=0.02)
-    fit = fit_kernel_sum(kernel_models, None, lists, truth.predict(lists))
+    fit = fit_kernel_sum(KernelSum(kernel_models, None), lists, truth.predict(lists))
     found = (fit.model.factor, fit.model.offset_ms, fit.model.per_kernel_ms)
     assert found == pytest.approx((1.4, 0.1, 0.02), rel=0.02)
     assert score(fit.left_out_ms, truth.predict(lists)).mape < 0.01
@@ -74,7 +96,7 @@ def test_the_correction_is_found_from_few_whole_models(kernel_models: dict[str, 
 def test_leaving_a_whole_model_out_is_what_it_says(kernel_models: dict[str, Model]) -> None:
     lists = KernelLists.of(architectures(8))
     latency_ms = noisy(1.3 * KernelSum(kernel_models, None).predict(lists) + 0.05, 0.05)
-    fit = fit_kernel_sum(kernel_models, None, lists, latency_ms)
+    fit = fit_kernel_sum(KernelSum(kernel_models, None), lists, latency_ms)
     sums, counts = KernelSum(kernel_models, None).kernel_sums(lists), lists.kernel_counts
     unit = np.array([1, np.median(latency_ms), np.median(latency_ms) / np.median(counts)])
     columns = np.stack([sums, np.ones(8), counts], axis=1) * unit / latency_ms[:, None]
@@ -89,7 +111,7 @@ def test_leaving_a_whole_model_out_is_what_it_says(kernel_models: dict[str, Mode
 
 def test_two_whole_models_already_correct_a_factor(kernel_models: dict[str, Model]) -> None:
     lists, fresh = KernelLists.of(architectures(2)), KernelLists.of(architectures(30, seed=0))
-    fit = fit_kernel_sum(kernel_models, None, lists, 1.5 * whole_ms(lists))
+    fit = fit_kernel_sum(KernelSum(kernel_models, None), lists, 1.5 * whole_ms(lists))
     assert score(fit.model.predict(fresh), 1.5 * whole_ms(fresh)).mape < 0.1
 
 
@@ -123,7 +145,7 @@ def test_what_cannot_be_learnt_from_is_refused(kernel_models: dict[str, Model], 
     lists, given = KernelLists.of(architectures(len(latency_ms))), np.array(latency_ms)
     for fit in (
         lambda: fit_whole_model(lists, given),
-        lambda: fit_kernel_sum(kernel_models, None, lists, given),
+        lambda: fit_kernel_sum(KernelSum(kernel_models, None), lists, given),
         lambda: fit_fallback({}),
     ):
         with pytest.raises(InvalidRequest) as caught:
@@ -138,16 +160,20 @@ def test_constant_whole_models_are_predicted_as_they_are(kernel_models: dict[str
 
 def test_a_kernel_sum_survives_its_arrays(kernel_models: dict[str, Model], fallback: Model) -> None:
     lists = KernelLists.of([*architectures(3), [FOREIGN]])
-    for model in (KernelSum(kernel_models, fallback, 1.1, 0.2, 0.3), KernelSum({}, None)):
+    whole = KernelSum(kernel_models, fallback, 1.1, 0.2, 0.3, frozenset({"fc", "add-act"}))
+    for model in (whole, KernelSum({}, None)):
         again = Registry().model(*model.to_arrays())
+        assert isinstance(again, KernelSum)
         assert again.predict(lists).tolist() == model.predict(lists).tolist()
+        assert again.guessed == model.guessed
 
 
 def test_types_and_models_must_fit(kernel_models: dict[str, Model]) -> None:
     arrays, meta = KernelSum(kernel_models, None).to_arrays()
-    for types in (meta["types"][1:], ["fc"] * len(meta["types"])):
+    changes = [{"types": meta["types"][1:]}, {"types": ["fc"] * len(meta["types"])}, {"guessed": ["matmul"]}]
+    for change in changes:
         with pytest.raises(InvalidRequest) as caught:
-            Registry().model(arrays, {**meta, "types": types})
+            Registry().model(arrays, {**meta, **change})
         assert caught.value.code == "predictor_file_damaged"
 
 
@@ -159,7 +185,7 @@ def test_an_answer_inside_the_range_has_the_calibrated_interval() -> None:
     found = answer(Predictor(HEADER, fit.model, intervals, TrainedRange.of(lists)), lists)
     low, high = intervals.bounds(found.latency_ms)
     assert (found.low_ms.tolist(), found.high_ms.tolist()) == (low.tolist(), high.tolist())
-    assert found.coverage == 0.9
+    assert found.coverage.tolist() == [0.9] * 60
     assert not any(found.unknown)
     assert not any(found.outside)
 
@@ -173,7 +199,7 @@ def test_an_answer_outside_is_wider_and_says_why(kernel_models: dict[str, Model]
     factor = UNCALIBRATED.widths[0]
     assert found.high_ms / found.latency_ms == pytest.approx([factor * PER_OCTAVE, factor])
     assert found.low_ms / found.latency_ms == pytest.approx([1 / factor / PER_OCTAVE, 1 / factor])
-    assert found.coverage == 0
+    assert found.coverage.tolist() == [0.0, 0.0]
     assert found.outside == ((f"fc: cin={2 * largest} ({int(kernels.column('cin').min())} to {largest})",), ())
 
 
@@ -182,7 +208,7 @@ def test_an_answer_lists_unknown_kernels_and_widens_by_their_share(kernel_models
     lists = KernelLists.of([known, [*known, FOREIGN, FOREIGN], [FOREIGN]])
     found = answer(Predictor(HEADER, KernelSum(kernel_models, None)), lists)
     assert found.unknown == ((), ("their-conv",), ("their-conv",))
-    factor, share = UNCALIBRATED.widths[0], 2 / (known_count(known) + 2)
+    factor, share = UNCALIBRATED.widths[0], max(2 / (known_count(known) + 2), FOREIGN_SHARE)
     assert found.high_ms / found.latency_ms == pytest.approx(
         [factor, factor * (1 + (UNKNOWN - 1) * share), factor * ALL_MISSING]
     )

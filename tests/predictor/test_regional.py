@@ -59,7 +59,6 @@ def test_each_region_has_its_own_weights(regional: Regional) -> None:
     assert regional.places(batch).tolist() == [0] * 12 + [1] * 12 + [2] * 12
     ratio = regional.predict(batch) / whole_ms(batch)
     assert ratio == pytest.approx([2.0] * 12 + [3.0] * 12 + [2.0] * 12, rel=0.05)
-    assert regional.widening(batch).tolist() == [1.0] * 12 + [1.5] * 12 + [4.0] * 12
 
 
 def test_rows_do_not_see_each_other(regional: Regional) -> None:
@@ -88,7 +87,7 @@ def test_without_regions_it_is_elsewhere_everywhere(regional: Regional) -> None:
     )
     batch = lists(CONVS, TOKENS)
     assert Registry().model(*none.to_arrays()).predict(batch).tolist() == none.predict(batch).tolist()
-    assert (none.widening(batch) == 4).all()
+    assert not none.is_sampled(none.places(batch)).any()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,25 @@ def test_an_answer_is_wider_in_its_region_and_strange_elsewhere(regional: Region
     assert found.high_ms / found.latency_ms == pytest.approx([width] * 2 + [1.5 * width] * 2 + [4 * width] * 2)
     assert [bool(said) for said in found.outside] == [False] * 4 + [True] * 2
     assert not any(found.unknown)
+    assert found.coverage.tolist() == [0.9] * 4 + [0.0] * 2
+
+
+def test_a_region_that_is_lent_promises_nothing(regional: Regional) -> None:
+    """No row of this platform lies in it: how wide its intervals are is a rule."""
+    rows = lists(CONVS, TOKENS, STRANGE)
+    header = Header(
+        kernel_type="model", platform="p", lineage=Lineage(data_hash="x", rule_version=1, code_version="0.1.0")
+    )
+    model = Registry().model(*replace(regional, lent=1).to_arrays())
+    found = answer(
+        Predictor(header, model, calibrate(whole_ms(rows), noisy(whole_ms(rows), 0.02)), TrainedRange.of(rows)),
+        lists(CONVS, TOKENS, STRANGE, count=2),
+    )
+    assert found.coverage.tolist() == [0.9] * 2 + [0.0] * 4
+    assert [any("like no measured" in said for said in each) for each in found.outside] == [False] * 4 + [True] * 2
+    arrays, meta = regional.to_arrays()
+    with pytest.raises(InvalidRequest, match="lent"):
+        Registry().model(arrays, {**meta, "lent": 3})
 
 
 def test_members_that_a_region_does_not_use_say_nothing_of_what_is_unknown(regional: Regional) -> None:

@@ -61,6 +61,7 @@ def test_what_a_donor_has_not_is_left_aside() -> None:
     [found] = rank_donors(TARGET, {"partly": partly, "barely": barely})
     assert (found.donor, found.count, found.divergence) == ("partly", 40, pytest.approx(0, abs=1e-12))
     assert rank_donors(TARGET, {"barely": barely}) == ()
+    assert [each.donor for each in rank_donors(TARGET, {"barely": barely}, least=LEAST_COMMON - 1)] == ["barely"]
 
 
 @pytest.mark.parametrize("donor", [np.ones(3), np.zeros(60), np.full(60, -1.0), np.full(60, np.inf)])

@@ -5,16 +5,17 @@ import pytest
 
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum, fit_fallback, fit_whole_model
+from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.models import Model
-from benchfarm_predictor.predictions import ALL_MISSING, UNCALIBRATED, answer
+from benchfarm_predictor.predictions import ALL_MISSING, UNCALIBRATED, UNKNOWN, answer
 from benchfarm_predictor.predictor_file import Header, Lineage, Predictor, read, write
 from benchfarm_predictor.ridge import Ridge, fit_ridge
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trained_range import TrainedRange
-from benchfarm_predictor.unknown_kernels import unknown_of
+from benchfarm_predictor.unknown_kernels import FOREIGN_SHARE, unknown_of
 from benchfarm_workloads.draws import draw
 from tests.predictor.rows import FAMILIES, architectures, costs, drawn, roofline_ms, whole_ms
 
@@ -85,9 +86,17 @@ def test_what_a_ridge_never_saw_is_known_without_a_trained_range(sums: Ridge) ->
     lists = KernelLists.of([known, [*known, GROUP], [*known, FOREIGN]])
     found = unknown_of(sums, lists, None)
     assert found.by_row() == [[], ["group-conv"], ["their-conv"]]
-    count = sum(count for _, _, count in known)
-    assert found.missing == pytest.approx([0, share_by_hand([*known, GROUP], [GROUP]), 1 / (count + 1)])
+    assert found.missing == pytest.approx([0, share_by_hand([*known, GROUP], [GROUP]), FOREIGN_SHARE])
     assert not found.guessed.any()
+
+
+def test_one_operator_of_unknown_costs_among_many_kernels_widens_well(sums: Ridge, trained: TrainedRange) -> None:
+    """By count it is less than a hundredth of the model, and it may take longest."""
+    known = [(name, config, 40 * count) for name, config, count in architectures(1)[0]]
+    found = answer(Predictor(HEADER, sums, None, trained), KernelLists.of([known, [*known, FOREIGN]]))
+    factors = found.high_ms / found.latency_ms
+    assert factors[1] / factors[0] == pytest.approx(1 + (UNKNOWN - 1) * FOREIGN_SHARE, rel=0.01)
+    assert found.unknown == ((), ("their-conv",))
 
 
 def test_windows_that_were_never_there_are_missing_although_their_type_was() -> None:
@@ -130,8 +139,22 @@ def test_a_sum_of_kernels_guesses_what_its_fallback_knows(kernel_models: dict[st
     found = unknown_of(model, lists, None)
     assert total[2] == pytest.approx(total[0])
     assert found.guessed == pytest.approx([0, 1 - total[0] / total[1], 0])
-    assert found.missing == pytest.approx([0, 0, 1 / (sum(count for _, _, count in known) + 1)])
+    assert found.missing == pytest.approx([0, 0, FOREIGN_SHARE])
     assert found.by_row() == [[], ["group-conv"], ["their-conv"]]
+
+
+def test_kernels_that_were_timed_otherwise_are_guesses(kernel_models: dict[str, Model], fallback: Model) -> None:
+    known = architectures(1)[0]
+    lists = KernelLists.of([known, [kernel for kernel in known if kernel[0] != "fc"]])
+    model = KernelSum(kernel_models, fallback, guessed=frozenset({"fc"}))
+    sums_ms = model.kernel_sums(lists)
+    assert sums_ms.tolist() == KernelSum(kernel_models, fallback).kernel_sums(lists).tolist()
+    found = unknown_of(model, lists, None)
+    assert found.by_row() == [["fc"], []]
+    assert found.guessed == pytest.approx([1 - sums_ms[1] / sums_ms[0], 0])
+    assert not found.missing.any()
+    said = answer(Predictor(HEADER, model, calibrate(sums_ms, 1.01 * sums_ms)), lists)
+    assert (said.coverage > 0).tolist() == [False, True]
 
 
 def test_without_a_fallback_its_kernels_are_missing(kernel_models: dict[str, Model]) -> None:

@@ -236,10 +236,6 @@ class Regional:
         nearest: Ints = apart.argmin(axis=1)
         return nearest
 
-    def widening(self, batch: Batch) -> Floats:
-        """By how much the interval of each row is wider than the narrowest: float64[n], at least 1."""
-        return self.widenings[self.places(batch)]
-
     def is_sampled(self, places: Ints) -> npt.NDArray[np.bool_]:
         """Whether there were rows of the regions with these numbers, as ``places`` has them: bool[n]. Of what lies
         elsewhere, or in a lent region, nothing was calibrated: there widenings are rules."""
