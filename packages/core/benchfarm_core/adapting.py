@@ -315,8 +315,16 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def verdict(new: HoldoutScore | None, before: HoldoutScore | None, *, has_active: bool) -> Verdict:
-    """What becomes of a new predictor. Scores are on the same hold-outs; `before` is the active one's.
+def verdict(
+    new: HoldoutScore | None,
+    before: HoldoutScore | None,
+    *,
+    has_active: bool,
+    recorded: HoldoutScore | None = None,
+) -> Verdict:
+    """What becomes of a new predictor. Scores are on the same rows; `before` is the active one's, None where its file
+    is not to be read by this version: then what it scored when it was made, `recorded`, speaks for it, and the new one
+    answers where it loses no more than one row by that.
 
     Where nothing answers yet, anything is better than nothing: its score and its intervals say how good it is.
     """
@@ -325,9 +333,18 @@ def verdict(new: HoldoutScore | None, before: HoldoutScore | None, *, has_active
     if new is None:
         return Verdict(False, "no hold-out could be measured, so what answers stays")
     if before is None:
-        return Verdict(True, "what answered is not to be read by this version")
+        return _beside_unreadable(new, recorded)
     told = f"{new.mape:.2%} against {before.mape:.2%} mean error on the same {new.count} hold-outs".replace("%", " %")
     return Verdict(True, told) if is_better(new, before) else Verdict(False, f"what answers is no worse: {told}")
+
+
+def _beside_unreadable(new: HoldoutScore, recorded: HoldoutScore | None) -> Verdict:
+    """Another process may read what this one cannot, and then a worse one must not take its place."""
+    if recorded is None:
+        return Verdict(True, "what answered is not to be read by this version, and was never judged")
+    told = f"{new.within_10:.0%} within 10% against the {recorded.within_10:.0%} that it had".replace("%", " %")
+    told = f"what answered is not to be read by this version; {told}"
+    return Verdict((recorded.within_10 - new.within_10) * new.count <= 1 + 1e-9, told)
 
 
 def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
