@@ -66,7 +66,7 @@ def of_families(found: Sequence[Candidate], *families: Family) -> list[Candidate
     return [candidate for candidate in found if candidate.family in families]
 
 
-def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
+def choose(target: Floats, found: Sequence[Candidate], groups: Ints | None = None) -> Choice:
     """The best candidates by what they say of rows that they did not see, weighted by how sure their place is.
 
     Each weighs exp(-d^2 / 2), where d is how much worse than the best one it is, in standard errors of that difference
@@ -76,43 +76,55 @@ def choose(target: Floats, found: Sequence[Candidate]) -> Choice:
     Args:
         target: float64[n], log ms.
         found: at least one.
+        groups: int64[n]: what is said of a row was learnt without its whole group. Then groups are what is compared,
+            each as much as any other however many rows it has, and what is said of a row was chosen without its group.
     """
     unseen = np.stack([candidate.unseen for candidate in found])
-    order, weights = _weighed(unseen, target)
-    said = _said_by_others(unseen, target)
+    order, weights = _weighed(unseen, target, groups)
+    said = _said_by_others(unseen, target, groups)
     members = tuple(found[at] for at in order)
     return Choice(members, tuple(weights.tolist()), said, float(losses(said - target).mean()))
 
 
-def _weighed(unseen: Floats, target: Floats) -> tuple[Ints, Floats]:
+def _weighed(unseen: Floats, target: Floats, groups: Ints | None) -> tuple[Ints, Floats]:
     """The numbers of the chosen candidates, the best first, and their weights; ``unseen`` float64[candidates, n]."""
-    each = losses(unseen - target)
+    each = _by_group(losses(unseen - target), groups)
+    count = each.shape[1]
     best = int(np.argmin(each.mean(axis=1)))
     worse = each - each[best]
-    errors = worse.std(axis=1) / np.sqrt(len(target))
+    errors = worse.std(axis=1) / np.sqrt(count)
     weights = np.exp(-0.5 * (worse.mean(axis=1) / np.maximum(errors, 1e-12)) ** 2)
     weights[best] = 1.0
     chosen = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
     order: Ints = np.array(chosen, dtype=np.int64)
     shares = weights[order] / weights[order].sum()
-    lost = losses(shares @ unseen[order] - target) - each[best]
-    if float(lost.mean()) > CLEAR * float(lost.std()) / np.sqrt(len(target)):
+    lost = _by_group(losses(shares @ unseen[order] - target)[None], groups)[0] - each[best]
+    if float(lost.mean()) > CLEAR * float(lost.std()) / np.sqrt(count):
         return np.array([best], dtype=np.int64), np.ones(1)
     return order, shares
 
 
-def _said_by_others(unseen: Floats, target: Floats) -> Floats:
-    """What is said of each row by the choice that the other parts of the rows make: float64[n].
+def _by_group(each: Floats, groups: Ints | None) -> Floats:
+    """Means over groups, float64[candidates, n] to float64[candidates, groups]; one group alone tells by its rows."""
+    if groups is None or len(np.unique(groups)) < 2:
+        return each
+    names = np.unique(groups)
+    return np.stack([each[:, groups == name].mean(axis=1) for name in names], axis=1)
+
+
+def _said_by_others(unseen: Floats, target: Floats, groups: Ints | None) -> Floats:
+    """What is said of each row by the choice that the other parts of the rows make, or the other groups: float64[n].
 
     A choice looks better on the rows that made it than it is; intervals that were calibrated so would be too narrow.
     """
-    parts = min(PARTS, len(target))
-    number = np.random.default_rng(0).permutation(len(target)) % parts
+    number = np.random.default_rng(0).permutation(len(target)) % min(PARTS, len(target))
+    if groups is not None and len(np.unique(groups)) > 1:
+        number = groups
     said = np.empty(len(target))
-    for part in range(parts):
+    for part in np.unique(number):
         held = number == part
-        others = ~held if parts > 1 else held
-        order, weights = _weighed(unseen[:, others], target[others])
+        others = held if held.all() else ~held
+        order, weights = _weighed(unseen[:, others], target[others], None if groups is None else groups[others])
         said[held] = weights @ unseen[np.ix_(order, np.flatnonzero(held))]
     return said
 

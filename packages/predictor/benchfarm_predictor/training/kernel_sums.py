@@ -1,19 +1,21 @@
 """Models of kernels for sums of them: many types at once, each fitted in a fraction of a second with numpy alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from benchfarm_predictor.combined import Scaled, fit_scaled
+from benchfarm_predictor.combined import Residual, Scaled, fit_scaled
 from benchfarm_predictor.composition import KernelSum, fit_fallback
+from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import Model
+from benchfarm_predictor.ridge import fit_ridge
 from benchfarm_predictor.training.candidates import candidates, problem_of
 from benchfarm_predictor.training.choice import choose
-from benchfarm_predictor.training.donors import Donor
+from benchfarm_predictor.training.donors import Donor, DonorView
 from benchfarm_predictor.training.learners import SmoothLearner
 from benchfarm_predictor.training.measured import MIN_ROWS, Measured, config_keys
 from benchfarm_predictor.training.platform_rows import PlatformRows
@@ -28,6 +30,8 @@ LEAST_PAIRED: Final = 5
 
 Kernelwise = Mapping[str, Measured]
 """Rows by kernel type."""
+Fit = Callable[[Measured, tuple[DonorView, ...], int], tuple[Model, tuple[str, ...]]]
+"""Fits one type's model to enough rows, with donors and a seed; with the names of what it is made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +58,35 @@ class KernelModels:
         return any(name in self.models for name in lists.by_type)
 
 
-def kernel_models(rows: PlatformRows, donors: Sequence[Mapping[str, Donor]], seed: int) -> tuple[KernelModels, ...]:
+def fitted_by_choice(measured: Measured, views: tuple[DonorView, ...], seed: int) -> tuple[Model, tuple[str, ...]]:
+    """What rows held back say is best."""
+    problem = problem_of(measured, views, seed)
+    choice = choose(problem.target, list(candidates(problem, LIGHT)))
+    return choice.model, choice.names
+
+
+def fitted_once(measured: Measured, views: tuple[DonorView, ...], seed: int) -> tuple[Model, tuple[str, ...]]:
+    """A ridge with its surface, whatever rows held back would say, and without donors: for sums that are made often."""
+    del views
+    features = kernel_features(measured.kernels, "quadratic")
+    ridge = fit_ridge(features, measured.kernels, measured.latency_ms)
+    surface = LIGHT[0].fit(measured.kernels, measured.log_ms - np.log(ridge.left_out_ms), seed)
+    return Residual(ridge.model, surface), ("ridge+smooth",)
+
+
+def kernel_models(
+    rows: PlatformRows, donors: Sequence[Mapping[str, Donor]], seed: int, fit: Fit = fitted_by_choice
+) -> tuple[KernelModels, ...]:
     """From kernels in situ, with types that were not timed there from kernels alone; all from kernels alone where those
     in situ teach nothing. Empty where neither do: of few rows of a type, without a donor, there is no model.
 
     In a model a kernel takes 0.6 to 2 times what it takes alone. So times alone are brought to those in situ by the
     median ratio, and what they say beside them is a guess. ``donors``: in situ, by kernel type.
     """
-    in_situ = _fitted("in situ", rows.in_situ, donors, seed)
+    in_situ = _models("in situ", rows.in_situ, _fallback(rows.in_situ), donors, seed, fit)
     others = {name: kernels for name, kernels in rows.alone.items() if name not in in_situ.models}
     fallback = _fallback(rows.alone)
-    alone = _models("alone", others, fallback, (), seed)
+    alone = _models("alone", others, fallback, (), seed, fit)
     if not in_situ.models:
         return (alone,) if alone.models else ()
     if fallback is None:
@@ -88,12 +110,8 @@ def light_donors(name: str, by_type: Kernelwise, seed: int) -> dict[str, Donor]:
     return found
 
 
-def _fitted(name: str, by_type: Kernelwise, donors: Sequence[Mapping[str, Donor]], seed: int) -> KernelModels:
-    return _models(name, by_type, _fallback(by_type), donors, seed)
-
-
 def _models(
-    name: str, by_type: Kernelwise, fallback: Model | None, donors: Sequence[Mapping[str, Donor]], seed: int
+    name: str, by_type: Kernelwise, fallback: Model | None, donors: Sequence[Mapping[str, Donor]], seed: int, fit: Fit
 ) -> KernelModels:
     """A model of each type with enough rows; of the others one that is lent, or the fallback, times a factor."""
     models: dict[str, Model] = {}
@@ -102,10 +120,8 @@ def _models(
         lenders = [each[type_name] for each in donors if type_name in each][:MAX_DONORS]
         if _can_be_learnt(measured):
             views = tuple(lender.over(measured.kernels) for lender in lenders)
-            problem = problem_of(measured, views, seed)
-            choice = choose(problem.target, list(candidates(problem, LIGHT)))
-            models[type_name] = choice.model
-            said = " ".join(choice.names)
+            models[type_name], names = fit(measured, views, seed)
+            said = " ".join(names)
             used |= dict.fromkeys(lender.name for lender in lenders if lender.name in said or "stack" in said)
         elif lenders or fallback is not None:
             models[type_name] = _scaled(measured, lenders, fallback)

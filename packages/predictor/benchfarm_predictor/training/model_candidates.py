@@ -4,7 +4,7 @@ Bases: a ridge on whole-model sums, sums of kernels with their correction, donor
 from what whole models are made of (``SumFeatures("shares")``). All of it is closed form and needs numpy alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -82,10 +82,19 @@ def fold_numbers(rows: MeasuredModels, seed: int) -> Ints:
     return numbers
 
 
-def all_bases(problem: ModelProblem, sums: Sequence[KernelModels], donors: Sequence[ModelView]) -> list[Base]:
-    """The ridge first, then sums of kernels, then donors, each donor also by what it measured where it did."""
+def all_bases(
+    problem: ModelProblem,
+    sums: Sequence[KernelModels],
+    donors: Sequence[ModelView],
+    without: Mapping[str, Sequence[KernelModels]] | None = None,
+) -> list[Base]:
+    """The ridge first, then sums of kernels, then donors, each donor also by what it measured where it did.
+
+    ``without``: by the name of a sum, for each fold what the sum is where kernels are held back with the fold.
+    """
     found = [ridge_base(problem)]
-    found += [_sum_base(problem, each) for each in sums if each.knows_any(problem.rows.lists)]
+    known = [each for each in sums if each.knows_any(problem.rows.lists)]
+    found += [_sum_base(problem, each, None if without is None else without[each.name]) for each in known]
     for view in donors:
         found += _donor_bases(problem, view)
     return found
@@ -137,19 +146,23 @@ def ridge_base(problem: ModelProblem, name: str = "ridge") -> Base:
     return Base(name, whole.model, np.log(whole.left_out_ms), tuple(by_fold))
 
 
-def _sum_base(problem: ModelProblem, kernels: KernelModels) -> Base:
-    """The kernels were not timed in these models, so that only the three numbers of the correction know the rows."""
-    plain, times_ms = kernels.plain, problem.rows.latency_ms
-    sums, counts = plain.kernel_sums(problem.rows.lists), problem.rows.lists.kernel_counts
+def _sum_base(problem: ModelProblem, kernels: KernelModels, without: Sequence[KernelModels] | None) -> Base:
+    """The kernels were not timed in these models, so that only the three numbers of the correction know the rows.
+
+    ``without``: for each fold the kernels that are known there, None where all are.
+    """
+    lists, times_ms = problem.rows.lists, problem.rows.latency_ms
+    counts, all_sums = lists.kernel_counts, kernels.plain.kernel_sums(lists)
     by_fold = []
-    for fold in problem.folds:
+    for fold, known in zip(problem.folds, without or [kernels] * len(problem.folds), strict=True):
+        sums = all_sums if known is kernels else known.plain.kernel_sums(lists)
         fit = fit_sum_correction(sums[fold.train], counts[fold.train], times_ms[fold.train])
         said = np.empty(len(sums))
         said[fold.train] = np.log(fit.left_out_ms)
         said[fold.held] = np.log(fit.applied(sums[fold.held], counts[fold.held]))
         by_fold.append(said)
-    whole = fit_sum_correction(sums, counts, times_ms)
-    return Base(f"{SUMS} {kernels.name}", whole.of(plain), np.log(whole.left_out_ms), tuple(by_fold))
+    whole = fit_sum_correction(all_sums, counts, times_ms)
+    return Base(f"{SUMS} {kernels.name}", whole.of(kernels.plain), np.log(whole.left_out_ms), tuple(by_fold))
 
 
 def _donor_bases(problem: ModelProblem, view: ModelView) -> Iterator[Base]:

@@ -39,12 +39,16 @@ class PlatformDonor:
 @dataclass(frozen=True, eq=False)
 class ModelView:
     """A donor over n whole models, in log ms, float64[n]: predicted without having seen the model, and measured (NaN
-    where it was not). Both are of the kernels that the target's engine makes of a model, as its model will be asked."""
+    where it was not). Both are of the kernels that the target's engine makes of a model, as its model will be asked.
+
+    ``spaces``: of the donor's own whole models, None for those that are no architecture.
+    """
 
     name: str
     model: Model
     predicted: Floats
     measured: Floats
+    spaces: frozenset[str | None] = frozenset()
 
 
 def model_views(
@@ -76,7 +80,8 @@ def _view(donor: PlatformDonor, rows: MeasuredModels) -> ModelView | None:
         moved = said_ms / donor.model.predict(donor.models.lists)[own]
     predicted_ms = np.where(is_own, donor.unseen_ms[own] * moved, said_ms)
     measured_ms = np.where(is_own, donor.models.latency_ms[own] * moved, np.nan)
-    return ModelView(donor.name, donor.model, np.log(predicted_ms), np.log(measured_ms))
+    spaces = frozenset(donor.models.spaces)
+    return ModelView(donor.name, donor.model, np.log(predicted_ms), np.log(measured_ms), spaces)
 
 
 def _common_share(donor: MeasuredModels, rows: MeasuredModels) -> float:

@@ -162,7 +162,7 @@ def _fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor], seed: int) -
     problem = model_problem(models, fold_numbers(models, seed), seed)
     bases = all_bases(problem, sums, views)
     found = joint_candidates(problem, bases)
-    choice = regional_choice(problem, bases, found, sums=sums, views=views)
+    choice = regional_choice(problem, bases, found, kernels=rows, sums=sums, views=views)
     unseen_ms = np.exp(choice.unseen)
     intervals, widenings = choice.intervals(LEVEL)
     model = choice.model(widenings)
@@ -174,8 +174,7 @@ def _fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor], seed: int) -
         intervals,
         TrainedRange.of(models.lists),
     )
-    counted = choice.is_counted
-    unseen = score_of(unseen_ms[counted], models.latency_ms[counted], choice.crossed_inside(LEVEL)[counted])
+    unseen = score_of(unseen_ms, models.latency_ms, choice.crossed_inside(LEVEL))
     plausible = _plausible(problem.target, found)
     return PlatformFit(predictor, choice.names, rows.counts, unseen_ms, unseen, plausible)
 

@@ -1,0 +1,209 @@
+"""What is chosen for whole models that are like none of the search spaces that were measured.
+
+Nobody can be asked about those. What comes nearest is to hold back a whole space with all that was learnt of it: its
+whole models, the kernels that are like those that its models alone have, what donors know of kernels, and the say in
+what is chosen. Spaces are compared, not rows: what is good on one more architecture is nothing new.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.kernels import Floats, Ints
+from benchfarm_predictor.training.candidates import Candidate
+from benchfarm_predictor.training.choice import Choice, choose
+from benchfarm_predictor.training.held_kernels import sums_without
+from benchfarm_predictor.training.kernel_sums import KernelModels
+from benchfarm_predictor.training.measured import MIN_ROWS
+from benchfarm_predictor.training.model_candidates import (
+    SUMS,
+    ModelProblem,
+    all_bases,
+    joint_candidates,
+    model_problem,
+    restricted_candidates,
+)
+from benchfarm_predictor.training.model_donors import ModelView
+from benchfarm_predictor.training.platform_rows import PlatformRows
+
+Bools = npt.NDArray[np.bool_]
+LEAST_ELSEWHERE: Final = 0.25
+"""In log: no interval outside all regions is narrower. Spaces that were never sampled were 8 to 33 % off."""
+LEAST_LENT: Final = 0.1
+"""The same in regions that donors alone know."""
+UNTRIED: Final = 0.4
+"""The same where no space could be held back to find out, or a donor knew those that were."""
+KIN_SHARE: Final = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A choice for strangers and how it did.
+
+    Attributes:
+        choice: its models are fitted on all rows.
+        unseen: float64[n], log ms of each row by the chosen candidates without the row's fold.
+        apart: float64[n], absolute log errors with the row's whole space held back; NaN where that says nothing.
+        least: no interval is narrower, in log.
+    """
+
+    choice: Choice
+    unseen: Floats
+    apart: Floats
+    least: float
+
+    def bound(self, groups: Ints, rows: Ints, level: float) -> float:
+        """What bounds the error in another space, by these rows: of the spaces' own bounds the one with that
+        probability, which of few spaces is the largest. ``groups``: int64[n], the space of each row."""
+        tried = rows[~np.isnan(self.apart[rows])]
+        spaces = np.unique(groups[tried])
+        each = [error_bound(self.apart[tried[groups[tried] == space]], level) for space in spaces]
+        return max(self.least, error_bound(np.array(each), level))
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """What is chosen for what lies in no region.
+
+    Attributes:
+        own: for what nobody knows. ``lent``: for what donors alone know; None without a donor.
+        groups: int64[n], the space of each row.
+        is_told: bool[n], rows of whose kernels nearly all are of types that other folds have, too: of the others more
+            is said than a latency, namely that their kernels are unknown.
+    """
+
+    own: Tried
+    lent: Tried | None
+    groups: Ints
+    is_told: Bools
+
+
+def choose_elsewhere(
+    problem: ModelProblem,
+    found: Sequence[Candidate],
+    *,
+    kernels: PlatformRows,
+    sums: Sequence[KernelModels],
+    views: Sequence[ModelView],
+) -> Elsewhere:
+    """The choices among ``found``, the joint candidates of all rows. ``kernels``: what ``sums`` were learnt from.
+
+    Where there are sums of kernels donors say nothing of what nobody knows; else a donor is the better stranger.
+    """
+    lists = problem.rows.lists
+    groups = _groups(problem.rows.spaces)
+    is_kin = _are_shared(lists, groups)
+    known = [_known_to(view, problem) for view in views]
+    strange = _strange(problem, groups, kernels, sums, views) if _can_hold_back(groups, is_kin) else []
+    own = _for_nobodys(problem, found, strange, groups, is_kin, np.any(known, axis=0) if known and not sums else None)
+    lent = None
+    if views:
+        lent = _tried(problem, found, strange, groups, is_kin & known[0], LEAST_LENT) or _untried(
+            problem, [each for each in found if each.family == "scale-only"]
+        )
+    return Elsewhere(
+        own or _untried(problem, _sums_alone(found, sums)), lent, groups, _are_shared(lists, problem.numbers)
+    )
+
+
+def error_bound(errors: Floats, level: float) -> float:
+    """What bounds a new row's error with that probability; the largest where there are too few."""
+    rank = min(ceil((len(errors) + 1) * level - 1e-9), len(errors))
+    return float(np.sort(errors)[rank - 1]) if len(errors) else 0.0
+
+
+def _groups(spaces: Sequence[str | None]) -> Ints:
+    """int64[n]: rows of one search space have one number, those of none another."""
+    names = sorted({each or "" for each in spaces})
+    return np.array([names.index(each or "") for each in spaces], dtype=np.int64)
+
+
+def _can_hold_back(groups: Ints, is_kin: Bools) -> bool:
+    return bool(is_kin.sum() >= MIN_ROWS and len(groups) - np.bincount(groups).max() >= MIN_ROWS)
+
+
+def _known_to(view: ModelView, problem: ModelProblem) -> Bools:
+    """Rows of spaces that the donor knows: bool[n]."""
+    return np.array([space in view.spaces for space in problem.rows.spaces], dtype=bool)
+
+
+def _strange(
+    problem: ModelProblem,
+    groups: Ints,
+    kernels: PlatformRows,
+    sums: Sequence[KernelModels],
+    views: Sequence[ModelView],
+) -> list[Candidate]:
+    """The joint candidates with what they say of each row when its whole space is held back."""
+    apart = model_problem(problem.rows, groups, problem.seed)
+    without = sums_without(kernels, sums, problem.rows.lists, groups, problem.seed)
+    return joint_candidates(apart, all_bases(apart, sums, views, without))
+
+
+def _for_nobodys(
+    problem: ModelProblem,
+    found: Sequence[Candidate],
+    strange: Sequence[Candidate],
+    groups: Ints,
+    is_kin: Bools,
+    known: Bools | None,
+) -> Tried | None:
+    """For what nobody knows; ``known``: bool[n], rows of spaces that a donor knows, None where donors are not asked.
+
+    A donor is judged by spaces that it does not know. Where there are too few rows of such, it is chosen by those that
+    it knows, and what they say of its errors counts only where it is bad.
+    """
+    if known is None:
+        own = [candidate for candidate in strange if candidate.family == "scratch"]
+        return _tried(problem, found, own, groups, is_kin, LEAST_ELSEWHERE)
+    honest = _tried(problem, found, strange, groups, is_kin & ~known, LEAST_ELSEWHERE)
+    return honest or _tried(problem, found, strange, groups, is_kin, UNTRIED)
+
+
+def _tried(
+    problem: ModelProblem,
+    found: Sequence[Candidate],
+    strange: Sequence[Candidate],
+    groups: Ints,
+    judging: Bools,
+    least: float,
+) -> Tried | None:
+    """The choice by rows whose whole space was held back, of the candidates that were fitted on all rows; None where
+    there are too few of them."""
+    rows = np.flatnonzero(judging)
+    if not strange or len(rows) < MIN_ROWS:
+        return None
+    picked = choose(problem.target[rows], restricted_candidates(strange, rows), groups[rows])
+    fitted = {each.name: each for each in found}
+    members = tuple(fitted[name] for name in picked.names)
+    unseen: Floats = np.array(picked.weights) @ np.stack([member.unseen for member in members])
+    apart = np.full(len(groups), np.nan)
+    apart[rows] = np.abs(picked.unseen - problem.target[rows])
+    return Tried(Choice(members, picked.weights, unseen, picked.loss), unseen, apart, least)
+
+
+def _untried(problem: ModelProblem, found: Sequence[Candidate]) -> Tried:
+    """The best of these on the spaces that there are."""
+    choice = choose(problem.target, found)
+    return Tried(choice, choice.unseen, np.full(len(problem.target), np.nan), UNTRIED)
+
+
+def _sums_alone(found: Sequence[Candidate], sums: Sequence[KernelModels]) -> Sequence[Candidate]:
+    """Sums of kernels follow what a model is made of; without them whatever there is."""
+    names = {f"{SUMS} {kernels.name}" for kernels in sums}
+    return [each for each in found if each.name in names] or found
+
+
+def _are_shared(lists: KernelLists, groups: Ints) -> Bools:
+    """Lists of whose kernels nearly all are of types that another group has: bool[n]; ``groups`` int64[n]."""
+    shared = np.zeros(len(lists))
+    for entries in lists.by_type.values():
+        own = groups[entries.owner]
+        is_shared = len(np.unique(own)) > 1
+        shared += lists.sums_of(entries, np.full(len(entries.kernels), float(is_shared)))
+    return shared >= KIN_SHARE * lists.kernel_counts
