@@ -14,6 +14,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from benchfarm_core.measurements import Timing
+from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, TrainingRows
 
 NEW_ROWS_MIN: Final = 20
@@ -98,6 +99,12 @@ def is_drifted(log_ratios: Sequence[float]) -> bool:
     """Whether new rows lie beside what was predicted for them, all in all."""
     found = drift(log_ratios)
     return found is not None and abs(found) > DRIFT
+
+
+def is_other_version(one: Platform, own: Platform) -> bool:
+    """Whether two platforms differ in the version of their engine alone: then one knows nearly what the other does."""
+    engine = one.engine.model_copy(update={"version": own.engine.version})
+    return one.engine.version != own.engine.version and one.model_copy(update={"engine": engine}) == own
 
 
 def rows_of(rows: TrainingRows, subject: str) -> Sequence[KernelRow | ModelRow]:

@@ -1,44 +1,55 @@
-"""From which platforms an adaptation may start: own ones whose predictors answer, and entries of the pool."""
+"""From which platforms a predictor may start: own ones whose predictors answer, and entries of the pool."""
 
 from sqlalchemy import text
 
 from benchfarm_core.adapting import DonorChoice, may_be_donor
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
+from benchfarm_core.refreshing import is_other_version
 from benchfarm_store import pool, predictors
 from benchfarm_store.database import Transaction
 
 
 def donor_rows(
-    tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int
+    tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
 ) -> list[TrainingRows]:
-    """What at most `limit` platforms can lend to one (its row, and itself), in the order of their likeness to it.
+    """What at most `limit` platforms can lend to one (its row, and itself) for a subject: other versions of its engine,
+    then the others in the order of their likeness in that subject, or in whole models where nothing is known of it.
 
     Those that were compared and are not near are left out, own ones that were not compared come last. Raises NotFound.
     """
     if choice == DonorChoice.NONE:
         return []
-    heads = {head.platform_id for head in predictors.donors(tx, platform_id, WHOLE_MODEL)}
+    heads = {head.platform_id for head in predictors.donors(tx, platform_id, subject)}
     rows = tx.execute(_PLATFORMS, {"ids": sorted(heads)}).all()
     own = {row.public_id: Platform.model_validate(row.spec) for row in rows}
-    compared = pool.donors(tx, platform_id, WHOLE_MODEL, Timing.ALONE)
+    compared = pool.donors(tx, platform_id, subject, Timing.ALONE)
+    if not compared:
+        compared = pool.donors(tx, platform_id, WHOLE_MODEL, Timing.ALONE)
     known = own | {one.id: one.platform for one in compared if not one.is_own}
     far = {one.id for one in compared if not one.likeness.is_near}
     place = {one.id: number for number, one in enumerate(compared)}
     allowed = [id_ for id_, donor in known.items() if id_ not in far and may_be_donor(donor, platform, choice)]
-    nearest = sorted(allowed, key=lambda donor: (place.get(donor, len(place)), donor))[:limit]
-    found = (_rows(tx, donor) for donor in nearest)
+
+    def order(donor: str) -> tuple[bool, int, str]:
+        return not is_other_version(known[donor], platform), place.get(donor, len(place)), donor
+
+    found = (_rows(tx, donor, subject) for donor in sorted(allowed, key=order)[:limit])
     return [rows for rows in found if rows is not None]
 
 
-def _rows(tx: Transaction, donor: str) -> TrainingRows | None:
-    """What it lends; None of an entry whose kernels are of another catalogue."""
+def _rows(tx: Transaction, donor: str, subject: str) -> TrainingRows | None:
+    """What it lends; None of an entry whose kernels are of another catalogue, or that somebody has just deleted."""
     try:
-        return pool.donor_rows(tx, donor, WHOLE_MODEL)
-    except InvalidRequest:
+        rows = pool.donor_rows(tx, donor, subject)
+    except (InvalidRequest, NotFound):
         return None
+    if subject == WHOLE_MODEL:
+        return rows
+    kernels = tuple(row for row in rows.kernels if row.kernel_type == subject)
+    return rows.model_copy(update={"kernels": kernels, "models": ()})
 
 
 _PLATFORMS = text("SELECT id, public_id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")

@@ -65,12 +65,13 @@ def find_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> 
     return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
 
 
-def former_rows(tx: Transaction, platform_id: int) -> TrainingRows:
+def former_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
     """The same of former generations of a platform's boards: what was there before may lend to what is there now.
 
     Raises NotFound.
     """
-    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | {"type": None}))
+    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
+    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | parameters))
 
 
 def holdout_rows(

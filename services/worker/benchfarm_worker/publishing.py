@@ -1,76 +1,137 @@
 """Makes one predictor, judges it beside what answers now, and publishes it: it answers only if it is better."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from benchfarm_core.adapting import AdaptedPredictor, Verdict, verdict
-from benchfarm_core.errors import NotFound
 from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
+from benchfarm_core.refreshing import JUDGES_MIN, judges_since, rows_of
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import adaptation_items, adaptations, predictors, training_rows
+from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, predictors, training_rows
+from benchfarm_store.adaptation_donors import donor_rows
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.predictors import Answering
 from benchfarm_worker import fitting
 from benchfarm_worker.fitting import Known
 
+MAX_DONORS: Final = 4
+"""Platforms that one predictor may start from: each costs seconds, and the nearest teach most."""
+TRIES: Final = 3
+"""What answers may change while a new version is judged; then it is judged again."""
+
+
+class Judges(NamedTuple):
+    """What a subject is judged by, and the workloads that nobody who is judged may have learnt from."""
+
+    rows: TrainingRows
+    held: tuple[str, ...]
+
 
 class Judged(NamedTuple):
-    """A fitted predictor with its file, its score on hold-outs and the active one's, and what becomes of it."""
+    """A fitted predictor with its file, its score and that of what answers, and what becomes of it.
+
+    `beside`: the id of what answers; None where nothing does.
+    """
 
     fit: PlatformFit
     file: bytes
     holdout: HoldoutScore | None
     before: HoldoutScore | None
     verdict: Verdict
+    beside: str | None
 
 
-def publish_for(database: Database, adaptation: Adaptation, known: Known, subject: str) -> None:
+def publish_for(database: Database, adaptation: Adaptation, subject: str) -> None:
     """Make an adaptation's predictor of one subject; once it is made, doing it again changes nothing."""
+    one = adaptation
     with database.transaction() as tx:
-        view = adaptations.get_adaptation(tx, adaptation.id)
-        if any(one.subject == subject for one in view.predictors):
+        if _is_made(tx, one, subject):
             return
-        held = adaptation_items.holdout_workloads(tx, adaptation.id)
-        rows = judging_rows(tx, adaptation.platform_id, held)
-        active = active_file(tx, adaptation.platform_id, subject)
-    judged = judge(known, subject, rows, active)
-    with database.transaction() as tx:
-        if not adaptations.hold(tx, adaptation):
-            return
+        active = predictors.answering(tx, one.platform_id, subject)
+        own = training_rows.training_rows(tx, one.platform_id, subject)
+        declared = judging_rows(tx, one.platform_id, adaptation_items.holdout_workloads(tx, one.id))
+        found = judges(declared, own, subject, None if active is None else active.made_at)
+        others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
+    fit = fitting.fit_or_why(Known.of(own, found.held, others), subject)
+
+    def take(tx: Transaction, judged: Judged | str) -> bool:
+        if not adaptations.hold(tx, one) or _is_made(tx, one, subject):
+            return True
         if isinstance(judged, str):
-            made = _nothing(subject, judged)
+            made: AdaptedPredictor | None = _nothing(subject, judged)
         else:
-            spent_s = adaptation_items.spent(tx, adaptation.id).board_s
-            made = keep(tx, adaptation.platform_id, subject, judged, board_s=spent_s, adaptation_id=adaptation.id)
-        adaptations.keep_predictor(tx, adaptation, made)
+            spent = adaptation_budgets.spent(tx, one.id)
+            board_s = spent.board_s + spent.known_board_s
+            made = keep(tx, one.platform_id, subject, judged, board_s=board_s, adaptation_id=one.id)
+        if made is not None:
+            adaptations.keep_predictor(tx, one, made)
+        return made is not None
+
+    if isinstance(fit, str) or not publish(database, one.platform_id, subject, fit, found.rows, take):
+        why = fit if isinstance(fit, str) else f"what answers changed {TRIES} times while it was judged"
+        with database.transaction() as tx:
+            take(tx, why)
 
 
-def judging_rows(tx: Transaction, platform_id: int, workload_ids: list[str] | None = None) -> TrainingRows:
-    """The first measurements of a platform's hold-outs, and the second ones, which say what nobody can beat."""
+def _is_made(tx: Transaction, adaptation: Adaptation, subject: str) -> bool:
+    return any(one.subject == subject for one in adaptations.get_adaptation(tx, adaptation.id).predictors)
+
+
+def judging_rows(
+    tx: Transaction, platform_id: int, workload_ids: list[str] | None = None, *, since: datetime | None = None
+) -> TrainingRows:
+    """The first measurements of a platform's hold-outs, and the second ones, which say what nobody can beat; with
+    `since` of those that came later."""
     first, second = (
-        training_rows.holdout_rows(tx, platform_id, workload_ids=workload_ids, occasion=occasion) for occasion in (1, 2)
+        training_rows.holdout_rows(tx, platform_id, workload_ids=workload_ids, occasion=occasion, since=since)
+        for occasion in (1, 2)
     )
     both = {"kernels": first.kernels + second.kernels, "models": first.models + second.models}
     return first.model_copy(update=both)
 
 
-def active_file(tx: Transaction, platform_id: int, subject: str) -> bytes | None:
-    """The file of what answers now; None where nothing does."""
-    found = [head for head in predictors.active(tx, [platform_id]) if head.subject == subject]
-    try:
-        return predictors.file(tx, found[0].id) if found else None
-    except NotFound:  # another version has taken its place meanwhile
-        return None
+def judges(declared: TrainingRows, own: TrainingRows, subject: str, since: datetime | None) -> Judges:
+    """Declared hold-outs; where there are too few of a subject, what came since what answers was made, if that is
+    enough. Kernel types that only clients measure have no hold-outs, and boards of another generation none yet."""
+    rows = declared
+    if since is not None and len({row.workload_id for row in rows_of(declared, subject)}) < JUDGES_MIN:
+        came = judges_since(own, subject, since)
+        rows = came if came.every else declared
+    return Judges(rows, tuple(dict.fromkeys(row.workload_id for row in (*declared.every, *rows.every))))
 
 
-def judge(known: Known, subject: str, rows: TrainingRows, active: bytes | None) -> Judged | str:
-    """Fit, and score new and active on the same rows; or why there is too little to learn from."""
-    fit = fitting.fit_or_why(known, subject)
-    if isinstance(fit, str):
-        return fit
+def publish(
+    database: Database,
+    platform_id: int,
+    subject: str,
+    fit: PlatformFit,
+    rows: TrainingRows,
+    take: Callable[[Transaction, Judged], bool],
+) -> bool:
+    """Judge a predictor beside what answers and have it taken; again where another one answers by then. Whether it was
+    taken."""
+    for _ in range(TRIES):
+        with database.transaction() as tx:
+            active = predictors.answering(tx, platform_id, subject)
+        judged = judge(fit, rows, active)
+        with database.transaction() as tx:
+            if take(tx, judged):
+                return True
+    return False
+
+
+def judge(fit: PlatformFit, rows: TrainingRows, active: Answering | None) -> Judged:
+    """Score new and active on the same rows. Where what answers is not to be read, what it scored when it was made
+    speaks for it."""
     file = fit.file()
     holdout = fitting.score(file, rows)
-    before = None if active is None else fitting.score(active, rows)
-    return Judged(fit, file, holdout, before, verdict(holdout, before, has_active=active is not None))
+    if active is None:
+        return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False), None)
+    before = fitting.score(active.file, rows)
+    found = verdict(holdout, before, has_active=True, recorded=active.holdout)
+    return Judged(fit, file, holdout, before, found, active.id)
 
 
 def keep(
@@ -81,8 +142,11 @@ def keep(
     *,
     board_s: float = 0.0,
     adaptation_id: str | None = None,
-) -> AdaptedPredictor:
-    """Publish what was judged: it answers from the commit on, or is kept as rejected."""
+) -> AdaptedPredictor | None:
+    """Publish what was judged: it answers from the commit on, or is kept as rejected. None, and nothing is changed,
+    where another one answers than it was judged beside."""
+    if predictors.hold_answering(tx, platform_id, subject) != judged.beside:
+        return None
     evidence = judged.fit.evidence(board_s=board_s, holdout=judged.holdout, adaptation_id=adaptation_id)
     reason = judged.verdict.reason
     view = predictors.publish(

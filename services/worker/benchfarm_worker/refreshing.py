@@ -3,20 +3,29 @@
 import logging
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from benchfarm_core.adapting import DonorChoice
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import TrainingRows
-from benchfarm_core.refreshing import RefreshReason, is_drifted, why_due
-from benchfarm_store import host_leases, refreshes, training_rows
+from benchfarm_core.refreshing import (
+    BOARD_REASONS,
+    RefreshReason,
+    is_another_board,
+    is_drifted,
+    parted,
+    rows_of,
+    why_due,
+)
+from benchfarm_predictor.training.platform_fit import PlatformFit
+from benchfarm_store import adaptations, host_leases, predictors, refreshes, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
-from benchfarm_store.database import Database
+from benchfarm_store.database import Database, Transaction
+from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
 from benchfarm_worker import fitting, publishing
 from benchfarm_worker.fitting import Known
+from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
 
-MAX_DONORS: Final = 4
 LONGEST_REST_S: Final = 20.0
 """Nothing else is trained meanwhile."""
 LOOK_EVERY_S: Final = 0.5
@@ -25,57 +34,126 @@ logger = logging.getLogger(__name__)
 
 
 def step(database: Database, platform_id: str, boot_id: str, wait_s: float) -> None:
-    """Look after one platform's predictors. Twice changes nothing: the same rows make the same file.
+    """Look after one predictor of a platform, the one that was looked at longest ago, and ask for the next one.
+    Adaptations come first, for somebody waits for them. Twice changes nothing: the same rows make the same file.
 
     It waits for leases on this host as adaptations do, but for seconds only.
     """
     with database.transaction() as tx:
         due = refreshes.due_on(tx, platform_id)
-    for one in due:
-        _rest(database, boot_id, min(wait_s, LONGEST_REST_S))
-        refresh(database, one)
+        if due and adaptations.is_any_due(tx):
+            logger.info("an adaptation is due, the next look asks again", extra={"platform_id": platform_id})
+            return
+    if not due:
+        return
+    _rest(database, boot_id, min(wait_s, LONGEST_REST_S))
+    refresh(database, due[0])
+    with database.transaction() as tx:
+        if any(one.subject != due[0].subject for one in refreshes.due_on(tx, platform_id)):
+            refreshes.ask(tx, platform_id)
 
 
 def refresh(database: Database, due: Due) -> RefreshReason | None:
-    """Make one subject's predictor anew, if it is due; why it was."""
+    """Make one subject's predictor anew, if it is due; why it was. None where it was not, where too little was there
+    to learn from, or where what judges it is measured first."""
     with database.transaction() as tx:
-        own = training_rows.training_rows(tx, due.platform_id)
-        active = publishing.active_file(tx, due.platform_id, due.subject)
-        reason = _why(due, own, active)
-        if reason is None:
-            return None
-        others = donor_rows(tx, due.platform_id, due.platform, DonorChoice.ANY, MAX_DONORS)
-        judging = publishing.judging_rows(tx, due.platform_id)
-    held = [row.workload_id for row in judging.kernels] + [row.workload_id for row in judging.models]
-    judged = publishing.judge(Known.of(own, held, others), due.subject, judging, active)
-    if isinstance(judged, str):
-        return None
+        refreshes.begin(tx, due)
     with database.transaction() as tx:
-        made = publishing.keep(tx, due.platform_id, due.subject, judged)
-    told = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
-    logger.info("made a predictor anew", extra=told | {"detail": made.detail})
-    return reason
+        own = training_rows.training_rows(tx, due.platform_id, due.subject)
+        active = predictors.answering(tx, due.platform_id, due.subject)
+    reason = _why(due, own, active)
+    if reason in BOARD_REASONS and not _are_wanted(due):
+        with database.transaction() as tx:
+            if refreshes.want_holdouts_again(tx, due):
+                return None
+    is_made = reason is not None and _make(database, due, reason, own)
+    with database.transaction() as tx:
+        refreshes.end(tx, due)
+    return reason if is_made else None
 
 
-def _why(due: Due, rows: TrainingRows, active: bytes | None) -> RefreshReason | None:
-    found = why_due(due.since)
+def _why(due: Due, own: TrainingRows, active: Answering | None) -> RefreshReason | None:
+    new = parted(own, due.made_at)[1]
+    found = why_due(due.since._replace(new=len(rows_of(new, due.subject))))
     if found is not None or active is None:
         return found
-    return RefreshReason.DRIFT if is_drifted(_log_ratios(due, rows, active)) else None
+    return RefreshReason.DRIFT if is_drifted(_log_ratios(due, new, active.file)) else None
 
 
-def _log_ratios(due: Due, rows: TrainingRows, active: bytes) -> Sequence[float]:
+def _log_ratios(due: Due, new: TrainingRows, file: bytes) -> Sequence[float]:
     """Measured over predicted of what came since, as natural logarithms."""
-    new = rows.model_copy(
-        update={
-            "models": tuple(row for row in rows.models if row.measured_at > due.made_at),
-            "kernels": tuple(row for row in rows.kernels if row.measured_at > due.made_at),
-        }
-    )
     try:
-        return fitting.log_ratios(active, new, due.subject)
+        return fitting.log_ratios(file, new, due.subject)
     except InvalidRequest:
         return []
+
+
+def _are_wanted(due: Due) -> bool:
+    """Whether its hold-outs were wanted again since its newest version was made."""
+    return due.wanted_at is not None and due.wanted_at > due.made_at
+
+
+class _Lesson(NamedTuple):
+    """A platform's own rows, and those of others that lend to it."""
+
+    own: TrainingRows
+    others: Sequence[TrainingRows]
+
+
+class _Case(NamedTuple):
+    """What judges, and what a new version learns from: first what is of the board as it is now, then, where that is too
+    little, everything."""
+
+    judges: Judges
+    lessons: tuple[_Lesson, ...]
+
+
+def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows) -> bool:
+    """Fit, judge and publish; whether there was enough to learn from."""
+    with database.transaction() as tx:
+        case = _case(tx, due, reason, own)
+    fit = _fit(case, due.subject)
+    if fit is None:
+        return False
+
+    def take(tx: Transaction, judged: Judged) -> bool:
+        made = publishing.keep(tx, due.platform_id, due.subject, judged)
+        if made is not None:
+            told = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
+            logger.info("made a predictor anew", extra=told | {"detail": made.detail})
+        return made is not None
+
+    return publishing.publish(database, due.platform_id, due.subject, fit, case.judges.rows, take)
+
+
+def _case(tx: Transaction, due: Due, reason: RefreshReason, own: TrainingRows) -> _Case:
+    again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
+    declared = publishing.judging_rows(tx, due.platform_id, since=again_at)
+    judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
+    others = donor_rows(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject)
+    everything = _Lesson(own, others)
+    if reason is RefreshReason.GENERATION:
+        former = _former(training_rows.former_rows(tx, due.platform_id, due.subject))
+        return _Case(judges, (_Lesson(own, [former, *others]),))
+    first = training_rows.holdout_rows(tx, due.platform_id)
+    if again_at is None or not is_another_board(first, declared, due.subject):
+        return _Case(judges, (everything,))
+    refreshes.judge_from(tx, due, again_at)
+    before, since = parted(own, due.made_at)
+    return _Case(judges, (_Lesson(since, [_former(before), *others]), everything))
+
+
+def _former(rows: TrainingRows) -> TrainingRows:
+    """What a platform knew of the board as it was, as a donor of what it is now."""
+    return rows.model_copy(update={"platform": f"{rows.platform} (before)"})
+
+
+def _fit(case: _Case, subject: str) -> PlatformFit | None:
+    for lesson in case.lessons:
+        fit = fitting.fit_or_why(Known.of(lesson.own, case.judges.held, lesson.others), subject)
+        if not isinstance(fit, str):
+            return fit
+    return None
 
 
 def _rest(database: Database, boot_id: str, longest_s: float) -> None:
