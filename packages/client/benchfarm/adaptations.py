@@ -35,6 +35,7 @@ class Adaptations:
             NotFound: there is no such platform.
             InvalidRequest: a search space is unknown, or nothing can be learnt there.
             Conflict: another adaptation of the platform is under way.
+            QuotaExceeded: the account has too much under way, or waiting.
         """
         path = f"/platforms/{platform_path(platform)}/adaptations"
         return self._connection.value(AdaptationView, self._connection.request("POST", path, json=request))

@@ -5,7 +5,8 @@
 
 Architectures that will judge are declared first. The probe set is measured, then rounds of what tells most; after each
 of them cross-validation says how good the predictor would be, and by that, the budget and the gain so far it is decided
-whether another round follows. Board time is the sum of the leases' durations; hold-outs are counted apart.
+whether another round follows. Board time is the sum of the leases' durations; hold-outs are counted apart. What waits
+is sized by what leases really took, and what would not fit any more is given up while a round is measured.
 """
 
 import re
@@ -14,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
@@ -27,10 +28,21 @@ BUDGET_MAX_S: Final = 7200.0
 MAX_SPACES: Final = 10
 MAX_HOLDOUTS: Final = 200
 """Architectures of one space that judge."""
+MAX_HOLDOUTS_IN_ALL: Final = 500
+"""Of all spaces together: they are measured beside the budget."""
 ROUND_SHARES: Final = (0.1, 0.15, 0.2, 0.25, 0.3)
 """Of the budget, one round after the other: the first are short, because some targets are reached at once."""
 PROBE_SHARE: Final = 0.4
 """Of the budget, at most, for the probe set."""
+FIRST_SHARE: Final = 0.25
+"""Of the probes' seconds, where nobody knows what a lease of the platform takes: the first ones tell."""
+PACE_UNKNOWN: Final = 1.5
+"""Board seconds of an expected second where no lease was ever seen."""
+PACE_MIN: Final = 0.25
+PACE_MAX: Final = 40.0
+"""Lease times of a busy host are far above what is expected of short leases."""
+PAST_MIN: Final = 3
+"""Leases without which a kind of them says nothing of the pace."""
 LEAST_ROUND_S: Final = 0.5
 """With less than this left another round is not worth its canaries."""
 MAX_ROUNDS: Final = 12
@@ -42,7 +54,8 @@ ROWS_MIN: Final = 8
 ROWS_TELL_MAX: Final = 60
 """Rows that suffice to call a target reached, however high it is."""
 LAPSE_S: Final = 6 * 3600.0
-"""Measurements that no board has taken by then end an adaptation."""
+"""While the farm runs and no board measures anything of a round for so long, an adaptation ends; hold-outs that no
+board measures for so long are given up."""
 
 
 class AdaptationState(StrEnum):
@@ -118,7 +131,7 @@ class AdaptationRequest(Value):
 
     `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all
     spaces have them, and hold-outs are drawn from all spaces. `holdouts`: architectures of each space that judge; they
-    are measured beside the budget. `seed`: what is drawn follows from it.
+    are measured beside the budget, and at most 500 in all. `seed`: what is drawn follows from it.
     """
 
     budget_s: float = Field(default=BUDGET_S, ge=BUDGET_MIN_S, le=BUDGET_MAX_S, description="of boards' time")
@@ -127,6 +140,18 @@ class AdaptationRequest(Value):
     holdouts: int = Field(default=20, ge=5, le=MAX_HOLDOUTS)
     donors: DonorChoice = DonorChoice.ANY
     seed: str = Field(default="0", max_length=40, pattern=r"^[\x21-\x7e]*$")
+
+    @property
+    def judged_by(self) -> int:
+        """Architectures that judge, of all spaces together."""
+        return self.holdouts * max(1, len(self.spaces))
+
+    @field_validator("holdouts")
+    @classmethod
+    def _bounded(cls, holdouts: int, info: ValidationInfo) -> int:
+        if holdouts * max(1, len(info.data.get("spaces", ()))) > MAX_HOLDOUTS_IN_ALL:
+            raise ValueError(f"{holdouts} of each space are more than {MAX_HOLDOUTS_IN_ALL} in all")
+        return holdouts
 
 
 class CurvePoint(Answer):
@@ -166,7 +191,8 @@ class AdaptationMeasured(Answer):
     """Counts of an adaptation's measurements.
 
     `known` were there before and cost nothing; `rough` are done and too rough to learn from: graded D, or without a
-    normalised time.
+    normalised time. `given_up` would not have fitted into the budget, or no board took them; they are none of the
+    others.
     """
 
     wanted: int
@@ -174,12 +200,17 @@ class AdaptationMeasured(Answer):
     failed: int
     known: int
     rough: int = 0
+    given_up: int = 0
     holdouts: int
     holdouts_done: int
 
 
 class AdaptationView(Answer):
-    """An adaptation as it stands. `expected`: of the predictor that could be made now, by cross-validation."""
+    """An adaptation as it stands. `expected`: of the predictor that could be made now, by cross-validation.
+
+    `author`: the account that asked. `board_s`: what its measurements took of boards, without hold-outs and without
+    what was known before, which took `known_board_s` when it was measured. `train_s`: of the worker's processor.
+    """
 
     id: str
     platform_id: str
@@ -191,6 +222,8 @@ class AdaptationView(Answer):
     round: int
     board_s: float
     holdout_board_s: float
+    known_board_s: float = 0.0
+    train_s: float = 0.0
     measured: AdaptationMeasured
     expected: HoldoutScore | None
     donors: list[str]
@@ -271,12 +304,58 @@ def round_s(budget_s: float, spent_s: float, number: int) -> float:
     return max(0.0, min(share * budget_s, budget_s - spent_s))
 
 
-def pace(spent_s: float, expected_s: float) -> float:
-    """Board seconds that one expected second took so far, canaries and conversion included; 1 while nothing is known.
+def limit_s(budget_s: float, number: int, before_s: float) -> float:
+    """Board seconds that are spent when round `number` ends; 0: the probes. `before_s`: when it began."""
+    return PROBE_SHARE * budget_s if number == 0 else before_s + round_s(budget_s, before_s, number)
 
-    Bounded: a first lease that waited for its files says little about the others.
+
+class PastLease(NamedTuple):
+    """A lease of before: how near its platform is (0: the same one), how long it was, and what was expected of it."""
+
+    nearness: int
+    took_s: float
+    expected_s: float
+
+
+def pace_before(past: Sequence[PastLease]) -> float:
+    """Board seconds that one expected second will take, by the nearest leases of before that are enough to tell."""
+    for far in sorted({one.nearness for one in past}):
+        near = [one for one in past if one.nearness <= far]
+        if len(near) >= PAST_MIN:
+            return pace(sum(one.took_s for one in near), sum(one.expected_s for one in near), PACE_UNKNOWN)
+    return PACE_UNKNOWN
+
+
+def pace(took_s: float, expected_s: float, before: float) -> float:
+    """Board seconds that one expected second took so far, canaries and conversion included; `before` while nothing is
+    known. Bounded: a first lease that waited for its files says little about the others."""
+    return min(max(took_s / expected_s, PACE_MIN), PACE_MAX) if expected_s > 0 and took_s > 0 else before
+
+
+class Running(NamedTuple):
+    """How a round that is measured stands: seconds of boards, and what a waiting second will take of them."""
+
+    limit_s: float
+    spent_s: float
+    due_s: float
+    """What the leases that go on now will take yet."""
+    pace: float
+    has_begun: bool
+    """Whether any lease of the round began."""
+
+
+def beyond_limit(waiting: Sequence[tuple[int, float]], now: Running) -> list[int]:
+    """Which of some measurements, in the order in which they wait with their expected seconds, are given up: those
+    that do not fit any more. The first of a round stays in any case: what fits into no round would never be measured.
     """
-    return min(max(spent_s / expected_s, 0.25), 8.0) if expected_s > 0 and spent_s > 0 else 1.0
+    used_s = now.spent_s + now.due_s
+    given_up: list[int] = []
+    for place, (id_, expected_s) in enumerate(waiting):
+        used_s += now.pace * expected_s
+        is_first = place == 0 and not now.has_begun
+        if not is_first and used_s > 1.01 * now.limit_s:  # the store keeps expected seconds in few digits
+            given_up.append(id_)
+    return given_up
 
 
 class Mix(NamedTuple):

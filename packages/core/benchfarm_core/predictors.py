@@ -123,8 +123,8 @@ class PredictorEvidence(Value):
     """How a predictor came about and how good it is.
 
     `chosen`: the candidates that it is made of. `rows`: counts by kind (`alone`, `in_situ`, `models`). `donors`: keys
-    of platforms. `board_s`: of the adaptation's leases until then. `holdout`: on rows that were declared before.
-    `unseen`: by cross-validation, each row without its fold.
+    of platforms. `board_s`: of the leases that measured what its adaptation wanted, before it too. `holdout`: on rows
+    that were declared before. `unseen`: by cross-validation, each row without its fold.
     """
 
     chosen: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100)

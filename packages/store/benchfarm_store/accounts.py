@@ -74,19 +74,20 @@ def take_bytes(tx: Transaction, account: int, size_bytes: int) -> None:
         )
 
 
-def check_room_for_job(tx: Transaction, account: int, items: int) -> None:
-    """Raise QuotaExceeded when one more job, or this many more items, is above the account's quotas."""
+def check_room(tx: Transaction, account: int, items: int, what: str = "job") -> None:
+    """Raise QuotaExceeded when one more job or adaptation (`what`), or this many more items, is above the account's
+    quotas."""
     limits = tx.execute(_HOLD, {"id": account}).one()
     row = tx.execute(_LOAD, {"id": account}).one()
     if row.jobs >= limits.quota_active_jobs:
         raise QuotaExceeded(
-            f"{row.jobs} jobs of the account are active; wait for one to end",
+            f"{row.jobs} jobs and adaptations of the account are active; wait for one to end",
             limit=limits.quota_active_jobs,
             retry_after_s=BUSY_RETRY_S,
         )
     if row.waiting + items > limits.quota_pending_items:
         raise QuotaExceeded(
-            f"{row.waiting} items wait already and the job has {items}",
+            f"{row.waiting} items wait already and the {what} has {items}",
             limit=limits.quota_pending_items,
             retry_after_s=BUSY_RETRY_S,
         )
@@ -96,7 +97,11 @@ def check_room_for_job(tx: Transaction, account: int, items: int) -> None:
 # in a statement of its own, whose snapshot has the first one's job.
 _HOLD = text("SELECT quota_active_jobs, quota_pending_items FROM accounts WHERE id = :id FOR NO KEY UPDATE")
 _LOAD = text("""
-    SELECT count(*) AS jobs, coalesce(sum(planned + pending), 0) AS waiting
+    SELECT (SELECT count(*) FROM adaptations WHERE account_id = :id AND finished_at IS NULL) + count(*) AS jobs,
+        (SELECT count(*) FROM adaptations a JOIN adaptation_items i ON i.adaptation_id = a.id AND NOT i.given_up
+            JOIN measurements m ON m.id = i.measurement_id AND m.state IN ('wanted', 'leased')
+            WHERE a.account_id = :id AND a.finished_at IS NULL)
+            + coalesce(sum(planned + pending), 0) AS waiting
     FROM jobs WHERE account_id = :id AND finished_at IS NULL
 """)
 

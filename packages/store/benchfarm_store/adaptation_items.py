@@ -1,4 +1,4 @@
-"""What is measured for adaptations: wanted within a budget, counted, and what it took of boards.
+"""What is measured for adaptations: wanted within a budget, and counted.
 
 Hold-outs wait in a queue of their own, of the lowest priority: they are measured while the others are thought about,
 and share no lease with them, so that the time of boards can be told apart.
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import text
 
-from benchfarm_core.adapting import AdaptationMeasured, pace
+from benchfarm_core.adapting import AdaptationMeasured
 from benchfarm_core.jobs import ItemSource, PriorityClass
 from benchfarm_core.matching import is_too_large, why_not_opened
 from benchfarm_core.measurements import Purpose, Timing
@@ -18,7 +18,7 @@ from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload, workload_id
-from benchfarm_store import measurements, memory, planning, specs
+from benchfarm_store import adaptation_budgets, measurements, memory, planning, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, priority_number, rows_json, workload_text
 from benchfarm_store.timings import way_of
@@ -40,6 +40,13 @@ class Ask(NamedTuple):
 
     workload: AskedWorkload
     timing: Timing = Timing.ALONE
+
+
+class Costed(NamedTuple):
+    """An ask whose platform can open and time it, with what is known of its cost."""
+
+    ask: Ask
+    resolved: specs.Resolved
 
 
 class Whose(NamedTuple):
@@ -65,6 +72,17 @@ class Wanted(NamedTuple):
         return self.known + self.joined + self.new > 0
 
 
+def costed(asks: Iterable[Ask], platform: Platform) -> list[Costed]:
+    """Those that a platform can open and time, each once, the first `MAX_ASKED`. It takes up to a millisecond for each,
+    so that it comes before a transaction and not within one."""
+    once = list({(workload_id(one.workload), one.timing): one for one in asks}.values())[:MAX_ASKED]
+    return [
+        Costed(ask, _resolved(ask.workload))
+        for ask in once
+        if why_not_opened(ask.workload, platform) is None and _can_be_timed(ask, platform)
+    ]
+
+
 def prepare(tx: Transaction, whose: Whose) -> None:
     """Make the queues that it will need: whoever waits for a queue that another one makes must hold no measurement."""
     protocol_id = specs.ensure_protocol(tx, PROTOCOL)
@@ -75,45 +93,66 @@ def prepare(tx: Transaction, whose: Whose) -> None:
 
 
 def want(
-    tx: Transaction, whose: Whose, asks: Sequence[Ask], *, purpose: Purpose, round_no: int, limit_s: float
+    tx: Transaction,
+    whose: Whose,
+    asks: Sequence[Costed],
+    *,
+    purpose: Purpose,
+    round_no: int,
+    limit_s: float,
+    at_least_one: bool = True,
 ) -> Wanted:
     """Have the first of some workloads measured, as many as board seconds allow; what is known and fresh costs nothing.
 
-    Hold-outs of anybody are left out, and what the platform's boards cannot measure. What another transaction asks for
-    at this very moment is left to a later round.
+    Hold-outs of anybody are left out, what the platform's boards have no room for, and what this adaptation asked for
+    already, whatever became of it. What another transaction asks for at this very moment is left to a later round.
+
+    Args:
+        at_least_one: one is wanted even where it alone takes longer: what fits into no round would never be measured.
     """
-    possible = _possible(tx, whose, asks[:MAX_ASKED])
-    held = _digests(tx, [one for one, _ in possible], _HELD_OUT)
-    free = [(one, resolved) for one, resolved in possible if workload_id(one.workload) not in held]
-    return _want(tx, whose, free, purpose=purpose, round_no=round_no, limit_s=limit_s)
+    possible = _with_room(tx, whose, asks)
+    held = _digests(tx, possible, _HELD_OUT)
+    free = [one for one in possible if workload_id(one.ask.workload) not in held]
+    asked = _asked(tx, whose)
+    new = [one for one in free if _place(one) not in asked]
+    fixed = {"purpose": purpose, "round_no": round_no, "limit_s": limit_s, "at_least_one": at_least_one}
+    return _want(tx, whose, new, **fixed)
 
 
-def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[AskedWorkload], count: int) -> int:
+def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[Costed], count: int) -> int:
     """Declare the first `count` of some architectures or kernels as what judges: none that anybody could have learnt
     from; how many there were. They are wanted at once, so that nothing else can take them.
     """
-    possible = _possible(tx, whose, [Ask(one) for one in drawn])
-    learnt = _digests(tx, [one for one, _ in possible], _LEARNT)
-    free = [(one, resolved) for one, resolved in possible if workload_id(one.workload) not in learnt][:count]
-    found = _want(tx, whose, free, purpose=Purpose.HOLDOUT, round_no=0, limit_s=float("inf"))
+    possible = _with_room(tx, whose, drawn)
+    learnt = _digests(tx, possible, _LEARNT)
+    free = [one for one in possible if workload_id(one.ask.workload) not in learnt][:count]
+    asked = _asked(tx, whose)
+    new = [one for one in free if _place(one) not in asked]
+    found = _want(tx, whose, new, purpose=Purpose.HOLDOUT, round_no=0, limit_s=float("inf"))
     return found.known + found.joined + found.new
 
 
-def _possible(tx: Transaction, whose: Whose, asks: Iterable[Ask]) -> list[tuple[Ask, specs.Resolved]]:
-    """Those that the platform's boards can measure, each once, with their costs."""
+def _with_room(tx: Transaction, whose: Whose, asks: Iterable[Costed]) -> list[Costed]:
+    """Those that the platform's boards have the memory for."""
     largest = memory.of_largest_boards(tx, [whose.platform_id]).get(whose.platform_id)
-    found: list[tuple[Ask, specs.Resolved]] = []
-    for ask in _each_once(asks):
-        if why_not_opened(ask.workload, whose.platform) is not None or not _can_be_timed(ask, whose.platform):
-            continue
-        resolved = _resolved(ask.workload)
-        if not is_too_large(resolved.needed_bytes, largest):
-            found.append((ask, resolved))
-    return found
+    return [one for one in asks if not is_too_large(one.resolved.needed_bytes, largest)]
 
 
-def _each_once(asks: Iterable[Ask]) -> list[Ask]:
-    return list({(workload_id(one.workload), one.timing): one for one in asks}.values())
+def _place(one: Costed) -> tuple[str, Timing]:
+    return workload_id(one.ask.workload), one.ask.timing
+
+
+def _asked(tx: Transaction, whose: Whose) -> set[tuple[str, Timing]]:
+    """What this adaptation asked for and has not given up."""
+    rows = tx.execute(_ASKED, {"id": whose.adaptation_id})
+    return {(workload_text(row.digest), Timing(row.timing)) for row in rows}
+
+
+_ASKED = text("""
+    SELECT w.digest::text AS digest, m.timing FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+        JOIN workloads w ON w.id = m.workload_id
+    WHERE i.adaptation_id = CAST(:id AS uuid) AND NOT i.given_up
+""")
 
 
 def _can_be_timed(ask: Ask, platform: Platform) -> bool:
@@ -131,9 +170,9 @@ def _resolved(workload: AskedWorkload) -> specs.Resolved:
     return specs.Resolved(workload, space(workload.space).cost(workload))
 
 
-def _digests(tx: Transaction, asks: Sequence[Ask], statement: Any) -> set[str]:
+def _digests(tx: Transaction, asks: Sequence[Costed], statement: Any) -> set[str]:
     """Ids of the workloads among these that a statement finds."""
-    ids = sorted({workload_id(one.workload) for one in asks})
+    ids = sorted({workload_id(one.ask.workload) for one in asks})
     rows = rows_json([{"digest": id_.removeprefix("w_")} for id_ in ids])
     return {workload_text(digest) for digest in tx.execute(statement, {"rows": rows}).scalars()}
 
@@ -165,18 +204,19 @@ class _Choice(NamedTuple):
 def _want(
     tx: Transaction,
     whose: Whose,
-    asks: Sequence[tuple[Ask, specs.Resolved]],
+    asks: Sequence[Costed],
     *,
     purpose: Purpose,
     round_no: int,
     limit_s: float,
+    at_least_one: bool = True,
 ) -> Wanted:
     if not asks:
         return Wanted()
     protocol_id = specs.ensure_protocol(tx, PROTOCOL)
-    choices = _within(_decide(tx, whose, asks, protocol_id), limit_s, _pace(tx, whose.adaptation_id))
-    items = [one for one in choices if one.source != ItemSource.NEW]
-    ids = {one: one.measurement_id for one in items if one.measurement_id is not None}
+    pace = adaptation_budgets.pace_of(tx, whose.adaptation_id, whose.platform_id, whose.platform).value
+    choices = _within(_decide(tx, whose, asks, protocol_id), limit_s, pace, at_least_one=at_least_one)
+    ids = _held(tx, [one for one in choices if one.source != ItemSource.NEW])
     for timing in Timing:
         new = [one for one in choices if one.source == ItemSource.NEW and one.timing == timing]
         ids |= _make(tx, whose, new, protocol_id, timing, purpose)
@@ -191,20 +231,35 @@ def _want(
     return Wanted(counts[ItemSource.KNOWN], counts[ItemSource.JOINED], counts[ItemSource.NEW], expected)
 
 
-# an earlier round may have brought the same measurement
+# what was given up is measured all the same where a job waits for it too
 _ADD_ITEMS = text("""
-    INSERT INTO adaptation_items (adaptation_id, measurement_id, round, purpose, source)
+    INSERT INTO adaptation_items AS i (adaptation_id, measurement_id, round, purpose, source)
     SELECT CAST(:id AS uuid), m, :round, :purpose, s
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(m bigint, s text) ORDER BY m
-    ON CONFLICT DO NOTHING RETURNING measurement_id
+    ON CONFLICT (adaptation_id, measurement_id) DO UPDATE SET given_up = false, round = excluded.round
+        WHERE i.given_up
+    RETURNING measurement_id
 """)
 
 
-def _decide(
-    tx: Transaction, whose: Whose, asks: Sequence[tuple[Ask, specs.Resolved]], protocol_id: int
-) -> list[_Choice]:
+def _held(tx: Transaction, choices: Sequence[_Choice]) -> dict[_Choice, int]:
+    """Measurements that there are: those done, and those that wait, held, so that nobody cancels them before they are
+    joined. What another transaction holds at this moment is left out."""
+    ids = {one: one.measurement_id for one in choices if one.measurement_id is not None}
+    joined = [id_ for one, id_ in ids.items() if one.source == ItemSource.JOINED]
+    held = set(tx.execute(_HOLD_JOINED, {"ids": joined}).scalars()) if joined else set()
+    return {one: id_ for one, id_ in ids.items() if one.source == ItemSource.KNOWN or id_ in held}
+
+
+_HOLD_JOINED = text("""
+    SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('wanted', 'leased')
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+
+def _decide(tx: Transaction, whose: Whose, asks: Sequence[Costed], protocol_id: int) -> list[_Choice]:
     """For each workload what is known, joined or new, in order."""
-    rows = specs.ensure_workloads(tx, [resolved for _, resolved in asks])
+    rows = specs.ensure_workloads(tx, [one.resolved for one in asks])
     way = way_of(Timing.IN_SITU, whose.platform)
     known = {
         timing: measurements.find_known(tx, [(row, whose.platform_id) for row in rows], protocol_id, timing)
@@ -230,14 +285,13 @@ _WISH: Final[Mapping[str, Any]] = {
 }
 
 
-def _within(choices: Sequence[_Choice], limit_s: float, pace_of: float) -> list[_Choice]:
-    """As many as the board seconds allow, in order and at the measured pace; one more where otherwise nothing would be
-    new, because what no board has time for in one round would never be measured."""
+def _within(choices: Sequence[_Choice], limit_s: float, pace: float, *, at_least_one: bool) -> list[_Choice]:
+    """As many as the board seconds allow, in order and at the measured pace."""
     found: list[_Choice] = []
     spent_s = 0.0
     for one in choices:
-        cost_s = one.seconds * pace_of if one.source == ItemSource.NEW else 0.0
-        if cost_s and spent_s and spent_s + cost_s > limit_s:
+        cost_s = one.seconds * pace if one.source == ItemSource.NEW else 0.0
+        if cost_s and (spent_s or not at_least_one) and spent_s + cost_s > limit_s:
             break
         spent_s += cost_s
         found.append(one)
@@ -294,29 +348,18 @@ def open_items(tx: Transaction, adaptation_id: str, *, holdouts: bool) -> int:
 _OPEN = text("""
     SELECT count(*) FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
     WHERE i.adaptation_id = CAST(:id AS uuid) AND m.state IN ('wanted', 'leased')
-        AND (i.purpose = 'holdout') = CAST(:holdouts AS boolean)
+        AND NOT i.given_up AND (i.purpose = 'holdout') = CAST(:holdouts AS boolean)
 """)
 
 
 def drop(tx: Transaction, adaptation_id: str) -> int:
-    """Give up what waits for an adaptation alone; how many. Never waits for a lock: what a board has just taken is
-    measured and kept. The second statement has its own snapshot, so jobs that joined just before are seen."""
-    held = tx.execute(_HOLD_OWN, {"id": adaptation_id}).scalars().all()
-    return tx.execute(_DROP, {"id": adaptation_id, "ids": list(held)}).rowcount if held else 0
+    """Have nobody measure what waited for an adaptation that has ended, unless others wait for it; how many."""
+    return measurements.drop_unwanted(tx, tx.execute(_OPEN_IDS, {"id": adaptation_id}).scalars().all())
 
 
-_HOLD_OWN = text("""
-    SELECT m.id FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id AND m.state = 'wanted'
-    WHERE i.adaptation_id = CAST(:id AS uuid) AND i.source = 'new' AND m.purpose <> 'job'
-    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
-""")
-# a job or another adaptation that joined one waits for it too
-_DROP = text("""
-    UPDATE measurements m SET state = 'cancelled' WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'wanted'
-        AND NOT EXISTS (SELECT FROM job_items j WHERE j.measurement_id = m.id AND j.state = 'pending')
-        AND NOT EXISTS (
-            SELECT FROM adaptation_items o JOIN adaptations a ON a.id = o.adaptation_id AND a.finished_at IS NULL
-            WHERE o.measurement_id = m.id AND o.adaptation_id <> CAST(:id AS uuid))
+_OPEN_IDS = text("""
+    SELECT m.id FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+    WHERE i.adaptation_id = CAST(:id AS uuid) AND m.state IN ('wanted', 'leased') ORDER BY m.id
 """)
 
 
@@ -339,65 +382,17 @@ def measured(tx: Transaction, adaptation_id: str) -> AdaptationMeasured:
 
 
 _MEASURED = text("""
-    SELECT count(*) FILTER (WHERE i.purpose <> 'holdout') AS wanted,
-        count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state = 'done') AS done,
-        count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state IN ('failed', 'cancelled')) AS failed,
-        count(*) FILTER (WHERE i.purpose <> 'holdout' AND i.source = 'known') AS known,
-        count(*) FILTER (WHERE i.purpose <> 'holdout' AND m.state = 'done'
-            AND (s.grade = 'D' OR s.normalised_ms IS NULL)) AS rough,
-        count(*) FILTER (WHERE i.purpose = 'holdout') AS holdouts,
-        count(*) FILTER (WHERE i.purpose = 'holdout' AND m.state = 'done') AS holdouts_done
-    FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+    SELECT count(*) FILTER (WHERE NOT judges) AS wanted,
+        count(*) FILTER (WHERE NOT judges AND m.state = 'done') AS done,
+        count(*) FILTER (WHERE NOT judges AND m.state IN ('failed', 'cancelled')) AS failed,
+        count(*) FILTER (WHERE NOT judges AND i.source = 'known') AS known,
+        count(*) FILTER (WHERE NOT judges AND m.state = 'done' AND (s.grade = 'D' OR s.normalised_ms IS NULL)) AS rough,
+        count(*) FILTER (WHERE judges) AS holdouts,
+        count(*) FILTER (WHERE judges AND m.state = 'done') AS holdouts_done,
+        (SELECT count(*) FROM adaptation_items g WHERE g.adaptation_id = CAST(:id AS uuid) AND g.given_up) AS given_up
+    FROM (
+        SELECT measurement_id, source, purpose = 'holdout' AS judges FROM adaptation_items
+        WHERE adaptation_id = CAST(:id AS uuid) AND (NOT given_up OR purpose = 'holdout')) i
+    JOIN measurements m ON m.id = i.measurement_id
         LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
-    WHERE i.adaptation_id = CAST(:id AS uuid)
-""")
-
-
-class Spent(NamedTuple):
-    """Board seconds of the leases of an adaptation: for what it learnt from, and for what judged it."""
-
-    board_s: float
-    holdout_board_s: float
-
-
-def spent(tx: Transaction, adaptation_id: str) -> Spent:
-    """What it took of boards so far: the length of its leases, conversions, canaries and lost ones included. A lease
-    that others share is split by what each of its measurements was expected to take."""
-    row = tx.execute(_SPENT, {"id": adaptation_id, "now": tx.now}).one()
-    return Spent(row.board_s, row.holdout_board_s)
-
-
-# its leases are of its queues, which are those of its account on its platform, and younger than itself
-_SPENT_FROM: Final = """
-    WITH ran AS (
-        SELECT i.measurement_id, m.expected_s, i.lease_id, m.state,
-            greatest(0, extract(epoch FROM coalesce(l.ended_at, :now) - l.accepted_at))::float8
-                * m.expected_s::float8 / sum(m.expected_s::float8) OVER (PARTITION BY l.id) AS took_s
-        FROM adaptations a
-            JOIN queues q ON q.platform_id = a.platform_id AND q.account_id = a.account_id
-            JOIN leases l ON l.id > a.leases_after AND l.queue_id = q.id AND l.accepted_at IS NOT NULL
-            JOIN lease_items i ON i.lease_id = l.id
-            JOIN measurements m ON m.id = i.measurement_id
-        WHERE a.id = CAST(:id AS uuid))
-"""
-_SPENT = text(f"""
-    {_SPENT_FROM}
-    SELECT coalesce(sum(r.took_s) FILTER (WHERE i.purpose <> 'holdout'), 0) AS board_s,
-        coalesce(sum(r.took_s) FILTER (WHERE i.purpose = 'holdout'), 0) AS holdout_board_s
-    FROM ran r JOIN adaptation_items i ON i.adaptation_id = CAST(:id AS uuid) AND i.measurement_id = r.measurement_id
-""")
-
-
-def _pace(tx: Transaction, adaptation_id: str) -> float:
-    """Board seconds that one expected second took so far."""
-    row = tx.execute(_PACE, {"id": adaptation_id, "now": tx.now}).one()
-    return pace(row.took_s, row.expected_s)
-
-
-_PACE = text(f"""
-    {_SPENT_FROM}
-    SELECT coalesce(sum(took_s), 0) AS took_s,
-        coalesce((SELECT sum(expected_s) FROM (
-            SELECT DISTINCT measurement_id, expected_s FROM ran WHERE state = 'done') d), 0)::float8 AS expected_s
-    FROM ran
 """)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -36,9 +37,15 @@ adaptations = Table(
     Column("changed_at", DateTime(timezone=True), nullable=False, comment="of its state"),
     Column("claimed_until", DateTime(timezone=True), comment="some process computes"),
     at("finished_at", nullable=True),
+    Column("waiting_since", DateTime(timezone=True), comment="training waits for its host to be quiet"),
+    Column("looked_at", DateTime(timezone=True), comment="when a sweep last counted what boards have yet to measure"),
     count("board_s", Double),
     count("holdout_board_s", Double),
+    count("known_board_s", Double),
+    count("train_s", Double),
+    Column("waited_s", Double, nullable=False, server_default=ZERO, comment="while no board measured anything of it"),
     count("round"),
+    count("awaited"),
     Column(
         "attempts",
         SmallInteger,
@@ -66,9 +73,11 @@ adaptation_items = Table(
     Column("round", Integer, nullable=False, comment="0: of the probes"),
     Column("purpose", Text, nullable=False, comment="what it is for here"),
     Column("source", Text, nullable=False),
+    Column("given_up", Boolean, nullable=False, server_default=text("false"), comment="it waits for this no more"),
     PrimaryKeyConstraint("adaptation_id", "measurement_id"),
     one_of("purpose", Purpose),
     one_of("source", ItemSource),
+    Index("ix_adaptation_items_measurement", "measurement_id"),
     comment="the measurements of adaptations",
 )
 

@@ -29,8 +29,8 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
 from benchfarm_core.platforms import Platform, Precision, parse_platform_key
 from benchfarm_core.states import advance, final_states
-from benchfarm_store import adaptation_items, cursors, model_merges, platforms
-from benchfarm_store.board_history import author_of
+from benchfarm_store import accounts, adaptation_budgets, adaptation_items, cursors, model_merges, platforms
+from benchfarm_store.board_history import account_of, author_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import job_column
 from benchfarm_store.tables import adaptation_rounds, adaptations
@@ -41,12 +41,22 @@ ANY_ADAPTATION: Final = AdaptationsWanted()
 FINAL: Final = final_states(ADAPTATION_TRANSITIONS)
 CLAIM_S: Final = 120.0
 """Who claimed an adaptation and died holds it up for so long."""
+MAX_ATTEMPTS: Final = 3
+"""Of one step: what was begun so often and never came to its end fails for a reason that nobody foresaw."""
 MAX_WOKEN: Final = 100
 """Adaptations that one sweep asks for; the next sweep takes the others."""
+COUNT_EVERY_S: Final = 30.0
+"""So often it is counted how long boards were waited for."""
+GAP_S: Final = 120.0
+"""Sweeps that are farther apart say that the farm was not there."""
 
 
 class Adaptation(NamedTuple):
-    """What a step needs to know; `platform_id` and `account_id` are rows."""
+    """What a step needs to know; `platform_id` and `account_id` are rows.
+
+    `claimed_until` is the claim's own: whoever has another one has lost it. `attempts`: steps begun since the last that
+    brought it on, this one among them. `waited_s`: for boards that measured nothing of it, while the farm ran.
+    """
 
     id: str
     platform_id: int
@@ -57,6 +67,9 @@ class Adaptation(NamedTuple):
     round: int
     changed_at: datetime
     donors: tuple[str, ...]
+    waited_s: float
+    claimed_until: datetime | None
+    attempts: int
 
 
 def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Caller) -> AdaptationView:
@@ -66,14 +79,16 @@ def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Cal
         NotFound: there is no such platform.
         InvalidRequest: `space_unknown`, `adaptation_impossible` where nothing can be learnt, or as a job there.
         Conflict: `adaptation_running` while another one of the platform is under way.
+        QuotaExceeded: the account has too much under way, or waiting, with what would judge here.
     """
     model_merges.hold(tx)
     found = _platform(tx, platform, by)
     _check(request, parse_platform_key(found.key))
+    accounts.check_room(tx, by.account_number, request.judged_by, "adaptation")
     values = {
         "platform_id": found.id,
         "account_id": by.account_number,
-        "leases_after": tx.execute(_LAST_LEASE).scalar_one(),
+        "leases_after": tx.execute(_LAST_LEASE, {"platform": found.id}).scalar_one(),
         "created_at": tx.now,
         "changed_at": tx.now,
         "author": author_of(by),
@@ -88,7 +103,13 @@ def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Cal
     return get_adaptation(tx, adaptation_id)
 
 
-_LAST_LEASE = text("SELECT coalesce(max(id), 0) FROM leases")
+# what is joined may be measured already
+_LAST_LEASE = text("""
+    SELECT coalesce(
+        (SELECT min(l.id) - 1 FROM leases l JOIN queues q ON q.id = l.queue_id
+            WHERE l.ended_at IS NULL AND q.platform_id = :platform),
+        (SELECT max(id) FROM leases), 0)
+""")
 
 
 def _platform(tx: Transaction, name: str, by: Caller) -> platforms.Found:
@@ -124,22 +145,49 @@ def _ask(tx: Transaction, adaptation_id: str) -> None:
 
 
 def wake(tx: Transaction) -> int:
-    """Ask again for the next steps that are due and that nobody takes; how many. For the sweep."""
+    """Ask again for the next steps that are due and that nobody takes; how many. For the sweep.
+
+    Before that, what does not fit into budgets any more is given up, and it is counted how long boards were waited for:
+    between two sweeps at most `GAP_S`, so that a farm that was switched off waited for nobody.
+    """
+    adaptation_budgets.keep(tx)
+    tx.execute(_AWAIT, {"now": tx.now, "every_s": COUNT_EVERY_S, "gap_s": GAP_S})
     found = tx.execute(_DUE, {"now": tx.now, "limit": MAX_WOKEN}).scalars().all()
     for adaptation_id in found:
         _ask(tx, adaptation_id)
     return len(found)
 
 
+# a count that has changed since the last look says that boards do measure
+_AWAIT = text("""
+    UPDATE adaptations a SET looked_at = :now, awaited = x.awaited,
+        waited_s = CASE WHEN x.awaited > 0 AND x.awaited = a.awaited
+            THEN a.waited_s + least(extract(epoch FROM :now - a.looked_at), :gap_s) ELSE 0 END
+    FROM (
+        SELECT d.id, (
+            SELECT count(*) FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+            WHERE i.adaptation_id = d.id AND m.state IN ('wanted', 'leased') AND NOT i.given_up
+                AND (i.purpose = 'holdout') = (d.state = 'judging')) AS awaited
+        FROM adaptations d
+        WHERE d.finished_at IS NULL AND d.state IN ('probing', 'measuring', 'judging')
+            AND (d.looked_at IS NULL OR d.looked_at <= :now - make_interval(secs => :every_s))
+        ORDER BY d.id FOR NO KEY UPDATE OF d SKIP LOCKED) x
+    WHERE a.id = x.id
+""")
 _DUE = text(f"""
     SELECT a.id::text FROM adaptations a
     WHERE a.finished_at IS NULL AND (a.claimed_until IS NULL OR a.claimed_until <= :now)
-        AND (a.state IN ('queued', 'training') OR a.changed_at <= :now - interval '{LAPSE_S} seconds' OR NOT EXISTS (
+        AND (a.state IN ('queued', 'training') OR a.waited_s > {LAPSE_S} OR NOT EXISTS (
             SELECT FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
-            WHERE i.adaptation_id = a.id AND m.state IN ('wanted', 'leased')
+            WHERE i.adaptation_id = a.id AND m.state IN ('wanted', 'leased') AND NOT i.given_up
                 AND (i.purpose = 'holdout') = (a.state = 'judging')))
     ORDER BY a.id LIMIT :limit
 """)
+
+
+def is_any_due(tx: Transaction) -> bool:
+    """Whether the next step of any is due and nobody takes it: what can wait longer lets it pass."""
+    return tx.execute(_DUE, {"now": tx.now, "limit": 1}).first() is not None
 
 
 def claim(tx: Transaction, adaptation_id: str, for_s: float = CLAIM_S) -> Adaptation | None:
@@ -156,27 +204,51 @@ def claim(tx: Transaction, adaptation_id: str, for_s: float = CLAIM_S) -> Adapta
 
 
 _CLAIM = text("""
-    UPDATE adaptations a SET claimed_until = :now + make_interval(secs => :for_s)
+    UPDATE adaptations a SET claimed_until = :now + make_interval(secs => :for_s), attempts = a.attempts + 1
     FROM platforms p
     WHERE a.id = CAST(:id AS uuid) AND p.id = a.platform_id AND a.finished_at IS NULL
         AND (a.claimed_until IS NULL OR a.claimed_until <= :now)
-    RETURNING a.id::text AS id, a.platform_id, a.account_id, p.spec, a.request, a.state, a.round, a.changed_at, a.donors
+    RETURNING a.id::text AS id, a.platform_id, a.account_id, p.spec, a.request, a.state, a.round, a.changed_at,
+        a.donors, a.waited_s, a.claimed_until, a.attempts
 """)
 
 
-def renew(tx: Transaction, adaptation: Adaptation, for_s: float = CLAIM_S) -> None:
-    """Go on holding a claim: the work takes longer."""
-    tx.execute(_RENEW, {"id": adaptation.id, "now": tx.now, "for_s": for_s})
-
-
-def release(tx: Transaction, adaptation: Adaptation) -> None:
-    """Give a claim back: nothing can be done now."""
-    tx.execute(_RENEW, {"id": adaptation.id, "now": tx.now, "for_s": 0.0})
+def renew(tx: Transaction, adaptation: Adaptation, for_s: float = CLAIM_S) -> Adaptation | None:
+    """Go on holding a claim: the work takes longer. None where it ran out and is somebody else's, or nobody's."""
+    parameters = {"id": adaptation.id, "mine": adaptation.claimed_until, "now": tx.now, "for_s": for_s}
+    row = tx.execute(_RENEW, parameters).one_or_none()
+    return None if row is None else adaptation._replace(claimed_until=row.claimed_until)
 
 
 _RENEW = text("""
     UPDATE adaptations SET claimed_until = :now + make_interval(secs => :for_s)
-    WHERE id = CAST(:id AS uuid) AND finished_at IS NULL
+    WHERE id = CAST(:id AS uuid) AND finished_at IS NULL AND claimed_until = :mine RETURNING claimed_until
+""")
+
+
+def release(tx: Transaction, adaptation: Adaptation) -> None:
+    """Give a claim back: nothing can be done now, which is no attempt. Somebody else's claim stays."""
+    tx.execute(_RELEASE, {"id": adaptation.id, "mine": adaptation.claimed_until})
+
+
+_RELEASE = text("""
+    UPDATE adaptations SET claimed_until = NULL, attempts = greatest(0, attempts - 1)
+    WHERE id = CAST(:id AS uuid) AND finished_at IS NULL AND claimed_until = :mine
+""")
+
+
+def rests(tx: Transaction, adaptation: Adaptation, wait_s: float, *, is_measuring: bool) -> bool:
+    """Whether training waits on for a host that measures: for `wait_s` in one go at most, from when it was first ready.
+
+    A quiet moment begins the time anew.
+    """
+    since = tx.execute(_REST, {"id": adaptation.id, "now": tx.now, "measuring": is_measuring}).scalar_one()
+    return since is not None and (tx.now - since).total_seconds() < wait_s
+
+
+_REST = text("""
+    UPDATE adaptations SET waiting_since = CASE WHEN CAST(:measuring AS boolean) THEN coalesce(waiting_since, :now) END
+    WHERE id = CAST(:id AS uuid) RETURNING waiting_since
 """)
 
 
@@ -191,6 +263,14 @@ _HOLD = text("""
 """)
 
 
+def worked(tx: Transaction, adaptation: Adaptation, train_s: float) -> None:
+    """Count seconds of the worker's processor."""
+    tx.execute(_WORKED, {"id": adaptation.id, "train_s": train_s})
+
+
+_WORKED = text("UPDATE adaptations SET train_s = train_s + :train_s WHERE id = CAST(:id AS uuid)")
+
+
 def move(
     tx: Transaction, adaptation: Adaptation, to: AdaptationState, reason: str = "", *, round_no: int | None = None
 ) -> None:
@@ -202,17 +282,18 @@ def move(
         tx.execute(_MOVE, parameters)
         _ask(tx, adaptation.id)
         return
+    tx.execute(_END, {**parameters, **adaptation_budgets.spent(tx, adaptation.id)._asdict()})
     adaptation_items.drop(tx, adaptation.id)
-    tx.execute(_END, {**parameters, **adaptation_items.spent(tx, adaptation.id)._asdict()})
 
 
 _MOVE = text("""
-    UPDATE adaptations SET state = :state, reason = :reason, round = :round, changed_at = :now, claimed_until = NULL
+    UPDATE adaptations SET state = :state, reason = :reason, round = :round, changed_at = :now, claimed_until = NULL,
+        attempts = 0, waited_s = 0, waiting_since = NULL, looked_at = NULL, awaited = 0
     WHERE id = CAST(:id AS uuid)
 """)
 _END = text("""
     UPDATE adaptations SET state = :state, reason = :reason, round = :round, changed_at = :now, claimed_until = NULL,
-        finished_at = :now, board_s = :board_s, holdout_board_s = :holdout_board_s
+        finished_at = :now, board_s = :board_s, holdout_board_s = :holdout_board_s, known_board_s = :known_board_s
     WHERE id = CAST(:id AS uuid)
 """)
 
@@ -235,7 +316,9 @@ def keep_predictor(tx: Transaction, adaptation: Adaptation, found: AdaptedPredic
     tx.execute(_PREDICTORS, {"id": adaptation.id, "predictors": document})
 
 
-_PREDICTORS = text("UPDATE adaptations SET predictors = CAST(:predictors AS jsonb) WHERE id = CAST(:id AS uuid)")
+_PREDICTORS = text("""
+    UPDATE adaptations SET predictors = CAST(:predictors AS jsonb), attempts = 0 WHERE id = CAST(:id AS uuid)
+""")
 
 
 def curve(tx: Transaction, adaptation_id: str) -> list[CurvePoint]:
@@ -266,14 +349,14 @@ def cancel(tx: Transaction, adaptation_id: str, *, by: Caller) -> AdaptationView
     if row.state != AdaptationState.CANCELLED:
         if row.finished_at is not None:
             raise Conflict("the adaptation has ended already", code="adaptation_finished")
-        move(tx, _adaptation(row), AdaptationState.CANCELLED, f"cancelled by {author_of(by)}")
+        move(tx, _adaptation(row), AdaptationState.CANCELLED, f"cancelled by {by.account}")
     return get_adaptation(tx, adaptation_id)
 
 
 _COLUMNS: Final = """
     SELECT a.id::text AS id, a.platform_id, a.account_id, p.spec, p.key, p.public_id, a.request, a.state, a.round,
-        a.changed_at, a.donors, a.reason, a.author, a.predictors, a.created_at, a.finished_at, a.board_s,
-        a.holdout_board_s
+        a.changed_at, a.donors, a.waited_s, a.claimed_until, a.attempts, a.reason, a.author, a.predictors, a.created_at,
+        a.finished_at, a.board_s, a.holdout_board_s, a.known_board_s, a.train_s
     FROM adaptations a JOIN platforms p ON p.id = a.platform_id
 """
 _ONE = text(f"{_COLUMNS} WHERE a.id = CAST(:id AS uuid)")
@@ -304,6 +387,9 @@ def _adaptation(row: Row[Any]) -> Adaptation:
         round=row.round,
         changed_at=row.changed_at,
         donors=tuple(row.donors),
+        waited_s=row.waited_s,
+        claimed_until=row.claimed_until,
+        attempts=row.attempts,
     )
 
 
@@ -342,8 +428,8 @@ def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[AdaptationView]:
 
 
 def _view(tx: Transaction, row: Row[Any], points: list[CurvePoint]) -> AdaptationView:
-    ended = adaptation_items.Spent(row.board_s, row.holdout_board_s)
-    spent = adaptation_items.spent(tx, row.id) if row.finished_at is None else ended
+    ended = adaptation_budgets.Spent(row.board_s, row.holdout_board_s, row.known_board_s)
+    spent = adaptation_budgets.spent(tx, row.id) if row.finished_at is None else ended
     latest = [point.unseen for point in points if point.unseen is not None]
     return AdaptationView(
         id=row.id,
@@ -352,10 +438,12 @@ def _view(tx: Transaction, row: Row[Any], points: list[CurvePoint]) -> Adaptatio
         state=AdaptationState(row.state),
         reason=row.reason,
         request=AdaptationRequest.model_validate(row.request),
-        author=row.author,
+        author=account_of(row.author),
         round=row.round,
         board_s=spent.board_s,
         holdout_board_s=spent.holdout_board_s,
+        known_board_s=spent.known_board_s,
+        train_s=row.train_s,
         measured=adaptation_items.measured(tx, row.id),
         expected=latest[-1] if latest else None,
         donors=list(row.donors),

@@ -75,6 +75,11 @@ def author_of(by: Caller) -> str:
     return f"{by.account}/{by.token_id}"
 
 
+def account_of(author: str) -> str:
+    """The account of an author: what others may know of him."""
+    return author.partition("/")[0]
+
+
 def record(tx: Transaction, happened: Sequence[Happened]) -> None:
     """Write events, in order; those of a report that was taken in before change nothing."""
     if happened:

@@ -50,8 +50,8 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     """Make a board model's boards boards of another model; twice changes nothing.
 
     Raises NotFound for a model without boards, InvalidRequest for one into itself, Conflict where the two cannot be
-    one (`board_models_differ`) and while jobs wait for the first one's platforms (`board_model_busy`). The golden runs
-    that wait for its boards are given up.
+    one (`board_models_differ`) and while jobs wait for the first one's platforms or adaptations of them are under way
+    (`board_model_busy`). The golden runs that wait for its boards are given up.
     """
     present = find_merges(tx)
     into = present.get(request.into, request.into)
@@ -140,6 +140,11 @@ _RENAME = text("UPDATE boards SET board_model = :into WHERE board_model = :model
 
 
 def _check_idle(tx: Transaction, board_model: str) -> None:
+    if tx.execute(_ADAPTED, {"model": board_model}).scalar_one():
+        raise Conflict(
+            f"an adaptation of a platform of {board_model} is under way: let it end, or cancel it",
+            code="board_model_busy",
+        )
     for waiting in (_UNPLANNED, _WANTED, _LEASED):
         if tx.execute(waiting, {"model": board_model}).scalar_one():
             raise Conflict(
@@ -172,6 +177,9 @@ def _marks(board_model: str) -> list[str]:
 
 # as many probes of an index as the model has platforms; what is leased has a live lease
 _MINE = "SELECT id FROM platforms WHERE split_part(key, '/', 1) = :model"
+_ADAPTED = text(f"""
+    SELECT EXISTS (SELECT FROM adaptations WHERE finished_at IS NULL AND platform_id IN ({_MINE}))
+""")
 _UNPLANNED = text(f"""
     SELECT EXISTS (
         SELECT FROM jobs WHERE finished_at IS NULL AND state IN ('queued', 'planning')

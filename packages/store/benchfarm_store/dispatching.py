@@ -15,6 +15,7 @@ from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fil
 from benchfarm_store import endings
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
+from benchfarm_store.measurements import IS_WANTED
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.timings import TIMES_IN_SITU
 
@@ -146,8 +147,7 @@ _CANDIDATES = Prepared(
     SELECT m.id, m.expected_s, m.losses, m.timing,
         CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
         (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
-        m.purpose <> 'job' OR EXISTS (
-        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') AS wanted
+        {IS_WANTED} AS wanted
     FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
         AND (m.only_board_id IS NULL OR m.only_board_id = $4)
         AND (m.timing = 'alone' OR (SELECT {TIMES_IN_SITU} FROM boards b, platforms p WHERE b.id = $4 AND p.id = $1))
@@ -166,10 +166,9 @@ def _still_wanted(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     return [row for row in rows if row.id not in gone]
 
 
-_CANCEL_UNWANTED = text("""
-    UPDATE measurements m SET state = 'cancelled'
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND NOT EXISTS (
-        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending') RETURNING id
+_CANCEL_UNWANTED = text(f"""
+    UPDATE measurements m SET state = 'cancelled' WHERE m.id = ANY(CAST(:ids AS bigint[])) AND NOT {IS_WANTED}
+    RETURNING m.id
 """)
 
 

@@ -23,7 +23,7 @@ from benchfarm_core.measurements import MeasurementState, Timing, Tries, Verdict
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import COMPARE, PROFILE
-from benchfarm_store import accounts, board_history, measurements, progress, support
+from benchfarm_store import accounts, adaptation_budgets, board_history, measurements, progress, support
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
@@ -129,6 +129,7 @@ def end_all(
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None], is_told=told is not None)
     _count_failed(tx, verdicts)
+    adaptation_budgets.keep(tx, [lease.queue_id for lease in leases])
 
 
 _END = text("""

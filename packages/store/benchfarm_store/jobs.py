@@ -76,7 +76,7 @@ def submit(
         "total": spec.items_count,
         "expires_at": expires_at,
     }
-    accounts.check_room_for_job(tx, account, spec.items_count)
+    accounts.check_room(tx, account, spec.items_count)
     return _insert(tx, columns, idempotency_key, by), True
 
 
@@ -273,7 +273,7 @@ def retry(tx: Transaction, job_id: str, by: Caller, *, idempotency_key: str | No
         raise Conflict("every item of the job has its result")
     _check_models(tx, row, item_nos)
     _check_platforms(tx, row)
-    accounts.check_room_for_job(tx, row.account_id, len(item_nos))
+    accounts.check_room(tx, row.account_id, len(item_nos))
     expires_at = tx.now + (row.expires_at - row.created_at) if row.expires_at is not None else None
     kept = ("account_id", "protocol_id", "name", "labels", "priority", "options", "workload_ids", "platform_ids")
     columns = {name: getattr(row, name) for name in kept}

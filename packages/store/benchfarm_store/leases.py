@@ -35,6 +35,7 @@ from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, lease_token, rows_json
+from benchfarm_store.measurements import IS_WANTED
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
@@ -210,11 +211,10 @@ def _unwanted(tx: Transaction, lease_ids: Sequence[int]) -> dict[int, list[int]]
     return found
 
 
-_UNWANTED = text("""
+_UNWANTED = text(f"""
     SELECT l.lease_id, m.id FROM lease_items l JOIN measurements m ON m.id = l.measurement_id
     WHERE l.lease_id = ANY(CAST(:ids AS bigint[])) AND m.lease_id = l.lease_id AND m.state = 'leased'
-        AND m.purpose = 'job'
-        AND NOT EXISTS (SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending')
+        AND NOT {IS_WANTED}
     ORDER BY m.id
 """)
 

@@ -1,7 +1,7 @@
 """Measurements: what is known of a workload on a platform, what is wanted, and what nobody wants any more."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, text
 
@@ -11,6 +11,16 @@ from benchfarm_core.planning import Known
 from benchfarm_store.comparisons import GRADE_OF_COMPARISON
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
+
+IS_WANTED: Final = """
+    (m.purpose IN ('golden', 'audit')
+        OR EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending')
+        OR EXISTS (
+            SELECT FROM adaptation_items wa JOIN adaptations w ON w.id = wa.adaptation_id AND w.finished_at IS NULL
+            WHERE wa.measurement_id = m.id AND NOT wa.given_up))
+"""
+"""Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself. Whatever it was made for,
+whoever joined it keeps it."""
 
 
 def find_known(
@@ -173,7 +183,7 @@ _RAISE = text("""
 
 
 def drop_unwanted(tx: Transaction, ids: Sequence[int]) -> int:
-    """Cancel waiting measurements that no item waits for; running ones are told to their agents.
+    """Cancel waiting measurements that nobody waits for; running ones are told to their agents.
 
     Never waits for a lock: what another transaction holds is looked at again by dispatch. The second
     statement has its own snapshot, so items linked just before the lock was taken are seen.
@@ -187,13 +197,12 @@ def drop_unwanted(tx: Transaction, ids: Sequence[int]) -> int:
 
 
 _HOLD_WANTED = text("""
-    SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted' AND purpose = 'job'
+    SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted'
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """)
-_DROP = text("""
+_DROP = text(f"""
     UPDATE measurements m SET state = 'cancelled'
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted' AND NOT EXISTS (
-        SELECT FROM job_items i WHERE i.measurement_id = m.id AND i.state = 'pending')
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'wanted' AND NOT {IS_WANTED}
 """)
 _RUNNING_AGENTS = text("""
     SELECT DISTINCT l.agent_id FROM measurements m JOIN leases l ON l.id = m.lease_id

@@ -162,6 +162,7 @@ leases = Table(
     text_or_empty("detail"),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
     Index("ix_leases_board", "board_id", "id"),
+    Index("ix_leases_queue", "queue_id", "id"),
     Index("uq_leases_live", "board_id", unique=True, postgresql_where=text("ended_at IS NULL")),
     Index("ix_leases_expiring", "expires_at", postgresql_where=text("ended_at IS NULL")),
 )

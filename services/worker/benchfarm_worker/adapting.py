@@ -7,17 +7,19 @@ adaptation's own reasons ends it; anything else is tried again when the claim ha
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from benchfarm_core.adapting import (
+    FIRST_SHARE,
     LAPSE_S,
-    PROBE_SHARE,
     WAITS_FOR_BOARDS,
     AdaptationMeasured,
     AdaptationState,
     CurvePoint,
     Standing,
+    limit_s,
     mix_of,
     outcome,
     round_s,
@@ -28,9 +30,9 @@ from benchfarm_core.measurements import Purpose
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import adaptation_items, adaptations, fusions, host_leases, training_rows
+from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
-from benchfarm_store.adaptation_items import Ask, AskedWorkload, Whose
+from benchfarm_store.adaptation_items import Ask, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import asking, pool, publishing
@@ -50,6 +52,13 @@ class Context(NamedTuple):
     adaptation: Adaptation
     boot_id: str
     wait_s: float
+    began_s: float
+    """Of this process' processor."""
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds of the processor that the step took so far."""
+        return time.process_time() - self.began_s
 
     @property
     def whose(self) -> Whose:
@@ -69,17 +78,23 @@ def step(database: Database, adaptation_id: str, boot_id: str, wait_s: float) ->
         NotFound: there is no such adaptation.
         Unavailable: Postgres is away; the step is taken again.
     """
+    began_s = time.process_time()
     with database.transaction() as tx:
         found = adaptations.claim(tx, adaptation_id)
-        now = tx.now
     if found is None:
         return
-    context = Context(database, found, boot_id, wait_s)
-    if (now - found.changed_at).total_seconds() > LAPSE_S:
-        _fail(context, f"nothing came of it for {LAPSE_S / 3600:g} h while it was {found.state}")
+    context = Context(database, found, boot_id, wait_s, began_s)
+    if found.waited_s > LAPSE_S and not _is_judged_all_the_same(context):
+        _fail(context, f"no board measured anything of it for {LAPSE_S / 3600:g} h while it was {found.state}")
+        return
+    if found.attempts > adaptations.MAX_ATTEMPTS:
+        _fail(
+            context, f"{found.attempts - 1} tries came to no end while it was {found.state}; the worker's log says why"
+        )
         return
     try:
-        _STEPS[found.state](context)
+        with suppress(_Passed):
+            _STEPS[found.state](context)
     except Unavailable:
         raise
     except BenchfarmError as error:
@@ -93,32 +108,78 @@ def _fail(context: Context, reason: str) -> None:
             adaptations.move(tx, context.adaptation, AdaptationState.FAILED, reason)
 
 
-def _begin(context: Context) -> None:
-    """Declare what judges, then want the probes."""
-    request, platform = context.adaptation.request, context.adaptation.platform
-    judging: list[tuple[Sequence[AskedWorkload], int]] = [
-        *asking.holdout_architectures(request),
-        *asking.holdout_kernels(request),
-    ]
-    probes = asking.probes(platform)
+def _is_judged_all_the_same(context: Context) -> bool:
+    """Whether only hold-outs are missing: they are given up, and what was learnt is judged by what there is."""
+    one = context.adaptation
+    if one.state != AdaptationState.JUDGING:
+        return False
     with context.database.transaction() as tx:
-        if not adaptations.hold(tx, context.adaptation):
-            return
+        if adaptations.hold(tx, one):
+            adaptation_budgets.give_up_holdouts(tx, one.id)
+    return True
+
+
+def _begin(context: Context) -> None:
+    """Declare what judges, then want the probes. Each part is a transaction of its own, so that no other planner waits
+    for long; who dies between two declares the same again."""
+    request, platform = context.adaptation.request, context.adaptation.platform
+    drawn = [*asking.holdout_architectures(request), *asking.holdout_kernels(request)]
+    judging = [(adaptation_items.costed(map(Ask, workloads), platform), count) for workloads, count in drawn]
+    probes = adaptation_items.costed(asking.probes(platform), platform)
+    with _held(context) as tx:
         adaptation_items.prepare(tx, context.whose)
-        for drawn, count in judging:
-            adaptation_items.declare_holdouts(tx, context.whose, drawn, count)
-        limit_s = PROBE_SHARE * request.budget_s
-        adaptation_items.want(tx, context.whose, probes, purpose=Purpose.PROBE, round_no=0, limit_s=limit_s)
+    for asks, count in judging:
+        with _held(context) as tx:
+            adaptation_items.declare_holdouts(tx, context.whose, asks, count)
+    with _held(context) as tx:
+        _want_probes(tx, context, probes)
+        adaptations.worked(tx, context.adaptation, context.worked_s)
         adaptations.move(tx, context.adaptation, AdaptationState.PROBING)
 
 
-def _look(context: Context) -> None:
-    """Go on to training when the round's measurements have ended."""
+class _Passed(Exception):
+    """The adaptation does not stand any more as the step found it: nothing of the step is written."""
+
+
+@contextmanager
+def _held(context: Context) -> Iterator[Transaction]:
+    """A transaction that holds the adaptation. Raises _Passed."""
     with context.database.transaction() as tx:
-        if _waits(tx, context) or not adaptations.hold(tx, context.adaptation):
-            adaptations.release(tx, context.adaptation)
+        if not adaptations.hold(tx, context.adaptation):
+            raise _Passed
+        yield tx
+
+
+def _want_probes(tx: Transaction, context: Context, probes: Sequence[Costed]) -> bool:
+    """Want what is left of the probe set and fits into its seconds; whether there is anything to wait for.
+
+    Where nobody knows yet what a lease of the platform takes, a few of them first.
+    """
+    one = context.adaptation
+    pace = adaptation_budgets.pace_of(tx, one.id, one.platform_id, one.platform)
+    is_first = one.state == AdaptationState.QUEUED
+    left_s = limit_s(one.request.budget_s, 0, 0.0) - adaptation_budgets.spent(tx, one.id).board_s
+    seconds = left_s if pace.is_known else FIRST_SHARE * left_s
+    found = adaptation_items.want(
+        tx, context.whose, probes, purpose=Purpose.PROBE, round_no=0, limit_s=seconds, at_least_one=is_first
+    )
+    return found.new + found.joined > 0
+
+
+def _look(context: Context) -> None:
+    """Go on to training when the round's measurements have ended, and the probes that still fit."""
+    one = context.adaptation
+    with context.database.transaction() as tx:
+        if _waits(tx, context):
+            adaptations.release(tx, one)
             return
-        adaptations.move(tx, context.adaptation, AdaptationState.TRAINING)
+    is_probing = one.state == AdaptationState.PROBING
+    probes = adaptation_items.costed(asking.probes(one.platform), one.platform) if is_probing else []
+    with _held(context) as tx:
+        if probes and _want_probes(tx, context, probes):
+            adaptations.release(tx, one)
+            return
+        adaptations.move(tx, one, AdaptationState.TRAINING)
 
 
 def _waits(tx: Transaction, context: Context) -> bool:
@@ -128,10 +189,16 @@ def _waits(tx: Transaction, context: Context) -> bool:
     return one.state in WAITS_FOR_BOARDS and adaptation_items.open_items(tx, one.id, holdouts=is_judging) > 0
 
 
-def _is_disturbing(tx: Transaction, context: Context) -> bool:
-    """Whether a board of this very host measures now, and has not for too long."""
-    waited_s = (tx.now - context.adaptation.changed_at).total_seconds()
-    return waited_s < context.wait_s and host_leases.is_measuring(tx, context.boot_id)
+def _rests(context: Context) -> bool:
+    """Whether a board of this very host measures now, and has not for too long since there is something to train; then
+    the claim is given back."""
+    one = context.adaptation
+    with context.database.transaction() as tx:
+        is_measuring = host_leases.is_measuring(tx, context.boot_id)
+        if adaptations.rests(tx, one, context.wait_s, is_measuring=is_measuring):
+            adaptations.release(tx, one)
+            return True
+    return False
 
 
 class Seen(NamedTuple):
@@ -144,31 +211,27 @@ class Seen(NamedTuple):
     measured: AdaptationMeasured
 
 
-def _see(context: Context) -> Seen | None:
-    """What can be learnt from now; None, the claim given back, while this host measures."""
+def _see(context: Context) -> Seen:
+    """What can be learnt from now."""
     one = context.adaptation
     with context.database.transaction() as tx:
-        if _is_disturbing(tx, context):
-            adaptations.release(tx, one)
-            return None
         own = training_rows.training_rows(tx, one.platform_id)
         held = adaptation_items.holdout_workloads(tx, one.id)
         others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
         rules = fusions.engine_rules(tx, one.platform)
-        board_s, curve = adaptation_items.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
+        board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
     return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 
 def _train(context: Context) -> None:
     """Learn from what there is, say how good that is, and decide whether another round follows."""
-    one = context.adaptation
-    began_s = time.process_time()
-    if one.round == 0:  # its probes have come, and donors are chosen by how alike they are
-        pool.step(context.database, one.platform.id, context.boot_id, context.wait_s)
-    seen = _see(context)
-    if seen is None:
+    if _rests(context):
         return
+    one = context.adaptation
+    if one.round == 0:  # its probes have come, and donors are chosen by how alike they are
+        pool.step(context.database, one.platform.id, context.boot_id, 0.0)
+    seen = _see(context)
     fit = whole_model(seen.known)
     scores = [*(point.unseen for point in seen.curve), None if fit is None else fit.unseen]
     asked = one.request
@@ -176,10 +239,7 @@ def _train(context: Context) -> None:
     standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
     stop = why_stop(standing)
     asks = _next_round(context, seen, fit) if stop is None else []
-    train_s = time.process_time() - began_s
-    with context.database.transaction() as tx:
-        if not adaptations.hold(tx, one):
-            return
+    with _held(context) as tx:
         point = CurvePoint(
             round=one.round,
             at=tx.now,
@@ -187,8 +247,9 @@ def _train(context: Context) -> None:
             rows=seen.known.rows.counts,
             unseen=None if fit is None else fit.unseen,
             chosen=[] if fit is None else [name[:200] for name in fit.chosen],
-            train_s=train_s,
+            train_s=context.worked_s,
         )
+        adaptations.worked(tx, one, point.train_s)
         adaptations.keep_round(tx, one, point, [donor.name for donor in seen.known.donors])
         if stop is None and _want(tx, context, asks):
             adaptations.move(tx, one, AdaptationState.MEASURING, round_no=one.round + 1)
@@ -198,7 +259,7 @@ def _train(context: Context) -> None:
         adaptations.move(tx, one, AdaptationState.JUDGING, "" if stop is None else stop.reason)
 
 
-def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[tuple[list[Ask], float]]:
+def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[tuple[list[Costed], float]]:
     """What the next round may measure, the most telling first, each kind with the seconds that it may take."""
     one = context.adaptation
     number = one.round + 1
@@ -208,12 +269,13 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
         times_in_situ=in_situ_by(one.platform.engine.name, one.platform.precision) is not None,
         whole_models=len(seen.known.rows.models),
     )
-    limit_s = round_s(one.request.budget_s, seen.board_s, number)
-    asks = asking.next_asks(one.request, mix, number, limit_s, seen.rules)
-    return [(most_informative(each, fit, seen.known, seen.rules), seconds) for each, seconds in asks]
+    seconds = round_s(one.request.budget_s, seen.board_s, number)
+    asks = asking.next_asks(one.request, mix, number, seconds, seen.rules)
+    ordered = [(most_informative(each, fit, seen.known, seen.rules), share_s) for each, share_s in asks]
+    return [(adaptation_items.costed(each, one.platform), share_s) for each, share_s in ordered]
 
 
-def _want(tx: Transaction, context: Context, asks: Sequence[tuple[list[Ask], float]]) -> bool:
+def _want(tx: Transaction, context: Context, asks: Sequence[tuple[list[Costed], float]]) -> bool:
     """Want what a round measures; whether there was anything."""
     number = context.adaptation.round + 1
     found = [
@@ -229,19 +291,25 @@ def _judge(context: Context) -> None:
         if _waits(tx, context):
             adaptations.release(tx, context.adaptation)
             return
-    seen = _see(context)
-    if seen is None:
+    if _rests(context):
         return
+    seen = _see(context)
     one = context.adaptation
+    told_s = 0.0
     for subject in [WHOLE_MODEL, *kernel_types(seen.known)]:
+        if _rests(context._replace(adaptation=one)):
+            return
         with context.database.transaction() as tx:
-            if _is_disturbing(tx, context):
-                adaptations.release(tx, one)
-                return
-            adaptations.renew(tx, one)
-        publishing.publish_for(context.database, one, seen.known, subject)
+            adaptations.worked(tx, one, context.worked_s - told_s)
+            told_s = context.worked_s
+            renewed = adaptations.renew(tx, one)
+        if renewed is None:  # it took too long, and somebody else does the rest
+            return
+        one = renewed
+        publishing.publish_for(context.database, one, subject)
     with context.database.transaction() as tx:
         if adaptations.hold(tx, one):
+            adaptations.worked(tx, one, context.worked_s - told_s)
             state, reason = outcome(adaptations.get_adaptation(tx, one.id))
             adaptations.move(tx, one, state, reason)
 

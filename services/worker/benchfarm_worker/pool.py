@@ -1,6 +1,7 @@
 """Compares a member of the pool with the others over the probe set; needs numpy, so the `train` queue runs it."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import Likeness, is_entry_id
 from benchfarm_core.predictors import may_lend
 from benchfarm_predictor.similarity import rank_donors
-from benchfarm_store import likenesses
+from benchfarm_store import host_leases, likenesses
 from benchfarm_store.database import Database
 from benchfarm_store.likenesses import Probed
 from benchfarm_workloads.probes import probe_set
@@ -19,14 +20,18 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
+_resting: dict[str, float] = {}
+"""Since when members wait for this host to be quiet, as `time.monotonic` counts."""
 
-def step(database: Database, member_id: str, _boot_id: str, _wait_s: float) -> None:
+
+def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> None:
     """One member's likenesses, as target and as donor, where they are due: messages come doubled.
 
-    Where another compares it is left. It computes for a second at most and so does not wait for leases on this host,
-    as training does.
+    Where another compares it is left, and while this host measures, for `wait_s` at most: the sweep asks again.
     """
     with database.transaction() as tx:
+        if _rests(member_id, wait_s, is_measuring=host_leases.is_measuring(tx, boot_id)):
+            return
         if not likenesses.hold(tx):
             logger.info("somebody else compares, the sweep asks again", extra={"member_id": member_id})
             return
@@ -45,6 +50,14 @@ def step(database: Database, member_id: str, _boot_id: str, _wait_s: float) -> N
         found = [*compare([own], [*others, *entries]), *compare(others, [own])]
         likenesses.keep_platform(tx, own, found)
     logger.info("compared over the probe set", extra={"member_id": member_id, "likenesses": len(found)})
+
+
+def _rests(member_id: str, wait_s: float, *, is_measuring: bool) -> bool:
+    now_s = time.monotonic()
+    if is_measuring and now_s - _resting.setdefault(member_id, now_s) < wait_s:
+        return True
+    _resting.pop(member_id, None)
+    return False
 
 
 def compare(targets: Iterable[Probed], donors: Sequence[Probed]) -> list[Likeness]:

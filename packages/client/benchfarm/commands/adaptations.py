@@ -194,6 +194,8 @@ def _facts(found: AdaptationView) -> RenderableType:
             "spaces": list(request.spaces) or "kernels alone",
             "board time": duration_text(found.board_s),
             "of hold-outs": duration_text(found.holdout_board_s),
+            "known before": duration_text(found.known_board_s),
+            "training": duration_text(found.train_s),
             "measured": found.measured.model_dump(),
             "donors": "\n".join(found.donors),
             "by": found.author,

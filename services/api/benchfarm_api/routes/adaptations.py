@@ -6,7 +6,7 @@ from fastapi import Path, Query, Response
 
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
-from benchfarm_api.problems import conflict, forbidden, not_found
+from benchfarm_api.problems import conflict, forbidden, not_found, quota
 from benchfarm_api.routes import PageQuery, new_router
 from benchfarm_api.routes.platforms import PlatformName
 from benchfarm_core.adapting import AdaptationRequest, AdaptationsWanted, AdaptationView
@@ -22,14 +22,15 @@ class AdaptationsQuery(AdaptationsWanted, PageQuery):
     """Every given field must match."""
 
 
-@router.post("/platforms/{platform:path}/adaptations", status_code=201, responses=not_found() | conflict())
+@router.post("/platforms/{platform:path}/adaptations", status_code=201, responses=not_found() | conflict() | quota())
 def start_adaptation(
     platform: PlatformName, request: AdaptationRequest, caller: CallerDep, parts: PartsDep, response: Response
 ) -> AdaptationView:
     """Make predictors for a platform: probes, then rounds of measurements until target, budget or no further gain, then
     judged on architectures declared beforehand. What answers already stays unless the new is better on the same ones.
 
-    One at a time for each platform. The time of boards is charged to the caller's account.
+    One at a time for each platform. The time of boards is charged to the caller's account; an adaptation counts as one
+    of its active jobs, and what it waits for as waiting items.
     """
     with parts.database.transaction() as tx:
         view = adaptations.start(tx, platform, request, by=caller)

@@ -1,0 +1,210 @@
+"""What adaptations take of boards, and that they keep within their budgets while a round is measured.
+
+What waits is looked at with every sweep and at the end of every lease: what would not fit any more is given up before a
+board takes it.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.adapting import PastLease, Running, beyond_limit, limit_s, pace, pace_before
+from benchfarm_core.measurements import Purpose
+from benchfarm_core.platforms import Platform
+from benchfarm_store import measurements
+from benchfarm_store.database import Transaction
+
+PAST_LEASES: Final = 100
+"""The latest ones of the farm that tell what a lease takes, and as many of the platform itself."""
+
+
+class Spent(NamedTuple):
+    """Board seconds of an adaptation: for what it learnt from, for what judged it, and what the measurements had taken
+    that it found done."""
+
+    board_s: float
+    holdout_board_s: float
+    known_board_s: float
+
+
+def spent(tx: Transaction, adaptation_id: str) -> Spent:
+    """What it took of boards so far: the length of the leases that had its measurements, whosever they were,
+    conversions, canaries and lost ones included. A lease that others share is split by what each of its measurements
+    was expected to take. What was known costs nothing anew and is told apart."""
+    parameters = {"id": adaptation_id, "now": tx.now}
+    row = tx.execute(_SPENT, parameters).one()
+    return Spent(row.board_s, row.holdout_board_s, tx.execute(_KNOWN_SPENT, parameters).scalar_one())
+
+
+_SHARE: Final = """
+    greatest(0, extract(epoch FROM coalesce(l.ended_at, :now) - l.accepted_at))::float8
+        * m.expected_s::float8 / nullif(sum(m.expected_s::float8) OVER (PARTITION BY l.id), 0)
+"""
+# every account's queue of the platform: a measurement that it joined is measured in another's
+_RAN: Final = f"""
+    WITH ran AS (
+        SELECT i.measurement_id, m.expected_s, m.state, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
+        FROM adaptations a
+            JOIN queues q ON q.platform_id = a.platform_id
+            JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
+                AND coalesce(l.ended_at, :now) >= a.created_at
+            JOIN lease_items i ON i.lease_id = l.id
+            JOIN measurements m ON m.id = i.measurement_id
+        WHERE a.id = CAST(:id AS uuid)),
+    own AS (
+        SELECT r.*, i.purpose = 'holdout' AS judges FROM ran r JOIN adaptation_items i
+            ON i.adaptation_id = CAST(:id AS uuid) AND i.measurement_id = r.measurement_id AND i.source <> 'known')
+"""
+_SPENT = text(f"""
+    {_RAN}
+    SELECT coalesce(sum(took_s) FILTER (WHERE NOT judges), 0) AS board_s,
+        coalesce(sum(took_s) FILTER (WHERE judges), 0) AS holdout_board_s
+    FROM own
+""")
+_KNOWN_SPENT = text(f"""
+    WITH known AS (
+        SELECT r.measurement_id, r.lease_id
+        FROM adaptation_items i JOIN results r ON r.measurement_id = i.measurement_id
+        WHERE i.adaptation_id = CAST(:id AS uuid) AND i.source = 'known' AND i.purpose <> 'holdout'),
+    ran AS (
+        SELECT l.id AS lease_id, i.measurement_id, {_SHARE} AS took_s
+        FROM leases l JOIN lease_items i ON i.lease_id = l.id JOIN measurements m ON m.id = i.measurement_id
+        WHERE l.id IN (SELECT lease_id FROM known) AND l.accepted_at IS NOT NULL)
+    SELECT coalesce(sum(took_s), 0) FROM ran JOIN known USING (lease_id, measurement_id)
+""")
+
+
+class Pace(NamedTuple):
+    """Board seconds that one expected second takes, and whether the platform's own leases told so."""
+
+    value: float
+    is_known: bool
+
+
+def pace_of(tx: Transaction, adaptation_id: str, platform_id: int, platform: Platform) -> Pace:
+    """The pace of an adaptation's own leases; before there is any, of the latest ones on its platform (its row, and
+    itself), or on those that are nearest to it."""
+    engine = {"board_model": platform.board_model, "engine": platform.engine.name}
+    rows = tx.execute(_PAST, {"platform": platform_id, "latest": PAST_LEASES, **engine}).all()
+    past = [PastLease(row.nearness, row.took_s, row.expected_s) for row in rows]
+    own = tx.execute(_OWN_PACE, {"id": adaptation_id, "now": tx.now}).one()
+    is_known = own.took_s > 0 or any(one.nearness == 0 for one in past)
+    return Pace(pace(own.took_s, own.expected_s, pace_before(past)), is_known)
+
+
+# of leases that go on nobody knows what they will have measured
+_OWN_PACE = text(f"""
+    {_RAN}
+    SELECT coalesce(sum(took_s) FILTER (WHERE NOT goes_on), 0) AS took_s,
+        coalesce((SELECT sum(expected_s) FROM (
+            SELECT DISTINCT measurement_id, expected_s FROM own WHERE state = 'done' AND NOT goes_on) d), 0)::float8
+            AS expected_s
+    FROM own
+""")
+_PAST = text("""
+    WITH past AS (
+        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at FROM (
+            SELECT * FROM leases WHERE accepted_at IS NOT NULL AND end_reason = 'done'
+            ORDER BY id DESC LIMIT :latest) l
+        UNION
+        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at FROM queues q CROSS JOIN LATERAL (
+            SELECT * FROM leases WHERE queue_id = q.id AND accepted_at IS NOT NULL AND end_reason = 'done'
+            ORDER BY id DESC LIMIT :latest) l
+        WHERE q.platform_id = :platform)
+    SELECT CASE WHEN q.platform_id = :platform THEN 0
+            WHEN p.spec->'engine'->>'name' <> :engine THEN 3
+            WHEN p.spec->>'board_model' = :board_model THEN 1 ELSE 2 END AS nearness,
+        greatest(0, extract(epoch FROM l.ended_at - l.accepted_at))::float8 AS took_s, x.expected_s
+    FROM past l JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
+        JOIN protocols t ON t.id = q.protocol_id AND t.spec->>'name' = 'kernel'
+    CROSS JOIN LATERAL (
+        SELECT sum(m.expected_s)::float8 AS expected_s FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
+        WHERE i.lease_id = l.id AND i.outcome = 'ok') x
+    WHERE x.expected_s > 0
+""")
+
+
+def keep(tx: Transaction, queue_ids: Collection[int] | None = None) -> int:
+    """Give up what waits for adaptations and does not fit into their budgets any more, on the platforms of some queues
+    or everywhere; how many measurements. Never waits for a lock: what a board takes at this moment is left to it.
+    """
+    queues = None if queue_ids is None else sorted(set(queue_ids))
+    return sum(_keep_one(tx, row) for row in tx.execute(_MEASURING, {"queues": queues}).all())
+
+
+_MEASURING = text("""
+    SELECT a.id::text AS id, a.platform_id, a.round, CAST(a.request->>'budget_s' AS float8) AS budget_s, p.spec,
+        coalesce((
+            SELECT CAST(r.point->>'board_s' AS float8) FROM adaptation_rounds r
+            WHERE r.adaptation_id = a.id AND r.round = a.round - 1), 0) AS before_s
+    FROM adaptations a JOIN platforms p ON p.id = a.platform_id
+    WHERE a.finished_at IS NULL AND a.state IN ('probing', 'measuring') AND (CAST(:queues AS int[]) IS NULL
+        OR a.platform_id IN (SELECT platform_id FROM queues WHERE id = ANY(CAST(:queues AS int[]))))
+    ORDER BY a.id
+""")
+
+
+def _keep_one(tx: Transaction, row: Row[Any]) -> int:
+    waiting = [(one.id, one.expected_s) for one in tx.execute(_WAITING, {"id": row.id})]
+    if not waiting:
+        return 0
+    found = pace_of(tx, row.id, row.platform_id, Platform.model_validate(row.spec)).value
+    spent_s = spent(tx, row.id).board_s
+    live = tx.execute(_LIVE, {"id": row.id, "now": tx.now}).one()
+    running = Running(
+        limit_s=limit_s(row.budget_s, row.round, row.before_s),
+        spent_s=spent_s,
+        due_s=max(0.0, found * live.expected_s - live.took_s),
+        pace=found,
+        has_begun=live.expected_s > 0 or spent_s > row.before_s + 1e-6,
+    )
+    return give_up(tx, row.id, beyond_limit(waiting, running))
+
+
+_WAITING = text("""
+    SELECT m.id, m.expected_s::float8 AS expected_s FROM adaptation_items i
+        JOIN measurements m ON m.id = i.measurement_id AND m.state = 'wanted'
+    WHERE i.adaptation_id = CAST(:id AS uuid) AND i.purpose <> 'holdout' AND NOT i.given_up
+    ORDER BY m.wanted_at, m.id
+""")
+_LIVE = text(f"""
+    {_RAN}
+    SELECT coalesce(sum(took_s), 0) AS took_s, coalesce(sum(expected_s), 0)::float8 AS expected_s
+    FROM own WHERE goes_on AND NOT judges
+""")
+
+
+def give_up(tx: Transaction, adaptation_id: str, measurement_ids: Collection[int]) -> int:
+    """Wait no more for some measurements that no board has taken; how many. Nobody measures them unless others wait."""
+    if not measurement_ids:
+        return 0
+    held = tx.execute(_HOLD, {"ids": sorted(measurement_ids)}).scalars().all()
+    tx.execute(_GIVE_UP, {"id": adaptation_id, "ids": list(held)})
+    measurements.drop_unwanted(tx, held)
+    return len(held)
+
+
+_HOLD = text("""
+    SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted'
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+""")
+_GIVE_UP = text("""
+    UPDATE adaptation_items SET given_up = true
+    WHERE adaptation_id = CAST(:id AS uuid) AND measurement_id = ANY(CAST(:ids AS bigint[]))
+""")
+
+
+def give_up_holdouts(tx: Transaction, adaptation_id: str) -> int:
+    """Wait no more for what judges and has not ended; how many. What a board has now is not waited for either."""
+    found = tx.execute(_OPEN_HOLDOUTS, {"id": adaptation_id, "holdout": Purpose.HOLDOUT}).scalars().all()
+    tx.execute(_GIVE_UP, {"id": adaptation_id, "ids": list(found)})
+    measurements.drop_unwanted(tx, found)
+    return len(found)
+
+
+_OPEN_HOLDOUTS = text("""
+    SELECT m.id FROM adaptation_items i JOIN measurements m ON m.id = i.measurement_id
+    WHERE i.adaptation_id = CAST(:id AS uuid) AND i.purpose = :holdout AND NOT i.given_up
+        AND m.state IN ('wanted', 'leased') ORDER BY m.id
+""")
