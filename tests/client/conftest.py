@@ -27,6 +27,8 @@ from benchfarm_store import accounts, dispatching, planning, tokens
 from benchfarm_store.database import Database
 
 _numbers = itertools.count(1)
+TimeMs = Callable[[dict[str, Any], int], float | None]
+"""Of a workload and the number of the launch; None: it fails."""
 BOARD = {
     "kind": "simulated",
     "serial": "S-1",
@@ -63,6 +65,7 @@ class ServedFarm:
     account: str = "nobody"
     kernels: tuple[str, ...] = ()
     slower: float = 1.0
+    time_ms: TimeMs | None = None
     nodes: list[dict[str, Any]] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     board_ids: list[str] = field(default_factory=list)
@@ -125,7 +128,8 @@ class ServedFarm:
             lease = f"leases/{polled['offers'][0]['lease_token']}"
             grant = self._agent(f"{lease}/accept")
             results = [
-                _result(item, grant["protocol"]["launches_min"], failing, self.slower) for item in grant["items"]
+                _result(item, grant["protocol"]["launches_min"], failing, self.slower, self.time_ms)
+                for item in grant["items"]
             ]
             if grant["protocol"]["name"] == "profile":
                 for visit in (visit for result in results for visit in result.get("launches", [])):
@@ -146,11 +150,14 @@ class ServedFarm:
         return answer.json() if answer.content else None
 
 
-def _result(item: dict[str, Any], launches: int, failing: str | None, slower: float) -> dict[str, Any]:
+def _result(
+    item: dict[str, Any], launches: int, failing: str | None, slower: float, time_ms: TimeMs | None
+) -> dict[str, Any]:
     result: dict[str, Any] = {"measurement_id": item["measurement_id"]}
-    if failing is not None and failing in json.dumps(item["workload"]):
+    times = [time_ms(item["workload"], number) if time_ms else 0.04 for number in range(launches)]
+    if None in times or (failing is not None and failing in json.dumps(item["workload"])):
         return {**result, "outcome": "failed", "failure": "out_of_memory", "detail": "needs 3 GB"}
-    visits = [_launch(number) for number in range(launches)]
+    visits = [_launch(number, time or 0.0) for number, time in enumerate(times)]
     if item["workload"]["kind"] == "pair":
         visits = [visit | {"beside": _beside(visit, slower)} for visit in visits]
     return {**result, "outcome": "ok", "launches": visits}
@@ -162,11 +169,11 @@ def _beside(visit: dict[str, Any], slower: float) -> dict[str, Any]:
     return {**side, "blocks_ns": [round(slower * ns) for ns in visit["blocks_ns"]], "rounds": [3, 3, 4], "threads": 1}
 
 
-def _launch(number: int) -> dict[str, Any]:
+def _launch(number: int, run_ms: float) -> dict[str, Any]:
     return {
         "launch_no": number,
         "iterations": 10,
-        "blocks_ns": [400_000 + 50 * block for block in range(10)],
+        "blocks_ns": [round(run_ms * 1e7) + 50 * block for block in range(10)],
         "delays_ns": [0] * 10,
         "switches": [0] * 10,
         "canaries": {"sgemm": [[0, 1_000_000], [9, 1_000_100]], "mobilenet": [[0, 2_000_000], [9, 2_000_100]]},
@@ -223,6 +230,7 @@ def farm(served_farm: ServedFarm) -> ServedFarm:
     number = next(_numbers)
     served_farm.account = f"account-{number}"
     served_farm.slower = 1.0
+    served_farm.time_ms = None
     served_farm.kernels = tuple(f"fc cin={cin} cout={number}" for cin in (16, 17, 18))
     return served_farm
 

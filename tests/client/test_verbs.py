@@ -30,7 +30,8 @@ def broken() -> None:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Only the entry points that a test names are installed, as objects of this file."""
+    """Only the entry points that a test names are installed, as objects of this file; `evaluate single` is one below
+    `evaluate`."""
     names: list[str] = []
     here = {"group": group, "single": single, "broken": broken, "agent": single}
 
@@ -39,8 +40,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return here[self.name]
 
     def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
-        assert group == "benchfarm.commands"
-        return [Found(found, "x:y", group) for found in names if name in (None, found)]
+        above = {"benchfarm.commands": "", "benchfarm.commands.evaluate": "evaluate "}[group]
+        own = [found.removeprefix(above) for found in names if above == found[: -len(found.split()[-1])]]
+        return [Found(found, "x:y", group) for found in own if name in (None, found)]
 
     monkeypatch.setattr(verbs, "entry_points", entry_points)
     return names
@@ -58,18 +60,32 @@ def test_a_verb_without(command: Any, installed: list[str]) -> None:
 
 
 def test_our_own_verbs_cannot_be_replaced(command: Any, installed: list[str]) -> None:
-    installed.append("jobs")
+    installed += ["jobs", "evaluate accuracy"]
     assert "Submit jobs" in command("jobs", "--help").out
+    assert "noise floor" in command("evaluate", "accuracy", "--help").out
 
 
-@pytest.mark.parametrize("verb", sorted(verbs.ADDITIONS))
+def test_a_verb_below_evaluate_stands_beside_our_own(command: Any, installed: list[str]) -> None:
+    installed.append("evaluate single")
+    assert command("evaluate", "single", "--name", "you").out == "hello you\n"
+    shown = command("evaluate", "--help").out
+    assert [name in shown for name in ("accuracy", "single", "transfer")] == [True] * 3
+    assert command("single").code == ExitCode.USAGE
+
+
+ABSENT = {(name,): found for name, found in verbs.ADDITIONS.items()} | {
+    ("evaluate", name): found for name, found in verbs.EVALUATIONS.items()
+}
+
+
+@pytest.mark.parametrize("verb", sorted(ABSENT))
 @pytest.mark.parametrize("more", [[], ["run", "--anything"], ["--help"]])
 def test_a_verb_that_is_not_installed_says_what_brings_it(
-    command: Any, installed: list[str], verb: str, more: list[str]
+    command: Any, installed: list[str], verb: tuple[str, ...], more: list[str]
 ) -> None:
-    ended = command(verb, *more)
+    ended = command(*verb, *more)
     assert (ended.code, ended.out) == (ExitCode.NOT_INSTALLED, "")
-    assert verbs.ADDITIONS[verb].pip_command in ended.err
+    assert ABSENT[verb].pip_command in ended.err
     assert "--require-hashes" in ended.err
 
 
@@ -87,7 +103,7 @@ def test_a_verb_that_fails_is_told_in_one_line(command: Any, installed: list[str
 
 def test_the_pip_commands_name_folders_that_exist(request: pytest.FixtureRequest) -> None:
     root = request.config.rootpath
-    for addition in verbs.ADDITIONS.values():
+    for addition in ABSENT.values():
         assert (root / "requirements" / addition.requirements).is_file()
         for path in addition.paths:
             assert (root / path.partition("[")[0] / "pyproject.toml").is_file()

@@ -43,7 +43,7 @@ class ExitCode(IntEnum):
 MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.OK: "done; for a job that was waited for: every item has a result",
     ExitCode.JOB_FAILED: "the job ended as `failed` or `cancelled`; for `latency`: no item could be answered;"
-    " for `adapt`: it failed or was cancelled",
+    " for `adapt`: it failed or was cancelled; for `evaluate accuracy`: too few architectures could be compared",
     ExitCode.USAGE: "wrong usage, or the farm refused the request as it stands (`field` says where)",
     ExitCode.UNREACHABLE: "the farm cannot be reached, or a part of it is away",
     ExitCode.NOT_AUTHORISED: "no login, or the token is unknown, revoked, expired or has no right to this",

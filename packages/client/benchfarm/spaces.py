@@ -6,7 +6,7 @@ from benchfarm.connection import Connection, path_part
 from benchfarm_core.architectures import GeneValues
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page
-from benchfarm_core.spaces import ArchitectureKernels, DrawnArchitectures, SpaceView
+from benchfarm_core.spaces import ArchitectureKernels, DrawnArchitecture, DrawnArchitectures, SpaceView
 from benchfarm_core.workloads import ArchitectureRequest
 
 
@@ -29,9 +29,12 @@ class Spaces:
 
     def draw(self, name: str, *, seed: str = "0", count: int = 1) -> Sequence[ArchitectureRequest]:
         """Different architectures, ready to be submitted; the same for the same seed. Raises NotFound."""
+        return [drawn.request for drawn in self.drawn(name, seed=seed, count=count)]
+
+    def drawn(self, name: str, *, seed: str = "0", count: int = 1) -> Sequence[DrawnArchitecture]:
+        """What `draw` gives, with the ids of the workloads. Raises NotFound."""
         path = f"/spaces/{path_part(name)}/draws"
-        found = self._connection.read(DrawnArchitectures, path, params={"seed": seed, "count": count})
-        return [drawn.request for drawn in found.items]
+        return self._connection.read(DrawnArchitectures, path, params={"seed": seed, "count": count}).items
 
     def kernels(self, name: str, genes: Mapping[str, GeneValues], platform: str | None = None) -> ArchitectureKernels:
         """An architecture's canonical genes, cost and kernels, by what a platform's engine fuses.

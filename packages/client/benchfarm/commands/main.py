@@ -14,6 +14,7 @@ from benchfarm.commands import (
     boards,
     bundles,
     comparisons,
+    evaluation,
     fusions,
     jobs,
     kernels,
@@ -58,6 +59,7 @@ app.add_typer(agents.app, name="agents")
 latency.add_to(app)
 adaptations.add_to(app)
 comparisons.add_to(app)
+app.add_typer(evaluation.app, name="evaluate")
 app.add_typer(fusions.app, name="fusion")
 app.add_typer(spaces.app, name="spaces")
 

@@ -25,6 +25,13 @@ def writing(path: Path, *, field: str | None = None) -> Iterator[None]:
         raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", field=field) from error
 
 
+def check_file(path: Path | None, *, field: str) -> None:
+    """Before work that takes minutes: after it is too late to hear that the file cannot be there. Raises
+    InvalidRequest."""
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise InvalidRequest(f"cannot write {path}: it must be a file in a folder that exists", field=field)
+
+
 def kept_secret(output: Path | None, make: Callable[[], Secret]) -> Secret:
     """What `make` asks of the farm; with an `output` its token stands in that new file, and the file's name here.
 

@@ -1,13 +1,14 @@
-"""Verbs that other distributions add to the `benchfarm` command, by the entry-point group `benchfarm.commands`.
+"""Verbs that other distributions add to the `benchfarm` command, by the entry-point group `benchfarm.commands`, and to
+`benchfarm evaluate`, by `benchfarm.commands.evaluate`.
 
 An entry point names a `typer.Typer` (a verb with commands below it) or a function (a verb without). It is loaded when
 its verb is used, so that the others cost nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperGroup
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 from benchfarm.exit_codes import ExitCode
 
 GROUP: Final = "benchfarm.commands"
+EVALUATION: Final = "benchfarm.commands.evaluate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +50,40 @@ _EVERYTHING: Final = (
 
 ADDITIONS: Final[dict[str, Addition]] = {
     "agent": Addition("Drive the boards of this host.", "agent.txt", _AGENT),
-    "evaluate": Addition("Judge predictors on recorded measurements.", "train.txt", _TRAINING),
     "up": Addition("Run a whole farm on this machine.", "runtime.txt", _EVERYTHING),
 }
 """The verbs that the project's own distributions add."""
+EVALUATIONS: Final[dict[str, Addition]] = {
+    "transfer": Addition("Judge ways to predict on recorded measurements.", "train.txt", _TRAINING),
+}
+"""Those below `evaluate`."""
 
 
 class VerbGroup(TyperGroup):
     """The command with its own verbs, the installed additional ones, and a word about those that are not installed."""
 
+    entry_point_group: ClassVar[str] = GROUP
+    additions: ClassVar[Mapping[str, Addition]] = ADDITIONS
+
     def list_commands(self, ctx: Any) -> list[str]:
-        installed = (entry.name for entry in entry_points(group=GROUP))
-        return list(dict.fromkeys([*super().list_commands(ctx), *ADDITIONS, *sorted(installed)]))
+        installed = (entry.name for entry in entry_points(group=self.entry_point_group))
+        return list(dict.fromkeys([*super().list_commands(ctx), *self.additions, *sorted(installed)]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        found = tuple(entry_points(group=GROUP, name=cmd_name))
+        found = tuple(entry_points(group=self.entry_point_group, name=cmd_name))
         if found:
             return _loaded(found[0])
-        return _absent(cmd_name, ADDITIONS[cmd_name]) if cmd_name in ADDITIONS else None
+        return _absent(cmd_name, self.additions[cmd_name]) if cmd_name in self.additions else None
+
+
+class EvaluationGroup(VerbGroup):
+    """`benchfarm evaluate`: what needs a farm is the client's own, what needs recorded measurements may be added."""
+
+    entry_point_group = EVALUATION
+    additions = EVALUATIONS
 
 
 def _loaded(entry: EntryPoint) -> Any:

@@ -1,4 +1,4 @@
-"""`benchfarm evaluate ...`: the verbs that this package adds to the command line. They need no farm."""
+"""`benchfarm evaluate transfer`: the verb that this package adds to the command line. It needs no farm."""
 
 import json
 import sys
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 NAMES_MAX_BYTES: Final = 65_536
 
-app = typer.Typer(name="evaluate", no_args_is_help=True, help="Judge predictors on recorded measurements.")
 
-
-@app.callback()
-def evaluate() -> None:
-    """Judge predictors on recorded measurements."""
-
-
-@app.command()
 def transfer(
     *,
     target: Annotated[Path, typer.Option(metavar="DIR", help="The measurement set to predict.")],
