@@ -35,6 +35,15 @@ class TrainingWork(StrEnum):
     LIKEN = "liken"
 
 
+TRAIN_EXPIRES_S: Final[dict[str, float]] = {
+    TrainingWork.ADAPT: 30.0,
+    TrainingWork.REFRESH: 600.0,
+    TrainingWork.LIKEN: 60.0,
+}
+"""What was not begun by then is dropped: whoever looked for it looks again, and while one thing is trained the same
+hints come many times."""
+
+
 BROKER_PREFIX: Final = "benchfarm:"
 """Before every key of the broker that is ours; a queue's waiting messages are the list of its name."""
 BACKLOG_LIMIT: Final = 5000
@@ -46,6 +55,11 @@ class TaskMessage(Value):
 
     task: Task
     args: tuple[str, ...] = ()
+
+    @property
+    def expires_s(self) -> float | None:
+        """Seconds after which it is worth nothing; None: it is always worth its run."""
+        return TRAIN_EXPIRES_S.get(self.args[0]) if self.task == Task.TRAIN and self.args else None
 
 
 class Nudge(Value):

@@ -7,7 +7,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from benchfarm_core.messages import BACKLOG_LIMIT, BROKER_PREFIX, QUEUES, Message, Nudge
+from benchfarm_core.messages import BACKLOG_LIMIT, BROKER_PREFIX, QUEUES, Message, Nudge, TaskMessage
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,18 @@ def sender(celery: Celery, redis_url: str) -> Callable[[Sequence[Message]], None
                 if isinstance(message, Nudge):
                     channel.publish(message.channel, b"")
                 elif QUEUES[message.task] not in full:
-                    celery.send_task(message.task.value, args=message.args, queue=QUEUES[message.task])
+                    _send(celery, message)
             if full:
                 logger.warning("hints not sent, nobody reads their queue", extra={"queues": sorted(full)})
         except (redis.RedisError, OperationalError, OSError) as error:
             logger.warning("hints not sent, the sweep repeats them", extra={"error": str(error)})
 
     return send
+
+
+def _send(celery: Celery, message: TaskMessage) -> None:
+    queue = QUEUES[message.task]
+    celery.send_task(message.task.value, args=message.args, queue=queue, expires=message.expires_s)
 
 
 def _queues(messages: Sequence[Message]) -> set[str]:
