@@ -16,7 +16,7 @@ from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload, workl
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_workloads.draws import draw
-from benchfarm_workloads.fusing import FusionRules
+from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules
 from benchfarm_workloads.spaces import draws, kernels
 from tests.predictor.rows import costs, noisy
 
@@ -61,17 +61,27 @@ class Platform:
 
 
 @cache
-def drawn(space: str, count: int, seed: str = "0") -> tuple[tuple[Architecture, tuple[CountedKernel, ...]], ...]:
-    """Architectures with their kernels; laying out the networks is what takes time."""
-    rules = FusionRules()
+def drawn(
+    space: str, count: int, seed: str = "0", fused: bool = True
+) -> tuple[tuple[Architecture, tuple[CountedKernel, ...]], ...]:
+    """Architectures with their kernels, in an engine that fuses layers with their activations or fuses nothing; laying
+    out the networks is what takes time."""
+    rules = FusionRules() if fused else FusionRules(dict.fromkeys(DEFAULT_FUSIONS, False))
     return tuple((each, tuple(kernels(each, rules))) for each in draws(space, seed, count))
 
 
 def model_rows(
-    platform: Platform, space: str, count: int, *, start: int = 0, purpose: Purpose = Purpose.TRAIN, **changes: Any
+    platform: Platform,
+    space: str,
+    count: int,
+    *,
+    start: int = 0,
+    purpose: Purpose = Purpose.TRAIN,
+    fused: bool = True,
+    **changes: Any,
 ) -> list[ModelRow]:
     """Architectures ``start`` to ``start + count`` of a space's draws."""
-    chosen = drawn(space, start + count)[start:]
+    chosen = drawn(space, start + count, fused=fused)[start:]
     ids = [workload_id(ArchitectureWorkload(**dict(each))) for each, _ in chosen]
     latency_ms = platform.model_ms(KernelLists.of(each for _, each in chosen))
     found = []

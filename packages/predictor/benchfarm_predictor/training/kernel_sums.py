@@ -27,6 +27,8 @@ DONOR_ROWS: Final = 400
 MAX_DONORS: Final = 3
 LEAST_PAIRED: Final = 5
 """Configurations timed both alone and in situ from which on these say how the two relate."""
+CONTEXT: Final = (0.5, 2.0)
+"""Of times alone a kernel takes 0.6 to 2 times in a model: a guess of that ratio beyond these is a guess of kernels."""
 
 Kernelwise = Mapping[str, Measured]
 """Rows by kernel type."""
@@ -80,8 +82,8 @@ def kernel_models(
     """From kernels in situ, with types that were not timed there from kernels alone; all from kernels alone where those
     in situ teach nothing. Empty where neither do: of few rows of a type, without a donor, there is no model.
 
-    In a model a kernel takes 0.6 to 2 times what it takes alone. So times alone are brought to those in situ by the
-    median ratio, and what they say beside them is a guess. ``donors``: in situ, by kernel type.
+    Kernels take another time alone than in a model. So times alone are brought to those in situ by the median ratio,
+    and what they say beside them is a guess. ``donors``: in situ, by kernel type.
     """
     in_situ = _models("in situ", rows.in_situ, _fallback(rows.in_situ), donors, seed, fit)
     others = {name: kernels for name, kernels in rows.alone.items() if name not in in_situ.models}
@@ -132,12 +134,14 @@ def _models(
 def _context_ratio(rows: PlatformRows, alone: Model) -> float:
     """The median of times in situ over times alone: of configurations that were timed both ways, else over what the
     fallback of kernels alone says of those in situ."""
-    found = [_paired(rows.in_situ[name], rows.alone[name]) for name in rows.in_situ if name in rows.alone]
-    if sum(map(len, found)) < LEAST_PAIRED:
-        known = [each for each in rows.in_situ.values() if each.kernels.is_known]
-        found += [each.log_ms - np.log(alone.predict(each.kernels)) for each in known]
-    logs = np.concatenate([np.zeros(0), *found])
-    return float(np.exp(np.median(logs))) if len(logs) else 1.0
+    pairs = [_paired(rows.in_situ[name], rows.alone[name]) for name in rows.in_situ if name in rows.alone]
+    if sum(map(len, pairs)) >= LEAST_PAIRED:
+        return float(np.exp(np.median(np.concatenate(pairs))))
+    known = [each for each in rows.in_situ.values() if each.kernels.is_known]
+    if not known:
+        return 1.0
+    logs = np.concatenate([each.log_ms - np.log(alone.predict(each.kernels)) for each in known])
+    return float(np.clip(np.exp(np.median(logs)), *CONTEXT))
 
 
 def _paired(in_situ: Measured, alone: Measured) -> Floats:
