@@ -82,6 +82,34 @@ def test_what_is_said_of_a_row_was_not_chosen_by_it() -> None:
         assert (after != before).any()
 
 
+GROUPS = np.repeat([0, 1, 2], [ROWS - 20, 10, 10])
+
+
+def test_of_groups_that_were_held_back_each_counts_as_much_as_any_other() -> None:
+    narrow = candidate("narrow", np.where(GROUPS == 0, errors(0.02, 1), 0.3 + errors(0.02, 1)))
+    broad = candidate("broad", errors(0.08, 2))
+    assert choose(TARGET, [narrow, broad]).names[0] == "narrow"
+    assert choose(TARGET, [narrow, broad], GROUPS).names[0] == "broad"
+
+
+def test_what_is_said_of_a_row_was_not_chosen_by_its_group() -> None:
+    found = [candidate(str(seed), errors(0.1, seed)) for seed in range(8)]
+    before = choose(TARGET, found, GROUPS).unseen
+    for group in range(3):
+        own = group == GROUPS
+        changed = np.where(own, found[3].unseen, TARGET)
+        after = choose(changed, found, GROUPS).unseen
+        assert (after[own] == before[own]).all()
+        assert (after != before).any()
+
+
+def test_one_group_alone_tells_by_its_rows() -> None:
+    found = [candidate(str(seed), errors(0.1, seed)) for seed in range(3)]
+    alone = choose(TARGET, found, np.zeros(ROWS, dtype=np.int64))
+    assert (alone.names, alone.weights) == (choose(TARGET, found).names, choose(TARGET, found).weights)
+    assert alone.unseen.tolist() == choose(TARGET, found).unseen.tolist()
+
+
 def test_intervals_of_a_choice_hold_for_new_rows() -> None:
     """Forty candidates that nobody can tell apart and thirty rows: those that look best on them are not the best."""
     chance, model = np.random.default_rng(5), donor(12).model
