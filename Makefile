@@ -39,7 +39,7 @@ check: .venv/.dev ## style, types, import contracts, house rules
 test: .venv/.dev ## the whole suite, against real Postgres, Valkey, Celery, uvicorn and engines
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-demo: .venv/.runtime ## start the farm, measure two models and 60 kernels, print the table, stop (KEEP=1 keeps it up)
+demo: .venv/.runtime ## start the farm, measure two models and 60 kernels, adapt a platform, stop (KEEP=1 keeps it up)
 	@KEEP=$(KEEP) $(BIN)/python examples/demo.py
 
 up: .venv/.runtime ## start the farm on this machine and stay

@@ -4,10 +4,6 @@ The boards are simulated, so that a busy test machine takes nothing from what th
 """
 
 import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from benchfarm import Client
-from benchfarm_agent.boards.simulated_profile import SAMPLE
 from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView, Target
 from benchfarm_standalone.farm_process import FarmProcess
+from tests.end_to_end.simulated_lab import UNTIL_S, platform_of, simulated_lab
 
 S = AdaptationState
 SPACE = "proxylessnas"
-UNTIL_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +27,8 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
 
 @pytest.fixture
 def client(farm: FarmProcess, tmp_path: Path) -> Iterator[Client]:
-    """Of a farm with two boards that never fail, six times as fast as real ones."""
-    with Client(farm.url, farm.admin_token) as client:
-        head, _, failures = SAMPLE.read_text().partition("[failures]")
-        never = re.sub(r"= [0-9.]+", "= 0.0", failures.partition("[lost]")[0])
-        (tmp_path / "profile.toml").write_text(f"{head}[failures]{never}[lost]\naway_s = 30.0\n")
-        (tmp_path / "token").write_text(client.create_enrol_token().token)
-        words = ["--boards", "2", "--speed", "6", "--profile", str(tmp_path / "profile.toml"), "--url", farm.url]
-        words += ["--state-dir", str(tmp_path / "state"), "--enrol-token-file", str(tmp_path / "token")]
-        with (tmp_path / "agent.log").open("wb") as log:
-            agent = subprocess.Popen([sys.executable, "-m", "benchfarm_agent", "simulate", *words], stderr=log)
-        try:
-            yield client
-        finally:
-            agent.send_signal(signal.SIGTERM)
-            try:
-                agent.wait(30)
-            finally:
-                agent.kill()
-
-
-def platform_of(client: Client) -> str:
-    """One core at its fastest, as soon as the boards are there."""
-    until_s = time.monotonic() + UNTIL_S
-    while not (found := [one.key for one in client.platforms(threads=[1], precision=["fp32"]) if "2400000" in one.key]):
-        assert time.monotonic() < until_s, "no board came"
-        time.sleep(0.1)
-    return found[0]
+    with simulated_lab(farm, tmp_path) as client:
+        yield client
 
 
 def seen(client: Client, adaptation_id: str, is_there: Callable[[AdaptationView], bool]) -> AdaptationView:
