@@ -7,7 +7,13 @@ import pytest
 from benchfarm_core.adapting import (
     FRUITLESS_ROUNDS,
     LEAST_ROUND_S,
+    MAX_HOLDOUTS_IN_ALL,
     MAX_ROUNDS,
+    PACE_MAX,
+    PACE_MIN,
+    PACE_UNKNOWN,
+    PAST_MIN,
+    PROBE_SHARE,
     ROUND_SHARES,
     AdaptationMeasured,
     AdaptationRequest,
@@ -15,15 +21,20 @@ from benchfarm_core.adapting import (
     AdaptationView,
     AdaptedPredictor,
     DonorChoice,
+    PastLease,
+    Running,
     Standing,
     Target,
+    beyond_limit,
     is_better,
     is_fruitless,
     is_reached,
+    limit_s,
     may_be_donor,
     mix_of,
     outcome,
     pace,
+    pace_before,
     parse_target,
     round_s,
     verdict,
@@ -124,10 +135,56 @@ def test_rounds_share_the_budget_and_never_take_more_than_is_left() -> None:
 
 
 def test_the_pace_is_what_boards_really_took_within_bounds() -> None:
-    assert pace(0, 0) == pace(5, 0) == 1
-    assert pace(3, 2) == 1.5
-    assert pace(100, 1) == 8
-    assert pace(0.01, 10) == 0.25
+    assert pace(0, 0, 7.0) == pace(5, 0, 7.0) == 7
+    assert pace(3, 2, 7.0) == 1.5
+    assert pace(1000, 1, 7.0) == PACE_MAX
+    assert pace(0.01, 10, 7.0) == PACE_MIN
+
+
+def test_before_anything_ran_the_pace_is_that_of_the_nearest_leases_that_are_enough() -> None:
+    own, kin, others = ([PastLease(near, took_s, 2.0)] * PAST_MIN for near, took_s in ((0, 6.0), (1, 10.0), (3, 40.0)))
+    assert pace_before([]) == PACE_UNKNOWN
+    assert pace_before([*own, *kin, *others]) == 3
+    assert pace_before([*kin, *others]) == 5
+    assert pace_before(own[1:]) == PACE_UNKNOWN, "too few"
+    assert pace_before([*own[:1], *others]) == pytest.approx((6 + 120) / 8)
+
+
+def test_each_round_ends_at_its_share_of_the_budget() -> None:
+    assert limit_s(100, 0, 0) == PROBE_SHARE * 100
+    assert limit_s(100, 1, 40) == 50
+    assert [limit_s(100, 5, 95), limit_s(100, 5, 120)] == [100, 120]
+
+
+def running(**changes: float) -> Running:
+    return Running(limit_s=10, spent_s=4, due_s=2, pace=2, has_begun=True)._replace(**changes)
+
+
+def test_what_waits_is_given_up_from_where_it_does_not_fit_any_more() -> None:
+    waiting = [(7, 1.0), (5, 1.0), (6, 0.5), (9, 0.1)]
+    assert beyond_limit(waiting, running()) == [6, 9]
+    assert beyond_limit(waiting, running(spent_s=3)) == [9]
+    assert beyond_limit(waiting, running(spent_s=0, due_s=0)) == []
+    assert beyond_limit(waiting, running(spent_s=83)) == [7, 5, 6, 9]
+    assert beyond_limit([], running(spent_s=83)) == []
+
+
+def test_the_first_measurement_of_a_round_stays_whatever_it_takes() -> None:
+    assert beyond_limit([(1, 1000.0), (2, 0.1)], running(has_begun=False)) == [2]
+
+
+def test_what_was_wanted_by_the_same_seconds_still_fits_when_it_is_looked_at() -> None:
+    each_s = 0.1 * (1 + 1e-6)  # as the store's short numbers have it
+    assert beyond_limit([(number, each_s) for number in range(60)], running(spent_s=0, due_s=0, pace=10 / 6)) == []
+
+
+def test_hold_outs_of_all_spaces_together_are_bounded() -> None:
+    each = MAX_HOLDOUTS_IN_ALL // 4
+    assert AdaptationRequest(spaces=("a", "b", "c", "d"), holdouts=each).judged_by == MAX_HOLDOUTS_IN_ALL
+    assert AdaptationRequest(holdouts=200).judged_by == 200
+    with pytest.raises(ValueError, match="in all") as caught:
+        AdaptationRequest(spaces=("a", "b", "c", "d"), holdouts=each + 1)
+    assert "holdouts" in str(caught.value)
 
 
 @pytest.mark.parametrize("has_spaces", [True, False])
@@ -177,6 +234,14 @@ def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
         False,
         "what answers is no worse: 8.00 % against 2.00 % mean error on the same 40 hold-outs",
     )
+
+
+def test_what_cannot_be_read_is_not_replaced_by_what_is_worse_than_it_was() -> None:
+    was = score(0.95)
+    assert not verdict(score(0.9), None, has_active=True, recorded=was).activate, "two of forty are lost"
+    kept = verdict(score(0.925), None, has_active=True, recorded=was)
+    assert (kept.activate, "not to be read" in kept.reason) == (True, True)
+    assert not verdict(None, None, has_active=True, recorded=was).activate
 
 
 def predictor(subject: str = "model", **changes: object) -> AdaptedPredictor:

@@ -295,3 +295,32 @@ def test_an_id_that_is_none(farm, bench, name):
         for look in (predictors.get_predictor, predictors.file):
             with pytest.raises(NotFound):
                 look(tx, name)
+
+
+def test_what_answers_is_told_with_its_file_and_held(farm, bench, operator):
+    with farm.transaction() as tx:
+        assert predictors.answering(tx, bench.id, "fc") is None
+        assert predictors.hold_answering(tx, bench.id, "fc") is None
+    first, second = bench.publish(1), bench.publish(2)
+    with farm.transaction() as tx:
+        found = predictors.answering(tx, bench.id, "fc")
+        assert predictors.hold_answering(tx, bench.id, "fc") == second.id
+    assert found == (second.id, second.created_at, SCORE, predictor_bytes(KEY, "fc", b"\2"))
+    bench.rollback(operator)
+    with farm.transaction() as tx:
+        assert predictors.hold_answering(tx, bench.id, "fc") == first.id
+        with pytest.raises(NotFound):
+            predictors.hold_answering(tx, 9999, "fc")
+
+
+def test_nobody_swaps_what_answers_while_it_is_held(farm, bench):
+    first = bench.publish(1)
+    with ThreadPoolExecutor(1) as pool:
+        with farm.transaction() as tx:
+            held = predictors.hold_answering(tx, bench.id, "fc")
+            other = pool.submit(bench.publish, 2)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.3)
+            (head,) = predictors.active(tx, [bench.id])
+        assert held == head.id == first.id
+        assert other.result(timeout=10).state == PredictorState.ACTIVE

@@ -2,28 +2,31 @@
 
 import pytest
 
+from benchfarm_core.boards import EngineReport
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import Task, TaskMessage
+from benchfarm_core.platforms import Precision
 from benchfarm_core.predictors import PredictorEvidence
-from benchfarm_core.refreshing import LOOK_ROWS, Since
+from benchfarm_core.refreshing import AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_ROWS, Since
 from benchfarm_store import predictors, refreshes
+from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
-from tests.adapting_lab import KEY, AdaptingLab
+from tests.adapting_lab import KEY, WIDE, AdaptingLab
 from tests.store.predictor_bytes import predictor_bytes
 
 
 class Bench(AdaptingLab):
     """Publishes made-up predictors, measures kernels, and looks."""
 
-    def publish(self, number=0, *, subject="fc", learnt=10):
+    def publish(self, number=0, *, subject="fc", learnt=10, key=KEY):
         evidence = PredictorEvidence(rows={"alone": learnt, "models": 3})
         with self.farm.transaction() as tx:
             return predictors.publish(
                 tx,
-                platform_id=self.farm.scalar("SELECT id FROM platforms WHERE key = :key", key=KEY),
+                platform_id=self.farm.scalar("SELECT id FROM platforms WHERE key = :key", key=key),
                 subject=subject,
-                file=predictor_bytes(KEY, subject, bytes([number])),
+                file=predictor_bytes(key, subject, bytes([number])),
                 evidence=evidence,
                 reason="first",
                 activate=number == 0,
@@ -35,10 +38,22 @@ class Bench(AdaptingLab):
         self.farm.submit_planned(self.by, JobRequest.model_validate(request))
         self.measure(ok)
 
-    def due(self):
-        platform = self.farm.scalar("SELECT public_id FROM platforms WHERE key = :key", key=KEY)
+    def found(self, key=KEY):
+        platform = self.farm.scalar("SELECT public_id FROM platforms WHERE key = :key", key=key)
         with self.farm.transaction() as tx:
-            return {one.subject: one.since for one in refreshes.due_on(tx, platform)}
+            return refreshes.due_on(tx, platform)
+
+    def due(self, key=KEY):
+        return {one.subject: one.since for one in self.found(key)}
+
+    def look(self, *, ends=True):
+        """At the first that is due; its subject."""
+        one = self.found()[0]
+        with self.farm.transaction() as tx:
+            refreshes.begin(tx, one)
+            if ends:
+                refreshes.end(tx, one)
+        return one.subject
 
     def asked(self):
         self.farm.messages.clear()
@@ -101,3 +116,162 @@ def test_while_an_adaptation_is_under_way_nothing_is_due(bench, ok_result):
     assert bench.due() == {}
     bench.move(made.id, "failed")
     assert set(bench.due()) == {"fc"}
+
+
+def test_what_was_looked_at_in_vain_is_due_again_only_when_more_has_come(bench, ok_result):
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS)
+    bench.look()
+    assert bench.due() == {}
+    bench.fc(ok_result, 1, seed=2)
+    assert set(bench.due()) == {"fc"}
+
+
+def test_looks_that_come_to_no_end_are_given_up_after_a_few(bench, ok_result):
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS)
+    for _ in range(ATTEMPTS_MAX):
+        bench.look(ends=False)
+    assert bench.due() == {}
+    bench.fc(ok_result, 1, seed=2)
+    assert set(bench.due()) == {"fc"}, "it may have been the rows"
+
+
+def test_who_was_looked_at_longest_ago_comes_first(bench, farm, ok_result):
+    for subject in ("fc", "add"):
+        bench.publish(subject=subject)
+    bench.fc(ok_result, LOOK_ROWS)
+    farm.run("UPDATE workloads SET family = 'add' WHERE id % 2 = 0")
+    bench.fc(ok_result, 2 * LOOK_ROWS, seed=2)
+    farm.run("UPDATE workloads SET family = 'add' WHERE id % 2 = 0")
+    assert [bench.look(ends=False) for _ in range(4)] == ["add", "fc", "add", "fc"]
+
+
+def test_wake_takes_platforms_in_turn(bench, farm, ok_result, monkeypatch):
+    monkeypatch.setattr(refreshes, "MAX_DUE", 1)
+    for key in (KEY, WIDE):
+        bench.publish(key=key)
+    bench.fc(ok_result, LOOK_ROWS, platforms=[KEY, WIDE])
+    first = bench.asked()
+    bench.look(ends=False)
+    second = bench.asked()
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE summaries SET rule_version = rule_version - 1",
+        "UPDATE summaries SET normalised_ms = NULL",
+        "UPDATE measurements SET origin_id = 2",
+        "UPDATE boards SET generation_id = NULL",
+        "UPDATE protocols SET public_id = 'of-another-version'",
+    ],
+)
+def test_only_what_may_teach_is_counted(bench, farm, ok_result, statement):
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS)
+    assert set(bench.due()) == {"fc"}
+    farm.run(statement)
+    assert bench.due() == {}
+
+
+def test_the_same_kernels_again_are_no_more_rows(bench, ok_result):
+    bench.publish()
+    for _ in range(3):
+        bench.fc(ok_result, LOOK_ROWS - 1, max_age_s=0)
+    assert bench.due() == {}
+
+
+def test_a_clock_that_is_another_one_is_told(bench, farm, ok_result):
+    bench.fc(ok_result, 2)
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS, seed=2)
+    assert not bench.due()["fc"].have_canaries_moved
+    farm.run("UPDATE canary_goldens SET sgemm_recent_ns = ARRAY[sgemm_ns * 5 / 4]")
+    assert bench.due()["fc"].canaries == pytest.approx(0.25, rel=0.01)
+    assert bench.due()["fc"].have_canaries_moved
+    bench.publish(1)
+    bench.fc(ok_result, LOOK_ROWS, seed=3)
+    farm.run("UPDATE canary_goldens SET sgemm_recent_ns = ARRAY[sgemm_ns * 5 / 4]")
+    assert not bench.due()["fc"].have_canaries_moved, "the newest version was made by this clock"
+
+
+def test_another_version_of_the_engine_has_a_neighbour_that_knows(bench, ok_result, report_of):
+    def with_version(version):
+        engine = EngineReport(name="onnxruntime", available=True, version=version, precisions=(Precision.FP32,))
+        bench.agent.register(report_of("s1", engines=(engine,)))
+
+    old = KEY.replace("1.31.1", "1.30.0")
+    with_version("1.30.0")
+    bench.publish(key=old)
+    with_version("1.31.1")
+    assert bench.due() == {}
+    bench.fc(ok_result, LOOK_ROWS)
+    assert bench.due() == {"fc": Since(0, LOOK_ROWS, is_first=True)}
+    assert bench.due(WIDE) == {}
+    bench.publish()
+    assert bench.due() == {}
+
+
+def test_declared_holdouts_are_measured_again_and_waited_for(bench, farm, ok_result):
+    bench.publish()
+    bench.fc(ok_result, JUDGES_MIN, seed=9)
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    bench.fc(ok_result, LOOK_ROWS)
+    (due,) = bench.found()
+    with farm.transaction() as tx:
+        refreshes.begin(tx, due)
+        assert refreshes.want_holdouts_again(tx, due) == JUDGES_MIN
+        wanted_at = tx.now
+    assert bench.due() == {}, "it waits for boards"
+    again = "SELECT count(*) FROM measurements WHERE state = 'wanted' AND purpose = 'holdout' AND repeat_no = 1"
+    assert farm.scalar(again) == JUDGES_MIN
+    assert bench.measure(ok_result) == JUDGES_MIN
+    (due,) = bench.found()
+    assert due.wanted_at == wanted_at
+    with farm.transaction() as tx:
+        assert len(training_rows(tx, due.platform_id).kernels) == LOOK_ROWS, "they teach nobody"
+        assert len(holdout_rows(tx, due.platform_id, occasion=2).kernels) == JUDGES_MIN
+        late = holdout_rows(tx, due.platform_id, since=wanted_at).kernels
+        assert len(late) == JUDGES_MIN
+        refreshes.judge_from(tx, due, wanted_at)
+        assert holdout_rows(tx, due.platform_id).kernels == late, "what was measured before judges nobody any more"
+
+
+def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):
+    bench.publish()
+    bench.fc(ok_result, JUDGES_MIN, seed=9)
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    bench.fc(ok_result, LOOK_ROWS)
+    (due,) = bench.found()
+    with farm.transaction() as tx:
+        refreshes.begin(tx, due)
+        refreshes.want_holdouts_again(tx, due)
+    assert bench.due() == {}
+    farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :after_s)", after_s=AGAIN_S)
+    assert set(bench.due()) == {"fc"}
+
+
+def test_too_few_holdouts_are_not_measured_again(bench, farm, ok_result):
+    bench.publish()
+    bench.fc(ok_result, JUDGES_MIN - 1, seed=9)
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    bench.fc(ok_result, LOOK_ROWS)
+    (due,) = bench.found()
+    with farm.transaction() as tx:
+        refreshes.begin(tx, due)
+        assert refreshes.want_holdouts_again(tx, due) == 0
+    assert farm.scalar("SELECT count(*) FROM measurements WHERE state = 'wanted'") == 0
+
+
+def test_whom_the_latest_adaptation_could_start_from_lends_to_a_refresh_too(bench, farm, ok_result):
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS)
+    assert [one.donors for one in bench.found()] == ["any"]
+    made = bench.start(donors="none")
+    bench.move(made.id, "probing", "training", "judging", "succeeded")
+    bench.publish(1)
+    bench.fc(ok_result, LOOK_ROWS, seed=2)
+    assert [one.donors for one in bench.found()] == ["none"]
