@@ -237,7 +237,6 @@ def test_a_kernel_is_fitted_alone_and_covered() -> None:
     assert 0.8 < score.coverage <= 1
     assert (fit.rows, fit.predictor.header.kernel_type) == ({"alone": 80}, "linear")
     assert read(fit.file()).header == fit.predictor.header
-    assert len(fit.plausible) >= 1
 
 
 def test_a_donor_helps_a_kernel() -> None:
