@@ -40,6 +40,23 @@ def test_an_engines_own_lock_is_complete_and_at_the_versions_of_our_tests(name: 
     assert lock.count("--hash=sha256:") >= len(pins)
 
 
+def test_what_trains_is_added_to_what_serves(root: Path) -> None:
+    """The list `train` is installed over the server's, or over that of `benchfarm up`: they agree on every version. It
+    alone brings what fits trees, which nothing that answers carries."""
+    pins = {name: versions((root / f"requirements/{name}.txt").read_text()) for name in ("server", "runtime", "train")}
+    for name in ("server", "runtime"):
+        both = pins["train"].keys() & pins[name].keys()
+        assert {one: pins["train"][one] for one in both} == {one: pins[name][one] for one in both}
+        assert not {"scikit-learn", "scipy", "joblib", "torch"} & pins[name].keys()
+    assert {"scikit-learn", "scipy", "joblib", "threadpoolctl"} <= pins["train"].keys()
+    assert "torch" not in pins["train"]
+
+
+def versions(lock: str) -> dict[str, str]:
+    """By name the one version that a lock has of it."""
+    return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE)}
+
+
 def locked_names(lock: str) -> list[str]:
     return [canonicalize_name(one) for one in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)]
 

@@ -166,14 +166,26 @@ def test_each_queue_has_a_worker_and_one_beat_ticks(services):
 
 def test_images_are_built_by_the_set_ups_own_command(root):
     """The Dockerfile installs with the script that `make setup` and the tests run, and names folders that exist."""
-    installs = re.findall(r"requirements/install /opt/venv/bin/python (\w+) \\\n\s+(.+)", _dockerfile(root))
-    assert [lock for lock, _ in installs] == ["server", "agent"]
+    installs = re.findall(r"requirements/install /opt/venv/bin/python (\w+)(?: \\\n\s+(.+))?\n", _dockerfile(root))
+    assert [lock for lock, _ in installs] == ["server", "train", "agent"]
     for lock, folders in installs:
         assert (root / "requirements" / f"{lock}.txt").exists()
         for folder in folders.split():
             assert (root / folder / "pyproject.toml").exists(), folder
     assert "requirements/install" in (root / "Makefile").read_text()
     assert "pip install" not in _dockerfile(root)
+
+
+def test_only_the_worker_that_trains_has_what_fits_trees(root, services):
+    """Its image is the server's and the list `train`; all other services run what answers alone."""
+    build = _dockerfile(root).partition(" AS trainer-build\n")
+    assert build[0].endswith("FROM server-build")
+    assert build[2].startswith("RUN requirements/install /opt/venv/bin/python train\n")
+    targets = {name: services[name]["build"]["target"] for name in OURS}
+    assert [name for name, target in targets.items() if target == "trainer"] == ["worker-train"]
+    assert services["worker-train"]["image"] != services["worker-sweep"]["image"]
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", _dockerfile(root), re.MULTILINE)
+    assert set(targets.values()) <= set(stages)
 
 
 def test_what_the_images_copy_is_sent_to_the_builder(root):
