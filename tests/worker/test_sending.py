@@ -1,9 +1,12 @@
 """Hints of the worker itself: each once, none into a queue that nobody reads."""
 
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
 import redis
 
-from benchfarm_core.messages import BACKLOG_LIMIT, QUEUES, Task, TaskMessage
+from benchfarm_core.messages import BACKLOG_LIMIT, QUEUES, TRAIN_EXPIRES_S, Task, TaskMessage, TrainingWork
 from benchfarm_worker.celery_app import create_celery
 from benchfarm_worker.sending import sender
 from benchfarm_worker.settings import Settings
@@ -21,3 +24,23 @@ def test_a_queue_that_nobody_reads_takes_no_more(redis_url: str, caplog: pytest.
         assert broker.llen("benchfarm:" + QUEUES[Task.PLAN_JOB]) == 2
     assert "nobody reads" in caplog.text
     celery.close()
+
+
+@pytest.mark.parametrize("work", TrainingWork)
+def test_what_the_trainer_does_not_begin_in_time_is_dropped(redis_url: str, work: TrainingWork) -> None:
+    """It trains for minutes, and the sweep asks again and again."""
+    celery = create_celery(Settings(database_url="postgresql://nowhere/x", redis_url=redis_url))
+    sender(celery, redis_url)([TaskMessage(task=Task.TRAIN, args=(work, "x")), TaskMessage(task=Task.DISPATCH)])
+    celery.close()
+
+    def expires(queue: str) -> str | None:
+        with redis.Redis.from_url(redis_url) as broker:
+            (message,) = broker.lrange("benchfarm:" + queue, 0, -1)
+        found: str | None = json.loads(message)["headers"]["expires"]
+        return found
+
+    told = expires(QUEUES[Task.TRAIN])
+    assert told is not None
+    left = datetime.fromisoformat(told) - datetime.now(UTC)
+    assert timedelta(0) < left <= timedelta(seconds=TRAIN_EXPIRES_S[work])
+    assert expires(QUEUES[Task.DISPATCH]) is None
