@@ -1,4 +1,5 @@
-"""The newer tables under load: engines' options, the support matrix, fusion rules, times in situ and profiles."""
+"""The newer tables under load: engines' options, the support matrix, fusion rules, times in situ and profiles, and
+adaptations."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,20 +9,35 @@ from sqlalchemy import text
 
 from bench.store_fill import ACCOUNTS, BOARD_MODELS, PLATFORMS_PER_MODEL, platform_of
 from bench.store_plans import CALLER, TIMES, in_transaction
+from benchfarm_core.adapting import AdaptationRequest, AdaptationState
 from benchfarm_core.boards import EngineReport
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
+from benchfarm_core.measurements import Purpose
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS
 from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.views import ResultsWanted
-from benchfarm_store import dispatching, fusions, jobs, planning, platforms, results, support
+from benchfarm_store import (
+    accounts,
+    adaptation_budgets,
+    adaptation_items,
+    adaptations,
+    dispatching,
+    fusions,
+    jobs,
+    planning,
+    platforms,
+    results,
+    support,
+)
+from benchfarm_store.adaptation_items import Ask, Whose
 from benchfarm_store.database import Database, Transaction
 from benchfarm_workloads.draws import draw
-from benchfarm_workloads.kernels import kernel_types
+from benchfarm_workloads.kernels import kernel_type, kernel_types
 
 OPTIONS_PER_MODEL: Final = 80
 """Platforms with an option of their own that somebody wanted of each board model."""
-NEWER_TABLES: Final = frozenset({"board_platforms", "fusions", "support_outcomes"})
+NEWER_TABLES: Final = frozenset({"adaptation_items", "board_platforms", "fusions", "support_outcomes"})
 CODES: Final = ("ok", "unsupported_operator", "wrong_result")
 MODEL: Final = 7
 WORKLOADS: Final = 50
@@ -109,7 +125,7 @@ def newer_calls(database: Database) -> Iterator[tuple[str, Callable[[], object]]
     """Every call that reads or writes the newer tables, in an order in which each has what it needs."""
     with database.transaction(read_only=True) as tx:
         board = str(tx.execute(_FREE_BOARD, {"model": f"model-{MODEL}"}).scalar_one())
-    for calls in (_support(), _fusions(), _options(), _timings(board)):
+    for calls in (_support(), _fusions(), _options(), _timings(board), _adaptations(board)):
         for name, call in calls.items():
             yield name, in_transaction(database, call)
 
@@ -161,6 +177,37 @@ def _timings(board: str) -> dict[str, Call]:
         **_job("in situ", platforms=[profiled, by_difference], timing="in_situ"),
         **_job("profile", platforms=[profiled], protocol={"name": "profile"}),
         "dispatch in situ": lambda tx: dispatching.dispatch(tx, board, TIMES),
+    }
+
+
+def _adaptations(board: str) -> dict[str, Call]:
+    """One from its probes to its end, looked at, kept in its budget and given up."""
+    found: list[adaptations.Adaptation] = []
+
+    def start(tx: Transaction) -> None:
+        made = adaptations.start(tx, _base(MODEL).key, AdaptationRequest(), by=CALLER)
+        one = adaptations.claim(tx, made.id)
+        assert one is not None
+        adaptations.move(tx, one, AdaptationState.PROBING)
+        found.append(one)
+
+    def want(tx: Transaction) -> None:
+        one = found[0]
+        whose = Whose(one.id, one.account_id, one.platform_id, one.platform)
+        drawn = [Ask(kernel_type("fc").workload(config)) for config in draw("fc", 12, WORKLOADS)]
+        asks = adaptation_items.costed(drawn, one.platform)
+        adaptation_items.declare_holdouts(tx, whose, asks[:9], 9)
+        adaptation_items.want(tx, whose, asks, purpose=Purpose.PROBE, round_no=0, limit_s=1e9)
+
+    return {
+        "start an adaptation": start,
+        "want for an adaptation": want,
+        "dispatch for an adaptation": lambda tx: dispatching.dispatch(tx, board, TIMES),
+        "budgets": adaptation_budgets.keep,
+        "wake adaptations": adaptations.wake,
+        "adaptations": adaptations.list_adaptations,
+        "room for a job": lambda tx: accounts.check_room(tx, 1, 1),
+        "cancel an adaptation": lambda tx: adaptations.cancel(tx, found[0].id, by=CALLER),
     }
 
 

@@ -1,12 +1,14 @@
 """An adaptation played through in one process: real Postgres, the worker's own steps, and a board whose times follow
 from what it is asked to run."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView
+from benchfarm_core.measurements import Purpose
 from benchfarm_core.workloads import AnyWorkload, ArchitectureWorkload, KernelWorkload
 from benchfarm_store import adaptation_items, adaptations
-from benchfarm_store.adaptation_items import Whose
+from benchfarm_store.adaptation_items import Ask, AskedWorkload, Wanted, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.spaces import space
@@ -32,6 +34,8 @@ class AdaptingLab:
 
     def __init__(self, farm: Any, by: Any, agent: Any, *, slower: float = 1.0) -> None:
         self.farm, self.by, self.agent, self.slower = farm, by, agent, slower
+        self.pace: tuple[float, float] | None = None
+        """Seconds of every lease, and of each second that is expected of it; None: leases take no time."""
 
     def start(self, platform: str = KEY, **fields: Any) -> AdaptationView:
         with self.farm.transaction() as tx:
@@ -52,6 +56,28 @@ class AdaptingLab:
     def whose(self, adaptation_id: str) -> Whose:
         one = self.claimed(adaptation_id)
         return Whose(one.id, one.account_id, one.platform_id, one.platform)
+
+    def want(
+        self,
+        adaptation_id: str,
+        asks: Iterable[Ask],
+        *,
+        limit_s: float = 1e9,
+        purpose: Purpose = Purpose.TRAIN,
+        round_no: int = 1,
+        at_least_one: bool = True,
+    ) -> Wanted:
+        whose = self.whose(adaptation_id)
+        fixed: dict[str, Any] = {"purpose": purpose, "round_no": round_no, "at_least_one": at_least_one}
+        with self.farm.transaction() as tx:
+            asked = adaptation_items.costed(asks, whose.platform)
+            return adaptation_items.want(tx, whose, asked, limit_s=limit_s, **fixed)
+
+    def declare(self, adaptation_id: str, drawn: Iterable[AskedWorkload], count: int) -> int:
+        whose = self.whose(adaptation_id)
+        with self.farm.transaction() as tx:
+            asked = adaptation_items.costed(map(Ask, drawn), whose.platform)
+            return adaptation_items.declare_holdouts(tx, whose, asked, count)
 
     def move(self, adaptation_id: str, *states: str) -> None:
         for state in states:
@@ -75,7 +101,13 @@ class AdaptingLab:
                 else ok(item.measurement_id, run_ns=time_ns(item.workload, self.slower))
                 for item in grant.items
             ]
+            if self.pace is not None:
+                each_s, per_s = self.pace
+                self.farm.run(_LASTED, s=each_s + per_s * sum(item.expected_s for item in grant.items))
             self.agent.send(grant, *found)
             self.agent.release(grant)
             count += len(grant.items)
         return count
+
+
+_LASTED = "UPDATE leases SET accepted_at = now() - make_interval(secs => :s) WHERE ended_at IS NULL"

@@ -8,6 +8,7 @@ import pytest
 from benchfarm_core.access import Role
 from benchfarm_core.adapting import (
     ADAPTATION_TRANSITIONS,
+    PACE_UNKNOWN,
     AdaptationState,
     AdaptationsWanted,
     AdaptedPredictor,
@@ -45,18 +46,6 @@ def kernels(count, seed=1, name="fc"):
 
 def networks(count, seed="1", name="bert"):
     return [space(name).workload(one.genes) for one in draws(name, seed, count)]
-
-
-def want(lab, adaptation_id, asks, *, limit_s=1e9, purpose=Purpose.TRAIN, round_no=1):
-    whose = lab.whose(adaptation_id)
-    with lab.farm.transaction() as tx:
-        return adaptation_items.want(tx, whose, asks, purpose=purpose, round_no=round_no, limit_s=limit_s)
-
-
-def declare(lab, adaptation_id, drawn, count):
-    whose = lab.whose(adaptation_id)
-    with lab.farm.transaction() as tx:
-        return adaptation_items.declare_holdouts(tx, whose, drawn, count)
 
 
 def step_messages(lab):
@@ -148,8 +137,7 @@ def test_a_claim_keeps_others_away_until_it_is_given_back_runs_out_or_is_used(la
     assert claim() is None, "a claim is not renewed by who does not have it"
     with lab.farm.transaction() as tx:
         assert adaptations.wake(tx) == 0
-        adaptations.renew(tx, first)
-        adaptations.release(tx, first)
+        adaptations.release(tx, adaptations.renew(tx, first))
     assert claim(for_s=-1) is not None, "somebody who died long ago"
     with lab.farm.transaction() as tx:
         assert adaptations.wake(tx) == 1
@@ -200,21 +188,22 @@ def test_every_move_of_the_table_and_no_other(lab, farm):
 def test_as_much_is_wanted_as_the_budget_allows_and_what_is_known_costs_nothing(lab, ok_result):
     asks = [Ask(one) for one in kernels(30)]
     first = lab.start(WIDE)
-    everything = want(lab, first.id, asks)
+    everything = lab.want(first.id, asks)
     assert (everything.new, everything.known) == (30, 0)
     each_s = everything.expected_s / 30
     lab.move(first.id, "cancelled")
     made = lab.start()
-    some = want(lab, made.id, asks, limit_s=5.5 * each_s)
-    assert 3 <= some.new <= 8
-    assert some.expected_s <= 5.5 * each_s
+    limit_s = 5.5 * PACE_UNKNOWN * each_s
+    some = lab.want(made.id, asks, limit_s=limit_s)
+    assert 4 <= some.new <= 7
+    assert PACE_UNKNOWN * some.expected_s <= limit_s
     assert lab.open_items(made.id) == some.new
     assert lab.measure(ok_result) == some.new
-    again = want(lab, made.id, asks[: some.new], round_no=2)
+    again = lab.want(made.id, asks[: some.new], round_no=2)
     assert not again.is_any, "they are of this adaptation already"
     lab.move(made.id, "cancelled")
     later = lab.start()
-    known = want(lab, later.id, asks, limit_s=0.0)
+    known = lab.want(later.id, asks, limit_s=0.0)
     assert (known.known, known.new, known.expected_s) == (some.new, 0, 0)
     counts = lab.view(later.id).measured
     assert (counts.wanted, counts.known, counts.done) == (some.new, some.new, some.new)
@@ -222,19 +211,20 @@ def test_as_much_is_wanted_as_the_budget_allows_and_what_is_known_costs_nothing(
 
 def test_one_measurement_is_wanted_even_where_a_round_is_shorter_than_it(lab):
     made = lab.start()
-    assert want(lab, made.id, [Ask(one) for one in kernels(3)], limit_s=1e-6).new == 1
+    assert lab.want(made.id, [Ask(one) for one in kernels(3)], limit_s=1e-6).new == 1
 
 
 def test_the_same_asks_at_once_make_each_measurement_once(lab, farm):
     made = [lab.start(KEY), lab.start(WIDE)]
     asks = [Ask(one) for one in kernels(40)]
-    want(lab, made[0].id, asks)
+    lab.want(made[0].id, asks)
     one = lab.whose(made[0].id)
+    asked = adaptation_items.costed(asks, one.platform)
     found = []
 
     def again():
         with farm.transaction() as tx:
-            found.append(adaptation_items.want(tx, one, asks, purpose=Purpose.TRAIN, round_no=1, limit_s=1e9))
+            found.append(adaptation_items.want(tx, one, asked, purpose=Purpose.TRAIN, round_no=1, limit_s=1e9))
 
     threads = [threading.Thread(target=again) for _ in range(3)]
     for thread in threads:
@@ -243,7 +233,7 @@ def test_the_same_asks_at_once_make_each_measurement_once(lab, farm):
         thread.join()
     assert [one.is_any for one in found] == [False] * 3
     assert farm.scalar("SELECT count(*) FROM measurements") == 40
-    assert want(lab, made[1].id, asks).new == 40, "another platform has its own"
+    assert lab.want(made[1].id, asks).new == 40, "another platform has its own"
 
 
 def test_a_measurement_that_a_job_waits_for_is_joined_and_outlives_the_adaptation(lab, farm, ann, ok_result):
@@ -251,7 +241,7 @@ def test_a_measurement_that_a_job_waits_for_is_joined_and_outlives_the_adaptatio
     request = {"workloads": [{"kind": "kernel", "type": "fc", "config": config}], "platforms": [KEY]}
     job = farm.submit_planned(ann, JobRequest.model_validate(request))
     made = lab.start()
-    found = want(lab, made.id, [Ask(one) for one in kernels(3)])
+    found = lab.want(made.id, [Ask(one) for one in kernels(3)])
     assert (found.joined, found.new) == (1, 2)
     with farm.transaction() as tx:
         adaptations.cancel(tx, made.id, by=ann)
@@ -262,7 +252,7 @@ def test_a_measurement_that_a_job_waits_for_is_joined_and_outlives_the_adaptatio
 
 def test_what_a_job_joined_is_measured_although_the_adaptation_is_cancelled(lab, farm, ann, ok_result):
     made = lab.start()
-    want(lab, made.id, [Ask(one) for one in kernels(3)])
+    lab.want(made.id, [Ask(one) for one in kernels(3)])
     config = kernels(3)[1].config
     request = {"workloads": [{"kind": "kernel", "type": "fc", "config": config}], "platforms": [KEY]}
     job = farm.submit_planned(ann, JobRequest.model_validate(request))
@@ -275,16 +265,16 @@ def test_what_a_job_joined_is_measured_although_the_adaptation_is_cancelled(lab,
 def test_what_judges_is_declared_before_and_teaches_nobody(lab, farm, ok_result):
     drawn = networks(12)
     first = lab.start()
-    want(lab, first.id, [Ask(one) for one in drawn[:3]])
-    assert declare(lab, first.id, drawn, 5) == 5, "those that somebody learns from are passed over"
+    lab.want(first.id, [Ask(one) for one in drawn[:3]])
+    assert lab.declare(first.id, drawn, 5) == 5, "those that somebody learns from are passed over"
     held = {workload_id(one) for one in drawn[3:8]}
     with farm.transaction() as tx:
         assert set(adaptation_items.holdout_workloads(tx, first.id)) == held
-    assert want(lab, first.id, [Ask(one) for one in drawn[3:9]], round_no=2).new == 1, "hold-outs never train"
-    assert declare(lab, first.id, drawn, 5) == 0, "declaring them again changes nothing"
+    assert lab.want(first.id, [Ask(one) for one in drawn[3:9]], round_no=2).new == 1, "hold-outs never train"
+    assert lab.declare(first.id, drawn, 5) == 0, "declaring them again changes nothing"
     other = lab.start(WIDE)
-    assert want(lab, other.id, [Ask(one) for one in drawn[3:8]]).new == 0, "nor on any other platform"
-    assert declare(lab, other.id, drawn[3:], 5) == 5, "the same ones judge there"
+    assert lab.want(other.id, [Ask(one) for one in drawn[3:8]]).new == 0, "nor on any other platform"
+    assert lab.declare(other.id, drawn[3:], 5) == 5, "the same ones judge there"
     assert (lab.open_items(first.id, holdouts=True), lab.open_items(first.id)) == (5, 4)
     lab.measure(ok_result)
     one = lab.claimed(first.id)
@@ -298,19 +288,19 @@ def test_what_judges_is_declared_before_and_teaches_nobody(lab, farm, ok_result)
 def test_declaring_again_on_the_same_platform_costs_nothing(lab, ok_result):
     drawn = networks(8)
     first = lab.start()
-    declare(lab, first.id, drawn, 4)
+    lab.declare(first.id, drawn, 4)
     lab.measure(ok_result)
     lab.move(first.id, "cancelled")
     second = lab.start()
-    assert declare(lab, second.id, drawn, 4) == 4
+    assert lab.declare(second.id, drawn, 4) == 4
     assert lab.open_items(second.id, holdouts=True) == 0
     assert lab.view(second.id).measured.holdouts_done == 4
 
 
 def test_hold_outs_wait_behind_everything_until_nothing_else_is_left(lab, farm):
     made = lab.start()
-    declare(lab, made.id, networks(3), 3)
-    want(lab, made.id, [Ask(one) for one in kernels(3)])
+    lab.declare(made.id, networks(3), 3)
+    lab.want(made.id, [Ask(one) for one in kernels(3)])
     priority = (
         "SELECT max(q.priority) FROM measurements m JOIN queues q ON q.id = m.queue_id"
         " WHERE (m.purpose = 'holdout') = :holdout"
@@ -324,11 +314,11 @@ def test_hold_outs_wait_behind_everything_until_nothing_else_is_left(lab, farm):
 
 def test_only_what_can_be_timed_in_situ_is_asked_for_so(lab, farm, ann, report_of):
     asks = [Ask(one, Timing.IN_SITU) for one in (*kernels(2, name="conv-bn-act"), *networks(1))]
-    assert want(lab, lab.start().id, asks).new == 2, "networks have no carrier"
+    assert lab.want(lab.start().id, asks).new == 2, "networks have no carrier"
     engines = [{"name": "tvm", "available": True, "version": "1", "precisions": [Precision.FP32]}]
     farm.agent(ann, report_of("s2", board_model="host-b", engines=engines), name="other")
     made = lab.start("host-b/c0.t1.free/tvm-1/fp32")
-    assert not want(lab, made.id, asks).is_any, "it has neither a profiler nor differences"
+    assert not lab.want(made.id, asks).is_any, "it has neither a profiler nor differences"
 
 
 def test_what_is_too_large_for_the_boards_is_left_out(lab, farm):
@@ -338,13 +328,13 @@ def test_what_is_too_large_for_the_boards_is_left_out(lab, farm):
     large = [one for one in networks(30) if space("bert").cost(one).total_bytes > 4e7]
     assert small
     assert large
-    assert want(lab, made.id, [Ask(one) for one in (*large, *small)]).new == len(small)
+    assert lab.want(made.id, [Ask(one) for one in (*large, *small)]).new == len(small)
 
 
 def test_board_time_is_that_of_the_leases_and_hold_outs_stand_apart(lab, farm, ok_result):
     made = lab.start()
-    declare(lab, made.id, networks(2), 2)
-    want(lab, made.id, [Ask(one) for one in kernels(4)])
+    lab.declare(made.id, networks(2), 2)
+    lab.want(made.id, [Ask(one) for one in kernels(4)])
     lab.measure(ok_result)
     farm.run("UPDATE leases SET accepted_at = ended_at - interval '10 seconds'")
     leases = farm.scalar("SELECT count(*) FROM leases")
@@ -361,7 +351,7 @@ def test_a_lost_lease_counts_and_what_others_measure_does_not(lab, farm, ann, ok
     farm.submit_planned(ann, job_of(3, seed=5, platforms=[KEY]))
     lab.measure(ok_result)
     made = lab.start()
-    want(lab, made.id, [Ask(one) for one in kernels(2)])
+    lab.want(made.id, [Ask(one) for one in kernels(2)])
     grant = lab.agent.must_take()
     lab.agent.release(grant, "error")
     farm.run("UPDATE boards SET cooling_until = now() - interval '1 second'")
@@ -373,8 +363,8 @@ def test_a_lost_lease_counts_and_what_others_measure_does_not(lab, farm, ann, ok
 def test_the_sweep_asks_again_only_for_what_can_go_on(lab, ok_result):
     made = lab.start()
     lab.move(made.id, "probing")
-    want(lab, made.id, [Ask(one) for one in kernels(2)], purpose=Purpose.PROBE)
-    declare(lab, made.id, networks(2), 2)
+    lab.want(made.id, [Ask(one) for one in kernels(2)], purpose=Purpose.PROBE)
+    lab.declare(made.id, networks(2), 2)
 
     def woken():
         with lab.farm.transaction() as tx:
@@ -382,8 +372,10 @@ def test_the_sweep_asks_again_only_for_what_can_go_on(lab, ok_result):
 
     assert woken() == 0
     lab.farm.run("UPDATE adaptations SET changed_at = now() - interval '7 hours'")
+    assert woken() == 0, "nobody waited for it meanwhile"
+    lab.farm.run("UPDATE adaptations SET waited_s = 7 * 3600")
     assert woken() == 1, "a step has to give it up"
-    lab.farm.run("UPDATE adaptations SET changed_at = now()")
+    lab.farm.run("UPDATE adaptations SET waited_s = 0")
     lab.farm.run("UPDATE measurements SET state = 'cancelled' WHERE purpose = 'probe'")
     assert woken() == 1, "hold-outs keep nobody waiting yet"
     lab.move(made.id, "training", "judging")
@@ -396,7 +388,7 @@ def test_the_sweep_asks_again_only_for_what_can_go_on(lab, ok_result):
 
 def test_cancelling_is_for_whoever_asked_and_for_operators(lab, farm, ann):
     made = lab.start()
-    want(lab, made.id, [Ask(one) for one in kernels(3)])
+    lab.want(made.id, [Ask(one) for one in kernels(3)])
     stranger, operator = farm.account("bob"), farm.account("eve", role=Role.OPERATOR)
     with farm.transaction() as tx, pytest.raises(Forbidden):
         adaptations.cancel(tx, made.id, by=stranger)

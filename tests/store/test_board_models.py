@@ -6,13 +6,14 @@ from time import monotonic, sleep
 import pytest
 
 from benchfarm_core.access import Role
+from benchfarm_core.adapting import AdaptationRequest
 from benchfarm_core.board_health import GOLDEN_SUITE
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import MergeRequest, SplitRequest
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.platforms import PlatformFilter
 from benchfarm_core.views import ResultsWanted
-from benchfarm_store import board_health, board_history, board_models, boards, jobs, platforms, results
+from benchfarm_store import adaptations, board_health, board_history, board_models, boards, jobs, platforms, results
 
 A = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 B = "host-b/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -213,3 +214,18 @@ def test_the_farms_own_wishes_do_not_stand_in_a_merges_way(farm, lab, pair):
         newest, given_up = board_health.list_runs(tx, pair.boards[1]).items
     assert (given_up.outcome, newest.reason) == ("lapsed", "again")
     assert pair.measure_all(pair.boards[1]) == len(GOLDEN_SUITE)
+
+
+def test_a_model_is_not_merged_while_a_platform_of_it_is_adapted(farm, ann, lab, pair):
+    with farm.transaction() as tx:
+        made = adaptations.start(tx, B, AdaptationRequest(), by=ann)
+        other = adaptations.start(tx, A, AdaptationRequest(), by=ann)
+    with pytest.raises(Conflict, match="adaptation") as busy:
+        merge(farm, lab)
+    assert busy.value.code == "board_model_busy"
+    with farm.transaction() as tx:
+        adaptations.cancel(tx, made.id, by=ann)
+    assert merge(farm, lab).boards == [pair.boards[1]], "one of the other model's platforms is in nobody's way"
+    with farm.transaction() as tx:
+        assert adaptations.cancel(tx, other.id, by=ann).platform == A
+        assert adaptations.start(tx, B, AdaptationRequest(), by=ann).platform == A

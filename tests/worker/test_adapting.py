@@ -113,6 +113,10 @@ def test_the_probes_and_what_judges_are_wanted_first(lab: AdaptingLab) -> None:
 
 def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
     made = lab.start(**SMALL)
+    dies(lab, made.id, monkeypatch, adaptation_items, "want")
+    declared = lab.view(made.id).measured.holdouts
+    assert declared >= SMALL["holdouts"]
+    claims_run_out(lab)
     faults = [
         (S.QUEUED, adaptation_items, "want"),
         (S.PROBING, adaptation_items, "open_items"),
@@ -131,6 +135,7 @@ def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pyt
         claims_run_out(lab)
     done = to_end(lab, made.id)
     assert done.state is S.SUCCEEDED, done.reason
+    assert done.measured.holdouts == declared, "declared twice they are the same"
     assert len({one.subject for one in done.predictors}) == len(done.predictors)
     versions = lab.farm.scalar("SELECT max(version) FROM predictors")
     assert versions == 1, "what died before its commit left nothing"
@@ -153,11 +158,13 @@ def test_training_waits_for_leases_on_its_own_host_but_not_for_ever(lab: Adaptin
     made = lab.start(**SMALL)
     step(lab, made.id)
     lab.move(made.id, "training")
+    lab.farm.run("UPDATE adaptations SET changed_at = now() - interval '1 hour'")
     grant = lab.agent.must_take()
-    assert step(lab, made.id, boot_id="own", wait_s=60) is S.TRAINING
+    assert step(lab, made.id, boot_id="own", wait_s=60) is S.TRAINING, "however long ago the state changed"
     assert lab.view(made.id).curve == []
     assert lab.claimed(made.id), "the claim was given back"
-    assert step(lab, made.id, boot_id="own", wait_s=0) is not S.TRAINING
+    lab.farm.run("UPDATE adaptations SET waiting_since = waiting_since - interval '61 seconds'")
+    assert step(lab, made.id, boot_id="own", wait_s=60) is S.MEASURING
     lab.agent.release(grant)
 
 
@@ -198,9 +205,48 @@ def test_what_no_board_takes_is_given_up(lab: AdaptingLab) -> None:
     made = lab.start(**SMALL)
     step(lab, made.id)
     lab.farm.run("UPDATE adaptations SET changed_at = now() - interval '7 hours'")
+    assert step(lab, made.id) is S.PROBING, "the farm may have been away"
+    lab.farm.run("UPDATE adaptations SET waited_s = 7 * 3600")
     assert step(lab, made.id) is S.FAILED
     assert "probing" in lab.view(made.id).reason
     assert lab.farm.scalar("SELECT count(*) FROM measurements WHERE state = 'wanted'") == 0
+
+
+def test_hold_outs_that_no_board_takes_are_given_up_and_what_was_learnt_is_published(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=S.TRAINING)
+    second = lab.farm.scalar("SELECT max(measurement_id) FROM adaptation_items WHERE purpose = 'holdout'")
+    lab.move(made.id, "judging")
+    lab.farm.run("UPDATE measurements SET state = 'wanted' WHERE id = :id", id=second)
+    assert step(lab, made.id) is S.JUDGING
+    before = lab.view(made.id).measured
+    assert before.holdouts_done == before.holdouts - 1
+    lab.farm.run("UPDATE adaptations SET waited_s = 7 * 3600")
+    assert step(lab, made.id) is S.SUCCEEDED
+    assert lab.view(made.id).measured.holdouts == before.holdouts
+    assert lab.farm.scalar("SELECT state FROM measurements WHERE id = :id", id=second) == "cancelled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("budget_s", "each_s", "per_s"), [(6.0, 0.0, 14.0), (12.0, 1.0, 3.0), (30.0, 0.5, 0.7)])
+def test_whatever_boards_take_the_budget_is_kept(
+    lab: AdaptingLab, budget_s: float, each_s: float, per_s: float
+) -> None:
+    """Nothing ran before, so that nobody knows it beforehand."""
+    lab.pace = each_s, per_s
+    done = to_end(lab, lab.start(budget_s=budget_s, spaces=["proxylessnas"], holdouts=5, target={"share": 1}).id)
+    assert done.state is S.SUCCEEDED, done.reason
+    assert 0.6 * budget_s < done.board_s < 1.25 * budget_s
+    assert done.holdout_board_s > 0
+    assert "the budget is spent" in done.reason
+
+
+def test_learning_and_judging_are_both_counted_as_the_workers_time(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=S.JUDGING)
+    learning_s = lab.view(made.id).train_s
+    assert learning_s >= sum(point.train_s for point in lab.view(made.id).curve) > 0
+    assert to_end(lab, made.id).train_s > learning_s + 0.05
 
 
 def test_a_cancelled_one_is_left_alone(lab: AdaptingLab) -> None:

@@ -26,7 +26,7 @@ from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from benchfarm_workloads.probes import LARGE_KERNELS, probe_set
 from tests.pool_rows import made_file, made_rows
-from tests.store.conftest import Farm
+from tests.store.conftest import Farm, kernel_job
 from tests.store.probing import CONV, KEY, WIDE, Probing, alone_ms
 
 SUBJECTS = {(name, timing) for name in LARGE_KERNELS for timing in Timing} | {(WHOLE_MODEL, Timing.ALONE)}
@@ -170,6 +170,28 @@ def test_while_another_compares_a_step_leaves_it(farm: Farm, probing: Probing) -
         take(farm, probing.id_of(KEY))
     assert matrix(farm) == {}
     assert probing.id_of(KEY) in due(farm)
+
+
+def test_a_comparison_waits_for_leases_on_its_own_host_but_not_for_ever(
+    farm: Farm, probing: Probing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farm.run("""UPDATE boards SET facts = facts || '{"boot_id": "boot"}'""")
+    farm.submit_planned(probing.by, kernel_job(2, seed=77))
+    grant = probing.agent.must_take()
+    own = probing.id_of(KEY)
+    take(farm, own)
+    assert matrix(farm) == {}
+    step(farm.database, own, "another host", 1.0)
+    assert len(matrix(farm)) == 2
+    farm.run("DELETE FROM likenesses")
+    farm.run("DELETE FROM probed_platforms")
+    take(farm, own)
+    assert matrix(farm) == {}
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 1.5)
+    take(farm, own)
+    assert len(matrix(farm)) == 2
+    probing.agent.release(grant)
 
 
 def test_what_is_due_is_looked_for_once_a_minute(farm: Farm, probing: Probing) -> None:
