@@ -1,5 +1,6 @@
 """`benchfarm evaluate accuracy`: fresh architectures through the real API, measured twice by a lab that tests play."""
 
+import io
 import json
 import threading
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchfarm import Client, InvalidRequest, NotFound
 from benchfarm.accuracy import LEAST, Accuracy, LeftOut, measure_accuracy
 from benchfarm.exit_codes import ExitCode
+from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import JobView
 from benchfarm_core.predictors import PredictorEvidence
 from benchfarm_core.spaces import DrawnArchitecture
@@ -21,6 +24,7 @@ from benchfarm_predictor.predictor_file import write
 from benchfarm_store import platforms, predictors
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
+from examples import demo
 from tests.predictor.predictors import PLATFORM, model_predictor
 
 SPACE = "bert"
@@ -169,6 +173,34 @@ def test_fewer_than_figures_take_are_told_and_not_judged(farm: Any) -> None:
         farm.time_ms = lab.time_ms
         found = measure_accuracy(client, PLATFORM, SPACE, archs=LEAST, seed="few", wait=measured_by(farm, client))
         assert (found.figures, len(found.architectures), found.count(LeftOut.FAILED)) == (None, LEAST - 1, 1)
+
+
+def test_the_demo_says_plainly_when_too_few_could_be_measured(farm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(farm)
+    monkeypatch.setattr(demo, "SPACE", SPACE)
+    out = io.StringIO()
+    with farm.client() as client:
+        lab = Lab(client, list(client.spaces.drawn(SPACE, seed="busy", count=demo.HELD_OUT)))
+        lab.rough |= set(lab.genes[6:])
+        farm.time_ms = lab.time_ms
+        with working(farm):
+            demo.compare(client, PLATFORM, "busy", Console(file=out, width=200))
+    told = out.getvalue()
+    assert "Only 6 of 20 architectures could be measured well enough twice; left out: 14 rough (14 grade D)." in told
+    for words in ("too busy", "bert #6 ", "noise floor"):
+        assert words in told, told
+
+
+def test_the_demo_gives_up_an_adaptation_that_does_not_end(farm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "WISH", demo.WISH.model_copy(update={"spaces": (SPACE,)}))
+    monkeypatch.setattr(demo, "ADAPTED_WITHIN_S", 0.2)
+    out = io.StringIO()
+    with farm.client() as client:
+        demo.adapt_and_compare(client, PLATFORM, Console(file=out, width=200))
+        (left,) = client.adaptations.list()
+    assert left.state == AdaptationState.CANCELLED
+    for words in ("not done within 0.2 s", "No predictor", "too busy"):
+        assert words in out.getvalue(), out.getvalue()
 
 
 def test_wrong_wishes_are_refused(farm: Any, logged_in: Any, tmp_path: Path) -> None:
