@@ -55,3 +55,13 @@ def test_only_what_no_demo_uses_is_removed(tmp_path: Path) -> None:
     demo.remove_abandoned(tmp_path)
     lock.release()
     assert [folder.exists() for folder in (dead, running, fresh, elsewhere)] == [False, True, True, True]
+
+
+def test_the_platform_that_is_disturbed_least_is_adapted() -> None:
+    keys = [
+        "m/c0.t1.free/openvino-2026.4/fp32",
+        "m/c0-1.t2.free/onnxruntime-1.31/fp32",
+        "m/c0.t1.free/onnxruntime-1.31/fp32",
+    ]
+    assert demo.adapted_platform(keys) == keys[2]
+    assert demo.adapted_platform(keys[:1]) == keys[0]
