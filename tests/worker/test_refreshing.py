@@ -82,13 +82,16 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(lab: Adaptin
     lab.slower = 1.0
     assert lab.measure(ok) >= SMALL["holdouts"]
     assert look(lab) == ["drift"]
-    assert versions(lab)[-1].state == PredictorState.REJECTED, "the board is what it was: a few results were off"
-    measure(lab, 12, slower=1.3)
+    second = versions(lab)[-1].evidence.holdout
+    assert second is not None
+    assert second.count == SMALL["holdouts"] + 6, "the board is what it was, so half of what was missed judges too"
+    measure(lab, 12, slower=1.6)
     assert look(lab) == [None]
     assert lab.measure(ok) >= SMALL["holdouts"]
     assert look(lab) == ["drift"]
     third = versions(lab)[-1]
     assert third.state == PredictorState.ACTIVE, third.reason
     assert third.evidence.holdout is not None
-    assert third.evidence.holdout.mape < 0.15, "what answered is 23 % too fast for the board as it is now"
+    assert third.evidence.holdout.count == SMALL["holdouts"]
+    assert third.evidence.holdout.mape < 0.2, "what answered is a third too fast for the board as it is now"
     assert f"{KEY} (before)" in third.evidence.donors, "what it was lends to what it is"

@@ -28,6 +28,15 @@ class Judges(NamedTuple):
     rows: TrainingRows
     held: tuple[str, ...]
 
+    def beside(self, others: TrainingRows) -> "Judges":
+        """The same with rows of other workloads."""
+        held = set(self.held)
+        kernels = tuple(row for row in others.kernels if row.workload_id not in held)
+        models = tuple(row for row in others.models if row.workload_id not in held)
+        both = {"kernels": self.rows.kernels + kernels, "models": self.rows.models + models}
+        new = dict.fromkeys(row.workload_id for row in (*kernels, *models))
+        return Judges(self.rows.model_copy(update=both), (*self.held, *new))
+
 
 class Judged(NamedTuple):
     """A fitted predictor with its file, its score and that of what answers, and what becomes of it.

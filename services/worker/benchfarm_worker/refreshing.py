@@ -12,6 +12,7 @@ from benchfarm_core.refreshing import (
     RefreshReason,
     is_another_board,
     is_drifted,
+    judges_since,
     parted,
     rows_of,
     why_due,
@@ -131,16 +132,19 @@ def _case(tx: Transaction, due: Due, reason: RefreshReason, own: TrainingRows) -
     declared = publishing.judging_rows(tx, due.platform_id, since=again_at)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
     others = donor_rows(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject)
-    everything = _Lesson(own, others)
     if reason is RefreshReason.GENERATION:
         former = _former(training_rows.former_rows(tx, due.platform_id, due.subject))
         return _Case(judges, (_Lesson(own, [former, *others]),))
-    first = training_rows.holdout_rows(tx, due.platform_id)
-    if again_at is None or not is_another_board(first, declared, due.subject):
-        return _Case(judges, (everything,))
-    refreshes.judge_from(tx, due, again_at)
-    before, since = parted(own, due.made_at)
-    return _Case(judges, (_Lesson(since, [_former(before), *others]), everything))
+    everything = _Lesson(own, others)
+    if again_at is not None and is_another_board(
+        training_rows.holdout_rows(tx, due.platform_id), declared, due.subject
+    ):
+        refreshes.judge_from(tx, due, again_at)
+        before, since = parted(own, due.made_at)
+        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything))
+    if reason is RefreshReason.DRIFT:  # what it misses is of a kind that no hold-out is
+        judges = judges.beside(judges_since(own, due.subject, due.made_at))
+    return _Case(judges, (everything,))
 
 
 def _former(rows: TrainingRows) -> TrainingRows:
