@@ -141,6 +141,18 @@ def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pyt
     assert versions == 1, "what died before its commit left nothing"
 
 
+def test_what_others_make_too_is_made_in_one_order_and_before_anything_is_held(lab: AdaptingLab) -> None:
+    """Else two planners wait for each other."""
+    made = lab.start(**SMALL)
+    with lab.farm.statements() as sent:
+        step(lab, made.id)
+    makes = [number for number, one in enumerate(sent) if "INSERT INTO workloads" in one]
+    holds = [number for number, one in enumerate(sent) if "FROM adaptations" in one and "FOR NO KEY UPDATE" in one]
+    assert len(makes) == 1
+    assert makes[0] < min(holds)
+    assert len(holds) > 3, "each list of hold-outs has a transaction of its own"
+
+
 def test_two_processes_at_once_take_a_step_once(lab: AdaptingLab) -> None:
     made = lab.start(**SMALL)
     steppers = [threading.Thread(target=step, args=(lab, made.id)) for _ in range(3)]

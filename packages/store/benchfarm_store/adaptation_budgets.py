@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.adapting import PastLease, Running, beyond_limit, limit_s, pace, pace_before
+from benchfarm_core.adapting import PACE_UNKNOWN, PastLease, Running, beyond_limit, limit_s, pace, pace_before
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.platforms import Platform
 from benchfarm_store import measurements
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 
 PAST_LEASES: Final = 100
 """The latest ones of the farm that tell what a lease takes, and as many of the platform itself."""
@@ -85,12 +85,14 @@ class Pace(NamedTuple):
 def pace_of(tx: Transaction, adaptation_id: str, platform_id: int, platform: Platform) -> Pace:
     """The pace of an adaptation's own leases; before there is any, of the latest ones on its platform (its row, and
     itself), or on those that are nearest to it."""
+    own = tx.execute(_OWN_PACE, {"id": adaptation_id, "now": tx.now}).one()
+    if own.took_s > 0 and own.expected_s > 0:
+        return Pace(pace(own.took_s, own.expected_s, PACE_UNKNOWN), is_known=True)
     engine = {"board_model": platform.board_model, "engine": platform.engine.name}
     rows = tx.execute(_PAST, {"platform": platform_id, "latest": PAST_LEASES, **engine}).all()
     past = [PastLease(row.nearness, row.took_s, row.expected_s) for row in rows]
-    own = tx.execute(_OWN_PACE, {"id": adaptation_id, "now": tx.now}).one()
     is_known = own.took_s > 0 or any(one.nearness == 0 for one in past)
-    return Pace(pace(own.took_s, own.expected_s, pace_before(past)), is_known)
+    return Pace(pace_before(past), is_known)
 
 
 # of leases that go on nobody knows what they will have measured
@@ -130,19 +132,23 @@ def keep(tx: Transaction, queue_ids: Collection[int] | None = None) -> int:
     or everywhere; how many measurements. Never waits for a lock: what a board takes at this moment is left to it.
     """
     queues = None if queue_ids is None else sorted(set(queue_ids))
-    return sum(_keep_one(tx, row) for row in tx.execute(_MEASURING, {"queues": queues}).all())
+    return sum(_keep_one(tx, row) for row in tx.execute_prepared(_MEASURING, queues).all())
 
 
-_MEASURING = text("""
+_MEASURING = Prepared(
+    "adaptations_measuring",
+    "int[]",
+    """
     SELECT a.id::text AS id, a.platform_id, a.round, CAST(a.request->>'budget_s' AS float8) AS budget_s, p.spec,
         coalesce((
             SELECT CAST(r.point->>'board_s' AS float8) FROM adaptation_rounds r
             WHERE r.adaptation_id = a.id AND r.round = a.round - 1), 0) AS before_s
     FROM adaptations a JOIN platforms p ON p.id = a.platform_id
-    WHERE a.finished_at IS NULL AND a.state IN ('probing', 'measuring') AND (CAST(:queues AS int[]) IS NULL
-        OR a.platform_id IN (SELECT platform_id FROM queues WHERE id = ANY(CAST(:queues AS int[]))))
+    WHERE a.finished_at IS NULL AND a.state IN ('probing', 'measuring')
+        AND ($1 IS NULL OR a.platform_id IN (SELECT platform_id FROM queues WHERE id = ANY($1)))
     ORDER BY a.id
-""")
+    """,
+)
 
 
 def _keep_one(tx: Transaction, row: Row[Any]) -> int:

@@ -83,8 +83,10 @@ def costed(asks: Iterable[Ask], platform: Platform) -> list[Costed]:
     ]
 
 
-def prepare(tx: Transaction, whose: Whose) -> None:
-    """Make the queues that it will need: whoever waits for a queue that another one makes must hold no measurement."""
+def prepare(tx: Transaction, whose: Whose, asks: Sequence[Costed]) -> None:
+    """Make the queues that it will need and the workloads of what it may ask for, in a transaction of its own: whoever
+    waits for a row that another one makes must hold no measurement, and makes them in one order."""
+    specs.ensure_workloads(tx, [one.resolved for one in asks])
     protocol_id = specs.ensure_protocol(tx, PROTOCOL)
     keys = [
         (whose.platform_id, protocol_id, whose.account_id, _priority(one)) for one in (Purpose.TRAIN, Purpose.HOLDOUT)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Final, NamedTuple
 
 from benchfarm_core.adapting import (
@@ -126,8 +127,8 @@ def _begin(context: Context) -> None:
     drawn = [*asking.holdout_architectures(request), *asking.holdout_kernels(request)]
     judging = [(adaptation_items.costed(map(Ask, workloads), platform), count) for workloads, count in drawn]
     probes = adaptation_items.costed(asking.probes(platform), platform)
-    with _held(context) as tx:
-        adaptation_items.prepare(tx, context.whose)
+    with context.database.transaction() as tx:
+        adaptation_items.prepare(tx, context.whose, [*chain.from_iterable(asks for asks, _ in judging), *probes])
     for asks, count in judging:
         with _held(context) as tx:
             adaptation_items.declare_holdouts(tx, context.whose, asks, count)
@@ -239,6 +240,9 @@ def _train(context: Context) -> None:
     standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
     stop = why_stop(standing)
     asks = _next_round(context, seen, fit) if stop is None else []
+    if asks:
+        with context.database.transaction() as tx:
+            adaptation_items.prepare(tx, context.whose, [*chain.from_iterable(each for each, _ in asks)])
     with _held(context) as tx:
         point = CurvePoint(
             round=one.round,
