@@ -193,6 +193,7 @@ def test_a_clock_that_is_another_one_is_told(bench, farm, ok_result):
     assert bench.due()["fc"].canaries == pytest.approx(0.25, rel=0.01)
     assert bench.due()["fc"].have_canaries_moved
     bench.publish(1)
+    farm.run("UPDATE canary_goldens SET sgemm_recent_ns = ARRAY[sgemm_ns]")  # or the lease is inconclusive
     bench.fc(ok_result, LOOK_ROWS, seed=3)
     farm.run("UPDATE canary_goldens SET sgemm_recent_ns = ARRAY[sgemm_ns * 5 / 4]")
     assert not bench.due()["fc"].have_canaries_moved, "the newest version was made by this clock"
