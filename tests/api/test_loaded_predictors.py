@@ -50,13 +50,36 @@ def test_a_file_is_read_once() -> None:
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
     reader = Reader(2 * LARGEST)
-    for number in (0, 1, 0, 2):
+    for number in (0, 1, 0, 2, 2):
         reader.get(number)
     assert reader.loaded.held_bytes <= 2 * LARGEST
+    assert reader.read == [0, 1, 2, 2], "asked for once it does not take a place yet"
+    reader.get(2)
     reader.get(0)
-    assert reader.read == [0, 1, 2]
+    assert reader.read == [0, 1, 2, 2]
     reader.get(1)
-    assert reader.read == [0, 1, 2, 1]
+    assert reader.read == [0, 1, 2, 2, 1]
+
+
+def test_a_round_of_more_than_there_is_room_for_finds_most_of_them() -> None:
+    """If the last one read always stayed, every one of them would be gone when its turn comes."""
+    reader = Reader(3 * LARGEST)
+    for _ in range(10):
+        for number in range(4):
+            reader.get(number)
+    assert reader.read == [0, 1, 2, *[3] * 10]
+
+
+def test_others_take_the_places_of_those_that_nobody_asks_for_any_more() -> None:
+    """As a new version does, and platforms that another search asks for."""
+    reader = Reader(2 * LARGEST)
+    for number in (0, 1, 0, 1, 2, 3, 2, 3):
+        reader.get(number)
+    assert reader.read == [0, 1, 2, 3, 2, 3]
+    for number in (2, 3):
+        reader.get(number)
+    assert reader.read == [0, 1, 2, 3, 2, 3]
+    assert reader.loaded.held_bytes <= 2 * LARGEST
 
 
 def test_what_is_above_the_bound_alone_is_not_kept_and_drives_nothing_out() -> None:

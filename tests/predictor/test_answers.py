@@ -1,5 +1,6 @@
 """Questions as batches: each thing once, every answer the same as when it is asked alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,13 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_predictor.answers import answer_sheet, kernel_sheets, model_sheet
 from benchfarm_predictor.composition import KernelSum
-from benchfarm_predictor.kernel_lists import KernelLists
+from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.models import Batch, Model
 from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.ridge import Ridge
 from benchfarm_workloads.columns import Config
+from benchfarm_workloads.network_kernels import Part
 from tests.predictor.predictors import header, kernel_predictor, model_predictor
 from tests.predictor.rows import architectures, whole_ms
 
@@ -31,6 +33,11 @@ def kernels_of(batch: Batch) -> Kernels:
 def lists_of(batch: Batch) -> KernelLists:
     assert isinstance(batch, KernelLists)
     return batch
+
+
+def parts(kernels: Sequence[CountedKernel], *unknown: str) -> list[Part]:
+    """A model in one part."""
+    return [Part(tuple((name, dict(config), count) for name, config, count in kernels), unknown)]
 
 
 def test_kernels_are_one_sheet_for_each_type_and_one_row_for_each_configuration() -> None:
@@ -56,7 +63,7 @@ def test_answers_of_kernels_are_those_of_each_alone() -> None:
 
 def test_answers_of_models_are_those_of_each_alone_and_kernels_are_held_once() -> None:
     predictor = model_predictor(MODELS[:50])
-    sheet = model_sheet((10 + number, kernels, ()) for number, kernels in enumerate(MODELS))
+    sheet = model_sheet((10 + number, parts(kernels)) for number, kernels in enumerate(MODELS))
     assert sheet.subject == WHOLE_MODEL
     found = answer_sheet(predictor, sheet)
     for number in (0, 7, 55):
@@ -72,7 +79,7 @@ def test_answers_of_models_are_those_of_each_alone_and_kernels_are_held_once() -
 def test_predictors_of_two_platforms_share_features() -> None:
     """The second one computes none: matrices stay with the batch, by what made them."""
     first, second = (model_predictor(MODELS[:50], slower=slower) for slower in (1.0, 3.0))
-    sheet = model_sheet((number, kernels, ()) for number, kernels in enumerate(MODELS))
+    sheet = model_sheet((number, parts(kernels)) for number, kernels in enumerate(MODELS))
     one = answer_sheet(first, sheet)
     made = dict(sheet.batch.matrices)
     other = answer_sheet(second, sheet)
@@ -104,7 +111,7 @@ def test_a_kernel_of_many_models_is_predicted_once() -> None:
     asked = []
     for count in (2, 200):
         kernels.asked = 0
-        items = [(number, [("fc", SMALL, 1 + number), ("fc", LARGE, 1)], ()) for number in range(count)]
+        items = [(number, parts([("fc", SMALL, 1 + number), ("fc", LARGE, 1)])) for number in range(count)]
         answer_sheet(predictor, model_sheet(items))
         asked.append(kernels.asked)
     assert asked[0] == asked[1] > 0
@@ -112,7 +119,7 @@ def test_a_kernel_of_many_models_is_predicted_once() -> None:
 
 def test_what_is_no_kernel_widens_and_is_named() -> None:
     predictor = model_predictor(MODELS[:50])
-    sheet = model_sheet([(0, MODELS[0], ()), (1, MODELS[0], ("Tanh", "Erf", "Tanh"))])
+    sheet = model_sheet([(0, parts(MODELS[0])), (1, parts(MODELS[0], "Tanh", "Erf", "Tanh"))])
     found = answer_sheet(predictor, sheet)
     assert found.unknown == ((), ("Tanh", "Erf"))
     widths = found.high_ms / found.low_ms
@@ -140,7 +147,7 @@ def test_a_predictor_that_says_no_number_is_refused() -> None:
 
 def test_lists_that_come_one_by_one_are_told_apart_by_their_values() -> None:
     """Each configuration is gone before the next comes, so that many lie where others lay."""
-    sheet = model_sheet((number, [("fc", {"cin": 16 + number % 7, "cout": 8}, 1)], ()) for number in range(700))
+    sheet = model_sheet((number, parts([("fc", {"cin": 16 + number % 7, "cout": 8}, 1)])) for number in range(700))
     [entries] = lists_of(sheet.batch).by_type.values()
     assert sorted(entries.kernels.column("cin").tolist()) == [float(size) for size in range(16, 23)]
     assert entries.kernels.column("cin")[entries.kernel].tolist() == [16 + number % 7 for number in range(700)]
@@ -150,7 +157,7 @@ def test_a_model_larger_than_all_that_were_seen_says_so() -> None:
     """What widens its interval is named, though each of its kernels was seen."""
     predictor = model_predictor(MODELS[:50])
     most = max(sum(count for *_, count in kernels) for kernels in MODELS[:50])
-    [found] = answer_sheet(predictor, model_sheet([(0, [*MODELS[0]] * 20, ())])).outside
+    [found] = answer_sheet(predictor, model_sheet([(0, parts(MODELS[0] * 20))])).outside
     assert any(said.startswith("model: kernels=") and said.endswith(f" to {most})") for said in found)
 
 

@@ -3,11 +3,12 @@
 import pytest
 
 from benchfarm_core.boards import EngineReport
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_store import asked_kernels, fusions, latency, models, predictors
+from benchfarm_workloads.network_kernels import NetworkKernels
 from tests.store.predictor_bytes import predictor_bytes
 from tests.store.test_models import new_model
 
@@ -47,8 +48,9 @@ def publish(farm, key, subject, number=0):
 
 def ask(farm, by, *items, platforms=(ONE, TWO), **changes):
     question = LatencyRequest.model_validate({"platforms": platforms, "items": items, **changes})
+    items = latency.named(question)
     with farm.database.transaction(read_only=True) as tx:
-        return latency.ask(tx, question, by)
+        return latency.ask(tx, question, by, items)
 
 
 def add_upload(farm, by, content, graph=GRAPH):
@@ -57,8 +59,21 @@ def add_upload(farm, by, content, graph=GRAPH):
     return {"kind": "upload", "model_id": model.id}
 
 
-def kernels(asked, number, fusing=0):
-    return asked.kernels.kernel_list(number, asked.workloads[number], fusing)
+def upload_parts(farm, asked):
+    """With a transaction for each few graphs that are read."""
+
+    def read(model_ids):
+        with farm.database.transaction(read_only=True) as tx:
+            return asked_kernels.graphs(tx, model_ids)
+
+    return asked_kernels.upload_parts(asked.kernels, read)
+
+
+def kernels(asked, number, fusing=0, uploads=None):
+    """Of a workload in one part."""
+    known = NetworkKernels(asked.kernels.rules[fusing])
+    workload = asked.workloads[number]
+    return asked_kernels.kernel_parts(asked.kernels, uploads or {}, number, workload, fusing, known)
 
 
 def test_gaps_have_the_versions_that_answer_there(farm, ann, agent, job_of):
@@ -117,8 +132,8 @@ def test_kernel_lists_are_made_for_each_different_way_to_fuse(farm, ann, report_
     asked = ask(farm, ann, TINY, platforms=keys)
     assert [one.fusing for one in asked.platforms] == [0, 0, 1]
     fused, split = (kernels(asked, 0, fusing) for fusing in (0, 1))
-    assert "gelu" not in {type_name for type_name, _, _ in fused.kernels}
-    assert "gelu" in {type_name for type_name, _, _ in split.kernels}
+    assert "gelu" not in {type_name for part in fused for type_name, _, _ in part.kernels}
+    assert "gelu" in {type_name for part in split for type_name, _, _ in part.kernels}
 
 
 def test_no_kernel_list_is_asked_for_where_no_model_is_to_be_predicted(farm, ann, agent):
@@ -135,9 +150,36 @@ def test_uploads_come_with_their_kernels(farm, ann, agent):
         ask(farm, ann, upload)
     assert not [one for one in sent if "graph" in one]
     publish(farm, ONE, WHOLE_MODEL)
-    found = kernels(ask(farm, ann, FC, upload), 1)
+    asked = ask(farm, ann, FC, upload)
+    (found,) = kernels(asked, 1, uploads=upload_parts(farm, asked))
     assert [(type_name, count) for type_name, _, count in found.kernels] == [("act", 1)]
     assert found.unknown == ("Tanh", "Tanh")
+
+
+def test_graphs_are_read_a_few_at_a_time_with_no_connection_between(farm, ann, agent, monkeypatch):
+    """The kernels of a large graph take a second: whoever makes them holds no connection meanwhile."""
+    publish(farm, ONE, WHOLE_MODEL)
+    asked = ask(farm, ann, *(add_upload(farm, ann, b"%d" % number) for number in range(3)))
+    monkeypatch.setattr(asked_kernels, "_GRAPHS_AT_ONCE", 2)
+    with farm.statements() as sent:
+        found = upload_parts(farm, asked)
+    assert sum("graph" in one for one in sent) == 2
+    assert [len(found[number, 0].kernels) for number in range(3)] == [1, 1, 1]
+
+
+def test_a_model_that_was_deleted_meanwhile_is_not_there(farm, ann, agent):
+    publish(farm, ONE, WHOLE_MODEL)
+    asked = ask(farm, ann, add_upload(farm, ann, b"one"))
+    uploads = asked_kernels.upload_parts(asked.kernels, lambda _: {})
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        kernels(asked, 0, uploads=uploads)
+
+
+def test_items_are_named_without_a_connection_and_errors_say_which(farm, ann, agent):
+    question = LatencyRequest.model_validate({"platforms": [ONE], "items": [FC, TINY, {**TINY, "genes": {}}]})
+    with farm.statements() as sent, pytest.raises(InvalidRequest) as refused:
+        latency.named(question)
+    assert (sent, refused.value.field) == ([], "items.2.genes.layers")
 
 
 def test_uploads_beyond_the_bound_are_refused_one_by_one(farm, ann, agent, monkeypatch):
@@ -145,7 +187,8 @@ def test_uploads_beyond_the_bound_are_refused_one_by_one(farm, ann, agent, monke
     publish(farm, ONE, WHOLE_MODEL)
     uploads = [add_upload(farm, ann, content) for content in (b"one", b"two", b"three")]
     asked = ask(farm, ann, *uploads, uploads[0])
-    assert [len(kernels(asked, number).kernels) for number in (0, 1)] == [1, 1]
+    parts = upload_parts(farm, asked)
+    assert [len(kernels(asked, number, uploads=parts)[0].kernels) for number in (0, 1)] == [1, 1]
     with pytest.raises(InvalidRequest, match="at most 2 different uploaded models") as refused:
-        kernels(asked, 2)
+        kernels(asked, 2, uploads=parts)
     assert refused.value.code == "too_large"

@@ -1,6 +1,8 @@
 """Kernels that are counted layer by layer are those of whole networks, whatever an engine fuses."""
 
+import tracemalloc
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,7 +10,8 @@ from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.layers import Network, Sketch
 from benchfarm_workloads.models import model_recipes
-from benchfarm_workloads.network_kernels import NetworkKernels
+from benchfarm_workloads.network_kernels import NetworkKernels, Part, RememberedKernels
+from benchfarm_workloads.spaces import Space
 
 ACTS = ("Relu", "Clip", "HardSwish", "Sigmoid", "Swish", "Gelu")
 HEADS = ("Conv", "DepthwiseConv", "GroupConv", "Gemm", "Linear", "Add", "SqueezeExcite", "LayerNormalization")
@@ -72,3 +75,75 @@ def test_equal_configurations_are_one_object() -> None:
     network = NETWORKS["ofa_mobilenet_v3 0"]
     first, second = (kernels.counts(network)[0] for _ in range(2))
     assert all(one[1] is other[1] for one, other in zip(first, second, strict=True))
+
+
+def joined(parts: Sequence[Part]) -> tuple[Counter[tuple[object, ...]], Counter[str]]:
+    kernels: Counter[tuple[object, ...]] = Counter()
+    for part in parts:
+        for name, config, count in part.kernels:
+            kernels[name, *config.items()] += count
+    return kernels, Counter(name for part in parts for name in part.unknown)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("space", spaces.spaces(), ids=lambda space: space.name)
+def test_blocks_one_by_one_come_to_the_kernels_of_the_whole(space: Space, rules: FusionRules) -> None:
+    """Remembered or new, and the layers of the blocks are those of the network."""
+    kernels = NetworkKernels(rules)
+    for drawn in spaces.draws(space.name, "blocks", 12):
+        network = space.network(drawn)
+        expected = whole(network, rules)
+        assert joined(kernels.parts(space, drawn.genes)) == expected
+        assert joined(kernels.parts(space, drawn.genes)) == expected
+        layers = [layer for block in space.plan.blocks(drawn.genes) for layer in space.plan.layers(block)]
+        assert [(one.type, one.config) for one in layers] == [(one.type, one.config) for one in network.layers]
+
+
+def test_equal_blocks_are_one_object() -> None:
+    kernels, space = NetworkKernels(FusionRules()), spaces.space("bert")
+    [drawn] = spaces.draws("bert", "layers", 1)
+    genes = {**drawn.genes, "layers": 3}
+    _, *layers, _ = kernels.parts(space, genes)
+    assert layers[0] is layers[1] is layers[2]
+    held_bytes = kernels.held_bytes
+    kernels.parts(space, {**genes, "layers": 12})
+    assert kernels.held_bytes == held_bytes
+
+
+def test_what_is_remembered_takes_what_it_is_said_to_take() -> None:
+    """Beside layers, of which a bounded number is remembered whoever asks."""
+    space = spaces.space("ofa_mobilenet_v3")
+    drawn = spaces.draws(space.name, "bytes", 60)
+    for one in drawn:
+        space.network(one)
+    kernels = NetworkKernels(FusionRules())
+    tracemalloc.start()
+    for one in drawn:
+        kernels.parts(space, one.genes)
+    taken_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.6 * kernels.held_bytes < taken_bytes < 1.1 * kernels.held_bytes
+
+
+def test_rules_that_were_not_asked_for_are_forgotten_first() -> None:
+    space = spaces.space("ofa_mobilenet_v3")
+    drawn = spaces.draws(space.name, "forgotten", 20)
+    known = [RULES["default"], RULES["nothing"], RULES["everything"]]
+
+    def asked(remembered: RememberedKernels, rules: FusionRules) -> NetworkKernels:
+        found = remembered.of(rules)
+        for one in drawn:
+            found.parts(space, one.genes)
+        return found
+
+    sizes_bytes = [asked(RememberedKernels(0), rules).held_bytes for rules in known]
+    limit_bytes = sum(sizes_bytes) - 1
+    remembered = RememberedKernels(limit_bytes)
+    first, second = (asked(remembered, rules) for rules in known[:2])
+    assert remembered.of(known[0]) is first
+    asked(remembered, known[2])
+    assert remembered.of(known[0]) is first
+    assert remembered.of(known[1]) is not second
+    assert remembered.held_bytes <= limit_bytes
+    tight = RememberedKernels(sizes_bytes[0] // 2)
+    assert asked(tight, known[0]) is not tight.of(known[0]), "what is above the bound alone is not kept"

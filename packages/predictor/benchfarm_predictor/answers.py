@@ -16,14 +16,16 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.models import Batch, damaged
-from benchfarm_predictor.predictions import Predictions, answer
+from benchfarm_predictor.predictions import MAX_LISTED, Predictions, answer
 from benchfarm_predictor.predictor_file import WHOLE_MODEL, Predictor
 from benchfarm_workloads.columns import Scalar
+from benchfarm_workloads.network_kernels import Part
 
 KernelItem = tuple[int, str, Mapping[str, Scalar]]
 """The item's number, kernel type, configuration."""
-ModelItem = tuple[int, Sequence[CountedKernel], Sequence[str]]
-"""The item's number, its kernels, and what is no kernel of the catalogue by name, each as often as the model has it."""
+ModelItem = tuple[int, Sequence[Part]]
+"""The item's number, and the parts of the model: kernels, and what is no kernel of the catalogue by name. Parts that
+are one object are looked at once."""
 
 _UNKNOWN: Final = "unknown "
 """Begins the foreign kernel type, without columns, that stands for what is no kernel of the catalogue."""
@@ -72,16 +74,24 @@ def model_sheet(items: Iterable[ModelItem]) -> Sheet:
     What is no kernel of the catalogue is counted as a foreign kernel, of unknown costs.
 
     Raises:
-        InvalidRequest: ``kernel_out_of_range`` as ``KernelLists.of``.
+        InvalidRequest: ``kernel_out_of_range`` as ``KernelLists.of_blocks``.
     """
     rows: dict[int, int] = {}
+    with_foreign: dict[int, tuple[Part, Sequence[CountedKernel]]] = {}
 
-    def lists() -> Iterator[Sequence[CountedKernel]]:
-        for number, kernels, unknown in items:
+    def block(part: Part) -> Sequence[CountedKernel]:
+        if not part.unknown:
+            return part.kernels
+        if id(part) not in with_foreign:
+            with_foreign[id(part)] = part, [*part.kernels, *foreign_kernels(part.unknown)]
+        return with_foreign[id(part)][1]
+
+    def lists() -> Iterator[Sequence[Sequence[CountedKernel]]]:
+        for number, parts in items:
             rows[number] = len(rows)
-            yield [*kernels, *foreign_kernels(unknown)] if unknown else kernels
+            yield [*map(block, parts)]
 
-    return Sheet(WHOLE_MODEL, KernelLists.of(lists()), rows)
+    return Sheet(WHOLE_MODEL, KernelLists.of_blocks(lists()), rows)
 
 
 def foreign_kernels(unknown: Iterable[str]) -> list[CountedKernel]:
@@ -89,8 +99,8 @@ def foreign_kernels(unknown: Iterable[str]) -> list[CountedKernel]:
     return [(_UNKNOWN + name, {}, count) for name, count in Counter(unknown).items()]
 
 
-def answer_sheet(predictor: Predictor, sheet: Sheet) -> Predictions:
-    """The predictor's answer for each row of the sheet; unknown operators by their own names.
+def answer_sheet(predictor: Predictor, sheet: Sheet, listed: int = MAX_LISTED) -> Predictions:
+    """The predictor's answer for each row of the sheet; unknown operators by their own names. ``listed`` as ``answer``.
 
     Raises:
         InvalidRequest: ``predictor_file_foreign`` when the predictor is of another subject, ``predictor_file_damaged``
@@ -100,7 +110,7 @@ def answer_sheet(predictor: Predictor, sheet: Sheet) -> Predictions:
     if found != sheet.subject:
         detail = f"the predictor is of {found[:60]}, not of {sheet.subject[:60]}"
         raise InvalidRequest(detail, code="predictor_file_foreign")
-    predictions = answer(predictor, sheet.batch)
+    predictions = answer(predictor, sheet.batch, listed)
     if not all(np.isfinite(each).all() for each in (predictions.low_ms, predictions.high_ms)):
         raise damaged("what it predicts is no number")
     if isinstance(sheet.batch, Kernels) or not any(name.startswith(_UNKNOWN) for name in sheet.batch.by_type):

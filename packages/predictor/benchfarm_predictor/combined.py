@@ -224,7 +224,13 @@ class Regional:
         return milliseconds(logs, "log", 0.0)
 
     def places(self, batch: Batch) -> Ints:
-        """int64[n]: the number of each row's region; r for elsewhere."""
+        """int64[n]: the number of each row's region; r for elsewhere. For the same batch the same array again."""
+        if self not in batch.made:
+            batch.made[self] = self._places(batch)
+        found: Ints = batch.made[self]
+        return found
+
+    def _places(self, batch: Batch) -> Ints:
         x, count = self.features.matrix(batch), len(self.radii)
         apart = np.full((len(x), count + 1), 1.0)
         # the square of a difference multiplied out: two products of matrices

@@ -1,7 +1,9 @@
 """Kernel lists: models and architectures as counted kernels, many at once, each different kernel held once."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,29 +15,85 @@ CountedKernel = tuple[str, Mapping[str, Scalar], int]
 """Kernel type, configuration, how often."""
 
 
+Columns = tuple[Ints, Ints, Ints]
+
+
 @dataclass(frozen=True, eq=False)
 class Entries:
     """The kernels of one type in n lists: list ``owner[i]`` holds ``kernels[kernel[i]]`` ``count[i]`` times.
 
-    ``owner``, ``kernel`` and ``count``: int64 of one length.
+    ``owner``, ``kernel`` and ``count``: int64 of one length. ``columns`` makes these three when somebody asks for one.
     """
 
     kernels: Kernels
-    owner: Ints
-    kernel: Ints
-    count: Ints
+    columns: Callable[[], Columns]
+
+    @property
+    def owner(self) -> Ints:
+        """The numbers of lists."""
+        return self._made[0]
+
+    @property
+    def kernel(self) -> Ints:
+        """Places in ``kernels``."""
+        return self._made[1]
+
+    @property
+    def count(self) -> Ints:
+        """How often, at least 1."""
+        return self._made[2]
+
+    @cached_property
+    def _made(self) -> Columns:
+        return self.columns()
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Kernel lists as blocks that many of them share: list i is ``lists[block[j]]`` for j from ``starts[i]`` on.
+
+    Attributes:
+        lists: the different blocks, each a kernel list.
+        block: int64, numbers of blocks, those of one list behind those of the one before.
+        starts: int64[n], ascending: each list has at least one block.
+    """
+
+    lists: "KernelLists"
+    block: Ints
+    starts: Ints
+
+    @property
+    def lengths(self) -> Ints:
+        """int64[n]: how many blocks each list has."""
+        return np.diff(self.starts, append=len(self.block))
+
+    def entries(self, type_name: str) -> Entries:
+        """The kernels of one type in the lists themselves."""
+        return Entries(self.lists.by_type[type_name].kernels, lambda: self._columns(type_name))
+
+    def _columns(self, type_name: str) -> Columns:
+        of_blocks = self.lists.by_type[type_name]
+        order = np.argsort(of_blocks.owner, kind="stable")
+        owners = of_blocks.owner[order]
+        at, of_pair = _runs(owners, self.block)
+        chosen = order[at]
+        owner = np.repeat(np.arange(len(self.starts)), self.lengths)[of_pair]
+        return owner, of_blocks.kernel[chosen], of_blocks.count[chosen]
 
 
 @dataclass(frozen=True, eq=False)
 class KernelLists:
     """n kernel lists. ``by_type`` has each kernel type that occurs, in order of first appearance.
 
-    ``matrices``: feature matrices made so far, by what made them.
+    ``matrices``: feature matrices made so far, by what made them. ``blocks``: what the lists are made of, where they
+    were made of blocks: sums are then worked out of each block once. ``made`` is as that of ``Kernels``.
     """
 
     size: int
     by_type: Mapping[str, Entries]
     matrices: dict[object, Floats] = field(default_factory=dict, repr=False)
+    blocks: Blocks | None = field(default=None, repr=False)
+    made: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, lists: Iterable[Iterable[CountedKernel]]) -> "KernelLists":
@@ -57,6 +115,32 @@ class KernelLists:
                 of_type.count.append(count)
         return cls(size, {name: each.entries(name) for name, each in collected.items()})
 
+    @classmethod
+    def of_blocks(cls, lists: Iterable[Sequence[Sequence[CountedKernel]]]) -> "KernelLists":
+        """From lists of blocks, which are lists of kernels. Blocks that are one object are looked at once.
+
+        Raises:
+            InvalidRequest: as ``of``.
+        """
+        places: dict[int, int] = {}
+        different: list[Sequence[CountedKernel]] = []
+        block: list[int] = []
+        starts: list[int] = []
+        for blocks in lists:
+            starts.append(len(block))
+            for each in blocks or ((),):
+                place = places.get(id(each))
+                if place is None:
+                    place = places[id(each)] = len(different)
+                    different.append(each)  # kept, so that no other has its identity
+                block.append(place)
+        numbers, beginnings = (np.array(each, dtype=np.int64) for each in (block, starts))
+        return cls._joined(Blocks(cls.of(different), numbers, beginnings))
+
+    @classmethod
+    def _joined(cls, blocks: Blocks) -> "KernelLists":
+        return cls(len(blocks.starts), {name: blocks.entries(name) for name in blocks.lists.by_type}, blocks=blocks)
+
     def __len__(self) -> int:
         return self.size
 
@@ -67,6 +151,8 @@ class KernelLists:
 
     def sums(self, values: Callable[[Kernels], Floats]) -> Floats:
         """float64[n]: per list the sum of count x value; ``values`` gives float64[u] for one type's u kernels."""
+        if self.blocks is not None:
+            return _added(self.blocks, self.blocks.lists.sums(values))
         total = np.zeros(self.size)
         for entries in self.by_type.values():
             total += self.sums_of(entries, values(entries.kernels))
@@ -74,11 +160,18 @@ class KernelLists:
 
     def sums_of(self, entries: Entries, values: Floats) -> Floats:
         """The same for one type: float64[u] to float64[n]."""
+        if self.blocks is not None:
+            lists = self.blocks.lists
+            return _added(self.blocks, lists.sums_of(lists.by_type[entries.kernels.type], values))
         weights = values[entries.kernel] * entries.count
         return np.bincount(entries.owner, weights=weights, minlength=self.size).astype(np.float64)
 
     def maxima_of(self, entries: Entries, values: Floats) -> Floats:
         """Per list the largest value among its kernels of one type, 0 where it has none: float64[u] to float64[n]."""
+        if self.blocks is not None:
+            lists = self.blocks.lists
+            largest = lists.maxima_of(lists.by_type[entries.kernels.type], values)
+            return np.maximum.reduceat(largest[self.blocks.block], self.blocks.starts) if self.size else np.zeros(0)
         largest = np.zeros(self.size)
         np.maximum.at(largest, entries.owner, values[entries.kernel])
         return largest
@@ -86,6 +179,8 @@ class KernelLists:
     def take(self, rows: Rows) -> "KernelLists":
         """Some of the lists, in that order; a list may come twice."""
         chosen = np.arange(self.size)[rows]
+        if self.blocks is not None and len(chosen):
+            return KernelLists._joined(_some(self.blocks, chosen))
         taken = {name: _taken(entries, chosen) for name, entries in self.by_type.items()}
         return KernelLists(len(chosen), {name: entries for name, entries in taken.items() if len(entries.owner)})
 
@@ -123,18 +218,39 @@ class _Collected:
             raise InvalidRequest(detail, code="kernel_out_of_range", field="count")
         kernels = Kernels.of_configs(type_name, self.configs)
         owner, kernel, count = (np.array(each, dtype=np.int64) for each in (self.owner, self.kernel, self.count))
-        return Entries(kernels, owner, kernel, count)
+        return Entries(kernels, lambda: (owner, kernel, count))
+
+
+def _added(blocks: Blocks, of_block: Floats) -> Floats:
+    """Sums over the blocks of each list: float64[blocks] to float64[n]."""
+    found: Floats = np.add.reduceat(of_block[blocks.block], blocks.starts) if len(blocks.starts) else np.zeros(0)
+    return found
+
+
+def _some(blocks: Blocks, chosen: Ints) -> Blocks:
+    """The blocks of the chosen lists, and only the different ones that they hold."""
+    ends = blocks.starts + blocks.lengths
+    lengths = blocks.lengths[chosen]
+    starts = np.cumsum(lengths) - lengths
+    at = np.arange(int(lengths.sum())) + np.repeat(ends[chosen] - lengths - starts, lengths)
+    used, block = np.unique(blocks.block[at], return_inverse=True)
+    return Blocks(blocks.lists.take(used), block.astype(np.int64), starts)
+
+
+def _runs(ascending: Ints, wanted: Ints) -> tuple[Ints, Ints]:
+    """For each wanted value all places where it stands in ``ascending``; for each of these, which wanted one it is."""
+    first, last = np.searchsorted(ascending, wanted, "left"), np.searchsorted(ascending, wanted, "right")
+    lengths = last - first
+    of_wanted = np.repeat(np.arange(len(wanted)), lengths)
+    offsets = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(first, lengths) + offsets, of_wanted
 
 
 def _taken(entries: Entries, chosen: Ints) -> Entries:
     """The entries of the chosen lists, and only the kernels that they hold."""
     order = np.argsort(entries.owner, kind="stable")
-    owners = entries.owner[order]
-    first, last = np.searchsorted(owners, chosen, "left"), np.searchsorted(owners, chosen, "right")
-    lengths = last - first
-    ends = np.cumsum(lengths)
-    offsets = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-    at = order[np.repeat(first, lengths) + offsets]
+    place, owner = _runs(entries.owner[order], chosen)
+    at = order[place]
     used, kernel = np.unique(entries.kernel[at], return_inverse=True)
-    owner = np.repeat(np.arange(len(chosen)), lengths)
-    return Entries(entries.kernels.take(used), owner, kernel.astype(np.int64), entries.count[at])
+    count = entries.count[at]
+    return Entries(entries.kernels.take(used), lambda: (owner, kernel.astype(np.int64), count))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +32,14 @@ class Kernels:
         columns: of a catalogue type its own columns in order, then columns that it does not have, by name.
         values: int64[n, columns]; a text column holds the place of the choice in the catalogue's list.
         matrices: feature matrices made so far, by what made them: members of one ensemble share them.
+        made: whatever else was worked out of these kernels and is wanted again, by what worked it out.
     """
 
     type: str
     columns: tuple[str, ...]
     values: Ints
     matrices: dict[object, Floats] = field(default_factory=dict, repr=False)
+    made: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_configs(cls, type_name: str, configs: Sequence[Mapping[str, Scalar]]) -> "Kernels":

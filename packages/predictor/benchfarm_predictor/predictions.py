@@ -31,6 +31,8 @@ UNCALIBRATED: Final = Intervals(np.zeros(0), np.array([2.0]), 0.9, 0.0)
 """Where nothing was left to calibrate on: a factor of two, and no guarantee (coverage 0)."""
 MAX_LISTED: Final = 20
 """Of unknown kernels and of findings, for each row."""
+MAX_TEXT: Final = 200
+"""Characters of each of them: operators of uploaded models have names of any length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,8 @@ class Predictions:
     outside: tuple[tuple[str, ...], ...]
 
 
-def answer(predictor: Predictor, batch: Batch) -> Predictions:
-    """The predictor's answer for each row of the batch.
+def answer(predictor: Predictor, batch: Batch, listed: int = MAX_LISTED) -> Predictions:
+    """The predictor's answer for each row of the batch; ``listed``: how many unknown kernels and findings are told.
 
     Raises:
         InvalidRequest: ``kernel_unknown`` when the batch is not of what the predictor takes.
@@ -67,11 +69,12 @@ def answer(predictor: Predictor, batch: Batch) -> Predictions:
     outside = unknown
     if isinstance(batch, KernelLists):
         found = unknown_of(model, batch, trained)
-        unknown = _listed(found.by_row())
+        unknown = _listed(found.by_row(), listed)
         extra = _widening(found)
     if trained is not None:
-        extra = extra * PER_OCTAVE ** np.minimum(trained.octaves_outside(batch), 64)
-        outside = _outside(trained, batch)
+        octaves = trained.octaves_outside(batch)
+        extra = extra * PER_OCTAVE ** np.minimum(octaves, 64)
+        outside = _outside(trained, batch, listed) if octaves.any() else outside
     is_ruled = extra > 1
     if isinstance(batch, KernelLists) and isinstance(model, Regional):
         places = model.places(batch)
@@ -93,29 +96,32 @@ def _widening(unknown: Unknown) -> Floats:
 def _with_strangers(outside: tuple[tuple[str, ...], ...], model: Regional, places: Ints) -> tuple[tuple[str, ...], ...]:
     """With a word on whole models that lie in no region; ``places``: int64[n], their regions."""
     known = f"of {', '.join(model.regions)}" if model.regions else "for there were too few of each search space"
-    said = (f"like no measured architectures {known}",)
+    said = (f"like no measured architectures {known}"[:MAX_TEXT],)
     is_strange = places == len(model.regions)
     return tuple(found + said if strange else found for found, strange in zip(outside, is_strange, strict=True))
 
 
-def _outside(trained: TrainedRange, batch: Batch) -> tuple[tuple[str, ...], ...]:
+def _outside(trained: TrainedRange, batch: Batch, listed: int) -> tuple[tuple[str, ...], ...]:
     found: list[list[str]] = [[] for _ in range(len(batch))]
     if isinstance(batch, Kernels):
-        _add_findings(found, trained, batch, np.arange(len(batch)), np.arange(len(batch)))
+        _add_findings(found, trained, batch, np.arange(len(batch)), np.arange(len(batch)), listed)
     else:
         every = np.arange(len(batch))
-        _add_findings(found, trained, totals(batch), every, every)
+        _add_findings(found, trained, totals(batch), every, every, listed)
         for entries in batch.by_type.values():
-            _add_findings(found, trained, entries.kernels, entries.owner, entries.kernel)
-    return _listed(found)
+            if trained.outside(entries.kernels).any():
+                _add_findings(found, trained, entries.kernels, entries.owner, entries.kernel, listed)
+    return _listed(found, listed)
 
 
-def _add_findings(found: list[list[str]], trained: TrainedRange, kernels: Kernels, owner: Ints, kernel: Ints) -> None:
+def _add_findings(
+    found: list[list[str]], trained: TrainedRange, kernels: Kernels, owner: Ints, kernel: Ints, listed: int
+) -> None:
     """Adds the findings of ``kernels[kernel[i]]`` to row ``owner[i]``; thousands of models may hold the same kernel."""
     is_outside = trained.outside(kernels).sum(axis=1) > 0
     texts: dict[int, list[str]] = {}
     for row, at in zip(owner[is_outside[kernel]].tolist(), kernel[is_outside[kernel]].tolist(), strict=True):
-        if len(found[row]) >= MAX_LISTED:
+        if len(found[row]) >= listed:
             continue
         if at not in texts:
             alone = kernels.take(slice(at, at + 1))
@@ -123,5 +129,10 @@ def _add_findings(found: list[list[str]], trained: TrainedRange, kernels: Kernel
         found[row] += texts[at]
 
 
-def _listed(found: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(dict.fromkeys(each))[:MAX_LISTED] for each in found)
+def _listed(found: Sequence[Sequence[str]], listed: int) -> tuple[tuple[str, ...], ...]:
+    """Different ones, cut; equal texts are one object, for thousands of rows say the same."""
+    cut: dict[str, str] = {}
+    return tuple(
+        tuple(cut.setdefault(text, text[:MAX_TEXT]) for text in [*dict.fromkeys(each)][:listed]) if each else ()
+        for each in found
+    )

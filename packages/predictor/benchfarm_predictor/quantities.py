@@ -4,7 +4,7 @@ A test holds both to the same numbers. Everything is float64[n]; integers stay e
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -56,10 +56,19 @@ class Quantities:
 
 
 def quantities(kernels: Kernels) -> Quantities | None:
-    """The quantities of kernels of a catalogue type; None of a foreign type: its costs are not known."""
+    """The quantities of kernels of a catalogue type; None of a foreign type: its costs are not known.
+
+    For the same kernels the same arrays again, read-only.
+    """
     if not kernels.is_known:
         return None
-    return _RULES[kernels.type](_Columns(kernels))
+    found = kernels.made.get(Quantities)
+    if not isinstance(found, Quantities):
+        found = _RULES[kernels.type](_Columns(kernels))
+        for each in fields(found):
+            getattr(found, each.name).flags.writeable = False
+        kernels.made[Quantities] = found
+    return found
 
 
 class _Columns(dict[str, Floats]):

@@ -98,8 +98,15 @@ def _tables(batch: Batch) -> Iterable[Kernels]:
 
 
 def totals(lists: KernelLists) -> Kernels:
-    """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs."""
+    """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs. For the same
+    lists the same again."""
+    if TOTALS_OF not in lists.made:
+        lists.made[TOTALS_OF] = _totals(lists)
+    found: Kernels = lists.made[TOTALS_OF]
+    return found
 
+
+def _totals(lists: KernelLists) -> Kernels:
     def total(of: Callable[[Quantities], Floats]) -> Floats:
         return lists.sums(lambda kernels: np.zeros(len(kernels)) if (q := quantities(kernels)) is None else of(q))
 

@@ -143,7 +143,9 @@ def _largest_share(lists: KernelLists, flags: Mapping[str, Floats]) -> Floats:
     if not any(each.any() for each in flags.values()):
         return shares
     for measure in (_count, _flops, _bytes):
-        whole, part = lists.sums(measure), np.zeros(len(lists))
+        if measure not in lists.made:
+            lists.made[measure] = lists.sums(measure)
+        whole, part = lists.made[measure], np.zeros(len(lists))
         for name, each in flags.items():
             entries = lists.by_type[name]
             part += lists.sums_of(entries, each * measure(entries.kernels))

@@ -1,13 +1,12 @@
 """Kernel lists of what a question asks: made once for each different way to fuse, however many platforms share it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.platforms import Platform
 from benchfarm_core.workloads import AnySingle, ArchitectureWorkload, GeneratedModelWorkload, UploadedWorkload
 from benchfarm_store import fusions
@@ -15,9 +14,8 @@ from benchfarm_store.database import Transaction
 from benchfarm_store.kernel_lists import KernelList, graph_kernel_list, kernel_list
 from benchfarm_store.tables import models
 from benchfarm_workloads.fusing import FusionRules, Pair
-from benchfarm_workloads.layers import Network
 from benchfarm_workloads.models import model_recipe
-from benchfarm_workloads.network_kernels import NetworkKernels
+from benchfarm_workloads.network_kernels import NetworkKernels, Part
 from benchfarm_workloads.spaces import space
 from benchfarm_workloads.verdicts import Graph
 
@@ -29,35 +27,66 @@ _GRAPHS_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, eq=False)
 class AskedKernels:
-    """The different rules by which the platforms of a question fuse, and the kernels of its uploaded models by each."""
+    """The different rules by which the platforms of a question fuse, and its uploaded models by number, of which
+    kernels are wanted: the first `MAX_UPLOADS`."""
 
     rules: tuple[FusionRules, ...] = ()
-    uploads: Mapping[tuple[int, int], KernelList] = field(default_factory=dict)
-
-    def kernel_list(self, number: int, workload: AnySingle, fusing: int) -> KernelList:
-        """The kernels of the question's workload of that number by one of the rules.
-
-        Raises InvalidRequest for what this code does not generate, and for uploads beyond `MAX_UPLOADS` (`too_large`).
-        """
-        if isinstance(workload, ArchitectureWorkload | GeneratedModelWorkload):
-            return KernelList(*self._networks[fusing].counts(_network(workload)))
-        if not isinstance(workload, UploadedWorkload):
-            return kernel_list(workload, self.rules[fusing])
-        found = self.uploads.get((number, fusing))
-        if found is None:
-            detail = f"one question has at most {MAX_UPLOADS} different uploaded models predicted: ask in several"
-            raise InvalidRequest(detail, code="too_large")
-        return found
-
-    @cached_property
-    def _networks(self) -> tuple[NetworkKernels, ...]:
-        return tuple(map(NetworkKernels, self.rules))
+    uploads: Mapping[int, str] = field(default_factory=dict)
 
 
-def _network(workload: ArchitectureWorkload | GeneratedModelWorkload) -> Network:
+UploadParts = Mapping[tuple[int, int], Part]
+"""By the number of a workload and the place of the rules."""
+ReadGraphs = Callable[[Sequence[str]], Mapping[str, Any]]
+"""Graphs of uploaded models as they are stored, by id; what was deleted meanwhile is not there."""
+
+
+def upload_parts(asked: AskedKernels, read: ReadGraphs) -> dict[tuple[int, int], Part]:
+    """The kernels of uploaded models. `read` is called for a few graphs at a time, and no connection is needed between:
+    the kernels of a large one take a second."""
+    wanted = list(asked.uploads.items())
+    found: dict[tuple[int, int], Part] = {}
+    for start in range(0, len(wanted), _GRAPHS_AT_ONCE):
+        numbers = wanted[start : start + _GRAPHS_AT_ONCE]
+        graphs = read([model_id for _, model_id in numbers])
+        for number, model_id in numbers:
+            if model_id in graphs:
+                graph = Graph.model_validate(graphs[model_id])
+                found |= {(number, at): _part(graph_kernel_list(graph, rules)) for at, rules in enumerate(asked.rules)}
+    return found
+
+
+def graphs(tx: Transaction, model_ids: Sequence[str]) -> dict[str, Any]:
+    """The graphs of models that the caller was seen to have."""
+    rows = tx.execute(select(models.c.id, models.c.graph).where(models.c.id.in_(list(model_ids))))
+    return {row.id: row.graph for row in rows}
+
+
+def kernel_parts(
+    asked: AskedKernels, uploads: UploadParts, number: int, workload: AnySingle, fusing: int, known: NetworkKernels
+) -> Sequence[Part]:
+    """The kernels of the question's workload of that number by one of the rules, of which `known` remembers kernels.
+
+    Raises InvalidRequest for what this code does not generate, and for uploads beyond `MAX_UPLOADS` (`too_large`);
+    NotFound for an upload that was deleted meanwhile.
+    """
     if isinstance(workload, ArchitectureWorkload):
-        return space(workload.space).layout(workload.genes)  # they were checked when the question was read
-    return model_recipe(workload.name).network(workload.config)
+        # genes were checked when the question was read
+        return known.parts(space(workload.space), workload.genes)
+    if isinstance(workload, GeneratedModelWorkload):
+        return [known.counts(model_recipe(workload.name).network(workload.config))]
+    if not isinstance(workload, UploadedWorkload):
+        return [_part(kernel_list(workload, asked.rules[fusing]))]
+    found = uploads.get((number, fusing))
+    if found is None and number in asked.uploads:
+        raise NotFound("the model was deleted meanwhile")
+    if found is None:
+        detail = f"one question has at most {MAX_UPLOADS} different uploaded models predicted: ask in several"
+        raise InvalidRequest(detail, code="too_large")
+    return [found]
+
+
+def _part(found: KernelList) -> Part:
+    return Part(found.kernels, found.unknown)
 
 
 def fusings(tx: Transaction, asked: Sequence[Platform]) -> tuple[list[int], tuple[FusionRules, ...]]:
@@ -74,20 +103,3 @@ def fusings(tx: Transaction, asked: Sequence[Platform]) -> tuple[list[int], tupl
             rules += [own] if engines[engine] == len(rules) else []
         found.append(engines[engine])
     return found, tuple(rules)
-
-
-def upload_lists(
-    tx: Transaction, model_ids: Mapping[int, str], rules: Sequence[FusionRules]
-) -> dict[tuple[int, int], KernelList]:
-    """The kernels of uploaded models, by the number of a workload and the place of the rules.
-
-    `model_ids`: of the first `MAX_UPLOADS` models that the caller may see, by the number of their workload.
-    """
-    wanted = list(model_ids.items())[:MAX_UPLOADS]
-    found: dict[tuple[int, int], KernelList] = {}
-    for start in range(0, len(wanted), _GRAPHS_AT_ONCE):
-        numbers = {model_id: number for number, model_id in wanted[start : start + _GRAPHS_AT_ONCE]}
-        for row in tx.execute(select(models.c.id, models.c.graph).where(models.c.id.in_(list(numbers)))):
-            graph = Graph.model_validate(row.graph)
-            found |= {(numbers[row.id], place): graph_kernel_list(graph, each) for place, each in enumerate(rules)}
-    return found

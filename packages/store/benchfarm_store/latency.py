@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
@@ -85,21 +85,48 @@ class Asked:
         )
 
 
-def ask(tx: Transaction, request: LatencyRequest, by: Caller) -> Asked:
+class Named(NamedTuple):
+    """The items of a question as they are known without the farm: workloads with their ids, None for uploads."""
+
+    workloads: list[AnySingle | None]
+    ids: list[str | None]
+
+
+def named(request: LatencyRequest) -> Named:
+    """What takes most of the time of naming what is asked; no connection is needed for it.
+
+    Raises InvalidRequest for what the catalogue refuses.
+    """
+    resolved = specs.resolve_generated(request.items, field="items")
+    workloads = [None if one is None else _single(one) for one in resolved]
+    return Named(workloads, [None if one is None else workload_id(one) for one in workloads])
+
+
+def check(tx: Transaction, request: LatencyRequest) -> None:
+    """Whether a question that names many platforms is one, before its items are looked at.
+
+    Raises InvalidRequest (`too_large` above `MAX_ANSWERS`).
+    """
+    _check_size(len(request.items) * len(platforms.find_all(tx, request.platforms)))
+
+
+def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | None = None) -> Asked:
     """Every item on every platform: the newest fresh result of that timing, of any protocol of the farm's own.
 
     What predicts the rest is looked up here too, so that a question sees each predictor before it was replaced or
     after, and never both. Times in situ are not predicted.
 
+    Args:
+        items: what `named` made of the request's before the transaction; None: it is done here.
+
     Raises InvalidRequest (`too_large` above `MAX_ANSWERS`), NotFound for models of other accounts.
     """
     rows = platforms.find_all(tx, request.platforms)
     _check_size(len(request.items) * len(rows))
-    resolved = specs.resolve_workloads(tx, request.items, by.account_number, field="items", costs=False)
-    ids = [workload_id(one.workload) for one in resolved]
+    singles, ids = _with_uploads(tx, request, items or named(request), by)
     places = {id_: number for number, id_ in enumerate(dict.fromkeys(ids))}
     numbers = [places[id_] for id_ in ids]
-    workloads = {number: _single(one) for number, one in zip(numbers, resolved, strict=True)}
+    workloads = dict(zip(numbers, singles, strict=True))
     uploads = {
         number: item.model_id
         for number, item in zip(numbers, request.items, strict=True)
@@ -110,6 +137,21 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller) -> Asked:
     gaps = [tuple(n for n in workloads if (n, place) not in best) for place in range(len(rows))]
     asked, kernels = _to_predict(tx, request.timing, rows, gaps, subjects, uploads)
     return Asked(request.timing, numbers, list(workloads.values()), subjects, asked, kernels, best)
+
+
+def _with_uploads(
+    tx: Transaction, request: LatencyRequest, items: Named, by: Caller
+) -> tuple[list[AnySingle], list[str]]:
+    """The workloads of all items, and their ids. Raises NotFound for models of other accounts."""
+    wanted = {at: item.model_id for at, item in enumerate(request.items) if isinstance(item, UploadRequest)}
+    found = specs.find_uploads(tx, list(wanted.values()), by.account_number)
+    for model_id in wanted.values():
+        if model_id not in found:
+            raise NotFound(f"the account has no model {model_id}")
+    uploads = {model_id: _single(one) for model_id, one in found.items()}
+    named_as = {model_id: workload_id(one) for model_id, one in uploads.items()}
+    singles = [one if one is not None else uploads[wanted[at]] for at, one in enumerate(items.workloads)]
+    return singles, [id_ if id_ is not None else named_as[wanted[at]] for at, id_ in enumerate(items.ids)]
 
 
 def subject_of(workload: AnySingle) -> str:
@@ -190,9 +232,9 @@ def _to_predict(
     found, rules = asked_kernels.fusings(tx, [parsed[place] for place in places])
     fusing = dict(zip(places, found, strict=True))
     wanted = {number for place in places for number in models[place]}
-    lists = asked_kernels.upload_lists(tx, {n: id_ for n, id_ in uploads.items() if n in wanted}, rules)
+    graphs = [(number, model_id) for number, model_id in uploads.items() if number in wanted]
     asked = [
         AskedPlatform(row.key, parsed[place], gaps[place], heads[row.id], fusing.get(place))
         for place, row in enumerate(rows)
     ]
-    return asked, AskedKernels(rules, lists)
+    return asked, AskedKernels(rules, dict(graphs[: asked_kernels.MAX_UPLOADS]))

@@ -57,17 +57,26 @@ def needed_bytes(cost: Cost | None, size_bytes: int | None) -> int | None:
 
 
 def resolve_workloads(
-    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = "", costs: bool = True
+    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = ""
 ) -> list[Resolved]:
     """Each request's workload, in order, duplicates kept. Errors name `field.index` and the part.
 
-    Without `costs` those of architectures are not worked out, for which each is laid out: half a millisecond.
-
     Raises InvalidRequest for what the catalogue refuses, NotFound for models the account has not uploaded.
     """
-    uploads = _uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
+    uploads = find_uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
     return [
-        _named(f"{field}.{index}{part}", _resolver(request, uploads, costs=costs))
+        _named(f"{field}.{index}{part}", _resolver(request, uploads, costs=True))
+        for index, request in enumerate(requests)
+    ]
+
+
+def resolve_generated(requests: Sequence[AnyRequest], *, field: str) -> list[Resolved | None]:
+    """As `resolve_workloads`, without a transaction: None for uploads, which the account must be seen to have.
+
+    Costs of architectures are not worked out, for which each is laid out: half a millisecond.
+    """
+    return [
+        None if isinstance(request, UploadRequest) else _named(f"{field}.{index}", _resolver(request, {}, costs=False))
         for index, request in enumerate(requests)
     ]
 
@@ -132,7 +141,8 @@ def _upload(request: UploadRequest, uploads: dict[str, Resolved]) -> Resolved:
     return uploads[request.model_id]
 
 
-def _uploads(tx: Transaction, model_ids: Sequence[str], account: int) -> dict[str, Resolved]:
+def find_uploads(tx: Transaction, model_ids: Sequence[str], account: int) -> dict[str, Resolved]:
+    """The workloads of models by id, of those that the account has uploaded."""
     if not model_ids:
         return {}
     mine = (models.c.account_id == account) & models.c.deleted_at.is_(None)

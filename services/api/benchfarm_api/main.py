@@ -22,7 +22,10 @@ from benchfarm_api.settings import Settings
 from benchfarm_api.wakeups import Wakeups
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
+from benchfarm_workloads.network_kernels import RememberedKernels
 
+KERNELS_BYTES: Final = 8 * 2**20
+"""What is remembered of the kernels of architectures: thousands of blocks, as of one space in all resolutions."""
 STALE_S: Final = 3600.0
 """What a dead process left of an upload is removed at the next start, when no live one can still be at it."""
 
@@ -43,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         wakeups=wakeups,
         metrics=metrics,
         predictors=predictors,
+        kernels=RememberedKernels(KERNELS_BYTES),
         uploads=asyncio.Semaphore(settings.benchfarm_uploads_at_once),
         uploading_accounts=set(),
         inspections=asyncio.Semaphore(settings.benchfarm_inspections_at_once),

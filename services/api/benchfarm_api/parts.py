@@ -14,6 +14,7 @@ from benchfarm_api.settings import Settings
 from benchfarm_api.wakeups import Wakeups
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
+from benchfarm_workloads.network_kernels import RememberedKernels
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Parts:
     wakeups: Wakeups
     metrics: Metrics
     predictors: LoadedPredictors
+    kernels: RememberedKernels
     uploads: asyncio.Semaphore
     uploading_accounts: set[int]
     inspections: asyncio.Semaphore

@@ -1,47 +1,100 @@
 """The latency question answered: measured, else predicted by what answers now, else why neither.
 
 A question's predictors are looked up in its one transaction, so that a new version is seen at once and never half. They
-are read and evaluated after it: no connection waits while numbers are computed. Each kernel and each model is in one
-batch, which the predictors of all platforms share whose engines fuse alike.
+are read and evaluated after it, and items are named before it: no connection waits while something is computed. Each
+kernel and each model is in one batch, which the predictors of all platforms share whose engines fuse alike.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_core.errors import InvalidRequest, NotFound
-from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse, predicted, unanswered
+from benchfarm_core.latency import (
+    MAX_ANSWERS,
+    LatencyAnswer,
+    LatencyRequest,
+    LatencyResponse,
+    predicted,
+    unanswered,
+)
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.workloads import AnySingle, KernelWorkload, UploadedWorkload
 from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet
+from benchfarm_predictor.predictions import MAX_LISTED
 from benchfarm_predictor.predictor_file import Predictor
-from benchfarm_store import latency, predictors
+from benchfarm_store import asked_kernels, latency, predictors
+from benchfarm_store.asked_kernels import UploadParts, kernel_parts
 from benchfarm_store.database import Database
 from benchfarm_store.latency import Asked, AskedPlatform
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
+from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
 
 MAX_NAMED: Final = 5
 """Operators that a refusal names."""
 
+MAX_TEXTS: Final = 200_000
+"""Unknown kernels and findings each that all answers of a question tell together, or `LEAST_LISTED` of every answer."""
+LEAST_LISTED: Final = 3
+
 Load = Callable[[Head], Predictor]
 
 
-def answer(database: Database, loaded: LoadedPredictors, request: LatencyRequest, by: Caller) -> LatencyResponse:
+def answer(
+    database: Database,
+    loaded: LoadedPredictors,
+    remembered: RememberedKernels,
+    request: LatencyRequest,
+    by: Caller,
+) -> LatencyResponse:
     """Every item on every platform. Raises as `latency.ask`; what cannot be predicted is an answer's `error`."""
+    if len(request.items) * len(set(request.platforms)) > MAX_ANSWERS:
+        with database.transaction(read_only=True) as tx:
+            latency.check(tx, request)
+    named = latency.named(request)
     with database.transaction(read_only=True) as tx:
-        asked = latency.ask(tx, request, by)
-    said = _all_said(asked, lambda head: loaded.get(head, partial(_file, database, head)))
+        asked = latency.ask(tx, request, by, named)
+    uploads = asked_kernels.upload_parts(asked.kernels, partial(_graphs, database))
+    answering = _Answering(
+        asked,
+        tuple(map(remembered.of, asked.kernels.rules)),
+        uploads,
+        lambda head: loaded.get(head, partial(_file, database, head)),
+        listed_of(len(asked.numbers) * len(asked.platforms)),
+    )
+    said = _all_said(answering)
     return LatencyResponse(answers=asked.answers(lambda item_no, number, place: said[place].answer(item_no, number)))
+
+
+def listed_of(answers: int) -> int:
+    """How many unknown kernels, and how many findings, each of so many answers tells."""
+    return min(max(MAX_TEXTS // max(answers, 1), LEAST_LISTED), MAX_LISTED)
+
+
+def _graphs(database: Database, model_ids: Sequence[str]) -> dict[str, Any]:
+    with database.transaction(read_only=True) as tx:
+        return asked_kernels.graphs(tx, model_ids)
 
 
 def _file(database: Database, head: Head) -> bytes:
     with database.transaction(read_only=True) as tx:
         return predictors.file(tx, head.id)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answering:
+    """What answers a question: kernels by rules, those of its uploads, predictors, and how much each answer tells."""
+
+    asked: Asked
+    kernels: Sequence[NetworkKernels]
+    uploads: UploadParts
+    load: Load
+    listed: int
 
 
 @dataclass(frozen=True)
@@ -97,15 +150,16 @@ class _PlatformSaid:
         return said.answer(item_no, self.key, number)
 
 
-def _all_said(asked: Asked, load: Load) -> list[_PlatformSaid]:
+def _all_said(answering: _Answering) -> list[_PlatformSaid]:
     """By the places of platforms. Whole models of one way to fuse at a time."""
+    asked = answering.asked
     kernels = kernel_sheets(_kernels(asked))
     said: dict[int, _PlatformSaid] = {}
     for fusing in {one.fusing for one in asked.platforms}:
         places = [place for place, one in enumerate(asked.platforms) if one.fusing == fusing]
-        models, refusals = _models(asked, places, fusing)
+        models, refusals = _models(answering, places, fusing)
         sheets = kernels if models is None else {**kernels, WHOLE_MODEL: models}
-        said |= {place: _platform_said(asked, asked.platforms[place], sheets, refusals, load) for place in places}
+        said |= {place: _platform_said(answering, asked.platforms[place], sheets, refusals) for place in places}
     return [said[place] for place in range(len(asked.platforms))]
 
 
@@ -118,7 +172,9 @@ def _kernels(asked: Asked) -> Iterable[tuple[int, str, Mapping[str, int | str]]]
             yield number, workload.type, workload.config
 
 
-def _models(asked: Asked, places: Iterable[int], fusing: int | None) -> tuple[Sheet | None, dict[int, _Refusal]]:
+def _models(
+    answering: _Answering, places: Iterable[int], fusing: int | None
+) -> tuple[Sheet | None, dict[int, _Refusal]]:
     """The models that these platforms of one way to fuse predict, None where there is none; and which have no kernels.
 
     By number of the workload why it is in no sheet.
@@ -126,26 +182,28 @@ def _models(asked: Asked, places: Iterable[int], fusing: int | None) -> tuple[Sh
     refusals: dict[int, _Refusal] = {}
     if fusing is None:
         return None, refusals
+    asked = answering.asked
     gaps = {number for place in places for number in asked.platforms[place].gaps}
     wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
-    sheet = model_sheet(_model_items(asked, wanted, fusing, refusals))
+    sheet = model_sheet(_model_items(answering, wanted, fusing, refusals))
     return sheet if sheet.rows else None, refusals
 
 
 def _model_items(
-    asked: Asked, wanted: Iterable[int], fusing: int, refusals: dict[int, _Refusal]
+    answering: _Answering, wanted: Iterable[int], fusing: int, refusals: dict[int, _Refusal]
 ) -> Iterable[ModelItem]:
     """The kernel lists one after the other; what has none is added to the refusals."""
+    asked, uploads, known = answering.asked, answering.uploads, answering.kernels[fusing]
     for number in wanted:
         try:
-            found = asked.kernels.kernel_list(number, asked.workloads[number], fusing)
-        except InvalidRequest as error:
+            parts = kernel_parts(asked.kernels, uploads, number, asked.workloads[number], fusing, known)
+        except (InvalidRequest, NotFound) as error:
             refusals[number] = _Refusal(error.code, error.detail)
             continue
-        if found.kernels:
-            yield number, found.kernels, found.unknown
+        if any(part.kernels for part in parts):
+            yield number, parts
         else:
-            refusals[number] = _Refusal("no_predictor", _nothing_known(found.unknown))
+            refusals[number] = _Refusal("no_predictor", _nothing_known(name for part in parts for name in part.unknown))
 
 
 def _nothing_known(unknown: Iterable[str]) -> str:
@@ -156,21 +214,22 @@ def _nothing_known(unknown: Iterable[str]) -> str:
 
 
 def _platform_said(
-    asked: Asked, one: AskedPlatform, sheets: Mapping[str, Sheet], refusals: Mapping[int, _Refusal], load: Load
+    answering: _Answering, one: AskedPlatform, sheets: Mapping[str, Sheet], refusals: Mapping[int, _Refusal]
 ) -> _PlatformSaid:
+    asked = answering.asked
     by_subject: dict[str, _Said | _Refusal] = {}
     for subject in {asked.subjects[number] for number in one.gaps}:
         head, sheet = one.heads.get(subject), sheets.get(subject)
         if head is None:
             by_subject[subject] = _no_predictor(asked.timing, subject, one.key)
         elif sheet is not None:  # else each of its models is refused for itself
-            by_subject[subject] = _sheet_said(head, sheet, load)
+            by_subject[subject] = _sheet_said(head, sheet, answering)
     return _PlatformSaid(asked, one.key, by_subject, {**refusals, **_unopened(asked, one)})
 
 
-def _sheet_said(head: Head, sheet: Sheet, load: Load) -> _Said | _Refusal:
+def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Refusal:
     try:
-        found = answer_sheet(load(head), sheet)
+        found = answer_sheet(answering.load(head), sheet, answering.listed)
     except InvalidRequest as error:
         return _Refusal(error.code, f"version {head.version} cannot answer, adapt the platform anew: {error.detail}")
     except NotFound as error:

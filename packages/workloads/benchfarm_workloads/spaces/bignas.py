@@ -1,8 +1,10 @@
 """BigNAS (Yu et al. 2020, arXiv 2003.11142): networks like EfficientNet, with shortcuts between stages too."""
 
+from collections.abc import Iterator
 from typing import Final
 
-from benchfarm_workloads.layers import Feature, Network, Sketch
+from benchfarm_workloads.layers import Feature, Sketch
+from benchfarm_workloads.spaces.blocks import Block, Plan, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Known, integer, integers, number, numbers
 from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.once_for_all import CLASSES
@@ -23,18 +25,34 @@ _SEARCHED_KERNELS: Final = tuple(windows for *_, windows in _STAGES if len(windo
 _FIXED_KERNELS: Final = len(_STAGES) - len(_SEARCHED_KERNELS)
 
 
-def _layout(genes: Known) -> Network:
-    sketch = Sketch(BIGNAS.name, 1, integer(genes, "hw"))
+_HEAD: Final = len(_STAGES)
+"""The stage of what stands behind the last one."""
+
+
+def _blocks(genes: Known) -> Iterator[Block]:
+    """A block's genes are its channels and its window, of the first and the last the channels alone."""
+    cin, hw = 3, integer(genes, "hw")
     stem, *widths, head = integers(genes, "width")
     kernels = (3,) * _FIXED_KERNELS + integers(genes, "kernel")
-    x = sketch.conv(sketch.image(), stem, 3, s=2, act="swish")
+    yield place(-1, False, cin, hw), stem
+    cin, hw = stem, strided(hw, 2)
     stages = zip(_STAGES, widths, integers(genes, "depth"), kernels, strict=True)
-    for (expansion, stride, *_), cout, depth, k in stages:
+    for stage, ((_, stride, *_), cout, depth, k) in enumerate(stages):
         for index in range(depth):
-            x = _block(sketch, x, expansion, cout, k, stride if index == 0 else 1)
-    x = sketch.conv(x, head, 1, act="swish")
-    sketch.fc(sketch.global_avgpool(x), CLASSES)
-    return sketch.finish()
+            yield place(stage, index > 0, cin, hw), cout, k
+            cin, hw = cout, strided(hw, stride if index == 0 else 1)
+    yield place(_HEAD, False, cin, hw), head
+
+
+def _append(sketch: Sketch, x: Feature, block: Block) -> Feature:
+    at, cout, *own = block
+    if at.stage < 0:
+        return sketch.conv(x, cout, 3, s=2, act="swish")
+    if at.stage == _HEAD:
+        return sketch.fc(sketch.global_avgpool(sketch.conv(x, cout, 1, act="swish")), CLASSES)
+    expansion, stride, *_ = _STAGES[at.stage]
+    [k] = own
+    return _block(sketch, x, expansion, cout, k, 1 if at.is_later else stride)
 
 
 def _block(sketch: Sketch, x: Feature, expansion: int, cout: int, k: int, s: int) -> Feature:
@@ -72,5 +90,5 @@ BIGNAS: Final = Space(
         numbers("depth", "blocks", "blocks of each stage", [depths for *_, depths, _ in _STAGES]),
         numbers("kernel", "pixels", "depthwise window of stages 3 to 7; 3 in the first two", _SEARCHED_KERNELS),
     ),
-    layout=_layout,
+    plan=Plan(_blocks, image_entry("bignas"), _append),
 )  # fmt: skip

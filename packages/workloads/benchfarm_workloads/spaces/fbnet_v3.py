@@ -1,10 +1,12 @@
 """FBNetV3 (Dai et al. 2021, arXiv 2006.02049): inverted residual blocks whose channels are no multiples of 8."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from benchfarm_workloads.layers import Network, Sketch
+from benchfarm_workloads.layers import Feature, Sketch
+from benchfarm_workloads.spaces.blocks import Block, Plan, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Known, integer, integers, number, numbers
 from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.once_for_all import CLASSES
@@ -43,23 +45,36 @@ _HEAD_EXPANSION: Final = 6
 _HEAD: Final = 1984
 
 
-def _layout(genes: Known) -> Network:
-    sketch = Sketch(FBNET_V3.name, 1, integer(genes, "hw"))
+def _blocks(genes: Known) -> Iterator[Block]:
+    """A block's genes are its channels, window and expansion, of the first the channels alone; the last has none."""
+    cin, hw = 3, integer(genes, "hw")
     stem, *widths = integers(genes, "width")
     first, rest = ((1, *integers(genes, name), 6) for name in ("expand_first", "expand_rest"))
-    x = sketch.conv(sketch.image(), stem, 3, s=2, act="hswish")
+    yield place(-1, False, cin, hw), stem
+    cin, hw = stem, strided(hw, 2)
     each = zip(_STAGES, widths, (*integers(genes, "depth"), 1), first, rest, integers(genes, "kernel_first"),
                (*integers(genes, "kernel_rest"), 3), strict=True)  # fmt: skip
-    for stage, cout, depth, e_first, e_rest, k_first, k_rest in each:
+    for at, (stage, cout, depth, e_first, e_rest, k_first, k_rest) in enumerate(each):
         for index in range(depth):
-            expansion, k, s = (e_first, k_first, stage.stride) if index == 0 else (e_rest, k_rest, 1)
-            mid = _eights(x.channels * expansion) if expansion > 1 else x.channels
-            squeezed = _eights(mid // (4 * expansion)) if stage.squeezes else 0
-            x = Inverted(mid, cout, k, s, "hswish", squeezed).append(sketch, x)
-    x = sketch.conv(x, _eights(x.channels * _HEAD_EXPANSION), 1, act="hswish")
-    x = sketch.conv(sketch.global_avgpool(x), _HEAD, 1, act="hswish")
-    sketch.fc(x, CLASSES)
-    return sketch.finish()
+            k, expansion, s = (k_first, e_first, stage.stride) if index == 0 else (k_rest, e_rest, 1)
+            yield place(at, index > 0, cin, hw), cout, k, expansion
+            cin, hw = cout, strided(hw, s)
+    yield (place(len(_STAGES), False, cin, hw),)
+
+
+def _append(sketch: Sketch, x: Feature, block: Block) -> Feature:
+    at, *own = block
+    if at.stage < 0:
+        [stem] = own
+        return sketch.conv(x, stem, 3, s=2, act="hswish")
+    if at.stage == len(_STAGES):
+        x = sketch.conv(x, _eights(x.channels * _HEAD_EXPANSION), 1, act="hswish")
+        return sketch.fc(sketch.conv(sketch.global_avgpool(x), _HEAD, 1, act="hswish"), CLASSES)
+    stage = _STAGES[at.stage]
+    cout, k, expansion = own
+    mid = _eights(x.channels * expansion) if expansion > 1 else x.channels
+    squeezed = _eights(mid // (4 * expansion)) if stage.squeezes else 0
+    return Inverted(mid, cout, k, 1 if at.is_later else stage.stride, "hswish", squeezed).append(sketch, x)
 
 
 def _eights(channels: int) -> int:
@@ -112,5 +127,5 @@ FBNET_V3: Final = Space(
             [stage.rest for stage in _SEARCHED],
         ),
     ),
-    layout=_layout,
+    plan=Plan(_blocks, image_entry("fbnet_v3"), _append),
 )  # fmt: skip

@@ -1,9 +1,12 @@
 """Once-for-All (Cai et al. 2020, arXiv 1908.09791): networks like MobileNetV3 and like ResNet-50D."""
 
+from collections.abc import Iterator
+from functools import lru_cache, reduce
 from typing import Final
 
-from benchfarm_workloads.layers import Feature, Network, Sketch
+from benchfarm_workloads.layers import Feature, Sketch
 from benchfarm_workloads.mobile_models import eights
+from benchfarm_workloads.spaces.blocks import Block, Place, Plan, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Known, blocks_of, integer, integers, number, numbers, per_block
 from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.space import Space
@@ -25,22 +28,51 @@ _V3_STAGES: Final = (
 
 _RESNET_STAGES: Final = ((256, 2, 1), (512, 2, 2), (1024, 4, 2), (2048, 2, 2))
 """Output channels at full width, blocks at the least, first stride of each stage."""
+_STEM: Final = 64
+"""Channels of the stem at full width."""
 
 
-def _mobile_v3(genes: Known) -> Network:
-    sketch = Sketch(OFA_MOBILENET_V3.name, 1, integer(genes, "hw"))
-    x = sketch.conv(sketch.image(), 16, 3, s=2, act="hswish")
-    x = Inverted(16, 16, 3, 1, "relu").append(sketch, x)
-    kernels, expansions = iter(integers(genes, "kernel")), iter(integers(genes, "expand"))
-    for (cout, stride, act, squeezes), depth in zip(_V3_STAGES, integers(genes, "depth"), strict=True):
-        for index in range(depth):
-            mid = x.channels * next(expansions)
-            squeezed = eights(mid // 4) if squeezes else 0
-            block = Inverted(mid, cout, next(kernels), stride if index == 0 else 1, act, squeezed)
-            x = block.append(sketch, x)
-    x = sketch.global_avgpool(sketch.conv(x, 960, 1, act="hswish"))
-    sketch.fc(sketch.conv(x, 1280, 1, act="hswish"), CLASSES)
-    return sketch.finish()
+_V3_STEM: Final = 16
+_HEAD: Final = 99
+"""The stage of what stands behind the last one."""
+
+
+def _v3_blocks(genes: Known) -> list[Block]:
+    """A block's genes are its window and its expansion; the first and the last have none."""
+    hw = integer(genes, "hw")
+    places: list[Place] = []
+    for stage, depth in enumerate(integers(genes, "depth")):
+        places += _v3_places(hw, stage, depth)
+    blocks = zip(places, integers(genes, "kernel"), integers(genes, "expand"), strict=True)
+    return [(place(-1, False, 3, hw),), *blocks, (place(_HEAD, False, _V3_STAGES[-1][0], _v3_hw(hw, len(_V3_STAGES))),)]
+
+
+@lru_cache(1000)
+def _v3_places(hw: int, stage: int, depth: int) -> tuple[Place, ...]:
+    """Those of a stage, for images of height ``hw``."""
+    cin = _V3_STAGES[stage - 1][0] if stage else _V3_STEM
+    first = place(stage, False, cin, _v3_hw(hw, stage))
+    return (first, *(place(stage, True, _V3_STAGES[stage][0], _v3_hw(hw, stage + 1)) for _ in range(depth - 1)))
+
+
+def _v3_hw(hw: int, stage: int) -> int:
+    """The height in front of a stage."""
+    return reduce(strided, [2, *(stride for _, stride, *_ in _V3_STAGES[:stage])], hw)
+
+
+def _v3_append(sketch: Sketch, x: Feature, block: Block) -> Feature:
+    at, *own = block
+    if at.stage < 0:
+        x = sketch.conv(x, _V3_STEM, 3, s=2, act="hswish")
+        return Inverted(_V3_STEM, _V3_STEM, 3, 1, "relu").append(sketch, x)
+    if at.stage == _HEAD:
+        x = sketch.global_avgpool(sketch.conv(x, 960, 1, act="hswish"))
+        return sketch.fc(sketch.conv(x, 1280, 1, act="hswish"), CLASSES)
+    cout, stride, act, squeezes = _V3_STAGES[at.stage]
+    k, expansion = own
+    mid = x.channels * expansion
+    squeezed = eights(mid // 4) if squeezes else 0
+    return Inverted(mid, cout, k, 1 if at.is_later else stride, act, squeezed).append(sketch, x)
 
 
 OFA_MOBILENET_V3: Final = Space(
@@ -66,29 +98,44 @@ OFA_MOBILENET_V3: Final = Space(
             "for each block of `depth`",
         ),
     ),
-    layout=_mobile_v3,
+    plan=Plan(_v3_blocks, image_entry("ofa_mobilenet_v3"), _v3_append),
 )  # fmt: skip
 
 
-def _resnet(genes: Known) -> Network:
-    sketch = Sketch(OFA_RESNET.name, 1, integer(genes, "hw"))
+def _resnet_blocks(genes: Known) -> Iterator[Block]:
+    """A block's genes are its channels and its expansion; those of the first block are all that the stem has."""
+    hw = integer(genes, "hw")
     stem, first, *widths = integers(genes, "width")
-    x = _stem(sketch, stem, first, wide=bool(integer(genes, "stem_block")))
+    yield place(-1, False, 3, hw), stem, first, bool(integer(genes, "stem_block"))
+    cin, hw = eights(_STEM * first / 100), strided(strided(hw, 2), 2)
     expansions = iter(integers(genes, "expand"))
-    for (cout, least, stride), more, width in zip(_RESNET_STAGES, integers(genes, "depth"), widths, strict=True):
+    stages = zip(_RESNET_STAGES, integers(genes, "depth"), widths, strict=True)
+    for stage, ((channels, least, stride), more, width) in enumerate(stages):
+        cout = eights(channels * width / 100)
         for index in range(least + more):
-            x = _bottleneck(sketch, x, next(expansions), eights(cout * width / 100), stride if index == 0 else 1, index)
-    sketch.fc(sketch.global_avgpool(x), CLASSES)
-    return sketch.finish()
+            yield place(stage, index > 0, cin, hw), cout, next(expansions)
+            cin, hw = cout, strided(hw, stride if index == 0 else 1)
+    yield (place(_HEAD, False, cin, hw),)
 
 
-def _stem(sketch: Sketch, stem: int, first: int, *, wide: bool) -> Feature:
+def _resnet_append(sketch: Sketch, x: Feature, block: Block) -> Feature:
+    at, *own = block
+    if at.stage < 0:
+        stem, first, wide = own
+        return _stem(sketch, x, stem, first, wide=wide)
+    if at.stage == _HEAD:
+        return sketch.fc(sketch.global_avgpool(x), CLASSES)
+    cout, expand = own
+    return _bottleneck(sketch, x, expand, cout, 1 if at.is_later else _RESNET_STAGES[at.stage][2], int(at.is_later))
+
+
+def _stem(sketch: Sketch, x: Feature, stem: int, first: int, *, wide: bool) -> Feature:
     """Two or three small windows in place of one of 7 x 7, then a pool."""
-    inner = eights(eights(64 * stem / 100) // 2)
-    x = sketch.conv(sketch.image(), inner, 3, s=2, act="relu")
+    inner = eights(eights(_STEM * stem / 100) // 2)
+    x = sketch.conv(x, inner, 3, s=2, act="relu")
     if wide:
         x = sketch.add(x, sketch.conv(x, inner, 3, act="relu"))
-    return sketch.maxpool(sketch.conv(x, eights(64 * first / 100), 3, act="relu"), 3, s=2)
+    return sketch.maxpool(sketch.conv(x, eights(_STEM * first / 100), 3, act="relu"), 3, s=2)
 
 
 def _bottleneck(sketch: Sketch, x: Feature, expand: int, cout: int, s: int, index: int) -> Feature:
@@ -134,5 +181,5 @@ OFA_RESNET: Final = Space(
         ),
         numbers("width", "percent", "channels of the stem's first part, its last and each stage", [_WIDTHS] * 6),
     ),
-    layout=_resnet,
+    plan=Plan(_resnet_blocks, image_entry("ofa_resnet"), _resnet_append),
 )  # fmt: skip

@@ -1,10 +1,12 @@
 """ProxylessNAS (Cai et al. 2019, arXiv 1812.00332): networks like MobileNetV2 whose blocks differ or are absent."""
 
 import random
+from functools import lru_cache, reduce
 from typing import Final
 
 from benchfarm_core.architectures import GeneValues
-from benchfarm_workloads.layers import Network, Sketch
+from benchfarm_workloads.layers import Feature, Sketch
+from benchfarm_workloads.spaces.blocks import Block, Place, Plan, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Gene, Known, blocks_of, integer, integers, number, numbers, per_block
 from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.once_for_all import CLASSES, RESOLUTIONS
@@ -17,18 +19,44 @@ _OPERATIONS: Final = 7
 """What a block that may be absent is chosen from: three windows, each with two expansions, or nothing."""
 
 
-def _layout(genes: Known) -> Network:
-    sketch = Sketch(PROXYLESSNAS.name, 1, integer(genes, "hw"))
-    x = sketch.conv(sketch.image(), 32, 3, s=2, act="relu6")
-    x = Inverted(32, 16, 3, 1, "relu6").append(sketch, x)
-    kernels, expansions = iter(integers(genes, "kernel")), iter(integers(genes, "expand"))
-    for (cout, stride), depth in zip(_STAGES, (*integers(genes, "depth"), 1), strict=True):
-        for index in range(depth):
-            s = stride if index == 0 else 1
-            x = Inverted(x.channels * next(expansions), cout, next(kernels), s, "relu6").append(sketch, x)
-    x = sketch.conv(x, 1280, 1, act="relu6")
-    sketch.fc(sketch.global_avgpool(x), CLASSES)
-    return sketch.finish()
+_STEM: Final = 16
+"""Channels in front of the first stage."""
+_HEAD: Final = 99
+"""The stage of what stands behind the last one."""
+
+
+def _blocks(genes: Known) -> list[Block]:
+    """A block's genes are its window and its expansion; the first and the last have none."""
+    hw = integer(genes, "hw")
+    places: list[Place] = []
+    for stage, depth in enumerate((*integers(genes, "depth"), 1)):
+        places += _places(hw, stage, depth)
+    blocks = zip(places, integers(genes, "kernel"), integers(genes, "expand"), strict=True)
+    return [(place(-1, False, 3, hw),), *blocks, (place(_HEAD, False, _STAGES[-1][0], _hw(hw, len(_STAGES))),)]
+
+
+@lru_cache(1000)
+def _places(hw: int, stage: int, depth: int) -> tuple[Place, ...]:
+    """Those of a stage, for images of height ``hw``."""
+    first = place(stage, False, _STAGES[stage - 1][0] if stage else _STEM, _hw(hw, stage))
+    return (first, *(place(stage, True, _STAGES[stage][0], _hw(hw, stage + 1)) for _ in range(depth - 1)))
+
+
+def _hw(hw: int, stage: int) -> int:
+    """The height in front of a stage."""
+    return reduce(strided, [2, *(stride for _, stride in _STAGES[:stage])], hw)
+
+
+def _append(sketch: Sketch, x: Feature, block: Block) -> Feature:
+    at, *own = block
+    if at.stage < 0:
+        x = sketch.conv(x, 32, 3, s=2, act="relu6")
+        return Inverted(32, _STEM, 3, 1, "relu6").append(sketch, x)
+    if at.stage == _HEAD:
+        return sketch.fc(sketch.global_avgpool(sketch.conv(x, 1280, 1, act="relu6")), CLASSES)
+    cout, stride = _STAGES[at.stage]
+    k, expansion = own
+    return Inverted(x.channels * expansion, cout, k, 1 if at.is_later else stride, "relu6").append(sketch, x)
 
 
 def _drawing(rng: random.Random, gene: Gene, known: Known) -> GeneValues:
@@ -64,7 +92,7 @@ PROXYLESSNAS: Final = Space(
             "for each block of `depth` and the last",
         ),
     ),
-    layout=_layout,
+    plan=Plan(_blocks, image_entry("proxylessnas"), _append),
     drawing=_drawing,
     drawn_as=(
         "each block but a stage's first is there in six of seven draws, as among the paper's seven candidates; all else"

@@ -3,11 +3,13 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from benchfarm_core.architectures import Architecture, GeneValues
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import ArchitectureWorkload, Cost
 from benchfarm_workloads.layers import Network
+from benchfarm_workloads.spaces.blocks import Plan
 from benchfarm_workloads.spaces.genes import Gene, Known, Misfit
 
 GeneRule = Callable[[random.Random, Gene, Known], GeneValues]
@@ -23,7 +25,7 @@ class Space:
     """One search space. ``genes`` keep their order everywhere; a later one may depend on earlier ones.
 
     paper: where it was published. kept, read, left: what of the paper is reproduced, what is a reading of ours, and
-    what is left out. layout: the network of canonical genes. drawing: how a gene is drawn. drawn_as: that in words.
+    what is left out. plan: the blocks of canonical genes. drawing: how a gene is drawn. drawn_as: that in words.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Space:
     read: str
     left: str
     genes: tuple[Gene, ...]
-    layout: Callable[[Known], Network]
+    plan: Plan[Any, Any]
     drawing: GeneRule = uniform
     drawn_as: str = "every choice of every place is as likely as any other"
 
@@ -52,6 +54,9 @@ class Space:
         Raises:
             InvalidRequest: ``architecture_out_of_range`` with the gene, its value and what is allowed.
         """
+        return self._architecture(self._canonical(genes))
+
+    def _canonical(self, genes: Mapping[str, object]) -> dict[str, GeneValues]:
         names = [gene.name for gene in self.genes]
         for name in genes:
             if name not in names:
@@ -65,7 +70,7 @@ class Space:
                 known[gene.name] = gene.canonical(genes[gene.name], known)
             except Misfit as error:
                 raise self._refusal(gene.name, str(error)) from error
-        return self._architecture(known)
+        return known
 
     def network(self, architecture: Architecture) -> Network:
         """The layers, each a kernel of the catalogue.
@@ -83,13 +88,20 @@ class Space:
             )
         return self.layout(self.validate(architecture.genes).genes)
 
+    def layout(self, genes: Known) -> Network:
+        """The layers of canonical genes."""
+        return self.plan.network(genes)
+
     def cost(self, architecture: Architecture) -> Cost:
         """FLOPs, parameters and bytes by the conventions of ``costs``. Raises as ``network``."""
         return self.network(architecture).cost()
 
     def workload(self, genes: Mapping[str, object]) -> ArchitectureWorkload:
         """The canonical workload of these genes. Raises as ``validate``."""
-        return ArchitectureWorkload(**dict(self.validate(genes)))
+        # genes of a space are what the fields take: a question has thousands, and checks cost most of them
+        return ArchitectureWorkload.model_construct(
+            space=self.name, space_version=self.version, genes=self._canonical(genes)
+        )
 
     def _architecture(self, genes: dict[str, GeneValues]) -> Architecture:
         return Architecture(space=self.name, space_version=self.version, genes=genes)

@@ -2,14 +2,16 @@
 
 from typing import Final
 
-from benchfarm_workloads.layers import Network
+from benchfarm_workloads.layers import INPUT
 from benchfarm_workloads.sequence_layers import SequenceSketch, Tokens
+from benchfarm_workloads.spaces.blocks import Block, Place, Plan, place, token_entry
 from benchfarm_workloads.spaces.genes import Choices, Known, integer, integers, number, number_by, per_block
 from benchfarm_workloads.spaces.once_for_all import CLASSES
 from benchfarm_workloads.spaces.space import Space
 
 _IMAGE: Final = 224
 _PATCH: Final = 16
+_PATCHES: Final = (_IMAGE // _PATCH) ** 2
 _HEAD_DIM: Final = 64
 
 _BERT_CHOICES: Final[dict[int, tuple[Choices, Choices]]] = {
@@ -26,26 +28,53 @@ _SPAN: Final = 2
 """Where an answer begins and where it ends: two numbers for each token."""
 
 
-def _auto_former(genes: Known) -> Network:
-    sketch = SequenceSketch(AUTOFORMER.name, (1, 3, _IMAGE, _IMAGE))
+_HEAD: Final = 1
+"""The stage of what stands behind the layers."""
+
+
+def _auto_former_blocks(genes: Known) -> list[Block]:
+    """A block's genes are its heads and the ratio of its inner layer; that of the first is the size of a token."""
     dim = integer(genes, "embed_dim")
-    x = sketch.pos_embed(sketch.patches(dim, _PATCH))
-    for heads, ratio in zip(integers(genes, "heads"), integers(genes, "mlp_ratio"), strict=True):
-        x = sketch.add(x, _attend(sketch, sketch.layernorm(x), heads * _HEAD_DIM, heads))
-        x = sketch.add(x, _mlp(sketch, sketch.layernorm(x), dim * ratio // 100))
-    sketch.fc(sketch.mean(sketch.layernorm(x)), CLASSES)
-    return sketch.finish()
+    at, behind = (place(stage, False, dim, _PATCHES) for stage in (0, _HEAD))
+    layers = zip(integers(genes, "heads"), integers(genes, "mlp_ratio"), strict=True)
+    return [(place(-1, False, 3, _IMAGE), dim), *((at, heads, ratio) for heads, ratio in layers), (behind,)]
 
 
-def _bert(genes: Known) -> Network:
-    hidden, heads = integer(genes, "hidden"), integer(genes, "heads")
-    sketch = SequenceSketch(BERT.name, (1, integer(genes, "seq"), hidden))
-    x = sketch.layernorm(sketch.pos_embed(sketch.embeddings()))
-    for _ in range(integer(genes, "layers")):
-        x = sketch.layernorm(sketch.add(x, _attend(sketch, x, hidden, heads)))
-        x = sketch.layernorm(sketch.add(x, _mlp(sketch, x, integer(genes, "intermediate"))))
-    sketch.linear(x, _SPAN)
-    return sketch.finish()
+def _auto_former_entry(block: Block) -> tuple[SequenceSketch, Tokens]:
+    at: Place = block[0]
+    shape = (1, 3, _IMAGE, _IMAGE) if at.stage < 0 else (1, at.hw, at.channels)
+    return SequenceSketch("autoformer", shape), Tokens(INPUT, at.hw, at.channels)
+
+
+def _auto_former_append(sketch: SequenceSketch, x: Tokens, block: Block) -> Tokens:
+    at, *own = block
+    if at.stage < 0:
+        [dim] = own
+        return sketch.pos_embed(sketch.patches(dim, _PATCH))
+    if at.stage == _HEAD:
+        return sketch.fc(sketch.mean(sketch.layernorm(x)), CLASSES)
+    heads, ratio = own
+    x = sketch.add(x, _attend(sketch, sketch.layernorm(x), heads * _HEAD_DIM, heads))
+    return sketch.add(x, _mlp(sketch, sketch.layernorm(x), x.dim * ratio // 100))
+
+
+def _bert_blocks(genes: Known) -> list[Block]:
+    """A layer's genes are its heads and the size of its inner layer: all layers are the same."""
+    size = (integer(genes, "hidden"), integer(genes, "seq"))
+    first, layer, last = (place(stage, False, *size) for stage in (-1, 0, _HEAD))
+    own = (integer(genes, "heads"), integer(genes, "intermediate"))
+    return [(first,), *[(layer, *own)] * integer(genes, "layers"), (last,)]
+
+
+def _bert_append(sketch: SequenceSketch, x: Tokens, block: Block) -> Tokens:
+    at, *own = block
+    if at.stage < 0:
+        return sketch.layernorm(sketch.pos_embed(x))
+    if at.stage == _HEAD:
+        return sketch.linear(x, _SPAN)
+    heads, inner = own
+    x = sketch.layernorm(sketch.add(x, _attend(sketch, x, x.dim, heads)))
+    return sketch.layernorm(sketch.add(x, _mlp(sketch, x, inner)))
 
 
 def _attend(sketch: SequenceSketch, x: Tokens, inner: int, heads: int) -> Tokens:
@@ -85,7 +114,7 @@ AUTOFORMER: Final = Space(
             "for each of `depth` blocks",
         ),
     ),
-    layout=_auto_former,
+    plan=Plan(_auto_former_blocks, _auto_former_entry, _auto_former_append),
 )  # fmt: skip
 
 BERT: Final = Space(
@@ -116,5 +145,5 @@ BERT: Final = Space(
             {hidden: heads for hidden, (_, heads) in _BERT_CHOICES.items()},
         ),
     ),
-    layout=_bert,
+    plan=Plan(_bert_blocks, token_entry("bert"), _bert_append),
 )  # fmt: skip

@@ -16,4 +16,4 @@ def ask_latency(question: LatencyRequest, caller: CallerDep, parts: PartsDep) ->
 
     Measures nothing. At most 20,000 items and 200,000 answers: items x distinct platforms.
     """
-    return predicting.answer(parts.database, parts.predictors, question, caller)
+    return predicting.answer(parts.database, parts.predictors, parts.kernels, question, caller)
