@@ -51,14 +51,14 @@ def test_a_platform_is_adapted_and_then_answers(farm: FarmProcess, client: Clien
     done = client.adaptations.wait(made.id, progress=lines.append, timeout_s=200)
     assert done.state is S.SUCCEEDED, done
     assert lines[-1] == done
-    assert 0 < done.board_s < 30
+    assert 0 < done.board_s < 1.5 * request.budget_s
     assert done.measured.done > 5
     assert done.measured.holdouts_done > 0
     model = next(one for one in done.predictors if one.subject == "model")
     assert model.is_active
     assert model.holdout is not None
     assert model.holdout.within_10 > 0.5, "a roofline with little noise"
-    assert sum(point.train_s for point in done.curve) < 60
+    assert 0 < done.train_s < 60
     drawn = client.spaces.draw(SPACE, seed="nobody measured these", count=3)
     for answer in client.latency(drawn, [platform]):
         assert answer.source == "predicted", answer

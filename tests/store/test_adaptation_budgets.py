@@ -251,6 +251,17 @@ def test_a_board_is_told_what_nobody_waits_for_any_more(lab, farm, ann, agent):
     assert states(lab) == {"wanted": 0, "leased": 0, "done": 0, "cancelled": 3}
 
 
+def test_what_the_farm_wants_for_itself_is_measured_whoever_joined_it(lab, farm, agent, ok_result):
+    first = lab.start().id
+    lab.declare(first, networks(2), 2)
+    farm.run("DELETE FROM adaptation_items")  # as a refresh wants hold-outs again
+    assert lab.declare(first, networks(2), 2) == 2
+    assert farm.scalar("SELECT count(*) FROM adaptation_items WHERE source = 'joined'") == 2
+    lab.move(first, "cancelled")
+    assert states(lab)["wanted"] == 2
+    assert lab.measure(ok_result) == 2
+
+
 def test_what_another_cancels_at_this_moment_is_not_joined(lab, farm, ann):
     farm.submit_planned(ann, job_on(kernels(2)))
     one = lab.start().id

@@ -13,14 +13,15 @@ from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 
 IS_WANTED: Final = """
-    (m.purpose IN ('golden', 'audit')
-        OR EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending')
+    (EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending')
+        OR m.purpose <> 'job' AND NOT EXISTS (
+            SELECT FROM adaptation_items wn WHERE wn.measurement_id = m.id AND wn.source = 'new')
         OR EXISTS (
             SELECT FROM adaptation_items wa JOIN adaptations w ON w.id = wa.adaptation_id AND w.finished_at IS NULL
             WHERE wa.measurement_id = m.id AND NOT wa.given_up))
 """
-"""Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself. Whatever it was made for,
-whoever joined it keeps it."""
+"""Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself, which made it for neither.
+Whatever it was made for, whoever joined it keeps it."""
 
 
 def find_known(

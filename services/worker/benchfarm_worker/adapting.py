@@ -33,7 +33,7 @@ from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
-from benchfarm_store.adaptation_items import Ask, Costed, Whose
+from benchfarm_store.adaptation_items import Ask, AskedWorkload, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import asking, pool, publishing
@@ -124,7 +124,10 @@ def _begin(context: Context) -> None:
     """Declare what judges, then want the probes. Each part is a transaction of its own, so that no other planner waits
     for long; who dies between two declares the same again."""
     request, platform = context.adaptation.request, context.adaptation.platform
-    drawn = [*asking.holdout_architectures(request), *asking.holdout_kernels(request)]
+    drawn: list[tuple[Sequence[AskedWorkload], int]] = [
+        *asking.holdout_architectures(request),
+        *asking.holdout_kernels(request),
+    ]
     judging = [(adaptation_items.costed(map(Ask, workloads), platform), count) for workloads, count in drawn]
     probes = adaptation_items.costed(asking.probes(platform), platform)
     with context.database.transaction() as tx:
