@@ -1,7 +1,6 @@
 """Compares a member of the pool with the others over the probe set; needs numpy, so the `train` queue runs it."""
 
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,17 +10,15 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import Likeness, is_entry_id
 from benchfarm_core.predictors import may_lend
 from benchfarm_predictor.similarity import rank_donors
-from benchfarm_store import host_leases, likenesses
+from benchfarm_store import likenesses
 from benchfarm_store.database import Database
 from benchfarm_store.likenesses import Probed
+from benchfarm_worker import resting
 from benchfarm_workloads.probes import probe_set
 
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
-
-_resting: dict[str, float] = {}
-"""Since when members wait for this host to be quiet, as `time.monotonic` counts."""
 
 
 def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> None:
@@ -29,9 +26,9 @@ def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> Non
 
     Where another compares it is left, and while this host measures, for `wait_s` at most: the sweep asks again.
     """
+    if resting.rests(database, "liken", member_id, boot_id, wait_s):
+        return
     with database.transaction() as tx:
-        if _rests(member_id, wait_s, is_measuring=host_leases.is_measuring(tx, boot_id)):
-            return
         if not likenesses.hold(tx):
             logger.info("somebody else compares, the sweep asks again", extra={"member_id": member_id})
             return
@@ -50,14 +47,6 @@ def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> Non
         found = [*compare([own], [*others, *entries]), *compare(others, [own])]
         likenesses.keep_platform(tx, own, found)
     logger.info("compared over the probe set", extra={"member_id": member_id, "likenesses": len(found)})
-
-
-def _rests(member_id: str, wait_s: float, *, is_measuring: bool) -> bool:
-    now_s = time.monotonic()
-    if is_measuring and now_s - _resting.setdefault(member_id, now_s) < wait_s:
-        return True
-    _resting.pop(member_id, None)
-    return False
 
 
 def compare(targets: Iterable[Probed], donors: Sequence[Probed]) -> list[Likeness]:

@@ -1,9 +1,8 @@
 """Makes a platform's predictors anew where new results call for it; what is no better is kept as rejected."""
 
 import logging
-import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import TrainingRows
@@ -18,18 +17,14 @@ from benchfarm_core.refreshing import (
     why_due,
 )
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import adaptations, host_leases, predictors, refreshes, training_rows
+from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.adaptation_donors import donor_rows
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
-from benchfarm_worker import fitting, publishing
+from benchfarm_worker import fitting, publishing, resting
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
-
-LONGEST_REST_S: Final = 20.0
-"""Nothing else is trained meanwhile."""
-LOOK_EVERY_S: Final = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +33,7 @@ def step(database: Database, platform_id: str, boot_id: str, wait_s: float) -> N
     """Look after one predictor of a platform, the one that was looked at longest ago, and ask for the next one.
     Adaptations come first, for somebody waits for them. Twice changes nothing: the same rows make the same file.
 
-    It waits for leases on this host as adaptations do, but for seconds only.
+    While this host measures it is left to the next look, though not for ever.
     """
     with database.transaction() as tx:
         due = refreshes.due_on(tx, platform_id)
@@ -47,7 +42,8 @@ def step(database: Database, platform_id: str, boot_id: str, wait_s: float) -> N
             return
     if not due:
         return
-    _rest(database, boot_id, min(wait_s, LONGEST_REST_S))
+    if resting.rests(database, "refresh", platform_id, boot_id, wait_s):
+        return
     refresh(database, due[0])
     with database.transaction() as tx:
         if any(one.subject != due[0].subject for one in refreshes.due_on(tx, platform_id)):
@@ -158,13 +154,3 @@ def _fit(case: _Case, subject: str) -> PlatformFit | None:
         if not isinstance(fit, str):
             return fit
     return None
-
-
-def _rest(database: Database, boot_id: str, longest_s: float) -> None:
-    """Wait while this host measures."""
-    until_s = time.monotonic() + longest_s
-    while time.monotonic() < until_s:
-        with database.transaction(read_only=True) as tx:
-            if not host_leases.is_measuring(tx, boot_id):
-                return
-        time.sleep(LOOK_EVERY_S)
