@@ -51,3 +51,22 @@ def test_the_runner_needs_the_standard_library_and_numpy_alone():
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"pydantic", "onnx", "onnxruntime", "openvino", "httpx2", "typer", "rich"})
+
+
+def test_the_api_starts_without_what_trains_and_without_engines(tmp_path):
+    """As it runs: an application is made, and what answers a question of predictors is loaded."""
+    program = (
+        "import sys; from benchfarm_api.main import create_app; from benchfarm_api.settings import Settings;"
+        "create_app(Settings.model_validate({'database_url': 'postgresql://nowhere/x', 'redis_url': 'redis://nowhere',"
+        f" 'benchfarm_data_dir': {str(tmp_path)!r}, 'benchfarm_api_port': 0}})); print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "benchfarm_predictor.answers" in loaded
+    assert {name.split(".")[0] for name in loaded}.isdisjoint(
+        {"torch", "sklearn", "scipy", "lightgbm", "pandas", "onnx", "onnxruntime", "openvino", "benchfarm_engines"}
+    )
+    assert not [
+        name for name in loaded if name.startswith(("benchfarm_predictor.training", "benchfarm_predictor.eval"))
+    ]

@@ -63,6 +63,20 @@ PLANTS = [
         "the API process never imports",
     ),
     Plant(
+        "an answer needs what trains, two imports away",
+        "packages/predictor/benchfarm_predictor/__init__.py",
+        "import benchfarm_predictor.training.platform_fit\n",
+        "import contract",
+        "the API process never imports",
+    ),
+    Plant(
+        "a worker reads the table of predictors",
+        "services/worker/benchfarm_worker/__init__.py",
+        "import benchfarm_store.predictor_tables\n",
+        "import contract",
+        "store.tables is private",
+    ),
+    Plant(
         "an answer needs PyTorch",
         "packages/predictor/benchfarm_predictor/trees.py",
         "import torch\n",

@@ -82,6 +82,17 @@ def test_the_same_measurements_are_charged_once_however_they_are_written(farm, l
     assert (again.id, again.repeated, lab.stored_bytes()) == (came.id, True, paid)
 
 
+def test_a_set_that_came_long_ago_is_known_by_its_former_name(farm, lab):
+    """Its id followed from the order of lines then: the same file is neither kept nor charged a second time."""
+    lab.bring(set_of())
+    paid, former = lab.stored_bytes(), "s_" + set_of().former_hash
+    farm.run("UPDATE measurement_sets SET public_id = :former", former=former)
+    for options in ({}, {"dry_run": True}):
+        again = lab.bring(set_of(), **options)
+        assert (again.id, again.repeated, lab.stored_bytes()) == (former, True, paid)
+    assert farm.scalar("SELECT count(*) FROM measurement_sets") == 1
+
+
 def test_a_dry_run_changes_nothing(farm, lab):
     came = lab.bring(set_of(), dry_run=True)
     assert (came.id, came.dry_run, came.repeated, came.rows) == (None, True, False, 4)

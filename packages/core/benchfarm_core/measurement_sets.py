@@ -116,6 +116,12 @@ class MeasurementSet(Value):
         return digest({"platform": where, "kernels": {name: rows.in_order for name, rows in self.kernels.items()}})
 
     @property
+    def former_hash(self) -> str:
+        """What the same file was named by before the order of its lines and columns stopped counting."""
+        kernels = {name: kernel.model_dump(mode="json") for name, kernel in sorted(self.kernels.items())}
+        return digest({"platform": self.platform.model_dump(mode="json"), "kernels": kernels})
+
+    @property
     def rejected_by_reason(self) -> dict[str, int]:
         """How many rows each reason cost; a rejected table counts once."""
         return counted(self.rejected)

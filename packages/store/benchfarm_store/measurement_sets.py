@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -26,6 +26,8 @@ from benchfarm_store.set_codec import SET_FORMAT, pack, unpack
 from benchfarm_store.tables import measurement_set_kernels, measurement_sets
 from benchfarm_store.tokens import Caller
 
+_PREFIX: Final = "s_"
+
 
 def import_set(tx: Transaction, found: MeasurementSet, *, by: Caller, dry_run: bool = False) -> MeasurementSetImported:
     """Take a set in, once: the same contents again change nothing. A dry run only says what would come of it.
@@ -37,8 +39,8 @@ def import_set(tx: Transaction, found: MeasurementSet, *, by: Caller, dry_run: b
         reasons = ", ".join(f"{count} {reason}" for reason, count in found.rejected_by_reason.items())
         detail = f"no row of the set can be taken ({reasons}); a dry run lists them"
         raise InvalidRequest(detail, code="measurement_set_empty", field="tables")
-    set_id = public_id(found)
-    known = tx.execute(select(measurement_sets.c.id).where(measurement_sets.c.public_id == set_id)).one_or_none()
+    known = _known_id(tx, found)
+    set_id = public_id(found) if known is None else known
     repeated = known is not None or (not dry_run and not _insert(tx, set_id, found, by))
     return MeasurementSetImported(
         id=None if dry_run and not repeated else set_id,
@@ -51,9 +53,16 @@ def import_set(tx: Transaction, found: MeasurementSet, *, by: Caller, dry_run: b
     )
 
 
+def _known_id(tx: Transaction, found: MeasurementSet) -> str | None:
+    """The id of a set that is there; one that came long ago has another."""
+    ids = (public_id(found), f"{_PREFIX}{found.former_hash}")
+    rows = tx.execute(select(measurement_sets.c.public_id).where(measurement_sets.c.public_id.in_(ids))).scalars().all()
+    return min(rows, key=ids.index, default=None)
+
+
 def public_id(found: MeasurementSet) -> str:
     """The id that a set has wherever it is imported."""
-    return "s_" + found.content_hash
+    return f"{_PREFIX}{found.content_hash}"
 
 
 def _insert(tx: Transaction, set_id: str, found: MeasurementSet, by: Caller) -> bool:

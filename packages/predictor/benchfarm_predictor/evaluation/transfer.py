@@ -4,9 +4,11 @@ The rows that judge are split off by their configurations before anything else h
 choice does: what is chosen depends on the n samples alone.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
@@ -41,6 +43,8 @@ SAMPLES_MAX: Final = 10_000
 REPEATS_MAX: Final = 100
 SAME_SHARE: Final = 0.5
 """Two platforms do not take the same time to the last digit for so many of the configurations that both measured."""
+ROUNDED: Final = 0.01
+"""How far rounding takes a time at most, of 1: what is rounded more coarsely may be equal by chance."""
 
 Say = Callable[[str], None]
 """Told what is going on, in a few words."""
@@ -142,8 +146,14 @@ def _are_same(one: MeasurementSet, other: MeasurementSet) -> bool:
         for name in one.kernels.keys() & other.kernels.keys()
         for first, second in _times_of_both(one.kernels[name], other.kernels[name])
     ]
-    equal = sum(first == second for first, second in times)
+    equal = sum(_is_one_time(first, second) for first, second in times)
     return one.content_hash == other.content_hash or (len(times) >= LEAST_COMMON and equal > SAME_SHARE * len(times))
+
+
+def _is_one_time(first: float, second: float) -> bool:
+    """Whether two times are the same to the last digit that both have: one of the sets may be written in fewer."""
+    digits = min(-int(Decimal(repr(each)).as_tuple().exponent) for each in (first, second))
+    return math.isclose(first, second, rel_tol=ROUNDED) and round(first, digits) == round(second, digits)
 
 
 def _times_of_both(one: KernelRows, other: KernelRows) -> list[tuple[float, float]]:
