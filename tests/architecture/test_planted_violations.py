@@ -70,13 +70,6 @@ PLANTS = [
         "the API process never imports",
     ),
     Plant(
-        "a worker reads the table of predictors",
-        "services/worker/benchfarm_worker/__init__.py",
-        "import benchfarm_store.predictor_tables\n",
-        "import contract",
-        "store.tables is private",
-    ),
-    Plant(
         "an answer needs PyTorch",
         "packages/predictor/benchfarm_predictor/trees.py",
         "import torch\n",
