@@ -40,7 +40,8 @@ class LatencyAnswer(Answer):
 
     `low_ms` and `high_ms` hold with probability `coverage`; of a prediction, for workloads like those that it was
     calibrated on. `unknown_kernels`: kernel types and operators that were guessed or left out; `outside`: what lies
-    outside of what the predictor learnt from. Both widen the interval by rules, and `coverage` is 0: no guarantee.
+    outside of what the predictor learnt from, each at most 20, fewer where a question has more than 10,000 answers, and
+    at least 3. Both widen the interval by rules, and `coverage` is 0: no guarantee.
     """
 
     item_no: int
