@@ -183,7 +183,8 @@ def resident_rows(asking: Asking, keys: Sequence[str]) -> list[Row]:
     """Many platforms with a large predictor each, asked in turn twice."""
     size_bytes = asking.publish(large_model(), keys)
     asking.restart()
-    [architecture], before_mb, rows = asking.fresh(1), asking.resident_mb(), []
+    [architecture], before_mb = asking.fresh(1), asking.resident_mb()
+    rows: list[Row] = []
     for turn in ("first", "second"):
         walls_s = [asking.ask([architecture], [key])[0] for key in keys]
         grown_mb = asking.resident_mb() - before_mb
