@@ -18,6 +18,7 @@ from tests.adapting_lab import KEY, AdaptingLab
 from tests.store.conftest import Farm, board_report, failed, ok
 
 SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
+COSTS = {"board_s": 0, "train_s": 0}
 S = AdaptationState
 
 
@@ -130,7 +131,7 @@ def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pyt
             lab.measure(ok)
         before = lab.view(made.id)
         dies(lab, made.id, monkeypatch, module, name)
-        assert lab.view(made.id).model_copy(update={"board_s": 0}) == before.model_copy(update={"board_s": 0}), name
+        assert lab.view(made.id).model_copy(update=COSTS) == before.model_copy(update=COSTS), name
         assert step(lab, made.id) is state, "its claim still stands"
         claims_run_out(lab)
     done = to_end(lab, made.id)
