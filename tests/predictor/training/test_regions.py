@@ -79,7 +79,7 @@ def test_rows_are_scored_in_the_region_where_they_are_answered() -> None:
     fit, met = fit_model(rows), judge(fit_model(rows).predictor, training_rows(PLATFORM, twins(40, 20)))
     assert fit.unseen is not None
     assert met.mape > 0.05
-    assert fit.unseen.mape > 0.6 * met.mape, "by the spaces' names each network would be known to a percent"
+    assert fit.unseen.mape > 0.85 * met.mape, "by the spaces' names each network would be known to a percent"
 
 
 def test_four_mobile_spaces_keep_what_they_promise() -> None:
