@@ -12,7 +12,7 @@ from benchfarm_core.refreshing import RefreshReason
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.database import Transaction
-from benchfarm_worker import adapting, fitting, publishing, refreshing
+from benchfarm_worker import adapting, asking, fitting, publishing, refreshing
 from benchfarm_worker.fitting import Known
 from benchfarm_workloads.draws import draw
 from tests.adapting_lab import KEY, AdaptingLab
@@ -109,7 +109,8 @@ def test_what_answers_is_looked_at_again_before_it_is_replaced(
     publish(lab, few, own_rows(lab))
     measure(lab, 40, seed=2)
     many, rows = fitted(lab), own_rows(lab)
-    really, judged = fitting.score, []
+    really = fitting.score
+    judged: list[bytes] = []
 
     def meanwhile(file: bytes, rows: TrainingRows) -> Any:
         """While the first of them is judged somebody publishes the other."""
@@ -189,7 +190,7 @@ def test_a_step_that_dies_three_times_ends_its_adaptation(lab: AdaptingLab, monk
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapting.asking, "probes", planted)
+        patch.setattr(asking, "probes", planted)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="planted"):
                 adapting.step(lab.farm.database, made.id, "", 0.0)
