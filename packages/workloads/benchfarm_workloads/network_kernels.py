@@ -67,10 +67,10 @@ class NetworkKernels:
         blocks = space.plan.blocks(genes)
         if not isinstance(blocks, list):
             blocks = [*blocks]
-        found = [*map(known.get, blocks)]
-        if None in found:
-            found = [self._learnt(known, space, block) for block in blocks]
-        return [part for part in found if part is not None]
+        try:
+            return [*map(known.__getitem__, blocks)]
+        except KeyError:
+            return [self._learnt(known, space, block) for block in blocks]
 
     def _learnt(self, known: dict[Block, Part], space: Space, block: Block) -> Part:
         part = known.get(block)
