@@ -101,6 +101,21 @@ def test_boards_of_another_generation_get_predictors_of_their_own(lab: AdaptingL
     assert second.evidence.holdout.mape < 0.15, "what answered is half too fast"
 
 
+def test_another_version_of_an_engine_learns_from_the_one_before(lab: AdaptingLab) -> None:
+    old = KEY.replace("1.31.1", "1.30.0")
+    measure(lab, 40, seed=1)
+    publish(lab, fitted(lab), own_rows(lab))
+    lab.farm.run("UPDATE platforms SET key = :old, public_id = 'p_old' WHERE key = :key", old=old, key=KEY)
+    version = """UPDATE platforms SET spec = jsonb_set(spec, '{engine,version}', '"1.30.0"') WHERE key = :old"""
+    lab.farm.run(version, old=old)
+    lab.agent.register(board_report("s1"))
+    measure(lab, 12, seed=2, slower=1.1)
+    assert refresh(lab) == ["engine_version"]
+    (first,) = versions(lab)
+    assert (first.state, first.evidence.donors) == (PredictorState.ACTIVE, (old,))
+    assert refresh(lab) == []
+
+
 def test_what_answers_is_looked_at_again_before_it_is_replaced(
     lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
