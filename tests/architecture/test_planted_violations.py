@@ -64,7 +64,7 @@ PLANTS = [
     ),
     Plant(
         "an answer needs what trains, two imports away",
-        "packages/predictor/benchfarm_predictor/__init__.py",
+        "packages/predictor/benchfarm_predictor/kernels.py",
         "import benchfarm_predictor.training.platform_fit\n",
         "import contract",
         "the API process never imports",
