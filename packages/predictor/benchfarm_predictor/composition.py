@@ -39,7 +39,8 @@ MAX_TYPES: Final = 128
 SUM_PENALTIES: Final = tuple(penalty for penalty in PENALTIES if penalty > 0.009)
 """Of whole-model sums. With smaller ones a ridge passes through every row where rows are as few as sums; then leaving a
 row out says little: of 192 such fits on 12 or 20 made-up networks 34 were more than twice as far off on new ones, with
-these 19; from 40 on nothing changes.
+these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean error
+of 20 rows fell from 4.9 to 4.6 %; with 12, 40 and 60 it was the same to 0.05 points.
 """
 _FALLBACK: Final = "fallback"
 _LEAST_SLACK: Final = 1e-9
