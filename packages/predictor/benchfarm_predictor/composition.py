@@ -5,7 +5,7 @@ Two models on kernel lists. A: a ridge on ``sums.SumFeatures``, from some 80 mea
 changes them by factors that no correction of three numbers repairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -39,8 +39,8 @@ MAX_TYPES: Final = 128
 SUM_PENALTIES: Final = tuple(penalty for penalty in PENALTIES if penalty > 0.009)
 """Of whole-model sums. With smaller ones a ridge passes through every row where rows are as few as sums; then leaving a
 row out says little: of 192 such fits on 12 or 20 made-up networks 34 were more than twice as far off on new ones, with
-these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean error
-of 20 rows fell from 4.9 to 4.6 %; with 12, 40 and 60 it was the same to 0.05 points.
+these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean
+error fell from 4.9 to 4.6 % with 20 rows; with 12, 40 and 60 it was the same to 0.05 points.
 """
 _FALLBACK: Final = "fallback"
 _LEAST_SLACK: Final = 1e-9
@@ -86,11 +86,15 @@ class KernelSum:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
         return lists.sums(self._each)
 
-    def guessed_share(self, lists: KernelLists) -> Floats:
-        """How much of each model's sum is guessed: float64[n] in [0, 1]."""
-        if all(self.knows(entries.kernels) for entries in lists.by_type.values()):
+    def guessed_share(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
+        """How much of each model's sum is guessed: float64[n] in [0, 1]; ``judged``: types whose guesses do not count."""
+
+        def is_sure(kernels: Kernels) -> bool:
+            return self.knows(kernels) or kernels.type in judged
+
+        if all(is_sure(entries.kernels) for entries in lists.by_type.values()):
             return np.zeros(len(lists))  # nothing is predicted twice for it
-        guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
+        guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if is_sure(kernels) else self._each(kernels))
         share: Floats = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
         return np.clip(share, 0, 1)
 
