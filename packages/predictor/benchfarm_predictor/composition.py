@@ -87,7 +87,7 @@ class KernelSum:
         return lists.sums(self._each)
 
     def guessed_share(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
-        """How much of each model's sum is guessed: float64[n] in [0, 1]; ``judged``: types whose guesses do not count."""
+        """How much of each model's sum is guessed: float64[n] in [0, 1]. Guesses of ``judged`` types do not count."""
 
         def is_sure(kernels: Kernels) -> bool:
             return self.knows(kernels) or kernels.type in judged

@@ -134,6 +134,16 @@ def test_kernels_alone_are_brought_to_those_in_situ_and_are_guesses() -> None:
     assert not said.coverage.any()
 
 
+def test_guesses_beside_whole_models_are_in_the_interval() -> None:
+    kernels = mixed()
+    models = training_rows(PLATFORM, model_rows(PLATFORM, MOBILE, 15))
+    fit = fit_model(replace(kernels, models=PlatformRows.of(models).models))
+    assert any("kernels in situ" in name for name in fit.chosen)
+    said = answer(fit.predictor, measured_models(model_rows(PLATFORM, MOBILE, 20, start=20)).lists)
+    assert not any(said.unknown)
+    assert (said.coverage > 0).mean() >= 0.5, "but for those outside of what was learnt from"
+
+
 def test_without_a_kernel_timed_both_ways_the_fallback_tells_the_ratio() -> None:
     rows = mixed()
     apart = replace(rows, alone={name: each for name, each in rows.alone.items() if name == DEPTHWISE})
