@@ -35,7 +35,7 @@ def check_same(one: KernelLists, other: KernelLists) -> None:
     assert one.kernel_counts == pytest.approx(other.kernel_counts)
     assert whole_ms(one) == pytest.approx(whole_ms(other), rel=1e-12)
     for view in ("plain", "shares"):
-        features = SumFeatures(view)  # type: ignore[arg-type]
+        features = SumFeatures(view)
         assert features.matrix(one) == pytest.approx(features.matrix(other), rel=1e-12)
     for name, entries in one.by_type.items():
         of_other = other.by_type[name]
