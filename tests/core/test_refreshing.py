@@ -86,6 +86,7 @@ def test_drift_is_what_most_new_rows_say_and_few_say_nothing() -> None:
     assert is_drifted([-one for one in slower])
     assert drift(slower[1:]) is None
     assert not is_drifted(slower[1:])
+    assert not is_drifted(slower, error=3 * DRIFT), "nobody expected it to be nearer"
     assert not is_drifted([*slower, *[0.0] * (LOOK_ROWS + 1)]), "half of them are where they were"
 
 
