@@ -37,7 +37,7 @@ def test_what_a_noisy_lease_measured_is_wanted_again_and_the_board_rests(farm, a
     assert (answer.next_lease, state(farm)) == (None, BoardState.COOLING)
     assert farm.job(job.id, ann).progress.pending == 3
     with farm.transaction() as tx:
-        reason = why.explain(tx, jobs.view(tx, job.id, ann)).platforms[0].reason
+        reason = why.explain(tx, jobs.get_job(tx, job.id, ann)).platforms[0].reason
     assert "its canary was slower than it has been on this board" in reason
     assert agent.take() is None
     rested(farm)
@@ -50,7 +50,7 @@ def test_the_same_end_again_is_no_news(farm, agent, job, ok_result):
     agent.start(grant)
     found = [ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)]
     first, again = agent.finish(grant, *found), agent.finish(grant, *found)
-    assert (first.accepted, again.repeated, again.lost) == (ids_of(grant), [], False)
+    assert (first.accepted, again.repeated, again.lost) == (ids_of(grant), ids_of(grant), False)
     assert farm.scalar("SELECT count(*) FROM lease_items WHERE outcome = 'noisy'") == 3
 
 
@@ -85,8 +85,9 @@ def test_a_board_without_a_quiet_lease_for_long_is_taken_as_it_is_now(farm, ann,
         agent.start(grant)
         agent.finish(grant, ok_result(*ids_of(grant), neighbours=1.2 if number else 1.0))
         outcomes.append(farm.scalar("SELECT outcome FROM lease_items ORDER BY lease_id DESC LIMIT 1"))
-        with farm.transaction() as tx:
-            jobs.cancel(tx, job.id, ann)
+        if outcomes[-1] == "noisy":
+            with farm.transaction() as tx:
+                jobs.cancel(tx, job.id, ann)
     first, *noisy, last = outcomes
     assert (first, set(noisy), last) == ("ok", {"noisy"}, "ok")
     assert farm.scalar("SELECT cardinality(mobilenet_recent_ns) FROM canary_goldens") == QUIET_LEASES
