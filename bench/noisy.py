@@ -83,12 +83,12 @@ def judged(engine: str, made: Sequence[Round]) -> list[Row]:
         mobilenet_ns=min(one.floors.mobilenet_ns or sys.maxsize for one in made),
     )
     answers = [(one, _answers(one)) for one in made]
+    rows: list[Row] = []
     truth = {
         number: median(ms)
         for number in made[0].found
-        if (ms := [found[number] for one, found in answers if not one.beside and number in found])
+        if (ms := [answer[number] for one, answer in answers if not one.beside and number in answer])
     }
-    rows = []
     for beside in (False, True):
         kept, noisy = list[float](), list[float]()
         count = lost = 0
@@ -97,10 +97,9 @@ def judged(engine: str, made: Sequence[Round]) -> list[Row]:
                 continue
             count += len(one.found)
             lost += len(one.found) - len(found)
-            for number, ms in found.items():
-                if number in truth:
-                    is_kept = not is_noisy(one.found[number], KERNEL, quiet=quiet, beside=one.floors)
-                    (kept if is_kept else noisy).append(abs(ms / truth[number] - 1))
+            for number in found.keys() & truth.keys():
+                is_kept = not is_noisy(one.found[number], KERNEL, quiet=quiet, beside=one.floors)
+                (kept if is_kept else noisy).append(abs(found[number] / truth[number] - 1))
         near = [_ratio(one.floors) / _ratio(quiet) for one, _ in answers if one.beside == beside]
         rows.append({
             "engine": engine, "beside them": "a process that copies memory" if beside else "nobody",
