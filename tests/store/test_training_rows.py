@@ -155,6 +155,15 @@ def test_the_steadiest_result_then_the_newest(lab):
     assert row.normalised_ms == pytest.approx(1.2, rel=0.01)
 
 
+def test_a_row_tells_when_it_was_first_measured(lab):
+    lab.measure(KERNEL)
+    (first,) = lab.rows().kernels
+    lab.measure(KERNEL)
+    (again,) = lab.rows().kernels
+    assert (first.first_at, again.first_at) == (None, first.measured_at)
+    assert again.measured_at > first.measured_at
+
+
 def test_a_subject_has_its_own_kernels_alone(lab):
     lab.measure(KERNEL, CONV, MODEL)
     assert families(lab.rows(subject="fc")) == (["fc"], [])
@@ -196,6 +205,8 @@ def test_one_that_is_only_declared_teaches_nobody_either(lab):
     lab.farm.run("UPDATE measurements SET purpose = 'holdout' WHERE state = 'wanted'")
     assert families(lab.rows()) == ([], [])
     assert families(lab.holdouts(WIDE)) == ([], [])
+    lab.farm.run("UPDATE measurements SET state = 'cancelled' WHERE state = 'wanted'")
+    assert families(lab.rows()) == (["fc"], []), "it will judge nobody"
 
 
 def test_a_hold_out_cannot_be_replaced_and_the_second_time_is_its_noise(lab):

@@ -184,7 +184,8 @@ _OF_WORKLOADS: Final = """
     JOIN workloads w ON w.digest = x.digest
 """
 _HELD_OUT = text(f"""
-    {_OF_WORKLOADS} WHERE EXISTS (SELECT FROM measurements m WHERE m.workload_id = w.id AND m.purpose = 'holdout')
+    {_OF_WORKLOADS} WHERE EXISTS (
+        SELECT FROM measurements m WHERE m.workload_id = w.id AND m.purpose = 'holdout' AND m.state <> 'cancelled')
 """)
 _LEARNT = text(f"""
     {_OF_WORKLOADS} WHERE EXISTS (
@@ -288,16 +289,19 @@ _WISH: Final[Mapping[str, Any]] = {
 
 
 def _within(choices: Sequence[_Choice], limit_s: float, pace: float, one_s: float) -> list[_Choice]:
-    """As many as the board seconds allow, in order and at the measured pace."""
+    """As many new ones as the board seconds allow, in order and at the measured pace, and all that cost nothing."""
     found: list[_Choice] = []
     spent_s = 0.0
+    is_full = limit_s <= 0
     for one in choices:
-        cost_s = one.seconds * pace if one.source == ItemSource.NEW else 0.0
-        if cost_s and spent_s + cost_s > limit_s and (spent_s or cost_s > one_s):
-            break
-        spent_s += cost_s
+        if one.source == ItemSource.NEW:
+            cost_s = one.seconds * pace
+            is_full = is_full or (spent_s + cost_s > limit_s and (spent_s > 0 or cost_s > one_s))
+            if is_full:
+                continue
+            spent_s += cost_s
         found.append(one)
-    return found if limit_s > 0 else [one for one in found if one.source != ItemSource.NEW]
+    return found
 
 
 def _make(

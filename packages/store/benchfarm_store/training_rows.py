@@ -47,8 +47,8 @@ def training_rows(tx: Transaction, platform_id: int, subject: str | None = None)
     """What the predictors of a platform (its row) may learn from: of each workload and timing the steadiest result, the
     newest of these.
 
-    A workload that is a hold-out anywhere, measured or not, is left out everywhere: what judges one platform's
-    predictor must not have taught its donors.
+    A workload that is a hold-out anywhere, measured or not yet, is left out everywhere: what judges one platform's
+    predictor must not have taught its donors. One that was cancelled before it was measured judges nobody.
 
     Args:
         subject: a kernel type, for its kernels alone; None or `WHOLE_MODEL` for everything.
@@ -124,7 +124,10 @@ _RESULTS: Final = f"""
     JOIN boards b ON b.id = g.board_id AND b.generation_id
 """
 _PRESENT: Final = f"{_RESULTS} = g.id"
-_FREE: Final = "NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout')"
+_FREE: Final = """
+    NOT EXISTS (SELECT FROM measurements h
+        WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout' AND h.state <> 'cancelled')
+"""
 TEACHING: Final = f"{_PRESENT} WHERE {_FREE}"
 """All results that may teach, of results `r`, measurements `m` and workloads `w`; see `training_rows`."""
 _COLUMNS: Final = """
@@ -137,12 +140,16 @@ _STEADIEST: Final = f"""
         AND {_FREE}
     ORDER BY w.digest, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
 """
-_EACH_ONCE: Final = f"SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS}"
+_EACH_ONCE: Final = f"""
+    SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS},
+        min(r.measured_at) OVER (PARTITION BY w.digest, m.timing) AS first_at
+"""
 _TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_STEADIEST}")
 _FORMER = text(f"{_EACH_ONCE} {_RESULTS} IS DISTINCT FROM g.id {_STEADIEST}")
 _HOLDOUTS = text(f"""
     SELECT * FROM (
-        SELECT {_COLUMNS}, row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
+        SELECT {_COLUMNS}, r.measured_at AS first_at,
+            row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
         {_PRESENT}
         LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
             AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
@@ -201,6 +208,7 @@ def _kernel(row: Row[Any], workload: KernelWorkload) -> KernelRow:
         grade=row.grade,
         measured_at=row.measured_at,
         purpose=row.purpose,
+        first_at=None if row.first_at == row.measured_at else row.first_at,
     )
 
 
@@ -215,6 +223,7 @@ def _model(row: Row[Any], workload: GeneratedWorkload, rules: FusionRules) -> Mo
         grade=row.grade,
         measured_at=row.measured_at,
         purpose=row.purpose,
+        first_at=None if row.first_at == row.measured_at else row.first_at,
     )
 
 

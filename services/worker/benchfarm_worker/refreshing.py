@@ -9,6 +9,7 @@ from benchfarm_core.predictors import TrainingRows
 from benchfarm_core.refreshing import (
     BOARD_REASONS,
     RefreshReason,
+    first_since,
     is_another_board,
     is_drifted,
     judges_since,
@@ -72,7 +73,8 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
 def _why(due: Due, own: TrainingRows, active: Answering | None) -> RefreshReason | None:
     """Drift before mere rows: however many they are, hold-outs of before would judge a board that is another one."""
     new = parted(own, due.made_at)[1]
-    found = why_due(due.since._replace(new=len(rows_of(new, due.subject))))
+    counted = due.since._replace(new=len(rows_of(new, due.subject)))
+    found = why_due(counted, len(first_since(own, due.subject, due.made_at)))
     if found not in (None, RefreshReason.ROWS) or active is None:
         return found
     error = 0.0 if active.holdout is None else active.holdout.mape
