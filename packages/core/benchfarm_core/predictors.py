@@ -189,6 +189,16 @@ def is_marked(board_model: str) -> bool:
 
 
 def may_lend(donor_model: str, board_model: str) -> bool:
-    """Whether what was measured on boards of one model may teach predictors of another: marked ones lend to marked ones
-    alone."""
-    return not is_marked(donor_model) or is_marked(board_model)
+    """Whether what was measured on boards of one model may teach predictors of another: marked ones lend to those alone
+    that have all their marks. A shared host is a real machine; nothing simulated says how fast it is."""
+    return _marks(donor_model) <= _marks(board_model)
+
+
+def _marks(board_model: str) -> set[str]:
+    """Of the model's name, in their order."""
+    found = set()
+    for prefix in MARK_PREFIXES.values():
+        if board_model.startswith(prefix):
+            found.add(prefix)
+            board_model = board_model.removeprefix(prefix)
+    return found
