@@ -1,5 +1,7 @@
 """From which platforms a predictor may start: own ones whose predictors answer, and entries of the pool."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import text
 
 from benchfarm_core.adapting import DonorChoice, may_be_donor
@@ -18,7 +20,8 @@ def donor_rows(
     """What at most `limit` platforms can lend to one (its row, and itself) for a subject: other versions of its engine,
     then the others in the order of their likeness in that subject, or in whole models where nothing is known of it.
 
-    Those that were compared and are not near are left out, own ones that were not compared come last. Raises NotFound.
+    Those that were compared and are not near are left out, own ones that were not compared come last. Each platform
+    lends once, by its key: an own one before what was imported, and of that the newest. Raises NotFound.
     """
     if choice == DonorChoice.NONE:
         return []
@@ -36,8 +39,19 @@ def donor_rows(
     def order(donor: str) -> tuple[bool, int, str]:
         return not is_other_version(known[donor], platform), place.get(donor, len(place)), donor
 
-    found = (_rows(tx, donor, subject) for donor in sorted(allowed, key=order)[:limit])
+    once = one_each(tx, {id_: known[id_] for id_ in allowed})
+    found = (_rows(tx, donor, subject) for donor in sorted(once, key=order)[:limit])
     return [rows for rows in found if rows is not None]
+
+
+def one_each(tx: Transaction, members: Mapping[str, Platform]) -> list[str]:
+    """Of members of the same key the first: own ones, then entries from the newest on."""
+    rows = tx.execute(_NEWEST_FIRST, {"ids": list(members)})
+    places = {row.public_id: place for place, row in enumerate(rows, 1)}
+    first: dict[str, str] = {}
+    for id_ in sorted(members, key=lambda id_: (places.get(id_, 0), id_)):
+        first.setdefault(members[id_].key, id_)
+    return [*first.values()]
 
 
 def _rows(tx: Transaction, donor: str, subject: str) -> TrainingRows | None:
@@ -53,3 +67,6 @@ def _rows(tx: Transaction, donor: str, subject: str) -> TrainingRows | None:
 
 
 _PLATFORMS = text("SELECT id, public_id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")
+_NEWEST_FIRST = text("""
+    SELECT public_id FROM pool_entries WHERE public_id = ANY(CAST(:ids AS text[])) ORDER BY imported_at DESC, id DESC
+""")

@@ -237,8 +237,10 @@ def _train(context: Context) -> None:
         pool.step(context.database, one.platform.id, context.boot_id, 0.0)
     seen = _see(context)
     fit = whole_model(seen.known)
-    scores = [*(point.unseen for point in seen.curve), None if fit is None else fit.unseen]
     asked = one.request
+    # what other spaces teach says nothing of those that were asked for
+    unseen = None if fit is None else fit.unseen_in(asked.spaces)
+    scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
     standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
     stop = why_stop(standing)
@@ -252,7 +254,7 @@ def _train(context: Context) -> None:
             at=tx.now,
             board_s=seen.board_s,
             rows=seen.known.rows.counts,
-            unseen=None if fit is None else fit.unseen,
+            unseen=unseen,
             chosen=[] if fit is None else [name[:200] for name in fit.chosen],
             train_s=context.worked_s,
         )
@@ -274,7 +276,7 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
         round_no=number,
         has_spaces=bool(one.request.spaces),
         times_in_situ=in_situ_by(one.platform.engine.name, one.platform.precision) is not None,
-        whole_models=len(seen.known.rows.models),
+        whole_models=sum(space in one.request.spaces for space in seen.known.rows.models.spaces),
     )
     seconds = round_s(one.request.budget_s, seen.board_s, number)
     asks = asking.next_asks(one.request, mix, number, seconds, seen.rules)

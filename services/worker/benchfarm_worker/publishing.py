@@ -136,7 +136,8 @@ def judge(fit: PlatformFit, rows: TrainingRows, active: Answering | None) -> Jud
     file = fit.file()
     holdout = fitting.score(file, rows)
     if active is None:
-        return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False), None)
+        first = fitting.as_first(fit, file, rows, holdout)
+        return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False, first=first), None)
     before = fitting.score(active.file, rows)
     found = verdict(holdout, before, has_active=True, recorded=active.holdout)
     return Judged(fit, file, holdout, before, found, active.id)
