@@ -308,6 +308,19 @@ def test_what_is_known_costs_nothing_behind_what_does_not_fit(lab, ok_result):
     assert (found.new, found.known) == (1, 3)
 
 
+def test_what_was_measured_of_another_board_is_measured_anew(lab, farm, ok_result):
+    asks = [*map(Ask, kernels(3)), *map(Ask, networks(2))]
+    lab.want(lab.start().id, asks)
+    lab.measure(ok_result)
+    farm.run("UPDATE adaptations SET state = 'cancelled', finished_at = now()")
+    farm.run(
+        "INSERT INTO predictor_looks (platform_id, subject, looked_at, seen, attempts, is_done, judges_from)"
+        " SELECT platform_id, 'fc', now(), '', 0, true, max(measured_at) FROM results GROUP BY 1"
+    )
+    found = lab.want(lab.start().id, asks)
+    assert (found.known, found.new) == (2, 3)
+
+
 def test_declaring_again_on_the_same_platform_costs_nothing(lab, ok_result):
     drawn = networks(8)
     first = lab.start()

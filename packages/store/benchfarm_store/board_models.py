@@ -27,6 +27,7 @@ from benchfarm_store import board_history, platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
+from benchfarm_store.measurements import IS_AGAIN
 from benchfarm_store.model_merges import find_merges, hold, hold_alone
 from benchfarm_store.tokens import Caller
 
@@ -67,7 +68,7 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     mine, others = _hold(tx, board_model, into)
     if not mine or not others:
         raise NotFound(f"no board is of the model {(into if mine else board_model)[:60]}")
-    tx.execute(_CANCEL_GOLDEN, {"model": board_model})
+    tx.execute(_CANCEL_OWN, {"model": board_model})
     _check_idle(tx, board_model)
     author = board_history.author_of(by)
     parameters = {"model": board_model, "into": into, "author": author, "reason": request.reason, "now": tx.now}
@@ -195,10 +196,11 @@ _LEASED = text(f"""
         SELECT FROM leases l JOIN queues q ON q.id = l.queue_id
         WHERE l.ended_at IS NULL AND q.platform_id IN ({_MINE}))
 """)
-_CANCEL_GOLDEN = text(f"""
+# what the farm wants of itself
+_CANCEL_OWN = text(f"""
     UPDATE measurements SET state = 'cancelled' WHERE id IN (
         SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
-        WHERE m.state = 'wanted' AND m.purpose = 'golden' ORDER BY m.id FOR NO KEY UPDATE OF m)
+        WHERE m.state = 'wanted' AND (m.purpose = 'golden' OR {IS_AGAIN}) ORDER BY m.id FOR NO KEY UPDATE OF m)
 """)
 _RATIOS = text("""
     WITH mine AS (

@@ -45,7 +45,8 @@ class FoundRows(NamedTuple):
 
 def training_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
     """What the predictors of a platform (its row) may learn from: of each workload and timing the steadiest result, the
-    newest of these.
+    newest of these. What was measured before the board became another one (`refreshes.judge_from`) is among
+    `former_rows`.
 
     A workload that is a hold-out anywhere, measured or not yet, is left out everywhere: what judges one platform's
     predictor must not have taught its donors. One that was cancelled before it was measured judges nobody.
@@ -61,17 +62,24 @@ def training_rows(tx: Transaction, platform_id: int, subject: str | None = None)
 
 def find_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> FoundRows:
     """As `training_rows`, but only read: what takes time is `told` outside the transaction."""
-    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
-    return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
+    return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | _of(subject)))
 
 
 def former_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
-    """The same of former generations of a platform's boards: what was there before may lend to what is there now.
+    """The same of former generations of a platform's boards, and of before a board became another one: what was there
+    before may lend to what is there now.
 
     Raises NotFound.
     """
-    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
-    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | parameters))
+    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | _of(subject)))
+
+
+def _of(subject: str | None) -> dict[str, Any]:
+    return {
+        "type": None if subject == WHOLE_MODEL else subject,
+        "subject": subject or WHOLE_MODEL,
+        "model": WHOLE_MODEL,
+    }
 
 
 def holdout_rows(
@@ -121,9 +129,9 @@ _RESULTS: Final = f"""
     JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.rule_version = :rule AND s.grade = ANY(:grades)
         AND s.normalised_ms IS NOT NULL
     JOIN generations g ON g.id = r.generation_id
-    JOIN boards b ON b.id = g.board_id AND b.generation_id
+    JOIN boards b ON b.id = g.board_id
 """
-_PRESENT: Final = f"{_RESULTS} = g.id"
+_PRESENT: Final = f"{_RESULTS} AND b.generation_id = g.id"
 _FREE: Final = """
     NOT EXISTS (SELECT FROM measurements h
         WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout' AND h.state <> 'cancelled')
@@ -135,24 +143,36 @@ _COLUMNS: Final = """
 """
 # by platform through results, which have an index on it; more launches say more than a newer visit, as where the farm
 # answers
-_STEADIEST: Final = f"""
+_OWN: Final = f"""
     WHERE r.platform_id = :platform AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
         AND {_FREE}
+"""
+_STEADIEST: Final = """
     ORDER BY w.digest, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
 """
 _EACH_ONCE: Final = f"""
     SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS},
         min(r.measured_at) OVER (PARTITION BY w.digest, m.timing) AS first_at
 """
-_TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_STEADIEST}")
-_FORMER = text(f"{_EACH_ONCE} {_RESULTS} IS DISTINCT FROM g.id {_STEADIEST}")
+_LOOKS: Final = """
+    LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
+        AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
+"""
+# since when the board is what it is, by the row's subject and by that which learns
+_SINCE: Final = """
+    greatest(k.judges_from, (SELECT judges_from FROM predictor_looks
+        WHERE platform_id = :platform AND subject = :subject), '-infinity')
+"""
+_TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_LOOKS} {_OWN} AND r.measured_at > {_SINCE} {_STEADIEST}")
+_FORMER = text(f"""
+    {_EACH_ONCE} {_RESULTS} {_LOOKS} {_OWN}
+        AND (b.generation_id IS DISTINCT FROM g.id OR r.measured_at <= {_SINCE}) {_STEADIEST}
+""")
 _HOLDOUTS = text(f"""
     SELECT * FROM (
         SELECT {_COLUMNS}, r.measured_at AS first_at,
             row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
-        {_PRESENT}
-        LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
-            AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
+        {_PRESENT} {_LOOKS}
         WHERE r.platform_id = :platform AND m.purpose = 'holdout'
             AND r.measured_at > greatest(k.judges_from, CAST(:since AS timestamptz), '-infinity')
             AND (CAST(:digests AS uuid[]) IS NULL OR w.digest = ANY(CAST(:digests AS uuid[])))) found

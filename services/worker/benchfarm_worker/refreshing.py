@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
@@ -103,10 +104,11 @@ class _Lesson(NamedTuple):
 
 class _Case(NamedTuple):
     """What judges, and what a new version learns from: first what is of the board as it is now, then, where that is too
-    little, everything."""
+    little, everything. `judges_from`: until when the board was another one, where that was seen now."""
 
     judges: Judges
     lessons: tuple[_Lesson, ...]
+    judges_from: datetime | None = None
 
 
 def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows) -> bool:
@@ -120,6 +122,8 @@ def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows
     def take(tx: Transaction, judged: Judged) -> bool:
         made = publishing.keep(tx, due.platform_id, due.subject, judged)
         if made is not None:
+            if case.judges_from is not None:
+                refreshes.judge_from(tx, due, case.judges_from)
             told = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
             logger.info("made a predictor anew", extra=told | {"detail": made.detail})
         return made is not None
@@ -132,16 +136,15 @@ def _case(tx: Transaction, due: Due, reason: RefreshReason, own: TrainingRows) -
     declared = publishing.judging_rows(tx, due.platform_id, since=again_at)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
     others = donor_rows(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject)
+    former = training_rows.former_rows(tx, due.platform_id, due.subject)
+    everything = _Lesson(own, [_former(former), *others] if former.every else others)
     if reason is RefreshReason.GENERATION:
-        former = _former(training_rows.former_rows(tx, due.platform_id, due.subject))
-        return _Case(judges, (_Lesson(own, [former, *others]),))
-    everything = _Lesson(own, others)
+        return _Case(judges, (everything,))
     if again_at is not None and is_another_board(
         training_rows.holdout_rows(tx, due.platform_id), declared, due.subject
     ):
-        refreshes.judge_from(tx, due, again_at)
         before, since = parted(own, due.made_at)
-        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything))
+        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything), due.made_at)
     if reason is RefreshReason.DRIFT:  # what it misses is of a kind that no hold-out is
         judges = judges.beside(judges_since(own, due.subject, due.made_at))
     return _Case(judges, (everything,))
