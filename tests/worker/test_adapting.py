@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from benchfarm_core.adapting import AdaptationState, AdaptationView, mix_of
+from benchfarm_core.adapting import ROWS_MIN, AdaptationState, AdaptationView, mix_of
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import TrainingWork
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
@@ -324,6 +325,13 @@ def test_rows_of_other_spaces_reach_no_target(lab: AdaptingLab, monkeypatch: pyt
     assert fit is not None
     assert fit.unseen is not None
     assert fit.unseen.within_10 > 0.5
+    assert (adapting.expected(fit, ()), adapting.expected(fit, [MOBILE])) == (fit.unseen, fit.unseen)
+    assert fit.told is not None
+    few = replace(
+        fit, told=replace(fit.told, spaces=("proxylessnas",) * (ROWS_MIN - 1) + fit.told.spaces[ROWS_MIN - 1 :])
+    )
+    assert few.unseen_in(["proxylessnas"]) is not None
+    assert adapting.expected(few, ["proxylessnas"]) is None, "seven rows tell nothing"
     really, mixes = adapting._see, []
     monkeypatch.setattr(adapting, "_see", lambda context: really(context)._replace(known=known))
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from benchfarm_core.adapting import (
     FIRST_SHARE,
     LAPSE_S,
+    ROWS_MIN,
     WAITS_FOR_BOARDS,
     AdaptationMeasured,
     AdaptationState,
@@ -28,7 +29,7 @@ from benchfarm_core.adapting import (
 )
 from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
-from benchfarm_core.predictors import WHOLE_MODEL
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
@@ -238,8 +239,7 @@ def _train(context: Context) -> None:
     seen = _see(context)
     fit = whole_model(seen.known)
     asked = one.request
-    # what other spaces teach says nothing of those that were asked for
-    unseen = None if fit is None else fit.unseen_in(asked.spaces)
+    unseen = expected(fit, asked.spaces)
     scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
     standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
@@ -266,6 +266,13 @@ def _train(context: Context) -> None:
         stop = stop or why_stop(standing._replace(is_more=False))
         adaptation_items.raise_holdouts(tx, context.whose)
         adaptations.move(tx, one, AdaptationState.JUDGING, "" if stop is None else stop.reason)
+
+
+def expected(fit: PlatformFit | None, spaces: Sequence[str]) -> HoldoutScore | None:
+    """How good a predictor would be in the spaces that were asked for, in all without any: rows of others say nothing
+    of them. None where too few tell."""
+    found = None if fit is None else fit.unseen_in(spaces)
+    return found if found is not None and found.count >= ROWS_MIN else None
 
 
 def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[tuple[list[Costed], float]]:
