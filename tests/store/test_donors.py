@@ -88,7 +88,7 @@ def test_another_version_of_the_engine_comes_first(lab):
 
 def test_a_donor_that_has_just_gone_lends_nothing(lab, monkeypatch):
     lab.compare(model={NEAR: 0.1, OTHER: 0.2})
-    really = pool.donor_rows
+    really = pool.find_donor_rows
 
     def vanishing(tx, donor, subject):
         rows = really(tx, donor, subject)
@@ -96,7 +96,7 @@ def test_a_donor_that_has_just_gone_lends_nothing(lab, monkeypatch):
             raise NotFound("somebody has deleted it")
         return rows
 
-    monkeypatch.setattr(pool, "donor_rows", vanishing)
+    monkeypatch.setattr(pool, "find_donor_rows", vanishing)
     assert lab.keys(WHOLE_MODEL) == [OTHER]
 
 

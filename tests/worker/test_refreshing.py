@@ -1,6 +1,8 @@
 """Predictors made anew: only where it is called for, judged on the same hold-outs, and answering only if better."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,8 @@ from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWanted, PredictorView
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import predictors, refreshes
+from benchfarm_store import predictors, refreshes, training_rows
+from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import refreshing
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
@@ -88,10 +91,33 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     return found
 
 
+def tell_outside_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no kernel list be computed while a transaction is open: a store of any size takes seconds for them."""
+    really, begin = training_rows.kernel_list, Database.transaction
+    opened: list[None] = []
+
+    @contextmanager
+    def transaction(database: Database, **fields: Any) -> Iterator[Transaction]:
+        with begin(database, **fields) as tx:
+            opened.append(None)
+            try:
+                yield tx
+            finally:
+                opened.pop()
+
+    def kernel_list(*arguments: Any) -> Any:
+        assert not opened, "a transaction waits for kernel lists"
+        return really(*arguments)
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+    monkeypatch.setattr(training_rows, "kernel_list", kernel_list)
+
+
 @pytest.mark.slow
 def test_what_is_missed_is_held_against_the_holdouts_measured_again(
     lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell_outside_transactions(monkeypatch)
     made = to_end(lab, lab.start(**SMALL).id)
     assert made.state is AdaptationState.SUCCEEDED, made.reason
     measure(lab, 12, slower=1.3)

@@ -1,6 +1,7 @@
 """From which platforms a predictor may start: own ones whose predictors answer, and entries of the pool."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -12,6 +13,14 @@ from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
 from benchfarm_core.refreshing import is_other_version
 from benchfarm_store import pool, predictors
 from benchfarm_store.database import Transaction
+from benchfarm_store.training_rows import FoundRows, told
+
+
+class FoundDonor(NamedTuple):
+    """What a donor lends for a subject, as it was read."""
+
+    rows: FoundRows | TrainingRows
+    subject: str
 
 
 def donor_rows(
@@ -23,6 +32,13 @@ def donor_rows(
     Those that were compared and are not near are left out, own ones that were not compared come last. Each platform
     lends once, by its key: an own one before what was imported, and of that the newest. Raises NotFound.
     """
+    return [lent(one) for one in find_donors(tx, platform_id, platform, choice, limit, subject)]
+
+
+def find_donors(
+    tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
+) -> list[FoundDonor]:
+    """As `donor_rows`, but only read: what takes time is `lent` outside the transaction."""
     if choice == DonorChoice.NONE:
         return []
     heads = {head.platform_id for head in predictors.donors(tx, platform_id, subject)}
@@ -40,8 +56,8 @@ def donor_rows(
         return not is_other_version(known[donor], platform), place.get(donor, len(place)), donor
 
     once = one_each(tx, {id_: known[id_] for id_ in allowed})
-    found = (_rows(tx, donor, subject) for donor in sorted(once, key=order)[:limit])
-    return [rows for rows in found if rows is not None]
+    found = (_find(tx, donor, subject) for donor in sorted(once, key=order)[:limit])
+    return [one for one in found if one is not None]
 
 
 def one_each(tx: Transaction, members: Mapping[str, Platform]) -> list[str]:
@@ -54,15 +70,20 @@ def one_each(tx: Transaction, members: Mapping[str, Platform]) -> list[str]:
     return [*first.values()]
 
 
-def _rows(tx: Transaction, donor: str, subject: str) -> TrainingRows | None:
+def _find(tx: Transaction, donor: str, subject: str) -> FoundDonor | None:
     """What it lends; None of an entry whose kernels are of another catalogue, or that somebody has just deleted."""
     try:
-        rows = pool.donor_rows(tx, donor, subject)
+        return FoundDonor(pool.find_donor_rows(tx, donor, subject), subject)
     except (InvalidRequest, NotFound):
         return None
-    if subject == WHOLE_MODEL:
+
+
+def lent(found: FoundDonor) -> TrainingRows:
+    """The rows with the kernels of whole models; of another subject its kernels alone."""
+    rows = told(found.rows) if isinstance(found.rows, FoundRows) else found.rows
+    if found.subject == WHOLE_MODEL:
         return rows
-    kernels = tuple(row for row in rows.kernels if row.kernel_type == subject)
+    kernels = tuple(row for row in rows.kernels if row.kernel_type == found.subject)
     return rows.model_copy(update={"kernels": kernels, "models": ()})
 
 

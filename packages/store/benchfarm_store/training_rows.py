@@ -71,7 +71,12 @@ def former_rows(tx: Transaction, platform_id: int, subject: str | None = None) -
 
     Raises NotFound.
     """
-    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | _of(subject)))
+    return told(find_former(tx, platform_id, subject))
+
+
+def find_former(tx: Transaction, platform_id: int, subject: str | None = None) -> FoundRows:
+    """As `former_rows`, but only read."""
+    return _found(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | _of(subject)))
 
 
 def _of(subject: str | None) -> dict[str, Any]:
@@ -101,9 +106,21 @@ def holdout_rows(
     Raises:
         NotFound: there is no such platform, or an id is none.
     """
+    return told(find_holdouts(tx, platform_id, workload_ids=workload_ids, occasion=occasion, since=since))
+
+
+def find_holdouts(
+    tx: Transaction,
+    platform_id: int,
+    *,
+    workload_ids: Collection[str] | None = None,
+    occasion: int = 1,
+    since: datetime | None = None,
+) -> FoundRows:
+    """As `holdout_rows`, but only read."""
     digests = None if workload_ids is None else [workload_digest(one) for one in workload_ids]
     parameters = {"digests": digests, "occasion": occasion, "since": since, "model": WHOLE_MODEL}
-    return _rows(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
+    return _found(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
 
 
 def _wanted(platform_id: int) -> dict[str, Any]:
@@ -178,10 +195,6 @@ _HOLDOUTS = text(f"""
             AND (CAST(:digests AS uuid[]) IS NULL OR w.digest = ANY(CAST(:digests AS uuid[])))) found
     WHERE occasion = :occasion ORDER BY digest, timing
 """)
-
-
-def _rows(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> TrainingRows:
-    return told(_found(tx, platform_id, results))
 
 
 def _found(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> FoundRows:

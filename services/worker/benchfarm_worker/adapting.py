@@ -33,7 +33,7 @@ from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import find_donors, lent
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
@@ -220,12 +220,13 @@ def _see(context: Context) -> Seen:
     """What can be learnt from now."""
     one = context.adaptation
     with context.database.transaction() as tx:
-        own = training_rows.training_rows(tx, one.platform_id)
+        found = training_rows.find_rows(tx, one.platform_id)
         held = adaptation_items.holdout_workloads(tx, one.id)
-        others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
+        donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
         rules = fusions.engine_rules(tx, one.platform)
         board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
+    own, others = training_rows.told(found), [lent(donor) for donor in donors]
     return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 

@@ -20,10 +20,11 @@ from benchfarm_core.refreshing import (
 )
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
+from benchfarm_store.training_rows import FoundRows, told
 from benchfarm_worker import fitting, publishing, resting
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
@@ -58,8 +59,9 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
     with database.transaction() as tx:
         refreshes.begin(tx, due)
     with database.transaction() as tx:
-        own = training_rows.training_rows(tx, due.platform_id, due.subject)
+        found = training_rows.find_rows(tx, due.platform_id, due.subject)
         active = predictors.answering(tx, due.platform_id, due.subject)
+    own = told(found)
     reason = _why(due, own, active)
     if reason in BOARD_REASONS and not _are_wanted(due):
         with database.transaction() as tx:
@@ -113,8 +115,10 @@ class _Case(NamedTuple):
 
 def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows) -> bool:
     """Fit, judge and publish; whether there was enough to learn from."""
+    again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
     with database.transaction() as tx:
-        case = _case(tx, due, reason, own)
+        seen = _see(tx, due, again_at)
+    case = _case(due, reason, own, seen)
     fit = _fit(case, due.subject)
     if fit is None:
         return False
@@ -124,25 +128,42 @@ def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows
         if made is not None:
             if case.judges_from is not None:
                 refreshes.judge_from(tx, due, case.judges_from)
-            told = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
-            logger.info("made a predictor anew", extra=told | {"detail": made.detail})
+            said = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
+            logger.info("made a predictor anew", extra=said | {"detail": made.detail})
         return made is not None
 
     return publishing.publish(database, due.platform_id, due.subject, fit, case.judges.rows, take)
 
 
-def _case(tx: Transaction, due: Due, reason: RefreshReason, own: TrainingRows) -> _Case:
-    again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
-    declared = publishing.judging_rows(tx, due.platform_id, since=again_at)
+class _Seen(NamedTuple):
+    """What a version is made of beside the platform's own rows, as it was read; the kernels of whole models are told
+    outside the transaction. `again`: whether `judging` is what was measured again, instead of what `first` was."""
+
+    judging: tuple[FoundRows, FoundRows]
+    first: FoundRows
+    again: bool
+    former: FoundRows
+    donors: list[FoundDonor]
+
+
+def _see(tx: Transaction, due: Due, again_at: datetime | None) -> _Seen:
+    return _Seen(
+        publishing.find_judging(tx, due.platform_id, since=again_at),
+        training_rows.find_holdouts(tx, due.platform_id),
+        again_at is not None,
+        training_rows.find_former(tx, due.platform_id, due.subject),
+        find_donors(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject),
+    )
+
+
+def _case(due: Due, reason: RefreshReason, own: TrainingRows, seen: _Seen) -> _Case:
+    declared = publishing.judging_rows(seen.judging)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
-    others = donor_rows(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject)
-    former = training_rows.former_rows(tx, due.platform_id, due.subject)
+    others, former = [lent(one) for one in seen.donors], told(seen.former)
     everything = _Lesson(own, [_former(former), *others] if former.every else others)
     if reason is RefreshReason.GENERATION:
         return _Case(judges, (everything,))
-    if again_at is not None and is_another_board(
-        training_rows.holdout_rows(tx, due.platform_id), declared, due.subject
-    ):
+    if seen.again and is_another_board(told(seen.first), declared, due.subject):
         before, since = parted(own, due.made_at)
         return _Case(judges, (_Lesson(since, [_former(before), *others]), everything), due.made_at)
     if reason is RefreshReason.DRIFT:  # what it misses is of a kind that no hold-out is
