@@ -23,7 +23,7 @@ from benchfarm_core.boards import (
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Platform
-from benchfarm_store import board_history, platforms
+from benchfarm_store import board_history, measurements, platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
@@ -68,7 +68,8 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     mine, others = _hold(tx, board_model, into)
     if not mine or not others:
         raise NotFound(f"no board is of the model {(into if mine else board_model)[:60]}")
-    tx.execute(_CANCEL_OWN, {"model": board_model})
+    tx.execute(_CANCEL_GOLDEN, {"model": board_model})
+    measurements.cancel_again(tx, tx.execute(_HOLD_AGAIN, {"model": board_model}).scalars().all())
     _check_idle(tx, board_model)
     author = board_history.author_of(by)
     parameters = {"model": board_model, "into": into, "author": author, "reason": request.reason, "now": tx.now}
@@ -196,11 +197,14 @@ _LEASED = text(f"""
         SELECT FROM leases l JOIN queues q ON q.id = l.queue_id
         WHERE l.ended_at IS NULL AND q.platform_id IN ({_MINE}))
 """)
-# what the farm wants of itself
-_CANCEL_OWN = text(f"""
+_CANCEL_GOLDEN = text(f"""
     UPDATE measurements SET state = 'cancelled' WHERE id IN (
         SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
-        WHERE m.state = 'wanted' AND (m.purpose = 'golden' OR {IS_AGAIN}) ORDER BY m.id FOR NO KEY UPDATE OF m)
+        WHERE m.state = 'wanted' AND m.purpose = 'golden' ORDER BY m.id FOR NO KEY UPDATE OF m)
+""")
+_HOLD_AGAIN = text(f"""
+    SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
+    WHERE m.state = 'wanted' AND {IS_AGAIN} ORDER BY m.id FOR NO KEY UPDATE OF m
 """)
 _RATIOS = text("""
     WITH mine AS (

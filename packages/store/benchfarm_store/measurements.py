@@ -202,6 +202,16 @@ def drop_unwanted(tx: Transaction, ids: Sequence[int]) -> int:
     return dropped
 
 
+def cancel_again(tx: Transaction, ids: Sequence[int]) -> int:
+    """Cancel hold-outs that only a refresh wants again, of waiting ones that the transaction holds; how many. It is a
+    statement of its own, so that who joined one just before it was held is seen."""
+    return tx.execute(_CANCEL_AGAIN, {"ids": list(ids)}).rowcount if ids else 0
+
+
+_CANCEL_AGAIN = text(f"""
+    UPDATE measurements m SET state = 'cancelled'
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'wanted' AND {IS_AGAIN}
+""")
 _HOLD_WANTED = text("""
     SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted'
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED

@@ -55,7 +55,8 @@ class Due(NamedTuple):
 def wake(tx: Transaction) -> int:
     """Ask to look after the platforms whose predictors may be due; how many. Hold-outs that no board has measured again
     by then are given up."""
-    tx.execute(_GIVE_UP, {"now": tx.now, "again_s": AGAIN_S})
+    late = tx.execute(_HOLD_LATE, {"now": tx.now, "again_s": AGAIN_S}).scalars().all()
+    measurements.cancel_again(tx, late)
     found = list(dict.fromkeys(row.public_id for row in _found(tx, None)))[:MAX_DUE]
     for platform_id in found:
         ask(tx, platform_id)
@@ -63,12 +64,11 @@ def wake(tx: Transaction) -> int:
 
 
 # what waits has an index by platform; what another transaction holds is left to the next look
-_GIVE_UP = text(f"""
-    UPDATE measurements SET state = 'cancelled' WHERE id IN (
-        SELECT m.id FROM measurements m
-        WHERE m.platform_id IN (SELECT platform_id FROM predictor_looks WHERE wanted_at IS NOT NULL)
-            AND m.state = 'wanted' AND m.wanted_at <= :now - make_interval(secs => :again_s) AND {IS_AGAIN}
-        ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED)
+_HOLD_LATE = text(f"""
+    SELECT m.id FROM measurements m
+    WHERE m.platform_id IN (SELECT platform_id FROM predictor_looks WHERE wanted_at IS NOT NULL)
+        AND m.state = 'wanted' AND m.wanted_at <= :now - make_interval(secs => :again_s) AND {IS_AGAIN}
+    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
 """)
 
 
