@@ -10,7 +10,7 @@ from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWanted, PredictorView
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import predictors, refreshes, training_rows
+from benchfarm_store import kernel_lists, predictors, refreshes, training_rows
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import refreshing
 from benchfarm_workloads.spaces import draws
@@ -93,7 +93,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
 
 def tell_outside_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no kernel list be computed while a transaction is open: a store of any size takes seconds for them."""
-    really, begin = training_rows.kernel_list, Database.transaction
+    really, begin = kernel_lists.kernel_list, Database.transaction
     opened: list[None] = []
 
     @contextmanager

@@ -83,7 +83,7 @@ def due_on(tx: Transaction, platform: str) -> list[Due]:
 
 
 def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
-    own = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
+    own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
     own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
     rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S})
     return [row for row in rows if _may_be_due(row)]
