@@ -12,6 +12,7 @@ from benchfarm_core.pool_files import open_entries
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_store import adaptation_donors, likenesses, pool, pool_entries
 from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.training_rows import FoundRows
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from tests.pool_rows import made_file, made_rows, of_another_farm
@@ -92,7 +93,7 @@ def test_a_donor_that_has_just_gone_lends_nothing(lab, monkeypatch):
 
     def vanishing(tx, donor, subject):
         rows = really(tx, donor, subject)
-        if rows.platform == NEAR:
+        if (rows.key if isinstance(rows, FoundRows) else rows.platform) == NEAR:
             raise NotFound("somebody has deleted it")
         return rows
 
