@@ -256,7 +256,8 @@ def test_declared_holdouts_are_measured_again_and_waited_for(bench, farm, ok_res
         assert holdout_rows(tx, due.platform_id).kernels == late, "what was measured before judges nobody any more"
 
 
-def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):
+def want_holdouts_again(bench, farm, ok_result):
+    """A published predictor that new rows call in question, whose hold-outs are wanted anew."""
     bench.publish()
     bench.fc(ok_result, JUDGES_MIN, seed=9)
     farm.run("UPDATE measurements SET purpose = 'holdout'")
@@ -265,20 +266,17 @@ def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm
     with farm.transaction() as tx:
         refreshes.begin(tx, due)
         refreshes.want_holdouts_again(tx, due)
+
+
+def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):
+    want_holdouts_again(bench, farm, ok_result)
     assert bench.due() == {}
     farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :after_s)", after_s=AGAIN_S)
     assert set(bench.due()) == {"fc"}
 
 
 def test_holdouts_that_no_board_measures_again_are_cancelled_but_not_what_others_wait_for(bench, farm, ok_result):
-    bench.publish()
-    bench.fc(ok_result, JUDGES_MIN, seed=9)
-    farm.run("UPDATE measurements SET purpose = 'holdout'")
-    bench.fc(ok_result, LOOK_ROWS)
-    (due,) = bench.found()
-    with farm.transaction() as tx:
-        refreshes.begin(tx, due)
-        refreshes.want_holdouts_again(tx, due)
+    want_holdouts_again(bench, farm, ok_result)
     made = bench.start()
     declared = bench.declare(made.id, [kernel_type("fc").workload(draw("fc", 77, 1)[0])], 1)
     workloads = [{"kind": "kernel", "type": "fc", "config": draw("fc", 9, 1)[0]}]
