@@ -108,6 +108,7 @@ def at_desk(state: StateDir, one_offer: OneOffer, running: Run) -> Callable[...,
                     await meanwhile(desk)
                     desk.drain()
                     await task
+                    await desk.leave()
             finally:
                 await client.close()
 
@@ -167,7 +168,8 @@ def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
     forgotten = {"offers": [], "ended_leases": [], "unknown_boards": [BOARD]}
     one_offer.instead["poll"] = [(200, forgotten)]
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("boards")) == 4))
-    assert [body["process_started"] for body in one_offer.bodies("boards")] == [True, True, True, False]
+    assert [body["process_started"] for body in one_offer.bodies("boards")] == [True, True, True, False, False]
+    assert [bool(body["boards"]) for body in one_offer.bodies("boards")] == [True] * 4 + [False], "it leaves"
 
 
 def test_a_board_that_could_not_be_named_anew_is_not_forgotten(
@@ -207,6 +209,29 @@ def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(
     one_offer.instead["accept"] = [problem(503, "unavailable")] * 1000
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("accept")) >= 2))
     assert one_offer.bodies("results") == []
+
+
+def test_an_agent_that_owes_something_does_not_say_that_it_leaves(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The farm would end the lease at once, and what is handed in at the next start would come too late."""
+    monkeypatch.setattr("benchfarm_agent.leases.DRAIN_PATIENCE_S", 0.05)
+    one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
+    at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("finish"))))
+    assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_offer.is_offered = True
+
+    async def hang_up_from_now_on(_: OfferDesk) -> None:
+        await true_soon(lambda: bool(one_offer.bodies("poll")))
+        one_offer.instead["boards"] = [HANG_UP]
+
+    at_desk(local_board(), hang_up_from_now_on)
+    assert "was not told that this agent has drained" in caplog.text
 
 
 def test_an_offer_does_not_wait_for_boards_to_be_named_anew(
