@@ -274,23 +274,31 @@ def test_a_poll_whose_agent_has_hung_up_brings_no_board_back(
     lab: "Lab", served: "Served", alice: httpx2.Client, eventually: Callable[..., None]
 ) -> None:
     """What it names as idle may be gone by then: an agent hangs up and says so."""
-
-    def parked(count: int) -> bool:
-        metrics = httpx2.get(f"{served.url}/metrics", headers=dict(alice.headers)).text
-        return f"benchfarm_api_parked_polls {count}.0" in metrics
-
     common = {"protocol_version": 2, "agent_version": "0.1.0"}
+
+    def take_away() -> None:
+        assert lab.post("boards", {**common, "boards": []}).status_code == 200
+        assert state() == "offline"
+
+    def state() -> str:
+        return str(alice.get(f"/v1/boards/{lab.boards[0]}").json()["state"])
+
+    def is_parked() -> bool:
+        metrics = httpx2.get(f"{served.url}/metrics", headers=dict(alice.headers)).text
+        return "benchfarm_api_parked_polls 1.0" in metrics
+
+    take_away()
     body = json.dumps({**common, "idle": lab.boards, "wait_s": 20})
     host, _, port = served.url.removeprefix("http://").partition(":")
     headers = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body)), **lab.headers}
     with socket.create_connection((host, int(port))) as agent:
         lines = ["POST /v1/agent/poll HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", body]
         agent.sendall("\r\n".join(lines).encode())
-        eventually(lambda: parked(1))
-        time.sleep(0.2)  # it has looked once, and waits
-        assert lab.post("boards", {**common, "boards": []}).status_code == 200
-    eventually(lambda: parked(0))
-    assert alice.get(f"/v1/boards/{lab.boards[0]}").json()["state"] == "offline"
+        eventually(lambda: state() == "idle")  # it has looked once
+        take_away()
+        assert is_parked()
+    eventually(lambda: not is_parked())
+    assert state() == "offline"
 
 
 def test_an_empty_poll_ends_with_its_time(lab: "Lab") -> None:

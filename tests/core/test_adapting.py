@@ -293,7 +293,7 @@ def test_the_end_says_why_it_stopped_how_good_it_is_and_what_was_kept() -> None:
 
 
 def test_where_what_answered_stays_for_all_it_says_why() -> None:
-    worse = {"is_active": False, "detail": "what answers is no worse: 8.00 % against 2.00 % mean error"}
+    worse: dict[str, Any] = {"is_active": False, "detail": "what answers is no worse: 8.00 % against 2.00 % mean error"}
     state, reason = outcome(view(predictor(**worse), predictor("fc", is_active=False, detail="no hold-out")))
     assert state == AdaptationState.SUCCEEDED
     assert reason == (
