@@ -16,13 +16,20 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchfarm_api.settings import Settings
+from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_predictor.predictor_file import write
+from benchfarm_store import platforms, predictors
+from benchfarm_store.database import Database
 from tests.pool_rows import of_another_farm
+from tests.predictor.predictors import kernel_predictor
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab, Serving
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.json"
 EXAMPLES = 100
+SUBJECT = "fc"
+"""What there is a predictor of."""
 FEWEST = 50
 """Of an operation's examples, those that are equal are sent once; so many must be left."""
 SEED = 20_261_120
@@ -68,7 +75,6 @@ REFUSING = (
     "import_pool",
     "start_adaptation",
     "list_adaptations",
-    "list_predictors",
 )
 LENIENT = ("register_boards", "list_platforms", "export_pool")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion", "start_adaptation")
@@ -170,14 +176,31 @@ def check_reached(log: Path, *, agent: bool, never_well: set[str]) -> None:
         assert operation in never_well or any(status < 300 for status in statuses), (operation, statuses)
 
 
+def published(database: Database, platform: str) -> str:
+    """A predictor whose second version answers; the id of that."""
+    for slower in (1.0, 1.1):
+        with database.transaction() as tx:
+            view = predictors.publish(
+                tx,
+                platform_id=platforms.find(tx, platform).id,
+                subject=SUBJECT,
+                file=write(kernel_predictor(SUBJECT, platform, slower=slower)),
+                evidence=PredictorEvidence(),
+                reason="made up",
+                activate=True,
+            )
+    return view.id
+
+
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"benchfarm_lease_s": LEASE_S})
 
 
 @pytest.fixture
-def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dict[str, Any]:
-    """A farm in which something happened: a measured job and another one, whose lease is live."""
+def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str], database: Database) -> dict[str, Any]:
+    """A farm in which something happened: a measured job and another one, whose lease is live; two versions of a
+    predictor."""
     workloads = [{"kind": "kernel", "type": "fc", "config": {"cin": 1 + n, "cout": 8}} for n in range(3)]
     done = alice.post("/v1/jobs", json={"workloads": workloads, "protocol": {"name": "quick"}}).json()
     lab.finish(done["id"])
@@ -186,6 +209,7 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
     model = alice.post("/v1/models?name=m", content=small_model()).json()
     (platform,) = alice.get("/v1/platforms").json()["items"]
     packed = {"target": "linux-x86_64-cp312", "engine": "onnxruntime", "workloads": workloads}
+    predictor_id = published(database, platform["key"])
     operator = {"Authorization": f"Bearer {token('operator', 'olga')}"}
     bundle = alice.post("/v1/bundles", json=packed, headers=operator).json()
     rows = "hw,cin,cout,k,s,latency_ms\n28,64,128,3,1,0.75\n28,64,64,3,1,0.41\n"
@@ -209,6 +233,8 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str]) -> dic
         "model_id": model["id"],
         "bundle_id": bundle["bundle_id"],
         "platform": platform["key"],
+        "predictor_id": predictor_id,
+        "subject": SUBJECT,
         "board_id": lab.boards[0],
         "board_model": lab.reports[0]["board_model"],
         "lease_token": grant["lease_token"],
@@ -233,10 +259,8 @@ def test_the_routes_of_people(
         run_again(served.url, admin, existing, tmp_path, agent=False, but=("revoke_token",))
         # Last, because it finds the very token that all of this is called with.
         run(served.url, admin, existing, tmp_path, "--include-operation-id", "revoke_token")
-    # results of a bundle are signed: tests/client/test_bundles.py brings some; there is no predictor here:
-    # tests/api/test_predictors.py reads versions and returns to one
+    # results of a bundle are signed: tests/client/test_bundles.py brings some
     never_well = {"merge_board_model", "split_board_model", "import_bundle"}
-    never_well |= {"get_predictor", "get_predictor_file", "rollback_predictor"}
     check_reached(tmp_path / "api.log", agent=False, never_well=never_well)
 
 
