@@ -5,12 +5,14 @@ row's leverage (Allen 1974, PRESS; Golub, Heath and Wahba 1979): no fit is repea
 all rows, also from the one that is left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 
 from benchfarm_core.values import Value
+from benchfarm_predictor.elementary import Column
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import (
     Array,
@@ -27,6 +29,7 @@ from benchfarm_predictor.models import (
     milliseconds,
     scales,
 )
+from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.training_rows import checked_ms
 
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
@@ -63,8 +66,23 @@ class Ridge:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
-        return milliseconds(x @ self.weights + self.offset, self.target, self.floor_ms)
+        if isinstance(self.features, SumFeatures):
+            output = self._of_columns(self.features.columns(batch), len(batch))
+        else:
+            x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
+            output = x @ self.weights
+        return milliseconds(output + self.offset, self.target, self.floor_ms)
+
+    def _of_columns(self, columns: Sequence[Column], count: int) -> Floats:
+        """float64[n]: one feature after the other, so that a model alone comes to what it comes to among others."""
+        total: Column = 0.0
+        numbers = (self.centre.tolist(), self.scale.tolist(), self.weights.tolist())
+        for column, centre, scale, weight in zip(columns, *numbers, strict=True):
+            if weight != 0:
+                z = (column - centre) / scale
+                near = np.minimum(np.maximum(z, -FARTHEST), FARTHEST) if self.target == "log" else z
+                total = total + near * weight
+        return total if isinstance(total, np.ndarray) else np.full(count, total)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""

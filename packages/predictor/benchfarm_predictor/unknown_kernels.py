@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
-from benchfarm_predictor.composition import KernelSum
+from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.models import Model
@@ -61,6 +61,8 @@ def unknown_of(model: Model, lists: KernelLists, trained: TrainedRange | None) -
         return _joined([_where(unknown_of(member, lists, trained), rows) for member, rows in members])
     if isinstance(model, KernelSum):
         return _of_kernel_sum(model, lists)
+    if isinstance(model, TabledSum):  # no space is tabled of which a kernel is missing
+        return Unknown(model.guessed_share(lists), np.zeros(len(lists)), {})
     return _of_sums(model, lists, trained)
 
 
