@@ -81,6 +81,8 @@ ERROR_CODES: Final[dict[str, str]] = {
     "adaptation_impossible": "Nothing can be learnt on that platform; the detail says why.",
     "adaptation_running": "An adaptation of that platform is under way; one at a time.",
     "adaptation_finished": "The adaptation has ended already.",
+    "not_measured": "Nothing usable is measured, and the question asks for nothing else (on_miss: error).",
+    "pinned_predictor_gone": "A pin names a version of a predictor that is not kept any more; ask without it.",
     "no_predictor": "Nothing usable is measured and no predictor answers; the detail says what would make one.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",

@@ -259,6 +259,35 @@ _HEADS = text("""
 """)
 
 
+def pinned(tx: Transaction, predictor_ids: Collection[str]) -> list[Head]:
+    """The versions that a pin names: what answers, or did once.
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: `pinned_predictor_gone` for one that never answered, or whose file is not kept any more.
+    """
+    wanted = {_number(id_): id_ for id_ in predictor_ids}
+    rows = {row.id: row for row in tx.execute(_PINNED, {"ids": sorted(wanted)})}
+    for number, id_ in wanted.items():
+        if number not in rows:
+            raise NotFound(f"there is no predictor {id_}", field="pin.predictors")
+        row = rows[number]
+        if not row.has_file or row.activated_at is None or row.state == PredictorState.REJECTED:
+            why = "its file is not kept any more" if row.activated_at is not None else "it never answered"
+            what = f"version {row.version} of {row.subject} on {row.platform} ({id_})"
+            detail = f"the pin names {what}, which is gone: {why}; ask without a pin and go on with the answer's"
+            raise Conflict(detail, code="pinned_predictor_gone", field="pin.predictors")
+    return [_head(row) for row in rows.values()]
+
+
+_PINNED = text("""
+    SELECT d.id, d.platform_id, d.subject, d.version, d.sha256, d.size_bytes, d.state, d.activated_at,
+        d.file IS NOT NULL AS has_file, p.key AS platform
+    FROM predictors d JOIN platforms p ON p.id = d.platform_id
+    WHERE d.id = ANY(CAST(:ids AS int[])) ORDER BY d.id
+""")
+
+
 def donors(tx: Transaction, platform_id: int, subject: str) -> list[Head]:
     """The versions of a subject that answer on other platforms and may teach this one's: what is no real board teaches
     none. Raises NotFound."""
