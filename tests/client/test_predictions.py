@@ -1,5 +1,7 @@
 """Predicted latencies from the client's side: which version said so, and what makes it less sure."""
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_architecture, parse_kernel
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_predictor.combined import Scaled
 from benchfarm_predictor.predictor_file import Predictor, write
 from benchfarm_store import platforms, predictors
 from benchfarm_workloads import spaces
@@ -17,6 +20,7 @@ from tests.predictor.predictors import PLATFORM, kernel_predictor, model_predict
 TINY = "bert layers=1 hidden=128 seq=64 intermediate=512 heads=2"
 LARGEST = "bert layers=12 hidden=768 seq=128 intermediate=3072 heads=12"
 HERE = ("--platform", PLATFORM)
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,16 @@ def made() -> tuple[Predictor, Predictor]:
 @pytest.fixture
 def published(farm: Any, made: tuple[Predictor, Predictor]) -> None:
     """The same again is no new version."""
+    publish(farm, *made)
+
+
+def publish_again(farm: Any, made: tuple[Predictor, Predictor]) -> None:
+    """As a refresh does: newer versions, that say more than twice as much."""
+    slower = (replace(one, model=Scaled(one.model, 2.0 + next(_numbers) / 1000)) for one in made)
+    publish(farm, *slower)
+
+
+def publish(farm: Any, *made: Predictor) -> None:
     with farm.database.transaction() as tx:
         platform_id = platforms.find(tx, PLATFORM).id
         for one in made:

@@ -44,7 +44,7 @@ def latency(
     with session.client() as client, told_as_typed({"max_age_s": "--max-age"}):
         items = workloads.requests(client)
         age_s = parse_duration_s(max_age, field="max_age_s")
-        answers = client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, timing=timing)
+        answers = list(client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, timing=timing))
     session.show(answers, lambda: _table(answers, workloads.labels))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))
 
