@@ -102,9 +102,12 @@ class KernelSum:
         """How much of each model's sum is guessed: float64[n] in [0, 1]."""
         if all(self.knows(entries.kernels) for entries in lists.by_type.values()):
             return np.zeros(len(lists))  # nothing is predicted twice for it
-        guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
-        share: Floats = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
+        share: Floats = self.guessed_sums(lists) / np.maximum(self.kernel_sums(lists), 1e-300)
         return np.clip(share, 0, 1)
+
+    def guessed_sums(self, lists: KernelLists) -> Floats:
+        """The part of ``kernel_sums`` that is guessed: float64[n] in ms."""
+        return lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
 
     def knows(self, kernels: Kernels) -> bool:
         """Whether the type has a model of its own that is no guess."""

@@ -18,7 +18,8 @@ from benchfarm_workloads.costs import BYTES_PER_ELEMENT
 UNSEEN_WORD: Final = 1.0
 """Octaves that a word counts which was never seen, as an activation of another kind."""
 _TOTALS: Final = ("kflops", "bytes", "parameters", "kernels")
-_PER_OCTAVE: Final = 2.0**12
+PARTS_OF_OCTAVE: Final = 2.0**12
+"""Of octaves of kernels, which are multiplied by bytes and summed up."""
 TOTALS_OF: Final = "model"
 """Instead of a kernel type: totals of whole models."""
 
@@ -63,7 +64,7 @@ class TrainedRange:
 
     def outside_bytes(self, kernels: Kernels) -> Floats:
         """Each kernel's bytes times its octaves, these so coarse that sums are exact: float64[u]."""
-        return _size_bytes(kernels) * (np.rint(self._octaves(kernels) * _PER_OCTAVE) / _PER_OCTAVE)
+        return _size_bytes(kernels) * (np.rint(self._octaves(kernels) * PARTS_OF_OCTAVE) / PARTS_OF_OCTAVE)
 
     def _octaves(self, kernels: Kernels) -> Floats:
         """float64[n] of one table."""
