@@ -19,6 +19,7 @@ from benchfarm.calls import checked
 from benchfarm.catalogue import CatalogueCalls
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, path_part
+from benchfarm.exports import Exports
 from benchfarm.lab import LabCalls
 from benchfarm.latencies import Item, Latencies
 from benchfarm.measurement_sets import MeasurementSets
@@ -72,6 +73,7 @@ class Client(LabCalls, CatalogueCalls, AccountCalls):
         self.measurement_sets = MeasurementSets(self._connection)
         self.predictors = Predictors(self._connection)
         self.pool = Pool(self._connection)
+        self.exports = Exports(self._connection)
         self.spaces = Spaces(self._connection)
         self.board_models = BoardModels(self._connection)
 

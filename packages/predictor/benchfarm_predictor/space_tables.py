@@ -39,7 +39,7 @@ MAX_BITS: Final = 53
 """Of one sum: more are not exact in float64."""
 ROWS_AT_ONCE: Final = 8192
 """So many that what is computed of them stays in the processor's cache."""
-LOOKED_AT: Final = 500
+LOOKED_AT: Final = 200
 """Drawn architectures that say in which regions of the predictor a space lies."""
 NOT_THERE: Final = -1
 """In an encoded architecture: a block that the table does not have."""

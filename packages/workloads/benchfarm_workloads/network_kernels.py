@@ -72,6 +72,10 @@ class NetworkKernels:
             found = [self._learnt(known, space, block) for block in blocks]
         return [part for part in found if part is not None]
 
+    def block(self, space: Space, block: Block) -> Part:
+        """The kernels of one block."""
+        return self._learnt(self._blocks.setdefault(f"{space.name}/{space.version}", {}), space, block)
+
     def _learnt(self, known: dict[Block, Part], space: Space, block: Block) -> Part:
         part = known.get(block)
         if part is None:
