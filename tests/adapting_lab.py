@@ -65,10 +65,10 @@ class AdaptingLab:
         limit_s: float = 1e9,
         purpose: Purpose = Purpose.TRAIN,
         round_no: int = 1,
-        at_least_one: bool = True,
+        one_s: float = float("inf"),
     ) -> Wanted:
         whose = self.whose(adaptation_id)
-        fixed: dict[str, Any] = {"purpose": purpose, "round_no": round_no, "at_least_one": at_least_one}
+        fixed: dict[str, Any] = {"purpose": purpose, "round_no": round_no, "one_s": one_s}
         with self.farm.transaction() as tx:
             asked = adaptation_items.costed(asks, whose.platform)
             return adaptation_items.want(tx, whose, asked, limit_s=limit_s, **fixed)

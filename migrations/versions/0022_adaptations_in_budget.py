@@ -32,10 +32,10 @@ def upgrade() -> None:
     op.add_column("adaptations", sa.Column("looked_at", moment, nullable=True, comment=looked))
     for name in ("known_board_s", "train_s"):
         op.add_column("adaptations", sa.Column(name, sa.Double(), server_default=zero, nullable=False))
-    lapse = sa.Column("waited_s", sa.Double(), server_default=zero, nullable=False, comment=waited)
+    lapse: sa.Column[float] = sa.Column("waited_s", sa.Double(), server_default=zero, nullable=False, comment=waited)
     op.add_column("adaptations", lapse)
     op.add_column("adaptations", sa.Column("awaited", sa.Integer(), server_default=zero, nullable=False))
-    given_up = sa.Column(
+    given_up: sa.Column[bool] = sa.Column(
         "given_up", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="it waits for this no more"
     )
     op.add_column("adaptation_items", given_up)

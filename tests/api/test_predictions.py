@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from sqlalchemy import text
 
+from benchfarm_api import predicting
 from benchfarm_core.access import Role
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence, PredictorView
@@ -22,6 +23,7 @@ from benchfarm_store import fusions, platforms, predictors, tokens
 from benchfarm_store.database import Database, Transaction
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
+from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
 from tests.api.conftest import board_report, issue
 from tests.predictor.predictors import header, kernel_predictor, model_predictor
 
@@ -295,3 +297,40 @@ def test_uploads_of_others_stay_unknown(
     mine = upload(alice, "Relu")
     (refused,) = ask(caller("client", "bob"), mine)
     assert (refused["error"], refused["field"]) == ("not_found", "items.0.model_id")
+
+
+class Watching(RememberedKernels):
+    """Looks how many connections are out while kernels are made."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(2**20)
+        self.database, self.seen = database, list[int]()
+
+    def of(self, rules: FusionRules) -> NetworkKernels:
+        self.seen.append(self.database._engine.pool.checkedout())  # type: ignore[attr-defined]
+        return super().of(rules)
+
+
+def test_no_connection_is_held_while_kernels_are_made(
+    alice: httpx2.Client, published: dict[str, PredictorView], app: Any
+) -> None:
+    database = app.state.parts.database
+    watching = Watching(database)
+    app.state.parts = replace(app.state.parts, kernels=watching)
+    assert [found["source"] for found in ask(alice, FC_ITEM, TINY, upload(alice, "Relu", "Tanh"))] == ["predicted"] * 3
+    assert watching.seen == [0]
+    assert watching.held_bytes > 0, "what was found is remembered for the next question"
+
+
+def test_many_answers_tell_fewer_texts_each(
+    alice: httpx2.Client, published: dict[str, PredictorView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they tell together is bounded, and each tells something."""
+    assert [predicting.listed_of(count) for count in (1, 10_000, 20_000, 50_000, 200_000)] == [20, 20, 10, 4, 3]
+    many = upload(alice, "Relu", *("Tanh", "Erf", "Sin", "Cos", "Atan") * 2)
+    (alone,) = ask(alice, many)
+    monkeypatch.setattr(predicting, "MAX_TEXTS", 6)
+    (found, _) = ask(alice, many, TINY)
+    assert found["unknown_kernels"] == alone["unknown_kernels"][:3]
+    assert len(alone["unknown_kernels"]) > 3
+    assert found["median_ms"] == pytest.approx(alone["median_ms"], rel=1e-9)

@@ -64,17 +64,10 @@ PLANTS = [
     ),
     Plant(
         "an answer needs what trains, two imports away",
-        "packages/predictor/benchfarm_predictor/__init__.py",
+        "packages/predictor/benchfarm_predictor/kernels.py",
         "import benchfarm_predictor.training.platform_fit\n",
         "import contract",
         "the API process never imports",
-    ),
-    Plant(
-        "a worker reads the table of predictors",
-        "services/worker/benchfarm_worker/__init__.py",
-        "import benchfarm_store.predictor_tables\n",
-        "import contract",
-        "store.tables is private",
     ),
     Plant(
         "an answer needs PyTorch",

@@ -177,17 +177,17 @@ def test_fewer_than_figures_take_are_told_and_not_judged(farm: Any) -> None:
 
 def test_the_demo_says_plainly_when_too_few_could_be_measured(farm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(farm)
-    monkeypatch.setattr(demo, "SPACE", SPACE)
+    monkeypatch.setattr(demo, "SPACE", "autoformer")
     out = io.StringIO()
     with farm.client() as client:
-        lab = Lab(client, list(client.spaces.drawn(SPACE, seed="busy", count=demo.HELD_OUT)))
+        lab = Lab(client, list(client.spaces.drawn(demo.SPACE, seed="busy", count=demo.HELD_OUT)))
         lab.rough |= set(lab.genes[6:])
         farm.time_ms = lab.time_ms
         with working(farm):
             demo.compare(client, PLATFORM, "busy", Console(file=out, width=200))
     told = out.getvalue()
     assert "Only 6 of 20 architectures could be measured well enough twice; left out: 14 rough (14 grade D)." in told
-    for words in ("too busy", "bert #6 ", "noise floor"):
+    for words in ("too busy", "autoformer #6 ", "noise floor"):
         assert words in told, told
 
 

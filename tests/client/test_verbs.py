@@ -73,7 +73,7 @@ def test_a_verb_below_evaluate_stands_beside_our_own(command: Any, installed: li
     assert command("single").code == ExitCode.USAGE
 
 
-ABSENT = {(name,): found for name, found in verbs.ADDITIONS.items()} | {
+ABSENT: dict[tuple[str, ...], verbs.Addition] = {(name,): found for name, found in verbs.ADDITIONS.items()} | {
     ("evaluate", name): found for name, found in verbs.EVALUATIONS.items()
 }
 

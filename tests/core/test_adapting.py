@@ -1,6 +1,7 @@
 """The rules of adaptations: what stops them, what they ask for, what may answer."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_each_round_ends_at_its_share_of_the_budget() -> None:
     assert [limit_s(100, 5, 95), limit_s(100, 5, 120)] == [100, 120]
 
 
-def running(**changes: float) -> Running:
+def running(**changes: Any) -> Running:
     return Running(limit_s=10, spent_s=4, due_s=2, pace=2, has_begun=True)._replace(**changes)
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from benchfarm_core.architectures import MAX_PLACES, genes_text
 from benchfarm_core.refusals import refusal_of
+from benchfarm_core.values import digest
 from benchfarm_core.workloads import (
     WORKLOAD,
     ArchitectureRequest,
@@ -38,7 +39,14 @@ def test_the_version_and_every_gene_are_part_of_the_identity() -> None:
     assert len(ids | {workload_id(DRAWN)}) == 4
 
 
-@pytest.mark.parametrize("values", [True, 1.0, "1", None, [1, True], [[1]], [1] * (MAX_PLACES + 1), 2**40, {}])
+def test_an_identity_is_the_hash_of_the_canonical_json() -> None:
+    """However it is worked out: what is stored is found by it."""
+    assert workload_id(DRAWN) == "w_" + digest(DRAWN) == "w_" + digest(DRAWN.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    "values", [True, 1.0, "1", None, [1, True], [[1]], [2**40], [-(2**40)], [1] * (MAX_PLACES + 1), 2**40, {}]
+)
 def test_a_gene_is_an_integer_or_a_list_of_them(values: Any) -> None:
     with pytest.raises(ValidationError) as refused:
         ArchitectureRequest(space="bert", genes={"heads": values})

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from math import log
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ MADE_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 def rows(kernels: int = 0, models: int = 0, *, later: bool = True, slower: float = 1.0) -> TrainingRows:
     """So many rows of `fc` alone, each also in situ, and of whole models."""
-    fields = {
+    fields: dict[str, Any] = {
         "grade": "A",
         "measured_at": MADE_AT + timedelta(seconds=1 if later else -1),
         "purpose": "job",
@@ -85,6 +86,7 @@ def test_drift_is_what_most_new_rows_say_and_few_say_nothing() -> None:
     assert is_drifted([-one for one in slower])
     assert drift(slower[1:]) is None
     assert not is_drifted(slower[1:])
+    assert not is_drifted(slower, error=3 * DRIFT), "nobody expected it to be nearer"
     assert not is_drifted([*slower, *[0.0] * (LOOK_ROWS + 1)]), "half of them are where they were"
 
 

@@ -153,8 +153,22 @@ def test_kernels_that_were_timed_otherwise_are_guesses(kernel_models: dict[str, 
     assert found.by_row() == [["fc"], []]
     assert found.guessed == pytest.approx([1 - sums_ms[1] / sums_ms[0], 0])
     assert not found.missing.any()
-    said = answer(Predictor(HEADER, model, calibrate(sums_ms, 1.01 * sums_ms)), lists)
-    assert (said.coverage > 0).tolist() == [False, True]
+    intervals = calibrate(sums_ms, 1.01 * sums_ms)
+    for trained in (None, TrainedRange.of(lists.by_type["fc"].kernels)):
+        said = answer(Predictor(HEADER, model, intervals, trained), lists)
+        assert (said.coverage > 0).tolist() == [False, True], "that kernels were timed is no reason to trust the sum"
+
+
+def test_guesses_that_whole_models_judged_are_in_the_interval(kernel_models: dict[str, Model], fallback: Model) -> None:
+    known = architectures(1)[0]
+    lists = KernelLists.of([[*known, GROUP], [*known, ATTENTION]])
+    model = KernelSum(kernel_models, fallback, guessed=frozenset({"fc"}))
+    found = unknown_of(model, lists, TrainedRange.of(lists.take(slice(0, 1))))
+    assert found.by_row() == [[], ["attention"]]
+    assert found.guessed[0] == 0 < found.guessed[1]
+    bare = unknown_of(KernelSum(kernel_models, None), lists, TrainedRange.of(lists))
+    assert bare.by_row() == [["group-conv"], ["attention"]], "what is predicted as nothing is missing all the same"
+    assert (bare.missing > 0).all()
 
 
 def test_without_a_fallback_its_kernels_are_missing(kernel_models: dict[str, Model]) -> None:

@@ -29,6 +29,7 @@ def test_who_lost_a_claim_neither_renews_nor_gives_back_anothers(lab):
     with lab.farm.transaction() as tx:
         assert adaptations.claim(tx, made.id) is None, "the second one's claim stands"
         renewed = adaptations.renew(tx, second, for_s=600)
+        assert renewed is not None
         assert renewed.claimed_until > second.claimed_until
         assert adaptations.renew(tx, second) is None, "a claim that was renewed is another one"
         adaptations.release(tx, renewed)

@@ -211,7 +211,9 @@ def test_as_much_is_wanted_as_the_budget_allows_and_what_is_known_costs_nothing(
 
 def test_one_measurement_is_wanted_even_where_a_round_is_shorter_than_it(lab):
     made = lab.start()
-    assert lab.want(made.id, [Ask(one) for one in kernels(3)], limit_s=1e-6).new == 1
+    asks = [Ask(one) for one in kernels(3)]
+    assert lab.want(made.id, asks, limit_s=1e-6, one_s=1e-6).new == 0, "nor into what is left of the budget"
+    assert lab.want(made.id, asks, limit_s=1e-6, one_s=60).new == 1
 
 
 def test_the_same_asks_at_once_make_each_measurement_once(lab, farm):

@@ -330,7 +330,7 @@ def test_no_connection_is_held_while_a_file_is_made(farm, lab, probing):
         gathered = pool.gather(tx, LICENCE.model_copy(update={"names": (KEY, *ids)}))
     with farm.statements() as sent:
         data = pool.export(gathered)
-    assert (len(opened(data)), sent) == (2, [])
+    assert (len(read(data).manifest.entries), sent) == (2, [])
 
 
 def test_an_architecture_brings_its_kernels_along(farm, lab, probing, ann, agent):

@@ -18,6 +18,7 @@ from tests.adapting_lab import KEY, AdaptingLab
 from tests.store.conftest import Farm, board_report, failed, ok
 
 SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
+COSTS = {"board_s": 0, "train_s": 0}
 S = AdaptationState
 
 
@@ -130,7 +131,7 @@ def test_each_step_can_die_and_is_taken_again(lab: AdaptingLab, monkeypatch: pyt
             lab.measure(ok)
         before = lab.view(made.id)
         dies(lab, made.id, monkeypatch, module, name)
-        assert lab.view(made.id).model_copy(update={"board_s": 0}) == before.model_copy(update={"board_s": 0}), name
+        assert lab.view(made.id).model_copy(update=COSTS) == before.model_copy(update=COSTS), name
         assert step(lab, made.id) is state, "its claim still stands"
         claims_run_out(lab)
     done = to_end(lab, made.id)
@@ -199,13 +200,13 @@ def test_without_a_single_row_it_fails_and_says_so(lab: AdaptingLab) -> None:
 
 def test_what_is_too_rough_or_always_the_same_teaches_nothing_and_is_told(lab: AdaptingLab) -> None:
     made = lab.start(**{**SMALL, "budget_s": 20.0})
-    step(lab, made.id)
-    assert lab.agent.measure_all(run_ns=1_000_000) > 10
-    step(lab, made.id)
+    while step(lab, made.id) is S.PROBING:
+        lab.agent.measure_all(run_ns=1_000_000)
+    assert lab.view(made.id).measured.done > 10
     lab.farm.run("UPDATE adaptations SET request = jsonb_set(request, '{budget_s}', '2')")
     lab.farm.run("UPDATE leases SET accepted_at = ended_at - interval '9 seconds'")
     assert step(lab, made.id) is S.JUDGING
-    assert step(lab, made.id) in (S.FAILED, S.SUCCEEDED)
+    assert step(lab, made.id) is S.FAILED, "kernels that always take the same have none either"
     model = next(one for one in lab.view(made.id).predictors if one.subject == WHOLE_MODEL)
     assert (model.predictor_id, "measure more" in model.detail) == (None, True), model
     lab.farm.run("UPDATE summaries SET grade = 'D'")
@@ -239,18 +240,16 @@ def test_hold_outs_that_no_board_takes_are_given_up_and_what_was_learnt_is_publi
     assert lab.farm.scalar("SELECT state FROM measurements WHERE id = :id", id=second) == "cancelled"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("budget_s", "each_s", "per_s"), [(6.0, 0.0, 14.0), (12.0, 1.0, 3.0), (30.0, 0.5, 0.7)])
+@pytest.mark.parametrize(("budget_s", "each_s", "per_s"), [(6.0, 0.0, 14.0), (12.0, 1.0, 3.0)])
 def test_whatever_boards_take_the_budget_is_kept(
     lab: AdaptingLab, budget_s: float, each_s: float, per_s: float
 ) -> None:
-    """Nothing ran before, so that nobody knows it beforehand."""
+    """Nothing ran before, so that nobody knows it beforehand. What that is enough for is another question."""
     lab.pace = each_s, per_s
     done = to_end(lab, lab.start(budget_s=budget_s, spaces=["proxylessnas"], holdouts=5, target={"share": 1}).id)
-    assert done.state is S.SUCCEEDED, done.reason
-    assert 0.6 * budget_s < done.board_s < 1.25 * budget_s
-    assert done.holdout_board_s > 0
-    assert "the budget is spent" in done.reason
+    assert (done.state, "too few" in done.reason) == (S.FAILED, True), done.reason
+    assert 0.5 * budget_s < done.board_s < 1.15 * budget_s
+    assert done.holdout_board_s > 5 * each_s / 10
 
 
 def test_learning_and_judging_are_both_counted_as_the_workers_time(lab: AdaptingLab) -> None:

@@ -12,7 +12,7 @@ from benchfarm_core.refreshing import RefreshReason
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.database import Transaction
-from benchfarm_worker import adapting, fitting, publishing, refreshing
+from benchfarm_worker import adapting, asking, fitting, publishing, refreshing
 from benchfarm_worker.fitting import Known
 from benchfarm_workloads.draws import draw
 from tests.adapting_lab import KEY, AdaptingLab
@@ -101,6 +101,21 @@ def test_boards_of_another_generation_get_predictors_of_their_own(lab: AdaptingL
     assert second.evidence.holdout.mape < 0.15, "what answered is half too fast"
 
 
+def test_another_version_of_an_engine_learns_from_the_one_before(lab: AdaptingLab) -> None:
+    old = KEY.replace("1.31.1", "1.30.0")
+    measure(lab, 40, seed=1)
+    publish(lab, fitted(lab), own_rows(lab))
+    lab.farm.run("UPDATE platforms SET key = :old, public_id = 'p_old' WHERE key = :key", old=old, key=KEY)
+    version = """UPDATE platforms SET spec = jsonb_set(spec, '{engine,version}', '"1.30.0"') WHERE key = :old"""
+    lab.farm.run(version, old=old)
+    lab.agent.register(board_report("s1"))
+    measure(lab, 12, seed=2, slower=1.1)
+    assert refresh(lab) == ["engine_version"]
+    (first,) = versions(lab)
+    assert (first.state, first.evidence.donors) == (PredictorState.ACTIVE, (old,))
+    assert refresh(lab) == []
+
+
 def test_what_answers_is_looked_at_again_before_it_is_replaced(
     lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +124,8 @@ def test_what_answers_is_looked_at_again_before_it_is_replaced(
     publish(lab, few, own_rows(lab))
     measure(lab, 40, seed=2)
     many, rows = fitted(lab), own_rows(lab)
-    really, judged = fitting.score, []
+    really = fitting.score
+    judged: list[bytes] = []
 
     def meanwhile(file: bytes, rows: TrainingRows) -> Any:
         """While the first of them is judged somebody publishes the other."""
@@ -189,7 +205,7 @@ def test_a_step_that_dies_three_times_ends_its_adaptation(lab: AdaptingLab, monk
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapting.asking, "probes", planted)
+        patch.setattr(asking, "probes", planted)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="planted"):
                 adapting.step(lab.farm.database, made.id, "", 0.0)

@@ -32,10 +32,10 @@ def versions(lab: AdaptingLab) -> list[PredictorView]:
     return found.items[::-1]
 
 
-def measure(lab: AdaptingLab, count: int, *, slower: float = 1.0) -> None:
+def measure(lab: AdaptingLab, count: int, *, slower: float = 1.0, seed: str = "client") -> None:
     """What a client happens to have measured."""
     lab.slower = slower
-    networks = [{"kind": "architecture", "space": SPACE, "genes": one.genes} for one in draws(SPACE, "client", count)]
+    networks = [{"kind": "architecture", "space": SPACE, "genes": one.genes} for one in draws(SPACE, seed, count)]
     request = JobRequest.model_validate({"workloads": networks, "platforms": [KEY], "max_age_s": 0})
     lab.farm.submit_planned(lab.by, request)
     lab.measure(ok)
@@ -51,6 +51,7 @@ def look(lab: AdaptingLab) -> list[str | None]:
 
 @pytest.mark.slow
 def test_new_results_make_a_version_that_answers_only_if_it_is_better(lab: AdaptingLab) -> None:
+    measure(lab, 60, seed="before")
     made = to_end(lab, lab.start(**SMALL).id)
     assert made.state is AdaptationState.SUCCEEDED, made.reason
     assert look(lab) == []
@@ -85,7 +86,7 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(lab: Adaptin
     second = versions(lab)[-1].evidence.holdout
     assert second is not None
     assert second.count == SMALL["holdouts"] + 6, "the board is what it was, so half of what was missed judges too"
-    measure(lab, 12, slower=1.6)
+    measure(lab, 24, slower=1.6)
     assert look(lab) == [None]
     assert lab.measure(ok) >= SMALL["holdouts"]
     assert look(lab) == ["drift"]

@@ -275,7 +275,7 @@ def why_stop(now: Standing) -> Stop | None:
     if now.budget_s - now.spent_s < LEAST_ROUND_S:
         return Stop(False, "the budget is spent" + missed)
     if not now.is_more:
-        return Stop(False, "there is nothing left to measure" + missed)
+        return Stop(False, "there is nothing left to measure within the budget" + missed)
     if now.round >= MAX_ROUNDS:
         return Stop(False, f"after {now.round} rounds" + missed)
     if is_fruitless(now.scores):

@@ -104,8 +104,8 @@ class LatencyAnswer(Answer):
     `low_ms` and `high_ms` hold with probability `coverage`; of a prediction, for workloads like those that it was
     calibrated on. `mixed`: a kernel list that no predictor of whole models answers, as the sum of its kernels alone, of
     which some are measured. `unknown_kernels`: kernel types and operators that were guessed or left out; `outside`:
-    what lies outside of what the predictor learnt from. Both widen the interval by rules, and `coverage` is 0: no
-    guarantee.
+    what lies outside of what the predictor learnt from, each at most 20, fewer where a question has more than 10,000
+    answers, and at least 3. Both widen the interval by rules, and `coverage` is 0: no guarantee.
 
     `age_s`: of the measurement. `within_tolerance`: whether the interval is as narrow as was asked. `job_id`: the job
     that measures what was not exact enough.

@@ -23,7 +23,7 @@ NEW_SHARE: Final = 0.2
 LOOK_ROWS: Final = 8
 """New rows without which nothing is said of drift."""
 DRIFT: Final = 0.05
-"""By so much the middle of the new rows must lie beside what was predicted for them."""
+"""By so much, and by more than its mean error, the middle of the new rows must lie beside what was predicted."""
 CANARIES_MOVED: Final = 0.1
 """By so much the clock's canary must have moved since the newest version. Normalising takes the clock out of what
 computes; what waits for memory goes another way."""
@@ -95,10 +95,11 @@ def drift(log_ratios: Sequence[float]) -> float | None:
     return exp(median(log_ratios)) - 1 if len(log_ratios) >= LOOK_ROWS else None
 
 
-def is_drifted(log_ratios: Sequence[float]) -> bool:
-    """Whether new rows lie beside what was predicted for them, all in all."""
+def is_drifted(log_ratios: Sequence[float], error: float = 0.0) -> bool:
+    """Whether new rows lie beside what was predicted for them, all in all, and farther than its mean `error` on its
+    hold-outs lets expect."""
     found = drift(log_ratios)
-    return found is not None and abs(found) > DRIFT
+    return found is not None and abs(found) > max(DRIFT, error)
 
 
 def is_other_version(one: Platform, own: Platform) -> bool:

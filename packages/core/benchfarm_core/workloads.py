@@ -211,7 +211,8 @@ class Cost(Value):
 
 def workload_id(workload: AnyWorkload) -> str:
     """The workload's name: the hash of its canonical JSON."""
-    return "w_" + digest(workload)
+    # the fields of an architecture are JSON as they are, and questions name thousands
+    return "w_" + digest(dict(workload) if type(workload) is ArchitectureWorkload else workload)
 
 
 def workload_label(workload: AnyWorkload) -> str:

@@ -77,21 +77,17 @@ def model_sheet(items: Iterable[ModelItem]) -> Sheet:
         InvalidRequest: ``kernel_out_of_range`` as ``KernelLists.of_blocks``.
     """
     rows: dict[int, int] = {}
-    with_foreign: dict[int, tuple[Part, Sequence[CountedKernel]]] = {}
 
-    def block(part: Part) -> Sequence[CountedKernel]:
-        if not part.unknown:
-            return part.kernels
-        if id(part) not in with_foreign:
-            with_foreign[id(part)] = part, [*part.kernels, *foreign_kernels(part.unknown)]
-        return with_foreign[id(part)][1]
-
-    def lists() -> Iterator[Sequence[Sequence[CountedKernel]]]:
+    def lists() -> Iterator[Sequence[Part]]:
         for number, parts in items:
             rows[number] = len(rows)
-            yield [*map(block, parts)]
+            yield parts
 
-    return Sheet(WHOLE_MODEL, KernelLists.of_blocks(lists()), rows)
+    return Sheet(WHOLE_MODEL, KernelLists.of_blocks(lists(), _kernels_of), rows)
+
+
+def _kernels_of(part: Part) -> Sequence[CountedKernel]:
+    return [*part.kernels, *foreign_kernels(part.unknown)] if part.unknown else part.kernels
 
 
 def foreign_kernels(unknown: Iterable[str]) -> list[CountedKernel]:

@@ -5,7 +5,7 @@ Two models on kernel lists. A: a ridge on ``sums.SumFeatures``, from some 80 mea
 changes them by factors that no correction of three numbers repairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -40,7 +40,8 @@ MAX_TYPES: Final = 128
 SUM_PENALTIES: Final = tuple(penalty for penalty in PENALTIES if penalty > 0.009)
 """Of whole-model sums. With smaller ones a ridge passes through every row where rows are as few as sums; then leaving a
 row out says little: of 192 such fits on 12 or 20 made-up networks 34 were more than twice as far off on new ones, with
-these 19; from 40 on nothing changes.
+these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean
+error fell from 4.9 to 4.6 % with 20 rows; with 12, 40 and 60 it was the same to 0.05 points.
 """
 PER_MS: Final = 2.0**36
 """Times of kernels are multiples of one part in so many of a millisecond: sums are exact up to two minutes, in whatever
@@ -98,16 +99,23 @@ class KernelSum:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
         return lists.sums(self._each)
 
-    def guessed_share(self, lists: KernelLists) -> Floats:
-        """How much of each model's sum is guessed: float64[n] in [0, 1]."""
-        if all(self.knows(entries.kernels) for entries in lists.by_type.values()):
+    def guessed_share(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
+        """How much of each model's sum is guessed: float64[n] in [0, 1]. Guesses of ``judged`` types do not count."""
+        if all(self._is_sure(entries.kernels, judged) for entries in lists.by_type.values()):
             return np.zeros(len(lists))  # nothing is predicted twice for it
-        share: Floats = self.guessed_sums(lists) / np.maximum(self.kernel_sums(lists), 1e-300)
+        share: Floats = self.guessed_sums(lists, judged) / np.maximum(self.kernel_sums(lists), 1e-300)
         return np.clip(share, 0, 1)
 
-    def guessed_sums(self, lists: KernelLists) -> Floats:
-        """The part of ``kernel_sums`` that is guessed: float64[n] in ms."""
-        return lists.sums(lambda kernels: np.zeros(len(kernels)) if self.knows(kernels) else self._each(kernels))
+    def guessed_sums(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
+        """The part of ``kernel_sums`` that is guessed: float64[n] in ms. Guesses of ``judged`` types do not count."""
+
+        def guessed(kernels: Kernels) -> Floats:
+            return np.zeros(len(kernels)) if self._is_sure(kernels, judged) else self._each(kernels)
+
+        return lists.sums(guessed)
+
+    def _is_sure(self, kernels: Kernels, judged: Collection[str]) -> bool:
+        return self.knows(kernels) or kernels.type in judged
 
     def knows(self, kernels: Kernels) -> bool:
         """Whether the type has a model of its own that is no guess."""

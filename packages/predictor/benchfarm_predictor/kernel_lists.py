@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,9 @@ CountedKernel = tuple[str, Mapping[str, Scalar], int]
 
 
 Columns = tuple[Ints, Ints, Ints]
+B = TypeVar("B")
+_NO_BLOCK: Final = -1
+"""Stands for the empty block of a list that has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,26 +119,32 @@ class KernelLists:
         return cls(size, {name: each.entries(name) for name, each in collected.items()})
 
     @classmethod
-    def of_blocks(cls, lists: Iterable[Sequence[Sequence[CountedKernel]]]) -> "KernelLists":
-        """From lists of blocks, which are lists of kernels. Blocks that are one object are looked at once.
+    def of_blocks(cls, lists: Iterable[Sequence[B]], kernels: Callable[[B], Iterable[CountedKernel]]) -> "KernelLists":
+        """From lists of blocks; ``kernels`` gives those of a block. Blocks that are one object are looked at once.
 
         Raises:
             InvalidRequest: as ``of``.
         """
         places: dict[int, int] = {}
-        different: list[Sequence[CountedKernel]] = []
+        different: list[B] = []  # kept, so that no other has the identity of one
         block: list[int] = []
         starts: list[int] = []
         for blocks in lists:
             starts.append(len(block))
-            for each in blocks or ((),):
-                place = places.get(id(each))
-                if place is None:
-                    place = places[id(each)] = len(different)
-                    different.append(each)  # kept, so that no other has its identity
-                block.append(place)
+            try:
+                block += map(places.__getitem__, map(id, blocks))
+            except KeyError:
+                del block[starts[-1] :]
+                for each in blocks:
+                    place = places.setdefault(id(each), len(different))
+                    if place == len(different):
+                        different.append(each)
+                    block.append(place)
+            if len(block) == starts[-1]:
+                block.append(_NO_BLOCK)
         numbers, beginnings = (np.array(each, dtype=np.int64) for each in (block, starts))
-        return cls._joined(Blocks(cls.of(different), numbers, beginnings))
+        numbers[numbers == _NO_BLOCK] = len(different)
+        return cls._joined(Blocks(cls.of([*map(kernels, different), ()]), numbers, beginnings))
 
     @classmethod
     def _joined(cls, blocks: Blocks) -> "KernelLists":

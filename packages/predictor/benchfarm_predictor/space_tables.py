@@ -28,7 +28,7 @@ from benchfarm_predictor.shared_parts import members_of, with_members
 from benchfarm_predictor.sums import raw_maxima, raw_values
 from benchfarm_predictor.tabled_lists import KERNELS, OUTSIDE_BYTES, TabledLists
 from benchfarm_predictor.trained_range import PARTS_OF_OCTAVE
-from benchfarm_predictor.unknown_kernels import unknown_of
+from benchfarm_predictor.unknown_kernels import judged_types, unknown_of
 from benchfarm_workloads.network_kernels import Part
 from benchfarm_workloads.spaces.blocks import Block
 from benchfarm_workloads.spaces.every_block import flat
@@ -219,7 +219,7 @@ def _sums(predictor: Predictor, lists: KernelLists, sums: Sequence[KernelSum]) -
     for number, each in enumerate(sums):
         named = TabledSum(number, 1.0, 0.0, 0.0)
         found[named.sum_name] = each.kernel_sums(lists), PER_MS
-        found[named.guessed_name] = each.guessed_sums(lists), PER_MS
+        found[named.guessed_name] = each.guessed_sums(lists, judged_types(trained)), PER_MS
     return found
 
 

@@ -4,7 +4,7 @@ A model on whole-model sums tells by itself which families of kernels it never s
 the trained range it is also known which kernel types were never there, although another of their family was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ from benchfarm_predictor.models import Model
 from benchfarm_predictor.quantities import Quantities, quantities
 from benchfarm_predictor.ridge import Ridge
 from benchfarm_predictor.sums import SumFeatures, families, unseen_families
-from benchfarm_predictor.trained_range import TrainedRange
+from benchfarm_predictor.trained_range import TOTALS_OF, TrainedRange
 
 Bools = npt.NDArray[np.bool_]
 FOREIGN_SHARE: Final = 0.3
@@ -54,13 +54,14 @@ class Unknown:
 def unknown_of(model: Model, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
     """What the model does not know of the lists. A model that is made of others knows what all of them know.
 
-    Without a trained range only families of kernels are known to have been unseen, and foreign kernel types.
+    Without a trained range only families of kernels are known to have been unseen, and foreign kernel types. With that
+    of whole models, what a sum guesses is not unknown if they held it: intervals were made with such guesses.
     """
     members = _members(model, lists)
     if members:
         return _joined([_where(unknown_of(member, lists, trained), rows) for member, rows in members])
     if isinstance(model, KernelSum):
-        return _of_kernel_sum(model, lists)
+        return _of_kernel_sum(model, lists, trained)
     if isinstance(model, TabledSum):  # no space is tabled of which a kernel is missing
         return Unknown(model.guessed_share(lists), np.zeros(len(lists)), {})
     return _of_sums(model, lists, trained)
@@ -100,15 +101,24 @@ def _joined(found: Sequence[Unknown]) -> Unknown:
     return Unknown(guessed, missing, types)
 
 
-def _of_kernel_sum(model: KernelSum, lists: KernelLists) -> Unknown:
-    is_own = {name: model.knows(entries.kernels) for name, entries in lists.by_type.items()}
+def judged_types(trained: TrainedRange | None) -> Collection[str]:
+    """The kernel types of which guesses are not unknown: those of the whole models that intervals were made with."""
+    return trained.columns.keys() if trained is not None and TOTALS_OF in trained.columns else ()
+
+
+def _of_kernel_sum(model: KernelSum, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
+    judged = judged_types(trained)
     missing = {
         name: np.ones(len(entries.kernels))
         for name, entries in lists.by_type.items()
         if not model.predicts(entries.kernels)
     }
-    unknown = {name: np.ones(len(lists.by_type[name].kernels)) for name, own in is_own.items() if not own}
-    return Unknown(model.guessed_share(lists), _largest_share(lists, missing), _holders(lists, unknown))
+    unknown = {
+        name: np.ones(len(entries.kernels))
+        for name, entries in lists.by_type.items()
+        if name in missing or not (name in judged or model.knows(entries.kernels))
+    }
+    return Unknown(model.guessed_share(lists, judged), _largest_share(lists, missing), _holders(lists, unknown))
 
 
 def _of_sums(model: Model, lists: KernelLists, trained: TrainedRange | None) -> Unknown:

@@ -102,7 +102,7 @@ def want(
     purpose: Purpose,
     round_no: int,
     limit_s: float,
-    at_least_one: bool = True,
+    one_s: float = float("inf"),
 ) -> Wanted:
     """Have the first of some workloads measured, as many as board seconds allow; what is known and fresh costs nothing.
 
@@ -110,15 +110,15 @@ def want(
     already, whatever became of it. What another transaction asks for at this very moment is left to a later round.
 
     Args:
-        at_least_one: one is wanted even where it alone takes longer: what fits into no round would never be measured.
+        one_s: one is wanted where it alone takes longer than `limit_s`, but not than this: what fits into no round
+            would never be measured.
     """
     possible = _with_room(tx, whose, asks)
     held = _digests(tx, possible, _HELD_OUT)
     free = [one for one in possible if workload_id(one.ask.workload) not in held]
     asked = _asked(tx, whose)
     new = [one for one in free if _place(one) not in asked]
-    fixed = {"purpose": purpose, "round_no": round_no, "limit_s": limit_s, "at_least_one": at_least_one}
-    return _want(tx, whose, new, **fixed)
+    return _want(tx, whose, new, purpose=purpose, round_no=round_no, limit_s=limit_s, one_s=one_s)
 
 
 def declare_holdouts(tx: Transaction, whose: Whose, drawn: Sequence[Costed], count: int) -> int:
@@ -211,13 +211,13 @@ def _want(
     purpose: Purpose,
     round_no: int,
     limit_s: float,
-    at_least_one: bool = True,
+    one_s: float = float("inf"),
 ) -> Wanted:
     if not asks:
         return Wanted()
     protocol_id = specs.ensure_protocol(tx, PROTOCOL)
     pace = adaptation_budgets.pace_of(tx, whose.adaptation_id, whose.platform_id, whose.platform).value
-    choices = _within(_decide(tx, whose, asks, protocol_id), limit_s, pace, at_least_one=at_least_one)
+    choices = _within(_decide(tx, whose, asks, protocol_id), limit_s, pace, one_s)
     ids = _held(tx, [one for one in choices if one.source != ItemSource.NEW])
     for timing in Timing:
         new = [one for one in choices if one.source == ItemSource.NEW and one.timing == timing]
@@ -287,13 +287,13 @@ _WISH: Final[Mapping[str, Any]] = {
 }
 
 
-def _within(choices: Sequence[_Choice], limit_s: float, pace: float, *, at_least_one: bool) -> list[_Choice]:
+def _within(choices: Sequence[_Choice], limit_s: float, pace: float, one_s: float) -> list[_Choice]:
     """As many as the board seconds allow, in order and at the measured pace."""
     found: list[_Choice] = []
     spent_s = 0.0
     for one in choices:
         cost_s = one.seconds * pace if one.source == ItemSource.NEW else 0.0
-        if cost_s and (spent_s or not at_least_one) and spent_s + cost_s > limit_s:
+        if cost_s and spent_s + cost_s > limit_s and (spent_s or cost_s > one_s):
             break
         spent_s += cost_s
         found.append(one)

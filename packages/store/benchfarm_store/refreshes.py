@@ -205,8 +205,7 @@ def want_holdouts_again(tx: Transaction, due: Due) -> int:
 
 def _is_current(workload: str) -> bool:
     found = WORKLOAD.validate_json(workload)
-    is_generated = isinstance(found, KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload)
-    return is_generated and is_current(found)
+    return isinstance(found, KernelWorkload | GeneratedModelWorkload | ArchitectureWorkload) and is_current(found)
 
 
 # waiting is no attempt

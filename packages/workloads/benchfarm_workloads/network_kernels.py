@@ -24,10 +24,10 @@ from benchfarm_workloads.spaces.space import Space
 CountedKernels = tuple[tuple[str, Config, int], ...]
 """Kernel types with their configurations, and how often each occurs. Equal configurations are one object."""
 
-KERNEL_BYTES: Final = 900
+KERNEL_BYTES: Final = 450
 """What a kernel takes in memory with its configuration and the key that it is found by; a test holds these to it."""
-BLOCK_BYTES: Final = 500
-COUNTED_BYTES: Final = 80
+BLOCK_BYTES: Final = 300
+COUNTED_BYTES: Final = 72
 """Of each kernel that a block holds."""
 
 _APART: Final = frozenset({"act", "gelu"})
@@ -67,10 +67,10 @@ class NetworkKernels:
         blocks = space.plan.blocks(genes)
         if not isinstance(blocks, list):
             blocks = [*blocks]
-        found = [*map(known.get, blocks)]
-        if None in found:
-            found = [self._learnt(known, space, block) for block in blocks]
-        return [part for part in found if part is not None]
+        try:
+            return [*map(known.__getitem__, blocks)]
+        except KeyError:
+            return [self._learnt(known, space, block) for block in blocks]
 
     def block(self, space: Space, block: Block) -> Part:
         """The kernels of one block."""

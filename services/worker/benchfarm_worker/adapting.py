@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchfarm_core.adapting import (
     FIRST_SHARE,
@@ -161,11 +161,11 @@ def _want_probes(tx: Transaction, context: Context, probes: Sequence[Costed]) ->
     """
     one = context.adaptation
     pace = adaptation_budgets.pace_of(tx, one.id, one.platform_id, one.platform)
-    is_first = one.state == AdaptationState.QUEUED
+    one_s = one.request.budget_s if one.state == AdaptationState.QUEUED else 0.0
     left_s = limit_s(one.request.budget_s, 0, 0.0) - adaptation_budgets.spent(tx, one.id).board_s
     seconds = left_s if pace.is_known else FIRST_SHARE * left_s
     found = adaptation_items.want(
-        tx, context.whose, probes, purpose=Purpose.PROBE, round_no=0, limit_s=seconds, at_least_one=is_first
+        tx, context.whose, probes, purpose=Purpose.PROBE, round_no=0, limit_s=seconds, one_s=one_s
     )
     return found.new + found.joined > 0
 
@@ -258,7 +258,7 @@ def _train(context: Context) -> None:
         )
         adaptations.worked(tx, one, point.train_s)
         adaptations.keep_round(tx, one, point, [donor.name for donor in seen.known.donors])
-        if stop is None and _want(tx, context, asks):
+        if stop is None and _want(tx, context, asks, asked.budget_s - seen.board_s):
             adaptations.move(tx, one, AdaptationState.MEASURING, round_no=one.round + 1)
             return
         stop = stop or why_stop(standing._replace(is_more=False))
@@ -282,14 +282,14 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
     return [(adaptation_items.costed(each, one.platform), share_s) for each, share_s in ordered]
 
 
-def _want(tx: Transaction, context: Context, asks: Sequence[tuple[list[Costed], float]]) -> bool:
-    """Want what a round measures; whether there was anything."""
+def _want(tx: Transaction, context: Context, asks: Sequence[tuple[list[Costed], float]], left_s: float) -> bool:
+    """Want what a round measures; whether there was anything that fits into the budget, of which `left_s` are left."""
     number = context.adaptation.round + 1
-    found = [
-        adaptation_items.want(tx, context.whose, each, purpose=Purpose.TRAIN, round_no=number, limit_s=seconds)
-        for each, seconds in asks
-    ]
-    return any(one.is_any for one in found)
+    is_any = False
+    for each, seconds in asks:
+        fixed: dict[str, Any] = {"purpose": Purpose.TRAIN, "round_no": number, "one_s": 0.0 if is_any else left_s}
+        is_any |= adaptation_items.want(tx, context.whose, each, limit_s=seconds, **fixed).is_any
+    return is_any
 
 
 def _judge(context: Context) -> None:

@@ -30,11 +30,10 @@ class Judges(NamedTuple):
 
     def beside(self, others: TrainingRows) -> "Judges":
         """The same with rows of other workloads."""
-        held = set(self.held)
-        kernels = tuple(row for row in others.kernels if row.workload_id not in held)
-        models = tuple(row for row in others.models if row.workload_id not in held)
+        new = dict.fromkeys(row.workload_id for row in others.every if row.workload_id not in self.held)
+        kernels = tuple(row for row in others.kernels if row.workload_id in new)
+        models = tuple(row for row in others.models if row.workload_id in new)
         both = {"kernels": self.rows.kernels + kernels, "models": self.rows.models + models}
-        new = dict.fromkeys(row.workload_id for row in (*kernels, *models))
         return Judges(self.rows.model_copy(update=both), (*self.held, *new))
 
 

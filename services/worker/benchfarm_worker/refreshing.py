@@ -70,11 +70,13 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
 
 
 def _why(due: Due, own: TrainingRows, active: Answering | None) -> RefreshReason | None:
+    """Drift before mere rows: however many they are, hold-outs of before would judge a board that is another one."""
     new = parted(own, due.made_at)[1]
     found = why_due(due.since._replace(new=len(rows_of(new, due.subject))))
-    if found is not None or active is None:
+    if found not in (None, RefreshReason.ROWS) or active is None:
         return found
-    return RefreshReason.DRIFT if is_drifted(_log_ratios(due, new, active.file)) else None
+    error = 0.0 if active.holdout is None else active.holdout.mape
+    return RefreshReason.DRIFT if is_drifted(_log_ratios(due, new, active.file), error) else found
 
 
 def _log_ratios(due: Due, new: TrainingRows, file: bytes) -> Sequence[float]:

@@ -104,10 +104,19 @@ def test_what_is_said_of_a_row_was_not_chosen_by_its_group() -> None:
 
 
 def test_one_group_alone_tells_by_its_rows() -> None:
-    found = [candidate(str(seed), errors(0.1, seed)) for seed in range(3)]
+    found = [candidate("good", errors(0.1, 1)), candidate("poor", errors(0.3, 2)), candidate("as good", errors(0.1, 3))]
     alone = choose(TARGET, found, np.zeros(ROWS, dtype=np.int64))
-    assert (alone.names, alone.weights) == (choose(TARGET, found).names, choose(TARGET, found).weights)
-    assert alone.unseen.tolist() == choose(TARGET, found).unseen.tolist()
+    assert set(alone.names) == {"good", "as good"}
+    assert (alone.unseen != np.array(alone.weights) @ [TARGET + errors(0.1, 1), TARGET + errors(0.1, 3)]).any()
+
+
+def test_of_groups_it_counts_how_far_off_hopeless_ones_are() -> None:
+    """Both lose all that is to be lost: only one of them is off by a factor of twenty."""
+    far = candidate("far", np.where(GROUPS == 1, 3.0, 0.3))
+    near = candidate("near", np.where(GROUPS == 1, 0.6, 0.32))
+    found = [far, near]
+    assert choose(TARGET, found).names[0] == "far"
+    assert choose(TARGET, found, GROUPS).names[0] == "near"
 
 
 def test_intervals_of_a_choice_hold_for_new_rows() -> None:

@@ -31,9 +31,6 @@ def of_models(rows: PlatformRows, donors: list[PlatformDonor]) -> PlatformFit:
     return fit_model(rows, donors)
 
 
-both = pytest.mark.parametrize("fit", [of_kernels, of_models])
-
-
 @cache
 def lender() -> PlatformDonor:
     rows = training_rows(PLATFORM, model_rows(PLATFORM, MOBILE, 30), kernel_rows(PLATFORM, TYPE, 60))
@@ -45,6 +42,12 @@ def own_rows(models: int = 12) -> PlatformRows:
     """Kernels alone would be summed where there are hardly any models."""
     kernels = kernel_rows(BORROWER, TYPE, 12) if models >= 12 else []
     return PlatformRows.of(training_rows(BORROWER, model_rows(BORROWER, MOBILE, models), kernels))
+
+
+@cache
+def fitted(fit: Fit, helped: bool) -> PlatformFit:
+    """As it is without a limit."""
+    return fit(own_rows(), [lender()] if helped else [])
 
 
 def deep(model: Model) -> Model:
@@ -61,29 +64,27 @@ def too_deep() -> PlatformDonor:
     return replace(donor, model=deep(donor.model), alone=alone)
 
 
-@both
+@pytest.mark.parametrize("fit", [of_kernels, of_models])
 def test_what_cannot_be_read_is_fitted_without_donors(fit: Fit) -> None:
-    assert fit(own_rows(), [lender()]).donors == (PLATFORM.key,)
+    assert fitted(fit, helped=True).donors == (PLATFORM.key,)
     made = fit(own_rows(), [too_deep()])
     assert made.donors == ()
-    assert made.file() == fit(own_rows(), []).file()
+    assert made.file() == fitted(fit, helped=False).file()
     assert read(made.file()).header == made.predictor.header
 
 
-@both
-def test_what_is_too_large_is_fitted_without_donors(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = [len(fit(own_rows(), donors).file()) for donors in ([], [lender()])]
-    assert sizes[0] < sizes[1]
-    monkeypatch.setattr(predictor_file, "MAX_FILE_BYTES", sizes[0])
-    assert fit(own_rows(), [lender()]).donors == ()
+def test_what_is_too_large_is_fitted_without_donors(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, whole = (len(fitted(of_models, helped).file()) for helped in (False, True))
+    assert bare < whole
+    monkeypatch.setattr(predictor_file, "MAX_FILE_BYTES", bare)
+    assert fit_model(own_rows(), [lender()]).donors == ()
 
 
-@both
-def test_what_is_too_large_by_itself_is_refused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     donors = [lender()]
     monkeypatch.setattr(predictor_file, "MAX_FILE_BYTES", 100)
     with pytest.raises(InvalidRequest, match="cannot be kept") as caught:
-        fit(own_rows(), donors)
+        fit_model(own_rows(), donors)
     assert caught.value.code == "training_rows_invalid"
 
 

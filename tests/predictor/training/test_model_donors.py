@@ -46,8 +46,8 @@ def test_engines_that_fuse_otherwise_are_judged_as_they_will_answer() -> None:
     assert fit.donors == (PLATFORM.key,)
     held = model_rows(BORROWER, MOBILE, 40, start=40, fused=False, purpose=Purpose.HOLDOUT)
     met = judge(fit.predictor, training_rows(BORROWER, held))
-    assert met.mape < 1.5 * fit.unseen.mape + 0.005
-    assert met.coverage > 0.8
+    assert met.mape < 1.2 * fit.unseen.mape
+    assert met.coverage >= 0.9
 
 
 def test_networks_that_the_donor_never_measured_are_said_as_predicted() -> None:

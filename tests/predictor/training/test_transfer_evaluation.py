@@ -211,18 +211,16 @@ def test_pools_that_cannot_help() -> None:
 
 @pytest.mark.parametrize("digits", [None, 4])
 def test_a_set_cannot_be_a_donor_of_itself_however_it_is_written(digits: int | None) -> None:
-    """Another source, other words for the board, columns and rows in another order, some rows left out, fewer digits."""
+    """Another source, other words for the board, columns and rows in another order, rows left out, fewer digits."""
     content, rows = target().content, rows_of(target())
     some = np.random.default_rng(0).permutation(len(rows.latency_ms))[:120]
     places = [rows.columns.index(name) for name in rows.columns[::-1]]
+    times = [rows.latency_ms[at] for at in some]
     written = rows.model_copy(
         update={
             "columns": rows.columns[::-1],
             "configs": tuple(tuple(rows.configs[at][place] for place in places) for at in some),
-            "latency_ms": tuple(
-                time_ms if digits is None else round(time_ms, digits)
-                for time_ms in (rows.latency_ms[at] for at in some)
-            ),
+            "latency_ms": tuple(time_ms if digits is None else round(time_ms, digits) for time_ms in times),
         }
     )
     platform = content.platform.model_copy(update={"source": "another", "board_model": "made-up too"})

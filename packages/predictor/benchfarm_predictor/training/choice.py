@@ -77,7 +77,8 @@ def choose(target: Floats, found: Sequence[Candidate], groups: Ints | None = Non
         target: float64[n], log ms.
         found: at least one.
         groups: int64[n]: what is said of a row was learnt without its whole group. Then groups are what is compared,
-            each as much as any other however many rows it has, and what is said of a row was chosen without its group.
+            each as much as any other however many rows it has, by their mean absolute errors, and what is said of a row
+            was chosen without its group.
     """
     unseen = np.stack([candidate.unseen for candidate in found])
     order, weights = _weighed(unseen, target, groups)
@@ -88,7 +89,7 @@ def choose(target: Floats, found: Sequence[Candidate], groups: Ints | None = Non
 
 def _weighed(unseen: Floats, target: Floats, groups: Ints | None) -> tuple[Ints, Floats]:
     """The numbers of the chosen candidates, the best first, and their weights; ``unseen`` float64[candidates, n]."""
-    each = _by_group(losses(unseen - target), groups)
+    each = _lost(unseen - target, groups)
     count = each.shape[1]
     best = int(np.argmin(each.mean(axis=1)))
     worse = each - each[best]
@@ -98,17 +99,22 @@ def _weighed(unseen: Floats, target: Floats, groups: Ints | None) -> tuple[Ints,
     chosen = [at for at in np.argsort(-weights, kind="stable") if weights[at] >= WEIGHT_MIN][:MEMBERS_MAX]
     order: Ints = np.array(chosen, dtype=np.int64)
     shares = weights[order] / weights[order].sum()
-    lost = _by_group(losses(shares @ unseen[order] - target)[None], groups)[0] - each[best]
+    lost = _lost((shares @ unseen[order] - target)[None], groups)[0] - each[best]
     if float(lost.mean()) > CLEAR * float(lost.std()) / np.sqrt(count):
         return np.array([best], dtype=np.int64), np.ones(1)
     return order, shares
 
 
-def _by_group(each: Floats, groups: Ints | None) -> Floats:
-    """Means over groups, float64[candidates, n] to float64[candidates, groups]; one group alone tells by its rows."""
-    if groups is None or len(np.unique(groups)) < 2:
+def _lost(log_errors: Floats, groups: Ints | None) -> Floats:
+    """What is compared, float64[candidates, n] to float64[candidates, n or groups]: losses of rows, or groups' mean
+    absolute errors; one group alone tells by its rows. Without their group rows are often so far off that losses are
+    all one.
+    """
+    if groups is None:
+        return losses(log_errors)
+    each, names = np.abs(log_errors), np.unique(groups)
+    if len(names) < 2:
         return each
-    names = np.unique(groups)
     return np.stack([each[:, groups == name].mean(axis=1) for name in names], axis=1)
 
 

@@ -55,7 +55,8 @@ def _owners(measured: Measured, lists: KernelLists, groups: Ints) -> Ints:
         return np.full(len(measured), _SHARED, dtype=np.int64)
     features = smooth_features(entries.kernels)
     apart = distances(features.matrix(measured.kernels), features.matrix(entries.kernels))
-    return _only_groups(entries, groups)[apart.argmin(axis=1)]
+    owners: Ints = _only_groups(entries, groups)[apart.argmin(axis=1)]
+    return owners
 
 
 def _only_groups(entries: Entries, groups: Ints) -> Ints:

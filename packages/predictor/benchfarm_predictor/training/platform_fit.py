@@ -230,12 +230,16 @@ def _of_few_models(
     if not lent and not sums:
         return None
     if lent:
-        model: Model = _lent(lent[0], rows.models)
-        name, used, trained = f"{lent[0].name} x factor", (lent[0].name,), _lenders_range(lent[0], donors)
-    else:
-        kernels = sums[0]
-        model = _sum_of(kernels, rows.models)
-        name, used, trained = f"{SUMS} {kernels.name}", kernels.donors, _kernel_range(rows)
+        model, trained = _lent(lent[0], rows.models), _lenders_range(lent[0], donors)
+        return _unjudged(rows, model, trained, f"{lent[0].name} x factor", (lent[0].name,))
+    kernels = sums[0]
+    return _unjudged(rows, _sum_of(kernels, rows.models), _kernel_range(rows), f"{SUMS} {kernels.name}", kernels.donors)
+
+
+def _unjudged(
+    rows: PlatformRows, model: Model, trained: TrainedRange | None, name: str, used: tuple[str, ...]
+) -> PlatformFit:
+    """A fit of which nothing could be held back."""
     predictor = Predictor(_header(rows, WHOLE_MODEL, used), model, None, trained)
     return PlatformFit(predictor, (name,), rows.counts, np.zeros(0), None, (model,))
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import contains
 
 from benchfarm_core.architectures import GeneValues
 
@@ -43,7 +44,7 @@ class Gene:
             raise Misfit(f"{self.name}={_shown(given)} must be a list: {self.allowed}")
         if len(given) != len(places):
             raise Misfit(f"{self.name} has {len(given)} values, not {len(places)}: {self.allowed}")
-        if all(map(_fits, given, places)):
+        if {*map(type, given)} <= {int} and all(map(contains, places, given)):
             return tuple(given)  # nearly always: no text is made for what is right
         pairs = enumerate(zip(given, places, strict=True))
         return tuple(_checked(f"{self.name}[{at}]", value, choices) for at, (value, choices) in pairs)
@@ -113,10 +114,6 @@ def integers(known: Known, name: str) -> tuple[int, ...]:
 def blocks_of(name: str, *, more: int = 0) -> Callable[[Known], int]:
     """How many blocks there are: the sum of a gene with the depth of each stage, and ``more`` that always are."""
     return lambda known: sum(integers(known, name)) + more
-
-
-def _fits(given: object, choices: Choices) -> bool:
-    return type(given) is int and given in choices
 
 
 def _checked(place: str, given: object, choices: Choices) -> int:
