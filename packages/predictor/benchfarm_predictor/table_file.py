@@ -23,8 +23,6 @@ from benchfarm_predictor.models import Array
 from benchfarm_predictor.space_tables import MAX_BITS, WORD_BITS, Packed, SpaceTable
 from benchfarm_workloads.spaces.every_block import MAX_BLOCKS
 
-SIGNATURE: Final = "signature"
-KEY_ID: Final = "key_id"
 _PREDICTOR: Final = "predictor"
 _MAX_WIDTH: Final = 64
 _PAD: Final = -(2**31)
@@ -45,6 +43,14 @@ class _ArrayMeta(Value):
     dtype: _Text
     shape: tuple[int, ...]
     sha256: _Text
+
+
+class _Signed(Value):
+    """What stands in the metadata: a text, JSON itself, and the signature over it."""
+
+    key_id: _Text
+    signature: _Text
+    text: str
 
 
 class _Content(Value):
@@ -81,7 +87,8 @@ def write(table: SpaceTable, head: TableHead, key_id: str, sign: Callable[[bytes
         arrays={name: _meta(each) for name, each in arrays.items()},
     )
     text = canonical_json(content)
-    data = bytes(save(arrays, {METADATA_KEY: text, KEY_ID: key_id, SIGNATURE: sign(text.encode()).hex()}))
+    signed = _Signed(key_id=key_id, signature=sign(text.encode()).hex(), text=text)
+    data = bytes(save(arrays, {METADATA_KEY: canonical_json(signed)}))
     if len(data) > MAX_TABLE_BYTES:
         raise TooLarge(f"the table takes {len(data)} bytes; at most {MAX_TABLE_BYTES}: name fewer genes", field="genes")
     return data
@@ -130,19 +137,23 @@ def _signed_content(data: bytes, keys: Mapping[str, str]) -> _Content:
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     if len(data) < LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - LENGTH_BYTES):
         raise _foreign("it is no safetensors file, or cut off")
-    try:
-        metadata = json_object(data[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__")
-    except InvalidRequest as error:
-        raise _foreign("its header is no JSON") from error
-    said = metadata if isinstance(metadata, dict) else {}
-    text, key_id, signature = (said.get(name) for name in (METADATA_KEY, KEY_ID, SIGNATURE))
-    if not (isinstance(text, str) and isinstance(key_id, str) and isinstance(signature, str)):
-        raise _foreign("it is a safetensors file of something else")
-    if key_id not in keys:
-        raise _foreign(f"it is signed with the key {key_id[:40]}, which is not among those given")
-    if not ed25519.is_signed(_bytes(keys[key_id]), text.encode(errors="replace"), _bytes(signature)):
+    signed = _signed(data[LENGTH_BYTES : LENGTH_BYTES + length])
+    if signed.key_id not in keys:
+        raise _foreign(f"it is signed with the key {signed.key_id[:40]}, which is not among those given")
+    public_key, signature = _bytes(keys[signed.key_id]), _bytes(signed.signature)
+    if not ed25519.is_signed(public_key, signed.text.encode(errors="replace"), signature):
         raise _tampered("its signature is not that of the key over its header")
-    return _content(text)
+    return _content(signed.text)
+
+
+def _signed(header: bytes) -> _Signed:
+    """One text in the metadata, so that the same table gives the same bytes."""
+    try:
+        metadata = json_object(header).get("__metadata__")
+        text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+        return _Signed.model_validate(json_object(text.encode(errors="replace")) if isinstance(text, str) else None)
+    except (InvalidRequest, ValidationError) as error:
+        raise _foreign("it is a file of something else") from error
 
 
 def _content(text: str) -> _Content:
