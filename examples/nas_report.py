@@ -217,7 +217,7 @@ class _Axis:
 def _axes(x: _Axis, y: _Axis, names: tuple[str, str]) -> str:
     bottom = HEIGHT - MARGIN
     parts = [f'<path d="M{MARGIN},8 V{bottom} H{WIDTH - 8}" fill="none" stroke="#444"/>']
-    texts = [(x.at(each), bottom + 15, "middle", f"{each:.4g}") for each in x.ticks]
+    texts = [(x.at(each), bottom + 15.0, "middle", f"{each:.4g}") for each in x.ticks]
     texts += [(MARGIN - 5, HEIGHT - y.at(each) + 4, "end", f"{each:.4g}") for each in y.ticks]
     texts += [(WIDTH / 2, HEIGHT - 8, "middle", names[0]), (MARGIN + 4, 16, "start", names[1])]
     parts += [

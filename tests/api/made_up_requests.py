@@ -64,7 +64,9 @@ def _job(drawn: int) -> dict[str, Any]:
 
 
 def _question(drawn: int) -> dict[str, Any]:
-    return {"platforms": [EXISTING["platform"]], "items": [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]}
+    items = [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]
+    how = {"tolerance": 0.1, "on_miss": ("predict", "measure", "error")[drawn % 3], "pin": None}
+    return {"platforms": [EXISTING["platform"]], "items": items, **how}
 
 
 def _bundle(drawn: int) -> dict[str, Any]:

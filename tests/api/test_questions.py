@@ -88,7 +88,7 @@ def test_columns_say_what_rows_say(
     monkeypatch.setattr(latency_answers, "ROWS_AT_ONCE", 2)
     monkeypatch.setattr(latency_answers, "PIECE_BYTES", 100)
     lab.finish(alice.post("/v1/jobs", json={"workloads": [FC_ITEM]}).json()["id"])
-    items = [FC_ITEM, TINY, {"kind": "model", "name": "squeezenet"}, ACT, {**TINY, "genes": {}}]
+    items: list[dict[str, Any]] = [FC_ITEM, TINY, {"kind": "model", "name": "squeezenet"}, ACT, {**TINY, "genes": {}}]
     rows = asked(alice, *items, tolerance=0.5)
     pin = rows.json()["pin"]
     rows = asked(alice, *items, tolerance=0.5, pin=pin)

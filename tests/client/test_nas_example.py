@@ -1,5 +1,6 @@
 """The example search, on the real API with a board that the test plays: it searches, looks closer, measures, tells."""
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def searched(farm: Any, made: Any) -> Any:
 
     def time_ms(workload: dict[str, Any], _launch: int) -> float:
         drawing = spaces.space("ofa_mobilenet_v3")
-        return drawing.cost(drawing.validate(workload["genes"])).flops / rates[15]
+        return float(drawing.cost(drawing.validate(workload["genes"])).flops / rates[15])
 
     farm.time_ms = time_ms
     return farm
@@ -71,18 +72,18 @@ def test_what_violates_a_limit_stands_behind_what_does_not(searched: Any) -> Non
     with searched.client() as sdk:
         middle_ms = nas_ofa.limits_of(sdk, [(PLATFORM, ())], SMALL)[1].limits_ms[0]
         search = Search(sdk, [LatencyConstraint(PLATFORM, middle_ms)])
-        found = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, nas_ofa.random.Random(1))
+        found = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, random.Random(1))
         best = found.best(5)
         assert best
         assert all(found.seen[one].is_met for one in best)
         scores = [found.seen[one].score for one in best]
         assert scores == sorted(scores, reverse=True)
-        again = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, nas_ofa.random.Random(1))
+        again = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, random.Random(1))
         assert list(again.seen) == list(found.seen)
 
 
 def test_a_genome_s_architectures_are_of_the_space() -> None:
-    rng = nas_ofa.random.Random(3)
+    rng = random.Random(3)
     parents = [nas_ofa.Genome.drawn(rng) for _ in range(2)]
     for genome in (*parents, parents[0].crossed(parents[1], rng), parents[0].mutated(rng)):
         assert spaces.space("ofa_mobilenet_v3").validate(genome.architecture.genes) == genome.architecture
