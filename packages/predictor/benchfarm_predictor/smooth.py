@@ -31,6 +31,7 @@ from benchfarm_predictor.sums import SumFeatures
 MAX_POINTS: Final = 10_000
 _GRID: Final = 2.0**16
 _FARTHEST: Final = 64.0
+_CACHED_CELLS: Final = 2**16
 _CELLS: Final = 1_000_000
 """Rows x points whose distances are held at once: some tens of megabytes."""
 
@@ -78,7 +79,7 @@ class Smooth:
         Features and points are taken on a grid that is so coarse that their products and all sums of them are exact.
         """
         near, points = on_grid(x), on_grid(self.points)
-        output, at_once = np.zeros(len(x)), max(_CELLS // max(len(points), 1), 1)
+        output, at_once = np.zeros(len(x)), max(_CACHED_CELLS // max(len(points), 1), 1)
         for start in range(0, len(x), at_once):
             part = slice(start, start + at_once)
             scaled = np.sqrt(3) / self.reach * distances(points, near[part])
