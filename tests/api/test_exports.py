@@ -1,7 +1,6 @@
 """`/v1/exports`: tables over HTTP, bit for bit what `POST /v1/latency` says, and their keys, tags and misses."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -124,8 +123,23 @@ def test_the_same_again_is_the_same_export(
     assert (first["misses"], first["has_file"], first["genes"]) == (0, True, ONLY)
     assert export(alice, genes={"hw": [224, 128, 176, 176]}) == first == alice.get(f"/v1/exports/{first['id']}").json()
     assert export(alice, genes={"hw": [128]})["id"] != first["id"]
-    with ThreadPoolExecutor(4) as pool:
-        assert len({one["id"] for one in pool.map(lambda _: export(alice, genes={"hw": [132]}), range(4))}) == 1
+
+
+def test_one_table_is_made_at_a_time(
+    alice: httpx2.Client, lab: "Lab", database: Database, whole: dict[str, Predictor], app: Any
+) -> None:
+    """What is there already needs no turn."""
+    publish(database, whole["ridge"])
+    made = export(alice)
+    with app.state.parts.exporting:
+        busy = alice.post("/v1/exports", json={"platform": PLATFORM, "space": SPACE, "genes": {"hw": [132]}})
+        assert (busy.status_code, busy.json()["code"], int(busy.headers["retry-after"]) > 0) == (
+            503,
+            "unavailable",
+            True,
+        )
+        assert export(alice) == made
+    assert export(alice, genes={"hw": [132]})["id"] != made["id"]
 
 
 def test_a_version_can_be_named(

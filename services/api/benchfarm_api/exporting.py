@@ -1,8 +1,9 @@
 """Tables made: what they are made of is looked up in one transaction, and they are kept in another."""
 
+from threading import Lock
 from typing import Any, Final
 
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.errors import InvalidRequest, Unavailable
 from benchfarm_core.exports import ExportRequest, ExportView, MissesReport
 from benchfarm_predictor import predictor_file, table_file
 from benchfarm_predictor.space_tables import LOOKED_AT, SpaceTable, compiled
@@ -17,21 +18,27 @@ from benchfarm_workloads.spaces.every_block import every_block
 _SEED: Final = "exports"
 
 
-def export(database: Database, request: ExportRequest, by: Caller) -> ExportView:
-    """The table of a space, made now or there already.
+def export(database: Database, lock: Lock, request: ExportRequest, by: Caller) -> ExportView:
+    """The table of a space, made now or there already. `lock`: whoever has it makes a table, which takes seconds.
 
     Raises:
         InvalidRequest: `space_unknown`, `architecture_out_of_range` for genes that the space does not have, as
             `platforms.find`, and `export_impossible` where the predictor does not know the space's kernels.
         TooLarge: of too many blocks or bytes; name fewer values of genes.
         Conflict: `no_predictor`.
+        Unavailable: another table is being made.
     """
     of_space = space(request.space)
     with database.transaction() as tx:
         ordered = exports.order(tx, request, of_space.version)
     if ordered.view is not None:
         return ordered.view
-    table = _made(of_space, ordered)
+    if not lock.acquire(blocking=False):
+        raise Unavailable("another table is being made: ask again in a few seconds")
+    try:
+        table = _made(of_space, ordered)
+    finally:
+        lock.release()
     file = table_file.write(table, ordered.head, ordered.key.id, ordered.key.sign)
     with database.transaction() as tx:
         return exports.keep(tx, ordered, file, len(table.blocks), by)

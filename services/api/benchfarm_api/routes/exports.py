@@ -7,7 +7,7 @@ from fastapi import Header, Path, Response
 from benchfarm_api import exporting
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
-from benchfarm_api.problems import binary_answer, conflict, not_found, too_large
+from benchfarm_api.problems import binary_answer, conflict, not_found, too_large, unavailable
 from benchfarm_api.routes import new_router
 from benchfarm_core.exports import ExportRequest, ExportView, FarmKeys, Misses, MissesReport, MissesTaken
 from benchfarm_store import exports, farm_keys
@@ -18,14 +18,14 @@ ExportId = Annotated[str, Path(max_length=40)]
 IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 
 
-@router.post("/exports", status_code=201, responses=conflict() | too_large())
+@router.post("/exports", status_code=201, responses=conflict() | too_large() | unavailable())
 def create_export(request: ExportRequest, caller: CallerDep, parts: PartsDep) -> ExportView:
     """Make the table of a search space on a platform, with what answers there or a version of it.
 
     The same table asked for again is the one that is there. `genes` names the values that genes may have where a table
     of the whole space would be too large.
     """
-    return exporting.export(parts.database, request, caller)
+    return exporting.export(parts.database, parts.exporting, request, caller)
 
 
 @router.get("/exports/{export_id}", responses=not_found())
