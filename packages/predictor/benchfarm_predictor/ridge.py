@@ -29,7 +29,8 @@ from benchfarm_predictor.models import (
     milliseconds,
     scales,
 )
-from benchfarm_predictor.sums import SumFeatures
+from benchfarm_predictor.sums import SumFeatures, in_order
+from benchfarm_predictor.tabled_lists import TabledLists
 from benchfarm_predictor.training_rows import checked_ms
 
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
@@ -66,15 +67,16 @@ class Ridge:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        if isinstance(self.features, SumFeatures):
+        if isinstance(self.features, SumFeatures) and isinstance(batch, TabledLists):
             output = self._of_columns(self.features.columns(batch), len(batch))
         else:
             x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
-            output = x @ self.weights
+            is_whole = isinstance(self.features, SumFeatures)  # these one after the other, as a model alone has them
+            output = np.asarray(in_order((x * self.weights).T)) if is_whole else x @ self.weights
         return milliseconds(output + self.offset, self.target, self.floor_ms)
 
     def _of_columns(self, columns: Sequence[Column], count: int) -> Floats:
-        """float64[n]: one feature after the other, so that a model alone comes to what it comes to among others."""
+        """float64[n]: the same sums in the same order, where most features are one number for all rows."""
         total: Column = 0.0
         numbers = (self.centre.tolist(), self.scale.tolist(), self.weights.tolist())
         for column, centre, scale, weight in zip(columns, *numbers, strict=True):
