@@ -41,6 +41,8 @@ SPACE: Final = "ofa_mobilenet_v3"
 GOALS_S: Final = {(5_000, 1, "cold"): 0.5, (5_000, 1, "warm"): 0.15, (20_000, 4, "warm"): 4.0}
 GOAL_GROWN_MB: Final = 60.0
 REPEATS: Final = 3
+APART_S: Final = 16.0
+"""Between two starts of the API: a farm in which a process dies five times within a minute gives up."""
 LAID_OUT: Final = 200
 """Architectures whose whole networks are looked at, for comparison."""
 
@@ -52,6 +54,7 @@ class Asking:
         self._farm, self._load, self._drawn = farm, Load(farm.url, farm.admin_token), 0
         headers, _ = self._load.agent("asked", "asked-0")
         boards = {**VERSIONS, "boards": [board(number) for number in range(count)]}
+        self._restarted_s = 0.0
         self._client = self._connected()
         self._client.post("/v1/agent/boards", json=boards, headers=headers).raise_for_status()
         self.keys = [f"asked-{number}/c0.t1.free/onnxruntime-1.31.1/fp32" for number in range(count)]
@@ -80,6 +83,8 @@ class Asking:
     def restart(self) -> None:
         """Another API process, with a connection and the predictors loaded, that knows no kernel of the space."""
         self._client.close()
+        time.sleep(max(self._restarted_s + APART_S - time.monotonic(), 0))
+        self._restarted_s = time.monotonic()
         self._farm.wait_until_back("api", self._farm.kill("api"))
         self._client = self._connected()
         self.ask([next(iter(draws("bert", "asking", 1)))], self.keys[:4])

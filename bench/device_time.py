@@ -32,7 +32,7 @@ from benchfarm_workloads.draws import draw_mixed
 SEED = 41
 REPEATS = 4
 DECADES_MS = ((0.0, 0.01), (0.01, 0.1), (0.1, 1.0), (1.0, 1e9))
-FIXED_LAUNCHES = (150, 120, 48, 15)
+FIXED_LAUNCHES = (300, 240, 96, 30)
 """Recorded per decade; the more the shorter the kernels are."""
 PUBLISHED_LAUNCHES = 3
 FIXED = "from bench.fixed_protocol import main; main()"

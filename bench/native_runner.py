@@ -1,6 +1,6 @@
 """The native runner beside the Python runner: the same kernels of ncnn, the same files, launches in turn.
 
-python -m bench.native_runner [CACHE] [--kernels 100] [--precision fp32] [--launches 5]
+python -m bench.native_runner [CACHE] [--kernels 300] [--precision fp32] [--launches 5]
 
 CACHE: the folder of `benchfarm agent runner build`, by default that of the tests; a runner that is not in it is built,
 which takes minutes. Of every kernel each runner's fastest launch median counts: a neighbour makes launches slower,
@@ -113,7 +113,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked for on the command line; nothing is needed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, nargs="?", default=CACHE)
-    parser.add_argument("--kernels", type=int, default=100)
+    parser.add_argument("--kernels", type=int, default=300)
     parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     parser.add_argument("--launches", type=int, default=5)
     return parser.parse_args(arguments)

@@ -209,14 +209,14 @@ def _models(lab: Lab) -> list[str]:
 def _pull(lab: Lab, chance: random.Random, pulls: Pulls, ended: threading.Event) -> None:
     """Pulls a phone out and plugs it in again, until it was done so often or the job has ended."""
     for _ in range(PULLS):
-        if ended.wait(chance.uniform(1.0, 4.0)):
+        if ended.wait(chance.uniform(0.3, 1.5)):
             return
         phone = chance.choice(list(lab.phones))
         leased = {board.serial for board in lab.client.boards(state=BoardState.LEASED)}
         phone.relay.unplug()
         pulls.counts[phone.serial] += 1
         pulls.in_lease += phone.serial in leased
-        ended.wait(chance.uniform(0.5, 4.0))
+        ended.wait(chance.uniform(0.3, 1.2))
         phone.relay.plug()
 
 

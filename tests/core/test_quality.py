@@ -21,6 +21,7 @@ from benchfarm_core.quality import (
     clean_blocks,
     drifted,
     grade_of,
+    is_noisy,
     quiet_canary_ns,
     spread_of,
     summarise,
@@ -293,6 +294,38 @@ def test_launches_beside_a_busy_neighbour_are_not_enough() -> None:
     assert quiet_canary_ns([]) is None
     drowned = [one.model_copy(update={"canaries": {}}) for one in quiet]
     assert wants_more_launches(drowned, KERNEL, quiet_ns=quiet_ns), "their canary never ran undisturbed"
+
+
+@pytest.mark.parametrize(
+    ("mobilenet_ns", "sgemm_ns", "noisy"),
+    [
+        ((500_000, 500_000, 500_000), 100_000, False),
+        ((530_000, 700_000, 530_000), 100_000, False),  # two of three were near
+        ((530_000, 700_000, 700_000), 100_000, True),
+        ((600_000, 600_000, 600_000), 100_000, True),  # they agree with each other, all in the slow mode
+        ((600_000, 600_000, 600_000), 120_000, False),  # it is the clock
+        ((540_000, 540_000, 540_000), 90_000, True),  # a faster clock ought to show in both
+    ],
+)
+def test_a_lease_is_held_to_what_the_canary_took_in_quiet_ones(
+    mobilenet_ns: tuple[int, ...], sgemm_ns: int, noisy: bool
+) -> None:
+    quiet = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
+    launches = [
+        beside_canary(launch(number, [1_000_000] * 10, canary_ns=sgemm_ns), ns)
+        for number, ns in enumerate(mobilenet_ns)
+    ]
+    assert is_noisy(launches, KERNEL, quiet=quiet) is noisy
+    assert is_noisy(launches, KERNEL, quiet=quiet, beside=CanaryGolden(sgemm_ns=sgemm_ns, mobilenet_ns=1)) is noisy
+
+
+def test_without_canaries_nobody_knows_of_noise() -> None:
+    launches = [launch(number, [1_000_000] * 10) for number in range(3)]
+    bare = [one.model_copy(update={"canaries": {}}) for one in launches]
+    quiet = CanaryGolden(sgemm_ns=1, mobilenet_ns=1)
+    assert is_noisy(bare, KERNEL, quiet=quiet) is False
+    assert is_noisy(launches, KERNEL, quiet=CanaryGolden(sgemm_ns=1)) is False
+    assert is_noisy([*bare[:2], launches[2]], KERNEL, quiet=quiet), "of two it never ran undisturbed"
 
 
 def test_a_proven_clock_allows_no_moving_canary() -> None:

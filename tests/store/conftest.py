@@ -63,16 +63,22 @@ def board_report(serial: str = "s1", **changes: Any) -> BoardReport:
 
 
 def launch(
-    launch_no: int = 0, *, run_ns: int = 1_000_000, blocks: int = 20, canary_ns: int = 2_000_000
+    launch_no: int = 0,
+    *,
+    run_ns: int = 1_000_000,
+    blocks: int = 20,
+    canary_ns: int = 2_000_000,
+    neighbours: float = 1.0,
 ) -> LaunchSamples:
-    """An undisturbed launch of a workload that takes `run_ns` per run."""
+    """An undisturbed launch of a workload that takes `run_ns` per run; `neighbours`: what they make of MobileNet."""
+    mobilenet_ns = round(canary_ns * neighbours)
     return LaunchSamples(
         launch_no=launch_no,
         iterations=1,
         blocks_ns=tuple(run_ns + 100 * (block % 7) for block in range(blocks)),
         delays_ns=(0,) * blocks,
         switches=(0,) * blocks,
-        canaries={"sgemm": ((0, canary_ns // 2),), "mobilenet": ((0, canary_ns), (blocks, canary_ns))},
+        canaries={"sgemm": ((0, canary_ns // 2),), "mobilenet": ((0, mobilenet_ns), (blocks, mobilenet_ns))},
         open_ms=1.5,
         first_ms=2.25,
         warmup_runs=3,

@@ -137,7 +137,9 @@ def test_a_claim_keeps_others_away_until_it_is_given_back_runs_out_or_is_used(la
     assert claim() is None, "a claim is not renewed by who does not have it"
     with lab.farm.transaction() as tx:
         assert adaptations.wake(tx) == 0
-        adaptations.release(tx, adaptations.renew(tx, first))
+        renewed = adaptations.renew(tx, first)
+        assert renewed is not None
+        adaptations.release(tx, renewed)
     assert claim(for_s=-1) is not None, "somebody who died long ago"
     with lab.farm.transaction() as tx:
         assert adaptations.wake(tx) == 1

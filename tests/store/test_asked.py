@@ -6,6 +6,7 @@ from benchfarm_core.boards import EngineReport
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.platforms import Precision
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_store import asked_kernels, fusions, latency, models, predictors
 from benchfarm_workloads.network_kernels import NetworkKernels
@@ -115,8 +116,8 @@ def test_what_is_measured_everywhere_asks_for_no_predictor(farm, ann, agent, job
 
 def test_kernel_lists_are_made_for_each_different_way_to_fuse(farm, ann, report_of):
     engines = (
-        EngineReport(name="onnxruntime", available=True, version="1.31.1", precisions=("fp32",)),
-        EngineReport(name="ncnn", available=True, version="20250503", precisions=("fp32",)),
+        EngineReport(name="onnxruntime", available=True, version="1.31.1", precisions=(Precision.FP32,)),
+        EngineReport(name="ncnn", available=True, version="20250503", precisions=(Precision.FP32,)),
     )
     farm.agent(ann, report_of(engines=engines))
     keys = (ONE, TWO, OTHER)

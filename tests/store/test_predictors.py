@@ -99,7 +99,7 @@ def test_versions_count_up_for_each_subject_and_platform_and_one_answers(farm, b
         expected = sorted([(bench.id, "fc"), (bench.id, "model"), (other.id, "fc")])
         assert [(head.platform_id, head.subject) for head in both] == expected
         assert predictors.active(tx, []) == []
-        superseded = predictors.list_predictors(tx, PredictorsWanted(state="superseded")).items
+        superseded = predictors.list_predictors(tx, PredictorsWanted(state=PredictorState.SUPERSEDED)).items
     assert [one.reason for one in superseded] == ["version 2 took its place: better"]
 
 
@@ -158,7 +158,7 @@ def test_a_rollback_returns_version_by_version_and_says_who_and_why(farm, bench,
     assert (back.version, back.state) == (1, "active")
     assert back.reason.startswith("returned to by lab/")
     with farm.transaction() as tx:
-        left = predictors.list_predictors(tx, PredictorsWanted(state="superseded")).items
+        left = predictors.list_predictors(tx, PredictorsWanted(state=PredictorState.SUPERSEDED)).items
         assert predictors.file(tx, back.id) == predictor_bytes(KEY, "fc", b"\1")
     assert all("rolled back by lab/" in one.reason and one.reason.endswith(": it is off") for one in left)
     with pytest.raises(Conflict, match="no version before version 1"):
@@ -184,7 +184,7 @@ def test_every_move_of_the_table_and_no_other(farm, bench, operator):
         assert predictors.activate(tx, candidate.id, "twice").reason == "better"
         assert predictors.reject(tx, other.id, "worse").state == "rejected"
         assert predictors.reject(tx, other.id, "twice").reason == "worse"
-        first = predictors.list_predictors(tx, PredictorsWanted(state="superseded")).items[0]
+        first = predictors.list_predictors(tx, PredictorsWanted(state=PredictorState.SUPERSEDED)).items[0]
         for move, id_ in (
             (predictors.activate, first.id),
             (predictors.activate, other.id),
@@ -279,7 +279,7 @@ def test_the_list_has_filters_and_pages(farm, bench):
     with farm.transaction() as tx:
         first = predictors.list_predictors(tx, limit=3)
         second = predictors.list_predictors(tx, limit=3, cursor=first.next_cursor)
-        of_model = predictors.list_predictors(tx, PredictorsWanted(subject="model", state="active")).items
+        of_model = predictors.list_predictors(tx, PredictorsWanted(subject="model", state=PredictorState.ACTIVE)).items
         assert len(predictors.list_predictors(tx, cursor=cursors.encode("predictors", 2**40)).items) == 4
     assert [one.id for one in (*first.items, *second.items)] == [one.id for one in made[::-1]]
     assert second.next_cursor is None

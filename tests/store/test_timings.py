@@ -78,7 +78,7 @@ def test_a_latency_question_is_answered_from_its_own_timing(farm, ann, agent):
         answers = measured_answers(latency.ask(tx, alone, ann))
         again = measured_answers(latency.ask(tx, inside, ann))
     assert {(answer.source, answer.timing) for answer in answers} == {("measured", Timing.ALONE)}
-    assert all(a.median_ms > b.median_ms for a, b in zip(answers, again, strict=True))
+    assert all((a.median_ms or 0.0) > (b.median_ms or 0.0) > 0 for a, b in zip(answers, again, strict=True))
 
 
 def test_what_failed_with_its_carrier_comes_back_apart(farm, ann, agent):

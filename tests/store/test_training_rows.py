@@ -22,7 +22,8 @@ FC = {"cin": 64, "cout": 32}
 SMALL = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
 KERNEL = {"kind": "kernel", "type": "fc", "config": FC}
 CONV = {"kind": "kernel", "type": "conv-bn-act", "config": {"hw": 28, "cin": 16, "cout": 16, "k": 3}}
-MODEL = {"kind": "model", "name": "squeezenet", "config": {"hw": 64}}
+SQUEEZENET = {"hw": 64}
+MODEL = {"kind": "model", "name": "squeezenet", "config": SQUEEZENET}
 ARCHITECTURE = {"kind": "architecture", "space": "bert", "genes": SMALL}
 PAIR = {"kind": "model", "name": "operator_pair", "config": {"first": "Conv", "second": "Relu", "part": "both"}}
 OTHER_VERSIONS = """
@@ -90,7 +91,7 @@ def test_results_become_rows_with_their_kernels(lab):
     drawn = spaces.space("bert").workload(SMALL)
     assert architecture.workload_id == workload_id(drawn)
     assert list(architecture.kernels) == spaces.kernels(drawn, FusionRules())
-    layers = model_recipe("squeezenet").network(MODEL["config"]).layers
+    layers = model_recipe("squeezenet").network(SQUEEZENET).layers
     assert sum(count for _, _, count in model.kernels) == len(layers)
     assert (model.space, model.unknown, architecture.unknown) == (None, (), ())
     assert [row.workload_id for row in found.kernels] == sorted(row.workload_id for row in found.kernels)

@@ -65,6 +65,7 @@ def claims_run_out(lab: AdaptingLab) -> None:
 
 @pytest.mark.slow
 def test_a_platform_is_adapted_judged_and_answers(lab: AdaptingLab) -> None:
+    lab.pace = 0.0, 1.0
     made = lab.start(**{**SMALL, "budget_s": 8.0, "holdouts": 8})
     assert step(lab, made.id) is S.PROBING
     assert lab.view(made.id).measured.holdouts >= 8
@@ -93,10 +94,19 @@ def test_a_platform_is_adapted_judged_and_answers(lab: AdaptingLab) -> None:
     assert again.measured.known > 0, "what was measured costs nothing"
     (second,) = (one for one in again.predictors if one.subject == WHOLE_MODEL)
     assert second.before == model.holdout, "judged on the same hold-outs"
+    assert second.is_active, second.detail
+    assert second.holdout is not None
+    assert second.holdout.mape < model.holdout.mape, "twice as many rows"
+    assert 6 < done.board_s < 8.5
+    assert 6 < again.board_s < 8.5
+    assert 0 < again.known_board_s < done.board_s, "what was known is told apart"
+    with lab.farm.transaction() as tx:
+        assert second.predictor_id is not None
+        learnt_s = predictors.get_predictor(tx, second.predictor_id).evidence.board_s
+    assert learnt_s == pytest.approx(again.board_s + again.known_board_s, abs=0.01)
     with lab.farm.transaction() as tx:
         states = {one.version: one.state for one in predictors.list_predictors(tx).items if one.subject == WHOLE_MODEL}
-    assert list(states.values()).count(PredictorState.ACTIVE) == 1
-    assert states[2 if second.is_active else 1] == PredictorState.ACTIVE
+    assert states == {1: PredictorState.SUPERSEDED, 2: PredictorState.ACTIVE}
 
 
 def test_the_probes_and_what_judges_are_wanted_first(lab: AdaptingLab) -> None:

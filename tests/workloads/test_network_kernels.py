@@ -136,7 +136,7 @@ def test_rules_that_were_not_asked_for_are_forgotten_first() -> None:
             found.parts(space, one.genes)
         return found
 
-    sizes_bytes = [asked(RememberedKernels(0), rules).held_bytes for rules in known]
+    sizes_bytes = [asked(RememberedKernels(2**30), rules).held_bytes for rules in known]
     limit_bytes = sum(sizes_bytes) - 1
     remembered = RememberedKernels(limit_bytes)
     first, second = (asked(remembered, rules) for rules in known[:2])
@@ -145,5 +145,14 @@ def test_rules_that_were_not_asked_for_are_forgotten_first() -> None:
     assert remembered.of(known[0]) is first
     assert remembered.of(known[1]) is not second
     assert remembered.held_bytes <= limit_bytes
-    tight = RememberedKernels(sizes_bytes[0] // 2)
-    assert asked(tight, known[0]) is not tight.of(known[0]), "what is above the bound alone is not kept"
+
+
+def test_the_bound_holds_within_a_question_too() -> None:
+    """One of twenty thousand architectures of a space with many widths has a hundred megabytes of blocks."""
+    space = spaces.space("fbnet_v3")
+    drawn = spaces.draws(space.name, "bound", 20)
+    free, bound = NetworkKernels(FusionRules()), NetworkKernels(FusionRules(), 100_000)
+    for one in drawn:
+        assert joined(bound.parts(space, one.genes)) == joined(free.parts(space, one.genes))
+        assert bound.held_bytes <= 100_000
+    assert free.held_bytes > 300_000

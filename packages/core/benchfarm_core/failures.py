@@ -49,6 +49,7 @@ class FailureCode(str, Enum):  # noqa: UP042 boards import this, and their Pytho
     ENGINE_UNAVAILABLE = "engine_unavailable"
     CARRIER_FAILED = "carrier_failed"
     DIFFERENCE_UNCLEAR = "difference_unclear"
+    NOISY = "noisy"
 
 
 FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
@@ -82,13 +83,21 @@ FAILURE_NUMBERS: Final[dict[FailureCode, int]] = {
     FailureCode.CARRIER_FAILED: 20008,
     FailureCode.THROTTLED: 20009,
     FailureCode.DIFFERENCE_UNCLEAR: 20010,
+    FailureCode.NOISY: 20011,
 }
 
 INCONCLUSIVE_CODES: Final = frozenset(
-    {FailureCode.CANARY_DRIFT, FailureCode.CONTENDED, FailureCode.THROTTLED, FailureCode.DIFFERENCE_UNCLEAR}
+    {
+        FailureCode.CANARY_DRIFT,
+        FailureCode.CONTENDED,
+        FailureCode.THROTTLED,
+        FailureCode.DIFFERENCE_UNCLEAR,
+        FailureCode.NOISY,
+    }
 )
 """Transient outcomes that say the conditions were not good enough, not that anything broke. `DIFFERENCE_UNCLEAR`: what
-a second copy of a kernel takes is no more than how far that is uncertain."""
+a second copy of a kernel takes is no more than how far that is uncertain. `NOISY`: no witness saw anybody, and the
+canary was slower throughout than the board has it (`quality.is_noisy`)."""
 
 
 def fault_of(code: FailureCode) -> Fault:

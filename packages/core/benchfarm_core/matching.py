@@ -36,6 +36,7 @@ REST_REASONS: Final = {
     "error": "its agent met a fault",
     "board_lost": "it was lost during a lease",
     "unanswered": "its agent did not answer an offer",
+    "noisy": "its canary was slower than it has been on this board, so neighbours are at work",
 }
 """What made a board rest, by how its last lease ended."""
 

@@ -201,6 +201,11 @@ _LOSSES: Final = frozenset({FailureCode.LEASE_LOST, FailureCode.BOARD_LOST})
 """What takes the board or its agent down each time is the workload's doing."""
 
 
+def may_try_again(tries: Tries) -> bool:
+    """Whether one more inconclusive attempt leaves a measurement wanted; `tries` are the counts before it."""
+    return tries.inconclusive + 1 < MAX_INCONCLUSIVE
+
+
 def after_failure(code: FailureCode, tries: Tries) -> Verdict:
     """The rule for one failed attempt; `tries` are the counts before it."""
     if code in INCONCLUSIVE_CODES:

@@ -40,6 +40,7 @@ class Compiler:
     """One C++ compiler for one target.
 
     identity: what a build's key says of it. base: words of every command. fast: what ncnn's own build adds to -O3.
+    heap: has ncnn ask `native/heap.cpp` for memory, where the C library gives large pieces back with every run.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Compiler:
     base: tuple[str, ...]
     fast: tuple[str, ...]
     instruction_sets: Mapping[str, tuple[str, ...]]
+    heap: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, arguments: Sequence[str], *, what: str) -> None:
@@ -94,6 +96,7 @@ def _zig(target: str, cache: Path) -> Compiler:
         base=(str(executable), "c++", "-target", f"{target}-linux-musl"),
         fast=("-ffast-math", *(("-Xclang", "-mrecip=none") if target == "x86_64" else ())),
         instruction_sets=X86_FLAGS if target == "x86_64" else _ARM_FLAGS_OF_ZIG,
+        heap=tuple(f"-D{name}=benchfarm_{name}" for name in ("malloc", "free", "posix_memalign")),
         environment=folders,
     )
 

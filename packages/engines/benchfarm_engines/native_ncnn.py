@@ -61,7 +61,7 @@ def build_ncnn(sources: Path, folder: Path, target: str, compiler: Compiler) -> 
     plan.write_headers()
     (folder / "objects").mkdir(exist_ok=True)
     includes = (folder, plan.source, plan.source / "layer", plan.source / "layer" / plan.arch)
-    flags = [*_FLAGS, *compiler.fast, *(f"-I{each}" for each in includes)]
+    flags = [*_FLAGS, *compiler.fast, *compiler.heap, *(f"-I{each}" for each in includes)]
     units = sorted(plan.units(), key=lambda unit: -_work(unit[0]))  # long ones first: the processors end together
     commands = {
         folder / "objects" / f"{path.stem}.o": [str(path), *flags, *compiler.instruction_sets.get(isa, ())]

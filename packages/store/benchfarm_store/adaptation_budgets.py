@@ -13,7 +13,7 @@ from benchfarm_core.adapting import PACE_UNKNOWN, PastLease, Running, beyond_lim
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.platforms import Platform
 from benchfarm_store import measurements
-from benchfarm_store.database import Prepared, Transaction
+from benchfarm_store.database import Transaction
 
 PAST_LEASES: Final = 100
 """The latest ones of the farm that tell what a lease takes, and as many of the platform itself."""
@@ -132,23 +132,20 @@ def keep(tx: Transaction, queue_ids: Collection[int] | None = None) -> int:
     or everywhere; how many measurements. Never waits for a lock: what a board takes at this moment is left to it.
     """
     queues = None if queue_ids is None else sorted(set(queue_ids))
-    return sum(_keep_one(tx, row) for row in tx.execute_prepared(_MEASURING, queues).all())
+    return sum(_keep_one(tx, row) for row in tx.execute(_MEASURING, {"queues": queues}).all())
 
 
-_MEASURING = Prepared(
-    "adaptations_measuring",
-    "int[]",
-    """
+_MEASURING = text("""
     SELECT a.id::text AS id, a.platform_id, a.round, CAST(a.request->>'budget_s' AS float8) AS budget_s, p.spec,
         coalesce((
             SELECT CAST(r.point->>'board_s' AS float8) FROM adaptation_rounds r
             WHERE r.adaptation_id = a.id AND r.round = a.round - 1), 0) AS before_s
     FROM adaptations a JOIN platforms p ON p.id = a.platform_id
     WHERE a.finished_at IS NULL AND a.state IN ('probing', 'measuring')
-        AND ($1 IS NULL OR a.platform_id IN (SELECT platform_id FROM queues WHERE id = ANY($1)))
+        AND (CAST(:queues AS int[]) IS NULL
+            OR a.platform_id IN (SELECT platform_id FROM queues WHERE id = ANY(CAST(:queues AS int[]))))
     ORDER BY a.id
-    """,
-)
+""")
 
 
 def _keep_one(tx: Transaction, row: Row[Any]) -> int:

@@ -34,6 +34,7 @@ COOLING_S: Final[dict[str, float]] = {
     "board_lost": 10.0,
     "board_gone": 10.0,
     "unanswered": 5.0,
+    "noisy": 30.0,
 }
 """How long a board rests after a lease that ended so: the same offer at once would end the same way."""
 
@@ -115,7 +116,7 @@ def end_all(
     boards = {lease.id: lease.board_id for lease in leases}
     said = told or ReleaseRequest(reason="done")
     notes = {"conversion": said.conversion_ms, "wall": said.lease_wall_ms, "detail": said.detail}
-    tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes})
+    adapted = tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes}).scalars().all()
     rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
@@ -129,13 +130,17 @@ def end_all(
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [lease for lease in leases if lease.accepted_at is not None], is_told=told is not None)
     _count_failed(tx, verdicts)
-    adaptation_budgets.keep(tx, [lease.queue_id for lease in leases])
+    if any(adapted):
+        adaptation_budgets.keep(tx, [lease.queue_id for lease in leases])
 
 
 _END = text("""
     UPDATE leases SET ended_at = :now, end_reason = :reason, conversion_ms = :conversion, lease_wall_ms = :wall,
         detail = :detail
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
+    RETURNING EXISTS (
+        SELECT FROM queues q JOIN adaptations a ON a.platform_id = q.platform_id AND a.finished_at IS NULL
+        WHERE q.id = leases.queue_id)
 """)
 _UNFINISHED = Prepared(
     "ending_unfinished",

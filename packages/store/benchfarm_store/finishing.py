@@ -47,12 +47,13 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
         late = orphans.too_late(tx, agent_id, token, results)
         is_lost = not leases.was_released(tx, agent_id, token)
         return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id, takes=False)
-    takes = request.wants_next and is_awaited(held.row.expires_at, tx.now, times)
     found = ingesting.take_in(tx, held, board, results, ends=True)
+    rests = found.is_noisy and request.release.reason == "done"
+    takes = request.wants_next and not rests and is_awaited(held.row.expires_at, tx.now, times)
     endings.end_all(
         tx,
         [held.row],
-        request.release.reason,
+        "noisy" if rests else request.release.reason,
         lost=False,
         told=request.release,
         are_jobs_held=True,

@@ -2,9 +2,10 @@
 
 The reference is what the first accepted results saw and never changes, so that normalised times stay
 comparable. The history is the median of the latest leases: one lease that is off is inconclusive; a change
-that stays for two leases is how the board is now. Both are floors, the fastest runs of their lease, which are kept
-with the lease: they normalise its results. Leases with uploads give none of these: a stranger's file ran in the
-process that timed them, so each of their results is normalised by its own canaries.
+that stays for two leases is how the board is now. What is quiet is the lowest of many more leases: noisy minutes last
+for several. All are floors, the fastest runs of their lease, which are kept with the lease: they normalise its results.
+Leases with uploads give none of these: a stranger's file ran in the process that timed them, so each of their results
+is normalised by its own canaries.
 """
 
 from collections.abc import Mapping
@@ -17,16 +18,18 @@ from benchfarm_core.quality import CanaryGolden, CanaryName
 from benchfarm_store.database import Prepared, Transaction
 
 HISTORY_LEASES: Final = 3
+QUIET_LEASES: Final = 32
 _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
 
 
 class Canaries(NamedTuple):
-    """What is known of one generation on one platform."""
+    """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`)."""
 
     generation_id: int
     platform_id: int
     reference: CanaryGolden
     history: CanaryGolden
+    quiet: CanaryGolden
     is_kept: bool
 
 
@@ -39,6 +42,7 @@ def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[Ca
             platform_id,
             CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet")),
             CanaryGolden(),
+            CanaryGolden(),
             False,
         )
     return Canaries(
@@ -48,6 +52,9 @@ def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[Ca
             sgemm_ns=row.sgemm_ns or seen.get("sgemm"), mobilenet_ns=row.mobilenet_ns or seen.get("mobilenet")
         ),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
+        CanaryGolden(
+            sgemm_ns=min(row.sgemm_recent_ns, default=None), mobilenet_ns=min(row.mobilenet_recent_ns, default=None)
+        ),
         True,
     )
 
@@ -58,7 +65,7 @@ _FIND = Prepared(
 
 
 def _median(times_ns: list[int]) -> int | None:
-    return median_low(times_ns) if times_ns else None
+    return median_low(times_ns[-HISTORY_LEASES:]) if times_ns else None
 
 
 def of_lease(tx: Transaction, lease_id: int, seen: Mapping[CanaryName, int]) -> CanaryGolden:
@@ -91,7 +98,7 @@ def remember(
         "platform": canaries.platform_id,
         "lease": lease_id,
         "now": tx.now,
-        "kept": HISTORY_LEASES,
+        "kept": QUIET_LEASES,
     }
     for name in _NAMES:
         parameters[f"{name}_ns"] = canaries.reference.of(name) if keep_reference else None

@@ -24,10 +24,19 @@ from benchfarm_core.measurements import (
     Tries,
     Verdict,
     after_failure,
+    may_try_again,
 )
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import PROFILE, Protocol, is_comparison
-from benchfarm_core.quality import CanaryGolden, accepted_launches, canary_floors, check_result, drifted, summarise
+from benchfarm_core.quality import (
+    CanaryGolden,
+    accepted_launches,
+    canary_floors,
+    check_result,
+    drifted,
+    is_noisy,
+    summarise,
+)
 from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import (
@@ -128,10 +137,14 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
 
 
 class Taken(NamedTuple):
-    """What became of a chunk of results, and what `support.count` is to learn of it in the end."""
+    """What became of a chunk of results, and what `support.count` is to learn of it in the end.
+
+    is_noisy: most of them were, so that measuring on at once would be in vain.
+    """
 
     answer: ResultsAnswer
     attempts: list[support.Attempt]
+    is_noisy: bool
 
 
 def take_in(
@@ -163,7 +176,9 @@ def take_in(
         orphaned=[r.measurement_id for r in orphaned],
     )
     # the sides of a pair are attempts of their own, elsewhere
-    return Taken(answer, [] if is_comparison(lease.protocol) else _attempts(held, good, bad))
+    attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad)
+    noisy = sum(one.code == FailureCode.NOISY for one in bad)
+    return Taken(answer, attempts, is_noisy=2 * noisy > len(good) + len(bad))
 
 
 def hold(tx: Transaction, agent_id: str, token: str) -> Held:
@@ -312,14 +327,17 @@ def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) ->
     for result in live:
         row = lease.held.items[result.measurement_id]
         launches = ok.get(result.measurement_id)
+        tries = Tries(row.attempts, row.losses, row.inconclusive)
         judged: _Judged | FailureCode | None = result.failure
         if launches is not None:
             judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
+            if isinstance(judged, _Judged) and _is_noisy(lease, canaries, beside, launches) and may_try_again(tries):
+                judged = FailureCode.NOISY
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
             code = judged or FailureCode.RUNNER_GARBAGE
-            verdict = after_failure(code, Tries(row.attempts, row.losses, row.inconclusive))
+            verdict = after_failure(code, tries)
             bad.append(_Bad(result, code, verdict))
     goldens.remember(tx, canaries, seen, lease_id=lease.row.id, keep_reference=bool(good))
     return good, bad
@@ -348,6 +366,16 @@ def _judge_launches(
         return FailureCode.PIN_NOT_VERIFIED
     found = _answer(lease, canaries, beside, kept, clock_proof)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
+
+
+def _is_noisy(
+    lease: _Lease, canaries: goldens.Canaries, beside: CanaryGolden | None, launches: Sequence[LaunchSamples]
+) -> bool:
+    """Comparisons do not ask: whatever is there takes both sides along, and their pairs show what is left of it."""
+    kept = accepted_launches(launches, lease.clocks, lease.protocol)
+    if is_comparison(lease.protocol) or isinstance(kept, FailureCode):
+        return False
+    return is_noisy(kept, lease.protocol, quiet=canaries.quiet, beside=beside)
 
 
 def _answer(

@@ -356,7 +356,7 @@ def was_released(tx: Transaction, agent_id: str, token: str) -> bool:
 
 _RELEASED = text("""
     SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent AND ended_at IS NOT NULL
-        AND end_reason IN ('done', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
+        AND end_reason IN ('done', 'noisy', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
 """)
 
 

@@ -43,10 +43,12 @@ class Part(NamedTuple):
 
 
 class NetworkKernels:
-    """Counts kernels in an engine that fuses by some rules. It remembers kernels and blocks, so that it grows."""
+    """Counts kernels in an engine that fuses by some rules. It remembers kernels and blocks, about up to a bound: above
+    it, it forgets all of them and begins anew."""
 
-    def __init__(self, rules: FusionRules) -> None:
+    def __init__(self, rules: FusionRules, limit_bytes: int = 2**30) -> None:
         self._rules = rules
+        self._limit_bytes = limit_bytes
         self._kernels: dict[tuple[object, ...], tuple[str, Config]] = {}
         self._is_one: dict[tuple[str, object], bool] = {}
         self._blocks: dict[str, dict[Block, Part]] = {}
@@ -82,7 +84,15 @@ class NetworkKernels:
             part = self._part(space.plan.layers(block))
             part = known.setdefault(block, part)  # of two threads that learn it at once, the first one's counts
             self._held_bytes += BLOCK_BYTES + COUNTED_BYTES * len(part.kernels)
+            if self.held_bytes > self._limit_bytes:
+                self._forget()
         return part
+
+    def _forget(self) -> None:
+        for known in self._blocks.values():
+            known.clear()
+        self._kernels.clear()
+        self._held_bytes = 0
 
     def _part(self, layers: Sequence[Layer]) -> Part:
         counts: dict[int, int] = {}
@@ -139,15 +149,15 @@ class RememberedKernels:
         return sum(one.held_bytes for one in self._kept.values())
 
     def of(self, rules: FusionRules) -> NetworkKernels:
-        """Those of some rules. What is above the bound is forgotten here, the least recently asked for first: a
-        question may exceed it by what is new in it."""
+        """Those of some rules. Others are forgotten here where all together are above the bound, the least recently
+        asked for first."""
         key = frozenset(rules.measured.items())
         with self._lock:
             found = self._kept.pop(key, None)
             while self._kept and self.held_bytes + (found.held_bytes if found else 0) > self._limit_bytes:
                 self._kept.popitem(last=False)
-            if found is None or found.held_bytes > self._limit_bytes:
-                found = NetworkKernels(rules)
+            if found is None:
+                found = NetworkKernels(rules, self._limit_bytes)
             self._kept[key] = found
             return found
 

@@ -94,7 +94,7 @@ def test_what_is_known_may_leave_defaults_out_and_stand_in_any_order(conv: Kerne
     assert any(len(config) < len(defaults) for config in short)
     with pytest.raises(InvalidRequest, match="only 0"):
         draw(Direct(conv), seed="1", count=1, known=short)
-    unknown = [{"hw": 0}, {"cin": "many"}, {}]
+    unknown: list[dict[str, int | str]] = [{"hw": 0}, {"cin": "many"}, {}]
     assert draw(Direct(conv), seed="1", count=5, known=unknown) == draw(Direct(conv), seed="1", count=5)
 
 
