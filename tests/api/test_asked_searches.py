@@ -176,6 +176,12 @@ def test_a_pinned_version_that_is_gone_is_refused(
     assert refused(asked(alice, FC_ITEM, pin=two))[0] == 422
 
 
+@pytest.mark.parametrize("as_of", [0, 1.5, "1700000000", "2026-01-31", "2026-01-31T12:00:00"])
+def test_the_moment_of_a_pin_has_a_time_zone(alice: httpx2.Client, lab: "Lab", as_of: object) -> None:
+    found = asked(alice, FC_ITEM, pin={"as_of": as_of})
+    assert (found.status_code, found.json()["field"]) == (422, "pin.as_of")
+
+
 def test_on_miss_error_predicts_nothing(alice: httpx2.Client, lab: "Lab", published: Any) -> None:
     lab.finish(alice.post("/v1/jobs", json={"workloads": [FC_ITEM]}).json()["id"])
     found = ask(alice, FC_ITEM, TINY, FC_LIST, on_miss="error")

@@ -33,7 +33,7 @@ EXCEPTIONS = """
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
 # a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere,
-# a pool file is none by chance, and an adaptation names spaces that there are.
+# a pool file is none by chance, an export or an adaptation names a platform and spaces that there are.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
@@ -66,6 +66,7 @@ REFUSING = (
     "list_likenesses",
     "export_pool",
     "import_pool",
+    "create_export",
     "start_adaptation",
     "list_adaptations",
 )

@@ -5,14 +5,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from benchfarm_core.errors import TooLarge
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
 from benchfarm_core.summaries import Grade
-from benchfarm_core.values import Answer, Value, in_utc
+from benchfarm_core.values import Answer, Instant, Value
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
@@ -50,7 +50,7 @@ class Pin(Value):
     """
 
     predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=5000)
-    as_of: Annotated[AwareDatetime, AfterValidator(in_utc)] | None = None
+    as_of: Instant | None = None
 
 
 def _few_enough(given: Any) -> Any:
