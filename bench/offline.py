@@ -122,7 +122,7 @@ def same(
 ) -> int:
     """Of how many architectures latency and interval are those of the predictor itself, to the last bit."""
     farms = answer_sheet(predictor, sheet(known, asked))
-    found = [part for _, part in table.answers(table.encode(of_space, asked))]
+    found = [part.numbers for part in table.answers(table.encode(of_space, asked))]
     own = [np.concatenate([getattr(each, name) for each in found]) for name in ("latency_ms", "low_ms", "high_ms")]
     are_same = [each == other for each, other in zip(own, (farms.latency_ms, farms.low_ms, farms.high_ms), strict=True)]
     return int(np.all(are_same, axis=0).sum())

@@ -170,7 +170,16 @@ def test_encoded_architectures_are_asked_again_without_their_genes(farm: Any, wh
     _, data, keys = exported(farm, whole)
     own = Table.read(data, keys=keys)
     codes = own.encode(GENES)
-    np.testing.assert_array_equal(own.latency(codes).latency_ms, own.latency(GENES).latency_ms)
+    every = own.latency(GENES).latency_ms
+    np.testing.assert_array_equal(own.latency(codes).latency_ms, every)
+    np.testing.assert_array_equal(own.latency(codes.take(slice(5, 20, 3))).latency_ms, every[5:20:3])
+    with_wrong = own.encode([GENES[0], {"heads": 1}, GENES[1]]).take(np.array([1, 2]))
+    assert [each.row for each in own.latency(with_wrong).misses] == [0]
+    assert "layers is missing" in own.latency(with_wrong).misses[0].detail
+    with pytest.raises(InvalidRequest, match="encoded for another table"):
+        own.latency(replace(codes, export_id="ex_other"))
+    beyond = replace(codes, codes=codes.codes + 10_000)
+    assert own.latency(beyond).missing.all()
     spelt = parse_architecture("bert layers=1 hidden=128 seq=64 intermediate=512 heads=2")
     assert own.latency([spelt.genes]).latency_ms[0] > 0
     assert len(own.latency([]).latency_ms) == 0

@@ -85,7 +85,7 @@ def test_what_was_written_is_read() -> None:
     assert (found.packed, found.slots, found.regions) == (table().packed, table().slots, table().regions)
     drawn = draws("bert", "r", 60)
     codes = found.encode(space("bert"), drawn)
-    for (_, own), (_, other) in zip(found.answers(codes), table().answers(codes), strict=True):
+    for (_, own, _), (_, other, _) in zip(found.answers(codes), table().answers(codes), strict=True):
         np.testing.assert_array_equal(own.latency_ms, other.latency_ms)
         np.testing.assert_array_equal(own.high_ms, other.high_ms)
     assert table_file.write(table(), HEAD, "key_1", sign) == written()

@@ -67,13 +67,22 @@ class TableAnswers:
 @dataclass(frozen=True, eq=False)
 class EncodedArchitectures:
     """n architectures as numbers of a table's blocks: of this table alone. ``refused``: by row what is not of the
-    space, and why."""
+    space, and why. ``export_id``: of that table."""
 
+    export_id: str
     codes: Encoded
     refused: Mapping[int, str]
 
     def __len__(self) -> int:
         return int(self.codes.shape[1])
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> Self:
+        """Some of them, by their numbers, a mask or a slice, in that order."""
+        chosen = np.arange(len(self))[rows]
+        refused: dict[int, str] = {}
+        if self.refused:
+            refused = {at: self.refused[row] for at, row in enumerate(chosen.tolist()) if row in self.refused}
+        return type(self)(self.export_id, self.codes[:, chosen], refused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,20 +156,22 @@ class Table:
                 refused[row] = error.detail
         codes = np.full((self._table.slots, len(architectures)), NOT_THERE, dtype=np.int32)
         codes[:, rows] = self._table.encode(self._space, known)
-        return EncodedArchitectures(codes, refused)
+        return EncodedArchitectures(self.head.export_id, codes, refused)
 
     def latency(self, architectures: EncodedArchitectures | Sequence[Genes]) -> TableAnswers:
         """What the farm's predictor says, at the speed of arrays where architectures are encoded."""
         given = architectures if isinstance(architectures, EncodedArchitectures) else self.encode(architectures)
-        there = (given.codes != NOT_THERE).all(axis=0)
+        if given.export_id != self.head.export_id:
+            raise InvalidRequest("the architectures were encoded for another table: encode them by this one")
+        there = ((given.codes >= 0) & (given.codes <= self.blocks)).all(axis=0)
         rows = np.flatnonzero(there)
         codes = given.codes if len(rows) == len(given) else given.codes[:, rows]
         found = np.full((4, len(rows)), np.nan)
         learnt = np.ones(len(rows), dtype=bool)
-        for part, each in self._table.answers(codes):
-            learnt[part] = self._table.is_known(each)
+        for part, each, is_known in self._table.answers(codes):
+            learnt[part] = is_known
             for at, values in enumerate((each.latency_ms, each.low_ms, each.high_ms, each.coverage)):
-                found[at, part] = np.where(learnt[part], values, np.nan)
+                found[at, part] = np.where(is_known, values, np.nan)
         return self._answers(given, rows, found, learnt)
 
     def _answers(

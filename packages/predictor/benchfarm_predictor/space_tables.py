@@ -7,9 +7,9 @@ code: the numbers are the same to the last bit. Several sums share one 64-bit wo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ LOOKED_AT: Final = 200
 NOT_THERE: Final = -1
 """In an encoded architecture: a block that the table does not have."""
 
+Bools = npt.NDArray[np.bool_]
 Encoded = npt.NDArray[np.int32]
 """int32[slots, n]: the numbers of the blocks of each architecture, then that of the empty one."""
 
@@ -59,6 +60,15 @@ class Packed:
     per: float
 
 
+class TableNumbers(NamedTuple):
+    """Of some architectures what the predictor says; ``is_known``: bool[n], whether it knows all their kernels in the
+    regions in which they lie. Of the others the numbers mean nothing."""
+
+    rows: slice
+    numbers: Numbers
+    is_known: Bools
+
+
 @dataclass(frozen=True, eq=False)
 class SpaceTable:
     """The blocks of a space with their sums, and the predictor that takes them.
@@ -68,7 +78,8 @@ class SpaceTable:
         predictor: with ``TabledSum`` where it sums up kernels.
         packed: the sums. words: int64[blocks + 1, words]; the last row is the empty block's.
         largest: by name float64[blocks + 1] of which the largest counts.
-        regions: of a model of regions those whose kernels it knows; None: of any other model.
+        regions: of each model of regions in the predictor, in the order in which they stand in it, those whose kernels
+            it knows.
     """
 
     blocks: tuple[tuple[int, ...], ...]
@@ -77,7 +88,7 @@ class SpaceTable:
     packed: tuple[Packed, ...]
     words: Ints
     largest: Mapping[str, Floats]
-    regions: tuple[int, ...] | None
+    regions: tuple[tuple[int, ...], ...]
 
     def encode(self, space: Space, architectures: Sequence[Architecture]) -> Encoded:
         """int32[slots, n]; ``NOT_THERE`` for blocks that are not in the table. Genes must be canonical."""
@@ -106,17 +117,13 @@ class SpaceTable:
             totals[name] = found
         return TabledLists(codes.shape[1], {}, totals=totals)
 
-    def answers(self, codes: Encoded) -> Iterator[tuple[slice, Numbers]]:
+    def answers(self, codes: Encoded) -> Iterator[TableNumbers]:
         """What the predictor says of encoded architectures of which every block is there, some thousand at a time."""
+        known = dict(zip(map(id, _regionals(self.predictor.model)), self.regions, strict=True))
         for start in range(0, codes.shape[1], ROWS_AT_ONCE):
             rows = slice(start, min(start + ROWS_AT_ONCE, codes.shape[1]))
-            yield rows, numbers(self.predictor, self.lists(codes[:, rows]))
-
-    def is_known(self, found: Numbers) -> npt.NDArray[np.bool_]:
-        """Whether the predictor knows all kernels of an architecture in the region in which it lies: bool[n]."""
-        if self.regions is None or found.places is None:
-            return np.ones(len(found.latency_ms), dtype=bool)
-        return np.isin(found.places, self.regions)
+            lists = self.lists(codes[:, rows])
+            yield TableNumbers(rows, numbers(self.predictor, lists), _is_known(self.predictor.model, lists, known))
 
     @cached_property
     def _numbers(self) -> dict[Block, int]:
@@ -137,11 +144,14 @@ def compiled(
     if foreign:
         raise _impossible(f"the catalogue has no kernel for {', '.join(foreign[:5])[:200]}")
     lists = KernelLists.of([part.kernels for part in parts])
-    model, regions = _known_part(predictor, lists)
-    sums: list[KernelSum] = []
-    made = replace(predictor, model=_tabled(model, sums, {}))
-    packed, words = _packed(_sums(predictor, lists, sums), len(blocks), slots)
+    making = _Making(predictor, lists)
+    model = making.tabled(predictor.model)
+    if model is None:
+        raise _never_seen(sorted(making.never_seen))
+    packed, words = _packed(_sums(predictor, lists, making.sums), len(blocks), slots)
     largest = {name: np.append(values, 0.0) for name, values in _maxima(lists).items()}
+    regions = tuple(making.regions[id(each)] for each in _regionals(model))
+    made = replace(predictor, model=model)
     table = SpaceTable(tuple(map(flat, blocks)), slots, made, packed, words, largest, regions)
     _check_drawn(table, space, drawn)
     return table
@@ -151,30 +161,65 @@ def _check_drawn(table: SpaceTable, space: Space, drawn: Sequence[Architecture])
     """Refuses a space that lies where the predictor does not know its kernels."""
     codes = table.encode(space, drawn)
     codes = codes[:, (codes != NOT_THERE).all(axis=0)]
-    if codes.shape[1] and not any(table.is_known(found).any() for _, found in table.answers(codes)):
+    if codes.shape[1] and not any(found.is_known.any() for found in table.answers(codes)):
         raise _impossible(f"the predictor has learnt nothing of architectures like those of {space.name}")
 
 
-def _known_part(predictor: Predictor, lists: KernelLists) -> tuple[Model, tuple[int, ...] | None]:
-    """The model without what it has for regions of other kernels, and the regions that are left."""
-    model = predictor.model
-    strange = {id(leaf): sorted(_strange(leaf, predictor, lists)) for leaf in _leaves(model)}
-    if not isinstance(model, Regional):
-        names = sorted({name for each in strange.values() for name in each})
-        if names:
-            raise _never_seen(names)
-        return model, None
-    of_member = [sorted({name for leaf in _leaves(each) for name in strange[id(leaf)]}) for each in model.members]
-    counts = model.weights != 0
-    regions = tuple(
-        region for region, used in enumerate(counts) if not any(of_member[at] for at in np.flatnonzero(used))
-    )
-    if not regions:
-        raise _never_seen(sorted({name for each in of_member for name in each}))
-    used = [int(at) for at in np.flatnonzero(counts[list(regions)].any(axis=0))]
-    members = tuple(model.members[at] for at in used)
-    weights = np.where(np.isin(np.arange(len(counts)), regions)[:, None], model.weights[:, used], 0.0)
-    return replace(model, members=members, weights=weights), regions
+@dataclass(frozen=True, eq=False)
+class _Making:
+    """A predictor's model without its kernels and without what it has for other kernels.
+
+    Attributes:
+        sums: the sums of kernels that are left, in the order of their numbers.
+        regions: by the identity of a made model of regions those that it knows.
+        never_seen: kernel types for which something was left out.
+        done: by the identity of a model what became of it, and the model, so that no other has its identity.
+    """
+
+    predictor: Predictor
+    lists: KernelLists
+    sums: list[KernelSum] = field(default_factory=list)
+    regions: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    never_seen: set[str] = field(default_factory=set)
+    done: dict[int, tuple[Model | None, Model]] = field(default_factory=dict)
+
+    def tabled(self, model: Model) -> Model | None:
+        """The model with a ``TabledSum`` for each sum of kernels; None where it does not know the kernels."""
+        if id(model) not in self.done:
+            self.done[id(model)] = self._made(model), model
+        return self.done[id(model)][0]
+
+    def _made(self, model: Model) -> Model | None:
+        if isinstance(model, Regional):
+            return self._regional(model)
+        members = () if isinstance(model, KernelSum) else members_of(model)
+        if not members:
+            return self._leaf(model)
+        made = [self.tabled(each) for each in members]
+        known = [each for each in made if each is not None]
+        return with_members(model, known) if len(known) == len(made) else None
+
+    def _leaf(self, model: Model) -> Model | None:
+        strange = _strange(model, self.predictor, self.lists)
+        self.never_seen.update(strange)
+        if strange or not isinstance(model, KernelSum):
+            return None if strange else model
+        self.sums.append(model)
+        return TabledSum(len(self.sums) - 1, model.factor, model.offset_ms, model.per_kernel_ms)
+
+    def _regional(self, model: Regional) -> Regional | None:
+        """Only with the regions all of whose members know the kernels, and with their members."""
+        counts = model.weights != 0
+        is_unknown = np.array([self.tabled(each) is None for each in model.members], dtype=bool)
+        is_left = ~(counts & is_unknown).any(axis=1)
+        if not is_left.any():
+            return None
+        used = [int(at) for at in np.flatnonzero(counts[is_left].any(axis=0))]
+        members = tuple(each for at in used if (each := self.tabled(model.members[at])) is not None)
+        weights = np.where(is_left[:, None], model.weights[:, used], 0.0)
+        made = replace(model, members=members, weights=weights)
+        self.regions[id(made)] = tuple(int(region) for region in np.flatnonzero(is_left))
+        return made
 
 
 def _strange(leaf: Model, predictor: Predictor, lists: KernelLists) -> set[str]:
@@ -184,26 +229,37 @@ def _strange(leaf: Model, predictor: Predictor, lists: KernelLists) -> set[str]:
     return set(unknown_of(leaf, lists, predictor.trained).types)
 
 
-def _leaves(model: Model) -> Iterator[Model]:
-    """The models that look at kernel lists themselves."""
-    members = () if isinstance(model, KernelSum) else members_of(model)
-    if not members:
-        yield model
-    for each in members:
-        yield from _leaves(each)
+def _regionals(model: Model) -> list[Regional]:
+    """All models of regions in a model, each once, in the order in which they are met."""
+    found: dict[int, Regional] = {}
+
+    def look(one: Model) -> None:
+        if isinstance(one, Regional):
+            if id(one) in found:
+                return
+            found[id(one)] = one
+        for each in members_of(one):
+            look(each)
+
+    look(model)
+    return list(found.values())
 
 
-def _tabled(model: Model, sums: list[KernelSum], done: dict[int, Model]) -> Model:
-    """The same with a ``TabledSum`` for each sum of kernels, which are added to ``sums``."""
-    found = done.get(id(model))
-    if found is None:
-        if isinstance(model, KernelSum):
-            found = TabledSum(len(sums), model.factor, model.offset_ms, model.per_kernel_ms)
-            sums.append(model)
-        else:
-            found = with_members(model, [_tabled(each, sums, done) for each in members_of(model)])
-        done[id(model)] = found
-    return found
+def _is_known(model: Model, lists: TabledLists, regions: Mapping[int, tuple[int, ...]]) -> Bools:
+    """Whether each row lies in known regions of every model that counts for it: bool[n]."""
+    is_known = np.ones(len(lists), dtype=bool)
+    if isinstance(model, Regional):
+        places = model.places(lists)
+        if len(regions[id(model)]) < len(model.weights):
+            is_known = np.isin(places, regions[id(model)])
+        for at, member in enumerate(model.members):
+            if _regionals(member):
+                is_known &= (model.weights[places, at] == 0) | _is_known(member, lists, regions)
+        return is_known
+    for member in members_of(model):
+        if _regionals(member):
+            is_known &= _is_known(member, lists, regions)
+    return is_known
 
 
 def _sums(predictor: Predictor, lists: KernelLists, sums: Sequence[KernelSum]) -> dict[str, tuple[Floats, float]]:

@@ -62,7 +62,7 @@ class _Content(Value):
     slots: int = Field(ge=1, le=1000)
     packed: tuple[_PackedMeta, ...] = Field(max_length=1000)
     largest: tuple[_Text, ...] = Field(max_length=20)
-    regions: tuple[int, ...] | None = Field(max_length=1000)
+    regions: tuple[tuple[int, ...], ...] = Field(max_length=1000)
     arrays: dict[str, _ArrayMeta] = Field(max_length=100)
 
 

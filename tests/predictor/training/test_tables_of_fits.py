@@ -43,18 +43,17 @@ def check_same(predictor: Predictor, name: str) -> None:
     farms = answer_sheet(
         predictor, model_sheet((at, known.parts(space(name), one.genes)) for at, one in enumerate(asked))
     )
-    ((_, own),) = made.answers(made.encode(space(name), asked))
-    assert made.is_known(own).any()
+    ((_, own, is_known),) = made.answers(made.encode(space(name), asked))
+    assert is_known.any()
     for column in ("latency_ms", "low_ms", "high_ms", "coverage"):
-        is_known = made.is_known(own)
         np.testing.assert_array_equal(getattr(own, column)[is_known], getattr(farms, column)[is_known], column)
 
 
-def test_regions_with_kernels_and_a_donor() -> None:
-    predictor = fitted(25, kernels=True, lent=True)
+@pytest.mark.parametrize(("name", "lent"), [(MOBILE, True), (RESNET, False)])
+def test_regions_with_kernels(name: str, lent: bool) -> None:
+    predictor = fitted(20, kernels=True, lent=lent)
     assert isinstance(predictor.model, Regional)
-    for name in (MOBILE, RESNET):
-        check_same(predictor, name)
+    check_same(predictor, name)
 
 
 @pytest.mark.parametrize(("kernels", "lent"), [(True, False), (False, True)])
