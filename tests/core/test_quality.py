@@ -315,17 +315,24 @@ def test_a_lease_is_held_to_what_the_canary_took_in_quiet_ones(
         beside_canary(launch(number, [1_000_000] * 10, canary_ns=sgemm_ns), ns)
         for number, ns in enumerate(mobilenet_ns)
     ]
-    assert is_noisy(launches, KERNEL, quiet=quiet) is noisy
-    assert is_noisy(launches, KERNEL, quiet=quiet, beside=CanaryGolden(sgemm_ns=sgemm_ns, mobilenet_ns=1)) is noisy
+    assert is_noisy(launches, KERNEL, quiet) is noisy
+
+
+def test_each_launch_is_held_to_its_own_clock() -> None:
+    """One that gets hot from launch to launch has no neighbours for that."""
+    quiet = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
+    slower = ((0, 100_000, 500_000), (1, 111_000, 555_000), (2, 125_000, 625_000))
+    launches = [beside_canary(launch(n, [1_000_000] * 10, canary_ns=sgemm), ns) for n, sgemm, ns in slower]
+    assert not is_noisy(launches, KERNEL, quiet)
 
 
 def test_without_canaries_nobody_knows_of_noise() -> None:
     launches = [launch(number, [1_000_000] * 10) for number in range(3)]
     bare = [one.model_copy(update={"canaries": {}}) for one in launches]
     quiet = CanaryGolden(sgemm_ns=1, mobilenet_ns=1)
-    assert is_noisy(bare, KERNEL, quiet=quiet) is False
-    assert is_noisy(launches, KERNEL, quiet=CanaryGolden(sgemm_ns=1)) is False
-    assert is_noisy([*bare[:2], launches[2]], KERNEL, quiet=quiet), "of two it never ran undisturbed"
+    assert is_noisy(bare, KERNEL, quiet) is False
+    assert is_noisy(launches, KERNEL, CanaryGolden(sgemm_ns=1)) is False
+    assert is_noisy([*bare[:2], launches[2]], KERNEL, CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000))
 
 
 def test_a_proven_clock_allows_no_moving_canary() -> None:

@@ -12,6 +12,8 @@ from benchfarm_core.workloads import Sha256
 MAX_ATTEMPTS: Final = 3
 MAX_LOSSES: Final = 3
 MAX_INCONCLUSIVE: Final = 3
+MAX_NOISY: Final = 2
+"""So often a measurement is made again for noise; the next answer counts, however quiet it was."""
 
 
 class MeasurementState(StrEnum):
@@ -186,6 +188,7 @@ class Tries(NamedTuple):
     losses: int = 0
     """The attempts among them that took the board or its agent down."""
     inconclusive: int = 0
+    noisy: int = 0
 
 
 class Verdict(Value):
@@ -201,13 +204,11 @@ _LOSSES: Final = frozenset({FailureCode.LEASE_LOST, FailureCode.BOARD_LOST})
 """What takes the board or its agent down each time is the workload's doing."""
 
 
-def may_try_again(tries: Tries) -> bool:
-    """Whether one more inconclusive attempt leaves a measurement wanted; `tries` are the counts before it."""
-    return tries.inconclusive + 1 < MAX_INCONCLUSIVE
-
-
 def after_failure(code: FailureCode, tries: Tries) -> Verdict:
-    """The rule for one failed attempt; `tries` are the counts before it."""
+    """The rule for one failed attempt; `tries` are the counts before it. Noise fails nobody: it gives up an answer that
+    there is, in hope of a better one."""
+    if code == FailureCode.NOISY:
+        return Verdict(state=_S.WANTED, tries=tries._replace(noisy=tries.noisy + 1), reason=f"inconclusive: {code}")
     if code in INCONCLUSIVE_CODES:
         return _after_inconclusive(code, tries._replace(inconclusive=tries.inconclusive + 1))
     after = tries._replace(attempts=tries.attempts + 1, losses=tries.losses + (code in _LOSSES))

@@ -235,20 +235,19 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
     return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
 
 
-def is_noisy(
-    launches: Sequence[LaunchSamples], protocol: Protocol, *, quiet: CanaryGolden, beside: CanaryGolden | None = None
-) -> bool:
-    """Whether neighbours whom no witness sees were there throughout, so that a quiet moment was never measured: too few
-    launches have a MobileNet canary near that of the board's quiet leases (docs/measurement.md, "A noisy minute").
+def is_noisy(launches: Sequence[LaunchSamples], protocol: Protocol, quiet: CanaryGolden) -> bool:
+    """Whether neighbours whom no witness sees were there throughout, so that a quiet moment was never measured: in too
+    few launches MobileNet is near what it takes in the board's quiet leases (docs/measurement.md, "A noisy minute").
 
-    quiet: the lowest floors of the latest leases. `beside`: the canaries' floors in this lease, by default in these
-    launches; SGEMM's tells how fast the clock was. False where one of them is not known.
+    quiet: floors of the quietest of the latest leases. Each launch is held to the clock that its own SGEMM tells. False
+    where nothing is known, and of launches without canaries.
     """
-    now = beside or _canaries(launches)
-    if quiet.mobilenet_ns is None or quiet.sgemm_ns is None or now.mobilenet_ns is None or now.sgemm_ns is None:
+    floors = [found for launch in launches if (found := canary_floors([launch]))]
+    if quiet.mobilenet_ns is None or quiet.sgemm_ns is None or not floors:
         return False
-    quiet_ns = round(quiet.mobilenet_ns * now.sgemm_ns / quiet.sgemm_ns)
-    return _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min)
+    limit = QUIET_LIMIT * quiet.mobilenet_ns / quiet.sgemm_ns
+    near = sum(found.get("mobilenet", inf) <= limit * found.get("sgemm", 0) for found in floors)
+    return near < min(QUIET_LAUNCHES, protocol.launches_min)
 
 
 def judged_floors(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> list[float]:

@@ -21,6 +21,8 @@ from benchfarm_engines.native_packages import NCNN_VERSION, CannotBuild, ncnn_so
 
 SOURCES: Final = Path(__file__).with_name("native")
 SIZE_MAX_BYTES: Final = 8 * 1024**2
+TIMING: Final = "2"
+"""Counted up when runs pay for something else than before, canaries too: boards are then of another generation."""
 _NAME: Final = "benchfarm-runner"
 _FLAGS: Final = "-std=c++17 -O2 -ffp-contract=off -Wall -Wextra -ffunction-sections -fdata-sections".split()
 _LINK: Final = "-static -s -Wl,--gc-sections -pthread".split()
@@ -76,7 +78,7 @@ def built_runners(cache: Path) -> tuple[BuiltRunner, ...]:
 
 def runner_key(target: str, compiler_identity: str) -> str:
     """Changes with everything that a runner is made of."""
-    digest = hashlib.sha256(f"{ncnn_key(target, compiler_identity)} {_FLAGS} {_LINK}".encode())
+    digest = hashlib.sha256(f"{ncnn_key(target, compiler_identity)} {_FLAGS} {_LINK} {TIMING}".encode())
     for path in sorted(SOURCES.glob("*.[ch]*")):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -87,7 +89,8 @@ def _build(folder: Path, ncnn: NcnnBuild, compiler: Compiler, facts: dict[str, A
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     flags = [*_FLAGS, f'-DBENCHFARM_NCNN_VERSION="{NCNN_VERSION}"', *(f"-isystem{each}" for each in ncnn.includes)]
-    commands = {part / f"{path.stem}.o": [str(path), *flags] for path in sorted(SOURCES.glob("*.cpp"))}
+    own = {path: compiler.heap if path.stem != "heap" else () for path in sorted(SOURCES.glob("*.cpp"))}
+    commands = {part / f"{path.stem}.o": [str(path), *flags, *heap] for path, heap in own.items()}
     compile_all(compiler, commands)
     binary = part / _NAME
     objects = [str(path) for path in (*commands, *ncnn.objects)]

@@ -146,7 +146,7 @@ _UNFINISHED = Prepared(
     "ending_unfinished",
     "bigint[]",
     """
-    SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, l.running_measurement_id = m.id AS running
+    SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, m.noisy, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
     WHERE l.id = ANY($1) ORDER BY m.id FOR NO KEY UPDATE OF m
@@ -168,7 +168,7 @@ _LOSSES: Final = {"board_gone": FailureCode.BOARD_LOST}
 
 def _verdict(row: Row[Any], board: int, loss: FailureCode | None) -> tuple[Verdict, Avoid]:
     """What becomes of an unfinished measurement; `loss`: how the lease was lost, None where it was not."""
-    tries = Tries(row.attempts, row.losses, row.inconclusive)
+    tries = Tries(row.attempts, row.losses, row.inconclusive, row.noisy)
     if loss is not None and pays_attempt(lost=True, running=bool(row.running)):
         return after_failure(loss, tries), board
     return Verdict(state=MeasurementState.WANTED, tries=tries), None
@@ -224,10 +224,10 @@ def write_verdicts(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) 
 
 _WRITE_VERDICTS = text("""
     UPDATE measurements m SET state = x.state, attempts = x.attempts,
-        losses = x.losses, inconclusive = x.inconclusive, failure = x.failure, detail = coalesce(x.detail, m.detail),
-        avoid_board_id = coalesce(x.avoid, m.avoid_board_id)
+        losses = x.losses, inconclusive = x.inconclusive, noisy = x.noisy, failure = x.failure,
+        detail = coalesce(x.detail, m.detail), avoid_board_id = coalesce(x.avoid, m.avoid_board_id)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(id bigint, state text, attempts smallint, losses smallint,
-        inconclusive smallint, failure text, detail text, avoid int)
+        inconclusive smallint, noisy smallint, failure text, detail text, avoid int)
     WHERE m.id = x.id AND m.state = 'leased'
 """)
 

@@ -17,6 +17,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import is_expired
 from benchfarm_core.measurements import (
+    MAX_NOISY,
     LaunchSamples,
     MeasurementResult,
     MeasurementState,
@@ -24,7 +25,6 @@ from benchfarm_core.measurements import (
     Tries,
     Verdict,
     after_failure,
-    may_try_again,
 )
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import PROFILE, Protocol, is_comparison
@@ -116,8 +116,11 @@ class _Lease(NamedTuple):
         return is_ungated(self.held.platform.engine.name)
 
 
-def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) -> ResultsAnswer:
-    """Take in one chunk of a lease's results. The same chunk again changes nothing.
+def ingest(
+    tx: Transaction, agent_id: str, token: str, request: ResultsRequest, *, noisy_max: int = MAX_NOISY
+) -> ResultsAnswer:
+    """Take in one chunk of a lease's results. The same chunk again changes nothing. `noisy_max`: how often a
+    measurement may be made again for noise; 0 where it cannot.
 
     What comes after the lease ended is kept for a while as an orphan and never an answer. Raises InvalidRequest
     (`result_invalid`) for impossible numbers, duplicates in the chunk and measurements outside the lease.
@@ -131,7 +134,7 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
     if held is None or held.row.accepted_at is None:
         agents.heard(tx, agent_id)
         return orphans.too_late(tx, agent_id, token, request)
-    taken = take_in(tx, held, board, request)
+    taken = take_in(tx, held, board, request, noisy_max=noisy_max)
     support.count(tx, held.platform, taken.attempts)
     return taken.answer
 
@@ -139,7 +142,7 @@ def ingest(tx: Transaction, agent_id: str, token: str, request: ResultsRequest) 
 class Taken(NamedTuple):
     """What became of a chunk of results, and what `support.count` is to learn of it in the end.
 
-    is_noisy: most of them were, so that measuring on at once would be in vain.
+    is_noisy: most of the lease's results were, so that measuring on at once would be in vain.
     """
 
     answer: ResultsAnswer
@@ -148,7 +151,13 @@ class Taken(NamedTuple):
 
 
 def take_in(
-    tx: Transaction, held: Held, board: Row[Any] | None, request: ResultsRequest, *, ends: bool = False
+    tx: Transaction,
+    held: Held,
+    board: Row[Any] | None,
+    request: ResultsRequest,
+    *,
+    ends: bool = False,
+    noisy_max: int = MAX_NOISY,
 ) -> Taken:
     """Take in one chunk of results of an accepted lease.
 
@@ -166,7 +175,7 @@ def take_in(
     live = [r for r in fresh if items[r.measurement_id].is_leased]
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
     orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
-    good, bad = _judge(tx, lease, live)
+    good, bad = _judge(tx, lease, live, noisy_max)
     _write(tx, lease, good, bad, ends=ends)
     if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
@@ -177,8 +186,9 @@ def take_in(
     )
     # the sides of a pair are attempts of their own, elsewhere
     attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad)
-    noisy = sum(one.code == FailureCode.NOISY for one in bad)
-    return Taken(answer, attempts, is_noisy=2 * noisy > len(good) + len(bad))
+    outcomes = [item.outcome for item in items.values() if item.outcome is not None]  # of earlier chunks
+    outcomes += [one.code for one in bad] + ["ok"] * len(good)
+    return Taken(answer, attempts, is_noisy=2 * outcomes.count(FailureCode.NOISY) > len(outcomes))
 
 
 def hold(tx: Transaction, agent_id: str, token: str) -> Held:
@@ -222,7 +232,7 @@ _ITEMS = Prepared(
     "bigint",
     f"""
     SELECT m.id, i.outcome, m.state = 'leased' AND m.lease_id = i.lease_id AS is_leased, m.attempts, m.losses,
-        m.inconclusive, m.clock_need, m.timing, w.family, {IS_UPLOAD} AS uploaded
+        m.inconclusive, m.noisy, m.clock_need, m.timing, w.family, {IS_UPLOAD} AS uploaded
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
     WHERE i.lease_id = $1 ORDER BY m.id FOR NO KEY UPDATE OF m
     """,
@@ -312,7 +322,9 @@ _ADD_LAUNCHES = text("""
 """)
 
 
-def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) -> tuple[list[_Good], list[_Bad]]:
+def _judge(
+    tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult], noisy_max: int
+) -> tuple[list[_Good], list[_Bad]]:
     packed = {r.measurement_id: sample_codec.pack(r.launches) for r in live if r.outcome == "ok"}
     # judged as it will be read back, so that deriving the summary again gives the same numbers
     ok = {id_: one.launches for id_, one in packed.items()}
@@ -327,12 +339,14 @@ def _judge(tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult]) ->
     for result in live:
         row = lease.held.items[result.measurement_id]
         launches = ok.get(result.measurement_id)
-        tries = Tries(row.attempts, row.losses, row.inconclusive)
+        tries = Tries(row.attempts, row.losses, row.inconclusive, row.noisy)
         judged: _Judged | FailureCode | None = result.failure
         if launches is not None:
             judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
-            if isinstance(judged, _Judged) and _is_noisy(lease, canaries, beside, launches) and may_try_again(tries):
-                judged = FailureCode.NOISY
+            # comparisons do not ask: whatever is there takes both sides along
+            if isinstance(judged, _Judged) and isinstance(judged.answer, Summary) and tries.noisy < noisy_max:
+                kept = unthrottled(launches, lease.clocks)
+                judged = FailureCode.NOISY if is_noisy(kept, lease.protocol, canaries.quiet) else judged
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
@@ -366,16 +380,6 @@ def _judge_launches(
         return FailureCode.PIN_NOT_VERIFIED
     found = _answer(lease, canaries, beside, kept, clock_proof)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
-
-
-def _is_noisy(
-    lease: _Lease, canaries: goldens.Canaries, beside: CanaryGolden | None, launches: Sequence[LaunchSamples]
-) -> bool:
-    """Comparisons do not ask: whatever is there takes both sides along, and their pairs show what is left of it."""
-    kept = accepted_launches(launches, lease.clocks, lease.protocol)
-    if is_comparison(lease.protocol) or isinstance(kept, FailureCode):
-        return False
-    return is_noisy(kept, lease.protocol, quiet=canaries.quiet, beside=beside)
 
 
 def _answer(

@@ -125,6 +125,7 @@ measurements = Table(
     Column("origin_id", SmallInteger, nullable=False, server_default=text("1")),
     Column("attempts", SmallInteger, nullable=False, server_default=ZERO),
     Column("inconclusive", SmallInteger, nullable=False, server_default=ZERO),
+    Column("noisy", SmallInteger, nullable=False, server_default=ZERO, comment="answers that were given up for noise"),
     Column("losses", SmallInteger, nullable=False, server_default=ZERO, comment="the attempts that took a board down"),
     Column("clock_need", SmallInteger, nullable=False, server_default=ZERO),
     Column("timing", Text, nullable=False),

@@ -1,7 +1,9 @@
-// What ncnn asks for memory where the C library is musl (`native_compilers.py`): large pieces are kept when they are
-// freed. A run makes its outputs anew, musl gives such pieces back to the kernel at once, and then every run pays for
-// every page again, several times what a kernel takes that only moves memory. glibc beneath ncnn's Python package keeps
-// them, and so do the libraries of boards.
+// What ncnn and its headers ask for memory where the C library is zig's (`native_compilers.py`): large pieces are kept
+// when they are freed. A run makes its outputs anew, that library gives such pieces back to the kernel at once, and then
+// every run pays for every page again, several times what a kernel takes that only moves memory. glibc beneath ncnn's
+// Python package keeps them, and so do the libraries of boards.
+#include "heap.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,7 +17,7 @@
 
 namespace {
 
-constexpr size_t least_bytes = 16 * 1024;            // musl keeps smaller ones itself
+constexpr size_t least_bytes = 16 * 1024;            // the library keeps smaller ones itself
 constexpr size_t most_bytes = 32 * 1024 * 1024;      // larger ones go back, as glibc has it
 constexpr size_t kept_most_bytes = 64 * 1024 * 1024;
 constexpr size_t page_bytes = 4096;
@@ -32,13 +34,21 @@ public:
         const size_t bytes = (wanted + offset_bytes + page_bytes - 1) / page_bytes * page_bytes;
         const std::lock_guard<std::mutex> alone(mutex_);
         Piece piece = fitting(bytes);
+        if (piece.base == nullptr) piece = mapped(bytes);
         if (piece.base == nullptr) {
-            void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (base == MAP_FAILED) return nullptr;
-            piece = {base, bytes};
+            drop();
+            piece = mapped(bytes);
         }
+        if (piece.base == nullptr) return nullptr;
         char* given = static_cast<char*>(piece.base) + offset_bytes;
-        in_use_.emplace(given, piece);
+        try {
+            in_use_.emplace(given, piece);
+            kept_.reserve(in_use_.size() + kept_.size());  // so that giving back needs no memory
+        } catch (const std::bad_alloc&) {
+            in_use_.erase(given);
+            munmap(piece.base, piece.bytes);
+            return nullptr;
+        }
         return given;
     }
 
@@ -64,13 +74,29 @@ public:
         return true;
     }
 
+    void drop_all() {
+        const std::lock_guard<std::mutex> alone(mutex_);
+        drop();
+    }
+
 private:
-    // The smallest kept piece that is large enough and wastes no more than a quarter.
+    static Piece mapped(size_t bytes) {
+        void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return base == MAP_FAILED ? Piece{nullptr, 0} : Piece{base, bytes};
+    }
+
+    void drop() {
+        for (const Piece& piece : kept_) munmap(piece.base, piece.bytes);
+        kept_.clear();
+        kept_bytes_ = 0;
+    }
+
+    // The smallest kept piece that is large enough and wastes no more than a quarter; of those the one used last.
     Piece fitting(size_t bytes) {
         auto best = kept_.end();
         for (auto each = kept_.begin(); each != kept_.end(); ++each) {
             const bool fits = each->bytes >= bytes && each->bytes <= bytes + bytes / 4;
-            if (fits && (best == kept_.end() || each->bytes < best->bytes)) best = each;
+            if (fits && (best == kept_.end() || each->bytes <= best->bytes)) best = each;
         }
         if (best == kept_.end()) return {nullptr, 0};
         const Piece piece = *best;
@@ -91,21 +117,19 @@ Heap& heap() {
     return *one;
 }
 
-void* large(size_t bytes) {
-    try {
-        return heap().take(bytes);
-    } catch (const std::bad_alloc&) {
-        return nullptr;
-    }
-}
-
 }  // namespace
+
+namespace benchfarm {
+
+void drop_kept_memory() { heap().drop_all(); }
+
+}  // namespace benchfarm
 
 extern "C" {
 
 void* benchfarm_malloc(size_t bytes) {
     if (bytes < least_bytes || bytes > SIZE_MAX / 2) return malloc(bytes);
-    void* given = large(bytes);
+    void* given = heap().take(bytes);
     if (given == nullptr) errno = ENOMEM;
     return given;
 }
@@ -113,7 +137,7 @@ void* benchfarm_malloc(size_t bytes) {
 int benchfarm_posix_memalign(void** given, size_t alignment, size_t bytes) {
     if (bytes < least_bytes || bytes > SIZE_MAX / 2 || alignment > offset_bytes)
         return posix_memalign(given, alignment, bytes);
-    void* found = large(bytes);
+    void* found = heap().take(bytes);
     if (found == nullptr) return ENOMEM;
     *given = found;
     return 0;

@@ -10,6 +10,7 @@
 
 #include "failures.h"
 #include "fills.h"
+#include "heap.h"
 #include "pool.h"
 #include "sealed_file.h"
 #include "threads.h"
@@ -64,6 +65,7 @@ void load(ncnn::Net& net, const Model& model, const Opening& opening) {
     if (code == no_memory) throw std::bad_alloc();
     if (code != 0)
         throw VisitFailure("conversion_failed", "ncnn does not take the weights: " + std::to_string(code));
+    drop_kept_memory();
 }
 
 Shape full_shape(const Blob& blob, const Model& model) {

@@ -79,6 +79,8 @@ class RemoteBoard:
         self._sensors = BoardSensors(port, facts)
         self._gate = BoardGate(limits)
         self._parts = facts.report_parts(place.label, place.marks)
+        if kit.timing:
+            self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
         self._lease: str | None = None
         self._point: OperatingPoint | None = None
         self._shared: str | None = None  # where launches of one lease find what an engine made of a model

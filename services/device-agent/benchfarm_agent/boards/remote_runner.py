@@ -14,6 +14,7 @@ from benchfarm_agent.ports.interface import Port
 from benchfarm_core.confine import CONFINED_ID
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_engines.launch import launch_environment
+from benchfarm_engines.native_build import TIMING
 
 UNPACK_S: Final = 120.0
 HASH_S: Final = 60.0
@@ -53,6 +54,10 @@ class RunnerKit(Protocol):
     def engines(self) -> tuple[str, ...]:
         """The engines that it may have; what they are there is asked on the board."""
 
+    @property
+    def timing(self) -> str:
+        """What its times are comparable with: part of the board's generation, empty where nothing but it counts."""
+
     async def ensure(self, port: Port, folder: BoardFolder) -> None:
         """The runner on the board is the one that was made for it, byte by byte, and nothing else lies beside it.
 
@@ -73,6 +78,7 @@ class NativeKit:
     """One static binary: ncnn alone, for boards without Python."""
 
     engines = ("ncnn",)
+    timing = f"native {TIMING}"
 
     def __init__(self, binary: Path, sha256: str) -> None:
         self._binary = binary
@@ -96,6 +102,8 @@ class NativeKit:
 
 class PythonKit:
     """The Python runner with numpy and engines in a folder of its own; only the interpreter is the board's."""
+
+    timing = ""
 
     def __init__(self, archive: Path, check_sha256: str, *, python: str, engines: tuple[str, ...]) -> None:
         """archive: of `python_kit`; check_sha256: of its list of files; python: the interpreter on the board."""
@@ -143,6 +151,7 @@ class MissingRunner:
 
     engines: tuple[str, ...]
     why: str
+    timing: str = ""
 
 
 async def ensure_binary(port: Port, folder: BoardFolder, binary: Path, path: str, sha256: str) -> None:
