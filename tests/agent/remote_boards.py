@@ -25,6 +25,7 @@ class StandInKit:
     """A shell script in the place of a runner, with these faults."""
 
     engines = ("onnxruntime", "ncnn")
+    timing = ""
 
     def __init__(self, *faults: str) -> None:
         self._faults = faults

@@ -286,6 +286,17 @@ def test_a_board_that_started_anew_is_another_time_of_it(
     assert running(earlier.away()) == "it has started anew"
 
 
+def test_a_runner_that_times_otherwise_makes_another_generation(
+    port: WatchedPort, facts: BoardFacts, state: StateDir, root: Path, running: Run
+) -> None:
+    plain, other = StandInKit(), StandInKit()
+    other.timing = "native 3"
+    before, after = (
+        running(remote_board(port, facts, state, str(root), kit).describe()).generation for kit in (plain, other)
+    )
+    assert before == facts.host.generation != after
+
+
 def test_without_a_runner_it_is_shown_with_the_reason(
     port: WatchedPort, facts: BoardFacts, state: StateDir, root: Path, running: Run
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from benchfarm_core.adapting import (
     FRUITLESS_ROUNDS,
+    HOPELESS,
     LEAST_ROUND_S,
     MAX_HOLDOUTS_IN_ALL,
     MAX_ROUNDS,
@@ -22,6 +23,7 @@ from benchfarm_core.adapting import (
     AdaptationView,
     AdaptedPredictor,
     DonorChoice,
+    First,
     PastLease,
     Running,
     Standing,
@@ -235,6 +237,23 @@ def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
         False,
         "what answers is no worse: 8.00 % against 2.00 % mean error on the same 40 hold-outs",
     )
+
+
+@pytest.mark.parametrize(
+    ("mape", "least", "answers"), [(0.9, 0.4, True), (1.0, 0.5, True), (1.01, 0.01, False), (0.9, 0.51, False)]
+)
+def test_a_first_version_that_is_off_by_factors_does_not_answer(mape: float, least: float, answers: bool) -> None:
+    found = verdict(None, None, has_active=False, first=First(score(0.0, mape=mape), least))
+    assert found.activate is answers
+    assert found.reason.startswith(HOPELESS) is not answers
+    assert verdict(score(), score(mape=2.0), has_active=True, first=First(score(0.0, mape=mape), least)).activate
+
+
+def test_what_is_worse_than_no_answer_is_told_so() -> None:
+    rejected = predictor(is_active=False, detail=f"{HOPELESS}: 133644 % mean error")
+    _, reason = outcome(view(rejected))
+    assert "model is worse than no answer: 133644 % mean error" in reason
+    assert "stays" not in reason
 
 
 def test_what_cannot_be_read_is_not_replaced_by_what_is_worse_than_it_was() -> None:

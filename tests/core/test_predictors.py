@@ -34,6 +34,15 @@ def test_marked_boards_lend_to_marked_boards_alone(marks: tuple[BoardMark, ...])
     assert not may_lend(model, "rpi5")
 
 
+def test_simulated_and_emulated_boards_lend_nothing_to_real_hosts() -> None:
+    assert not may_lend("sim-board", "shared-host-a"), "a shared host is a real machine"
+    assert not may_lend("emu-board", "shared-host-a")
+    assert not may_lend("sim-board", "emu-board")
+    assert not may_lend("shared-sim-board", "sim-board")
+    assert may_lend("sim-board", "shared-sim-host-a")
+    assert may_lend("shared-host-b", "shared-sim-host-a")
+
+
 def test_real_boards_lend_to_all() -> None:
     assert not is_marked("simple-board"), "a name that only begins alike"
     assert may_lend("simple-board", "rpi5")

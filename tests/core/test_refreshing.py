@@ -18,6 +18,7 @@ from benchfarm_core.refreshing import (
     RefreshReason,
     Since,
     drift,
+    first_since,
     is_another_board,
     is_drifted,
     is_other_version,
@@ -76,7 +77,7 @@ def rows(kernels: int = 0, models: int = 0, *, later: bool = True, slower: float
 def test_it_takes_enough_rows_or_something_that_is_another_one(
     since: Since, why: RefreshReason | None, is_looked_at: bool
 ) -> None:
-    assert (why_due(since), may_have_drifted(since)) == (why, is_looked_at)
+    assert (why_due(since, since.new), may_have_drifted(since)) == (why, is_looked_at)
 
 
 def test_drift_is_what_most_new_rows_say_and_few_say_nothing() -> None:
@@ -106,6 +107,16 @@ def test_every_second_row_that_came_since_judges_where_there_are_enough() -> Non
     assert judges_since(rows(enough - 2), "fc", MADE_AT).every == ()
     assert judges_since(rows(enough, later=False), "fc", MADE_AT).every == (), "the one that answers has learnt these"
     assert len(judges_since(rows(0, enough), WHOLE_MODEL, MADE_AT).models) == JUDGES_MIN
+
+
+def test_what_was_only_measured_again_neither_judges_nor_calls_for_a_version() -> None:
+    again = rows(2 * NEW_ROWS_MIN)
+    known = {"first_at": MADE_AT - timedelta(days=1)}
+    again = again.model_copy(update={"kernels": tuple(row.model_copy(update=known) for row in again.kernels)})
+    assert first_since(again, "fc", MADE_AT) == []
+    assert judges_since(again, "fc", MADE_AT).every == (), "the one that answers has learnt these"
+    assert why_due(Since(10, 2 * NEW_ROWS_MIN), 0) is None
+    assert why_due(Since(10, LOOK_ROWS, is_other_generation=True), 0) is RefreshReason.GENERATION
 
 
 def test_rows_are_parted_by_when_they_were_measured() -> None:

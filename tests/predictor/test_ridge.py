@@ -9,7 +9,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.metrics import score
-from benchfarm_predictor.ridge import fit_ridge, solve
+from benchfarm_predictor.ridge import FEW_ROWS, LARGE_PENALTIES, PENALTIES, fit_ridge, solve
 from tests.predictor.rows import drawn, noisy, roofline_ms
 
 
@@ -141,3 +141,13 @@ def test_two_rows_are_enough_for_something() -> None:
     predicted = fit.model.predict(kernels)
     assert np.isfinite(predicted).all()
     assert (predicted > 0).all()
+
+
+def test_few_rows_for_so_many_features_are_not_passed_through() -> None:
+    features = kernel_features(drawn("conv-bn-act", 2), "quadratic")
+    columns = len(features.names)
+    few, many = (drawn("conv-bn-act", count) for count in (int(FEW_ROWS * columns) - 1, int(FEW_ROWS * columns)))
+    assert fit_ridge(features, many, roofline_ms(many)).penalty < LARGE_PENALTIES[0]
+    assert fit_ridge(features, few, roofline_ms(few)).penalty >= LARGE_PENALTIES[0]
+    only = PENALTIES[:1]
+    assert fit_ridge(features, few, roofline_ms(few), penalties=only).penalty == only[0], "there is no larger one"

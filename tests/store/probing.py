@@ -25,11 +25,15 @@ class Probing:
 
     def measure(self, *keys: str, timing: Timing = Timing.ALONE) -> None:
         """Anew, on each of the platforms; everything takes a millisecond."""
+        self.ask(*keys, timing=timing)
+        self.agent.measure_all()
+
+    def ask(self, *keys: str, timing: Timing = Timing.ALONE) -> None:
+        """Have it wanted on each of the platforms."""
         wanted = probe_set().kernels if timing == Timing.ALONE else probe_set().in_situ
         workloads = [KernelRequest(type=one.type, config=one.config) for one in wanted if one.type == CONV]
         fields = {"workloads": workloads, "platforms": keys or (KEY,), "max_age_s": 0, "timing": timing}
         self.farm.submit_planned(self.by, JobRequest.model_validate(fields))
-        self.agent.measure_all()
 
     def set_times(self, key: str, times_ms: Mapping[str, float]) -> None:
         """Normalised times by workload id, of every result of the platform."""

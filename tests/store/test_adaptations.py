@@ -289,6 +289,38 @@ def test_what_judges_is_declared_before_and_teaches_nobody(lab, farm, ok_result)
     assert (counts.done, counts.holdouts, counts.holdouts_done) == (4, 5, 5)
 
 
+def test_hold_outs_that_were_never_measured_are_given_back(lab, farm, ann):
+    drawn = networks(6)
+    first = lab.start()
+    assert lab.declare(first.id, drawn, 4) == 4
+    with farm.transaction() as tx:
+        adaptations.cancel(tx, first.id, by=ann)
+    assert lab.want(lab.start().id, [Ask(one) for one in drawn]).new == 6
+
+
+def test_what_is_known_costs_nothing_behind_what_does_not_fit(lab, ok_result):
+    first = lab.start()
+    asks = [Ask(one) for one in kernels(6)]
+    lab.want(first.id, asks[3:])
+    lab.measure(ok_result)
+    lab.move(first.id, "cancelled")
+    found = lab.want(lab.start().id, asks, limit_s=1e-6)
+    assert (found.new, found.known) == (1, 3)
+
+
+def test_what_was_measured_of_another_board_is_measured_anew(lab, farm, ok_result):
+    asks = [*map(Ask, kernels(3)), *map(Ask, networks(2))]
+    lab.want(lab.start().id, asks)
+    lab.measure(ok_result)
+    farm.run("UPDATE adaptations SET state = 'cancelled', finished_at = now()")
+    farm.run(
+        "INSERT INTO predictor_looks (platform_id, subject, looked_at, seen, attempts, is_done, judges_from)"
+        " SELECT platform_id, 'fc', now(), '', 0, true, max(measured_at) FROM results GROUP BY 1"
+    )
+    found = lab.want(lab.start().id, asks)
+    assert (found.known, found.new) == (2, 3)
+
+
 def test_declaring_again_on_the_same_platform_costs_nothing(lab, ok_result):
     drawn = networks(8)
     first = lab.start()

@@ -216,6 +216,17 @@ def test_the_farms_own_wishes_do_not_stand_in_a_merges_way(farm, lab, pair):
     assert pair.measure_all(pair.boards[1]) == len(GOLDEN_SUITE)
 
 
+def test_hold_outs_that_a_refresh_wants_again_do_not_stand_in_a_merges_way_either(farm, ann, lab, pair, job_of):
+    farm.submit_planned(ann, job_of(2, platforms=[B]))
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    with pytest.raises(Conflict, match="jobs wait"):
+        merge(farm, lab)
+    farm.run("DELETE FROM job_items")  # now only the farm waits for them
+    farm.run("UPDATE jobs SET state = 'succeeded', finished_at = now()")
+    merge(farm, lab)
+    assert farm.scalar("SELECT count(*) FROM measurements WHERE state = 'cancelled'") == 2
+
+
 def test_a_model_is_not_merged_while_a_platform_of_it_is_adapted(farm, ann, lab, pair):
     with farm.transaction() as tx:
         made = adaptations.start(tx, B, AdaptationRequest(), by=ann)

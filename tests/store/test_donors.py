@@ -10,11 +10,12 @@ from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.pool import Likeness
 from benchfarm_core.pool_files import open_entries
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_store import likenesses, pool, pool_entries
+from benchfarm_store import adaptation_donors, likenesses, pool, pool_entries
 from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.training_rows import FoundRows
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
-from tests.pool_rows import made_file, made_rows
+from tests.pool_rows import made_file, made_rows, of_another_farm
 from tests.store.probing import CONV, KEY, Probing
 
 NEAR, OTHER = "host-b/c0.t1.free/ncnn-1.0/fp32", "host-c/c0.t1.free/ncnn-1.0/fp32"
@@ -46,6 +47,14 @@ def lab(farm, ann, agent):
                     found.append(Likeness.model_validate(fields | {"is_near": divergence < 0.5}))
             with farm.transaction() as tx:
                 likenesses.keep_entry(tx, ids[NEAR], found)
+
+        def compare_as(self, id_, divergence):
+            """One more entry, beside those that were compared."""
+            fields = {"donor": id_, "target": probing.id_of(KEY), "timing": Timing.ALONE, "count": 12}
+            fields |= {"divergence": divergence, "low": 0.0, "high": 1.0, "spearman": None, "is_near": True}
+            one = Likeness.model_validate(fields | {"subject": WHOLE_MODEL, "log_ratio_variance": 0.0})
+            with farm.transaction() as tx:
+                likenesses.keep_entry(tx, id_, [one])
 
         def donors(self, subject, limit=9):
             with farm.transaction() as tx:
@@ -80,13 +89,36 @@ def test_another_version_of_the_engine_comes_first(lab):
 
 def test_a_donor_that_has_just_gone_lends_nothing(lab, monkeypatch):
     lab.compare(model={NEAR: 0.1, OTHER: 0.2})
-    really = pool.donor_rows
+    really = pool.find_donor_rows
 
     def vanishing(tx, donor, subject):
         rows = really(tx, donor, subject)
-        if rows.platform == NEAR:
+        if (rows.key if isinstance(rows, FoundRows) else rows.platform) == NEAR:
             raise NotFound("somebody has deleted it")
         return rows
 
-    monkeypatch.setattr(pool, "donor_rows", vanishing)
+    monkeypatch.setattr(pool, "find_donor_rows", vanishing)
     assert lab.keys(WHOLE_MODEL) == [OTHER]
+
+
+def test_of_one_platform_the_newest_entry_lends(lab, farm):
+    by = farm.account("lab-2", Role.OPERATOR)
+    file = of_another_farm(made_file(made_rows(NEAR, slower=7)), "newer-0123456789ab")
+    with farm.transaction() as tx:
+        pool_entries.import_entries(tx, open_entries(file, OwnKernels(), CATALOGUE_VERSION), by=by)
+        newer = next(one.id for one in pool.list_members(tx) if one.origin.startswith("newer"))
+    lab.compare(model={NEAR: 0.1, OTHER: 0.2})
+    older_ms = lab.donors(WHOLE_MODEL)[0].kernels[0].normalised_ms
+    lab.compare_as(newer, 0.3)
+    found = lab.donors(WHOLE_MODEL)
+    assert [one.platform for one in found] == [OTHER, NEAR], "one of each, by the likeness of the one that lends"
+    assert found[1].kernels[0].normalised_ms == pytest.approx(7 * older_ms)
+
+
+def test_an_own_platform_lends_before_what_was_imported_of_it(lab, farm):
+    lab.compare(model={NEAR: 0.1})
+    with farm.transaction() as tx:
+        entry = next(one.id for one in pool.list_members(tx) if one.key == NEAR)
+        assert adaptation_donors.one_each(tx, {entry: parse_platform_key(NEAR), "p_z": parse_platform_key(NEAR)}) == [
+            "p_z"
+        ]

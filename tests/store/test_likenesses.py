@@ -100,6 +100,17 @@ def test_what_may_not_teach_is_not_compared_and_what_was_is_forgotten(farm, prob
     assert farm.scalar("SELECT count(*) FROM likenesses") == 0
 
 
+def test_what_was_cancelled_as_a_hold_out_is_compared_all_the_same(farm, probing):
+    probing.measure(KEY)
+    probing.ask(WIDE)
+    farm.run("UPDATE measurements SET purpose = 'holdout' WHERE state = 'wanted'")
+    with farm.transaction() as tx:
+        assert likenesses.probed_platforms(tx) == []
+    farm.run("UPDATE measurements SET state = 'cancelled' WHERE state = 'wanted'")
+    with farm.transaction() as tx:
+        assert [one.id for one in likenesses.probed_platforms(tx)] == [probing.id_of(KEY)]
+
+
 def test_what_is_due_is_asked_of_the_process_that_trains(farm, probing):
     probing.measure()
     farm.messages.clear()

@@ -178,6 +178,17 @@ def test_a_donor_does_not_know_what_is_a_hold_out_here(farm, lab, probing):
         assert pool_entries.load_rows(tx, entry_id).data_hash not in (rows.data_hash, made_rows().data_hash)
 
 
+def test_what_was_cancelled_as_a_hold_out_lends_all_the_same(farm, lab, probing):
+    (entry_id,) = lab.bring(made_file()).entries
+    probing.ask()
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    with farm.transaction() as tx:
+        assert pool_entries.load_rows(tx, entry_id).data_hash != made_rows().data_hash
+    farm.run("UPDATE measurements SET state = 'cancelled'")
+    with farm.transaction() as tx:
+        assert pool_entries.load_rows(tx, entry_id).data_hash == made_rows().data_hash, "none was measured"
+
+
 def test_an_entry_from_before_the_present_probe_set_is_looked_at_again(farm, lab):
     (entry_id,) = lab.bring(made_file()).entries
     with farm.transaction() as tx:

@@ -12,6 +12,7 @@ from benchfarm_core.refreshing import AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_RO
 from benchfarm_store import predictors, refreshes
 from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
+from benchfarm_workloads.kernels import kernel_type
 from tests.adapting_lab import KEY, WIDE, AdaptingLab
 from tests.store.predictor_bytes import predictor_bytes
 
@@ -184,6 +185,17 @@ def test_the_same_kernels_again_are_no_more_rows(bench, ok_result):
     assert bench.due() == {}
 
 
+def test_a_look_counts_the_newest_and_no_more_than_it_needs(bench, ok_result, monkeypatch):
+    monkeypatch.setattr(refreshes, "COUNTED_MAX", LOOK_ROWS)
+    bench.publish()
+    bench.fc(ok_result, LOOK_ROWS + 4)
+    assert bench.due() == {"fc": Since(10, LOOK_ROWS)}
+    (before,) = bench.found()
+    bench.fc(ok_result, 1, seed=2)
+    (after,) = bench.found()
+    assert before.seen != after.seen, "what came last is among them"
+
+
 def test_a_clock_that_is_another_one_is_told(bench, farm, ok_result):
     bench.fc(ok_result, 2)
     bench.publish()
@@ -199,7 +211,7 @@ def test_a_clock_that_is_another_one_is_told(bench, farm, ok_result):
     assert not bench.due()["fc"].have_canaries_moved, "the newest version was made by this clock"
 
 
-def test_another_version_of_the_engine_has_a_neighbour_that_knows(bench, ok_result, report_of):
+def test_another_version_of_the_engine_has_a_neighbour_that_knows(bench, ok_result, report_of, monkeypatch):
     def with_version(version):
         engine = EngineReport(name="onnxruntime", available=True, version=version, precisions=(Precision.FP32,))
         bench.agent.register(report_of("s1", engines=(engine,)))
@@ -211,6 +223,9 @@ def test_another_version_of_the_engine_has_a_neighbour_that_knows(bench, ok_resu
     assert bench.due() == {}
     bench.fc(ok_result, LOOK_ROWS)
     assert bench.due() == {"fc": Since(0, LOOK_ROWS, is_first=True)}
+    with monkeypatch.context() as patched:
+        patched.setattr(refreshes, "SEARCHED_MAX", LOOK_ROWS - 1)
+        assert bench.due() == {}, "there may be a million, and none of the subject"
     assert bench.due(WIDE) == {}
     bench.publish()
     assert bench.due() == {}
@@ -241,7 +256,8 @@ def test_declared_holdouts_are_measured_again_and_waited_for(bench, farm, ok_res
         assert holdout_rows(tx, due.platform_id).kernels == late, "what was measured before judges nobody any more"
 
 
-def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):
+def want_holdouts_again(bench, farm, ok_result):
+    """A published predictor that new rows call in question, whose hold-outs are wanted anew."""
     bench.publish()
     bench.fc(ok_result, JUDGES_MIN, seed=9)
     farm.run("UPDATE measurements SET purpose = 'holdout'")
@@ -250,9 +266,28 @@ def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm
     with farm.transaction() as tx:
         refreshes.begin(tx, due)
         refreshes.want_holdouts_again(tx, due)
+
+
+def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):
+    want_holdouts_again(bench, farm, ok_result)
     assert bench.due() == {}
     farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :after_s)", after_s=AGAIN_S)
     assert set(bench.due()) == {"fc"}
+
+
+def test_holdouts_that_no_board_measures_again_are_cancelled_but_not_what_others_wait_for(bench, farm, ok_result):
+    want_holdouts_again(bench, farm, ok_result)
+    made = bench.start()
+    declared = bench.declare(made.id, [kernel_type("fc").workload(draw("fc", 77, 1)[0])], 1)
+    workloads = [{"kind": "kernel", "type": "fc", "config": draw("fc", 9, 1)[0]}]
+    request = {"workloads": workloads, "platforms": [KEY], "max_age_s": 0}
+    farm.submit_planned(bench.by, JobRequest.model_validate(request))
+    waiting = "SELECT count(*) FROM measurements WHERE state = 'wanted' AND purpose = 'holdout'"
+    bench.asked()
+    assert (declared, farm.scalar(waiting)) == (1, JUDGES_MIN + 1), "none waits for long yet"
+    farm.run("UPDATE measurements SET wanted_at = wanted_at - make_interval(secs => :after_s)", after_s=AGAIN_S)
+    bench.asked()
+    assert farm.scalar(waiting) == 2, "a job joined one, and an adaptation declared one"
 
 
 def test_too_few_holdouts_are_not_measured_again(bench, farm, ok_result):

@@ -10,7 +10,7 @@ from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import fusions
-from benchfarm_store.training_rows import holdout_rows, training_rows
+from benchfarm_store.training_rows import former_rows, holdout_rows, training_rows
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.kernels import kernel_type
@@ -54,6 +54,15 @@ class Lab:
 
     def id_of(self, key):
         return self.farm.scalar("SELECT id FROM platforms WHERE key = :key", key=key)
+
+    def judge_from(self, subject):
+        """What was measured until now is of another board."""
+        self.farm.run(
+            "INSERT INTO predictor_looks (platform_id, subject, looked_at, seen, attempts, is_done, judges_from)"
+            " SELECT :id, :subject, now(), '', 0, true, max(measured_at) FROM results",
+            id=self.id_of(KEY),
+            subject=subject,
+        )
 
     def hold_out(self, *types):
         """What is measured of these families becomes hold-outs, on the first platform."""
@@ -155,6 +164,29 @@ def test_the_steadiest_result_then_the_newest(lab):
     assert row.normalised_ms == pytest.approx(1.2, rel=0.01)
 
 
+def test_a_row_tells_when_it_was_first_measured(lab):
+    lab.measure(KERNEL)
+    (first,) = lab.rows().kernels
+    lab.measure(KERNEL)
+    (again,) = lab.rows().kernels
+    assert (first.first_at, again.first_at) == (None, first.measured_at)
+    assert again.measured_at > first.measured_at
+
+
+def test_what_was_measured_of_another_board_is_former(lab):
+    lab.measure(KERNEL, CONV, ARCHITECTURE, run_ns=1_000_000)
+    lab.judge_from("fc")
+    assert families(lab.rows(subject="fc")) == ([], [])
+    assert families(lab.rows()) == (["conv-bn-act"], ["bert"]), "of others nobody knows it"
+    lab.measure(KERNEL, run_ns=1_600_000)
+    with lab.farm.transaction() as tx:
+        (former,) = former_rows(tx, lab.id_of(KEY), "fc").kernels
+    (own,) = lab.rows(subject="fc").kernels
+    assert (former.normalised_ms, own.normalised_ms) == (pytest.approx(1.0, rel=0.01), pytest.approx(1.6, rel=0.01))
+    lab.judge_from("model")
+    assert families(lab.rows()) == ([], []), "kernels of before teach no whole model"
+
+
 def test_a_subject_has_its_own_kernels_alone(lab):
     lab.measure(KERNEL, CONV, MODEL)
     assert families(lab.rows(subject="fc")) == (["fc"], [])
@@ -196,6 +228,8 @@ def test_one_that_is_only_declared_teaches_nobody_either(lab):
     lab.farm.run("UPDATE measurements SET purpose = 'holdout' WHERE state = 'wanted'")
     assert families(lab.rows()) == ([], [])
     assert families(lab.holdouts(WIDE)) == ([], [])
+    lab.farm.run("UPDATE measurements SET state = 'cancelled' WHERE state = 'wanted'")
+    assert families(lab.rows()) == (["fc"], []), "it will judge nobody"
 
 
 def test_a_hold_out_cannot_be_replaced_and_the_second_time_is_its_noise(lab):

@@ -2,19 +2,22 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from benchfarm_core.adapting import AdaptationState, AdaptationView
+from benchfarm_core.adapting import ROWS_MIN, AdaptationState, AdaptationView, mix_of
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import TrainingWork
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
 from benchfarm_store import adaptation_items, adaptations, predictors
 from benchfarm_worker import adapting, fitting, publishing
+from benchfarm_worker.fitting import Known
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.training import own_boot_id, run
 from tests.adapting_lab import KEY, AdaptingLab
+from tests.predictor.training.farm_rows import MOBILE, Platform, model_rows, training_rows
 from tests.store.conftest import Farm, board_report, failed, ok
 
 SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
@@ -310,3 +313,32 @@ def test_the_task_knows_its_work_and_survives_what_is_gone(lab: AdaptingLab) -> 
     run(lab.farm.database, settings, TrainingWork.ADAPT, "00000000-0000-7000-8000-000000000000")
     run(lab.farm.database, settings, "cook", made.id)
     assert own_boot_id()
+
+
+def test_rows_of_other_spaces_reach_no_target(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab.start(**SMALL, target={"share": 0.5, "percent": 10})
+    step(lab, made.id)
+    lab.move(made.id, "training")
+    rows = training_rows(Platform(1), model_rows(Platform(1), MOBILE, 20))
+    known = Known.of(rows, (), ())
+    fit = fitting.whole_model(known)
+    assert fit is not None
+    assert fit.unseen is not None
+    assert fit.unseen.within_10 > 0.5
+    assert (adapting.expected(fit, ()), adapting.expected(fit, [MOBILE])) == (fit.unseen, fit.unseen)
+    assert fit.told is not None
+    few = replace(
+        fit, told=replace(fit.told, spaces=("proxylessnas",) * (ROWS_MIN - 1) + fit.told.spaces[ROWS_MIN - 1 :])
+    )
+    assert few.unseen_in(["proxylessnas"]) is not None
+    assert adapting.expected(few, ["proxylessnas"]) is None, "seven rows tell nothing"
+    really, mixes = adapting._see, []
+    monkeypatch.setattr(adapting, "_see", lambda context: really(context)._replace(known=known))
+
+    def mixed(**told: Any) -> Any:
+        mixes.append(told["whole_models"])
+        return mix_of(**told)
+
+    monkeypatch.setattr(adapting, "mix_of", mixed)
+    assert step(lab, made.id) is S.MEASURING
+    assert (lab.view(made.id).curve[-1].unseen, mixes) == (None, [0])

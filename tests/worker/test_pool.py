@@ -68,10 +68,10 @@ def test_every_subject_is_compared_and_the_nearest_has_the_least_divergence() ->
     assert (of_conv[0].target, of_conv[0].count) == ("target", 16)
 
 
-def test_marked_boards_lend_to_marked_ones_alone() -> None:
-    members = [probed("real", TARGET), probed("made up", TARGET, "sim-a"), probed("emulated", TARGET, "emu-a")]
+def test_marked_boards_lend_to_those_alone_that_have_their_marks() -> None:
+    members = [probed("real", TARGET), probed("made up", TARGET, "sim-a"), probed("both", TARGET, "emu-sim-a")]
     pairs = {(one.donor, one.target) for one in compare(members, members) if one.donor != one.target}
-    assert pairs == {("real", "made up"), ("real", "emulated"), ("made up", "emulated"), ("emulated", "made up")}
+    assert pairs == {("real", "made up"), ("real", "both"), ("made up", "both")}
 
 
 def test_with_few_probes_in_common_nothing_is_said() -> None:

@@ -1,6 +1,7 @@
 """Versions judged beside what answers at that very moment, by rows that neither of them has learnt."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,6 +160,29 @@ def test_what_cannot_be_read_is_replaced_only_by_what_is_no_worse_than_it_was(
     publish(lab, bad, rows)
     assert [one.state for one in versions(lab)] == [PredictorState.ACTIVE, PredictorState.REJECTED]
     assert "not to be read" in versions(lab)[-1].reason
+
+
+def test_a_first_version_that_is_off_by_factors_is_kept_as_rejected(lab: AdaptingLab) -> None:
+    measure(lab, 40, seed=1)
+    rows = own_rows(lab)
+    slow = tuple(row.model_copy(update={"normalised_ms": 3 * row.normalised_ms}) for row in rows.kernels)
+    bad = fitting.fit_or_why(Known.of(rows.model_copy(update={"kernels": slow}), (), ()), FC)
+    assert isinstance(bad, PlatformFit)
+    publish(lab, bad, rows)
+    publish(lab, fitted(lab), rows)
+    first, second = versions(lab)
+    assert first.state == PredictorState.REJECTED
+    assert first.reason.startswith("worse than no answer")
+    assert (second.state, second.reason) == (PredictorState.ACTIVE, "the first one")
+
+
+def test_without_hold_outs_a_first_version_is_told_by_its_own_rows(lab: AdaptingLab) -> None:
+    measure(lab, 16, seed=1)
+    rows, fit = own_rows(lab), fitted(lab)
+    nothing = rows.model_copy(update={"kernels": ()})
+    assert fit.told is not None
+    far = replace(fit, told=replace(fit.told, predicted_ms=3 * fit.told.predicted_ms))
+    assert [publishing.judge(one, nothing, None).verdict.activate for one in (fit, far)] == [True, False]
 
 
 def test_a_look_that_dies_is_repeated_a_few_times_and_one_that_finds_nothing_is_not(

@@ -1,13 +1,17 @@
 """Predictors made anew: only where it is called for, judged on the same hold-outs, and answering only if better."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWanted, PredictorView
-from benchfarm_store import predictors, refreshes
+from benchfarm_predictor.training.platform_fit import PlatformFit
+from benchfarm_store import kernel_lists, predictors, refreshes, training_rows
+from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import refreshing
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
@@ -73,8 +77,47 @@ def test_new_results_make_a_version_that_answers_only_if_it_is_better(lab: Adapt
     assert len(versions(lab)) == 2
 
 
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
+    """Of each fit from now on the platform's own whole models that it is tried with first, and who lends to it."""
+    found: list[tuple[int, list[str]]] = []
+    really = refreshing._fit
+
+    def fit(case: refreshing._Case, subject: str) -> PlatformFit | None:
+        first = case.lessons[0]
+        found.append((len(first.own.models), [one.platform for one in first.others]))
+        return really(case, subject)
+
+    monkeypatch.setattr(refreshing, "_fit", fit)
+    return found
+
+
+def tell_outside_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no kernel list be computed while a transaction is open: a store of any size takes seconds for them."""
+    really, begin = kernel_lists.kernel_list, Database.transaction
+    opened: list[None] = []
+
+    @contextmanager
+    def transaction(database: Database, **fields: Any) -> Iterator[Transaction]:
+        with begin(database, **fields) as tx:
+            opened.append(None)
+            try:
+                yield tx
+            finally:
+                opened.pop()
+
+    def kernel_list(*arguments: Any) -> Any:
+        assert not opened, "a transaction waits for kernel lists"
+        return really(*arguments)
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+    monkeypatch.setattr(training_rows, "kernel_list", kernel_list)
+
+
 @pytest.mark.slow
-def test_what_is_missed_is_held_against_the_holdouts_measured_again(lab: AdaptingLab) -> None:
+def test_what_is_missed_is_held_against_the_holdouts_measured_again(
+    lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_outside_transactions(monkeypatch)
     made = to_end(lab, lab.start(**SMALL).id)
     assert made.state is AdaptationState.SUCCEEDED, made.reason
     measure(lab, 12, slower=1.3)
@@ -89,10 +132,19 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(lab: Adaptin
     measure(lab, 24, slower=1.6)
     assert look(lab) == [None]
     assert lab.measure(ok) >= SMALL["holdouts"]
-    assert look(lab) == ["drift"]
+    with monkeypatch.context() as patched:
+        patched.setattr(refreshing, "_fit", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            look(lab)
+    lessons = watched(monkeypatch)
+    assert look(lab) == ["drift"], "who dies of it has said nothing of the board"
     third = versions(lab)[-1]
     assert third.state == PredictorState.ACTIVE, third.reason
     assert third.evidence.holdout is not None
     assert third.evidence.holdout.count == SMALL["holdouts"]
     assert third.evidence.holdout.mape < 0.2, "what answered is a third too fast for the board as it is now"
-    assert f"{KEY} (before)" in third.evidence.donors, "what it was lends to what it is"
+    assert third.evidence.rows["models"] == 24
+    assert lessons[-1] == (24, [f"{KEY} (before)"]), "what it was lends to what it is"
+    measure(lab, 24, slower=1.6, seed="later")
+    assert look(lab) == ["rows"]
+    assert lessons[-1] == (48, [f"{KEY} (before)"]), "what the board was is not mixed with what it is"

@@ -53,6 +53,11 @@ ROWS_MIN: Final = 8
 """Whole models without which nothing is said of a predictor for whole models."""
 ROWS_TELL_MAX: Final = 60
 """Rows that suffice to call a target reached, however high it is."""
+HOPELESS: Final = "worse than no answer"
+"""Begins the reason for which a first version is kept as rejected."""
+HOPELESS_MAPE: Final = 1.0
+HOPELESS_ERROR: Final = 0.5
+"""Relative; a first version with no row nearer than that is as bad as one with that mean error."""
 LAPSE_S: Final = 6 * 3600.0
 """While the farm runs and no board measures anything of a round for so long, an adaptation ends; hold-outs that no
 board measures for so long are given up."""
@@ -387,6 +392,18 @@ def may_be_donor(donor: Platform, own: Platform, choice: DonorChoice) -> bool:
     return choice == DonorChoice.ANY or not is_kin
 
 
+class First(NamedTuple):
+    """How far a first version is off: its score on hold-outs, else on rows of its own, and the least relative error."""
+
+    score: HoldoutScore
+    least_error: float
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether no answer at all is better."""
+        return self.score.mape > HOPELESS_MAPE or self.least_error > HOPELESS_ERROR
+
+
 class Verdict(NamedTuple):
     """Whether a new predictor is to answer, and the reason."""
 
@@ -400,13 +417,18 @@ def verdict(
     *,
     has_active: bool,
     recorded: HoldoutScore | None = None,
+    first: First | None = None,
 ) -> Verdict:
     """What becomes of a new predictor. Scores are on the same rows; `before` is the active one's, None where its file
     is not to be read by this version: then what it scored when it was made, `recorded`, speaks for it, and the new one
     answers where it loses no more than one row by that.
 
-    Where nothing answers yet, anything is better than nothing: its score and its intervals say how good it is.
+    Where nothing answers yet, anything is better than nothing but what is off by factors, as `first` says: the score
+    and the intervals of the others say how good they are.
     """
+    if not has_active and first is not None and first.is_hopeless:
+        told = f"{first.score.mape:.0%} mean error, the least of {first.score.count} is {first.least_error:.0%}"
+        return Verdict(False, f"{HOPELESS}: {told}".replace("%", " %"))
     if not has_active:
         return Verdict(True, "the first one" + ("" if new is not None else "; no hold-out of it could be measured"))
     if new is None:
@@ -439,7 +461,8 @@ def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
         if one.subject == WHOLE_MODEL and one.holdout is not None:
             share = f"{view.request.target.reached(one.holdout):.0%}".replace("%", " %")
             parts.append(f"{share} of {one.holdout.count} hold-outs are within {view.request.target.percent} %")
-    kept = [one.subject for one in made if not one.is_active]
+    parts += [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(HOPELESS)]
+    kept = [one.subject for one in made if not one.is_active and not one.detail.startswith(HOPELESS)]
     parts += [f"what answered before stays for {', '.join(kept)}"] if kept else []
     return _S.SUCCEEDED, "; ".join(parts)
 

@@ -52,7 +52,11 @@ _Ms = Annotated[float, Field(gt=0)]
 
 
 class KernelRow(Value):
-    """One kernel as it was measured. Alone and in situ are different targets, never mixed."""
+    """One kernel as it was measured. Alone and in situ are different targets, never mixed.
+
+    `first_at`: when the board first measured it, where that was before `measured_at`: from then on somebody may have
+    learnt it.
+    """
 
     workload_id: str
     kernel_type: str
@@ -62,13 +66,15 @@ class KernelRow(Value):
     grade: Grade
     measured_at: datetime
     purpose: Purpose
+    first_at: datetime | None = None
 
 
 class ModelRow(Value):
     """One whole model as it was measured, with its kernels as the platform's engine fuses them.
 
     `space`: the search space of an architecture; None for a generated model. `unknown`: operators that no kernel type
-    of the catalogue stands for, each as often as the model has it; the kernels do not hold them.
+    of the catalogue stands for, each as often as the model has it; the kernels do not hold them. `first_at`: as of a
+    kernel.
     """
 
     workload_id: str
@@ -79,6 +85,7 @@ class ModelRow(Value):
     grade: Grade
     measured_at: datetime
     purpose: Purpose
+    first_at: datetime | None = None
 
 
 class TrainingRows(Value):
@@ -182,6 +189,16 @@ def is_marked(board_model: str) -> bool:
 
 
 def may_lend(donor_model: str, board_model: str) -> bool:
-    """Whether what was measured on boards of one model may teach predictors of another: marked ones lend to marked ones
-    alone."""
-    return not is_marked(donor_model) or is_marked(board_model)
+    """Whether what was measured on boards of one model may teach predictors of another: marked ones lend to those alone
+    that have all their marks. A shared host is a real machine; nothing simulated says how fast it is."""
+    return _marks(donor_model) <= _marks(board_model)
+
+
+def _marks(board_model: str) -> set[str]:
+    """Of the model's name, in their order."""
+    found = set()
+    for prefix in MARK_PREFIXES.values():
+        if board_model.startswith(prefix):
+            found.add(prefix)
+            board_model = board_model.removeprefix(prefix)
+    return found

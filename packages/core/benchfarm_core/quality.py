@@ -240,8 +240,12 @@ def is_noisy(launches: Sequence[LaunchSamples], protocol: Protocol, quiet: Canar
     few launches MobileNet is near what it takes in the board's quiet leases (docs/measurement.md, "A noisy minute").
 
     quiet: floors of the quietest of the latest leases. Each launch is held to the clock that its own SGEMM tells. False
-    where nothing is known, and of launches without canaries.
+    where nothing is known, of launches without canaries, and where the witness saw a crowd: then there is somebody, and
+    `summarise` asks whether launches confirm each other.
     """
+    blocks = [ok for launch in launches for ok in clean_blocks(launch)]
+    if sum(blocks) < CROWDED_SHARE * len(blocks):
+        return False
     floors = [found for launch in launches if (found := canary_floors([launch]))]
     if quiet.mobilenet_ns is None or quiet.sgemm_ns is None or not floors:
         return False

@@ -72,8 +72,13 @@ class Since(NamedTuple):
         return abs(self.canaries) > CANARIES_MOVED
 
 
-def why_due(since: Since) -> RefreshReason | None:
-    """Why it is due by counts alone. None: not due, but see `may_have_drifted`."""
+def why_due(since: Since, fresh: int) -> RefreshReason | None:
+    """Why it is due by counts alone. None: not due, but see `may_have_drifted`.
+
+    Args:
+        fresh: those of the new workloads that were never measured before: the same ones every night teach little, and
+            only tell a board that is another one.
+    """
     if since.new < LOOK_ROWS:
         return None
     if since.is_first:
@@ -82,7 +87,7 @@ def why_due(since: Since) -> RefreshReason | None:
         return RefreshReason.GENERATION
     if since.have_canaries_moved:
         return RefreshReason.CANARIES
-    return RefreshReason.ROWS if since.new >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
+    return RefreshReason.ROWS if fresh >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
 
 
 def may_have_drifted(since: Since) -> bool:
@@ -126,10 +131,16 @@ def parted(rows: TrainingRows, moment: datetime) -> tuple[TrainingRows, Training
     return those(False), those(True)
 
 
+def first_since(rows: TrainingRows, subject: str, moment: datetime) -> Sequence[KernelRow | ModelRow]:
+    """Rows of a subject that were measured for the first time after a moment: a version of before has not learnt them,
+    as it may have what was only measured again."""
+    return [row for row in rows_of(rows, subject) if (row.first_at or row.measured_at) > moment]
+
+
 def judges_since(rows: TrainingRows, subject: str, moment: datetime) -> TrainingRows:
-    """Rows of a subject that judge where no hold-out was declared: every second one of those that came after a moment,
-    in the order of their ids, so that a version of before has not learnt them. None where they are too few."""
-    later = sorted(rows_of(parted(rows, moment)[1], subject), key=lambda row: row.workload_id)[::2]
+    """Rows of a subject that judge where no hold-out was declared: every second one of `first_since`, in the order of
+    their ids. None where they are too few."""
+    later = sorted(first_since(rows, subject, moment), key=lambda row: row.workload_id)[::2]
     chosen = later if len(later) >= JUDGES_MIN else []
     kernels = tuple(row for row in chosen if isinstance(row, KernelRow))
     models = tuple(row for row in chosen if isinstance(row, ModelRow))

@@ -31,13 +31,13 @@ from benchfarm_predictor.models import (
     under,
     within,
 )
-from benchfarm_predictor.ridge import FLOOR, PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
+from benchfarm_predictor.ridge import FLOOR, LARGE_PENALTIES, PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.tabled_lists import tabled
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_TYPES: Final = 128
-SUM_PENALTIES: Final = tuple(penalty for penalty in PENALTIES if penalty > 0.009)
+SUM_PENALTIES: Final = LARGE_PENALTIES
 """Of whole-model sums. With smaller ones a ridge passes through every row where rows are as few as sums; then leaving a
 row out says little: of 192 such fits on 12 or 20 made-up networks 34 were more than twice as far off on new ones, with
 these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean
@@ -74,7 +74,7 @@ class _TabledSumMeta(Value):
 
 @dataclass(frozen=True, eq=False)
 class KernelSum:
-    """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels, and never less than a tenth of the sum.
+    """factor x sum of kernels + offset_ms + per_kernel_ms x number of kernels, never below a tenth of the first.
 
     ``kernels``: a model for each kernel type. ``guessed``: types among them that were timed otherwise than the rest.
     ``fallback``: a model on `general` features for every other catalogue type. A kernel that neither knows adds nothing
@@ -93,7 +93,8 @@ class KernelSum:
         """float64[n] in ms. Raises InvalidRequest, ``kernel_unknown``, for a batch of single kernels."""
         lists = whole_models(batch)
         sums = self.kernel_sums(lists)
-        return _above_floor(self.factor * sums + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, sums)
+        scaled = self.factor * sums
+        return _above_floor(scaled + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, scaled)
 
     def kernel_sums(self, lists: KernelLists) -> Floats:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
@@ -261,7 +262,7 @@ def fit_fallback(rows: Mapping[str, tuple[Kernels, Floats]]) -> Model:
     matrices = [features.matrix(kernels) for kernels, _ in rows.values()]
     x = np.concatenate(matrices) if matrices else np.zeros((0, len(features.names)))
     latency_ms = np.concatenate([np.asarray(latency) for _, latency in rows.values()]) if matrices else np.zeros(0)
-    return fit_on_matrix(features, x, latency_ms, target="log").model
+    return fit_on_matrix(features, x, latency_ms, target="log", penalties=LARGE_PENALTIES).model
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +277,8 @@ class SumCorrection:
 
     def applied(self, sums_ms: Floats, counts: Floats) -> Floats:
         """The latencies of whole models with these sums and numbers of kernels: float64[n] in ms."""
-        return _above_floor(self.factor * sums_ms + self.offset_ms + self.per_kernel_ms * counts, sums_ms)
+        scaled = self.factor * sums_ms
+        return _above_floor(scaled + self.offset_ms + self.per_kernel_ms * counts, scaled)
 
     def of(self, plain: KernelSum) -> KernelSum:
         """The sum with this correction."""
@@ -296,7 +298,7 @@ def fit_kernel_sum(plain: KernelSum, lists: KernelLists, latency_ms: Floats) -> 
 
 def fit_sum_correction(sums: Floats, counts: Floats, latency_ms: Floats) -> SumCorrection:
     """The three numbers by least squares of relative errors, held near (1, 0, 0) by a penalty that is chosen by
-    leave-one-out. ``sums`` in ms and ``counts`` of kernels: float64[n].
+    leave-one-out of what would be answered, floor and all. ``sums`` in ms and ``counts`` of kernels: float64[n].
 
     Raises:
         InvalidRequest: ``training_rows_invalid`` as ``fit_ridge``.
@@ -311,16 +313,19 @@ def fit_sum_correction(sums: Floats, counts: Floats, latency_ms: Floats) -> SumC
         steps = hat @ rest
         slack = np.maximum(1 - np.einsum("ij,ji->i", columns, hat), _LEAST_SLACK)
         errors = (rest - columns @ steps) / slack
-        found.append((float(np.mean(np.abs(errors))), penalty, steps, measured * (1 - errors)))
+        factors = 1 + steps[0] - hat[0] * errors  # each without its row
+        left_out = _above_floor(measured * (1 - errors), factors * sums)
+        found.append((float(np.mean(np.abs(left_out / measured - 1))), penalty, steps, left_out))
     _, penalty, steps, left_out = min(found, key=lambda each: each[0])
     factor, offset, per_kernel = (float(step) for step in steps)
     numbers = (1 + factor, offset * unit_ms, per_kernel * unit_ms / unit_count)
-    return SumCorrection(*numbers, penalty, _above_floor(left_out, sums))
+    return SumCorrection(*numbers, penalty, left_out)
 
 
-def _above_floor(corrected: Floats, sums: Floats) -> Floats:
-    """float64[n] in ms: an offset below zero, learnt from large models, would leave nothing of a small one."""
-    return milliseconds(np.maximum(corrected, FLOOR * sums), "ms", 0.0)
+def _above_floor(corrected: Floats, scaled: Floats) -> Floats:
+    """float64[n] in ms: an offset below zero, learnt from large models, would leave nothing of a small one. ``scaled``:
+    sums times the factor; a share of the sum itself would bring back what the factor undoes."""
+    return milliseconds(np.maximum(corrected, FLOOR * np.maximum(scaled, 0.0)), "ms", 0.0)
 
 
 def whole_models(batch: Batch) -> KernelLists:

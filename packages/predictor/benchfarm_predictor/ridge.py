@@ -34,6 +34,9 @@ from benchfarm_predictor.tabled_lists import TabledLists
 from benchfarm_predictor.training_rows import checked_ms
 
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
+LARGE_PENALTIES: Final = tuple(penalty for penalty in PENALTIES if penalty > 0.009)
+FEW_ROWS: Final = 2.0
+"""Rows for each feature; with fewer a small penalty passes through every row, and leaving one out says little."""
 FLOOR: Final = 0.1
 """Nothing is predicted below this share of the least latency that was seen: a line may reach zero, a kernel cannot."""
 FARTHEST: Final = 5.0
@@ -122,7 +125,8 @@ def fit_ridge(
     """The ridge whose leave-one-out predictions have the least mean relative error.
 
     Target `log`: squares of log ratios. Target `ms`: squares of relative errors (rows weighted 1/T^2), which
-    extrapolates where features are sums. ``row_weights``: float64[n], further weights, positive.
+    extrapolates where features are sums. ``row_weights``: float64[n], further weights, positive. With few rows for so
+    many features small penalties are not tried.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: fewer than 2 rows, or a latency that is no positive number.
@@ -150,12 +154,18 @@ def fit_on_matrix(
     near = _standardised(x, centre, scale, target)
     solved = solve(near, y, further if target == "log" else further / measured**2)
     found = []
-    for penalty in penalties:
+    for penalty in _tried(penalties, *x.shape):
         left_out = milliseconds(solved.left_out(penalty), target, floor_ms)
         found.append((float(np.mean(np.abs(left_out / measured - 1))), penalty, left_out))
     _, penalty, left_out_ms = min(found, key=lambda each: each[0])
     weights, offset = solved.weights(penalty)
     return RidgeFit(Ridge(features, weights, centre, scale, offset, target, floor_ms), penalty, left_out_ms)
+
+
+def _tried(penalties: tuple[float, ...], rows: int, columns: int) -> tuple[float, ...]:
+    """Of these the large ones where rows are few, if there are any."""
+    large = tuple(penalty for penalty in penalties if penalty >= LARGE_PENALTIES[0])
+    return large if large and rows < FEW_ROWS * columns else penalties
 
 
 def _standardised(x: Floats, centre: Floats, scale: Floats, target: Target) -> Floats:

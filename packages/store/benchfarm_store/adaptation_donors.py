@@ -1,5 +1,8 @@
 """From which platforms a predictor may start: own ones whose predictors answer, and entries of the pool."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from sqlalchemy import text
 
 from benchfarm_core.adapting import DonorChoice, may_be_donor
@@ -10,6 +13,14 @@ from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
 from benchfarm_core.refreshing import is_other_version
 from benchfarm_store import pool, predictors
 from benchfarm_store.database import Transaction
+from benchfarm_store.training_rows import FoundRows, told
+
+
+class FoundDonor(NamedTuple):
+    """What a donor lends for a subject, as it was read."""
+
+    rows: FoundRows | TrainingRows
+    subject: str
 
 
 def donor_rows(
@@ -18,8 +29,16 @@ def donor_rows(
     """What at most `limit` platforms can lend to one (its row, and itself) for a subject: other versions of its engine,
     then the others in the order of their likeness in that subject, or in whole models where nothing is known of it.
 
-    Those that were compared and are not near are left out, own ones that were not compared come last. Raises NotFound.
+    Those that were compared and are not near are left out, own ones that were not compared come last. Each platform
+    lends once, by its key: an own one before what was imported, and of that the newest. Raises NotFound.
     """
+    return [lent(one) for one in find_donors(tx, platform_id, platform, choice, limit, subject)]
+
+
+def find_donors(
+    tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
+) -> list[FoundDonor]:
+    """As `donor_rows`, but only read: what takes time is `lent` outside the transaction."""
     if choice == DonorChoice.NONE:
         return []
     heads = {head.platform_id for head in predictors.donors(tx, platform_id, subject)}
@@ -36,20 +55,39 @@ def donor_rows(
     def order(donor: str) -> tuple[bool, int, str]:
         return not is_other_version(known[donor], platform), place.get(donor, len(place)), donor
 
-    found = (_rows(tx, donor, subject) for donor in sorted(allowed, key=order)[:limit])
-    return [rows for rows in found if rows is not None]
+    once = one_each(tx, {id_: known[id_] for id_ in allowed})
+    found = (_find(tx, donor, subject) for donor in sorted(once, key=order)[:limit])
+    return [one for one in found if one is not None]
 
 
-def _rows(tx: Transaction, donor: str, subject: str) -> TrainingRows | None:
+def one_each(tx: Transaction, members: Mapping[str, Platform]) -> list[str]:
+    """Of members of the same key the first: own ones, then entries from the newest on."""
+    rows = tx.execute(_NEWEST_FIRST, {"ids": list(members)})
+    places = {row.public_id: place for place, row in enumerate(rows, 1)}
+    first: dict[str, str] = {}
+    for id_ in sorted(members, key=lambda id_: (places.get(id_, 0), id_)):
+        first.setdefault(members[id_].key, id_)
+    return [*first.values()]
+
+
+def _find(tx: Transaction, donor: str, subject: str) -> FoundDonor | None:
     """What it lends; None of an entry whose kernels are of another catalogue, or that somebody has just deleted."""
     try:
-        rows = pool.donor_rows(tx, donor, subject)
+        return FoundDonor(pool.find_donor_rows(tx, donor, subject), subject)
     except (InvalidRequest, NotFound):
         return None
-    if subject == WHOLE_MODEL:
+
+
+def lent(found: FoundDonor) -> TrainingRows:
+    """The rows with the kernels of whole models; of another subject its kernels alone."""
+    rows = told(found.rows) if isinstance(found.rows, FoundRows) else found.rows
+    if found.subject == WHOLE_MODEL:
         return rows
-    kernels = tuple(row for row in rows.kernels if row.kernel_type == subject)
+    kernels = tuple(row for row in rows.kernels if row.kernel_type == found.subject)
     return rows.model_copy(update={"kernels": kernels, "models": ()})
 
 
 _PLATFORMS = text("SELECT id, public_id, spec FROM platforms WHERE id = ANY(CAST(:ids AS int[]))")
+_NEWEST_FIRST = text("""
+    SELECT public_id FROM pool_entries WHERE public_id = ANY(CAST(:ids AS text[])) ORDER BY imported_at DESC, id DESC
+""")

@@ -5,16 +5,18 @@ and share no lease with them, so that the time of boards can be told apart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from benchfarm_core.adapting import AdaptationMeasured
 from benchfarm_core.jobs import ItemSource, PriorityClass
 from benchfarm_core.matching import is_too_large, why_not_opened
 from benchfarm_core.measurements import Purpose, Timing
-from benchfarm_core.planning import decide, expected_s
+from benchfarm_core.planning import Known, decide, expected_s
 from benchfarm_core.platforms import ClockProof, Platform
+from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload, workload_id
@@ -184,7 +186,8 @@ _OF_WORKLOADS: Final = """
     JOIN workloads w ON w.digest = x.digest
 """
 _HELD_OUT = text(f"""
-    {_OF_WORKLOADS} WHERE EXISTS (SELECT FROM measurements m WHERE m.workload_id = w.id AND m.purpose = 'holdout')
+    {_OF_WORKLOADS} WHERE EXISTS (
+        SELECT FROM measurements m WHERE m.workload_id = w.id AND m.purpose = 'holdout' AND m.state <> 'cancelled')
 """)
 _LEARNT = text(f"""
     {_OF_WORKLOADS} WHERE EXISTS (
@@ -267,16 +270,35 @@ def _decide(tx: Transaction, whose: Whose, asks: Sequence[Costed], protocol_id: 
         timing: measurements.find_known(tx, [(row, whose.platform_id) for row in rows], protocol_id, timing)
         for timing in {ask.timing for ask, _ in asks}
     }
+    since = {row.subject: row.judges_from for row in tx.execute(_OTHER_BOARD, {"platform": whose.platform_id})}
     found = []
     for index, ((ask, resolved), row) in enumerate(zip(asks, rows, strict=True)):
         before = known[ask.timing].get(index, [])
-        (decision,) = decide([measurements.known_of(one) for one in before], now=tx.now, **_WISH)
+        moments = [since[one] for one in (WHOLE_MODEL, _subject(ask.workload)) if one in since]
+        (decision,) = decide([_known(one, moments) for one in before], now=tx.now, **_WISH)
         medians = [one.median_ms for one in before if one.median_ms is not None]
         median_ms, doubled = medians[-1] if medians else None, way == "difference"
         seconds = expected_s(PROTOCOL, resolved.cost, median_ms, ask.timing, by_difference=doubled)
         number = decision.repeat_no
         found.append(_Choice(row, ask.timing, decision.source, decision.measurement_id, number, seconds))
     return found
+
+
+# what was measured of another board teaches and judges nobody: it is measured anew
+_OTHER_BOARD = text("""
+    SELECT subject, judges_from FROM predictor_looks WHERE platform_id = :platform AND judges_from IS NOT NULL
+""")
+
+
+def _subject(workload: AskedWorkload) -> str:
+    return workload.type if isinstance(workload, KernelWorkload) else WHOLE_MODEL
+
+
+def _known(row: Row[Any], moments: Sequence[datetime]) -> Known:
+    """A measurement, stale where one of the moments came after it."""
+    found = measurements.known_of(row)
+    is_stale = found.measured_at is not None and any(found.measured_at <= one for one in moments)
+    return found.model_copy(update={"fresh_generation": found.fresh_generation and not is_stale})
 
 
 _WISH: Final[Mapping[str, Any]] = {
@@ -288,16 +310,19 @@ _WISH: Final[Mapping[str, Any]] = {
 
 
 def _within(choices: Sequence[_Choice], limit_s: float, pace: float, one_s: float) -> list[_Choice]:
-    """As many as the board seconds allow, in order and at the measured pace."""
+    """As many new ones as the board seconds allow, in order and at the measured pace, and all that cost nothing."""
     found: list[_Choice] = []
     spent_s = 0.0
+    is_full = limit_s <= 0
     for one in choices:
-        cost_s = one.seconds * pace if one.source == ItemSource.NEW else 0.0
-        if cost_s and spent_s + cost_s > limit_s and (spent_s or cost_s > one_s):
-            break
-        spent_s += cost_s
+        if one.source == ItemSource.NEW:
+            cost_s = one.seconds * pace
+            is_full = is_full or (spent_s + cost_s > limit_s and (spent_s > 0 or cost_s > one_s))
+            if is_full:
+                continue
+            spent_s += cost_s
         found.append(one)
-    return found if limit_s > 0 else [one for one in found if one.source != ItemSource.NEW]
+    return found
 
 
 def _make(

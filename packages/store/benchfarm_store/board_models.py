@@ -23,10 +23,11 @@ from benchfarm_core.boards import (
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Platform
-from benchfarm_store import board_history, platforms
+from benchfarm_store import board_history, measurements, platforms
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
+from benchfarm_store.measurements import IS_AGAIN
 from benchfarm_store.model_merges import find_merges, hold, hold_alone
 from benchfarm_store.tokens import Caller
 
@@ -68,6 +69,7 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     if not mine or not others:
         raise NotFound(f"no board is of the model {(into if mine else board_model)[:60]}")
     tx.execute(_CANCEL_GOLDEN, {"model": board_model})
+    measurements.cancel_again(tx, tx.execute(_HOLD_AGAIN, {"model": board_model}).scalars().all())
     _check_idle(tx, board_model)
     author = board_history.author_of(by)
     parameters = {"model": board_model, "into": into, "author": author, "reason": request.reason, "now": tx.now}
@@ -199,6 +201,10 @@ _CANCEL_GOLDEN = text(f"""
     UPDATE measurements SET state = 'cancelled' WHERE id IN (
         SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
         WHERE m.state = 'wanted' AND m.purpose = 'golden' ORDER BY m.id FOR NO KEY UPDATE OF m)
+""")
+_HOLD_AGAIN = text(f"""
+    SELECT m.id FROM ({_MINE}) p JOIN measurements m ON m.platform_id = p.id
+    WHERE m.state = 'wanted' AND {IS_AGAIN} ORDER BY m.id FOR NO KEY UPDATE OF m
 """)
 _RATIOS = text("""
     WITH mine AS (

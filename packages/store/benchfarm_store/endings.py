@@ -34,7 +34,7 @@ COOLING_S: Final[dict[str, float]] = {
     "board_lost": 10.0,
     "board_gone": 10.0,
     "unanswered": 5.0,
-    "noisy": 30.0,
+    "noisy": 10.0,
 }
 """How long a board rests after a lease that ended so: the same offer at once would end the same way."""
 

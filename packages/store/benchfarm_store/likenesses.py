@@ -106,7 +106,8 @@ _FOUND: Final = """
     JOIN generations g ON g.id = r.generation_id
     JOIN boards b ON b.id = g.board_id AND b.generation_id = g.id
     WHERE w.digest = ANY(CAST(:digests AS uuid[]))
-        AND NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = w.id AND h.purpose = 'holdout')
+        AND NOT EXISTS (SELECT FROM measurements h
+            WHERE h.workload_id = w.id AND h.purpose = 'holdout' AND h.state <> 'cancelled')
     ORDER BY m.platform_id, w.id, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
 """
 _TIMES = text(f"""

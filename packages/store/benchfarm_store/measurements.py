@@ -12,16 +12,21 @@ from benchfarm_store.comparisons import GRADE_OF_COMPARISON
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 
-IS_WANTED: Final = """
+_IS_JOINED: Final = """
     (EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending')
-        OR m.purpose <> 'job' AND NOT EXISTS (
-            SELECT FROM adaptation_items wn WHERE wn.measurement_id = m.id AND wn.source = 'new')
         OR EXISTS (
             SELECT FROM adaptation_items wa JOIN adaptations w ON w.id = wa.adaptation_id AND w.finished_at IS NULL
             WHERE wa.measurement_id = m.id AND NOT wa.given_up))
 """
+_IS_OF_FARM: Final = """
+    (m.purpose <> 'job' AND NOT EXISTS (
+        SELECT FROM adaptation_items wn WHERE wn.measurement_id = m.id AND wn.source = 'new'))
+"""
+IS_WANTED: Final = f"({_IS_JOINED} OR {_IS_OF_FARM})"
 """Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself, which made it for neither.
 Whatever it was made for, whoever joined it keeps it."""
+IS_AGAIN: Final = f"(m.purpose = 'holdout' AND {_IS_OF_FARM} AND NOT {_IS_JOINED})"
+"""Whether a measurement `m` is a hold-out that only a refresh wants again (`refreshes.want_holdouts_again`)."""
 
 
 def find_known(
@@ -197,6 +202,16 @@ def drop_unwanted(tx: Transaction, ids: Sequence[int]) -> int:
     return dropped
 
 
+def cancel_again(tx: Transaction, ids: Sequence[int]) -> int:
+    """Cancel hold-outs that only a refresh wants again, of waiting ones that the transaction holds; how many. It is a
+    statement of its own, so that who joined one just before it was held is seen."""
+    return tx.execute(_CANCEL_AGAIN, {"ids": list(ids)}).rowcount if ids else 0
+
+
+_CANCEL_AGAIN = text(f"""
+    UPDATE measurements m SET state = 'cancelled'
+    WHERE m.id = ANY(CAST(:ids AS bigint[])) AND m.state = 'wanted' AND {IS_AGAIN}
+""")
 _HOLD_WANTED = text("""
     SELECT id FROM measurements WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'wanted'
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED

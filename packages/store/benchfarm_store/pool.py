@@ -80,8 +80,14 @@ def donor_rows(tx: Transaction, donor_id: str, subject: str) -> TrainingRows:
 
     Raises NotFound, and InvalidRequest (`pool_file_foreign`) for an entry with kernels of another catalogue.
     """
+    found = find_donor_rows(tx, donor_id, subject)
+    return training_rows.told(found) if isinstance(found, training_rows.FoundRows) else found
+
+
+def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | TrainingRows:
+    """As `donor_rows`, but rows of own platforms are only read."""
     if not is_entry_id(donor_id):
-        return training_rows.training_rows(tx, _platform_row(tx, donor_id), subject)
+        return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)
     return pool_entries.load_rows(tx, donor_id)
 
 

@@ -199,7 +199,8 @@ def _holdouts(tx: Transaction, ids: set[str]) -> set[str]:
 _HOLDOUTS = text("""
     SELECT w.digest::text FROM workloads w
     WHERE w.digest = ANY(CAST(:digests AS uuid[]))
-        AND EXISTS (SELECT FROM measurements m WHERE m.workload_id = w.id AND m.purpose = 'holdout')
+        AND EXISTS (SELECT FROM measurements m
+            WHERE m.workload_id = w.id AND m.purpose = 'holdout' AND m.state <> 'cancelled')
 """)
 
 

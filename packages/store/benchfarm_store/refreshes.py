@@ -22,11 +22,17 @@ from benchfarm_store.adaptation_items import PROTOCOL
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, priority_number
 from benchfarm_store.kernel_lists import is_current
+from benchfarm_store.measurements import IS_AGAIN
 from benchfarm_store.predictors import CANARIES_NOW
 from benchfarm_store.training_rows import TEACHING, teaching
 
 MAX_DUE: Final = 20
 """Platforms that one look asks to look after; the next look takes the others."""
+COUNTED_MAX: Final = 1000
+"""Results of a subject that one look counts, the newest first: enough to say that it may be due. Whoever makes it anew
+reads them all."""
+SEARCHED_MAX: Final = 20_000
+"""Results of a platform that are searched for a subject that it has no version of, the newest first."""
 
 
 class Due(NamedTuple):
@@ -47,11 +53,23 @@ class Due(NamedTuple):
 
 
 def wake(tx: Transaction) -> int:
-    """Ask to look after the platforms whose predictors may be due; how many."""
+    """Ask to look after the platforms whose predictors may be due; how many. Hold-outs that no board has measured again
+    by then are given up."""
+    late = tx.execute(_HOLD_LATE, {"now": tx.now, "again_s": AGAIN_S}).scalars().all()
+    measurements.cancel_again(tx, late)
     found = list(dict.fromkeys(row.public_id for row in _found(tx, None)))[:MAX_DUE]
     for platform_id in found:
         ask(tx, platform_id)
     return len(found)
+
+
+# what waits has an index by platform; what another transaction holds is left to the next look
+_HOLD_LATE = text(f"""
+    SELECT m.id FROM measurements m
+    WHERE m.platform_id IN (SELECT platform_id FROM predictor_looks WHERE wanted_at IS NOT NULL)
+        AND m.state = 'wanted' AND m.wanted_at <= :now - make_interval(secs => :again_s) AND {IS_AGAIN}
+    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
+""")
 
 
 def ask(tx: Transaction, platform: str) -> None:
@@ -65,7 +83,8 @@ def due_on(tx: Transaction, platform: str) -> list[Due]:
 
 
 def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
-    own = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
+    own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
+    own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
     rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S})
     return [row for row in rows if _may_be_due(row)]
 
@@ -129,10 +148,15 @@ _DUE = text(f"""
         LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject
         LEFT JOIN LATERAL (SELECT v.created_at, v.canaries FROM predictors v
             WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
-        CROSS JOIN LATERAL (SELECT count(DISTINCT m.workload_id) AS new, max(r.measured_at) AS newest_at {TEACHING}
-            AND r.platform_id = p.id AND r.measured_at > coalesce(newest.created_at, to_timestamp(0))
-            AND CASE WHEN a.subject = :model THEN w.kind IN ('model', 'architecture')
-                ELSE w.kind = 'kernel' AND w.family = a.subject AND m.timing = :alone END) came
+        LEFT JOIN LATERAL (SELECT o.measured_at FROM results o WHERE a.is_first AND o.platform_id = p.id
+            ORDER BY o.measured_at DESC OFFSET :searched LIMIT 1) oldest ON true
+        CROSS JOIN LATERAL (SELECT count(DISTINCT c.workload_id) AS new, max(c.measured_at) AS newest_at FROM (
+            SELECT m.workload_id, r.measured_at {TEACHING}
+                AND r.platform_id = p.id
+                AND r.measured_at > coalesce(newest.created_at, oldest.measured_at, to_timestamp(0))
+                AND CASE WHEN a.subject = :model THEN w.kind IN ('model', 'architecture')
+                    ELSE w.kind = 'kernel' AND w.family = a.subject AND m.timing = :alone END
+            ORDER BY r.measured_at DESC LIMIT :counted) c) came
     WHERE (CAST(:platform AS text) IS NULL OR p.public_id = :platform) AND NOT EXISTS (
         SELECT FROM adaptations d WHERE d.platform_id = p.id AND d.finished_at IS NULL)
     ORDER BY l.looked_at NULLS FIRST, a.platform_id, a.subject
@@ -164,7 +188,8 @@ _END = text("""
 
 
 def judge_from(tx: Transaction, due: Due, moment: datetime) -> None:
-    """From now on hold-outs of a subject that were measured until a moment judge nobody: the board was another one."""
+    """From now on what was measured of a subject until a moment is of another board: hold-outs judge nobody, and rows
+    are `training_rows.former_rows`. Write it together with the version that says so."""
     parameters = {"platform": due.platform_id, "subject": due.subject, "from": moment}
     tx.execute(_JUDGE_FROM, parameters)
 

@@ -45,10 +45,11 @@ class FoundRows(NamedTuple):
 
 def training_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
     """What the predictors of a platform (its row) may learn from: of each workload and timing the steadiest result, the
-    newest of these.
+    newest of these. What was measured before the board became another one (`refreshes.judge_from`) is among
+    `former_rows`.
 
-    A workload that is a hold-out anywhere, measured or not, is left out everywhere: what judges one platform's
-    predictor must not have taught its donors.
+    A workload that is a hold-out anywhere, measured or not yet, is left out everywhere: what judges one platform's
+    predictor must not have taught its donors. One that was cancelled before it was measured judges nobody.
 
     Args:
         subject: a kernel type, for its kernels alone; None or `WHOLE_MODEL` for everything.
@@ -61,17 +62,29 @@ def training_rows(tx: Transaction, platform_id: int, subject: str | None = None)
 
 def find_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> FoundRows:
     """As `training_rows`, but only read: what takes time is `told` outside the transaction."""
-    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
-    return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | parameters))
+    return _found(tx, platform_id, tx.execute(_TRAINING, _wanted(platform_id) | _of(subject)))
 
 
 def former_rows(tx: Transaction, platform_id: int, subject: str | None = None) -> TrainingRows:
-    """The same of former generations of a platform's boards: what was there before may lend to what is there now.
+    """The same of former generations of a platform's boards, and of before a board became another one: what was there
+    before may lend to what is there now.
 
     Raises NotFound.
     """
-    parameters: dict[str, Any] = {"type": None if subject == WHOLE_MODEL else subject}
-    return _rows(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | parameters))
+    return told(find_former(tx, platform_id, subject))
+
+
+def find_former(tx: Transaction, platform_id: int, subject: str | None = None) -> FoundRows:
+    """As `former_rows`, but only read."""
+    return _found(tx, platform_id, tx.execute(_FORMER, _wanted(platform_id) | _of(subject)))
+
+
+def _of(subject: str | None) -> dict[str, Any]:
+    return {
+        "type": None if subject == WHOLE_MODEL else subject,
+        "subject": subject or WHOLE_MODEL,
+        "model": WHOLE_MODEL,
+    }
 
 
 def holdout_rows(
@@ -93,9 +106,21 @@ def holdout_rows(
     Raises:
         NotFound: there is no such platform, or an id is none.
     """
+    return told(find_holdouts(tx, platform_id, workload_ids=workload_ids, occasion=occasion, since=since))
+
+
+def find_holdouts(
+    tx: Transaction,
+    platform_id: int,
+    *,
+    workload_ids: Collection[str] | None = None,
+    occasion: int = 1,
+    since: datetime | None = None,
+) -> FoundRows:
+    """As `holdout_rows`, but only read."""
     digests = None if workload_ids is None else [workload_digest(one) for one in workload_ids]
     parameters = {"digests": digests, "occasion": occasion, "since": since, "model": WHOLE_MODEL}
-    return _rows(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
+    return _found(tx, platform_id, tx.execute(_HOLDOUTS, _wanted(platform_id) | parameters))
 
 
 def _wanted(platform_id: int) -> dict[str, Any]:
@@ -121,10 +146,13 @@ _RESULTS: Final = f"""
     JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.rule_version = :rule AND s.grade = ANY(:grades)
         AND s.normalised_ms IS NOT NULL
     JOIN generations g ON g.id = r.generation_id
-    JOIN boards b ON b.id = g.board_id AND b.generation_id
+    JOIN boards b ON b.id = g.board_id
 """
-_PRESENT: Final = f"{_RESULTS} = g.id"
-_FREE: Final = "NOT EXISTS (SELECT FROM measurements h WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout')"
+_PRESENT: Final = f"{_RESULTS} AND b.generation_id = g.id"
+_FREE: Final = """
+    NOT EXISTS (SELECT FROM measurements h
+        WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout' AND h.state <> 'cancelled')
+"""
 TEACHING: Final = f"{_PRESENT} WHERE {_FREE}"
 """All results that may teach, of results `r`, measurements `m` and workloads `w`; see `training_rows`."""
 _COLUMNS: Final = """
@@ -132,29 +160,41 @@ _COLUMNS: Final = """
 """
 # by platform through results, which have an index on it; more launches say more than a newer visit, as where the farm
 # answers
-_STEADIEST: Final = f"""
+_OWN: Final = f"""
     WHERE r.platform_id = :platform AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
         AND {_FREE}
+"""
+_STEADIEST: Final = """
     ORDER BY w.digest, m.timing, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
 """
-_EACH_ONCE: Final = f"SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS}"
-_TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_STEADIEST}")
-_FORMER = text(f"{_EACH_ONCE} {_RESULTS} IS DISTINCT FROM g.id {_STEADIEST}")
+_EACH_ONCE: Final = f"""
+    SELECT DISTINCT ON (w.digest, m.timing) {_COLUMNS},
+        min(r.measured_at) OVER (PARTITION BY w.digest, m.timing) AS first_at
+"""
+_LOOKS: Final = """
+    LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
+        AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
+"""
+# since when the board is what it is, by the row's subject and by that which learns
+_SINCE: Final = """
+    greatest(k.judges_from, (SELECT judges_from FROM predictor_looks
+        WHERE platform_id = :platform AND subject = :subject), '-infinity')
+"""
+_TRAINING = text(f"{_EACH_ONCE} {_PRESENT} {_LOOKS} {_OWN} AND r.measured_at > {_SINCE} {_STEADIEST}")
+_FORMER = text(f"""
+    {_EACH_ONCE} {_RESULTS} {_LOOKS} {_OWN}
+        AND (b.generation_id IS DISTINCT FROM g.id OR r.measured_at <= {_SINCE}) {_STEADIEST}
+""")
 _HOLDOUTS = text(f"""
     SELECT * FROM (
-        SELECT {_COLUMNS}, row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
-        {_PRESENT}
-        LEFT JOIN predictor_looks k ON k.platform_id = r.platform_id
-            AND k.subject = CASE WHEN w.kind = 'kernel' THEN w.family ELSE :model END
+        SELECT {_COLUMNS}, r.measured_at AS first_at,
+            row_number() OVER (PARTITION BY w.id, m.timing ORDER BY r.measured_at, m.id) AS occasion
+        {_PRESENT} {_LOOKS}
         WHERE r.platform_id = :platform AND m.purpose = 'holdout'
             AND r.measured_at > greatest(k.judges_from, CAST(:since AS timestamptz), '-infinity')
             AND (CAST(:digests AS uuid[]) IS NULL OR w.digest = ANY(CAST(:digests AS uuid[])))) found
     WHERE occasion = :occasion ORDER BY digest, timing
 """)
-
-
-def _rows(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> TrainingRows:
-    return told(_found(tx, platform_id, results))
 
 
 def _found(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> FoundRows:
@@ -201,6 +241,7 @@ def _kernel(row: Row[Any], workload: KernelWorkload) -> KernelRow:
         grade=row.grade,
         measured_at=row.measured_at,
         purpose=row.purpose,
+        first_at=None if row.first_at == row.measured_at else row.first_at,
     )
 
 
@@ -215,6 +256,7 @@ def _model(row: Row[Any], workload: GeneratedWorkload, rules: FusionRules) -> Mo
         grade=row.grade,
         measured_at=row.measured_at,
         purpose=row.purpose,
+        first_at=None if row.first_at == row.measured_at else row.first_at,
     )
 
 

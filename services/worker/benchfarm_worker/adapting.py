@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from benchfarm_core.adapting import (
     FIRST_SHARE,
     LAPSE_S,
+    ROWS_MIN,
     WAITS_FOR_BOARDS,
     AdaptationMeasured,
     AdaptationState,
@@ -28,11 +29,11 @@ from benchfarm_core.adapting import (
 )
 from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
-from benchfarm_core.predictors import WHOLE_MODEL
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import find_donors, lent
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
@@ -219,12 +220,13 @@ def _see(context: Context) -> Seen:
     """What can be learnt from now."""
     one = context.adaptation
     with context.database.transaction() as tx:
-        own = training_rows.training_rows(tx, one.platform_id)
+        found = training_rows.find_rows(tx, one.platform_id)
         held = adaptation_items.holdout_workloads(tx, one.id)
-        others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
+        donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS)
         rules = fusions.engine_rules(tx, one.platform)
         board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
+    own, others = training_rows.told(found), [lent(donor) for donor in donors]
     return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 
@@ -237,8 +239,9 @@ def _train(context: Context) -> None:
         pool.step(context.database, one.platform.id, context.boot_id, 0.0)
     seen = _see(context)
     fit = whole_model(seen.known)
-    scores = [*(point.unseen for point in seen.curve), None if fit is None else fit.unseen]
     asked = one.request
+    unseen = expected(fit, asked.spaces)
+    scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
     standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
     stop = why_stop(standing)
@@ -252,7 +255,7 @@ def _train(context: Context) -> None:
             at=tx.now,
             board_s=seen.board_s,
             rows=seen.known.rows.counts,
-            unseen=None if fit is None else fit.unseen,
+            unseen=unseen,
             chosen=[] if fit is None else [name[:200] for name in fit.chosen],
             train_s=context.worked_s,
         )
@@ -266,6 +269,13 @@ def _train(context: Context) -> None:
         adaptations.move(tx, one, AdaptationState.JUDGING, "" if stop is None else stop.reason)
 
 
+def expected(fit: PlatformFit | None, spaces: Sequence[str]) -> HoldoutScore | None:
+    """How good a predictor would be in the spaces that were asked for, in all without any: rows of others say nothing
+    of them. None where too few tell."""
+    found = None if fit is None else fit.unseen_in(spaces)
+    return found if found is not None and found.count >= ROWS_MIN else None
+
+
 def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[tuple[list[Costed], float]]:
     """What the next round may measure, the most telling first, each kind with the seconds that it may take."""
     one = context.adaptation
@@ -274,7 +284,7 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
         round_no=number,
         has_spaces=bool(one.request.spaces),
         times_in_situ=in_situ_by(one.platform.engine.name, one.platform.precision) is not None,
-        whole_models=len(seen.known.rows.models),
+        whole_models=sum(space in one.request.spaces for space in seen.known.rows.models.spaces),
     )
     seconds = round_s(one.request.budget_s, seen.board_s, number)
     asks = asking.next_asks(one.request, mix, number, seconds, seen.rules)

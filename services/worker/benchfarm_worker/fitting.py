@@ -3,9 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
-from math import log
+from math import expm1, log
 from typing import Final, NamedTuple
 
+from benchfarm_core.adapting import First
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, KernelRow, TrainingRows
@@ -104,6 +105,16 @@ def score(file: bytes, rows: TrainingRows) -> HoldoutScore | None:
         return judge(predictor_file.read(file), rows)
     except InvalidRequest:
         return None
+
+
+def as_first(fit: PlatformFit, file: bytes, rows: TrainingRows, holdout: HoldoutScore | None) -> First | None:
+    """How far a fit is off where nothing answers yet: on the rows on which its file scored ``holdout``, else on its
+    own; None where there are neither."""
+    if holdout is not None:
+        ratios = log_ratios(file, rows, fit.predictor.header.kernel_type)
+        return First(holdout, min(abs(expm1(-ratio)) for ratio in ratios))
+    found = None if fit.told is None else fit.told.score()
+    return None if found is None or fit.told is None else First(found, fit.told.least_error)
 
 
 def log_ratios(file: bytes, rows: TrainingRows, subject: str) -> list[float]:

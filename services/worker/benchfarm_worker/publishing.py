@@ -9,10 +9,11 @@ from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
 from benchfarm_core.refreshing import JUDGES_MIN, judges_since, rows_of
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, predictors, training_rows
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import find_donors, lent
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
+from benchfarm_store.training_rows import FoundRows
 from benchfarm_worker import fitting
 from benchfarm_worker.fitting import Known
 
@@ -58,11 +59,12 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
         if _is_made(tx, one, subject):
             return
         active = predictors.answering(tx, one.platform_id, subject)
-        own = training_rows.training_rows(tx, one.platform_id, subject)
-        declared = judging_rows(tx, one.platform_id, adaptation_items.holdout_workloads(tx, one.id))
-        found = judges(declared, own, subject, None if active is None else active.made_at)
-        others = donor_rows(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
-    fit = fitting.fit_or_why(Known.of(own, found.held, others), subject)
+        own_found = training_rows.find_rows(tx, one.platform_id, subject)
+        judging = find_judging(tx, one.platform_id, adaptation_items.holdout_workloads(tx, one.id))
+        donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
+    own = training_rows.told(own_found)
+    found = judges(judging_rows(judging), own, subject, None if active is None else active.made_at)
+    fit = fitting.fit_or_why(Known.of(own, found.held, [lent(one) for one in donors]), subject)
 
     def take(tx: Transaction, judged: Judged | str) -> bool:
         if not adaptations.hold(tx, one) or _is_made(tx, one, subject):
@@ -87,15 +89,21 @@ def _is_made(tx: Transaction, adaptation: Adaptation, subject: str) -> bool:
     return any(one.subject == subject for one in adaptations.get_adaptation(tx, adaptation.id).predictors)
 
 
-def judging_rows(
+def find_judging(
     tx: Transaction, platform_id: int, workload_ids: list[str] | None = None, *, since: datetime | None = None
-) -> TrainingRows:
+) -> tuple[FoundRows, FoundRows]:
     """The first measurements of a platform's hold-outs, and the second ones, which say what nobody can beat; with
     `since` of those that came later."""
     first, second = (
-        training_rows.holdout_rows(tx, platform_id, workload_ids=workload_ids, occasion=occasion, since=since)
+        training_rows.find_holdouts(tx, platform_id, workload_ids=workload_ids, occasion=occasion, since=since)
         for occasion in (1, 2)
     )
+    return first, second
+
+
+def judging_rows(found: tuple[FoundRows, FoundRows]) -> TrainingRows:
+    """Both as rows."""
+    first, second = map(training_rows.told, found)
     both = {"kernels": first.kernels + second.kernels, "models": first.models + second.models}
     return first.model_copy(update=both)
 
@@ -136,7 +144,8 @@ def judge(fit: PlatformFit, rows: TrainingRows, active: Answering | None) -> Jud
     file = fit.file()
     holdout = fitting.score(file, rows)
     if active is None:
-        return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False), None)
+        first = fitting.as_first(fit, file, rows, holdout)
+        return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False, first=first), None)
     before = fitting.score(active.file, rows)
     found = verdict(holdout, before, has_active=True, recorded=active.holdout)
     return Judged(fit, file, holdout, before, found, active.id)

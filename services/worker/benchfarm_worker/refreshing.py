@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
@@ -9,6 +10,7 @@ from benchfarm_core.predictors import TrainingRows
 from benchfarm_core.refreshing import (
     BOARD_REASONS,
     RefreshReason,
+    first_since,
     is_another_board,
     is_drifted,
     judges_since,
@@ -18,10 +20,11 @@ from benchfarm_core.refreshing import (
 )
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
+from benchfarm_store.training_rows import FoundRows, told
 from benchfarm_worker import fitting, publishing, resting
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
@@ -56,8 +59,9 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
     with database.transaction() as tx:
         refreshes.begin(tx, due)
     with database.transaction() as tx:
-        own = training_rows.training_rows(tx, due.platform_id, due.subject)
+        found = training_rows.find_rows(tx, due.platform_id, due.subject)
         active = predictors.answering(tx, due.platform_id, due.subject)
+    own = told(found)
     reason = _why(due, own, active)
     if reason in BOARD_REASONS and not _are_wanted(due):
         with database.transaction() as tx:
@@ -72,7 +76,8 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
 def _why(due: Due, own: TrainingRows, active: Answering | None) -> RefreshReason | None:
     """Drift before mere rows: however many they are, hold-outs of before would judge a board that is another one."""
     new = parted(own, due.made_at)[1]
-    found = why_due(due.since._replace(new=len(rows_of(new, due.subject))))
+    counted = due.since._replace(new=len(rows_of(new, due.subject)))
+    found = why_due(counted, len(first_since(own, due.subject, due.made_at)))
     if found not in (None, RefreshReason.ROWS) or active is None:
         return found
     error = 0.0 if active.holdout is None else active.holdout.mape
@@ -101,16 +106,19 @@ class _Lesson(NamedTuple):
 
 class _Case(NamedTuple):
     """What judges, and what a new version learns from: first what is of the board as it is now, then, where that is too
-    little, everything."""
+    little, everything. `judges_from`: until when the board was another one, where that was seen now."""
 
     judges: Judges
     lessons: tuple[_Lesson, ...]
+    judges_from: datetime | None = None
 
 
 def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows) -> bool:
     """Fit, judge and publish; whether there was enough to learn from."""
+    again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
     with database.transaction() as tx:
-        case = _case(tx, due, reason, own)
+        seen = _see(tx, due, again_at)
+    case = _case(due, reason, own, seen)
     fit = _fit(case, due.subject)
     if fit is None:
         return False
@@ -118,28 +126,46 @@ def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows
     def take(tx: Transaction, judged: Judged) -> bool:
         made = publishing.keep(tx, due.platform_id, due.subject, judged)
         if made is not None:
-            told = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
-            logger.info("made a predictor anew", extra=told | {"detail": made.detail})
+            if case.judges_from is not None:
+                refreshes.judge_from(tx, due, case.judges_from)
+            said = {"platform": own.platform, "subject": due.subject, "why": reason, "answers": made.is_active}
+            logger.info("made a predictor anew", extra=said | {"detail": made.detail})
         return made is not None
 
     return publishing.publish(database, due.platform_id, due.subject, fit, case.judges.rows, take)
 
 
-def _case(tx: Transaction, due: Due, reason: RefreshReason, own: TrainingRows) -> _Case:
-    again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
-    declared = publishing.judging_rows(tx, due.platform_id, since=again_at)
+class _Seen(NamedTuple):
+    """What a version is made of beside the platform's own rows, as it was read; the kernels of whole models are told
+    outside the transaction. `again`: whether `judging` is what was measured again, instead of what `first` was."""
+
+    judging: tuple[FoundRows, FoundRows]
+    first: FoundRows
+    again: bool
+    former: FoundRows
+    donors: list[FoundDonor]
+
+
+def _see(tx: Transaction, due: Due, again_at: datetime | None) -> _Seen:
+    return _Seen(
+        publishing.find_judging(tx, due.platform_id, since=again_at),
+        training_rows.find_holdouts(tx, due.platform_id),
+        again_at is not None,
+        training_rows.find_former(tx, due.platform_id, due.subject),
+        find_donors(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject),
+    )
+
+
+def _case(due: Due, reason: RefreshReason, own: TrainingRows, seen: _Seen) -> _Case:
+    declared = publishing.judging_rows(seen.judging)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
-    others = donor_rows(tx, due.platform_id, due.platform, due.donors, MAX_DONORS, due.subject)
+    others, former = [lent(one) for one in seen.donors], told(seen.former)
+    everything = _Lesson(own, [_former(former), *others] if former.every else others)
     if reason is RefreshReason.GENERATION:
-        former = _former(training_rows.former_rows(tx, due.platform_id, due.subject))
-        return _Case(judges, (_Lesson(own, [former, *others]),))
-    everything = _Lesson(own, others)
-    if again_at is not None and is_another_board(
-        training_rows.holdout_rows(tx, due.platform_id), declared, due.subject
-    ):
-        refreshes.judge_from(tx, due, again_at)
+        return _Case(judges, (everything,))
+    if seen.again and is_another_board(told(seen.first), declared, due.subject):
         before, since = parted(own, due.made_at)
-        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything))
+        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything), due.made_at)
     if reason is RefreshReason.DRIFT:  # what it misses is of a kind that no hold-out is
         judges = judges.beside(judges_since(own, due.subject, due.made_at))
     return _Case(judges, (everything,))

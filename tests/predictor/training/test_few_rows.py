@@ -73,7 +73,7 @@ def test_a_donor_that_is_not_alike_lends_nothing() -> None:
     """What takes long there takes no time here."""
     model = lender().model
     assert model is not None
-    turned = replace(lender(), model=Stacked((model,), (-6.0,), 0.0), unseen_ms=lender().unseen_ms ** -6.0)
+    turned = replace(lender(), name="turned", model=Stacked((model,), (-6.0,), 0.0), unseen_ms=lender().unseen_ms ** -6)
     assert "5 whole models are too few" in refusal(own_rows(5), turned).detail
     assert fit_model(own_rows(5), [turned, lender()]).donors == (PLATFORM.key,)
 
@@ -132,6 +132,16 @@ def test_kernels_alone_are_brought_to_those_in_situ_and_are_guesses() -> None:
     said = answer(fit.predictor, measured_models(model_rows(PLATFORM, MOBILE, 5, start=20)).lists)
     assert said.unknown == ((DEPTHWISE,),) * 5
     assert not said.coverage.any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_sums_are_told_by_the_few_models_that_there_are(count: int) -> None:
+    models = training_rows(PLATFORM, model_rows(PLATFORM, MOBILE, count))
+    fit = fit_model(replace(mixed(), models=PlatformRows.of(models).models))
+    assert fit.unseen is None, "too few to say how good it is, and to stop at"
+    score = None if fit.told is None else fit.told.score()
+    assert (score is None) == (count == 0)
+    assert score is None or (score.count, score.mape < 0.5) == (count, True)
 
 
 def test_guesses_beside_whole_models_are_in_the_interval() -> None:

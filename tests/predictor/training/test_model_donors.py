@@ -1,15 +1,19 @@
 """Donors of whole models: judged by what they will be asked, the kernels that the target's engine makes of them."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
 from benchfarm_core.measurements import Purpose
+from benchfarm_predictor.smooth import Smooth
+from benchfarm_predictor.training import model_candidates, platform_fit
+from benchfarm_predictor.training.candidates import problem_of
 from benchfarm_predictor.training.model_donors import PlatformDonor, model_views
 from benchfarm_predictor.training.platform_fit import donor_of, fit_model, judge
 from benchfarm_predictor.training.platform_rows import PlatformRows
-from tests.predictor.training.farm_rows import MOBILE, Platform, model_rows, training_rows
+from tests.predictor.training.farm_rows import MOBILE, Platform, kernel_rows, model_rows, training_rows
 
 PLATFORM = Platform(1)
 BORROWER = Platform(2, likeness=PLATFORM)
@@ -62,3 +66,33 @@ def test_few_rows_call_a_donor_alike_only_where_that_is_asked() -> None:
     rows = own_rows(4, fused=True).models
     assert model_views([lender()], rows, 0) == ()
     assert [view.name for view in model_views([lender()], rows, 0, least=3)] == [PLATFORM.key]
+
+
+def test_of_two_donors_of_one_name_the_first_lends() -> None:
+    first, rows = lender(), own_rows(12, fused=True).models
+    second = replace(first, unseen_ms=2 * first.unseen_ms)
+    [view], [alone] = (model_views(donors, rows, 0) for donors in ([first, second], [first]))
+    assert view.predicted.tolist() == alone.predicted.tolist()
+    kernels = PlatformRows.of(training_rows(PLATFORM, [], kernel_rows(PLATFORM, "fc", 12))).alone["fc"]
+    donor = platform_fit.donor_of(PlatformRows.of(training_rows(PLATFORM, [], kernel_rows(PLATFORM, "fc", 20)))).alone[
+        "fc"
+    ]
+    views = [each.over(kernels.kernels) for each in (donor, replace(donor, unseen_ms=2 * donor.unseen_ms))]
+    assert problem_of(kernels, tuple(views), 0).donors == (views[0],)
+
+
+def test_what_a_donor_and_a_surface_learn_from_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they cost is a power of three of the rows."""
+    monkeypatch.setattr(platform_fit, "DONOR_MODELS", 15)
+    monkeypatch.setattr(model_candidates, "SURFACE_ROWS", 12)
+    own = PlatformRows.of(training_rows(PLATFORM, model_rows(PLATFORM, MOBILE, 20)))
+    donor, again = donor_of(own), donor_of(own)
+    assert donor.models is not None
+    assert (len(donor.models), len(donor.unseen_ms)) == (15, 15)
+    assert again.models is not None
+    assert donor.models.ids == again.models.ids
+    assert donor.models.ids != own.models.ids[:15], "drawn"
+    surface = dict(model_candidates._CORRECTIONS)["smooth"](own.models.lists, own.models.log_ms, 0)
+    assert isinstance(surface, Smooth)
+    assert len(surface.points) == 12
+    assert np.abs(np.log(surface.predict(own.models.lists)) - own.models.log_ms).max() < 0.5

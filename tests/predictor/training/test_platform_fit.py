@@ -301,3 +301,16 @@ def test_kernels_that_teach_nothing_are_refused() -> None:
         with pytest.raises(InvalidRequest, match=says) as caught:
             fit_kernel(rows, name)
         assert caught.value.code == "training_rows_invalid"
+
+
+def test_each_space_has_a_score_of_its_own() -> None:
+    fit = three_spaces()
+    assert fit.unseen_in(()) == fit.unseen
+    of_each = [fit.unseen_in([space]) for space in (MOBILE, RESNET, TOKENS)]
+    assert [each.count if each else 0 for each in of_each] == [TRAINED] * 3
+    both = fit.unseen_in([MOBILE, RESNET])
+    assert both is not None
+    assert of_each[0] is not None
+    assert of_each[1] is not None
+    assert both.mape == pytest.approx((of_each[0].mape + of_each[1].mape) / 2)
+    assert fit.unseen_in(["a space of nobody's"]) is None

@@ -130,3 +130,20 @@ def test_spaces_bound_what_is_said_of_another_one_however_many_rows_they_have() 
     assert tried.bound(groups, rows, 0.9) == 0.6
     assert tried.bound(groups, rows[groups != 1], 0.9) == 0.3
     assert tried.bound(groups, rows[groups == 2], 0.9) == LEAST_ELSEWHERE
+
+
+@pytest.mark.parametrize(("apart", "is_kept"), [(0.0, True), (0.6, True), (0.8, False), (14.0, False)])
+def test_untried_sums_that_are_far_off_say_nothing_of_another_space(apart: float, is_kept: bool) -> None:
+    """One space: nothing can be held back, and sums were the only candidates however they did."""
+    models, kernels = model_rows(PLATFORM, MOBILE, 15), in_situ_rows(PLATFORM, MOBILE, NETWORKS, 20)
+    rows = PlatformRows.of(training_rows(PLATFORM, models, kernels))
+    problem = model_problem(rows.models, fold_numbers(rows.models, 0), 0)
+    sums = kernel_models(rows, (), 0)
+    names = {f"kernels {each.name}" for each in sums}
+    found = [
+        replace(each, unseen=each.unseen + apart) if each.name in names else each
+        for each in joint_candidates(problem, all_bases(problem, sums, ()))
+    ]
+    chosen = choose_elsewhere(problem, found, kernels=rows, sums=sums, views=()).own.choice
+    assert (set(chosen.names) <= names) is is_kept
+    assert is_kept or not names & set(chosen.names)

@@ -73,13 +73,16 @@ class Problem:
 def problem_of(measured: Measured, donors: tuple[DonorView, ...], seed: int) -> Problem:
     """The rows with folds, and the donors in the order of how alike their predictions are to the rows.
 
-    A donor beyond ``similarity.NO_NEIGHBOUR`` is left out: it would bend what the rows alone say better.
+    A donor beyond ``similarity.NO_NEIGHBOUR`` is left out: it would bend what the rows alone say better. Of two donors
+    of one name the first stays.
 
     Raises:
         InvalidRequest: ``training_rows_invalid``: nothing can be learnt from the rows.
     """
     check_rows(measured)
-    by_name = {view.donor.name: view for view in donors}
+    by_name: dict[str, DonorView] = {}
+    for view in donors:
+        by_name.setdefault(view.donor.name, view)
     said_ms = {name: np.exp(view.predicted) for name, view in by_name.items()}
     ranked = rank_donors(measured.latency_ms, said_ms, seed=seed)
     nearest_first = tuple(by_name[likeness.donor] for likeness in ranked if likeness.is_near)

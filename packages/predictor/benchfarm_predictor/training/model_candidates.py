@@ -28,6 +28,8 @@ FOLDS_OF_MANY: Final = 5
 MANY_ROWS: Final = 300
 SEARCH_ROWS: Final = 150
 """On so many rows the shape of a surface is chosen: there are dozens of surfaces to fit."""
+SURFACE_ROWS: Final = 1500
+"""Drawn by the seed, that a surface goes through: what it costs is a power of three of them."""
 SUMS: Final = "kernels"
 """Begins the names of bases that are sums of kernels."""
 
@@ -235,7 +237,13 @@ def _ridge_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
 
 def _smooth_ratio(lists: KernelLists, target: Floats, seed: int) -> Model:
     """A surface over it; no correction far from the rows."""
-    return smooth_surface(SumFeatures("shares"), lists, target, seed, SEARCH_ROWS)
+    features = SumFeatures("shares")
+    if len(lists) > SURFACE_ROWS:
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(lists))[:SURFACE_ROWS])
+        some = lists.take(drawn)
+        some.matrices[features] = features.matrix(lists)[drawn]
+        lists, target = some, target[drawn]
+    return smooth_surface(features, lists, target, seed, SEARCH_ROWS)
 
 
 _CORRECTIONS: Final[tuple[tuple[str, Correct], ...]] = (("ridge", _ridge_ratio), ("smooth", _smooth_ratio))

@@ -57,9 +57,12 @@ def model_views(
     """The nearest donors over the rows, the most alike first, by how they would have the rows' latencies relate.
 
     A donor that never had most of the rows' kernels, by their types, is left out, and so is one that nobody would call
-    alike. With fewer than ``least`` rows nobody is called alike.
+    alike; of two of one name the first stays. With fewer than ``least`` rows nobody is called alike.
     """
-    views = {view.name: view for donor in donors if (view := _view(donor, rows)) is not None}
+    views: dict[str, ModelView] = {}
+    for donor in donors:
+        if donor.name not in views and (view := _view(donor, rows)) is not None:
+            views[donor.name] = view
     said_ms = {name: np.exp(view.predicted) for name, view in views.items()}
     ranked = rank_donors(rows.latency_ms, said_ms, seed=seed, least=least)
     return tuple(views[likeness.donor] for likeness in ranked if likeness.is_near)[:NEAREST]

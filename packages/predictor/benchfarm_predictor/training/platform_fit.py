@@ -6,7 +6,7 @@ back, and its own interval (decision 0030). What is like none of them gets the w
 all its rows are held back, and a wider interval.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -37,6 +37,8 @@ from benchfarm_predictor.training.regions import regional_choice
 
 LEVEL: Final = 0.9
 """The coverage that intervals are made for."""
+DONOR_MODELS: Final = 2000
+"""Whole models, drawn by the seed, that a donor learns from."""
 DOUBTFUL: Final = 2.0
 """Candidates whose loss is at most so many times the best one's tell by their disagreement where rows are missing."""
 MAX_PLAUSIBLE: Final = 8
@@ -49,6 +51,31 @@ __all__ = ["LEVEL", "PlatformFit", "donor_of", "fit_kernel", "fit_model", "judge
 
 
 @dataclass(frozen=True, eq=False)
+class Told:
+    """What a fit says of n rows of its own: ``predicted_ms`` and ``measured_ms``, float64[n].
+
+    ``inside``: bool[n], whether the interval holds what was measured. ``spaces``: of whole models, None of other rows.
+    """
+
+    predicted_ms: Floats
+    measured_ms: Floats
+    inside: npt.NDArray[np.bool_]
+    spaces: tuple[str | None, ...]
+
+    def score(self, spaces: Collection[str] = ()) -> HoldoutScore | None:
+        """Of all rows, or of those of some search spaces; None where there is none of them."""
+        rows = np.array([not spaces or space in spaces for space in self.spaces], dtype=bool)
+        if not rows.any():
+            return None
+        return score_of(self.predicted_ms[rows], self.measured_ms[rows], self.inside[rows])
+
+    @property
+    def least_error(self) -> float:
+        """The relative error of the row that it comes nearest to."""
+        return float(np.min(np.abs(self.predicted_ms / self.measured_ms - 1), initial=np.inf))
+
+
+@dataclass(frozen=True, eq=False)
 class PlatformFit:
     """A fitted predictor with how it came about.
 
@@ -58,6 +85,8 @@ class PlatformFit:
         unseen_ms: float64[n], what was said of each row as ``Choice.unseen``; empty where there were too few rows to
             hold any back.
         unseen: the score of that; None likewise.
+        told: the same row by row; of too few rows to hold any back what is said of them all the same, without an
+            interval. None where there is no row at all.
         plausible: models of candidates that are nearly as good as the best: where they disagree, rows are missing.
     """
 
@@ -67,6 +96,11 @@ class PlatformFit:
     unseen_ms: Floats
     unseen: HoldoutScore | None
     plausible: tuple[Model, ...] = ()
+    told: Told | None = None
+
+    def unseen_in(self, spaces: Collection[str]) -> HoldoutScore | None:
+        """The score of what was said of rows of these search spaces, of all where none is named."""
+        return None if self.unseen is None or self.told is None else self.told.score(spaces)
 
     @property
     def donors(self) -> tuple[str, ...]:
@@ -133,8 +167,8 @@ def _fit_kernel(
         TrainedRange.of(measured.kernels),
     )
     inside = _crossed_inside(unseen_ms, measured.latency_ms, numbers)
-    unseen = score_of(unseen_ms, measured.latency_ms, inside)
-    return PlatformFit(predictor, choice.names, {"alone": len(measured)}, unseen_ms, unseen)
+    told = Told(unseen_ms, measured.latency_ms, inside, (None,) * len(measured))
+    return PlatformFit(predictor, choice.names, {"alone": len(measured)}, unseen_ms, told.score(), told=told)
 
 
 def fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor] = (), *, seed: int = 0) -> PlatformFit:
@@ -174,9 +208,9 @@ def _fit_model(rows: PlatformRows, donors: Sequence[PlatformDonor], seed: int) -
         intervals,
         TrainedRange.of(models.lists),
     )
-    unseen = score_of(unseen_ms, models.latency_ms, choice.crossed_inside(LEVEL))
+    told = Told(unseen_ms, models.latency_ms, choice.crossed_inside(LEVEL), models.spaces)
     plausible = _plausible(problem.target, found)
-    return PlatformFit(predictor, choice.names, rows.counts, unseen_ms, unseen, plausible)
+    return PlatformFit(predictor, choice.names, rows.counts, unseen_ms, told.score(), plausible, told)
 
 
 def donor_of(rows: PlatformRows, *, seed: int = 0) -> PlatformDonor:
@@ -186,10 +220,13 @@ def donor_of(rows: PlatformRows, *, seed: int = 0) -> PlatformDonor:
         alone=light_donors(rows.platform, rows.alone, seed),
         in_situ=light_donors(rows.platform, rows.in_situ, seed),
     )
-    if len(rows.models) < MIN_ROWS or float(np.ptp(rows.models.latency_ms)) == 0:
+    models = rows.models
+    if len(models) > DONOR_MODELS:
+        models = models.take(np.sort(np.random.default_rng(seed).permutation(len(models))[:DONOR_MODELS]))
+    if len(models) < MIN_ROWS or float(np.ptp(models.latency_ms)) == 0:
         return own
-    fit = fit_model(rows, seed=seed)
-    return replace(own, model=fit.predictor.model, models=rows.models, unseen_ms=fit.unseen_ms)
+    fit = fit_model(replace(rows, models=models), seed=seed)
+    return replace(own, model=fit.predictor.model, models=models, unseen_ms=fit.unseen_ms)
 
 
 def _kept(fit: Callable[[Sequence[PlatformDonor]], PlatformFit], donors: Sequence[PlatformDonor]) -> PlatformFit:
@@ -231,17 +268,20 @@ def _of_few_models(
         return None
     if lent:
         model, trained = _lent(lent[0], rows.models), _lenders_range(lent[0], donors)
-        return _unjudged(rows, model, trained, f"{lent[0].name} x factor", (lent[0].name,))
-    kernels = sums[0]
-    return _unjudged(rows, _sum_of(kernels, rows.models), _kernel_range(rows), f"{SUMS} {kernels.name}", kernels.donors)
+        said_ms = model.predict(rows.models.lists)
+        return _unjudged(rows, model, trained, f"{lent[0].name} x factor", (lent[0].name,), said_ms)
+    kernels, (summed, said_ms) = sums[0], _sum_of(sums[0], rows.models)
+    return _unjudged(rows, summed, _kernel_range(rows), f"{SUMS} {kernels.name}", kernels.donors, said_ms)
 
 
 def _unjudged(
-    rows: PlatformRows, model: Model, trained: TrainedRange | None, name: str, used: tuple[str, ...]
+    rows: PlatformRows, model: Model, trained: TrainedRange | None, name: str, used: tuple[str, ...], said_ms: Floats
 ) -> PlatformFit:
-    """A fit of which nothing could be held back."""
+    """A fit of which too little could be held back for an interval. ``said_ms``: float64[n], of each whole model."""
     predictor = Predictor(_header(rows, WHOLE_MODEL, used), model, None, trained)
-    return PlatformFit(predictor, (name,), rows.counts, np.zeros(0), None, (model,))
+    few = rows.models
+    told = Told(said_ms, few.latency_ms, np.zeros(len(few), dtype=bool), few.spaces) if len(few) else None
+    return PlatformFit(predictor, (name,), rows.counts, np.zeros(0), None, (model,), told)
 
 
 def _lent(view: ModelView, few: MeasuredModels) -> Model:
@@ -259,10 +299,12 @@ def _lenders_range(view: ModelView, donors: Sequence[PlatformDonor]) -> TrainedR
     return None if models is None else TrainedRange.of(models.lists)
 
 
-def _sum_of(kernels: KernelModels, few: MeasuredModels) -> KernelSum:
+def _sum_of(kernels: KernelModels, few: MeasuredModels) -> tuple[KernelSum, Floats]:
+    """With what it says of each of the models, left out where it is corrected by them: float64[n] in ms."""
     if len(few) < LEAST_CORRECTED:
-        return kernels.plain
-    return fit_kernel_sum(kernels.plain, few.lists, few.latency_ms).model
+        return kernels.plain, kernels.plain.predict(few.lists) if len(few) else np.zeros(0)
+    fit = fit_kernel_sum(kernels.plain, few.lists, few.latency_ms)
+    return fit.model, fit.left_out_ms
 
 
 def _kernel_range(rows: PlatformRows) -> TrainedRange:

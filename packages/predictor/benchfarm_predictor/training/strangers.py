@@ -39,6 +39,8 @@ LEAST_LENT: Final = 0.1
 UNTRIED: Final = 0.4
 """The same where no space could be held back to find out, or a donor knew those that were."""
 KIN_SHARE: Final = 0.9
+FAR: Final = float(np.log(2.0))
+"""In log: who is farther off than that in the median, and than the ridge, is no candidate where none was tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +108,8 @@ def choose_elsewhere(
         lent = _tried(problem, found, strange, groups, is_kin & known[0], LEAST_LENT) or _untried(
             problem, [each for each in found if each.family == "scale-only"]
         )
-    return Elsewhere(
-        own or _untried(problem, _sums_alone(found, sums)), lent, groups, _are_shared(lists, problem.numbers)
-    )
+    own = own or _untried(problem, _sums_alone(problem.target, found, sums))
+    return Elsewhere(own, lent, groups, _are_shared(lists, problem.numbers))
 
 
 def error_bound(errors: Floats, level: float) -> float:
@@ -193,10 +194,18 @@ def _untried(problem: ModelProblem, found: Sequence[Candidate]) -> Tried:
     return Tried(choice, choice.unseen, np.full(len(problem.target), np.nan), UNTRIED)
 
 
-def _sums_alone(found: Sequence[Candidate], sums: Sequence[KernelModels]) -> Sequence[Candidate]:
-    """Sums of kernels follow what a model is made of; without them whatever there is."""
+def _sums_alone(target: Floats, found: Sequence[Candidate], sums: Sequence[KernelModels]) -> Sequence[Candidate]:
+    """Sums of kernels follow what a model is made of; without them whatever there is. Sums that are far off on the rows
+    that there are, farther than the ridge, follow nothing: then whatever needs no donor and is not as far off.
+
+    ``found``: joint candidates, with the ridge among them.
+    """
     names = {f"{SUMS} {kernels.name}" for kernels in sums}
-    return [each for each in found if each.name in names] or found
+    if not any(each.name in names for each in found):
+        return found
+    off = {each.name: float(np.median(np.abs(each.unseen - target))) for each in found}
+    near = [each for each in found if off[each.name] <= max(FAR, off["ridge"])]
+    return [each for each in near if each.name in names] or [each for each in near if each.family == "scratch"]
 
 
 def _are_shared(lists: KernelLists, groups: Ints) -> Bools:
