@@ -196,8 +196,8 @@ class TabledSum:
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms. Raises InvalidRequest, ``predictor_file_foreign``, for kernel lists."""
         lists = tabled(whole_models(batch))
-        sums = lists.total(self.sum_name)
-        return _above_floor(self.factor * sums + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, sums)
+        scaled = self.factor * lists.total(self.sum_name)
+        return _above_floor(scaled + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, scaled)
 
     def guessed_share(self, lists: KernelLists) -> Floats:
         """As that of ``KernelSum``."""
