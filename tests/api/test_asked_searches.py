@@ -1,6 +1,9 @@
 """`POST /v1/latency` of a search: mixed items, errors of single ones, columns, pins, and what is measured on a miss."""
 
 import json
+import socket
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -19,7 +22,7 @@ from benchfarm_workloads.fusing import FusionRules
 from tests.api.test_predictions import FC, FC_ITEM, GENES, KEY, TINY, ask, fc, publish, published, tiny_kernels, whole
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Lab
+    from tests.api.conftest import Lab, Serving
 
 __all__ = ["fc", "published", "whole"]
 
@@ -244,3 +247,34 @@ def test_what_cannot_be_queued_is_said_and_costs_no_answer(
     assert (found["answers"][0]["source"], found["answers"][0]["job_id"]) == ("predicted", None)
     assert (found["measuring"]["refused"], found["measuring"]["queued"]) == (1, 0)
     assert "active" in found["measuring"]["detail"]
+
+
+def test_a_caller_that_stops_reading_is_waited_for_and_then_cut_off(
+    lab: "Lab", published: Any, serving: "Serving", environment: dict[str, str], token: Any
+) -> None:
+    """What he does not take is not made: the answer is many times what sockets hold."""
+    items = [{**FC_ITEM, "config": {**FC, "cin": 1 + at}} for at in range(16_000)]
+    body = json.dumps({"platforms": [KEY], "items": items}).encode()
+    head = (
+        f"POST /v1/latency HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    whole = 16_000 * len(
+        json.dumps(asked(lab.client, FC_ITEM, headers={"Authorization": f"Bearer {token()}"}).json()["answers"])
+    )
+    with serving({**environment, "BENCHFARM_ANSWER_STALL_S": "1"}) as served, socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.settimeout(20)
+        host, port = served.url.removeprefix("http://").split(":")
+        caller.connect((host, int(port)))
+        caller.sendall(head.encode() + body)
+        assert caller.recv(12) == b"HTTP/1.1 200"
+        log = Path(environment["BENCHFARM_DATA_DIR"]).with_name("api.log")
+        until_s = time.monotonic() + 20
+        while "the client went away" not in log.read_text():
+            assert time.monotonic() < until_s, "it is still waited for"
+            time.sleep(0.05)
+        received = 0
+        while piece := caller.recv(2**16):
+            received += len(piece)
+    assert received < whole
