@@ -88,3 +88,36 @@ def test_the_table_names_the_version_and_the_doubts(logged_in: Any) -> None:
 def test_in_situ_is_asked_and_not_predicted(logged_in: Any) -> None:
     ended = logged_in("latency", "--kernel", "fc cin=77 cout=8", "--timing", "in_situ", *HERE)
     assert (ended.code, "no_predictor" in ended.out) == (ExitCode.JOB_FAILED, True)
+
+
+@pytest.mark.usefixtures("published")
+def test_what_is_less_exact_than_was_asked_is_queued_once(farm: Any, logged_in: Any) -> None:
+    asked = ("latency", "--kernel", "fc cin=68 cout=32", "--kernel", "fc cin=71 cout=8", *HERE)
+    held = logged_in(*asked, "--tolerance", "10", "--json")
+    assert (held.code, [one["within_tolerance"] for one in held.document]) == (0, [True, False])
+    assert [one["job_id"] for one in held.document] == [None, None]
+    first = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure")
+    assert (first.code, "of 2 to be measured 2 queued" in first.err) == (0, True), first.err
+    again = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure", "--json")
+    (job_id,) = {one["job_id"] for one in again.document}
+    assert "of 2 to be measured 2 queued before" in again.err
+    for word in ("predicted", "less", "tolerance", *job_id.split("-")):  # cells are folded
+        assert word in first.out
+    farm.measure(job_id)
+    after = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure")
+    assert (after.code, "all of it is exact enough" in after.err, "predicted" in after.out) == (0, True, False)
+
+
+@pytest.mark.usefixtures("published")
+def test_without_a_measurement_an_error_can_be_asked_for(logged_in: Any) -> None:
+    asked = ("latency", "--kernel", "fc cin=72 cout=8", *HERE)
+    ended = logged_in(*asked, "--on-miss", "error")
+    assert (ended.code, "not_measured" in ended.out) == (ExitCode.JOB_FAILED, True)
+    assert logged_in(*asked).code == 0
+
+
+@pytest.mark.parametrize("words", ["--tolerance nan", "--tolerance 0", "--on-miss measure", "--on-miss never"])
+def test_a_wish_that_means_nothing_is_refused_as_it_was_typed(farm: Any, logged_in: Any, words: str) -> None:
+    ended = logged_in("latency", "--kernel", "fc cin=73 cout=8", *HERE, *words.split())
+    assert ended.code == ExitCode.USAGE
+    assert words.split(maxsplit=1)[0] in ended.err
