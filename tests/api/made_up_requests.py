@@ -86,6 +86,16 @@ def _architecture(drawn: int) -> dict[str, Any]:
     return {"genes": genes, "platform": (EXISTING["platform"], None)[drawn % 2]}
 
 
+def _export(_drawn: int) -> dict[str, Any]:
+    """Always the same: only the newest keep their files, and that of the one that exists is asked for."""
+    genes = {"layers": [1, 2], "hidden": [128]}
+    return {"platform": EXISTING["platform"], "space": EXISTING["space"], "version": None, "genes": genes}
+
+
+def _misses(drawn: int) -> dict[str, Any]:
+    return {"architectures": [_architecture(drawn)["genes"]]}
+
+
 def _token(drawn: int) -> dict[str, Any]:
     return {"account": EXISTING["account"], "role": ("client", "operator")[drawn % 2]}
 
@@ -111,6 +121,9 @@ SENSIBLE = {
     "POST /v1/jobs": _job,
     "POST /v1/latency": _question,
     "POST /v1/spaces/{space}/kernels": _architecture,
+    "POST /v1/exports": _export,
+    "POST /v1/exports/{export_id}/misses": _misses,
+    "POST /v1/platforms/{platform}/predictors/{subject}/rollback": lambda drawn: {"version": None},
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "POST /v1/pool": lambda drawn: {},
