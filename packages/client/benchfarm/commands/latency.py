@@ -65,8 +65,15 @@ def latency(
     with session.client() as client, told_as_typed({"max_age_s": "--max-age", "tolerance": "--tolerance"}):
         items = workloads.requests(client)
         age_s = parse_duration_s(max_age, field="max_age_s")
-        asked = {"timing": timing, "tolerance": misses.tolerance, "on_miss": misses.on_miss}
-        found = client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, **asked)
+        found = client.latency(
+            items,
+            platform,
+            max_age_s=age_s,
+            min_grade=min_grade,
+            timing=timing,
+            tolerance=misses.tolerance,
+            on_miss=misses.on_miss,
+        )
     answers = list(found)
     session.show(answers, lambda: _table(answers, workloads.labels))
     for measuring in found.measuring:
