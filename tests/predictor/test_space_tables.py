@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from benchfarm_core.architectures import Architecture
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.answers import answer_sheet, model_sheet
-from benchfarm_predictor.combined import Regional
-from benchfarm_predictor.composition import PER_MS, KernelSum, TabledSum
+from benchfarm_predictor.combined import Regional, Scaled
+from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.predictions import Predictions
 from benchfarm_predictor.predictor_file import Predictor, read, write
@@ -165,13 +165,8 @@ def test_sums_too_large_to_be_exact_are_refused() -> None:
     predictor = predictors("bert")["kernel sum"]
     assert isinstance(predictor.model, KernelSum)
 
-    class Slow:
-        kind = "ridge"
-
-        def predict(self, batch: object) -> Floats:
-            return np.full(len(batch), 2.0**53 / PER_MS)  # type: ignore[arg-type]
-
-    slow = replace(predictor.model, kernels={"linear": Slow()}, guessed=frozenset())
+    days = Scaled(predictor.model.kernels["linear"], 1e9)
+    slow = replace(predictor.model, kernels={"linear": days}, guessed=frozenset())
     with pytest.raises(InvalidRequest, match="an architecture may have") as refused:
         table_of(replace(predictor, model=slow), "bert")
     assert refused.value.code == "export_impossible"

@@ -62,9 +62,11 @@ def test_an_order_names_what_answers_or_the_version(farm: "Farm", platform: str)
     assert now.predictor != before.predictor
     assert now.head.genes == {"seq": (64, 128)}
     assert now.wanted == order(farm, platform, genes={"seq": (64, 128)}).wanted == before.wanted
-    for changes in ({"version": 3}, {"platform": farm.scalar("SELECT key FROM platforms ORDER BY id DESC LIMIT 1")}):
+    without = farm.scalar("SELECT key FROM platforms ORDER BY id DESC LIMIT 1")
+    assert without != platform
+    for of, version in ((platform, 3), (without, None)):
         with pytest.raises(Conflict) as refused:
-            order(farm, platform, **changes)
+            order(farm, of, version=version)
         assert refused.value.code == "no_predictor"
 
 

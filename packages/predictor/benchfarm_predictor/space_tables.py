@@ -290,7 +290,7 @@ def _maxima(lists: KernelLists) -> dict[str, Floats]:
 
 def _packed(sums: Mapping[str, tuple[Floats, float]], blocks: int, slots: int) -> tuple[tuple[Packed, ...], Ints]:
     """Where each sum stands, the widest first, in the first word with room for it; and int64[blocks + 1, words]."""
-    whole = {name: np.rint(values * per).astype(np.int64) for name, (values, per) in sums.items() if values.any()}
+    whole = {name: np.rint(values * per) for name, (values, per) in sums.items() if values.any()}
     bits = {name: int(values.max() * slots).bit_length() for name, values in whole.items()}
     if bits and max(bits.values()) > MAX_BITS:
         name = max(bits, key=lambda each: bits[each])
@@ -304,7 +304,7 @@ def _packed(sums: Mapping[str, tuple[Floats, float]], blocks: int, slots: int) -
         used[word] += bits[name]
     words = np.zeros((blocks + 1, len(used)), dtype=np.int64)
     for each in packed:
-        words[:blocks, each.word] += whole[each.name] << each.shift
+        words[:blocks, each.word] += whole[each.name].astype(np.int64) << each.shift
     return tuple(packed), words
 
 
