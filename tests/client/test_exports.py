@@ -1,8 +1,10 @@
 """`benchfarm export`, the SDK, and a table that answers with no farm in sight."""
 
+import gc
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,31 @@ def test_a_file_is_not_sent_twice_and_a_wrong_one_is_noticed(farm: Any, whole: P
     ):
         sdk.exports.file(made.id)
     assert error.value.code == "table_tampered"
+
+
+def test_a_client_that_reads_a_table_again_and_again_does_not_grow(farm: Any, whole: Predictor) -> None:
+    """A device that looks for a newer table every hour: what it keeps of twenty is less than one."""
+    made, data, keys = exported(farm, whole)
+    fresh = iter(draws("bert", "again and again", 25 * 30))
+    with farm.client() as sdk:
+
+        def read_and_ask() -> None:
+            got = sdk.exports.file(made.id)
+            own = Table.read(got, keys=keys)
+            assert not own.latency([next(fresh).genes for _ in range(30)]).missing.any()
+
+        for _ in range(5):
+            read_and_ask()
+        tracemalloc.start()
+        try:
+            held_bytes = []
+            for _ in range(20):
+                read_and_ask()
+                gc.collect()
+                held_bytes.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    assert held_bytes[-1] - held_bytes[0] < len(data) / 2, held_bytes
 
 
 def test_what_lies_outside_is_listed_and_told_back(farm: Any, logged_in: Any, whole: Predictor, tmp_path: Path) -> None:
