@@ -109,12 +109,19 @@ def _tables(batch: Batch) -> Iterable[Kernels]:
 
 
 def totals(lists: KernelLists) -> Kernels:
-    """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs."""
-    raw = raw_sums(lists)
+    """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs. For the same
+    lists the same again."""
+    if TOTALS_OF not in lists.made:
+        lists.made[TOTALS_OF] = _totals(raw_sums(lists), len(lists))
+    found: Kernels = lists.made[TOTALS_OF]
+    return found
+
+
+def _totals(raw: Mapping[str, Column], count: int) -> Kernels:
     flops = in_order(each for name, each in raw.items() if name.endswith("_flops"))
     weights = in_order(each for name, each in raw.items() if name.endswith("_weight_bytes"))
     made = (flops / 1e3, in_order(model_bytes(raw)), weights / BYTES_PER_ELEMENT, raw[KERNELS])
-    table = np.empty((len(lists), len(made)), dtype=np.int64)
+    table = np.empty((count, len(made)), dtype=np.int64)
     for at, each in enumerate(made):
         table[:, at] = each
     return Kernels(TOTALS_OF, _TOTALS, table)
