@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 
 from benchfarm_core.architectures import Architecture
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor import table_file
 from benchfarm_predictor.answers import answer_sheet, model_sheet
-from benchfarm_predictor.combined import Regional, Scaled
+from benchfarm_predictor.combined import Mean, Regional, Scaled
 from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.predictions import Predictions
 from benchfarm_predictor.predictor_file import Predictor, read, write
-from benchfarm_predictor.space_tables import NOT_THERE, ROWS_AT_ONCE, SpaceTable, compiled
+from benchfarm_predictor.space_tables import NOT_THERE, ROWS_AT_ONCE, Bools, SpaceTable, compiled
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.network_kernels import NetworkKernels
 from benchfarm_workloads.spaces import draws, space
 from benchfarm_workloads.spaces.every_block import every_block
+from tests.predictor.test_table_file import HEAD, KEYS, sign
 from tests.predictor.whole_predictors import LEARNT, lists_of, narrowed, whole_predictors
 
 SPACES = ("ofa_mobilenet_v3", "bert", "bignas")
@@ -139,26 +141,62 @@ def test_a_space_whose_kernels_were_never_seen_is_refused() -> None:
         table_of(replace(unguessing, model=replace(unguessing.model, fallback=None)), "bignas")
 
 
-def test_regions_of_other_kernels_are_left_out_and_their_architectures_have_no_number() -> None:
-    """What is used elsewhere alone never saw convolutions; what lies in the region is known."""
-    predictor = predictors("ofa_mobilenet_v3")["regional"]
+def strangers_elsewhere(predictor: Predictor) -> Regional:
+    """Regions of which elsewhere a model counts that never saw convolutions; what lies in the region is known."""
     assert isinstance(predictor.model, Regional)
-    stranger = predictors("bert")["ridge"].model
-    model = replace(
+    return replace(
         predictor.model,
-        members=(*predictor.model.members, stranger),
+        members=(*predictor.model.members, predictors("bert")["ridge"].model),
         weights=np.column_stack([predictor.model.weights, [0.0, 0.5]]),
         radii=0.6 * predictor.model.radii,
     )
-    made = table_of(replace(predictor, model=model), "ofa_mobilenet_v3")
+
+
+def check_known(predictor: Predictor, made: SpaceTable) -> Bools:
+    """What is known is told by the table as by the predictor itself: bool[n]."""
+    architectures = drawn("ofa_mobilenet_v3")
+    ((_, found, is_known),) = made.answers(made.encode(space("ofa_mobilenet_v3"), architectures))
+    farms = asked(predictor, architectures)
+    for column in COLUMNS:
+        np.testing.assert_array_equal(getattr(found, column)[is_known], getattr(farms, column)[is_known], column)
+    return is_known
+
+
+def test_regions_of_other_kernels_are_left_out_and_their_architectures_have_no_number() -> None:
+    predictor = predictors("ofa_mobilenet_v3")["regional"]
+    strange = replace(predictor, model=strangers_elsewhere(predictor))
+    made = table_of(strange, "ofa_mobilenet_v3")
     assert made.regions == ((0,),)
     assert isinstance(made.predictor.model, Regional)
     assert len(made.predictor.model.members) == 4  # neither the stranger nor what is used elsewhere alone
-    codes = made.encode(space("ofa_mobilenet_v3"), drawn("ofa_mobilenet_v3"))
-    ((_, found, is_known),) = made.answers(codes)
+    is_known = check_known(strange, made)
     assert 0 < is_known.sum() < len(is_known)
-    farms = asked(replace(predictor, model=model), drawn("ofa_mobilenet_v3"))
-    np.testing.assert_array_equal(found.latency_ms[is_known], farms.latency_ms[is_known])
+
+
+def test_of_a_donor_within_only_the_regions_that_count_are_missed() -> None:
+    """A donor has regions of its own, and may count in some regions of its borrower alone."""
+    predictor, ridge = predictors("ofa_mobilenet_v3")["regional"], predictors("ofa_mobilenet_v3")["ridge"].model
+    assert isinstance(predictor.model, Regional)
+    lent = strangers_elsewhere(predictor)
+    everywhere = replace(predictor, model=Mean((Scaled(lent, 1.2), ridge, lent)))
+    outer = replace(
+        predictor.model,
+        members=(ridge, Scaled(lent, 1.2)),
+        weights=np.array([[0.4, 0.6], [1.0, 0.0]]),
+        radii=0.8 * predictor.model.radii,
+    )
+    within = replace(predictor, model=outer)
+    known = []
+    for one, regions in ((everywhere, ((0,),)), (within, ((0, 1), (0,)))):
+        made = table_of(one, "ofa_mobilenet_v3")
+        file = table_file.write(made, HEAD, "key_1", sign)
+        kept, _ = table_file.read(file, KEYS)
+        assert made.regions == kept.regions == regions
+        known.append(check_known(one, made))
+        np.testing.assert_array_equal(check_known(one, kept), known[-1])
+    places = outer.places(lists_of("ofa_mobilenet_v3", 150, "asked"))
+    np.testing.assert_array_equal(known[1], known[0] | (places == 1))
+    assert known[0].sum() < known[1].sum() < 150
 
 
 def test_sums_too_large_to_be_exact_are_refused() -> None:
