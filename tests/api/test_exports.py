@@ -193,7 +193,7 @@ def test_old_files_are_let_go(
     assert (answer.status_code, "export the table again" in answer.json()["detail"]) == (404, True)
     assert alice.get(f"/v1/exports/{made[1]}/file").status_code == 200
     again = export(alice, genes={"hw": [128]})
-    assert again["has_file"]
+    assert (again["has_file"], again["id"]) == (True, made[0])
     assert table(alice, again["id"]).head.export_id == again["id"]
 
 
@@ -240,6 +240,8 @@ def test_what_cannot_be_exported_says_why(
         (422, "export_impossible", "space", {"space": "bert", "genes": {}}),
         (413, "too_large", "genes", {"space": "fbnet_v3", "genes": {}}),
         (422, "invalid_request", "version", {"version": 0}),
+        (422, "invalid_request", "version", {"version": 2**31}),
+        (409, "no_predictor", "version", {"version": 2**31 - 1}),
         (422, "invalid_request", "genes.hw", {"genes": {"hw": []}}),
     ):
         refused = export(alice, status, **changes)

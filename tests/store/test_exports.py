@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 
 from benchfarm_core import ed25519
 from benchfarm_core.errors import Conflict, NotFound
@@ -68,6 +69,38 @@ def test_an_order_names_what_answers_or_the_version(farm: "Farm", platform: str)
         with pytest.raises(Conflict) as refused:
             order(farm, of, version=version)
         assert refused.value.code == "no_predictor"
+
+
+def test_a_version_that_never_answered_is_in_no_table(farm: "Farm", platform: str) -> None:
+    with farm.transaction() as tx:
+        made = predictors.publish(
+            tx,
+            platform_id=platforms.find(tx, platform).id,
+            subject="model",
+            file=predictor_bytes(platform, "model", b"3"),
+            evidence=PredictorEvidence(),
+            reason="a candidate",
+            activate=False,
+        )
+    with pytest.raises(Conflict, match="never answered") as refused:
+        order(farm, platform, version=made.version)
+    assert (refused.value.code, refused.value.field) == ("no_predictor", "version")
+    with farm.transaction() as tx:
+        tx.execute(text("UPDATE predictors SET state = 'rejected' WHERE version = 3"))
+    with pytest.raises(Conflict, match="never answered"):
+        order(farm, platform, version=made.version)
+
+
+def test_a_table_that_is_made_again_has_its_old_id(farm: "Farm", platform: str, ann: Any) -> None:
+    with farm.transaction() as tx:
+        kept = exports.keep(tx, order(farm, platform), b"one", 3, ann)
+        exports.report_misses(tx, kept.id, [{"seq": 1}])
+        tx.execute(text("UPDATE exports SET file = NULL"))
+    again = order(farm, platform)
+    assert (again.view, again.head.export_id) == (None, kept.id)
+    with farm.transaction() as tx:
+        made = exports.keep(tx, again, b"other", 3, ann)
+        assert (made.id, made.misses, exports.file(tx, kept.id)) == (kept.id, 1, b"other")
 
 
 def test_who_makes_the_same_later_gets_what_is_there(farm: "Farm", platform: str, ann: Any) -> None:

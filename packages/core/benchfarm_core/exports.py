@@ -29,7 +29,7 @@ class ExportRequest(Value):
 
     platform: str = Field(max_length=300)
     space: str = Field(max_length=40)
-    version: int | None = Field(default=None, ge=1)
+    version: int | None = Field(default=None, ge=1, lt=2**31)
     genes: OnlyGenes = {}
 
 

@@ -54,7 +54,8 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
 
     Raises:
         InvalidRequest: as `platforms.find`.
-        Conflict: `no_predictor` where nothing answers for whole models, or there is no such version with a file.
+        Conflict: `no_predictor` where nothing answers for whole models, or no such version answers or did once and has
+            its file.
     """
     row = platforms.find(tx, request.platform)
     found = tx.execute(_PREDICTORS, {"platform": row.id, "version": request.version, "subject": WHOLE_MODEL}).first()
@@ -64,7 +65,7 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
     genes = {name: tuple(sorted(set(values))) for name, values in sorted(request.genes.items())}
     key = signing_key(tx)
     head = TableHead(
-        export_id=_PREFIX + secrets.token_hex(8),
+        export_id="",
         farm=tx.execute(text("SELECT name FROM farms WHERE id = 1")).scalar_one(),
         platform=row.key,
         space=request.space,
@@ -80,13 +81,17 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
         [head.space, space_version, {name: list(each) for name, each in genes.items()}, head.kernels, key.id]
     )
     there = tx.execute(_SAME, {"predictor": found.id, "wanted": wanted}).one_or_none()
-    view = None if there is None else get_export(tx, there.public_id)
+    export_id = _PREFIX + secrets.token_hex(8) if there is None else there.public_id
+    head = head.model_copy(update={"export_id": export_id})
+    view = get_export(tx, export_id) if there is not None and there.has_file else None
     return Ordered(row.id, found.id, head, key, rules, bytes(found.file), wanted, view)
 
 
 def _no_predictor(platform: str, version: int | None) -> Conflict:
     which = (
-        "no predictor of whole models answers" if version is None else f"version {version} of whole models is not kept"
+        "no predictor of whole models answers"
+        if version is None
+        else f"version {version} of whole models never answered, or its file is not kept"
     )
     makes = f"an adaptation makes one: benchfarm adapt {platform}"
     return Conflict(f"on {platform} {which}; {makes}", code="no_predictor", field="version" if version else "platform")
@@ -95,9 +100,13 @@ def _no_predictor(platform: str, version: int | None) -> Conflict:
 _PREDICTORS = text("""
     SELECT id, version, sha256, file FROM predictors
     WHERE platform_id = :platform AND subject = :subject AND file IS NOT NULL
-        AND CASE WHEN CAST(:version AS int) IS NULL THEN state = 'active' ELSE version = CAST(:version AS int) END
+        AND CASE WHEN CAST(:version AS int) IS NULL THEN state = 'active'
+            ELSE version = CAST(:version AS int) AND activated_at IS NOT NULL AND state <> 'rejected' END
 """)
-_SAME = text("SELECT public_id FROM exports WHERE predictor_id = :predictor AND wanted = :wanted AND file IS NOT NULL")
+# a device has the old table under this id: it asks by it for the new one, and tells its misses there
+_SAME = text("""
+    SELECT public_id, file IS NOT NULL AS has_file FROM exports WHERE predictor_id = :predictor AND wanted = :wanted
+""")
 
 
 def _rules_digest(rules: FusionRules) -> str:

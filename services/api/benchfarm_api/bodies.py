@@ -10,7 +10,7 @@ from benchfarm_core.latency import MAX_ITEMS, MAX_QUESTION_BYTES
 from benchfarm_core.pool_files import MAX_POOL_BYTES
 
 MAX_OBJECTS: Final = 400_000
-"""JSON objects of a question: no lawful one has more, and in memory each takes a hundred times its two brackets."""
+"""JSON objects of a question, of which a listed kernel is two: each takes a hundred times its brackets in memory."""
 BODY_LIMIT_BYTES: Final = 8 * 2**20
 BODY_LIMITS_BYTES: Final = {
     **dict.fromkeys(("report_results", "finish_lease", "import_bundle"), 32 * 2**20),
@@ -33,7 +33,11 @@ async def read_body(request: Request, operation: str) -> Request:
     if b"\\u0000" in body:
         raise _nul()
     if operation == "ask_latency" and body.count(b"{") > MAX_OBJECTS:
-        raise TooLarge(f"the question has far more than the {MAX_ITEMS} items that are the limit", field="items")
+        detail = (
+            f"the question has more than {MAX_OBJECTS} JSON objects (items, their genes or configurations, listed"
+            f" kernels; at most {MAX_ITEMS} items): ask in several"
+        )
+        raise TooLarge(detail, field="items")
     return _replay(request, bytes(body))
 
 
