@@ -64,6 +64,17 @@ def exported(farm: Any, predictor: Predictor) -> tuple[ExportView, bytes, dict[s
         return made, data, {key.id: key.public_key for key in sdk.exports.keys().keys}
 
 
+def behind_a_proxy(made: ExportView, data: bytes, tag: str | None) -> Client:
+    """What reaches the farm through something that makes its own of answers."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/file"):
+            return httpx2.Response(200, content=data, headers={} if tag is None else {"ETag": tag})
+        return httpx2.Response(200, text=made.model_dump_json(), headers={"Content-Type": "application/json"})
+
+    return Client("https://farm", "t", transport=httpx2.MockTransport(answer))
+
+
 def refused(data: bytes, keys: dict[str, str], **limits: Any) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as error:
         Table.read(data, keys=keys, **limits)
@@ -132,15 +143,21 @@ def test_a_file_is_not_sent_twice_and_a_wrong_one_is_noticed(farm: Any, whole: P
         with pytest.raises(NotFound):
             sdk.exports.file("ex_none")
 
-    def wrong(_: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, content=data[:-1], headers={"ETag": f'"{made.sha256}"'})
-
-    with (
-        Client("https://farm", "t", transport=httpx2.MockTransport(wrong)) as sdk,
-        pytest.raises(InvalidRequest) as error,
-    ):
+    with behind_a_proxy(made, data[:-1], f'"{made.sha256}"') as sdk, pytest.raises(InvalidRequest) as error:
         sdk.exports.file(made.id)
     assert error.value.code == "table_tampered"
+
+
+@pytest.mark.parametrize("tag", ['W/"{}"', '"{}-gzip"', None])
+def test_a_proxy_that_changes_tags_or_takes_them_away_changes_no_file(
+    farm: Any, whole: Predictor, tag: str | None
+) -> None:
+    made, data, _ = exported(farm, whole)
+    sent = tag and tag.format(made.sha256)
+    with behind_a_proxy(made, data, sent) as sdk:
+        assert sdk.exports.file(made.id) == data
+    with behind_a_proxy(made, data[:-1], sent) as sdk, pytest.raises(InvalidRequest, match="other bytes"):
+        sdk.exports.file(made.id)
 
 
 def test_a_client_that_reads_a_table_again_and_again_does_not_grow(farm: Any, whole: Predictor) -> None:

@@ -9,6 +9,7 @@ import pytest
 from benchfarm import (
     BenchfarmError,
     InvalidRequest,
+    Judged,
     KernelListRequest,
     LatencyConstraint,
     ListedKernel,
@@ -17,7 +18,8 @@ from benchfarm import (
     latencies,
 )
 from benchfarm.workload_text import parse_kernel
-from benchfarm_core.latency import LatencyAnswer, unanswered
+from benchfarm_api import bodies
+from benchfarm_core.latency import LatencyAnswer, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_workloads import spaces
 from tests.client.test_predictions import made, publish_again, published
@@ -83,6 +85,27 @@ def test_what_one_question_cannot_hold_is_asked_in_several_of_the_same_predictor
 
 
 @pytest.mark.usefixtures("published")
+def test_kernel_lists_are_asked_in_as_many_questions_as_their_kernels_take(
+    farm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert latencies.BATCH_OBJECTS < bodies.MAX_OBJECTS
+    kernels = tuple(ListedKernel(type="fc", config={"cin": 64, "cout": cout}) for cout in range(8, 18))
+    with farm.client() as sdk:
+        request = sdk._connection.request
+        sent: list[int] = []
+
+        def counted(method: str, path: str, **options: Any) -> Any:
+            sent.append(options["content"].count(b'"kernels"'))
+            return request(method, path, **options)
+
+        monkeypatch.setattr(sdk._connection, "request", counted)
+        monkeypatch.setattr(latencies, "BATCH_OBJECTS", 3 * (1 + 2 * len(kernels)))
+        found = sdk.latency([KernelListRequest(kernels=kernels)] * 7, [PLATFORM])
+        assert sent == [3, 3, 1]
+        assert [one.item_no for one in found if one.error is None] == list(range(7))
+
+
+@pytest.mark.usefixtures("published")
 def test_a_wrong_item_is_told_and_the_others_are_answered(farm: Any) -> None:
     listed = KernelListRequest(kernels=(ListedKernel(type="fc", config={"cin": 64, "cout": 32}, count=2),))
     outside = {"space": "bert", "genes": {**ARCHITECTURES[0].genes, "hidden": 1}}
@@ -93,6 +116,10 @@ def test_a_wrong_item_is_told_and_the_others_are_answered(farm: Any) -> None:
         with pytest.raises(InvalidRequest) as refused:
             sdk.latency([ARCHITECTURES[0], {"space": "bert"}], [PLATFORM])
         assert refused.value.field == "items.1.genes"
+        for wrong in ("bert layers=1", None, 7, ARCHITECTURES, {"kind": "pair"}, Pin()):
+            with pytest.raises(InvalidRequest) as refused:
+                sdk.latency([ARCHITECTURES[0], wrong], [PLATFORM])
+            assert str(refused.value.field).startswith("items.1"), wrong
         with pytest.raises(InvalidRequest) as refused:
             sdk.latency(ARCHITECTURES, [PLATFORM], tolerance=float("nan"))
         assert refused.value.field == "tolerance"
@@ -127,6 +154,19 @@ def test_a_probability_follows_from_the_interval() -> None:
     assert [LatencyConstraint(PLATFORM, limit_ms).probability_of(exact) for limit_ms in (9.9, 10.0)] == [0.0, 1.0]
     nothing = unanswered(0, PLATFORM, Timing.ALONE, "no_predictor", "")
     assert constraint.violation(nothing) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("source", ["measured", "mixed"])
+def test_what_a_slow_board_measured_is_held_against_the_limit_as_a_prediction_is(source: str) -> None:
+    """A board that was a quarter too slow: the same network predicted is not the better one."""
+    predicted = answered(8.0, 6.4, 10.0).model_copy(update={"normalised_ms": 8.0})
+    slow = answered(10.0, 8.0, 12.5).model_copy(update={"normalised_ms": 8.0, "source": source})
+    for limit_ms in (7.0, 8.0, 9.0):
+        constraint = LatencyConstraint(PLATFORM, limit_ms)
+        assert constraint.probability_of(slow) == pytest.approx(constraint.probability_of(predicted))
+    raw = slow.model_copy(update={"normalised_ms": None})
+    assert LatencyConstraint(PLATFORM, 10.0).probability_of(raw) == pytest.approx(0.5)
+    assert Judged(ARCHITECTURES[0], (slow, raw, predicted), (), ()).latencies_ms == pytest.approx((8.0, 10.0, 8.0))
 
 
 @pytest.mark.parametrize("numbers", [(0.0, 0.9), (float("nan"), 0.9), (float("inf"), 0.9), (1.0, 0.0), (1.0, 1.0)])

@@ -8,7 +8,7 @@ from typing import Any, Final, overload
 
 import httpx2
 import msgpack
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from benchfarm.calls import checked
 from benchfarm.connection import Connection
@@ -26,13 +26,22 @@ from benchfarm_core.latency import (
 )
 from benchfarm_core.latency_columns import COLUMNS_TYPES, LatencyColumns, columns_of
 from benchfarm_core.refusals import refusal_of
-from benchfarm_core.workloads import ArchitectureRequest
+from benchfarm_core.workloads import (
+    ArchitectureRequest,
+    GeneratedModelRequest,
+    KernelListRequest,
+    KernelRequest,
+    UploadRequest,
+)
 
 BATCH_BYTES: Final = 12 * 2**20
 """Of the items of one question; the farm takes a little more."""
+BATCH_OBJECTS: Final = 390_000
+"""JSON objects of these items, of which a listed kernel is two; the farm takes a little more."""
 
 _ACCEPT: Final = {"Accept": f"{COLUMNS_TYPES[0]}, application/json;q=0.5", "Content-Type": "application/json"}
 _ITEM: Final[TypeAdapter[LatencyItem]] = TypeAdapter(LatencyItem)
+_REQUESTS: Final = (KernelRequest, GeneratedModelRequest, ArchitectureRequest, UploadRequest, KernelListRequest)
 
 Item = LatencyItem | Architecture | Mapping[str, Any]
 """What a question's item is made of: a request, an architecture, or either as JSON has it."""
@@ -129,11 +138,13 @@ def ask(
 def _item(number: int, given: Item) -> LatencyItem:
     if isinstance(given, Architecture):
         return ArchitectureRequest(space=given.space, genes=given.genes)
-    if not isinstance(given, Mapping):
+    if isinstance(given, _REQUESTS):
         return given
-    kind = {} if "kind" in given or "space" not in given else {"kind": "architecture"}
+    wanted: Any = given.model_dump() if isinstance(given, BaseModel) else given
+    if isinstance(wanted, Mapping) and "kind" not in wanted and "space" in wanted:
+        wanted = {"kind": "architecture", **wanted}
     try:
-        return _ITEM.validate_python({**kind, **given})
+        return _ITEM.validate_python(wanted)
     except ValidationError as error:
         found = refusal_of(error.errors(), skip=1)
         place = f"items.{number}.{found.field}" if found.field else f"items.{number}"
@@ -144,14 +155,15 @@ def _batches(items: Sequence[LatencyItem], width: int) -> Iterator[list[bytes]]:
     """The items as JSON, as many together as one question may hold on that many platforms."""
     most = max(min(MAX_ITEMS, MAX_ANSWERS // max(width, 1)), 1)
     batch: list[bytes] = []
-    size_bytes = 0
+    size_bytes = size_objects = 0
     for item in items:
         encoded = item.model_dump_json().encode()
-        if batch and (len(batch) == most or size_bytes + len(encoded) > BATCH_BYTES):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(encoded)
         size_bytes += len(encoded) + 1
+        size_objects += encoded.count(b"{")
+        if batch and (len(batch) == most or size_bytes > BATCH_BYTES or size_objects > BATCH_OBJECTS):
+            yield batch
+            batch, size_bytes, size_objects = [], len(encoded) + 1, encoded.count(b"{")
+        batch.append(encoded)
     if batch:
         yield batch
 

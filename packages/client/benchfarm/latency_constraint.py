@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf, log
 from statistics import NormalDist
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyAnswer
@@ -14,9 +14,31 @@ limit to be likely to meet it. A rule, like the interval itself."""
 _NORMAL: Final = NormalDist()
 
 
+class ComparableMs(NamedTuple):
+    """Median and interval of an answer in milliseconds, as all answers of a platform can be held against one limit."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+    @classmethod
+    def of(cls, answer: LatencyAnswer) -> "ComparableMs | None":
+        """Without neighbours, at the reference clock, as predictions are: of a measurement its `normalised_ms`, and its
+        interval by as much smaller or larger. What has no normalised time counts as it is; None: there is no number.
+        """
+        if answer.median_ms is None or answer.low_ms is None or answer.high_ms is None:
+            return None
+        if answer.normalised_ms is None:
+            return cls(answer.median_ms, answer.low_ms, answer.high_ms)
+        factor = answer.normalised_ms / answer.median_ms
+        return cls(answer.normalised_ms, answer.low_ms * factor, answer.high_ms * factor)
+
+
 @dataclass(frozen=True, slots=True)
 class LatencyConstraint:
     """At most `limit_ms` on a platform (id, key or alias), with at least that probability.
+
+    The limit is of normalised times: without neighbours, at the reference clock.
 
     An interval says two points of a distribution; between and beyond them its logarithm is taken as normal, with a
     width of its own on each side of the median: intervals of predictions are factors. Raises InvalidRequest for a
@@ -35,10 +57,11 @@ class LatencyConstraint:
 
     def probability_of(self, answer: LatencyAnswer) -> float:
         """That the latency of an answer stays within the limit; 0 where there is no number."""
-        if answer.median_ms is None or answer.low_ms is None or answer.high_ms is None:
+        found = ComparableMs.of(answer)
+        if found is None:
             return 0.0
-        end_ms = answer.high_ms if self.limit_ms >= answer.median_ms else answer.low_ms
-        distance, width = log(self.limit_ms / answer.median_ms), abs(log(end_ms / answer.median_ms))
+        end_ms = found.high_ms if self.limit_ms >= found.median_ms else found.low_ms
+        distance, width = log(self.limit_ms / found.median_ms), abs(log(end_ms / found.median_ms))
         if width == 0:
             return 1.0 if distance >= 0 else 0.0
         coverage = answer.coverage or NO_GUARANTEE

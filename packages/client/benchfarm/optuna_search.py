@@ -7,7 +7,8 @@ A study of one direction maximises the accuracy under the constraints. One of mo
 then the latency of each constraint, to minimise; the constraints hold there too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from benchfarm.latencies import Item
@@ -33,8 +34,9 @@ def optimise(
 ) -> None:
     """Run so many more trials, asked and told in batches.
 
-    A trial that the farm cannot answer fails, with the answer's error as its user attribute `error`. The answers'
-    medians, in milliseconds, are the user attribute `latencies_ms`.
+    A trial that the farm cannot answer fails, with the answer's error as its user attribute `error`. The normalised
+    medians, in milliseconds, are the user attribute `latencies_ms`. Where something raises, or is interrupted, the
+    trials that were asked and not told yet fail too: the study goes on with the next call.
 
     Args:
         study: with one direction, or one more than the search has constraints; the first is `maximize`.
@@ -50,11 +52,27 @@ def optimise(
     """
     _check(study, search)
     for start in range(0, trials, together):
-        asked = [study.ask() for _ in range(min(together, trials - start))]
-        items = [architecture(trial) for trial in asked]
-        judged = search.judge(items)
-        for trial, one, value in zip(asked, judged, accuracy(items), strict=True):
-            _tell(study, trial, one, float(value))
+        with _all_told(study) as asked:
+            for _ in range(min(together, trials - start)):
+                asked.append(study.ask())
+            items = [architecture(trial) for trial in asked]
+            judged = search.judge(items)
+            for trial, one, value in zip(asked, judged, accuracy(items), strict=True):
+                _tell(study, trial, one, float(value))
+
+
+@contextmanager
+def _all_told(study: "Study") -> "Iterator[list[Trial]]":
+    """Trials to be told. What runs for ever, samplers would wait for, or take for a bad one."""
+    from optuna.trial import TrialState
+
+    asked: list[Trial] = []
+    try:
+        yield asked
+    except BaseException:
+        for trial in asked:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
 
 
 def _check(study: "Study", search: Search) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchfarm.client import Client
 from benchfarm.latencies import Item, Latencies
-from benchfarm.latency_constraint import LatencyConstraint
+from benchfarm.latency_constraint import ComparableMs, LatencyConstraint
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import LatencyAnswer, Pin
 
@@ -39,8 +39,9 @@ class Judged:
 
     @property
     def latencies_ms(self) -> tuple[float | None, ...]:
-        """The medians; None where there is no number."""
-        return tuple(answer.median_ms for answer in self.answers)
+        """What the constraints were held against: normalised medians; None where there is no number."""
+        found = map(ComparableMs.of, self.answers)
+        return tuple(None if one is None else one.median_ms for one in found)
 
 
 class Search:
