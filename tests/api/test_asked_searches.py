@@ -250,31 +250,50 @@ def test_what_cannot_be_queued_is_said_and_costs_no_answer(
     assert "active" in found["measuring"]["detail"]
 
 
+def ask_much(caller: socket.socket, url: str, token: str) -> None:
+    """A question whose answer no socket holds; its first bytes are read."""
+    items = [{**FC_ITEM, "config": {**FC, "cin": 1 + at}} for at in range(16_000)]
+    body = json.dumps({"platforms": [KEY], "items": items}).encode()
+    head = (
+        f"POST /v1/latency HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    caller.settimeout(20)
+    host, port = url.removeprefix("http://").split(":")
+    caller.connect((host, int(port)))
+    caller.sendall(head.encode() + body)
+    assert caller.recv(12) == b"HTTP/1.1 200"
+
+
+def wait_for_the_end(environment: dict[str, str]) -> None:
+    log = Path(environment["BENCHFARM_DATA_DIR"]).with_name("api.log")
+    until_s = time.monotonic() + 20
+    while "the client went away" not in log.read_text():
+        assert time.monotonic() < until_s, "it is still waited for"
+        time.sleep(0.05)
+
+
+def test_nothing_more_is_made_for_a_caller_that_went_away(
+    lab: "Lab", published: Any, serving: "Serving", environment: dict[str, str], token: Any
+) -> None:
+    """A server's own `send` says nothing of it: an answer was made to its end for nobody."""
+    with serving({**environment, "BENCHFARM_ANSWER_STALL_S": "3600"}) as served:
+        with socket.socket() as caller:
+            ask_much(caller, served.url, token())
+        wait_for_the_end(environment)
+
+
 def test_a_caller_that_stops_reading_is_waited_for_and_then_cut_off(
     lab: "Lab", published: Any, serving: "Serving", environment: dict[str, str], token: Any
 ) -> None:
     """What he does not take is not made: the answer is many times what sockets hold."""
-    items = [{**FC_ITEM, "config": {**FC, "cin": 1 + at}} for at in range(16_000)]
-    body = json.dumps({"platforms": [KEY], "items": items}).encode()
-    head = (
-        f"POST /v1/latency HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
     whole = 16_000 * len(
         json.dumps(asked(lab.client, FC_ITEM, headers={"Authorization": f"Bearer {token()}"}).json()["answers"])
     )
     with serving({**environment, "BENCHFARM_ANSWER_STALL_S": "1"}) as served, socket.socket() as caller:
-        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        caller.settimeout(20)
-        host, port = served.url.removeprefix("http://").split(":")
-        caller.connect((host, int(port)))
-        caller.sendall(head.encode() + body)
-        assert caller.recv(12) == b"HTTP/1.1 200"
-        log = Path(environment["BENCHFARM_DATA_DIR"]).with_name("api.log")
-        until_s = time.monotonic() + 20
-        while "the client went away" not in log.read_text():
-            assert time.monotonic() < until_s, "it is still waited for"
-            time.sleep(0.05)
+        ask_much(caller, served.url, token())
+        wait_for_the_end(environment)
         received = 0
         while piece := caller.recv(2**16):
             received += len(piece)

@@ -1,7 +1,8 @@
 """How answers leave: JSON rows or MessagePack columns, piece by piece, no faster than the caller reads them.
 
 Rows are made as they are sent, so that a question of two hundred thousand answers takes no more memory than its
-numbers; columns are as small as these. Who stops reading is waited for, and given up after a while.
+numbers; columns are as small as these. Who stops reading is waited for, and given up after a while; for who went away
+nothing more is made.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _ROWS: Final = TypeAdapter(list[LatencyAnswer])
 
 class PacedResponse(Response):
     """Pieces, each sent when the one before has been taken. Raises ClientDisconnect when nobody takes one for
-    `stall_s`."""
+    `stall_s`, and when the caller has gone."""
 
     def __init__(self, pieces: Iterator[bytes], media_type: str, stall_s: float) -> None:
         super().__init__(media_type=media_type)
@@ -39,7 +40,20 @@ class PacedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
-        del scope, receive  # what is sent depends on neither
+        del scope  # what is sent depends on no part of it
+        sending = asyncio.ensure_future(self._send(send))
+        leaving = asyncio.ensure_future(_left(receive))  # a server's `send` says nothing where nobody is left
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise ClientDisconnect
+            await sending
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         while (piece := await run_in_threadpool(next, self._pieces, None)) is not None:
             try:
@@ -48,6 +62,11 @@ class PacedResponse(Response):
             except TimeoutError as error:
                 raise ClientDisconnect from error
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def response(answered: Answered, accept: str, stall_s: float) -> Response:
