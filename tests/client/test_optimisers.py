@@ -1,5 +1,7 @@
-"""Optuna and pymoo led by latencies of a farm. They are installed by `pip install 'benchfarm[optuna,pymoo]'`."""
+"""Optuna and pymoo led by latencies of a farm."""
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +37,19 @@ def search(farm: Any) -> Any:
         yield Search(sdk, [LatencyConstraint(PLATFORM, middle_ms, probability=0.6)])
 
 
+@pytest.fixture
+def optuna() -> Any:
+    import optuna  # here, because it takes a second
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
 def suggested(trial: Any) -> ArchitectureRequest:
     return bert(trial.suggest_int("layers", 1, 12), trial.suggest_categorical("hidden", HIDDEN))
 
 
-def test_optuna_finds_the_best_within_a_limit(search: Search) -> None:
-    optuna = pytest.importorskip("optuna", reason="pip install 'benchfarm[optuna]'")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def test_optuna_finds_the_best_within_a_limit(search: Search, optuna: Any) -> None:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1))
     optimise(study, search, suggested, accuracy, trials=60, together=20)
     assert (len(study.trials), search.questions) == (60, 60)
@@ -53,9 +61,7 @@ def test_optuna_finds_the_best_within_a_limit(search: Search) -> None:
     assert study.best_trial.user_attrs["latencies_ms"] == [best.latencies_ms[0]]
 
 
-def test_optuna_trades_accuracy_for_latency(search: Search) -> None:
-    optuna = pytest.importorskip("optuna", reason="pip install 'benchfarm[optuna]'")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def test_optuna_trades_accuracy_for_latency(search: Search, optuna: Any) -> None:
     sampler = optuna.samplers.NSGAIISampler(population_size=20, seed=1)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     optimise(study, search, suggested, accuracy, trials=60, together=20)
@@ -65,9 +71,7 @@ def test_optuna_trades_accuracy_for_latency(search: Search) -> None:
     assert max(latency_ms for _, latency_ms in front) <= search.constraints[0].limit_ms
 
 
-def test_optuna_is_told_what_the_farm_cannot_answer(search: Search) -> None:
-    optuna = pytest.importorskip("optuna", reason="pip install 'benchfarm[optuna]'")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def test_optuna_is_told_what_the_farm_cannot_answer(search: Search, optuna: Any) -> None:
     study = optuna.create_study(direction="maximize")
     foreign = ArchitectureRequest(space="bert", genes={"layers": 1})
     optimise(study, search, lambda _: foreign, lambda items: [1.0] * len(items), trials=2)
@@ -77,9 +81,45 @@ def test_optuna_is_told_what_the_farm_cannot_answer(search: Search) -> None:
         optimise(optuna.create_study(direction="minimize"), search, suggested, accuracy, trials=1)
 
 
+def at_the_third() -> Any:
+    """Suggestions of which the third raises."""
+    number = itertools.count(1)
+
+    def architecture(trial: Any) -> ArchitectureRequest:
+        if next(number) == 3:
+            raise ZeroDivisionError
+        return suggested(trial)
+
+    return architecture
+
+
+def interrupted(_: Sequence[Any]) -> list[float]:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("architecture", "accurate", "platform", "raised", "left"),
+    [
+        (at_the_third, accuracy, PLATFORM, ZeroDivisionError, {"FAIL": 10}),
+        (lambda: suggested, accuracy, "nowhere", InvalidRequest, {"FAIL": 10}),
+        (lambda: suggested, interrupted, PLATFORM, KeyboardInterrupt, {"FAIL": 10}),
+        (lambda: suggested, lambda _: [1.0], PLATFORM, ValueError, {"COMPLETE": 1, "FAIL": 9}),
+    ],
+)
+def test_optuna_has_no_trial_that_runs_for_ever(
+    search: Search, optuna: Any, architecture: Any, accurate: Any, platform: str, raised: type[BaseException], left: Any
+) -> None:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1, constant_liar=True))
+    asked = search if platform == PLATFORM else Search(search._farm, [LatencyConstraint(platform, 1.0)])
+    with pytest.raises(raised):
+        optimise(study, asked, architecture(), accurate, trials=20, together=10)
+    assert Counter(trial.state.name for trial in study.trials) == left
+    optimise(study, search, suggested, accuracy, trials=5)
+    assert Counter(trial.state.name for trial in study.trials) == Counter(left) + Counter(COMPLETE=5)
+
+
 @pytest.mark.filterwarnings("default")
 def test_pymoo_finds_a_front_within_a_limit(search: Search) -> None:
-    pytest.importorskip("pymoo", reason="pip install 'benchfarm[pymoo]'")
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.operators.crossover.sbx import SBX
     from pymoo.operators.mutation.pm import PM

@@ -135,12 +135,12 @@ def ask(
     return Latencies(parts, question.pin, measuring)
 
 
-def _item(number: int, given: Item) -> LatencyItem:
+def _item(number: int, given: object) -> LatencyItem:
     if isinstance(given, Architecture):
         return ArchitectureRequest(space=given.space, genes=given.genes)
     if isinstance(given, _REQUESTS):
         return given
-    wanted: Any = given.model_dump() if isinstance(given, BaseModel) else given
+    wanted: object = given.model_dump() if isinstance(given, BaseModel) else given
     if isinstance(wanted, Mapping) and "kind" not in wanted and "space" in wanted:
         wanted = {"kind": "architecture", **wanted}
     try:
