@@ -19,6 +19,7 @@ from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store.database import Database
 from benchfarm_workloads.fusing import FusionRules
+from tests.api.conftest import board_report
 from tests.api.test_predictions import FC, FC_ITEM, GENES, KEY, TINY, ask, fc, publish, published, tiny_kernels, whole
 
 if TYPE_CHECKING:
@@ -237,6 +238,39 @@ def test_what_a_token_has_measured_stays_within_its_budget(
     with database.transaction() as tx:
         tx.execute(text("UPDATE tokens SET asked_since = asked_since - interval '25 hours'"))
     assert asked(alice, *others, **miss).json()["measuring"]["queued"] == 2
+
+
+def test_a_pinned_search_is_charged_once_for_what_it_does_not_see(
+    alice: httpx2.Client, lab: "Lab", database: Database, published: Any
+) -> None:
+    miss = {"tolerance": 1e-6, "on_miss": "measure"}
+    first = asked(alice, FC_ITEM, TINY, **miss).json()
+    lab.finish(first["measuring"]["jobs"][0])
+    with database.transaction() as tx:
+        tx.execute(text("UPDATE jobs SET finished_at = finished_at - interval '2 hours'"))
+    again = asked(alice, FC_ITEM, TINY, pin=first["pin"], **miss).json()
+    told = again["measuring"]
+    assert (told["wanted"], told["measured"], told["queued"], told["device_s"]) == (2, 2, 0, 0.0)
+    assert told["budget_left_s"] == pytest.approx(first["measuring"]["budget_left_s"])
+    assert [one["source"] for one in again["answers"]] == ["predicted", "predicted"]
+    assert [one["source"] for one in ask(alice, FC_ITEM, TINY)] == ["measured", "measured"]
+
+
+def test_no_platform_takes_the_budget_of_the_others(
+    alice: httpx2.Client, lab: "Lab", database: Database, published: Any
+) -> None:
+    points = [{"mode": "free", "cores": [core], "threads": 1} for core in (0, 1)]
+    lab.register({**board_report(), "operating_points": points})
+    platforms = [KEY, KEY.replace("/c0.", "/c1.")]
+    miss = {"tolerance": 1e-6, "on_miss": "measure", "platforms": platforms}
+    cost_s = asked(alice, FC_ITEM, **miss).json()["measuring"]["device_s"] / 2
+    with database.transaction() as tx:
+        tx.execute(text("UPDATE tokens SET asked_s = 3600 - :s WHERE asked_since IS NOT NULL"), {"s": 6.5 * cost_s})
+    others = [{**FC_ITEM, "config": {**FC, "cin": 100 + at}} for at in range(6)]
+    found = asked(alice, *others, **miss).json()
+    queued = [one["platform"] for one in found["answers"] if one["job_id"] is not None]
+    assert {key: queued.count(key) for key in platforms} == dict.fromkeys(platforms, 3)
+    assert found["measuring"]["left_out"] == 6
 
 
 def test_what_cannot_be_queued_is_said_and_costs_no_answer(

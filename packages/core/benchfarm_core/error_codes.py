@@ -82,7 +82,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "adaptation_running": "An adaptation of that platform is under way; one at a time.",
     "adaptation_finished": "The adaptation has ended already.",
     "not_measured": "Nothing usable is measured, and the question asks for nothing else (on_miss: error).",
-    "pinned_predictor_gone": "A pin names a version of a predictor that is not kept any more; ask without it.",
+    "pinned_predictor_gone": "What a pin names is gone: a version's file, or how an engine fused; ask without it.",
     "export_impossible": "No table of that space can be made on that platform; the detail says what is missing.",
     "table_tampered": "A table is not what was signed: changed or damaged on the way; get the export's file again.",
     "table_foreign": "This is no table, or one of another version, or it was signed with a key that is not believed.",

@@ -26,6 +26,8 @@ MAX_ANSWERS: Final = 200_000
 """Items x distinct platforms of one question."""
 MAX_QUESTION_BYTES: Final = 16 * 2**20
 """Of a question's body."""
+MAX_PINNED: Final = 5000
+"""Versions, and platforms, that a pin names."""
 MAX_TOLD: Final = 20
 """Unknown kernels, and findings, of one answer."""
 
@@ -46,10 +48,14 @@ class Pin(Value):
     """What holds answers still for a whole search: an answer names the one that it was given by.
 
     `predictors`: ids of versions, each of which answers for its platform and subject, whatever answers by now; what is
-    not named is answered by what answers now. `as_of`: what was measured later does not count, and ages end there.
+    not named is answered by what answers now. `fusions`: by platform, a hash of how its engine fused, by which whole
+    models have their kernels. `as_of`: what was measured later does not count, and ages end there.
     """
 
-    predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=5000)
+    predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=MAX_PINNED)
+    fusions: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]] = Field(
+        default={}, max_length=MAX_PINNED
+    )
     as_of: Instant | None = None
 
 
@@ -141,13 +147,15 @@ class Measuring(Answer):
     """What a question with `on_miss: measure` had queued: workloads on platforms, each once.
 
     `wanted`: not measured, and not predicted within the tolerance; of these `queued` are new, `waiting` were asked for
-    before, `left_out` would exceed the token's budget and `refused` cannot be queued: `detail` says why. `device_s`:
-    what was charged to the budget, of which `budget_left_s` are left until `budget_until`.
+    before, `measured` are so by now, after the moment of the question's pin, `left_out` are beyond the token's budget
+    or beyond what one question has looked at, and `refused` cannot be queued: `detail` says why. `device_s`: what was
+    charged to the budget, of which `budget_left_s` are left until `budget_until`.
     """
 
     wanted: int
     queued: int
     waiting: int
+    measured: int = 0
     left_out: int
     refused: int
     device_s: float

@@ -11,11 +11,10 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
+from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.jobs import JobRequest, PriorityClass
 from benchfarm_core.latency import LatencyRequest
-from benchfarm_core.planning import expected_s
-from benchfarm_core.protocols import ProtocolRequest, resolve_protocol
-from benchfarm_store import jobs, model_merges, specs
+from benchfarm_store import accounts, asked_items, jobs, latency, model_merges, platforms, specs
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import workload_digest
 from benchfarm_store.tokens import Caller
@@ -27,9 +26,10 @@ EXPIRES_S: Final = 86_400
 """What no board has measured by then is given up: a search that asked for it is over."""
 LABEL: Final = "asked_by"
 ASKED_BY: Final = "latency"
-PROTOCOL: Final = "kernel"
 MOST: Final = 2000
-"""Workloads of one question on one platform that are looked at: whoever wants more measured submits a job."""
+"""Workloads of one question on one platform that are newly looked at: whoever wants more at once submits a job."""
+LOCK: Final = 0x61736B73
+"""The first half of the advisory locks of who has measured what a question lacks; the second is the account."""
 
 
 class Wanted(NamedTuple):
@@ -40,15 +40,19 @@ class Wanted(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """What came of one platform's wishes. `job_ids`: by the place of the item among the wanted ones."""
+    """What came of one platform's wishes. `job_ids`: by the place of the item among the wanted ones, also of what
+    waited before. `why`: of the first that is refused."""
 
     job_ids: Mapping[int, str]
-    queued: int
-    waiting: int
-    left_out: int
-    device_s: float
-    left_s: float | None
-    until: datetime | None
+    queued: int = 0
+    waiting: int = 0
+    measured: int = 0
+    left_out: int = 0
+    refused: int = 0
+    device_s: float = 0.0
+    left_s: float | None = None
+    until: datetime | None = None
+    why: str | None = None
 
 
 def queue(
@@ -59,37 +63,71 @@ def queue(
     *,
     by: Caller,
     budget_s: float,
+    share: int = 1,
 ) -> Queued:
-    """Queue a question's different items on one platform, the most wanted first, as far as the budget goes.
+    """Queue a question's different items on one platform, the most wanted first, as far as the budget goes: what is
+    left of it over `share`, the number of platforms that want some of it.
 
-    Raises as `jobs.submit`: nothing is queued or charged then.
+    What waits or is measured by now is not queued again. What cannot be a job's item is refused alone.
     """
     model_merges.hold(tx)
-    tx.execute(_HOLD_ACCOUNT, {"account": by.account_number})  # who asks the same now waits, and finds it queued
-    items = wanted[:MOST]
-    digests = [workload_digest(one.workload_id) for one in items]
-    parameters = {
-        "account": by.account_number,
-        "label": LABEL,
-        "asked_by": ASKED_BY,
-        "timing": request.timing,
-        "platform": platform,
-        "digests": digests,
-        "again": tx.now - timedelta(seconds=AGAIN_AFTER_S),
-    }
-    before = {row.digest: row.job_id for row in tx.execute(_BEFORE, parameters)}
-    job_ids = {at: before[digest] for at, digest in enumerate(digests) if digest in before}
-    fresh = [at for at in range(len(items)) if at not in job_ids]
-    spent_s, since = _spent(tx, by)
-    chosen, device_s = _within(tx, request, [(at, items[at].request) for at in fresh], by, budget_s - spent_s)
-    if chosen:
-        view, _ = jobs.submit(tx, _job(request, platform, [items[at].request for at in chosen]), by=by)
-        job_ids |= dict.fromkeys(chosen, view.id)
-        tx.execute(_CHARGE, {"token": by.token_id, "asked_s": spent_s + device_s, "since": since})
-    left_out = len(fresh) - len(chosen) + len(wanted) - len(items)
-    until = since + timedelta(seconds=BUDGET_DAY_S)
-    left_s = max(budget_s - spent_s - device_s, 0.0)
-    return Queued(job_ids, len(chosen), len(items) - len(fresh), left_out, device_s, left_s, until)
+    (place,) = platforms.find_all(tx, [platform])
+    job_ids = _before(tx, request, platform, dict(enumerate(wanted)), by)
+    rest = [at for at in range(len(wanted)) if at not in job_ids]
+    known = latency.measured_now(tx, request, place.id, [wanted[at].workload_id for at in rest])
+    fresh = [at for at in rest if wanted[at].workload_id not in known]
+    # a search goes on asking when its budget is spent: nothing is looked at then
+    most = MOST if _spent(tx, by).device_s < budget_s else 0
+    looked = asked_items.look(tx, request, place, [(at, wanted[at].request) for at in fresh[:most]], by)
+    # who asks the same now waits, and finds it queued; what takes long is done
+    tx.execute(_ALONE, {"lock": LOCK, "account": by.account_number})
+    job_ids |= _before(tx, request, platform, {at: wanted[at] for at, _ in looked.possible}, by)
+    spent = _spent(tx, by)
+    possible = [one for one in looked.possible if one[0] not in job_ids]
+    chosen = _within(possible, (budget_s - spent.device_s) / share)
+    made = _submit(tx, request, platform, [(at, wanted[at].request) for at, _ in chosen], by)
+    device_s = sum(seconds for at, seconds in chosen if at in made.job_ids)
+    if made.job_ids:
+        charge = {"token": by.token_id, "asked_s": spent.device_s + device_s, "since": spent.since}
+        tx.execute(_CHARGE, charge)
+    refused = looked.refused + len(chosen) - len(made.job_ids)
+    return Queued(
+        job_ids | made.job_ids,
+        queued=len(made.job_ids),
+        waiting=len(job_ids),
+        measured=len(rest) - len(fresh),
+        left_out=len(wanted) - len(job_ids) - (len(rest) - len(fresh)) - len(made.job_ids) - refused,
+        refused=refused,
+        device_s=device_s,
+        left_s=max(budget_s - spent.device_s - device_s, 0.0),
+        until=spent.since + timedelta(seconds=BUDGET_DAY_S),
+        why=made.why or looked.why,
+    )
+
+
+class _Made(NamedTuple):
+    """`job_ids`: by place, of what is queued; `why`: of the first that is not."""
+
+    job_ids: dict[int, str]
+    why: str | None
+
+
+def _submit(
+    tx: Transaction, request: LatencyRequest, platform: str, items: Sequence[tuple[int, specs.AnyRequest]], by: Caller
+) -> _Made:
+    """A job of the first items, of as many as the account's quota has room for. Nothing stays of one that is refused:
+    what waits already is told all the same."""
+    room = accounts.free_items(tx, by.account_number) if items else 0
+    taken = items[:room]
+    why = f"{len(items) - room} items are above the account's quota of waiting items" if len(items) > room else None
+    if not taken:
+        return _Made({}, why)
+    try:
+        with tx.savepoint():
+            view, _ = jobs.submit(tx, _job(request, platform, [item for _, item in taken]), by=by)
+    except BenchfarmError as error:
+        return _Made({}, error.detail)
+    return _Made(dict.fromkeys((at for at, _ in taken), view.id), why)
 
 
 def _job(request: LatencyRequest, platform: str, workloads: Sequence[specs.AnyRequest]) -> JobRequest:
@@ -106,32 +144,52 @@ def _job(request: LatencyRequest, platform: str, workloads: Sequence[specs.AnyRe
     )
 
 
-def _within(
-    tx: Transaction, request: LatencyRequest, items: Sequence[tuple[int, specs.AnyRequest]], by: Caller, left_s: float
-) -> tuple[list[int], float]:
-    """The items from the first on that fit into what is left, and what they are expected to take."""
-    protocol = resolve_protocol(ProtocolRequest(name=PROTOCOL))
+def _before(
+    tx: Transaction, request: LatencyRequest, platform: str, wanted: Mapping[int, Wanted], by: Caller
+) -> dict[int, str]:
+    """The jobs that the account's questions asked for these before, by place: those that wait, or ended not long
+    ago."""
+    digests = {at: workload_digest(one.workload_id) for at, one in wanted.items()}
+    parameters = {
+        "account": by.account_number,
+        "label": LABEL,
+        "asked_by": ASKED_BY,
+        "timing": request.timing,
+        "platform": platform,
+        "digests": list(digests.values()),
+        "again": tx.now - timedelta(seconds=AGAIN_AFTER_S),
+    }
+    before = {row.digest: row.job_id for row in tx.execute(_BEFORE, parameters)} if digests else {}
+    return {at: before[digest] for at, digest in digests.items() if digest in before}
+
+
+def _within(items: Sequence[tuple[int, float]], left_s: float) -> list[tuple[int, float]]:
+    """The items from the first on that fit into what is left: a long one that does not keeps no shorter one out."""
     chosen, device_s = [], 0.0
-    for at, item in items:
-        (one,) = specs.resolve_workloads(tx, [item], by.account_number, field="items")
-        needed_s = expected_s(protocol, one.cost, None, request.timing)
-        if device_s + needed_s > left_s:
-            break
-        chosen.append(at)
-        device_s += needed_s
-    return chosen, device_s
+    for at, needed_s in items:
+        if device_s + needed_s <= left_s:
+            chosen.append((at, needed_s))
+            device_s += needed_s
+    return chosen
 
 
-def _spent(tx: Transaction, by: Caller) -> tuple[float, datetime]:
-    """What the token's questions had queued since its day began, and when that was; nobody else changes it now."""
-    row = tx.execute(_HOLD_TOKEN, {"token": by.token_id}).one()
+class _Spent(NamedTuple):
+    """What the token's questions had queued since its day began, and when that was."""
+
+    device_s: float
+    since: datetime
+
+
+def _spent(tx: Transaction, by: Caller) -> _Spent:
+    row = tx.execute(_ASKED, {"token": by.token_id}).one()
     if row.asked_since is None or tx.now - row.asked_since >= timedelta(seconds=BUDGET_DAY_S):
-        return 0.0, tx.now
-    return row.asked_s, row.asked_since
+        return _Spent(0.0, tx.now)
+    return _Spent(row.asked_s, row.asked_since)
 
 
-_HOLD_ACCOUNT = text("SELECT id FROM accounts WHERE id = :account FOR NO KEY UPDATE")
-_HOLD_TOKEN = text("SELECT asked_s, asked_since FROM tokens WHERE id = :token FOR NO KEY UPDATE")
+# not the account's row: jobs are submitted and leases end under it, and who submits takes it after his workloads
+_ALONE = text("SELECT pg_advisory_xact_lock(:lock, :account)")
+_ASKED = text("SELECT asked_s, asked_since FROM tokens WHERE id = :token")
 _CHARGE = text("UPDATE tokens SET asked_s = :asked_s, asked_since = :since WHERE id = :token")
 _BEFORE = text("""
     SELECT DISTINCT ON (w.digest) w.digest::text AS digest, j.id::text AS job_id

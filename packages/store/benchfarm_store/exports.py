@@ -74,7 +74,7 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
         predictor_id=f"{_PREDICTOR}{found.id}",
         predictor_version=found.version,
         predictor_sha256=found.sha256,
-        kernels=_rules_digest(rules),
+        kernels=fusions.rules_digest(rules),
         made_at=tx.now,
     )
     wanted = digest(
@@ -107,10 +107,6 @@ _PREDICTORS = text("""
 _SAME = text("""
     SELECT public_id, file IS NOT NULL AS has_file FROM exports WHERE predictor_id = :predictor AND wanted = :wanted
 """)
-
-
-def _rules_digest(rules: FusionRules) -> str:
-    return digest(sorted([first, second, fuses] for (first, second), fuses in rules.measured.items()))
 
 
 def keep(tx: Transaction, ordered: Ordered, file: bytes, blocks: int, by: Caller) -> ExportView:
@@ -162,7 +158,7 @@ def get_export(tx: Transaction, export_id: str) -> ExportView:
     """One export. Raises NotFound."""
     row = _row(tx, export_id)
     platform = Platform.model_validate(row.spec)
-    is_current = row.state == "active" and row.kernels == _rules_digest(fusions.engine_rules(tx, platform))
+    is_current = row.state == "active" and row.kernels == fusions.rules_digest(fusions.engine_rules(tx, platform))
     return ExportView(
         id=row.public_id,
         platform=row.key,

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, OnMiss, Pin, unanswered
+from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
@@ -23,7 +23,7 @@ from benchfarm_core.workloads import (
     UploadRequest,
     workload_id,
 )
-from benchfarm_store import asked_kernels, estimates, platforms, predictors, specs
+from benchfarm_store import asked_kernels, estimates, fusions, pins, platforms, specs
 from benchfarm_store.asked_kernels import AskedKernels
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json, workload_digest
@@ -60,7 +60,8 @@ class Asked:
         workloads, subjects: by number; a subject is the workload's kernel type, or `WHOLE_MODEL`.
         platforms: each once, in the order of the question.
         best: by number and place of platform the row of the best usable measurement.
-        lists: of kernel lists, by number, the numbers of their kernels, and how often each occurs.
+        lists: of kernel lists, by number, the numbers of their kernels, and how often each occurs; none where every
+            platform has what predicts whole models.
         refusals: by item, why it is no workload.
         as_of: when it was asked; of a pinned question the moment of its pin.
         pin: what answers, for whoever wants the same to answer again.
@@ -186,47 +187,61 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
     Args:
         items: what `named` made of the request's before the transaction; None: it is done here.
 
-    Raises TooLarge above `MAX_ANSWERS`; NotFound, Conflict and InvalidRequest for a pin that cannot be held.
+    Raises TooLarge above `MAX_ANSWERS`, among which kernels count that are summed up; NotFound, Conflict and
+    InvalidRequest for a pin that cannot be held.
     """
     rows = platforms.find_all(tx, request.platforms)
-    _check_size(len(request.items) * len(rows))
+    answers = len(request.items) * len(rows)
+    _check_size(answers)
+    as_of = pins.moment(tx, request.pin)
     singles, ids, refusals = _with_uploads(tx, request, items or named(request), by)
     places = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for id_ in ids if id_ is not None))}
     numbers = [REFUSED if id_ is None else places[id_] for id_ in ids]
     workloads = {number: one for number, one in zip(numbers, singles, strict=True) if one is not None}
-    lists = _listed(workloads, places)
     uploads = {
         number: item.model_id
         for number, item in zip(numbers, request.items, strict=True)
         if isinstance(item, UploadRequest) and number != REFUSED
     }
-    as_of = request.pin.as_of if request.pin is not None and request.pin.as_of is not None else tx.now
-    best = _best(tx, request, list(places), [row.id for row in rows], as_of)
+    row_ids = dict(enumerate(row.id for row in rows))
+    best = _best(tx, request, as_of, dict(enumerate(places)), row_ids)
+    gaps = [[n for n in workloads if (n, place) not in best] for place in row_ids]
+    choice = pins.choice(tx, request, [row_ids[place] for place, each in enumerate(gaps) if each])
+    summing = {place: id_ for place, id_ in row_ids.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
+    first = len(places)
+    lists = _listed(workloads, places, answers, len(summing))
+    if lists:
+        best |= _best(tx, request, as_of, dict(list(enumerate(places))[first:]), summing)
+        for place in summing:
+            gaps[place] += [n for n in range(first, len(places)) if (n, place) not in best]
     subjects = [subject_of(workload) for workload in workloads.values()]
-    gaps = [tuple(n for n in workloads if (n, place) not in best) for place in range(len(rows))]
-    heads = _heads(tx, request, [row.id for row, each in zip(rows, gaps, strict=True) if each])
-    asked, kernels = _to_predict(tx, heads, rows, gaps, subjects, uploads)
-    pin = _pin(request.pin, heads, as_of)
+    heads = [choice.heads(row.id, sorted({subjects[n] for n in each})) for row, each in zip(rows, gaps, strict=True)]
+    asked, kernels, fused = _to_predict(tx, heads, rows, gaps, subjects, uploads)
+    pin = pins.make(request.pin, [head for each in heads for head in each.values()], fused, as_of)
     return Asked(
         request.timing, numbers, list(workloads.values()), subjects, asked, kernels, best, as_of, lists, refusals, pin
     )
 
 
-def _listed(workloads: dict[int, AskedWorkload], places: dict[str, int]) -> dict[int, list[tuple[int, int]]]:
-    """The kernels of kernel lists by number; they are added to the question's workloads, each once."""
+def _listed(
+    workloads: dict[int, AskedWorkload], places: dict[str, int], answers: int, summing: int
+) -> dict[int, list[tuple[int, int]]]:
+    """The kernels of kernel lists by number; they are added to the question's workloads, each once.
+
+    Nothing where no platform sums them up. Raises TooLarge where they make too much of a question of so many answers.
+    """
+    lists = {number: one for number, one in workloads.items() if isinstance(one, KernelListRequest)} if summing else {}
+    kernels = {(one.type, *one.config.items()): one for each in lists.values() for one in each.kernels}
+    _check_size(answers, len(kernels) * summing)
     known: dict[tuple[object, ...], int] = {}
-    found: dict[int, list[tuple[int, int]]] = {}
-    for number, workload in list(workloads.items()):
-        if not isinstance(workload, KernelListRequest):
-            continue
-        for one in workload.kernels:
-            key = (one.type, *one.config.items())
-            if key not in known:
-                kernel = kernel_type(one.type).workload(one.config)
-                known[key] = places.setdefault(workload_id(kernel), len(places))
-                workloads.setdefault(known[key], kernel)
-            found.setdefault(number, []).append((known[key], one.count))
-    return found
+    for key, one in kernels.items():
+        kernel = kernel_type(one.type).workload(one.config)
+        known[key] = places.setdefault(workload_id(kernel), len(places))
+        workloads.setdefault(known[key], kernel)
+    return {
+        number: [(known[one.type, *one.config.items()], one.count) for one in each.kernels]
+        for number, each in lists.items()
+    }
 
 
 def _with_uploads(
@@ -256,19 +271,30 @@ def _single(one: specs.Resolved) -> AnySingle:
     return one.workload
 
 
-def _check_size(answers: int) -> None:
-    if answers > MAX_ANSWERS:
-        raise TooLarge(f"the question has {answers} answers (items x platforms); the limit is {MAX_ANSWERS}")
+def _check_size(answers: int, kernels: int = 0) -> None:
+    """`kernels`: of kernel lists that are summed up, on each platform that does."""
+    if answers + kernels <= MAX_ANSWERS:
+        return
+    summed = f" and {kernels} kernels of kernel lists to sum up where no predictor of whole models answers"
+    detail = f"the question has {answers} answers (items x platforms){summed if kernels else ''}"
+    raise TooLarge(f"{detail}; the limit is {MAX_ANSWERS}")
+
+
+def measured_now(tx: Transaction, request: LatencyRequest, platform_id: int, ids: Sequence[str]) -> set[str]:
+    """The ids of workloads of which the platform has a usable measurement by now, whatever the question's pin says."""
+    found = _best(tx, request, tx.now, dict(enumerate(ids)), {0: platform_id})
+    return {ids[number] for number, _ in found}
 
 
 def _best(
-    tx: Transaction, request: LatencyRequest, ids: Sequence[str], platform_ids: Sequence[int], as_of: datetime
+    tx: Transaction, request: LatencyRequest, as_of: datetime, ids: Mapping[int, str], rows: Mapping[int, int]
 ) -> dict[tuple[int, int], Row[Any]]:
-    """By the places of workload and platform; `ids` of kernel lists are those of no workload."""
-    digests = {number: workload_digest(id_) for number, id_ in enumerate(ids) if id_.startswith("w_")}
+    """By number of the workload and place of the platform, of which these are ids and rows; `ids` of kernel lists are
+    those of no workload."""
+    digests = {number: workload_digest(id_) for number, id_ in ids.items() if id_.startswith("w_")}
     known = estimates.known_workloads(tx, digests.values())
     workloads = {known[digest]: number for number, digest in digests.items() if digest in known}
-    pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(platform_ids)]
+    pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(rows.values())]
     parameters = {
         "pairs": rows_json(pairs),
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
@@ -279,7 +305,7 @@ def _best(
         "is_pinned": as_of != tx.now,
     }
     found = tx.execute(_BEST, parameters) if pairs else ()
-    places = {id_: place for place, id_ in enumerate(platform_ids)}
+    places = {id_: place for place, id_ in rows.items()}
     return {(workloads[row.w], places[row.p]): row for row in found}
 
 
@@ -300,54 +326,31 @@ _BEST = text("""
 """)
 
 
-def _heads(tx: Transaction, request: LatencyRequest, lacking: Sequence[int]) -> list[Head]:
-    """What answers on the platforms that lack a measurement, by platform and subject: the pinned versions first.
-
-    Raises as `predictors.pinned`, and InvalidRequest for a pin that names two versions of one subject.
-    """
-    if request.timing != Timing.ALONE or request.on_miss == OnMiss.ERROR:
-        return []
-    held: dict[tuple[int, str], Head] = {}
-    for head in predictors.pinned(tx, request.pin.predictors) if request.pin and request.pin.predictors else ():
-        other = held.setdefault((head.platform_id, head.subject), head)
-        if other is not head:
-            detail = f"{other.id} and {head.id} are versions of one predictor: a pin names one of them"
-            raise InvalidRequest(detail, field="pin.predictors")
-    active = {(head.platform_id, head.subject): head for head in predictors.active(tx, lacking)} if lacking else {}
-    return [head for place, head in (active | held).items() if place[0] in set(lacking)]
-
-
-def _pin(given: Pin | None, heads: Sequence[Head], as_of: datetime) -> Pin:
-    """What was pinned, and what answers beside it."""
-    before = given.predictors if given is not None else ()
-    return Pin(predictors=tuple(dict.fromkeys((*before, *(head.id for head in heads)))), as_of=as_of)
-
-
 def _to_predict(
     tx: Transaction,
-    answering: Sequence[Head],
+    heads: Sequence[Mapping[str, Head]],
     rows: Sequence[platforms.Found],
-    gaps: Sequence[tuple[int, ...]],
+    gaps: Sequence[Sequence[int]],
     subjects: Sequence[str],
     uploads: Mapping[int, str],
-) -> tuple[list[AskedPlatform], AskedKernels]:
-    """The platforms with what answers there, and the kernels of the models that are to be predicted."""
-    heads: dict[int, dict[str, Head]] = {row.id: {} for row in rows}
-    for head in answering:
-        heads[head.platform_id][head.subject] = head
+) -> tuple[list[AskedPlatform], AskedKernels, dict[str, str]]:
+    """The platforms with what answers there, the kernels of the models that are to be predicted, and by platform a hash
+    of how its engine fuses these."""
     parsed = [parse_platform_key(row.key) for row in rows]
     models = {
         place: [number for number in each if subjects[number] == WHOLE_MODEL]
         for place, each in enumerate(gaps)
-        if WHOLE_MODEL in heads[rows[place].id]
+        if WHOLE_MODEL in heads[place]
     }
-    places = [place for place, each in models.items() if each]
+    places = list(models)
     found, rules = asked_kernels.fusings(tx, [parsed[place] for place in places])
     fusing = dict(zip(places, found, strict=True))
     wanted = {number for place in places for number in models[place]}
     graphs = [(number, model_id) for number, model_id in uploads.items() if number in wanted]
     asked = [
-        AskedPlatform(row.key, parsed[place], gaps[place], heads[row.id], fusing.get(place))
+        AskedPlatform(row.key, parsed[place], tuple(gaps[place]), heads[place], fusing.get(place))
         for place, row in enumerate(rows)
     ]
-    return asked, AskedKernels(rules, dict(graphs[: asked_kernels.MAX_UPLOADS]))
+    hashes = [fusions.rules_digest(each) for each in rules]
+    fused = {rows[place].key: hashes[at] for place, at in fusing.items()}
+    return asked, AskedKernels(rules, dict(graphs[: asked_kernels.MAX_UPLOADS])), fused

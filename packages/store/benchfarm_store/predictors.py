@@ -57,6 +57,13 @@ class Head(NamedTuple):
     size_bytes: int
 
 
+class Pinned(NamedTuple):
+    """A version that a pin names. `gone`: why it cannot answer any more; None where it can."""
+
+    head: Head
+    gone: str | None
+
+
 class Answering(NamedTuple):
     """What answers now: when it was made, what it scored on hold-outs then, and its file."""
 
@@ -259,25 +266,22 @@ _HEADS = text("""
 """)
 
 
-def pinned(tx: Transaction, predictor_ids: Collection[str]) -> list[Head]:
-    """The versions that a pin names: what answers, or did once.
-
-    Raises:
-        NotFound: there is no such version.
-        Conflict: `pinned_predictor_gone` for one that never answered, or whose file is not kept any more.
-    """
+def pinned(tx: Transaction, predictor_ids: Collection[str]) -> list[Pinned]:
+    """The versions that a pin names: what answers, or did once. Raises NotFound where there is no such version."""
     wanted = {_number(id_): id_ for id_ in predictor_ids}
     rows = {row.id: row for row in tx.execute(_PINNED, {"ids": sorted(wanted)})}
     for number, id_ in wanted.items():
         if number not in rows:
             raise NotFound(f"there is no predictor {id_}", field="pin.predictors")
-        row = rows[number]
-        if not row.has_file or row.activated_at is None or row.state == PredictorState.REJECTED:
-            why = "its file is not kept any more" if row.activated_at is not None else "it never answered"
-            what = f"version {row.version} of {row.subject} on {row.platform} ({id_})"
-            detail = f"the pin names {what}, which is gone: {why}; ask without a pin and go on with the answer's"
-            raise Conflict(detail, code="pinned_predictor_gone", field="pin.predictors")
-    return [_head(row) for row in rows.values()]
+    return [Pinned(_head(row), _why_gone(row)) for row in rows.values()]
+
+
+def _why_gone(row: Row[Any]) -> str | None:
+    if row.has_file and row.activated_at is not None and row.state != PredictorState.REJECTED:
+        return None
+    why = "its file is not kept any more" if row.activated_at is not None else "it never answered"
+    what = f"version {row.version} of {row.subject} on {row.platform} ({_PREFIX}{row.id})"
+    return f"the pin names {what}, which is gone: {why}"
 
 
 _PINNED = text("""

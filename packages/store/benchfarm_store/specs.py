@@ -79,6 +79,11 @@ def resolve_generated(request: AnyRequest) -> Resolved | None:
     return None if isinstance(request, UploadRequest) else _resolver(request, {}, costs=False)()
 
 
+def resolve_found(request: AnyRequest, uploads: dict[str, Resolved]) -> Resolved:
+    """One request's workload with its cost; `uploads`: as `find_uploads` found them. Raises as `resolve_workloads`."""
+    return _resolver(request, uploads, costs=True)()
+
+
 def _resolve_pairs(
     tx: Transaction, requests: Sequence[PairRequest], account: int, partners: pairs.Partners, keys: Sequence[str]
 ) -> list[Resolved]:

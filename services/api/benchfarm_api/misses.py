@@ -16,6 +16,8 @@ from benchfarm_store.tokens import Caller
 CANNOT_BE: Final = frozenset({"format_not_opened", "timing_impossible"})
 """Why an answer has no number, where no measurement gives one either."""
 
+_LISTS: Final = "a kernel list is not measured: ask for its kernels"
+
 Answers = Callable[[int, int, int], LatencyAnswer]
 """By item, number and place of platform: what is said where nothing is measured."""
 
@@ -40,26 +42,26 @@ def queue(
     database: Database, asked: Asked, request: LatencyRequest, by: Caller, answers: Answers, budget_s: float
 ) -> Misses:
     """Have measured what is predicted less exactly than the tolerance, or not at all: a job for each platform, the
-    worst first, each in a transaction of its own. That one cannot be made costs the question no answer."""
+    worst first, each in a transaction of its own. That one cannot be made costs the question no answer.
+
+    Each platform gets its share of the budget, those that want the least first: what they leave is for the others.
+    """
+    wishes = [(place, *_of_platform(asked, request, place, answers)) for place in range(len(asked.platforms))]
+    lists = sum(refused for _, _, refused in wishes)
+    wanting = sorted(((place, found) for place, found, _ in wishes if found), key=lambda wish: len(wish[1]))
     job_ids: dict[tuple[int, int], str] = {}
-    done = [asked_jobs.Queued({}, 0, 0, 0, 0.0, None, None)]
-    wanted, refused, why = 0, 0, None
-    for place, one in enumerate(asked.platforms):
-        found, lists = _of_platform(asked, request, place, answers)
-        wanted, refused = wanted + len(found) + lists, refused + lists
-        why = "a kernel list is not measured: ask for its kernels" if lists else why
-        if not found:
-            continue
+    done = [asked_jobs.Queued({}, refused=lists, why=_LISTS if lists else None)]
+    for turn, (place, found) in enumerate(wanting):
+        items, key = [miss.wanted for miss in found], asked.platforms[place].key
         try:
             with database.transaction() as tx:
-                items = [miss.wanted for miss in found]
-                queued = asked_jobs.queue(tx, request, one.key, items, by=by, budget_s=budget_s)
+                share = len(wanting) - turn
+                queued = asked_jobs.queue(tx, request, key, items, by=by, budget_s=budget_s, share=share)
         except BenchfarmError as error:
-            refused, why = refused + len(found), error.detail
-            continue
+            queued = asked_jobs.Queued({}, refused=len(found), why=error.detail)
         job_ids |= {(found[at].number, place): job_id for at, job_id in queued.job_ids.items()}
         done.append(queued)
-    return Misses(job_ids, _told(done, wanted, refused, why))
+    return Misses(job_ids, _told(done, lists + sum(len(found) for _, found in wanting)))
 
 
 def _of_platform(asked: Asked, request: LatencyRequest, place: int, answers: Answers) -> tuple[list[_Miss], int]:
@@ -90,16 +92,19 @@ def _need(said: LatencyAnswer) -> float:
     return half_width(said.median_ms, said.low_ms, said.high_ms)
 
 
-def _told(done: list[asked_jobs.Queued], wanted: int, refused: int, why: str | None) -> Measuring:
+def _told(done: list[asked_jobs.Queued], wanted: int) -> Measuring:
+    budgets = [one for one in done if one.until is not None]
+    whys = dict.fromkeys(one.why for one in done if one.why is not None)
     return Measuring(
         wanted=wanted,
         queued=sum(one.queued for one in done),
         waiting=sum(one.waiting for one in done),
+        measured=sum(one.measured for one in done),
         left_out=sum(one.left_out for one in done),
-        refused=refused,
+        refused=sum(one.refused for one in done),
         device_s=sum(one.device_s for one in done),
-        budget_left_s=done[-1].left_s,
-        budget_until=done[-1].until,
+        budget_left_s=budgets[-1].left_s if budgets else None,
+        budget_until=budgets[-1].until if budgets else None,
         jobs=sorted({job_id for one in done for job_id in one.job_ids.values()}),
-        detail=why,
+        detail="; ".join(whys) or None,
     )
