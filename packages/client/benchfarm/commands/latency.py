@@ -128,7 +128,8 @@ def _measuring_text(measuring: Measuring) -> str:
     counts = {
         "queued": measuring.queued,
         "queued before": measuring.waiting,
-        "beyond the token's budget": measuring.left_out,
+        "measured by now": measuring.measured,
+        "left out (the token's budget, or too many at once)": measuring.left_out,
         "refused": measuring.refused,
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
