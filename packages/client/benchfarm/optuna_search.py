@@ -69,7 +69,7 @@ def _all_told(study: "Study") -> "Iterator[list[Trial]]":
     asked: list[Trial] = []
     try:
         yield asked
-    except BaseException:
+    except BaseException:  # boundary: whatever ends the caller's search, no trial may run for ever
         for trial in asked:
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         raise
