@@ -203,6 +203,24 @@ def test_a_search_has_measured_what_is_not_sure_enough(farm: Any) -> None:
         assert [one.source for one in sdk.latency(ARCHITECTURES[:2], [PLATFORM])] == ["measured"] * 2
 
 
+@pytest.mark.usefixtures("published")
+def test_what_a_search_has_measured_is_seen_by_the_next_one(farm: Any) -> None:
+    with farm.client() as sdk:
+        limits = [LatencyConstraint(PLATFORM, 1e6)]
+        search = Search(sdk, limits, tolerance=1e-9, on_miss=OnMiss.MEASURE)
+        items = ARCHITECTURES[2:4]
+        first = search.judge(items)
+        (job_id,) = {one.answers[0].job_id for one in first}
+        farm.measure(job_id)
+        again = search.judge(items)
+        assert [one.answers[0].source for one in again] == ["predicted"] * 2
+        assert [one.latencies_ms for one in again] == [one.latencies_ms for one in first]
+        assert {one.answers[0].job_id for one in again} <= {job_id, None}  # nothing is queued twice
+        fresh = Search(sdk, limits).judge(items)
+        assert [one.answers[0].source for one in fresh] == ["measured"] * 2
+        assert [one.latencies_ms[0] for one in fresh] == [one.answers[0].normalised_ms for one in fresh]
+
+
 def test_a_search_needs_a_constraint_and_one_name_for_a_platform(farm: Any, logged_in: Any) -> None:
     assert logged_in("platforms", "alias", PLATFORM, "here").code == 0
     with farm.client() as sdk:

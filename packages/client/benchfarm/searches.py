@@ -48,7 +48,8 @@ class Search:
     """Judges architectures, and other items, by constraints on any number of platforms.
 
     The first question pins what answers, so that a refresh in the middle of a search changes nothing; give the `pin` of
-    another search to go on with its predictors. Not to be shared between threads.
+    another search to go on with its predictors. With `on_miss` measure, what it has measured lies after that pin: this
+    search predicts it to its end, and one without a pin sees it. Not to be shared between threads.
 
     Args:
         farm: the client; its connection is kept open from question to question.
