@@ -152,20 +152,28 @@ def _item(number: int, given: object) -> LatencyItem:
 
 
 def _batches(items: Sequence[LatencyItem], width: int) -> Iterator[list[bytes]]:
-    """The items as JSON, as many together as one question may hold on that many platforms."""
-    most = max(min(MAX_ITEMS, MAX_ANSWERS // max(width, 1)), 1)
+    """The items as JSON, as many together as one question may hold on that many platforms.
+
+    Kernels of kernel lists count as answers do, and may be summed up everywhere.
+    """
+    most = MAX_ANSWERS // max(width, 1)
     batch: list[bytes] = []
-    size_bytes = size_objects = 0
+    size_bytes = size_objects = answers = 0
     for item in items:
         encoded = item.model_dump_json().encode()
-        size_bytes += len(encoded) + 1
-        size_objects += encoded.count(b"{")
-        if batch and (len(batch) == most or size_bytes > BATCH_BYTES or size_objects > BATCH_OBJECTS):
+        own = (len(encoded) + 1, encoded.count(b"{"), 1 + _kernels(item))
+        size_bytes, size_objects, answers = size_bytes + own[0], size_objects + own[1], answers + own[2]
+        is_full = len(batch) == MAX_ITEMS or answers > most
+        if batch and (is_full or size_bytes > BATCH_BYTES or size_objects > BATCH_OBJECTS):
             yield batch
-            batch, size_bytes, size_objects = [], len(encoded) + 1, encoded.count(b"{")
+            batch, (size_bytes, size_objects, answers) = [], own
         batch.append(encoded)
     if batch:
         yield batch
+
+
+def _kernels(item: LatencyItem) -> int:
+    return len(item.kernels) if isinstance(item, KernelListRequest) else 0
 
 
 def _ask_once(
