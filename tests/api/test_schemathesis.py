@@ -45,6 +45,10 @@ EXCEPTIONS = """
 # An agent's list of cores takes false for 0. Of a list in a query a single value, given as a plain text, is the same
 # query string as a list of that one value.
 {lenient}
+# More items than a question may have are 413, as whatever is too large.
+[[operations]]
+include-operation-id = "ask_latency"
+checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 """
 REFUSING = (
     "submit_job",
