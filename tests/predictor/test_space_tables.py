@@ -87,7 +87,7 @@ def test_it_does_so_in_any_company(kind: str, rows: list[int], name: str) -> Non
 
 
 def test_more_than_are_held_at_once_come_in_order() -> None:
-    architectures = drawn("bert") * 60
+    architectures = drawn("bert") * 120
     assert len(architectures) > ROWS_AT_ONCE
     made = table("bert", "regional")
     own, few = (said(made, "bert", each)["latency_ms"] for each in (architectures, drawn("bert")))

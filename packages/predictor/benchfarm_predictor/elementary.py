@@ -65,5 +65,6 @@ def _series(terms: tuple[float, ...], x: Floats) -> Floats:
     """Horner's rule; the coefficient of the highest power first."""
     found = np.full_like(x, terms[0])
     for term in terms[1:]:
-        found = found * x + term
+        found *= x
+        found += term
     return np.asarray(found)

@@ -80,14 +80,23 @@ class Ridge:
 
     def _of_columns(self, columns: Sequence[Column], count: int) -> Floats:
         """float64[n]: the same sums in the same order, where most features are one number for all rows."""
-        total: Column = 0.0
+        total, z = np.zeros(count), np.empty(count)
         numbers = (self.centre.tolist(), self.scale.tolist(), self.weights.tolist())
         for column, centre, scale, weight in zip(columns, *numbers, strict=True):
-            if weight != 0:
-                z = (column - centre) / scale
-                near = np.minimum(np.maximum(z, -FARTHEST), FARTHEST) if self.target == "log" else z
-                total = total + near * weight
-        return total if isinstance(total, np.ndarray) else np.full(count, total)
+            if weight == 0:
+                continue
+            if not isinstance(column, np.ndarray):
+                alone = (column - centre) / scale
+                total += (min(max(alone, -FARTHEST), FARTHEST) if self.target == "log" else alone) * weight
+                continue
+            np.subtract(column, centre, out=z)  # in place: new arrays take longer than what is computed
+            z /= scale
+            if self.target == "log":
+                np.maximum(z, -FARTHEST, out=z)
+                np.minimum(z, FARTHEST, out=z)
+            z *= weight
+            total += z
+        return total
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""

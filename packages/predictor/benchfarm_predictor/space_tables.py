@@ -37,8 +37,8 @@ from benchfarm_workloads.spaces.space import Space
 WORD_BITS: Final = 63
 MAX_BITS: Final = 53
 """Of one sum: more are not exact in float64."""
-ROWS_AT_ONCE: Final = 8192
-"""So many that what is computed of them stays in the processor's cache."""
+ROWS_AT_ONCE: Final = 16_384
+"""So many that what is computed of them stays in the processor's cache, and that calls cost little."""
 LOOKED_AT: Final = 200
 """Drawn architectures that say in which regions of the predictor a space lies."""
 NOT_THERE: Final = -1
@@ -102,7 +102,7 @@ class SpaceTable:
 
     def lists(self, codes: Encoded) -> TabledLists:
         """The sums of encoded architectures of which every block is there."""
-        places = codes.astype(np.intp)
+        places = codes.astype(np.intp, order="C")  # slot by slot, however they were picked
         total = np.take(self.words, places[0], axis=0)
         row = np.empty_like(total)
         for place in places[1:]:
