@@ -8,7 +8,7 @@ from sqlalchemy import text
 from benchfarm_core.accounts import Quotas
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.workloads import workload_id
-from benchfarm_store import accounts, asked_jobs, specs
+from benchfarm_store import accounts, asked_items, asked_jobs, specs
 from benchfarm_store.asked_jobs import Wanted
 from tests.store.test_asked import ACT, FC, ONE, add_upload
 
@@ -79,6 +79,17 @@ def test_a_long_item_keeps_no_shorter_one_out_and_each_platform_has_its_share(fa
     left = queue(farm, ann, question(*FCS), budget_s=5.5 * one_s, share=2)
     assert (left.queued, left.left_out) == (2, 3)
     assert left.left_s == pytest.approx(2.5 * one_s, rel=1e-4)
+
+
+def test_a_few_that_do_not_fit_end_the_looking(farm, ann, agent, monkeypatch):
+    """A search goes on asking when next to nothing is left: it must not cost a second each time."""
+    monkeypatch.setattr(asked_items, "MISFITS", 2)
+    one_s = queue(farm, ann, question(FC)).device_s
+    long = [{**RESNET, "config": {"hw": hw}} for hw in (224, 192)]
+    spent = {"budget_s": one_s * 2.5}
+    assert list(queue(farm, ann, question(long[0], *FCS[:2]), **spent).job_ids) == [1]
+    told = queue(farm, ann, question(*long, *FCS[2:]), budget_s=one_s * 4.5)
+    assert (told.queued, told.left_out) == (0, 5)
 
 
 def test_nobody_waits_for_the_account_while_a_question_queues(farm, ann, agent):

@@ -17,11 +17,14 @@ from benchfarm_store.timings import why_not_by_difference
 from benchfarm_store.tokens import Caller
 
 PROTOCOL: Final = "kernel"
+MISFITS: Final = 20
+"""So many items that do not fit into what is left end the looking: each costs up to a millisecond, and a search goes on
+asking when next to nothing is left."""
 
 
 class Looked(NamedTuple):
-    """`possible`: the places of items, as they were given, and the device-seconds of each; `refused`: how many others
-    there are, and `why` the first of these is none."""
+    """`possible`: the places of items that fit, as they were given, and the device-seconds of each; `refused`: how many
+    can be none, and `why` the first of these cannot."""
 
     possible: Sequence[tuple[int, float]]
     refused: int
@@ -29,15 +32,25 @@ class Looked(NamedTuple):
 
 
 def look(
-    tx: Transaction, request: LatencyRequest, platform: Found, items: Sequence[tuple[int, specs.AnyRequest]], by: Caller
+    tx: Transaction,
+    request: LatencyRequest,
+    platform: Found,
+    items: Sequence[tuple[int, specs.AnyRequest]],
+    *,
+    by: Caller,
+    left_s: float,
 ) -> Looked:
-    """Items by place. One that a job would be refused for is left out, and costs the others nothing."""
+    """Items by place, as they fit into the device-seconds that are left. One that a job would be refused for costs the
+    others nothing, and a long one keeps no shorter one out."""
+    if left_s <= 0:
+        return Looked((), 0, None)
     named = [item.model_id for _, item in items if isinstance(item, UploadRequest)]
     uploads = specs.find_uploads(tx, named, by.account_number)
     largest = memory.of_largest_boards(tx, [platform.base_id]).get(platform.base_id)
     place, protocol = parse_platform_key(platform.key), resolve_protocol(ProtocolRequest(name=PROTOCOL))
     possible: list[tuple[int, float]] = []
     whys: list[str] = []
+    misfits = 0
     for at, item in items:
         try:
             one = specs.resolve_found(item, uploads)
@@ -48,8 +61,12 @@ def look(
         why = why_not_by_difference(request.timing, place, item)
         if needed is not None and largest is not None and is_too_large(needed, largest):
             why = f"no board can measure this: {why_too_large(needed, largest)}"
-        if why is None:
-            possible.append((at, expected_s(protocol, one.cost, None, request.timing)))
-        else:
+        needed_s = expected_s(protocol, one.cost, None, request.timing)
+        if why is not None:
             whys.append(why)
+        elif needed_s <= left_s:
+            possible.append((at, needed_s))
+            left_s -= needed_s
+        elif (misfits := misfits + 1) == MISFITS:
+            break
     return Looked(possible, len(whys), next(iter(whys), None))

@@ -76,9 +76,9 @@ def queue(
     rest = [at for at in range(len(wanted)) if at not in job_ids]
     known = latency.measured_now(tx, request, place.id, [wanted[at].workload_id for at in rest])
     fresh = [at for at in rest if wanted[at].workload_id not in known]
-    # a search goes on asking when its budget is spent: nothing is looked at then
-    most = MOST if _spent(tx, by).device_s < budget_s else 0
-    looked = asked_items.look(tx, request, place, [(at, wanted[at].request) for at in fresh[:most]], by)
+    left_s = (budget_s - _spent(tx, by).device_s) / share
+    items = [(at, wanted[at].request) for at in fresh[:MOST]]
+    looked = asked_items.look(tx, request, place, items, by=by, left_s=left_s)
     # who asks the same now waits, and finds it queued; what takes long is done
     tx.execute(_ALONE, {"lock": LOCK, "account": by.account_number})
     job_ids |= _before(tx, request, platform, {at: wanted[at] for at, _ in looked.possible}, by)
