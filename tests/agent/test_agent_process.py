@@ -16,6 +16,7 @@ from benchfarm import Client
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, PollAnswer, PollRequest
+from benchfarm_core.boards import BoardState
 from benchfarm_core.jobs import ItemView, JobRequest, JobState, JobView
 from benchfarm_core.measurements import MeasurementState
 from benchfarm_core.platforms import PlatformFilter
@@ -117,12 +118,13 @@ def test_its_identity_is_private_and_its_name_is_known(agent: AgentProcess, clie
     assert json.loads(identity.read_text())["token"] not in agent.said()
 
 
-def test_sigterm_while_parked_ends_it_at_once(agent: AgentProcess) -> None:
+def test_sigterm_while_parked_ends_it_at_once(agent: AgentProcess, client: Client) -> None:
     agent.start()
     agent.wait_ready()
     agent.signal(signal.SIGTERM)
     assert wait_until(lambda: agent.ended() is not None, "the agent drains") < 3
     assert agent.ended() == 0
+    assert [board.state for board in client.boards()] == [BoardState.OFFLINE], "another agent may have it at once"
 
 
 def test_sigterm_during_a_launch_drains_within_10_s_and_costs_nothing(agent: AgentProcess, client: Client) -> None:

@@ -93,9 +93,11 @@ def one_offer(grant: Callable[..., LeaseGrant]) -> OneOffer:
 
 @pytest.fixture
 def at_desk(state: StateDir, one_offer: OneOffer, running: Run) -> Callable[..., None]:
-    """Runs a desk with one board until `meanwhile` returns."""
+    """Runs a desk with one board until `meanwhile` returns; `leaves`: then it says that it is gone, as agents do."""
 
-    async def sit(board: LocalBoard, meanwhile: Callable[[OfferDesk], Awaitable[None]]) -> None:
+    async def sit(
+        board: LocalBoard, meanwhile: Callable[[OfferDesk], Awaitable[None]], *, leaves: bool = False
+    ) -> None:
         async with scripted_farm(one_offer.script) as farm:
             one_offer.calls = farm.calls
             client = FarmClient(farm.url)
@@ -108,10 +110,12 @@ def at_desk(state: StateDir, one_offer: OneOffer, running: Run) -> Callable[...,
                     await meanwhile(desk)
                     desk.drain()
                     await task
+                    if leaves:
+                        await desk.leave()
             finally:
                 await client.close()
 
-    return lambda board, meanwhile: running(sit(board, meanwhile))
+    return lambda board, meanwhile, **then: running(sit(board, meanwhile, **then))
 
 
 def test_a_lost_answer_to_accept_costs_no_lease(
@@ -207,6 +211,38 @@ def test_draining_does_not_wait_for_an_offer_that_cannot_be_accepted(
     one_offer.instead["accept"] = [problem(503, "unavailable")] * 1000
     at_desk(local_board(), lambda _: true_soon(lambda: len(one_offer.bodies("accept")) >= 2))
     assert one_offer.bodies("results") == []
+
+
+def test_a_drained_agent_says_that_it_drives_nothing_any_more(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("release"))), leaves=True)
+    named = [(body["process_started"], len(body["boards"])) for body in one_offer.bodies("boards")]
+    assert named == [(True, 1), (False, 0)]
+    assert one_offer.calls[-1].path.endswith("/boards"), "after everything else"
+
+
+def test_an_agent_that_owes_something_does_not_say_that_it_leaves(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The farm would end the lease at once, and what is handed in at the next start would come too late."""
+    monkeypatch.setattr("benchfarm_agent.leases.DRAIN_PATIENCE_S", 0.05)
+    one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
+    at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("finish"))), leaves=True)
+    assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_offer.is_offered = True
+
+    async def hang_up_from_now_on(_: OfferDesk) -> None:
+        await true_soon(lambda: bool(one_offer.bodies("poll")))
+        one_offer.instead["boards"] = [HANG_UP]
+
+    at_desk(local_board(), hang_up_from_now_on, leaves=True)
+    assert "was not told that this agent has drained" in caplog.text
 
 
 def test_an_offer_does_not_wait_for_boards_to_be_named_anew(

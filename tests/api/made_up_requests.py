@@ -16,6 +16,7 @@ from schemathesis.generation.meta import TestPhase
 EXISTING: dict[str, Any] = json.loads(os.environ["BENCHFARM_EXISTING"])
 KERNELS = "GET /v1/models/{model_id}/kernels"
 BOARD_EVENTS = "GET /v1/boards/{board_id}/events"
+PREDICTORS = "GET /v1/predictors"
 POOL_FILE = "GET /v1/pool/file"
 RAW = {"POST /v1/models": "onnx", "POST /v1/pool": "pool_file"}
 """Bodies that are files."""
@@ -39,6 +40,8 @@ def map_case(context: HookContext, case: Case) -> Case:
     if case.query:
         case.query.pop("cursor", None)  # one that the farm did not issue is refused, and no schema can say so
     if case.operation.label == KERNELS and chosen(case.query) is not None:
+        case.query["platform"] = EXISTING["platform"]
+    if case.operation.label == PREDICTORS and "platform" in case.query:
         case.query["platform"] = EXISTING["platform"]
     if case.operation.label == POOL_FILE and chosen(case.query) is not None:
         case.query["names"] = [EXISTING["platform"]]
@@ -110,6 +113,10 @@ def _recovery(drawn: int) -> dict[str, Any]:
     return {"board": named, "step": ("reconnect", "reboot")[drawn % 2]}
 
 
+def _rollback(drawn: int) -> dict[str, Any]:
+    return {"reason": "made up", "version": (None, 2)[drawn % 2]}
+
+
 def _measurement_set(drawn: int) -> dict[str, Any]:
     """The set that exists, or one more that is like it: a deleted one comes back so."""
     return {**EXISTING["measurement_set"], "dry_run": drawn % 4 == 0}
@@ -128,6 +135,7 @@ SENSIBLE = {
     "POST /v1/models": lambda drawn: {},
     "POST /v1/pool": lambda drawn: {},
     "POST /v1/platforms/{platform}/adaptations": lambda drawn: {"spaces": [], "donors": "any"},
+    "POST /v1/platforms/{platform}/predictors/{subject}/rollback": _rollback,
     "PUT /v1/platforms/{platform}/alias": lambda drawn: {"alias": f"alias-{drawn % 5}"},
     "PUT /v1/platforms/{platform}/fusion": _fusion,
     "POST /v1/agent/enrol": lambda drawn: VERSION,

@@ -1,5 +1,7 @@
 """The agent API: enrolment, leases, results good and bad, and the poll that wakes."""
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from benchfarm_api.main import create_app
 from benchfarm_api.settings import Settings
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Lab
+    from tests.api.conftest import Lab, Served
 
 MakeCaller = Callable[..., httpx2.Client]
 
@@ -266,6 +268,37 @@ def test_a_parked_poll_finds_an_offer_without_valkey(
     with TestClient(create_app(deaf)) as client:
         lab.client = client
         assert _offer_while_parked(client, alice.headers["Authorization"], lab, eventually) < 10
+
+
+def test_a_poll_whose_agent_has_hung_up_brings_no_board_back(
+    lab: "Lab", served: "Served", alice: httpx2.Client, eventually: Callable[..., None]
+) -> None:
+    """What it names as idle may be gone by then: an agent hangs up and says so."""
+    common = {"protocol_version": 2, "agent_version": "0.1.0"}
+
+    def take_away() -> None:
+        assert lab.post("boards", {**common, "boards": []}).status_code == 200
+        assert state() == "offline"
+
+    def state() -> str:
+        return str(alice.get(f"/v1/boards/{lab.boards[0]}").json()["state"])
+
+    def is_parked() -> bool:
+        metrics = httpx2.get(f"{served.url}/metrics", headers=dict(alice.headers)).text
+        return "benchfarm_api_parked_polls 1.0" in metrics
+
+    take_away()
+    body = json.dumps({**common, "idle": lab.boards, "wait_s": 20})
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    headers = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body)), **lab.headers}
+    with socket.create_connection((host, int(port))) as agent:
+        lines = ["POST /v1/agent/poll HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", body]
+        agent.sendall("\r\n".join(lines).encode())
+        eventually(lambda: state() == "idle")  # it has looked once
+        take_away()
+        assert is_parked()
+    eventually(lambda: not is_parked())
+    assert state() == "offline"
 
 
 def test_an_empty_poll_ends_with_its_time(lab: "Lab") -> None:

@@ -79,7 +79,6 @@ REFUSING = (
     "report_export_misses",
     "start_adaptation",
     "list_adaptations",
-    "list_predictors",
 )
 LENIENT = ("register_boards", "list_platforms", "export_pool")
 SLASHED = ("get_platform", "set_platform_alias", "get_platform_fusion", "set_platform_fusion", "start_adaptation")

@@ -29,6 +29,7 @@ from benchfarm_core.adapting import (
     Standing,
     Target,
     beyond_limit,
+    broken_off,
     is_better,
     is_fruitless,
     is_reached,
@@ -251,9 +252,13 @@ def test_a_first_version_that_is_off_by_factors_does_not_answer(mape: float, lea
 
 def test_what_is_worse_than_no_answer_is_told_so() -> None:
     rejected = predictor(is_active=False, detail=f"{HOPELESS}: 133644 % mean error")
-    _, reason = outcome(view(rejected))
-    assert "model is worse than no answer: 133644 % mean error" in reason
+    state, reason = outcome(view(rejected))
+    assert state == AdaptationState.FAILED, "nothing answers"
+    assert reason.startswith("nothing was published; model is worse than no answer: 133644 % mean error; the budget")
     assert "stays" not in reason
+    state, reason = outcome(view(rejected, predictor("fc")))
+    assert (state, "nothing was published" in reason) == (AdaptationState.SUCCEEDED, False)
+    assert reason.endswith("model is worse than no answer: 133644 % mean error")
 
 
 def test_what_cannot_be_read_is_not_replaced_by_what_is_worse_than_it_was() -> None:
@@ -285,6 +290,25 @@ def test_the_end_says_why_it_stopped_how_good_it_is_and_what_was_kept() -> None:
         AdaptationState.SUCCEEDED,
         "the budget is spent; 90 % of 20 hold-outs are within 10 %; what answered before stays for fc",
     )
+
+
+def test_where_what_answered_stays_for_all_it_says_why() -> None:
+    worse: dict[str, Any] = {"is_active": False, "detail": "what answers is no worse: 8.00 % against 2.00 % mean error"}
+    state, reason = outcome(view(predictor(**worse), predictor("fc", is_active=False, detail="no hold-out")))
+    assert state == AdaptationState.SUCCEEDED
+    assert reason == (
+        "nothing was published; what answered before stays for model, fc; model: what answers is no worse: 8.00 %"
+        " against 2.00 % mean error; the budget is spent; 90 % of 20 hold-outs are within 10 %"
+    )
+
+
+def test_what_was_published_before_the_end_is_named() -> None:
+    assert broken_off("cancelled by ann", [predictor(is_active=False)]) == "cancelled by ann"
+    found = [predictor(), predictor("fc", is_active=False), predictor("gelu")]
+    assert broken_off("cancelled by ann", found) == "cancelled by ann; published before that: model, gelu"
+    many = broken_off("x" * 900, [predictor(f"kernel-{number:030}") for number in range(20)])
+    assert many.endswith(" and 16 more")
+    assert len(many) <= 500
 
 
 def test_without_a_predictor_it_failed() -> None:

@@ -10,6 +10,7 @@ import pytest
 from benchfarm import Client
 from benchfarm_core.boards import BoardState, BoardView
 from benchfarm_core.jobs import ItemView, JobRequest, JobView
+from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
@@ -19,10 +20,15 @@ from tests.engines.native.cache import CACHE
 from tests.engines.native.conftest import built
 from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone
+from tests.peers.qemu_board import QemuBoard
 from tests.peers.sshd import SshHost
 
 LISTED_S = 3.0
 GONE_S = 3.0
+EMULATED_S = 120.0
+"""What an emulated board may take where a real one takes a moment."""
+
+AT_ITS_HIGHEST = "/c3.t1.2400000/"
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +163,25 @@ def _leased(client: Client, board_model: str) -> BoardView:
 
     wait_until(one_is_leased, "a phone is leased")
     return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_emulated_board_is_pinned_and_measured_on_by_the_native_runner(
+    start: Callable[[str], AgentProcess], client: Client, qemu_board: QemuBoard, tmp_path: Path
+) -> None:
+    built("aarch64")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "runners").symlink_to(CACHE)
+    agent = start(f'local = false\nadb = ["{qemu_board.adb_address}"]\n')
+    wait_until(lambda: bool(online(client)), "the board is listed", EMULATED_S)
+    (board,) = online(client)
+    assert (board.marks, board.serial) == (["emulated"], "BFQEMU0001")
+    wait_until(lambda: bool(client.platforms(board_model=[board.board_model])), "its engine has answered", EMULATED_S)
+    job = submitted(client, board.board_model, 2, seed=4)
+    items = list(client.items(client.wait(job.id, timeout_s=600).id))
+    assert all(item.summary or item.failure == "inconclusive" for item in items), (items, agent.said())
+    assert any(item.summary for item in items), items
+    measured = [item for item in items if item.summary]
+    assert all(AT_ITS_HIGHEST in item.platform for item in measured)
+    assert all(item.summary.clock_proof is not ClockProof.UNPINNED for item in measured if item.summary)

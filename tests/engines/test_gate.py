@@ -100,3 +100,14 @@ def test_a_pickled_reference_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "r.npz", out0=np.array([{}], dtype=object))
     with pytest.raises(BadReference):
         load_reference(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize("place", [0, 20_000, 99_999])
+def test_outputs_of_many_pieces_are_compared_to_their_end(place: int) -> None:
+    reference = np.ones(100_000, dtype=np.float32)
+    wrong = reference.copy()
+    wrong[place] = 2
+    assert relative_l2([wrong], [reference]) == pytest.approx(1 / math.sqrt(100_000))
+    wrong[place] = np.nan
+    with pytest.raises(EngineFailure, match="NaN"):
+        relative_l2([wrong], [reference])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchfarm_core.adapting import AdaptationState
+from benchfarm_core.adapting import AdaptationState, AdaptedPredictor
 from benchfarm_store import adaptations
 from tests.adapting_lab import AdaptingLab
 
@@ -60,3 +60,23 @@ def test_whether_any_step_is_due(lab):
     claim(lab, made.id)
     with lab.farm.transaction() as tx:
         assert not adaptations.is_any_due(tx), "somebody takes it"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+def test_one_that_is_broken_off_while_it_is_judged_says_what_answers(lab, end):
+    made = lab.start()
+    lab.move(made.id, "probing", "training", "judging")
+    one = lab.claimed(made.id)
+    answers = AdaptedPredictor(
+        subject="model", predictor_id="pr_1", version=1, is_active=True, detail="the first one", holdout=None,
+        unseen=None, before=None,
+    )  # fmt: skip
+    with lab.farm.transaction() as tx:
+        adaptations.keep_predictor(tx, one, answers)
+        if end == "cancelled":
+            adaptations.cancel(tx, made.id, by=lab.by)
+        else:
+            adaptations.move(tx, one, AdaptationState.FAILED, "three tries")
+    ended = lab.view(made.id)
+    begins = "cancelled by ann" if end == "cancelled" else "three tries"
+    assert (ended.state, ended.reason) == (end, f"{begins}; published before that: model")

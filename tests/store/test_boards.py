@@ -2,12 +2,12 @@ import pytest
 
 from benchfarm_core.access import Role
 from benchfarm_core.agent_protocol import RegisterBoards
-from benchfarm_core.boards import BoardState, EngineReport, Health
+from benchfarm_core.boards import BoardState, EngineReport, Health, is_online
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, UpgradeRequired
-from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_core.platforms import PlatformFilter, Precision
-from benchfarm_store import boards, dispatching, leases, platforms
+from benchfarm_store import agents, boards, dispatching, leases, platforms, why
 
 
 def test_a_registered_board_is_listed_with_what_it_offers(farm, ann, agent):
@@ -131,6 +131,33 @@ def test_the_same_serial_on_two_live_agents_stops_both(farm, ann, agent, job_of,
     with farm.transaction() as tx:
         boards.set_health(tx, agent.boards[0], Health.GOOD, "", operator)
     assert twin.take() is not None
+
+
+def test_a_board_of_an_agent_that_has_drained_is_free_for_another_at_once(farm, ann, agent, job_of, report_of):
+    farm.submit_planned(ann, job_of(2))
+    (board,) = agent.boards
+    agent.register()
+    with farm.transaction() as tx:
+        assert why.explain_board(tx, board).reason == "is offline"
+        assert [(one.boards, one.boards_online) for one in agents.list_agents(tx)] == [([board], 0)]
+    twin = farm.agent(ann, report_of(), name="twin")
+    assert twin.register(report_of()).boards[0].health == Health.GOOD
+    assert twin.take() is not None
+    with farm.transaction() as tx:
+        assert [(one.id, one.boards_online) for one in agents.list_agents(tx)] == [(agent.id, 0), (twin.id, 1)]
+
+
+def test_who_is_online_is_one_rule_in_sql_too(farm, agent):
+    for state in (BoardState.IDLE, BoardState.LEASED, BoardState.COOLING, BoardState.OFFLINE):
+        farm.run("UPDATE boards SET state = :state", state=state)
+        for ago_s in (None, 0, AGENT_SILENT_S - 5, AGENT_SILENT_S, 900):
+            farm.run("UPDATE agents SET last_heard_at = now() - make_interval(secs => :s)", s=ago_s)
+            with farm.transaction() as tx:
+                (listed,) = agents.list_agents(tx)
+                heard_s = agents.heard_s(listed.last_heard_at, tx.now)
+            assert listed.boards_online == is_online(state, heard_s), (state, ago_s)
+    assert is_online(BoardState.LEASED, AGENT_SILENT_S - 1)
+    assert not is_online(BoardState.OFFLINE, 0)
 
 
 def test_one_request_cannot_name_a_board_twice(farm, agent, report_of):

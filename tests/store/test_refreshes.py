@@ -311,3 +311,8 @@ def test_whom_the_latest_adaptation_could_start_from_lends_to_a_refresh_too(benc
     bench.publish(1)
     bench.fc(ok_result, LOOK_ROWS, seed=2)
     assert [one.donors for one in bench.found()] == ["none"]
+    refused = bench.start(donors="any")
+    bench.move(refused.id, "failed")
+    assert [one.donors for one in bench.found()] == ["none"], "nothing of it answers"
+    farm.run("UPDATE adaptations SET predictors = '[{\"is_active\": true}]' WHERE state = 'failed'")
+    assert [one.donors for one in bench.found()] == ["any"], "something of it does"

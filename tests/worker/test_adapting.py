@@ -12,6 +12,8 @@ from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import TrainingWork
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
 from benchfarm_store import adaptation_items, adaptations, predictors
+from benchfarm_store.adaptations import Adaptation
+from benchfarm_store.database import Database
 from benchfarm_worker import adapting, fitting, publishing
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.settings import Settings
@@ -263,6 +265,39 @@ def test_whatever_boards_take_the_budget_is_kept(
     assert (done.state, "too few" in done.reason) == (S.FAILED, True), done.reason
     assert 0.5 * budget_s < done.board_s < 1.15 * budget_s
     assert done.holdout_board_s > 5 * each_s / 10
+
+
+def test_one_whose_judging_dies_says_what_it_has_published(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=S.JUDGING)
+    lab.measure(ok)
+    really = publishing.publish_for
+
+    def but_for_kernels(database: Database, adaptation: Adaptation, subject: str) -> None:
+        if subject != WHOLE_MODEL:
+            raise RuntimeError("planted")
+        really(database, adaptation, subject)
+
+    monkeypatch.setattr(publishing, "publish_for", but_for_kernels)
+    for _ in range(adaptations.MAX_ATTEMPTS + 1):
+        with pytest.raises(RuntimeError, match="planted"):
+            step(lab, made.id)
+        claims_run_out(lab)
+    assert step(lab, made.id) is S.FAILED
+    assert lab.view(made.id).reason == (
+        "3 tries came to no end while it was judging; the worker's log says why; published before that: model"
+    )
+    assert lab.farm.scalar("SELECT subject FROM predictors WHERE state = 'active'") == WHOLE_MODEL
+
+
+def test_one_whose_first_versions_are_all_refused_has_failed(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=S.JUDGING)
+    monkeypatch.setattr("benchfarm_core.adapting.HOPELESS_MAPE", -1.0)
+    ended = to_end(lab, made.id)
+    assert ended.state is S.FAILED
+    assert ended.reason.startswith("nothing was published; model is worse than no answer: ")
+    assert lab.farm.scalar("SELECT count(*) FROM predictors WHERE state <> 'rejected'") == 0
 
 
 def test_learning_and_judging_are_both_counted_as_the_workers_time(lab: AdaptingLab) -> None:

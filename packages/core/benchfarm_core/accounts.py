@@ -76,13 +76,14 @@ class EnrolToken(Answer):
 
 
 class AgentView(Answer):
-    """An agent as operators see it."""
+    """An agent as operators see it. `boards_online`: boards that it drives now; none of one that has drained."""
 
     id: str
     name: str
     agent_version: str
     last_heard_at: datetime | None
     boards: list[str]
+    boards_online: int = 0
 
 
 class WhoAmI(Answer):

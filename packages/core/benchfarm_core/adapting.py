@@ -58,6 +58,11 @@ HOPELESS: Final = "worse than no answer"
 HOPELESS_MAPE: Final = 1.0
 HOPELESS_ERROR: Final = 0.5
 """Relative; a first version with no row nearer than that is as bad as one with that mean error."""
+NOTHING_PUBLISHED: Final = "nothing was published"
+REASON_CHARS: Final = 300
+"""Of why an adaptation was broken off, where more is to be said."""
+NAMED: Final = 4
+"""Subjects that are named then."""
 LAPSE_S: Final = 6 * 3600.0
 """While the farm runs and no board measures anything of a round for so long, an adaptation ends; hold-outs that no
 board measures for so long are given up."""
@@ -449,7 +454,8 @@ def _beside_unreadable(new: HoldoutScore, recorded: HoldoutScore | None) -> Verd
 
 
 def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
-    """How an adaptation that has been judged ends: with any predictor it succeeded, whatever its target."""
+    """How an adaptation that has been judged ends, whatever its target: it succeeded where something of it answers, or
+    where what answered before is no worse and stays; else it failed. The reason says what was refused, and why."""
     made = [one for one in view.predictors if one.predictor_id is not None]
     if not made:
         seen = view.measured
@@ -461,10 +467,27 @@ def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
         if one.subject == WHOLE_MODEL and one.holdout is not None:
             share = f"{view.request.target.reached(one.holdout):.0%}".replace("%", " %")
             parts.append(f"{share} of {one.holdout.count} hold-outs are within {view.request.target.percent} %")
-    parts += [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(HOPELESS)]
-    kept = [one.subject for one in made if not one.is_active and not one.detail.startswith(HOPELESS)]
-    parts += [f"what answered before stays for {', '.join(kept)}"] if kept else []
-    return _S.SUCCEEDED, "; ".join(parts)
+    hopeless = [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(HOPELESS)]
+    kept = [one for one in made if not one.is_active and not one.detail.startswith(HOPELESS)]
+    stays = [f"what answered before stays for {', '.join(one.subject for one in kept)}"] if kept else []
+    if published_by(view.predictors):
+        return _S.SUCCEEDED, "; ".join([*parts, *hopeless, *stays])
+    refused = [NOTHING_PUBLISHED, *hopeless, *stays, *(f"{one.subject}: {one.detail}" for one in kept[:1])]
+    return _S.SUCCEEDED if kept else _S.FAILED, "; ".join([*refused, *parts])
+
+
+def published_by(predictors: Sequence[AdaptedPredictor]) -> list[Subject]:
+    """Subjects for which a predictor of an adaptation was published, in the order in which they were made."""
+    return [one.subject for one in predictors if one.is_active]
+
+
+def broken_off(reason: str, predictors: Sequence[AdaptedPredictor]) -> str:
+    """The reason of an adaptation that ends before it is through, with what of it was published by then: that stays."""
+    published = published_by(predictors)
+    if not published:
+        return reason
+    more = f" and {len(published) - NAMED} more" if len(published) > NAMED else ""
+    return f"{reason[:REASON_CHARS]}; published before that: {', '.join(published[:NAMED])}{more}"
 
 
 def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:

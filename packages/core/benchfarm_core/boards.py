@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.operating_ranges import MAX_RANGES, OperatingRange
 from benchfarm_core.platforms import ClockProof, Name, OperatingPoint, Precision
 from benchfarm_core.values import Answer, Value, digest
@@ -290,6 +291,17 @@ class BoardUse(Answer):
     marks: list[BoardMark]
     gate_wait: GateWait | None = None
     lacks: dict[str, str] = {}
+
+
+def is_heard(agent_heard_s: float | None) -> bool:
+    """Whether an agent that was last heard so long ago counts as one that lives; None: it never was."""
+    return agent_heard_s is not None and agent_heard_s < AGENT_SILENT_S
+
+
+def is_online(state: BoardState, agent_heard_s: float | None) -> bool:
+    """Whether a live agent drives a board. One that drains says so and counts as gone from then on; one that merely
+    died counts until it has been silent for long enough."""
+    return state != BoardState.OFFLINE and is_heard(agent_heard_s)
 
 
 def mark_prefix(marks: Iterable[BoardMark]) -> str:

@@ -16,10 +16,10 @@ from benchfarm_core.boards import (
     Health,
     OptionValue,
     Removal,
+    is_heard,
 )
 from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.operating_ranges import SHOWN_CHARS, OperatingRange, accepts, default_points, ranges_text
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Platform, Precision
 from benchfarm_core.workloads import AnyWorkload, KernelListRequest, PairWorkload, UploadedWorkload
@@ -169,7 +169,7 @@ def why_board_not(
         return Removal(BoardFilter.CLOCK_PROOF, "cannot prove its clock as the job asks")
     if health not in USABLE_HEALTH:
         return Removal(BoardFilter.HEALTH, f"health is {health}" + (f": {reason}" if reason else ""))
-    if agent_heard_s is None or agent_heard_s >= AGENT_SILENT_S:
+    if not is_heard(agent_heard_s):
         silence = "" if agent_heard_s is None else f" for {agent_heard_s:.0f} s"
         return Removal(BoardFilter.AGENT, "its agent has not been heard" + silence)
     if state == BoardState.IDLE:

@@ -22,6 +22,7 @@ from benchfarm_core.adapting import (
     AdaptationView,
     AdaptedPredictor,
     CurvePoint,
+    broken_off,
 )
 from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import Conflict, Forbidden, InvalidRequest, NotFound
@@ -274,7 +275,10 @@ _WORKED = text("UPDATE adaptations SET train_s = train_s + :train_s WHERE id = C
 def move(
     tx: Transaction, adaptation: Adaptation, to: AdaptationState, reason: str = "", *, round_no: int | None = None
 ) -> None:
-    """Bring a held adaptation to another state, give its claim back and ask for the next step. Raises Conflict."""
+    """Bring a held adaptation to another state, give its claim back and ask for the next step. Raises Conflict.
+
+    One that is cancelled or fails says with its reason what of it was published by then.
+    """
     state = advance(ADAPTATION_TRANSITIONS, adaptation.state, to)
     number = adaptation.round if round_no is None else round_no
     parameters = {"id": adaptation.id, "state": state, "reason": reason[:500], "now": tx.now, "round": number}
@@ -282,6 +286,8 @@ def move(
         tx.execute(_MOVE, parameters)
         _ask(tx, adaptation.id)
         return
+    if state != AdaptationState.SUCCEEDED:
+        parameters["reason"] = broken_off(reason, _made(_row(tx, adaptation.id)))[:500]
     tx.execute(_END, {**parameters, **adaptation_budgets.spent(tx, adaptation.id)._asdict()})
     adaptation_items.drop(tx, adaptation.id)
 
@@ -310,8 +316,7 @@ _DONORS = text("UPDATE adaptations SET donors = CAST(:donors AS jsonb) WHERE id 
 
 def keep_predictor(tx: Transaction, adaptation: Adaptation, found: AdaptedPredictor) -> None:
     """Keep what became of one subject; told again it takes the earlier one's place."""
-    known = [AdaptedPredictor.model_validate(one) for one in _row(tx, adaptation.id).predictors]
-    kept = [*(one for one in known if one.subject != found.subject), found]
+    kept = [*(one for one in _made(_row(tx, adaptation.id)) if one.subject != found.subject), found]
     document = "[" + ",".join(one.model_dump_json() for one in kept) + "]"
     tx.execute(_PREDICTORS, {"id": adaptation.id, "predictors": document})
 
@@ -393,6 +398,10 @@ def _adaptation(row: Row[Any]) -> Adaptation:
     )
 
 
+def _made(row: Row[Any]) -> list[AdaptedPredictor]:
+    return [AdaptedPredictor.model_validate(one) for one in row.predictors]
+
+
 def get_adaptation(tx: Transaction, adaptation_id: str) -> AdaptationView:
     """One adaptation with its whole story. Raises NotFound."""
     return _views(tx, [_row(tx, adaptation_id)])[0]
@@ -448,7 +457,7 @@ def _view(tx: Transaction, row: Row[Any], points: list[CurvePoint]) -> Adaptatio
         expected=latest[-1] if latest else None,
         donors=list(row.donors),
         curve=points,
-        predictors=[AdaptedPredictor.model_validate(one) for one in row.predictors],
+        predictors=_made(row),
         created_at=row.created_at,
         changed_at=row.changed_at,
         finished_at=row.finished_at,

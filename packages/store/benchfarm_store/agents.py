@@ -15,6 +15,7 @@ from benchfarm_core.agent_protocol import (
     EnrolRequest,
 )
 from benchfarm_core.errors import Unauthenticated, UpgradeRequired
+from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_store import tokens
 from benchfarm_store.database import Transaction
 from benchfarm_store.tables import agents, enrol_tokens
@@ -59,6 +60,8 @@ def enrol(tx: Transaction, request: EnrolRequest) -> EnrolAnswer:
     return EnrolAnswer(agent_id=agent_id, token=token)
 
 
+IS_ONLINE: Final = f"b.state <> 'offline' AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'"
+"""`is_online` of a board `b` and its agent `a`, in SQL."""
 HEARD_EVERY_S: Final = 5.0
 """Hearing an agent again within this time writes nothing."""
 
@@ -66,6 +69,11 @@ HEARD_EVERY_S: Final = 5.0
 def was_heard(last_heard_at: datetime | None, now: datetime) -> bool:
     """Whether hearing an agent now would write nothing."""
     return last_heard_at is not None and (now - last_heard_at).total_seconds() < HEARD_EVERY_S
+
+
+def heard_s(last_heard_at: datetime | None, now: datetime) -> float | None:
+    """How long ago an agent was last heard; None where it never was."""
+    return None if last_heard_at is None else (now - last_heard_at).total_seconds()
 
 
 def heard(tx: Transaction, agent_id: str, agent_version: str | None = None) -> None:
@@ -85,7 +93,7 @@ _HEARD = text(f"""
 
 def list_agents(tx: Transaction) -> list[AgentView]:
     """All agents with the ids of their boards."""
-    rows = tx.execute(_AGENTS).all()
+    rows = tx.execute(_AGENTS, {"now": tx.now}).all()
     return [
         AgentView(
             id=row.id,
@@ -93,13 +101,15 @@ def list_agents(tx: Transaction) -> list[AgentView]:
             agent_version=row.agent_version,
             last_heard_at=row.last_heard_at,
             boards=row.boards,
+            boards_online=row.online,
         )
         for row in rows
     ]
 
 
-_AGENTS = text("""
+_AGENTS = text(f"""
     SELECT a.id, a.name, a.agent_version, a.last_heard_at,
+        (SELECT count(*) FROM boards b WHERE b.agent_id = a.id AND {IS_ONLINE}) AS online,
         ARRAY(SELECT b.public_id FROM boards b WHERE b.agent_id = a.id ORDER BY b.public_id) AS boards
     FROM agents a ORDER BY a.created_at, a.id
 """)

@@ -42,13 +42,13 @@ from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import BOOT
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import Page, PriorityClass
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.planning import expected_s
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import GOLDEN
 from benchfarm_store import board_history, boards, cursors, measurements, specs
+from benchfarm_store.agents import IS_ONLINE
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, priority_number, rows_json
@@ -130,8 +130,8 @@ _MAY_BE_DUE = text(f"""
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(board_s), 0) AS board_s FROM golden_runs
         WHERE board_id = b.id AND wanted_at > :now - interval '{DAY_S} seconds' AND reason <> 'again') spent
-    WHERE b.state <> 'offline' AND b.health IN ('good', 'suspect') AND b.marks = '[]' AND b.generation_id IS NOT NULL
-        AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds' AND b.id <> ALL(CAST(:seen AS int[]))
+    WHERE {IS_ONLINE} AND b.health IN ('good', 'suspect') AND b.marks = '[]' AND b.generation_id IS NOT NULL
+        AND b.id <> ALL(CAST(:seen AS int[]))
         AND (spent.board_s < {BUDGET_S} OR last.outcome IN ('drifted', 'lapsed'))
         AND (last.id IS NULL OR last.ended_at IS NOT NULL) AND EXISTS (
             SELECT FROM board_platforms o JOIN platforms p ON p.id = o.platform_id

@@ -19,10 +19,10 @@ from benchfarm_core.boards import (
     EngineReport,
     Health,
     board_id,
+    is_online,
 )
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import first_points
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel, board_channel
 from benchfarm_core.operating_ranges import OperatingRange
@@ -64,7 +64,9 @@ def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> Registe
     duplicates = {
         public_id
         for public_id, row in known.items()
-        if public_id in named and row.agent_id != agent_id and _is_heard(row, tx)
+        if public_id in named
+        and row.agent_id != agent_id
+        and is_online(row.state, agents.heard_s(row.last_heard_at, tx.now))
     }
     fresh = {public_id: report for public_id, report in named.items() if public_id not in duplicates}
     if request.process_started:
@@ -96,11 +98,6 @@ _LOCK_BOARDS = text("""
     WHERE b.public_id = ANY(:ids) OR b.agent_id = :agent ORDER BY b.id FOR NO KEY UPDATE OF b
 """)
 _STANDING = text("SELECT public_id, state, health, reason FROM boards WHERE public_id = ANY(:ids)")
-
-
-def _is_heard(row: Row[Any], tx: Transaction) -> bool:
-    heard = row.last_heard_at
-    return heard is not None and (tx.now - heard).total_seconds() < AGENT_SILENT_S and row.state != "offline"
 
 
 def _registered(row: Row[Any]) -> RegisteredBoard:

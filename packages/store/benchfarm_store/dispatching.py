@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.boards import BoardState
-from benchfarm_core.leases import AGENT_SILENT_S, LeaseTimes, lease_ends, offer_ends
+from benchfarm_core.boards import BoardState, is_online
+from benchfarm_core.leases import LeaseTimes, lease_ends, offer_ends
 from benchfarm_core.measurements import Timing, runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch
 from benchfarm_store import endings
+from benchfarm_store.agents import IS_ONLINE, heard_s
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
 from benchfarm_store.measurements import IS_WANTED
@@ -73,9 +74,9 @@ _TAKE = Prepared(
 
 
 def _is_usable(tx: Transaction, board: Row[Any]) -> bool:
-    heard = board.last_heard_at is not None and (tx.now - board.last_heard_at).total_seconds() < AGENT_SILENT_S
+    online = is_online(board.state, heard_s(board.last_heard_at, tx.now))
     rested = board.state == BoardState.COOLING and board.cooling_until is not None and board.cooling_until <= tx.now
-    return heard and board.health in ("good", "suspect") and (board.state == BoardState.IDLE or rested)
+    return online and board.health in ("good", "suspect") and (board.state == BoardState.IDLE or rested)
 
 
 def _groups(tx: Transaction, board: Row[Any]) -> list[Group]:
@@ -185,8 +186,8 @@ _OTHER_BOARDS = text(f"""
     SELECT count(*) > 0 AS {Timing.ALONE}, coalesce(bool_or({TIMES_IN_SITU}), false) AS {Timing.IN_SITU}
     FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
         JOIN platforms p ON p.id = o.platform_id
-    WHERE o.platform_id = :platform AND b.id <> :board AND b.state <> 'offline' AND b.clock_proof >= :clock
-        AND b.health IN ('good', 'suspect') AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'
+    WHERE o.platform_id = :platform AND b.id <> :board AND b.clock_proof >= :clock
+        AND b.health IN ('good', 'suspect') AND {IS_ONLINE}
 """)
 
 
@@ -247,7 +248,7 @@ _TO_DISPATCH = text(f"""
             LIMIT 1) m)
     SELECT b.public_id FROM boards b JOIN agents a ON a.id = b.agent_id
     WHERE b.state IN ('idle', 'leased', 'cooling') AND b.health IN ('good', 'suspect')
-        AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds'
+        AND {IS_ONLINE}
         AND CASE WHEN b.state = 'leased' THEN EXISTS (
                 SELECT FROM leases l WHERE l.board_id = b.id AND l.ended_at IS NULL AND l.expires_at <= :now)
             ELSE (b.state = 'idle' OR b.cooling_until <= :now) AND (EXISTS (

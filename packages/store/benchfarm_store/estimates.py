@@ -9,12 +9,12 @@ from sqlalchemy import Row, text
 from benchfarm_core.boards import Health, provable
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import is_too_large, why_board_unusable, why_not_opened, why_platform
 from benchfarm_core.planning import decide, expected_s
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import measurements, memory, platforms, specs
+from benchfarm_store.agents import IS_ONLINE
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json, workload_digest
 from benchfarm_store.timings import way_of
@@ -111,8 +111,7 @@ _BOARDS = text(f"""
         array_agg(b.health ORDER BY b.id) FILTER (WHERE b.health NOT IN ('good', 'suspect')) AS unusable_healths,
         array_agg(b.reason ORDER BY b.id) FILTER (WHERE b.health NOT IN ('good', 'suspect')) AS unusable_reasons,
         count(*) FILTER (
-        WHERE b.state <> 'offline' AND b.health IN ('good', 'suspect')
-            AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS online
+        WHERE b.health IN ('good', 'suspect') AND {IS_ONLINE}) AS online
     FROM board_platforms o JOIN boards b ON b.id = o.board_id JOIN agents a ON a.id = b.agent_id
     WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.health <> 'retired' GROUP BY o.platform_id
 """)
@@ -181,6 +180,5 @@ _LOAD = text(f"""
             WHERE platform_id = ANY(CAST(:ids AS int[])) AND state = 'wanted' LIMIT :limit) w) AS waiting_s,
         (SELECT count(DISTINCT b.id) FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN agents a ON a.id = b.agent_id
-         WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.state <> 'offline' AND b.health IN ('good', 'suspect')
-            AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS boards
+         WHERE o.platform_id = ANY(CAST(:ids AS int[])) AND b.health IN ('good', 'suspect') AND {IS_ONLINE}) AS boards
 """)

@@ -12,13 +12,13 @@ from benchfarm_core.boards import EngineOption, EngineReport
 from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import may_exist
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import Platform, PlatformFilter, matches, parse_platform_key
 from benchfarm_core.profilers import has_profiler
 from benchfarm_core.views import EngineView, PlatformView
 from benchfarm_store import cursors, wanted_platforms
+from benchfarm_store.agents import IS_ONLINE
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.model_merges import find_merges, present_key
@@ -258,8 +258,7 @@ _FACTS = text(f"""
               WHERE o.platform_id = p.id ORDER BY b.public_id) AS boards,
         (SELECT count(*) FROM board_platforms o JOIN boards b ON b.id = o.board_id
              JOIN agents a ON a.id = b.agent_id
-         WHERE o.platform_id = p.id AND b.state <> 'offline' AND b.health IN ('good', 'suspect')
-           AND a.last_heard_at > :now - interval '{AGENT_SILENT_S} seconds') AS online,
+         WHERE o.platform_id = p.id AND b.health IN ('good', 'suspect') AND {IS_ONLINE}) AS online,
         (SELECT count(*) FROM results WHERE platform_id = p.id) AS results
     FROM jsonb_to_recordset(CAST(:ids AS jsonb)) AS p(id int)
 """)

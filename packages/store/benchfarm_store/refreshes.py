@@ -142,7 +142,8 @@ _DUE = text(f"""
             WHERE o.platform_id = p.id AND g.created_at > newest.created_at) AS is_other_generation,
         l.wanted_at, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
         coalesce(l.wanted_at > :now - make_interval(secs => :again_s) AND ({_OPEN_HOLDOUTS}), false) AS waits,
-        (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id AND d.state = 'succeeded'
+        (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id
+            AND (d.state = 'succeeded' OR d.predictors @> '[{{"is_active": true}}]')
             ORDER BY d.id DESC LIMIT 1) AS donors
     FROM ({_SUBJECTS}) a JOIN platforms p ON p.id = a.platform_id
         LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject

@@ -16,13 +16,14 @@ from benchfarm_core.boards import (
     Health,
     LastLease,
     Removal,
+    is_online,
 )
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import BoardWhy, JobState, JobView, PlatformWhy, WhyView
-from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.matching import why_board_not, why_board_unusable, why_not_offered, why_platform
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import OperatingPoint, Platform, parse_platform_key
+from benchfarm_store.agents import heard_s
 from benchfarm_store.database import Transaction
 from benchfarm_store.gate_waits import gate_wait_of
 from benchfarm_store.timings import TIMES_IN_SITU
@@ -85,7 +86,11 @@ def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others
     platform = parse_platform_key(row.key)
     removals = [(board, _removal(tx, board, row.clock_need, _times_so(row, board))) for board in boards]
     unusable = {board.public_id: why for board in boards if (why := _unusable(board, row))}
-    online = [board for board in boards if board.public_id not in unusable and _is_online(tx, board)]
+    online = [
+        board
+        for board in boards
+        if board.public_id not in unusable and is_online(board.state, heard_s(board.last_heard_at, tx.now))
+    ]
     why = why_platform(
         platform,
         boards_offering=len(boards),
@@ -144,21 +149,12 @@ def _times_so(waiting: Row[Any], board: Row[Any]) -> bool:
     return bool(board.times_in_situ or not waiting.in_situ)
 
 
-def _is_online(tx: Transaction, board: Row[Any]) -> bool:
-    heard_s = _heard_s(tx, board)
-    return board.state != BoardState.OFFLINE and heard_s is not None and heard_s < AGENT_SILENT_S
-
-
-def _heard_s(tx: Transaction, board: Row[Any]) -> float | None:
-    return None if board.last_heard_at is None else (tx.now - board.last_heard_at).total_seconds()
-
-
 def _removal(tx: Transaction, board: Row[Any], clock_need: int, times_so: bool = True) -> Removal | None:
     return why_board_not(
         state=board.state,
         health=board.health,
         reason=board.reason,
-        agent_heard_s=_heard_s(tx, board),
+        agent_heard_s=heard_s(board.last_heard_at, tx.now),
         clock_proof_ok=board.clock_proof >= clock_need,
         times_so=times_so,
         rests_after=board.rests_after or "",
@@ -191,7 +187,7 @@ def explain_board(tx: Transaction, board: str) -> BoardUse:
         health=row.health,
         health_reason=row.reason,
         contested=row.health == Health.MAINTENANCE and row.reason == DUPLICATE,
-        agent_heard_s=_heard_s(tx, row),
+        agent_heard_s=heard_s(row.last_heard_at, tx.now),
         rests_until=row.cooling_until if row.state == BoardState.COOLING else None,
         waiting=row.waiting,
         last_lease=last,

@@ -25,7 +25,7 @@ async def wait_for(
     """What `look` finds, as soon as it is enough, or what it found last at the end of `wait_s`.
 
     Subscribes first, then looks, then waits. `look` blocks and runs in a thread. Ends early when the client is
-    gone or the process stops.
+    gone, for whom nothing is looked at any more, or the process stops.
     """
     wakeups = parts.wakeups
     loop = asyncio.get_running_loop()
@@ -40,7 +40,7 @@ async def wait_for(
                 if enough(found) or left_s <= 0 or gone.done() or wakeups.closing:
                     return found
                 heard = await park(listener, min(left_s, wakeups.look_again_s), gone)
-                if not heard and loop.time() >= until_s:
+                if gone.done() or (not heard and loop.time() >= until_s):
                     return found
     finally:
         gone.cancel()

@@ -78,6 +78,7 @@ async def serve(lab: Lab, watch: BoardWatch) -> None:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+    await desk.leave()
     logger.info("drained")
 
 

@@ -42,6 +42,8 @@ CONTESTED: Final = (
 AWAY: Final = "the board is away"
 BEGIN_S: Final = 1.0
 """How long a lab without fixed boards waits for its first one, which the farm would else hold to be gone."""
+LEAVE_S: Final = 2.0
+"""How long a drained agent waits for the farm to hear that it is gone."""
 HAND_IN_S: Final = 1.0
 """How long the farm is not told of a board that has gone while its lease hands in what it found."""
 HAND_IN_LOOK_S: Final = 0.02
@@ -216,6 +218,20 @@ class OfferDesk:
                 if work is not None:
                     work.drain()
             asyncio.get_running_loop().call_later(ACCEPT_DRAIN_S, self._accept_nothing_more)
+
+    async def leave(self) -> None:
+        """Tells the farm, after `run`, that this agent drives nothing any more: another one may have its boards now.
+
+        While something of a lease is still owed the farm hears nothing: it would end that lease at once.
+        """
+        if self._lab.spool.leftovers():
+            return
+        request = RegisterBoards(protocol_version=PROTOCOL_VERSION, agent_version=VERSION, boards=())
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._lab.farm.register(request)
+        except (BenchfarmError, TimeoutError) as error:
+            logger.warning("the farm was not told that this agent has drained: %r", error)
 
     def _accept_nothing_more(self) -> None:
         for task in self._accepting:

@@ -15,12 +15,12 @@ app = typer.Typer(help="The agents that drive boards. Operators only.", no_args_
 
 @app.command("list")
 def list_agents(context: typer.Context, _json: Json = False) -> None:
-    """The agents, when they were last heard, and their boards."""
+    """The agents, when they were last heard, how many of their boards are online, and their boards."""
     session = Session.of(context)
     with session.client() as client:
         agents = list(client.agents())
-    rows = [(a.id, a.name, a.agent_version, a.last_heard_at, a.boards) for a in agents]
-    session.show(agents, lambda: table(("id", "name", "version", "last heard", "boards"), rows))
+    rows = [(a.id, a.name, a.agent_version, a.last_heard_at, a.boards_online, a.boards) for a in agents]
+    session.show(agents, lambda: table(("id", "name", "version", "last heard", "online", "boards"), rows))
 
 
 @app.command()
