@@ -67,7 +67,9 @@ def _job(drawn: int) -> dict[str, Any]:
 
 
 def _question(drawn: int) -> dict[str, Any]:
-    return {"platforms": [EXISTING["platform"]], "items": [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]}
+    items = [{**FC, "config": {"cin": 1 + drawn % 8, "cout": 8}}]
+    how = {"tolerance": 0.1, "on_miss": ("predict", "measure", "error")[drawn % 3], "pin": None}
+    return {"platforms": [EXISTING["platform"]], "items": items, **how}
 
 
 def _bundle(drawn: int) -> dict[str, Any]:
@@ -85,6 +87,16 @@ def _bundle(drawn: int) -> dict[str, Any]:
 def _architecture(drawn: int) -> dict[str, Any]:
     genes = {"layers": 1 + drawn % 2, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
     return {"genes": genes, "platform": (EXISTING["platform"], None)[drawn % 2]}
+
+
+def _export(_drawn: int) -> dict[str, Any]:
+    """Always the same: only the newest keep their files, and that of the one that exists is asked for."""
+    genes = {"layers": [1, 2], "hidden": [128]}
+    return {"platform": EXISTING["platform"], "space": EXISTING["space"], "version": None, "genes": genes}
+
+
+def _misses(drawn: int) -> dict[str, Any]:
+    return {"architectures": [_architecture(drawn)["genes"]]}
 
 
 def _token(drawn: int) -> dict[str, Any]:
@@ -116,6 +128,9 @@ SENSIBLE = {
     "POST /v1/jobs": _job,
     "POST /v1/latency": _question,
     "POST /v1/spaces/{space}/kernels": _architecture,
+    "POST /v1/exports": _export,
+    "POST /v1/exports/{export_id}/misses": _misses,
+    "POST /v1/platforms/{platform}/predictors/{subject}/rollback": lambda drawn: {"version": None},
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "POST /v1/pool": lambda drawn: {},

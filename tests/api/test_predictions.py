@@ -295,8 +295,8 @@ def test_uploads_of_others_stay_unknown(
     alice: httpx2.Client, caller: MakeCaller, published: dict[str, PredictorView]
 ) -> None:
     mine = upload(alice, "Relu")
-    refused = caller("client", "bob").post("/v1/latency", json={"platforms": [KEY], "items": [mine]})
-    assert refused.status_code == 404
+    (refused,) = ask(caller("client", "bob"), mine)
+    assert (refused["error"], refused["field"]) == ("not_found", "items.0.model_id")
 
 
 class Watching(RememberedKernels):

@@ -16,20 +16,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchfarm_api.settings import Settings
-from benchfarm_core.predictors import PredictorEvidence
-from benchfarm_predictor.predictor_file import write
-from benchfarm_store import platforms, predictors
 from benchfarm_store.database import Database
+from benchfarm_workloads import spaces
+from benchfarm_workloads.fusing import FusionRules
+from tests.api.test_predictions import publish
 from tests.pool_rows import of_another_farm
-from tests.predictor.predictors import kernel_predictor
+from tests.predictor.predictors import model_predictor
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab, Serving
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.json"
 EXAMPLES = 100
-SUBJECT = "fc"
-"""What there is a predictor of."""
 FEWEST = 50
 """Of an operation's examples, those that are equal are sent once; so many must be left."""
 SEED = 20_261_120
@@ -40,13 +38,17 @@ EXCEPTIONS = """
 # must not contradict itself, a lease takes only what it holds, an agent of another version is sent away, a filter must
 # name a platform that there is, three times belong together, a bundle has a platform or workloads and its results have
 # a signature, a measurement set is a few texts that must be tables, genes have ranges and a space ends somewhere,
-# a pool file is none by chance, and an adaptation names spaces that there are.
+# a pool file is none by chance, an export or an adaptation names a platform and spaces that there are.
 {refusing}
 # A platform's key holds slashes: another method on its path, or on those below it, is a platform that does not exist.
 {slashed}
 # An agent's list of cores takes false for 0. Of a list in a query a single value, given as a plain text, is the same
 # query string as a list of that one value.
 {lenient}
+# More items than a question may have are 413, as whatever is too large.
+[[operations]]
+include-operation-id = "ask_latency"
+checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 """
 REFUSING = (
     "submit_job",
@@ -73,6 +75,8 @@ REFUSING = (
     "list_likenesses",
     "export_pool",
     "import_pool",
+    "create_export",
+    "report_export_misses",
     "start_adaptation",
     "list_adaptations",
 )
@@ -176,31 +180,24 @@ def check_reached(log: Path, *, agent: bool, never_well: set[str]) -> None:
         assert operation in never_well or any(status < 300 for status in statuses), (operation, statuses)
 
 
-def published(database: Database, platform: str) -> str:
-    """A predictor whose second version answers; the id of that."""
-    for slower in (1.0, 1.1):
-        with database.transaction() as tx:
-            view = predictors.publish(
-                tx,
-                platform_id=platforms.find(tx, platform).id,
-                subject=SUBJECT,
-                file=write(kernel_predictor(SUBJECT, platform, slower=slower)),
-                evidence=PredictorEvidence(),
-                reason="made up",
-                activate=True,
-            )
-    return view.id
-
-
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"benchfarm_lease_s": LEASE_S})
 
 
+def predicting(alice: httpx2.Client, database: Database, platform: str) -> dict[str, Any]:
+    """Two versions of a predictor, so that there is one to return to, and the table of a space."""
+    predictor = model_predictor([spaces.kernels(one, FusionRules()) for one in spaces.draws("bert", "existing", 30)])
+    with database.transaction() as tx:
+        publish(tx, predictor, key=platform, slower=2.0)
+        answering = publish(tx, predictor, key=platform)
+    made = alice.post("/v1/exports", json={"platform": platform, "space": "bert"}).json()
+    return {"predictor_id": answering.id, "subject": answering.subject, "export_id": made["id"]}
+
+
 @pytest.fixture
-def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str], database: Database) -> dict[str, Any]:
-    """A farm in which something happened: a measured job and another one, whose lease is live; two versions of a
-    predictor."""
+def existing(alice: httpx2.Client, lab: "Lab", database: Database, token: Callable[..., str]) -> dict[str, Any]:
+    """A farm in which something happened: a measured job and another one, whose lease is live."""
     workloads = [{"kind": "kernel", "type": "fc", "config": {"cin": 1 + n, "cout": 8}} for n in range(3)]
     done = alice.post("/v1/jobs", json={"workloads": workloads, "protocol": {"name": "quick"}}).json()
     lab.finish(done["id"])
@@ -209,7 +206,6 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str], databa
     model = alice.post("/v1/models?name=m", content=small_model()).json()
     (platform,) = alice.get("/v1/platforms").json()["items"]
     packed = {"target": "linux-x86_64-cp312", "engine": "onnxruntime", "workloads": workloads}
-    predictor_id = published(database, platform["key"])
     operator = {"Authorization": f"Bearer {token('operator', 'olga')}"}
     bundle = alice.post("/v1/bundles", json=packed, headers=operator).json()
     rows = "hw,cin,cout,k,s,latency_ms\n28,64,128,3,1,0.75\n28,64,64,3,1,0.41\n"
@@ -224,6 +220,7 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str], databa
     adapted = alice.post(f"/v1/platforms/{platform['key']}/adaptations", json={}).json()
     alice.post(f"/v1/adaptations/{adapted['id']}/cancel")
     return {
+        **predicting(alice, database, platform["key"]),
         "job_id": done["id"],
         "adaptation_id": adapted["id"],
         "entry_id": pooled["entries"][0],
@@ -233,8 +230,6 @@ def existing(alice: httpx2.Client, lab: "Lab", token: Callable[..., str], databa
         "model_id": model["id"],
         "bundle_id": bundle["bundle_id"],
         "platform": platform["key"],
-        "predictor_id": predictor_id,
-        "subject": SUBJECT,
         "board_id": lab.boards[0],
         "board_model": lab.reports[0]["board_model"],
         "lease_token": grant["lease_token"],

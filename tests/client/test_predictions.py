@@ -1,5 +1,7 @@
 """Predicted latencies from the client's side: which version said so, and what makes it less sure."""
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_architecture, parse_kernel
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_predictor.combined import Scaled
 from benchfarm_predictor.predictor_file import Predictor, write
 from benchfarm_store import platforms, predictors
 from benchfarm_workloads import spaces
@@ -17,6 +20,7 @@ from tests.predictor.predictors import PLATFORM, kernel_predictor, model_predict
 TINY = "bert layers=1 hidden=128 seq=64 intermediate=512 heads=2"
 LARGEST = "bert layers=12 hidden=768 seq=128 intermediate=3072 heads=12"
 HERE = ("--platform", PLATFORM)
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,16 @@ def made() -> tuple[Predictor, Predictor]:
 @pytest.fixture
 def published(farm: Any, made: tuple[Predictor, Predictor]) -> None:
     """The same again is no new version."""
+    publish(farm, *made)
+
+
+def publish_again(farm: Any, made: tuple[Predictor, Predictor]) -> None:
+    """As a refresh does: newer versions, that say more than twice as much."""
+    slower = (replace(one, model=Scaled(one.model, 2.0 + next(_numbers) / 1000)) for one in made)
+    publish(farm, *slower)
+
+
+def publish(farm: Any, *made: Predictor) -> None:
     with farm.database.transaction() as tx:
         platform_id = platforms.find(tx, PLATFORM).id
         for one in made:
@@ -74,3 +88,36 @@ def test_the_table_names_the_version_and_the_doubts(logged_in: Any) -> None:
 def test_in_situ_is_asked_and_not_predicted(logged_in: Any) -> None:
     ended = logged_in("latency", "--kernel", "fc cin=77 cout=8", "--timing", "in_situ", *HERE)
     assert (ended.code, "no_predictor" in ended.out) == (ExitCode.JOB_FAILED, True)
+
+
+@pytest.mark.usefixtures("published")
+def test_what_is_less_exact_than_was_asked_is_queued_once(farm: Any, logged_in: Any) -> None:
+    asked = ("latency", "--kernel", "fc cin=68 cout=32", "--kernel", "fc cin=71 cout=8", *HERE)
+    held = logged_in(*asked, "--tolerance", "10", "--json")
+    assert (held.code, [one["within_tolerance"] for one in held.document]) == (0, [True, False])
+    assert [one["job_id"] for one in held.document] == [None, None]
+    first = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure")
+    assert (first.code, "of 2 to be measured 2 queued" in first.err) == (0, True), first.err
+    again = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure", "--json")
+    (job_id,) = {one["job_id"] for one in again.document}
+    assert "of 2 to be measured 2 queued before" in again.err
+    for word in ("predicted", "less", "tolerance", *job_id.split("-")):  # cells are folded
+        assert word in first.out
+    farm.measure(job_id)
+    after = logged_in(*asked, "--tolerance", "1e-6", "--on-miss", "measure")
+    assert (after.code, "all of it is exact enough" in after.err, "predicted" in after.out) == (0, True, False)
+
+
+@pytest.mark.usefixtures("published")
+def test_without_a_measurement_an_error_can_be_asked_for(logged_in: Any) -> None:
+    asked = ("latency", "--kernel", "fc cin=72 cout=8", *HERE)
+    ended = logged_in(*asked, "--on-miss", "error")
+    assert (ended.code, "not_measured" in ended.out) == (ExitCode.JOB_FAILED, True)
+    assert logged_in(*asked).code == 0
+
+
+@pytest.mark.parametrize("words", ["--tolerance nan", "--tolerance 0", "--on-miss measure", "--on-miss never"])
+def test_a_wish_that_means_nothing_is_refused_as_it_was_typed(farm: Any, logged_in: Any, words: str) -> None:
+    ended = logged_in("latency", "--kernel", "fc cin=73 cout=8", *HERE, *words.split())
+    assert ended.code == ExitCode.USAGE
+    assert words.split(maxsplit=1)[0] in ended.err

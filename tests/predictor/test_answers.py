@@ -15,6 +15,7 @@ from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.models import Batch, Model
 from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.ridge import Ridge
+from benchfarm_predictor.sums import SumFeatures
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.network_kernels import Part
 from tests.predictor.predictors import header, kernel_predictor, model_predictor
@@ -77,15 +78,14 @@ def test_answers_of_models_are_those_of_each_alone_and_kernels_are_held_once() -
 
 
 def test_predictors_of_two_platforms_share_features() -> None:
-    """The second one computes none: matrices stay with the batch, by what made them."""
+    """The second one computes none: they stay with the batch, by what made them."""
     first, second = (model_predictor(MODELS[:50], slower=slower) for slower in (1.0, 3.0))
     sheet = model_sheet((number, parts(kernels)) for number, kernels in enumerate(MODELS))
     one = answer_sheet(first, sheet)
-    made = dict(sheet.batch.matrices)
+    made = {key: each for key, each in sheet.batch.made.items() if isinstance(key, SumFeatures)}
     other = answer_sheet(second, sheet)
     assert made
-    assert sheet.batch.matrices.keys() == made.keys()
-    assert all(sheet.batch.matrices[key] is made[key] for key in made)
+    assert all(sheet.batch.made[key] is made[key] for key in made)
     assert other.latency_ms == pytest.approx(3 * one.latency_ms, rel=1e-3)
 
 

@@ -10,4 +10,4 @@ def measured_answers(asked: Asked) -> list[LatencyAnswer]:
     def rest(item_no: int, _number: int, place: int) -> LatencyAnswer:
         return unanswered(item_no, asked.platforms[place].key, asked.timing, "no_predictor", "nobody predicts here")
 
-    return asked.answers(rest)
+    return list(asked.answers(rest))

@@ -3,12 +3,12 @@
 import pytest
 
 from benchfarm_core.boards import EngineReport
-from benchfarm_core.errors import InvalidRequest, NotFound
+from benchfarm_core.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.platforms import Precision
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
-from benchfarm_store import asked_kernels, fusions, latency, models, predictors
+from benchfarm_store import asked_kernels, fusions, latency, models, pins, predictors
 from benchfarm_workloads.network_kernels import NetworkKernels
 from tests.store.predictor_bytes import predictor_bytes
 from tests.store.test_models import new_model
@@ -19,6 +19,7 @@ OTHER = "host-a/c0.t1.free/ncnn-20250503/fp32"
 GENES = {"layers": 1, "hidden": 128, "seq": 64, "intermediate": 512, "heads": 2}
 TINY = {"kind": "architecture", "space": "bert", "genes": GENES}
 FC = {"kind": "kernel", "type": "fc", "config": {"cin": 64, "cout": 32}}
+OTHER_FC = {"kind": "kernel", "type": "fc", "config": {"cin": 65, "cout": 32}}
 ACT = {"kind": "kernel", "type": "act", "config": {"hw": 8, "cin": 8, "act": "relu"}}
 GRAPH = {
     "nodes": [
@@ -89,9 +90,10 @@ def test_gaps_have_the_versions_that_answer_there(farm, ann, agent, job_of):
     one, two = asked.platforms
     assert (one.key, one.gaps, one.fusing) == (ONE, (1, 2), 0)
     assert (two.key, two.gaps, two.fusing) == (TWO, (0, 1, 2), None)
-    assert {name: head.version for name, head in one.heads.items()} == {"fc": 2, WHOLE_MODEL: 1}
-    assert (one.heads["fc"].id, one.heads["fc"].sha256) == (second.id, second.sha256)
+    assert {name: head.version for name, head in one.heads.items()} == {WHOLE_MODEL: 1}  # fc is measured
     assert list(two.heads) == ["act"]
+    (other,) = ask(farm, ann, OTHER_FC, platforms=(ONE,)).platforms
+    assert (other.heads["fc"].id, other.heads["fc"].sha256) == (second.id, second.sha256)
     assert set(asked.best) == {(0, 0)}
 
 
@@ -178,9 +180,11 @@ def test_a_model_that_was_deleted_meanwhile_is_not_there(farm, ann, agent):
 
 def test_items_are_named_without_a_connection_and_errors_say_which(farm, ann, agent):
     question = LatencyRequest.model_validate({"platforms": [ONE], "items": [FC, TINY, {**TINY, "genes": {}}]})
-    with farm.statements() as sent, pytest.raises(InvalidRequest) as refused:
-        latency.named(question)
-    assert (sent, refused.value.field) == ([], "items.2.genes.layers")
+    with farm.statements() as sent:
+        found = latency.named(question)
+    assert (sent, list(found.refusals)) == ([], [2])
+    assert found.refusals[2].field == "items.2.genes.layers"
+    assert [one is None for one in found.workloads] == [False, False, True]
 
 
 def test_uploads_beyond_the_bound_are_refused_one_by_one(farm, ann, agent, monkeypatch):
@@ -193,3 +197,76 @@ def test_uploads_beyond_the_bound_are_refused_one_by_one(farm, ann, agent, monke
     with pytest.raises(InvalidRequest, match="at most 2 different uploaded models") as refused:
         kernels(asked, 2, uploads=parts)
     assert refused.value.code == "too_large"
+
+
+LISTED = {"kind": "kernel_list", "kernels": [{k: v for k, v in one.items() if k != "kind"} for one in (FC, ACT)]}
+
+
+def test_kernels_of_lists_are_asked_for_where_they_are_summed_up_alone(farm, ann, agent):
+    publish(farm, ONE, WHOLE_MODEL)
+    publish(farm, TWO, "fc")
+    asked = ask(farm, ann, LISTED, OTHER_FC)
+    assert [one.gaps for one in asked.platforms] == [(0, 1), (0, 1, 2, 3)]
+    assert (asked.lists, asked.subjects) == ({0: [(2, 1), (3, 1)]}, [WHOLE_MODEL, "fc", "fc", "act"])
+    assert [sorted(one.heads) for one in asked.platforms] == [[WHOLE_MODEL], ["fc"]]
+    for changes in ({"on_miss": "error"}, {"timing": "in_situ"}, {"platforms": (ONE,)}):
+        assert not ask(farm, ann, LISTED, **changes).lists
+
+
+def test_kernels_that_are_summed_up_count_as_answers(farm, ann, agent, monkeypatch):
+    monkeypatch.setattr(latency, "MAX_ANSWERS", 5)
+    with pytest.raises(TooLarge, match=r"2 answers .* and 4 kernels of kernel lists to sum up"):
+        ask(farm, ann, LISTED)
+    publish(farm, ONE, WHOLE_MODEL)
+    assert ask(farm, ann, LISTED).lists
+
+
+def pin_of(asked):
+    return asked.pin.model_dump(mode="json")
+
+
+def test_a_pin_is_of_no_moment_to_come(farm, ann, agent):
+    pin = pin_of(ask(farm, ann, FC))
+    assert ask(farm, ann, FC, pin=pin).as_of.isoformat() == pin["as_of"].replace("Z", "+00:00")
+    with pytest.raises(InvalidRequest, match="not come yet") as refused:
+        ask(farm, ann, FC, pin={"as_of": "2100-01-01T00:00:00Z"})
+    assert refused.value.field == "pin.as_of"
+
+
+def test_a_pin_is_held_where_it_answers(farm, ann, agent):
+    """A kernel's predictor that is gone ends no search of models; one that is asked for is named."""
+    publish(farm, ONE, "fc")
+    version = publish(farm, ONE, WHOLE_MODEL)
+    pin = pin_of(ask(farm, ann, FC, TINY))
+    assert pin_of(ask(farm, ann, TINY))["predictors"] == [version.id]
+    farm.run("UPDATE predictors SET file = NULL, state = 'superseded' WHERE subject = 'fc'")
+    assert ask(farm, ann, TINY, pin=pin).pin.predictors == tuple(pin["predictors"])
+    assert ask(farm, ann, FC, platforms=(TWO,), pin=pin)
+    with pytest.raises(Conflict, match=f"version 1 of fc on {ONE}") as refused:
+        ask(farm, ann, FC, pin=pin)
+    assert (refused.value.code, refused.value.field) == ("pinned_predictor_gone", "pin.predictors")
+
+
+def test_a_pin_that_would_name_too_much_is_refused(farm, ann, agent, monkeypatch):
+    monkeypatch.setattr(pins, "MAX_PINNED", 1)
+    publish(farm, ONE, "fc")
+    publish(farm, ONE, WHOLE_MODEL)
+    pin = pin_of(ask(farm, ann, FC))
+    with pytest.raises(InvalidRequest, match="2 versions and 1 platforms; the limit is 1") as refused:
+        ask(farm, ann, TINY, pin=pin)
+    assert refused.value.field == "pin.predictors"
+
+
+def test_a_pin_holds_how_engines_fuse(farm, ann, agent):
+    for key in (ONE, TWO):
+        publish(farm, key, WHOLE_MODEL)
+    pin = pin_of(ask(farm, ann, TINY, platforms=(ONE,)))
+    assert list(pin["fusions"]) == [ONE]
+    assert set(ask(farm, ann, TINY, pin=pin).pin.fusions) == {ONE, TWO}
+    apart = FusionRow(first="Linear", second="Gelu", by_profile=False)
+    with farm.transaction() as tx:
+        fusions.report(tx, ONE, FusionReport(rows=(apart,)))
+    with pytest.raises(Conflict, match=f"the engine of {ONE} is known to fuse otherwise") as refused:
+        ask(farm, ann, TINY, pin=pin)
+    assert (refused.value.code, refused.value.field) == ("pinned_predictor_gone", "pin.fusions")
+    assert ask(farm, ann, FC, pin=pin)  # no model is predicted

@@ -10,8 +10,11 @@ Errors are the classes of `benchfarm_core.errors`.
 """
 
 from benchfarm.client import Client
+from benchfarm.latencies import Latencies
+from benchfarm.latency_constraint import LatencyConstraint
 from benchfarm.results import Results
 from benchfarm.retries import Retries
+from benchfarm.searches import Judged, Search
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.errors import (
     BenchfarmError,
@@ -25,14 +28,16 @@ from benchfarm_core.errors import (
     Unavailable,
 )
 from benchfarm_core.jobs import ItemState, ItemView, JobKind, JobRequest, JobState, JobView, PriorityClass, Progress
-from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.latency import LatencyAnswer, OnMiss, Pin
 from benchfarm_core.platforms import ClockProof, PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
+    KernelListRequest,
     KernelRequest,
+    ListedKernel,
     PairRequest,
     UploadRequest,
 )
@@ -55,10 +60,17 @@ __all__ = [
     "JobRequest",
     "JobState",
     "JobView",
+    "Judged",
+    "KernelListRequest",
     "KernelRequest",
+    "Latencies",
     "LatencyAnswer",
+    "LatencyConstraint",
+    "ListedKernel",
     "NotFound",
+    "OnMiss",
     "PairRequest",
+    "Pin",
     "PlatformFilter",
     "Precision",
     "PriorityClass",
@@ -67,6 +79,7 @@ __all__ = [
     "QuotaExceeded",
     "Results",
     "Retries",
+    "Search",
     "Summary",
     "TooLarge",
     "Unauthenticated",

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx2
 
-from benchfarm import waiting
+from benchfarm import latencies, waiting
 from benchfarm.accounts import AccountCalls
 from benchfarm.adaptations import Adaptations
 from benchfarm.board_models import BoardModels
@@ -19,7 +19,9 @@ from benchfarm.calls import checked
 from benchfarm.catalogue import CatalogueCalls
 from benchfarm.comparisons import comparison_fields, first_item
 from benchfarm.connection import Connection, path_part
+from benchfarm.exports import Exports
 from benchfarm.lab import LabCalls
+from benchfarm.latencies import Item, Latencies
 from benchfarm.measurement_sets import MeasurementSets
 from benchfarm.pool import Pool
 from benchfarm.predictors import Predictors
@@ -31,7 +33,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.events import Event
 from benchfarm_core.fusion import ModelKernels
 from benchfarm_core.jobs import DryRun, ItemState, ItemView, JobRequest, JobState, JobView, WhyView
-from benchfarm_core.latency import LatencyAnswer, LatencyRequest, LatencyResponse
+from benchfarm_core.latency import Pin
 from benchfarm_core.measurements import Timing
 from benchfarm_core.views import ListedModel, MeasurementView, ModelView, ResultView
 from benchfarm_core.workloads import WorkloadRequest
@@ -71,6 +73,7 @@ class Client(LabCalls, CatalogueCalls, AccountCalls):
         self.measurement_sets = MeasurementSets(self._connection)
         self.predictors = Predictors(self._connection)
         self.pool = Pool(self._connection)
+        self.exports = Exports(self._connection)
         self.spaces = Spaces(self._connection)
         self.board_models = BoardModels(self._connection)
 
@@ -284,15 +287,24 @@ class Client(LabCalls, CatalogueCalls, AccountCalls):
         """A measurement with its evidence and, while they are kept, its samples."""
         return self._connection.read(MeasurementView, f"/measurements/{measurement_id}")
 
-    def latency(self, items: Iterable[WorkloadRequest], platforms: Iterable[str], **limits: Any) -> list[LatencyAnswer]:
+    def latency(
+        self, items: Iterable[Item], platforms: Iterable[str], *, pin: Pin | None = None, **fields: Any
+    ) -> Latencies:
         """The latency of every item on every platform, items outer: measured, else predicted, else why neither.
 
-        `limits` are `max_age_s`, `min_grade` and `timing`. A prediction is a time without neighbours at the reference
-        clock: its `median_ms` and `normalised_ms` are the same.
+        Any number of items: they are asked in as few questions as it takes, all of the same predictors. An item that is
+        wrong costs its own answers alone.
+
+        A prediction is a time without neighbours at the reference clock: its `median_ms` and `normalised_ms` are the
+        same.
+
+        Args:
+            items: requests, architectures or kernel lists, or the same as JSON has them.
+            platforms: ids, keys or aliases.
+            pin: that of an earlier answer: the same predictors answer, and later measurements do not count.
+            fields: `max_age_s`, `min_grade`, `timing`, `tolerance` and `on_miss` of a latency question.
         """
-        request = checked(LatencyRequest, {"items": tuple(items), "platforms": tuple(platforms), **limits})
-        answer = self._connection.request("POST", "/latency", json=request, repeatable=True)
-        return self._connection.value(LatencyResponse, answer).answers
+        return latencies.ask(self._connection, items, platforms, {**fields, "pin": pin})
 
 
 @contextmanager

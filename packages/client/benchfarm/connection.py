@@ -67,6 +67,7 @@ class Connection:
         *,
         params: Params | None = None,
         json: BaseModel | Mapping[str, object] | None = None,
+        content: bytes | None = None,
         file: IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
@@ -79,6 +80,7 @@ class Connection:
             path: below /v1, with its parts quoted.
             params: query parameters; those that are None are left out.
             json: the body as a value.
+            content: the body as it is.
             file: the body as an open file, rewound for each sending.
             headers: more headers.
             repeatable: whether sending twice equals sending once; by default true for all methods but POST.
@@ -96,7 +98,7 @@ class Connection:
                 method,
                 f"/v1{path}",
                 params=_given(params),
-                content=_encoded(json) if json is not None else file,
+                content=_encoded(json) if json is not None else content if content is not None else file,
                 headers={**({"Content-Type": "application/json"} if json is not None else {}), **(headers or {})},
                 timeout=httpx2.Timeout(connect=5.0, read=read_timeout_s, write=60.0, pool=30.0),
             )

@@ -81,6 +81,12 @@ ERROR_CODES: Final[dict[str, str]] = {
     "adaptation_impossible": "Nothing can be learnt on that platform; the detail says why.",
     "adaptation_running": "An adaptation of that platform is under way; one at a time.",
     "adaptation_finished": "The adaptation has ended already.",
+    "not_measured": "Nothing usable is measured, and the question asks for nothing else (on_miss: error).",
+    "pinned_predictor_gone": "What a pin names is gone: a version's file, or how an engine fused; ask without it.",
+    "export_impossible": "No table of that space can be made on that platform; the detail says what is missing.",
+    "table_tampered": "A table is not what was signed: changed or damaged on the way; get the export's file again.",
+    "table_foreign": "This is no table, or one of another version, or it was signed with a key that is not believed.",
+    "table_stale": "The table is older than allowed, or of another version of the predictor; export it again.",
     "no_predictor": "Nothing usable is measured and no predictor answers; the detail says what would make one.",
     # the farm's side
     "unavailable": "A part of the farm is away; try again shortly.",

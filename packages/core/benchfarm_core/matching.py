@@ -22,7 +22,7 @@ from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.operating_ranges import SHOWN_CHARS, OperatingRange, accepts, default_points, ranges_text
 from benchfarm_core.platforms import EngineSpec, OperatingPoint, Platform, Precision
-from benchfarm_core.workloads import AnyWorkload, PairWorkload, UploadedWorkload
+from benchfarm_core.workloads import AnyWorkload, KernelListRequest, PairWorkload, UploadedWorkload
 
 SHOWN_OFFERS = 6
 AS_GIVEN_ENGINES: Final = {"tflite": "litert"}
@@ -110,7 +110,7 @@ def with_meant_options(platform: Platform, known: Mapping[str, EngineOption]) ->
     return with_options(platform, changing)
 
 
-def why_not_opened(workload: AnyWorkload, platform: Platform) -> str | None:
+def why_not_opened(workload: AnyWorkload | KernelListRequest, platform: Platform) -> str | None:
     """Why a platform opens no file of this workload, whatever its boards do; None where it does.
 
     Uploads of a format that is never converted run as they are in the one engine that reads them; all else is made

@@ -50,11 +50,11 @@ def header_json(file: bytes) -> dict[str, Any]:
     length = int.from_bytes(file[:LENGTH_BYTES], "little")
     if len(file) < LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(file) - LENGTH_BYTES):
         raise _damaged("its header does not fit in it")
-    metadata = _json_object(file[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__")
+    metadata = json_object(file[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise _foreign("it is a safetensors file of something else")
-    said = _json_object(text.encode(errors="replace"))
+    said = json_object(text.encode(errors="replace"))
     if said.get("format") != FORMAT_VERSION:
         raise _foreign(f"its format is version {said.get('format')!r:.20}, this code's is {FORMAT_VERSION}")
     return said
@@ -70,7 +70,8 @@ def read_header(file: bytes) -> Header:
         raise _damaged(f"{where}: {first['msg']}") from error
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
+def json_object(text: bytes) -> dict[str, Any]:
+    """Raises InvalidRequest, ``predictor_file_damaged``, for what is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -6,7 +6,9 @@ from typing import Any, Final, NamedTuple
 VALUE_ERROR: Final = "Value error, "
 UNION_LABELS: Final = frozenset({"int", "float", "str", "bool", "constrained-str", "constrained-int"})
 """What pydantic adds to a place that takes one of several plain types: which of them it tried."""
-TAGS: Final = frozenset({"kernel", "model", "architecture", "upload", "pair", "names", "filter", "normal", "ints"})
+TAGS: Final = frozenset(
+    {"kernel", "model", "architecture", "upload", "pair", "kernel_list", "names", "filter", "normal", "ints"}
+)
 """What it adds to a place that takes one of several objects: which of them it took it for."""
 TAGGED: Final = frozenset({"a", "b", "platforms", "fill"})
 """Fields, beside lists, that take one of several objects."""

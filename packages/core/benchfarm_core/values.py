@@ -3,9 +3,17 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, get_args
+from typing import Annotated, Any, ClassVar, Final, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
 
@@ -63,3 +71,15 @@ def in_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("the moment lies outside the years 1 to 9999 in UTC") from error
+
+
+def date_and_time(given: object) -> object:
+    """Before a moment is read: a number would be taken for seconds since 1970. Raises ValueError."""
+    is_digits = isinstance(given, str) and given.replace(".", "", 1).lstrip("+-").isdigit()
+    if is_digits or isinstance(given, int | float):
+        raise ValueError("write date and time with a time zone, as in 2026-01-31T12:00:00Z")
+    return given
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(date_and_time), AfterValidator(in_utc)]
+"""A moment that a caller names, in UTC."""

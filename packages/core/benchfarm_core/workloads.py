@@ -151,6 +151,21 @@ class UploadRequest(Value):
     model_id: str = Field(max_length=64)
 
 
+class ListedKernel(Value):
+    """A kernel of a kernel list, and how often it occurs there."""
+
+    type: str = Field(max_length=40)
+    config: Config
+    count: int = Field(default=1, ge=1, le=100_000)
+
+
+class KernelListRequest(Value):
+    """A model as its kernels. It is predicted and never measured: nobody can run it."""
+
+    kind: Literal["kernel_list"] = "kernel_list"
+    kernels: tuple[ListedKernel, ...] = Field(min_length=1, max_length=2000)
+
+
 WorkloadRequest = Annotated[
     KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest,
     Field(discriminator="kind"),

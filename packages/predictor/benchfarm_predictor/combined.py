@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from benchfarm_core.values import Value
+from benchfarm_predictor.elementary import Column, log
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import (
     LARGEST_NUMBER,
@@ -32,14 +33,13 @@ from benchfarm_predictor.models import (
     within,
 )
 from benchfarm_predictor.ridge import PENALTIES, solve
+from benchfarm_predictor.sums import SumFeatures, in_order
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_MEMBERS: Final = 64
 MAX_PARTS: Final = 256
 """Of all regions together."""
 MAX_WIDENING: Final = 1e6
-ROWS_AT_ONCE: Final = 8192
-"""Distances to a region are held for so many rows."""
 
 
 class _ScaledMeta(Value):
@@ -136,9 +136,8 @@ class Mean:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        predicted = np.stack([member.predict(batch) for member in self.members])
-        mean: Floats = predicted.mean(axis=0)
-        return mean
+        total = in_order(member.predict(batch) for member in self.members)
+        return np.asarray(total) / len(self.members)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -162,8 +161,8 @@ class Stacked:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        logs = _logs(self.members, batch)
-        return milliseconds(self.offset + logs @ np.array(self.weights), "log", 0.0)
+        logs = (log(member.predict(batch)) * weight for member, weight in zip(self.members, self.weights, strict=True))
+        return milliseconds(np.asarray(in_order(logs)) + self.offset, "log", 0.0)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -211,6 +210,8 @@ class Regional:
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
         place = self.places(batch)
+        if len(place) and (place == place[0]).all():
+            return milliseconds(self._within_one(batch, int(place[0])), "log", 0.0)
         logs, powers = self.offsets[place], self.weights[place]
         taken: dict[bytes, Batch] = {}
         for at, member in enumerate(self.members):
@@ -220,8 +221,16 @@ class Regional:
                 key = (self.weights[:, at] != 0).tobytes()
                 if key not in taken:
                     taken[key] = batch if len(rows) == len(place) else _with_features(batch, rows)
-                logs[rows] += powers[rows, at] * np.log(member.predict(taken[key]))
+                logs[rows] += powers[rows, at] * log(member.predict(taken[key]))
         return milliseconds(logs, "log", 0.0)
+
+    def _within_one(self, batch: Batch, region: int) -> Floats:
+        """The logarithms of rows that all lie in one region: float64[n]."""
+        logs = np.full(len(batch), self.offsets[region])
+        for member, power in zip(self.members, self.weights[region].tolist(), strict=True):
+            if power != 0:
+                logs += power * log(member.predict(batch))
+        return logs
 
     def places(self, batch: Batch) -> Ints:
         """int64[n]: the number of each row's region; r for elsewhere. For the same batch the same array again."""
@@ -231,15 +240,15 @@ class Regional:
         return found
 
     def _places(self, batch: Batch) -> Ints:
-        x, count = self.features.matrix(batch), len(self.radii)
-        apart = np.full((len(x), count + 1), 1.0)
-        # the square of a difference multiplied out: two products of matrices
-        near = 1 / (self.scales * self.radii[:, None]) ** 2 / max(x.shape[1], 1)
-        own = (self.centres**2 * near).sum(axis=1)
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            apart[rows, :count] = x[rows] ** 2 @ near.T - 2 * x[rows] @ (self.centres * near).T + own
-        nearest: Ints = apart.argmin(axis=1)
+        columns = _columns(self.features, batch)
+        nearest = np.full(len(batch), len(self.radii), dtype=np.int64)
+        least = np.full(len(batch), np.nextafter(1.0, 2.0))
+        reaches = self.scales * self.radii[:, None] * np.sqrt(max(len(columns), 1))
+        for region, (centre, reach) in enumerate(zip(self.centres.tolist(), reaches.tolist(), strict=True)):
+            parts = ((each - at) / far for each, at, far in zip(columns, centre, reach, strict=True))
+            apart = in_order(part * part for part in parts)
+            nearest = np.where(apart < least, region, nearest)
+            least = np.minimum(apart, least)
         return nearest
 
     def is_sampled(self, places: Ints) -> npt.NDArray[np.bool_]:
@@ -318,10 +327,18 @@ def fit_stacked(members: Sequence[Model], batch: Batch, latency_ms: Floats) -> S
     return StackedFit(model, penalty, left_out_ms)
 
 
+def _columns(features: Features, batch: Batch) -> Sequence[Column]:
+    """The features one by one."""
+    return features.columns(batch) if isinstance(features, SumFeatures) else [*features.matrix(batch).T]
+
+
 def _with_features(batch: Batch, rows: Ints) -> Batch:
     """Some of the rows, with the features that were made of them."""
     some = batch.take(rows)
     some.matrices.update({of: matrix[rows] for of, matrix in batch.matrices.items()})
+    for of, made in batch.made.items():
+        if isinstance(of, SumFeatures):
+            some.made[of] = tuple(each if isinstance(each, float) else each[rows] for each in made)
     return some
 
 

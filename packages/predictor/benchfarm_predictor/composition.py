@@ -33,6 +33,7 @@ from benchfarm_predictor.models import (
 )
 from benchfarm_predictor.ridge import FLOOR, LARGE_PENALTIES, PENALTIES, RidgeFit, fit_on_matrix, fit_ridge
 from benchfarm_predictor.sums import SumFeatures
+from benchfarm_predictor.tabled_lists import tabled
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_TYPES: Final = 128
@@ -42,6 +43,10 @@ row out says little: of 192 such fits on 12 or 20 made-up networks 34 were more 
 these 19; from 40 on nothing changes. Of measured networks (ONNX Runtime, two spaces of 90, 40 draws each) the mean
 error fell from 4.9 to 4.6 % with 20 rows; with 12, 40 and 60 it was the same to 0.05 points.
 """
+PER_MS: Final = 2.0**36
+"""Times of kernels are multiples of one part in so many of a millisecond: sums are exact up to two minutes, in whatever
+order they are added up."""
+_ROWS: Final = 64
 _FALLBACK: Final = "fallback"
 _LEAST_SLACK: Final = 1e-9
 _FINES: Final = np.diag([0.01, 1.0, 1.0])
@@ -54,6 +59,14 @@ class _KernelSumMeta(Value):
     models: tuple[dict[str, Any], ...] = Field(max_length=MAX_TYPES)
     fallback: dict[str, Any] | None
     guessed: tuple[str, ...] = Field(default=(), max_length=MAX_TYPES)
+    factor: Number
+    offset_ms: Number
+    per_kernel_ms: Number
+
+
+class _TabledSumMeta(Value):
+    kind: Literal["tabled_sum"] = "tabled_sum"
+    number: int = Field(ge=0, lt=MAX_TYPES)
     factor: Number
     offset_ms: Number
     per_kernel_ms: Number
@@ -89,15 +102,21 @@ class KernelSum:
 
     def guessed_share(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
         """How much of each model's sum is guessed: float64[n] in [0, 1]. Guesses of ``judged`` types do not count."""
-
-        def is_sure(kernels: Kernels) -> bool:
-            return self.knows(kernels) or kernels.type in judged
-
-        if all(is_sure(entries.kernels) for entries in lists.by_type.values()):
+        if all(self._is_sure(entries.kernels, judged) for entries in lists.by_type.values()):
             return np.zeros(len(lists))  # nothing is predicted twice for it
-        guessed = lists.sums(lambda kernels: np.zeros(len(kernels)) if is_sure(kernels) else self._each(kernels))
-        share: Floats = guessed / np.maximum(self.kernel_sums(lists), 1e-300)
+        share: Floats = self.guessed_sums(lists, judged) / np.maximum(self.kernel_sums(lists), 1e-300)
         return np.clip(share, 0, 1)
+
+    def guessed_sums(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
+        """The part of ``kernel_sums`` that is guessed: float64[n] in ms. Guesses of ``judged`` types do not count."""
+
+        def guessed(kernels: Kernels) -> Floats:
+            return np.zeros(len(kernels)) if self._is_sure(kernels, judged) else self._each(kernels)
+
+        return lists.sums(guessed)
+
+    def _is_sure(self, kernels: Kernels, judged: Collection[str]) -> bool:
+        return self.knows(kernels) or kernels.type in judged
 
     def knows(self, kernels: Kernels) -> bool:
         """Whether the type has a model of its own that is no guess."""
@@ -144,12 +163,72 @@ class KernelSum:
         return cls(kernels, fallback, said.factor, said.offset_ms, said.per_kernel_ms, guessed)
 
     def _each(self, kernels: Kernels) -> Floats:
-        """float64[u] of one type's kernels; 0 where nothing is known."""
-        if kernels.type in self.kernels:
-            return self.kernels[kernels.type].predict(kernels)
-        if self.fallback is not None and kernels.is_known:
-            return self.fallback.predict(kernels)
-        return np.zeros(len(kernels))
+        """float64[u] of one type's kernels; 0 where nothing is known.
+
+        Each kernel's is the same whatever else is asked, and so fine that all sums are exact.
+        """
+        model = self.kernels.get(kernels.type, self.fallback if kernels.is_known else None)
+        if model is None or not len(kernels):
+            return np.zeros(len(kernels))
+        return np.rint(model.predict(_filled_up(kernels))[: len(kernels)] * PER_MS) / PER_MS
+
+
+@dataclass(frozen=True, eq=False)
+class TabledSum:
+    """A ``KernelSum`` in a table of a search space, whose sums are in the table; ``number``: its place among them."""
+
+    kind: ClassVar[str] = "tabled_sum"
+    number: int
+    factor: float
+    offset_ms: float
+    per_kernel_ms: float
+
+    @property
+    def sum_name(self) -> str:
+        """Of the sums in the table, in ms."""
+        return f"kernel_ms/{self.number}"
+
+    @property
+    def guessed_name(self) -> str:
+        """Of what of these sums is guessed."""
+        return f"guessed_ms/{self.number}"
+
+    def predict(self, batch: Batch) -> Floats:
+        """float64[n] in ms. Raises InvalidRequest, ``predictor_file_foreign``, for kernel lists."""
+        lists = tabled(whole_models(batch))
+        scaled = self.factor * lists.total(self.sum_name)
+        return _above_floor(scaled + self.offset_ms + self.per_kernel_ms * lists.kernel_counts, scaled)
+
+    def guessed_share(self, lists: KernelLists) -> Floats:
+        """As that of ``KernelSum``."""
+        sums = tabled(lists)
+        share: Floats = sums.total(self.guessed_name) / np.maximum(sums.total(self.sum_name), 1e-300)
+        return np.clip(share, 0, 1)
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """As ``Model`` says."""
+        said = _TabledSumMeta(
+            number=self.number, factor=self.factor, offset_ms=self.offset_ms, per_kernel_ms=self.per_kernel_ms
+        )
+        return {}, said.model_dump(mode="json")
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, meta: Meta, decoder: Decoder) -> Self:
+        """As ``Model`` says."""
+        del arrays, decoder  # it has neither arrays nor members
+        said = checked(_TabledSumMeta, meta)
+        return cls(said.number, said.factor, said.offset_ms, said.per_kernel_ms)
+
+
+def _filled_up(kernels: Kernels) -> Kernels:
+    """With the first kernels again, to a multiple of ``_ROWS``: how a product of matrices adds up a row may follow from
+    how many rows are left at its end. The same object for the same kernels, for what is made of it is kept with it."""
+    if len(kernels) % _ROWS == 0:
+        return kernels
+    found = kernels.made.get(_filled_up)
+    if not isinstance(found, Kernels):
+        found = kernels.made[_filled_up] = kernels.take(np.arange(-(-len(kernels) // _ROWS) * _ROWS) % len(kernels))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

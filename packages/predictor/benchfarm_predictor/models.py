@@ -1,5 +1,6 @@
 """What every fitted model is: milliseconds from kernels or kernel lists, and arrays to and from a predictor file."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value
+from benchfarm_predictor.elementary import exp
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 
@@ -24,6 +26,7 @@ Target = Literal["log", "ms"]
 SMALLEST_MS: Final = 1e-9
 MAX_LOG: Final = 50.0
 """Beyond e^50 ms nothing is predicted: outputs stay finite, whatever a configuration asks for."""
+_LARGEST_MS: Final = math.exp(MAX_LOG)
 LARGEST_NUMBER: Final = 1e30
 """Of a file: so far from float64's bounds that no sum or product of features and weights reaches them."""
 Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
@@ -107,8 +110,8 @@ class Decoder(Protocol):
 
 def milliseconds(output: Floats, target: Target, floor_ms: float) -> Floats:
     """A model's own output in ms, from ``floor_ms`` to e^50; float64[n] to float64[n]."""
-    values = np.exp(np.clip(output, -MAX_LOG, MAX_LOG)) if target == "log" else output
-    return np.clip(values, max(floor_ms, SMALLEST_MS), np.exp(MAX_LOG))
+    values = exp(np.clip(output, -MAX_LOG, MAX_LOG)) if target == "log" else output
+    return np.clip(values, max(floor_ms, SMALLEST_MS), _LARGEST_MS)
 
 
 def damaged(detail: str) -> InvalidRequest:

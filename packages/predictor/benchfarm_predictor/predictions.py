@@ -6,6 +6,7 @@ guessed, and up to ``ALL_MISSING`` times where kernels are predicted as nothing.
 coverage is 0: nothing is promised there.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ import numpy as np
 
 from benchfarm_predictor.combined import Regional
 from benchfarm_predictor.conformal import Intervals
+from benchfarm_predictor.elementary import exp
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels
 from benchfarm_predictor.models import Batch
@@ -23,6 +25,7 @@ from benchfarm_predictor.unknown_kernels import Unknown, unknown_of
 
 PER_OCTAVE: Final = 1.25
 """A third of an octave beyond every input that was seen, the better models were 3 to 8 % off, trees alone 10 %."""
+_LOG_PER_OCTAVE: Final = math.log(PER_OCTAVE)
 UNKNOWN: Final = 3.0
 """A kernel without a model is guessed from its costs: engines differ by that much from one kernel type to another."""
 ALL_MISSING: Final = 10.0
@@ -56,34 +59,63 @@ class Predictions:
     outside: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """Of n rows: what ``Predictions`` has without its texts, and what those are made of.
+
+    Attributes:
+        unknown: of kernel lists what is unknown of them. octaves: outside the trained range; None: nowhere.
+        places: of a model of regions those of the rows.
+    """
+
+    latency_ms: Floats
+    low_ms: Floats
+    high_ms: Floats
+    coverage: Floats
+    unknown: Unknown | None
+    octaves: Floats | None
+    places: Ints | None
+
+
 def answer(predictor: Predictor, batch: Batch, listed: int = MAX_LISTED) -> Predictions:
     """The predictor's answer for each row of the batch; ``listed``: how many unknown kernels and findings are told.
 
     Raises:
         InvalidRequest: ``kernel_unknown`` when the batch is not of what the predictor takes.
     """
+    found, model, trained = numbers(predictor, batch), predictor.model, predictor.trained
+    unknown: tuple[tuple[str, ...], ...] = ((),) * len(batch)
+    outside = unknown
+    if found.unknown is not None:
+        unknown = _listed(found.unknown.by_row(), listed)
+    if trained is not None and found.octaves is not None:
+        outside = _outside(trained, batch, listed)
+    if found.places is not None and isinstance(model, Regional):
+        outside = _with_strangers(outside, model, found.places)
+    return Predictions(found.latency_ms, found.low_ms, found.high_ms, found.coverage, unknown, outside)
+
+
+def numbers(predictor: Predictor, batch: Batch) -> Numbers:
+    """The same without texts. Raises as ``answer``."""
     model, trained = predictor.model, predictor.trained
     latency_ms = model.predict(batch)
     extra = np.ones(len(latency_ms))
-    unknown: tuple[tuple[str, ...], ...] = ((),) * len(extra)
-    outside = unknown
+    unknown, octaves, places = None, None, None
     if isinstance(batch, KernelLists):
-        found = unknown_of(model, batch, trained)
-        unknown = _listed(found.by_row(), listed)
-        extra = _widening(found)
-    if trained is not None:
-        octaves = trained.octaves_outside(batch)
-        extra = extra * PER_OCTAVE ** np.minimum(octaves, 64)
-        outside = _outside(trained, batch, listed) if octaves.any() else outside
+        unknown = unknown_of(model, batch, trained)
+        extra = _widening(unknown)
+    if trained is not None and (found := trained.octaves_outside(batch)).any():
+        octaves = found
+        extra = extra * exp(np.minimum(octaves, 64) * _LOG_PER_OCTAVE)
     is_ruled = extra > 1
     if isinstance(batch, KernelLists) and isinstance(model, Regional):
         places = model.places(batch)
         extra = extra * model.widenings[places]
         is_ruled |= ~model.is_sampled(places)
-        outside = _with_strangers(outside, model, places)
     intervals = predictor.intervals or UNCALIBRATED
     low, high = intervals.bounds(latency_ms, extra)
-    return Predictions(latency_ms, low, high, np.where(is_ruled, 0.0, intervals.coverage), unknown, outside)
+    coverage = np.where(is_ruled, 0.0, intervals.coverage)
+    return Numbers(latency_ms, low, high, coverage, unknown, octaves, places)
 
 
 def _widening(unknown: Unknown) -> Floats:

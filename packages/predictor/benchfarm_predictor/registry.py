@@ -5,7 +5,7 @@ from typing import Final, get_args
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
-from benchfarm_predictor.composition import KernelSum
+from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
 from benchfarm_predictor.models import Arrays, Features, FeatureSpec, Meta, Model, damaged
 from benchfarm_predictor.networks import Network
@@ -15,7 +15,7 @@ from benchfarm_predictor.smooth import Smooth
 from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trees import Trees
 
-_LEAVES: Final[tuple[type[Model], ...]] = (Ridge, Trees, Network, Smooth)
+_LEAVES: Final[tuple[type[Model], ...]] = (Ridge, Trees, Network, Smooth, TabledSum)
 _MADE_OF_OTHERS: Final[tuple[type[Model], ...]] = (Scaled, Residual, Mean, Stacked, Regional, KernelSum, Part)
 KINDS: Final[dict[str, type[Model]]] = {kind.kind: kind for kind in (*_LEAVES, *_MADE_OF_OTHERS)}
 MAX_NESTING: Final = 12

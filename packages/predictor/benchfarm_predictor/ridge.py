@@ -5,12 +5,14 @@ row's leverage (Allen 1974, PRESS; Golub, Heath and Wahba 1979): no fit is repea
 all rows, also from the one that is left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 
 from benchfarm_core.values import Value
+from benchfarm_predictor.elementary import Column
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import (
     Array,
@@ -27,6 +29,8 @@ from benchfarm_predictor.models import (
     milliseconds,
     scales,
 )
+from benchfarm_predictor.sums import SumFeatures, in_order
+from benchfarm_predictor.tabled_lists import TabledLists
 from benchfarm_predictor.training_rows import checked_ms
 
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
@@ -66,8 +70,33 @@ class Ridge:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
-        return milliseconds(x @ self.weights + self.offset, self.target, self.floor_ms)
+        if isinstance(self.features, SumFeatures) and isinstance(batch, TabledLists):
+            output = self._of_columns(self.features.columns(batch), len(batch))
+        else:
+            x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
+            is_whole = isinstance(self.features, SumFeatures)  # these one after the other, as a model alone has them
+            output = np.asarray(in_order((x * self.weights).T)) if is_whole else x @ self.weights
+        return milliseconds(output + self.offset, self.target, self.floor_ms)
+
+    def _of_columns(self, columns: Sequence[Column], count: int) -> Floats:
+        """float64[n]: the same sums in the same order, where most features are one number for all rows."""
+        total, z = np.zeros(count), np.empty(count)
+        numbers = (self.centre.tolist(), self.scale.tolist(), self.weights.tolist())
+        for column, centre, scale, weight in zip(columns, *numbers, strict=True):
+            if weight == 0:
+                continue
+            if not isinstance(column, np.ndarray):
+                alone = (column - centre) / scale
+                total += (min(max(alone, -FARTHEST), FARTHEST) if self.target == "log" else alone) * weight
+                continue
+            np.subtract(column, centre, out=z)  # in place: new arrays take longer than what is computed
+            z /= scale
+            if self.target == "log":
+                np.maximum(z, -FARTHEST, out=z)
+                np.minimum(z, FARTHEST, out=z)
+            z *= weight
+            total += z
+        return total
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""

@@ -103,7 +103,7 @@ def _count(model: Model, times: Counter[int]) -> None:
 def _placed(model: Model, times: Counter[int], done: dict[int, Model], shared: list[Model]) -> Model:
     made = done.get(id(model))
     if made is None:
-        made = _with_members(model, [_placed(each, times, done, shared) for each in members_of(model)])
+        made = with_members(model, [_placed(each, times, done, shared) for each in members_of(model)])
         if times[id(model)] > 1:
             shared.append(made)
             made = Part(len(shared) - 1, model)
@@ -111,7 +111,7 @@ def _placed(model: Model, times: Counter[int], done: dict[int, Model], shared: l
     return made
 
 
-def _with_members(model: Model, members: Sequence[Model]) -> Model:
+def with_members(model: Model, members: Sequence[Model]) -> Model:
     """The same, made of others: the inverse of ``members_of``."""
     match model:
         case Scaled():

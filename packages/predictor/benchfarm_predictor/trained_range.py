@@ -1,19 +1,25 @@
 """Which configurations a predictor was trained on, and how far outside a configuration lies."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from benchfarm_predictor.elementary import Column, log2
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Ints, Kernels, catalogue_columns, is_text
 from benchfarm_predictor.models import Batch
-from benchfarm_predictor.quantities import Quantities, quantities
+from benchfarm_predictor.quantities import quantities
+from benchfarm_predictor.sums import in_order, raw_sums
+from benchfarm_predictor.tabled_lists import KERNELS, OUTSIDE_BYTES, TabledLists
+from benchfarm_workloads.costs import BYTES_PER_ELEMENT
 
 UNSEEN_WORD: Final = 1.0
 """Octaves that a word counts which was never seen, as an activation of another kind."""
 _TOTALS: Final = ("kflops", "bytes", "parameters", "kernels")
+PARTS_OF_OCTAVE: Final = 2.0**12
+"""Of octaves of kernels, which are multiplied by bytes and summed up."""
 TOTALS_OF: Final = "model"
 """Instead of a kernel type: totals of whole models."""
 
@@ -48,12 +54,17 @@ class TrainedRange:
             return self._octaves(batch)
         share = np.zeros(len(batch))
         weight = np.zeros(len(batch))
+        if isinstance(batch, TabledLists):
+            share, weight = batch.total(OUTSIDE_BYTES), np.asarray(in_order(model_bytes(batch.totals)))
         for entries in batch.by_type.values():
-            found = quantities(entries.kernels)
-            size = np.ones(len(entries.kernels)) if found is None else found.total_bytes
-            share += batch.sums_of(entries, size * self._octaves(entries.kernels))
-            weight += batch.sums_of(entries, size)
-        return share / np.maximum(weight, 1) + self._octaves(totals(batch))
+            share += batch.sums_of(entries, self.outside_bytes(entries.kernels))
+            weight += batch.sums_of(entries, _size_bytes(entries.kernels))
+        found: Floats = share / np.maximum(weight, 1) + self._octaves(totals(batch))
+        return found
+
+    def outside_bytes(self, kernels: Kernels) -> Floats:
+        """Each kernel's bytes times its octaves, these so coarse that sums are exact: float64[u]."""
+        return _size_bytes(kernels) * (np.rint(self._octaves(kernels) * PARTS_OF_OCTAVE) / PARTS_OF_OCTAVE)
 
     def _octaves(self, kernels: Kernels) -> Floats:
         """float64[n] of one table."""
@@ -101,22 +112,29 @@ def totals(lists: KernelLists) -> Kernels:
     """Totals of whole models, as if they were the columns of a kernel type; work in thousands of FLOPs. For the same
     lists the same again."""
     if TOTALS_OF not in lists.made:
-        lists.made[TOTALS_OF] = _totals(lists)
+        lists.made[TOTALS_OF] = _totals(raw_sums(lists), len(lists))
     found: Kernels = lists.made[TOTALS_OF]
     return found
 
 
-def _totals(lists: KernelLists) -> Kernels:
-    def total(of: Callable[[Quantities], Floats]) -> Floats:
-        return lists.sums(lambda kernels: np.zeros(len(kernels)) if (q := quantities(kernels)) is None else of(q))
+def _totals(raw: Mapping[str, Column], count: int) -> Kernels:
+    flops = in_order(each for name, each in raw.items() if name.endswith("_flops"))
+    weights = in_order(each for name, each in raw.items() if name.endswith("_weight_bytes"))
+    made = (flops / 1e3, in_order(model_bytes(raw)), weights / BYTES_PER_ELEMENT, raw[KERNELS])
+    table = np.empty((count, len(made)), dtype=np.int64)
+    for at, each in enumerate(made):
+        table[:, at] = each
+    return Kernels(TOTALS_OF, _TOTALS, table)
 
-    made = (
-        total(lambda q: q.flops / 1e3),
-        total(lambda q: q.total_bytes),
-        total(lambda q: q.parameters),
-        lists.kernel_counts,
-    )
-    return Kernels(TOTALS_OF, _TOTALS, np.stack(made, axis=1).astype(np.int64))
+
+def model_bytes(raw: Mapping[str, Column]) -> Iterable[Column]:
+    """What adds up to the bytes of all kernels' inputs, outputs and weights, of raw sums."""
+    return (each for name, each in raw.items() if name.endswith(("_activation_bytes", "_weight_bytes")))
+
+
+def _size_bytes(kernels: Kernels) -> Floats:
+    found = quantities(kernels)
+    return np.ones(len(kernels)) if found is None else found.total_bytes
 
 
 def _bounds(kernels: Kernels) -> tuple[Ints, Ints]:
@@ -131,7 +149,9 @@ def _bounds(kernels: Kernels) -> tuple[Ints, Ints]:
 
 def _octaves(values: Ints, low: int, high: int) -> Floats:
     """Zero and negative sizes count as one."""
-    sizes = np.log2(np.maximum(values, 1).astype(np.float64))
-    above, below = sizes - np.log2(max(high, 1)), np.log2(max(low, 1)) - sizes
+    if ((values >= low) & (values <= high)).all():
+        return np.zeros(len(values))
+    sizes = log2(np.maximum(values, 1).astype(np.float64))
+    above, below = sizes - log2(float(max(high, 1))), log2(float(max(low, 1))) - sizes
     octaves: Floats = np.maximum(np.maximum(above, below), 0.0)
     return octaves

@@ -4,7 +4,7 @@ A model on whole-model sums tells by itself which families of kernels it never s
 the trained range it is also known which kernel types were never there, although another of their family was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
-from benchfarm_predictor.composition import KernelSum
+from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.models import Model
@@ -62,6 +62,8 @@ def unknown_of(model: Model, lists: KernelLists, trained: TrainedRange | None) -
         return _joined([_where(unknown_of(member, lists, trained), rows) for member, rows in members])
     if isinstance(model, KernelSum):
         return _of_kernel_sum(model, lists, trained)
+    if isinstance(model, TabledSum):  # no space is tabled of which a kernel is missing
+        return Unknown(model.guessed_share(lists), np.zeros(len(lists)), {})
     return _of_sums(model, lists, trained)
 
 
@@ -99,8 +101,13 @@ def _joined(found: Sequence[Unknown]) -> Unknown:
     return Unknown(guessed, missing, types)
 
 
+def judged_types(trained: TrainedRange | None) -> Collection[str]:
+    """The kernel types of which guesses are not unknown: those of the whole models that intervals were made with."""
+    return trained.columns.keys() if trained is not None and TOTALS_OF in trained.columns else ()
+
+
 def _of_kernel_sum(model: KernelSum, lists: KernelLists, trained: TrainedRange | None) -> Unknown:
-    judged = trained.columns.keys() if trained is not None and TOTALS_OF in trained.columns else ()
+    judged = judged_types(trained)
     missing = {
         name: np.ones(len(entries.kernels))
         for name, entries in lists.by_type.items()

@@ -93,6 +93,12 @@ def check_room(tx: Transaction, account: int, items: int, what: str = "job") -> 
         )
 
 
+def free_items(tx: Transaction, account: int) -> int:
+    """How many more items may wait. Nothing is held: `check_room` has the last word."""
+    quota = tx.execute(text("SELECT quota_pending_items FROM accounts WHERE id = :id"), {"id": account}).scalar_one()
+    return max(int(quota - tx.execute(_LOAD, {"id": account}).one().waiting), 0)
+
+
 # Two submissions at once cannot both take the last room: the second waits for the account's row, and counts
 # in a statement of its own, whose snapshot has the first one's job.
 _HOLD = text("SELECT quota_active_jobs, quota_pending_items FROM accounts WHERE id = :id FOR NO KEY UPDATE")

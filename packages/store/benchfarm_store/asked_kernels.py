@@ -8,7 +8,13 @@ from sqlalchemy import select
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.platforms import Platform
-from benchfarm_core.workloads import AnySingle, ArchitectureWorkload, GeneratedModelWorkload, UploadedWorkload
+from benchfarm_core.workloads import (
+    AnySingle,
+    ArchitectureWorkload,
+    GeneratedModelWorkload,
+    KernelListRequest,
+    UploadedWorkload,
+)
 from benchfarm_store import fusions
 from benchfarm_store.database import Transaction
 from benchfarm_store.kernel_lists import KernelList, graph_kernel_list, kernel_list
@@ -62,7 +68,12 @@ def graphs(tx: Transaction, model_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def kernel_parts(
-    asked: AskedKernels, uploads: UploadParts, number: int, workload: AnySingle, fusing: int, known: NetworkKernels
+    asked: AskedKernels,
+    uploads: UploadParts,
+    number: int,
+    workload: AnySingle | KernelListRequest,
+    fusing: int,
+    known: NetworkKernels,
 ) -> Sequence[Part]:
     """The kernels of the question's workload of that number by one of the rules, of which `known` remembers kernels.
 
@@ -72,6 +83,8 @@ def kernel_parts(
     if isinstance(workload, ArchitectureWorkload):
         # genes were checked when the question was read
         return known.parts(space(workload.space), workload.genes)
+    if isinstance(workload, KernelListRequest):
+        return [Part(tuple((one.type, one.config, one.count) for one in workload.kernels), ())]
     if isinstance(workload, GeneratedModelWorkload):
         return [known.counts(model_recipe(workload.name).network(workload.config))]
     if not isinstance(workload, UploadedWorkload):

@@ -76,6 +76,14 @@ tokens = Table(
     at("expires_at", nullable=True),
     at("revoked_at", nullable=True),
     at("last_used_at", nullable=True),
+    Column(
+        "asked_s",
+        Double,
+        nullable=False,
+        server_default=text("0"),
+        comment="board seconds that its questions had queued since",
+    ),
+    at("asked_since", nullable=True),
     one_of("role", Role),
 )
 

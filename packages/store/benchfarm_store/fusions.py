@@ -23,6 +23,7 @@ from benchfarm_core.fusion import (
 )
 from benchfarm_core.platforms import Platform
 from benchfarm_core.spaces import ArchitectureKernels
+from benchfarm_core.values import digest
 from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_store import models, platforms
 from benchfarm_store.database import Transaction
@@ -75,6 +76,11 @@ def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
     rows = select(fusions).ext(distinct_on(*pair)).where(*wanted, or_(is_own, not_(is_marked)))
     nearest = rows.order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
     return [_view(row) for row in tx.execute(nearest)]
+
+
+def rules_digest(rules: FusionRules) -> str:
+    """A hash of how an engine fuses: 32 hexadecimal digits."""
+    return digest(sorted([first, second, fuses] for (first, second), fuses in rules.measured.items()))
 
 
 def _engine(platform: Platform) -> dict[str, str]:

@@ -1,25 +1,40 @@
 """The latency question: what is measured of it, and what predictors must know to say the rest."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.errors import InvalidRequest, NotFound
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest
+from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.protocols import PROTOCOLS, purpose_of
 from benchfarm_core.summaries import GRADE_ORDER, Grade
-from benchfarm_core.workloads import AnySingle, KernelWorkload, PairWorkload, UploadRequest, workload_id
-from benchfarm_store import asked_kernels, estimates, platforms, predictors, specs
+from benchfarm_core.values import digest
+from benchfarm_core.workloads import (
+    AnySingle,
+    KernelListRequest,
+    KernelWorkload,
+    PairWorkload,
+    UploadRequest,
+    workload_id,
+)
+from benchfarm_store import asked_kernels, estimates, fusions, pins, platforms, specs
 from benchfarm_store.asked_kernels import AskedKernels
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json, workload_digest
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
+from benchfarm_workloads.kernels import kernel_type
+
+AskedWorkload = AnySingle | KernelListRequest
+"""A kernel list has no workload of its own: nobody can run it."""
+REFUSED: Final = -1
+"""The number of an item that is no workload."""
 
 
 class AskedPlatform(NamedTuple):
@@ -41,33 +56,49 @@ class Asked:
     """A question with what the farm knows of it, as one transaction saw it. Different workloads are numbered.
 
     Attributes:
-        numbers: per item that of its workload.
+        numbers: per item that of its workload; `REFUSED` where it is none.
         workloads, subjects: by number; a subject is the workload's kernel type, or `WHOLE_MODEL`.
         platforms: each once, in the order of the question.
         best: by number and place of platform the row of the best usable measurement.
+        lists: of kernel lists, by number, the numbers of their kernels, and how often each occurs; none where every
+            platform has what predicts whole models.
+        refusals: by item, why it is no workload.
+        as_of: when it was asked; of a pinned question the moment of its pin.
+        pin: what answers, for whoever wants the same to answer again.
     """
 
     timing: Timing
     numbers: Sequence[int]
-    workloads: Sequence[AnySingle]
+    workloads: Sequence[AskedWorkload]
     subjects: Sequence[str]
     platforms: Sequence[AskedPlatform]
     kernels: AskedKernels
     best: Mapping[tuple[int, int], Row[Any]]
+    as_of: datetime
+    lists: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    refusals: Mapping[int, "Refused"] = field(default_factory=dict)
+    pin: Pin = field(default_factory=Pin)
 
-    def answers(self, rest: Callable[[int, int, int], LatencyAnswer]) -> list[LatencyAnswer]:
-        """Items outer, platforms inner. `rest` answers what is not measured, by item, number and place of platform."""
-        made = []
+    def answers(self, rest: Callable[[int, int, int], LatencyAnswer]) -> Iterator[LatencyAnswer]:
+        """Items outer, platforms inner, one after the other: two hundred thousand at once are half a gigabyte.
+
+        `rest` answers what is not measured, by item, number and place of platform.
+        """
         for item_no, number in enumerate(self.numbers):
             for place, one in enumerate(self.platforms):
-                row = self.best.get((number, place))
-                made.append(rest(item_no, number, place) if row is None else self._measured(item_no, one.key, row))
-        return made
+                if number == REFUSED:
+                    yield unanswered(item_no, one.key, self.timing, *self.refusals[item_no])
+                else:
+                    yield self.measured(item_no, number, place) or rest(item_no, number, place)
 
-    def _measured(self, item_no: int, platform: str, row: Row[Any]) -> LatencyAnswer:
+    def measured(self, item_no: int, number: int, place: int) -> LatencyAnswer | None:
+        """What is measured of a workload on a platform, told of an item; None where nothing usable is."""
+        row = self.best.get((number, place))
+        if row is None:
+            return None
         return LatencyAnswer(
             item_no=item_no,
-            platform=platform,
+            platform=self.platforms[place].key,
             timing=self.timing,
             source="measured",
             median_ms=row.median_ms,
@@ -80,32 +111,69 @@ class Asked:
             measurement_id=row.id,
             measured_at=row.measured_at,
             origin=row.origin,
+            age_s=max((self.as_of - row.measured_at).total_seconds(), 0.0),
             error=None,
             detail=None,
         )
 
 
-class Named(NamedTuple):
-    """The items of a question as they are known without the farm: workloads with their ids, None for uploads."""
+class Refused(NamedTuple):
+    """Why an item of a question is no workload: a code, a text, and the part of the request."""
 
-    workloads: list[AnySingle | None]
+    error: str
+    detail: str
+    field: str | None
+
+
+class Named(NamedTuple):
+    """The items of a question as they are known without the farm: workloads with their ids, None for uploads and for
+    what is refused, by item."""
+
+    workloads: list[AskedWorkload | None]
     ids: list[str | None]
+    refusals: dict[int, Refused]
 
 
 def named(request: LatencyRequest) -> Named:
-    """What takes most of the time of naming what is asked; no connection is needed for it.
+    """What takes most of the time of naming what is asked; no connection is needed for it. What the catalogue or a
+    search space refuses costs its own answers alone."""
+    found = Named([], [], {})
+    for index, item in enumerate(request.items):
+        workload: AskedWorkload | None = None
+        try:
+            if isinstance(item, KernelListRequest):
+                workload = _canonical(item)
+            elif (resolved := specs.resolve_generated(item)) is not None:
+                workload = _single(resolved)
+        except InvalidRequest as error:
+            place = f"items.{index}.{error.field}" if error.field else f"items.{index}"
+            found.refusals[index] = Refused(error.code, error.detail, place)
+        found.workloads.append(workload)
+        found.ids.append(None if workload is None else _id_of(workload))
+    return found
 
-    Raises InvalidRequest for what the catalogue refuses.
-    """
-    resolved = specs.resolve_generated(request.items, field="items")
-    workloads = [None if one is None else _single(one) for one in resolved]
-    return Named(workloads, [None if one is None else workload_id(one) for one in workloads])
+
+def _canonical(item: KernelListRequest) -> KernelListRequest:
+    """The kernels as workloads name them. Raises InvalidRequest for the first that is none."""
+    kernels = []
+    for index, one in enumerate(item.kernels):
+        try:
+            kernels.append(one.model_copy(update={"config": kernel_type(one.type).workload(one.config).config}))
+        except InvalidRequest as error:
+            place = f"kernels.{index}.{error.field}" if error.field else f"kernels.{index}"
+            raise InvalidRequest(error.detail, code=error.code, field=place) from error
+    return KernelListRequest(kernels=tuple(kernels))
+
+
+def _id_of(workload: AskedWorkload) -> str:
+    """Of a kernel list a text that no workload has."""
+    return f"kl_{digest(workload)}" if isinstance(workload, KernelListRequest) else workload_id(workload)
 
 
 def check(tx: Transaction, request: LatencyRequest) -> None:
     """Whether a question that names many platforms is one, before its items are looked at.
 
-    Raises InvalidRequest (`too_large` above `MAX_ANSWERS`).
+    Raises TooLarge above `MAX_ANSWERS`.
     """
     _check_size(len(request.items) * len(platforms.find_all(tx, request.platforms)))
 
@@ -119,42 +187,81 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
     Args:
         items: what `named` made of the request's before the transaction; None: it is done here.
 
-    Raises InvalidRequest (`too_large` above `MAX_ANSWERS`), NotFound for models of other accounts.
+    Raises TooLarge above `MAX_ANSWERS`, among which kernels count that are summed up; NotFound, Conflict and
+    InvalidRequest for a pin that cannot be held.
     """
     rows = platforms.find_all(tx, request.platforms)
-    _check_size(len(request.items) * len(rows))
-    singles, ids = _with_uploads(tx, request, items or named(request), by)
-    places = {id_: number for number, id_ in enumerate(dict.fromkeys(ids))}
-    numbers = [places[id_] for id_ in ids]
-    workloads = dict(zip(numbers, singles, strict=True))
+    answers = len(request.items) * len(rows)
+    _check_size(answers)
+    as_of = pins.moment(tx, request.pin)
+    singles, ids, refusals = _with_uploads(tx, request, items or named(request), by)
+    places = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for id_ in ids if id_ is not None))}
+    numbers = [REFUSED if id_ is None else places[id_] for id_ in ids]
+    workloads = {number: one for number, one in zip(numbers, singles, strict=True) if one is not None}
     uploads = {
         number: item.model_id
         for number, item in zip(numbers, request.items, strict=True)
-        if isinstance(item, UploadRequest)
+        if isinstance(item, UploadRequest) and number != REFUSED
     }
-    best = _best(tx, request, list(places), [row.id for row in rows])
+    row_ids = dict(enumerate(row.id for row in rows))
+    best = _best(tx, request, as_of, dict(enumerate(places)), row_ids)
+    gaps = [[n for n in workloads if (n, place) not in best] for place in row_ids]
+    choice = pins.choice(tx, request, [row_ids[place] for place, each in enumerate(gaps) if each])
+    summing = {place: id_ for place, id_ in row_ids.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
+    first = len(places)
+    lists = _listed(workloads, places, answers, len(summing))
+    if lists:
+        best |= _best(tx, request, as_of, dict(list(enumerate(places))[first:]), summing)
+        for place in summing:
+            gaps[place] += [n for n in range(first, len(places)) if (n, place) not in best]
     subjects = [subject_of(workload) for workload in workloads.values()]
-    gaps = [tuple(n for n in workloads if (n, place) not in best) for place in range(len(rows))]
-    asked, kernels = _to_predict(tx, request.timing, rows, gaps, subjects, uploads)
-    return Asked(request.timing, numbers, list(workloads.values()), subjects, asked, kernels, best)
+    heads = [choice.heads(row.id, sorted({subjects[n] for n in each})) for row, each in zip(rows, gaps, strict=True)]
+    asked, kernels, fused = _to_predict(tx, heads, rows, gaps, subjects, uploads)
+    pin = pins.make(request.pin, [head for each in heads for head in each.values()], fused, as_of)
+    return Asked(
+        request.timing, numbers, list(workloads.values()), subjects, asked, kernels, best, as_of, lists, refusals, pin
+    )
+
+
+def _listed(
+    workloads: dict[int, AskedWorkload], places: dict[str, int], answers: int, summing: int
+) -> dict[int, list[tuple[int, int]]]:
+    """The kernels of kernel lists by number; they are added to the question's workloads, each once.
+
+    Nothing where no platform sums them up. Raises TooLarge where they make too much of a question of so many answers.
+    """
+    lists = {number: one for number, one in workloads.items() if isinstance(one, KernelListRequest)} if summing else {}
+    kernels = {(one.type, *one.config.items()): one for each in lists.values() for one in each.kernels}
+    _check_size(answers, len(kernels) * summing)
+    known: dict[tuple[object, ...], int] = {}
+    for key, one in kernels.items():
+        kernel = kernel_type(one.type).workload(one.config)
+        known[key] = places.setdefault(workload_id(kernel), len(places))
+        workloads.setdefault(known[key], kernel)
+    return {
+        number: [(known[one.type, *one.config.items()], one.count) for one in each.kernels]
+        for number, each in lists.items()
+    }
 
 
 def _with_uploads(
     tx: Transaction, request: LatencyRequest, items: Named, by: Caller
-) -> tuple[list[AnySingle], list[str]]:
-    """The workloads of all items, and their ids. Raises NotFound for models of other accounts."""
+) -> tuple[list[AskedWorkload | None], list[str | None], dict[int, Refused]]:
+    """The workloads of all items, their ids, and the refusals; a model of another account is one."""
     wanted = {at: item.model_id for at, item in enumerate(request.items) if isinstance(item, UploadRequest)}
     found = specs.find_uploads(tx, list(wanted.values()), by.account_number)
-    for model_id in wanted.values():
-        if model_id not in found:
-            raise NotFound(f"the account has no model {model_id}")
     uploads = {model_id: _single(one) for model_id, one in found.items()}
     named_as = {model_id: workload_id(one) for model_id, one in uploads.items()}
-    singles = [one if one is not None else uploads[wanted[at]] for at, one in enumerate(items.workloads)]
-    return singles, [id_ if id_ is not None else named_as[wanted[at]] for at, id_ in enumerate(items.ids)]
+    singles, ids, refusals = list(items.workloads), list(items.ids), dict(items.refusals)
+    for at, model_id in wanted.items():
+        if model_id in uploads:
+            singles[at], ids[at] = uploads[model_id], named_as[model_id]
+        else:
+            refusals[at] = Refused("not_found", f"the account has no model {model_id}", f"items.{at}.model_id")
+    return singles, ids, refusals
 
 
-def subject_of(workload: AnySingle) -> str:
+def subject_of(workload: AskedWorkload) -> str:
     """What predicts a workload."""
     return workload.type if isinstance(workload, KernelWorkload) else WHOLE_MODEL
 
@@ -164,31 +271,41 @@ def _single(one: specs.Resolved) -> AnySingle:
     return one.workload
 
 
-def _check_size(answers: int) -> None:
-    if answers > MAX_ANSWERS:
-        raise InvalidRequest(
-            f"the question has {answers} answers (items x platforms); the limit is {MAX_ANSWERS}", code="too_large"
-        )
+def _check_size(answers: int, kernels: int = 0) -> None:
+    """`kernels`: of kernel lists that are summed up, on each platform that does."""
+    if answers + kernels <= MAX_ANSWERS:
+        return
+    summed = f" and {kernels} kernels of kernel lists to sum up where no predictor of whole models answers"
+    detail = f"the question has {answers} answers (items x platforms){summed if kernels else ''}"
+    raise TooLarge(f"{detail}; the limit is {MAX_ANSWERS}")
+
+
+def measured_now(tx: Transaction, request: LatencyRequest, platform_id: int, ids: Sequence[str]) -> set[str]:
+    """The ids of workloads of which the platform has a usable measurement by now, whatever the question's pin says."""
+    found = _best(tx, request, tx.now, dict(enumerate(ids)), {0: platform_id})
+    return {ids[number] for number, _ in found}
 
 
 def _best(
-    tx: Transaction, request: LatencyRequest, ids: Sequence[str], platform_ids: Sequence[int]
+    tx: Transaction, request: LatencyRequest, as_of: datetime, ids: Mapping[int, str], rows: Mapping[int, int]
 ) -> dict[tuple[int, int], Row[Any]]:
-    """By the places of workload and platform."""
-    digests = [workload_digest(id_) for id_ in ids]
-    known = estimates.known_workloads(tx, digests)
-    workloads = {known[digest]: number for number, digest in enumerate(digests) if digest in known}
-    pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(platform_ids)]
+    """By number of the workload and place of the platform, of which these are ids and rows; `ids` of kernel lists are
+    those of no workload."""
+    digests = {number: workload_digest(id_) for number, id_ in ids.items() if id_.startswith("w_")}
+    known = estimates.known_workloads(tx, digests.values())
+    workloads = {known[digest]: number for number, digest in digests.items() if digest in known}
+    pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(rows.values())]
     parameters = {
         "pairs": rows_json(pairs),
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
         "grades": [grade for grade in Grade if GRADE_ORDER[grade] <= min(GRADE_ORDER[request.min_grade], 2)],
         "age": request.max_age_s,
         "timing": request.timing,
-        "now": tx.now,
+        "now": as_of,
+        "is_pinned": as_of != tx.now,
     }
     found = tx.execute(_BEST, parameters) if pairs else ()
-    places = {id_: place for place, id_ in enumerate(platform_ids)}
+    places = {id_: place for place, id_ in rows.items()}
     return {(workloads[row.w], places[row.p]): row for row in found}
 
 
@@ -200,6 +317,7 @@ _BEST = text("""
     JOIN measurements m ON m.workload_id = x.w AND m.platform_id = x.p AND m.state = 'done' AND m.timing = :timing
     JOIN protocols t ON t.id = m.protocol_id AND t.public_id = ANY(:protocols)
     JOIN results r ON r.measurement_id = m.id AND r.measured_at >= :now - make_interval(secs => :age)
+        AND (r.measured_at <= :now OR NOT :is_pinned)
     JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.grade = ANY(:grades)
     JOIN generations g ON g.id = r.generation_id
     JOIN boards b ON b.id = g.board_id AND b.generation_id = g.id
@@ -210,31 +328,29 @@ _BEST = text("""
 
 def _to_predict(
     tx: Transaction,
-    timing: Timing,
+    heads: Sequence[Mapping[str, Head]],
     rows: Sequence[platforms.Found],
-    gaps: Sequence[tuple[int, ...]],
+    gaps: Sequence[Sequence[int]],
     subjects: Sequence[str],
     uploads: Mapping[int, str],
-) -> tuple[list[AskedPlatform], AskedKernels]:
-    """The platforms with what answers there, and the kernels of the models that are to be predicted."""
-    heads: dict[int, dict[str, Head]] = {row.id: {} for row in rows}
-    lacking = [row.id for row, each in zip(rows, gaps, strict=True) if each]
-    if timing == Timing.ALONE and lacking:
-        for head in predictors.active(tx, lacking):
-            heads[head.platform_id][head.subject] = head
+) -> tuple[list[AskedPlatform], AskedKernels, dict[str, str]]:
+    """The platforms with what answers there, the kernels of the models that are to be predicted, and by platform a hash
+    of how its engine fuses these."""
     parsed = [parse_platform_key(row.key) for row in rows]
     models = {
         place: [number for number in each if subjects[number] == WHOLE_MODEL]
         for place, each in enumerate(gaps)
-        if WHOLE_MODEL in heads[rows[place].id]
+        if WHOLE_MODEL in heads[place]
     }
-    places = [place for place, each in models.items() if each]
+    places = list(models)
     found, rules = asked_kernels.fusings(tx, [parsed[place] for place in places])
     fusing = dict(zip(places, found, strict=True))
     wanted = {number for place in places for number in models[place]}
     graphs = [(number, model_id) for number, model_id in uploads.items() if number in wanted]
     asked = [
-        AskedPlatform(row.key, parsed[place], gaps[place], heads[row.id], fusing.get(place))
+        AskedPlatform(row.key, parsed[place], tuple(gaps[place]), heads[place], fusing.get(place))
         for place, row in enumerate(rows)
     ]
-    return asked, AskedKernels(rules, dict(graphs[: asked_kernels.MAX_UPLOADS]))
+    hashes = [fusions.rules_digest(each) for each in rules]
+    fused = {rows[place].key: hashes[at] for place, at in fusing.items()}
+    return asked, AskedKernels(rules, dict(graphs[: asked_kernels.MAX_UPLOADS])), fused

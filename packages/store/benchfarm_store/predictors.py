@@ -57,6 +57,13 @@ class Head(NamedTuple):
     size_bytes: int
 
 
+class Pinned(NamedTuple):
+    """A version that a pin names. `gone`: why it cannot answer any more; None where it can."""
+
+    head: Head
+    gone: str | None
+
+
 class Answering(NamedTuple):
     """What answers now: when it was made, what it scored on hold-outs then, and its file."""
 
@@ -256,6 +263,32 @@ def active(tx: Transaction, platform_ids: Collection[int]) -> list[Head]:
 _HEADS = text("""
     SELECT id, platform_id, subject, version, sha256, size_bytes FROM predictors
     WHERE platform_id = ANY(CAST(:platforms AS int[])) AND state = 'active' ORDER BY platform_id, subject
+""")
+
+
+def pinned(tx: Transaction, predictor_ids: Collection[str]) -> list[Pinned]:
+    """The versions that a pin names: what answers, or did once. Raises NotFound where there is no such version."""
+    wanted = {_number(id_): id_ for id_ in predictor_ids}
+    rows = {row.id: row for row in tx.execute(_PINNED, {"ids": sorted(wanted)})}
+    for number, id_ in wanted.items():
+        if number not in rows:
+            raise NotFound(f"there is no predictor {id_}", field="pin.predictors")
+    return [Pinned(_head(row), _why_gone(row)) for row in rows.values()]
+
+
+def _why_gone(row: Row[Any]) -> str | None:
+    if row.has_file and row.activated_at is not None and row.state != PredictorState.REJECTED:
+        return None
+    why = "its file is not kept any more" if row.activated_at is not None else "it never answered"
+    what = f"version {row.version} of {row.subject} on {row.platform} ({_PREFIX}{row.id})"
+    return f"the pin names {what}, which is gone: {why}"
+
+
+_PINNED = text("""
+    SELECT d.id, d.platform_id, d.subject, d.version, d.sha256, d.size_bytes, d.state, d.activated_at,
+        d.file IS NOT NULL AS has_file, p.key AS platform
+    FROM predictors d JOIN platforms p ON p.id = d.platform_id
+    WHERE d.id = ANY(CAST(:ids AS int[])) ORDER BY d.id
 """)
 
 

@@ -70,15 +70,18 @@ def resolve_workloads(
     ]
 
 
-def resolve_generated(requests: Sequence[AnyRequest], *, field: str) -> list[Resolved | None]:
-    """As `resolve_workloads`, without a transaction: None for uploads, which the account must be seen to have.
+def resolve_generated(request: AnyRequest) -> Resolved | None:
+    """One request's workload, without a transaction: None for an upload, which the account must be seen to have.
 
-    Costs of architectures are not worked out, for which each is laid out: half a millisecond.
+    The cost of an architecture is not worked out, for which it is laid out: half a millisecond. Raises InvalidRequest
+    for what the catalogue refuses.
     """
-    return [
-        None if isinstance(request, UploadRequest) else _named(f"{field}.{index}", _resolver(request, {}, costs=False))
-        for index, request in enumerate(requests)
-    ]
+    return None if isinstance(request, UploadRequest) else _resolver(request, {}, costs=False)()
+
+
+def resolve_found(request: AnyRequest, uploads: dict[str, Resolved]) -> Resolved:
+    """One request's workload with its cost; `uploads`: as `find_uploads` found them. Raises as `resolve_workloads`."""
+    return _resolver(request, uploads, costs=True)()
 
 
 def _resolve_pairs(

@@ -7,6 +7,7 @@ people see is `public_id`. Columns are ordered wide to narrow, so that rows carr
 from benchfarm_store.adaptation_tables import adaptation_items, adaptation_rounds, adaptations
 from benchfarm_store.bundle_tables import bundle_parts, bundles
 from benchfarm_store.comparison_tables import comparisons, pairs
+from benchfarm_store.export_tables import export_misses, exports, farm_keys
 from benchfarm_store.farm_tables import (
     accounts,
     agents,
@@ -70,6 +71,9 @@ __all__ = [
     "comparisons",
     "enrol_tokens",
     "events",
+    "export_misses",
+    "exports",
+    "farm_keys",
     "farms",
     "fusions",
     "generations",

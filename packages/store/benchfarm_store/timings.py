@@ -96,6 +96,15 @@ def _check_doubled(requests: Sequence[object], rows: Sequence[Found]) -> None:
             raise _impossible(detail, f"workloads.{index}")
 
 
+def why_not_by_difference(timing: Timing, platform: Platform, request: object) -> str | None:
+    """Why a kernel has no time in situ on a platform that times by difference; None where nothing is known against
+    it."""
+    if way_of(timing, platform) != "difference" or not isinstance(request, KernelRequest):
+        return None
+    why = _not_doubled(request)
+    return None if why is None else f"by difference this kernel has no time in situ: {why}"
+
+
 def _not_doubled(request: KernelRequest) -> str | None:
     try:
         return why_not_doubled(request.type, kernel_type(request.type).validate(request.config))

@@ -74,6 +74,10 @@ class NetworkKernels:
         except KeyError:
             return [self._learnt(known, space, block) for block in blocks]
 
+    def block(self, space: Space, block: Block) -> Part:
+        """The kernels of one block."""
+        return self._learnt(self._blocks.setdefault(f"{space.name}/{space.version}", {}), space, block)
+
     def _learnt(self, known: dict[Block, Part], space: Space, block: Block) -> Part:
         part = known.get(block)
         if part is None:

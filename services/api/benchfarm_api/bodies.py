@@ -6,13 +6,17 @@ from fastapi import Request
 from starlette.types import Message
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
+from benchfarm_core.latency import MAX_ITEMS, MAX_QUESTION_BYTES
 from benchfarm_core.pool_files import MAX_POOL_BYTES
 
+MAX_OBJECTS: Final = 400_000
+"""JSON objects of a question, of which a listed kernel is two: each takes a hundred times its brackets in memory."""
 BODY_LIMIT_BYTES: Final = 8 * 2**20
 BODY_LIMITS_BYTES: Final = {
     **dict.fromkeys(("report_results", "finish_lease", "import_bundle"), 32 * 2**20),
     "import_measurement_set": 12 * 2**20,
     "import_pool": MAX_POOL_BYTES,
+    "ask_latency": MAX_QUESTION_BYTES,
 }
 """Routes, by operation id, whose bodies may be larger."""
 
@@ -28,6 +32,12 @@ async def read_body(request: Request, operation: str) -> Request:
             raise _too_large(limit_bytes)
     if b"\\u0000" in body:
         raise _nul()
+    if operation == "ask_latency" and body.count(b"{") > MAX_OBJECTS:
+        detail = (
+            f"the question has more than {MAX_OBJECTS} JSON objects (items, their genes or configurations, listed"
+            f" kernels; at most {MAX_ITEMS} items): ask in several"
+        )
+        raise TooLarge(detail, field="items")
     return _replay(request, bytes(body))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Lock
 from typing import Final
 
 import anyio
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         uploading_accounts=set(),
         inspections=asyncio.Semaphore(settings.benchfarm_inspections_at_once),
         waiting=anyio.CapacityLimiter(settings.benchfarm_waiting_threads),
+        exporting=Lock(),
     )
     app = FastAPI(
         title="Benchfarm",

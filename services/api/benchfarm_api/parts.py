@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated
 
 import anyio
@@ -33,6 +34,7 @@ class Parts:
     uploading_accounts: set[int]
     inspections: asyncio.Semaphore
     waiting: anyio.CapacityLimiter
+    exporting: Lock
 
 
 async def parts_of(request: Request) -> Parts:

@@ -5,32 +5,38 @@ are read and evaluated after it, and items are named before it: no connection wa
 kernel and each model is in one batch, which the predictors of all platforms share whose engines fuse alike.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from benchfarm_api import misses
 from benchfarm_api.loaded_predictors import LoadedPredictors
+from benchfarm_api.misses import Misses
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import (
     MAX_ANSWERS,
     LatencyAnswer,
     LatencyRequest,
-    LatencyResponse,
+    Measuring,
+    OnMiss,
+    Pin,
+    is_within,
     predicted,
+    summed,
     unanswered,
 )
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_core.workloads import AnySingle, KernelWorkload, UploadedWorkload
+from benchfarm_core.workloads import KernelWorkload, UploadedWorkload
 from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet
 from benchfarm_predictor.predictions import MAX_LISTED
 from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store import asked_kernels, latency, predictors
 from benchfarm_store.asked_kernels import UploadParts, kernel_parts
 from benchfarm_store.database import Database
-from benchfarm_store.latency import Asked, AskedPlatform
+from benchfarm_store.latency import Asked, AskedPlatform, AskedWorkload
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
@@ -45,14 +51,54 @@ LEAST_LISTED: Final = 3
 Load = Callable[[Head], Predictor]
 
 
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A question with what measurements and predictors say of it. Answers are made as they are read: held all at once
+    they would take a hundred times as much."""
+
+    asked: Asked
+    said: Sequence["_PlatformSaid"]
+    tolerance: float | None
+    misses: Misses
+
+    @property
+    def pin(self) -> Pin:
+        """What answers."""
+        return self.asked.pin
+
+    @property
+    def measuring(self) -> Measuring | None:
+        """What is to be measured, where that was asked."""
+        return self.misses.measuring
+
+    def answers(self) -> Iterator[LatencyAnswer]:
+        """Items outer, platforms inner; as often as it is called."""
+        answers = self.asked.answers(self._rest)
+        return answers if self.tolerance is None else map(self._held_to_it, answers)
+
+    def _rest(self, item_no: int, number: int, place: int) -> LatencyAnswer:
+        found = self.said[place].answer(item_no, number)
+        job_id = self.misses.job_ids.get((number, place))
+        return found if job_id is None else found.model_copy(update={"job_id": job_id})
+
+    def _held_to_it(self, found: LatencyAnswer) -> LatencyAnswer:
+        assert self.tolerance is not None
+        within = None if found.error is not None else is_within(self.tolerance, found)
+        return found.model_copy(update={"within_tolerance": within})
+
+
 def answer(
     database: Database,
     loaded: LoadedPredictors,
     remembered: RememberedKernels,
     request: LatencyRequest,
     by: Caller,
-) -> LatencyResponse:
-    """Every item on every platform. Raises as `latency.ask`; what cannot be predicted is an answer's `error`."""
+    budget_s: float,
+) -> Answered:
+    """Every item on every platform. Raises as `latency.ask`; what cannot be predicted is an answer's `error`.
+
+    `budget_s`: device-seconds that a token may have queued in a day by questions.
+    """
     if len(request.items) * len(set(request.platforms)) > MAX_ANSWERS:
         with database.transaction(read_only=True) as tx:
             latency.check(tx, request)
@@ -66,9 +112,13 @@ def answer(
         uploads,
         lambda head: loaded.get(head, partial(_file, database, head)),
         listed_of(len(asked.numbers) * len(asked.platforms)),
+        request.on_miss == OnMiss.ERROR,
     )
     said = _all_said(answering)
-    return LatencyResponse(answers=asked.answers(lambda item_no, number, place: said[place].answer(item_no, number)))
+    found = Misses()
+    if request.on_miss == OnMiss.MEASURE:
+        found = misses.queue(database, asked, request, by, lambda *at: said[at[2]].answer(*at[:2]), budget_s)
+    return Answered(asked, said, request.tolerance, found)
 
 
 def listed_of(answers: int) -> int:
@@ -88,13 +138,15 @@ def _file(database: Database, head: Head) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Answering:
-    """What answers a question: kernels by rules, those of its uploads, predictors, and how much each answer tells."""
+    """What answers a question: kernels by rules, those of its uploads, predictors, how much each answer tells, and
+    whether measurements alone were asked for."""
 
     asked: Asked
     kernels: Sequence[NetworkKernels]
     uploads: UploadParts
     load: Load
     listed: int
+    measured_only: bool
 
 
 @dataclass(frozen=True)
@@ -139,15 +191,31 @@ class _PlatformSaid:
     """What is said on one platform by subject; `refusals`: by number, of workloads that nobody can predict here."""
 
     asked: Asked
-    key: str
+    place: int
     by_subject: Mapping[str, _Said | _Refusal]
     refusals: Mapping[int, _Refusal]
 
+    @property
+    def key(self) -> str:
+        return self.asked.platforms[self.place].key
+
     def answer(self, item_no: int, number: int) -> LatencyAnswer:
         said = self.refusals.get(number) or self.by_subject[self.asked.subjects[number]]
-        if isinstance(said, _Refusal):
-            return unanswered(item_no, self.key, self.asked.timing, said.code, said.detail)
-        return said.answer(item_no, self.key, number)
+        if isinstance(said, _Said):
+            return said.answer(item_no, self.key, number)
+        if number in self.asked.lists and said.code == "no_predictor" and self.asked.timing == Timing.ALONE:
+            return self._sum(item_no, number)
+        return unanswered(item_no, self.key, self.asked.timing, said.code, said.detail)
+
+    def _sum(self, item_no: int, number: int) -> LatencyAnswer:
+        """A kernel list that nobody predicts as a whole."""
+        parts = []
+        for kernel, count in self.asked.lists[number]:
+            one = self.asked.measured(item_no, kernel, self.place) or self.answer(item_no, kernel)
+            if one.error is not None:
+                return unanswered(item_no, self.key, self.asked.timing, one.error, f"of its kernels: {one.detail}")
+            parts.append((one, count))
+        return summed(item_no, self.key, parts)
 
 
 def _all_said(answering: _Answering) -> list[_PlatformSaid]:
@@ -159,7 +227,7 @@ def _all_said(answering: _Answering) -> list[_PlatformSaid]:
         places = [place for place, one in enumerate(asked.platforms) if one.fusing == fusing]
         models, refusals = _models(answering, places, fusing)
         sheets = kernels if models is None else {**kernels, WHOLE_MODEL: models}
-        said |= {place: _platform_said(answering, asked.platforms[place], sheets, refusals) for place in places}
+        said |= {place: _platform_said(answering, place, sheets, refusals) for place in places}
     return [said[place] for place in range(len(asked.platforms))]
 
 
@@ -214,17 +282,20 @@ def _nothing_known(unknown: Iterable[str]) -> str:
 
 
 def _platform_said(
-    answering: _Answering, one: AskedPlatform, sheets: Mapping[str, Sheet], refusals: Mapping[int, _Refusal]
+    answering: _Answering, place: int, sheets: Mapping[str, Sheet], refusals: Mapping[int, _Refusal]
 ) -> _PlatformSaid:
     asked = answering.asked
+    one = asked.platforms[place]
     by_subject: dict[str, _Said | _Refusal] = {}
     for subject in {asked.subjects[number] for number in one.gaps}:
         head, sheet = one.heads.get(subject), sheets.get(subject)
-        if head is None:
+        if answering.measured_only:
+            by_subject[subject] = _Refusal("not_measured", "nothing usable is measured; a job measures it")
+        elif head is None:
             by_subject[subject] = _no_predictor(asked.timing, subject, one.key)
         elif sheet is not None:  # else each of its models is refused for itself
             by_subject[subject] = _sheet_said(head, sheet, answering)
-    return _PlatformSaid(asked, one.key, by_subject, {**refusals, **_unopened(asked, one)})
+    return _PlatformSaid(asked, place, by_subject, {**refusals, **_unopened(asked, one)})
 
 
 def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Refusal:
@@ -274,6 +345,6 @@ def _unopened(asked: Asked, one: AskedPlatform) -> dict[int, _Refusal]:
     return found
 
 
-def _kind(workload: AnySingle) -> str:
+def _kind(workload: AskedWorkload) -> str:
     """What decides whether a platform opens it."""
     return workload.format if isinstance(workload, UploadedWorkload) else workload.kind

@@ -86,3 +86,8 @@ def binary_answer() -> Responses:
 def binary_body() -> dict[str, Any]:
     """The request's body is a file."""
     return {"requestBody": {"required": True, "content": _BINARY}}
+
+
+def columns_too() -> Responses:
+    """The answer can be columns as MessagePack as well."""
+    return {200: {"content": {"application/vnd.msgpack": {"schema": {"type": "string", "format": "binary"}}}}}

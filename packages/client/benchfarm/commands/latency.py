@@ -1,5 +1,6 @@
 """`benchfarm latency`: how long it takes, from what is known."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -12,9 +13,26 @@ from benchfarm.commands.tables import ms_text, table
 from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import exit_code_of_counts
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.latency import LatencyAnswer, Measuring, OnMiss
 from benchfarm_core.measurements import Timing
 from benchfarm_core.summaries import Grade
+
+
+@dataclass(frozen=True, slots=True)
+class MissOptions:
+    """What is done where no usable measurement exists, and how exact a prediction has to be."""
+
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="How wide half of a prediction's interval may be, as a share of its median: 0.1."),
+    ] = None
+    on_miss: Annotated[
+        OnMiss,
+        typer.Option(
+            help="Where nothing usable is measured: predict; measure predicts too, and queues what is less exact than"
+            " --tolerance; error says so and predicts nothing."
+        ),
+    ] = OnMiss.PREDICT
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +50,7 @@ def latency(
     timing: Annotated[Timing, typer.Option(help="in_situ: kernels inside a model; these are never predicted.")] = (
         Timing.ALONE
     ),
+    misses: MissOptions = MissOptions(),
     _json: Json = False,
 ) -> None:
     """Ask for latencies. Each answer says whether it was measured or predicted; nothing is measured for it now.
@@ -41,11 +60,24 @@ def latency(
     session = Session.of(context)
     if not platform:
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
-    with session.client() as client, told_as_typed({"max_age_s": "--max-age"}):
+    if misses.on_miss == OnMiss.MEASURE and misses.tolerance is None:
+        raise InvalidRequest("--on-miss measure needs a --tolerance: what is less exact is measured", field="tolerance")
+    with session.client() as client, told_as_typed({"max_age_s": "--max-age", "tolerance": "--tolerance"}):
         items = workloads.requests(client)
         age_s = parse_duration_s(max_age, field="max_age_s")
-        answers = client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, timing=timing)
+        found = client.latency(
+            items,
+            platform,
+            max_age_s=age_s,
+            min_grade=min_grade,
+            timing=timing,
+            tolerance=misses.tolerance,
+            on_miss=misses.on_miss,
+        )
+    answers = list(found)
     session.show(answers, lambda: _table(answers, workloads.labels))
+    for measuring in found.measuring:
+        session.say(_measuring_text(measuring))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))
 
 
@@ -59,7 +91,7 @@ def _table(answers: list[LatencyAnswer], labels: list[str]) -> RenderableType:
             _interval(a),
             grade_text(a.grade, a.clock_proof),
             _source(a),
-            a.detail or _doubts(a),
+            _detail(a),
         )
         for a in answers
     ]
@@ -80,7 +112,26 @@ def _source(answer: LatencyAnswer) -> str | None:
     return f"{answer.source}, version {answer.predictor_version}"
 
 
-def _doubts(answer: LatencyAnswer) -> str:
-    """What makes a prediction less sure."""
+def _detail(answer: LatencyAnswer) -> str:
+    """Why there is no number, or what makes a prediction less sure; and what measures it."""
     doubts = (("unknown", answer.unknown_kernels), ("outside of what it learnt from", answer.outside))
-    return "; ".join(f"{name}: {', '.join(found)}" for name, found in doubts if found)
+    parts = [answer.detail or "", *(f"{name}: {', '.join(found)}" for name, found in doubts if found)]
+    parts += ["less exact than the tolerance"] if answer.within_tolerance is False else []
+    parts += [f"measured by job {answer.job_id}"] if answer.job_id else []
+    return "; ".join(filter(None, parts))
+
+
+def _measuring_text(measuring: Measuring) -> str:
+    """What a question had queued, in one line."""
+    if not measuring.wanted:
+        return "nothing has to be measured: all of it is exact enough"
+    counts = {
+        "queued": measuring.queued,
+        "queued before": measuring.waiting,
+        "measured by now": measuring.measured,
+        "left out (the token's budget, or too many at once)": measuring.left_out,
+        "refused": measuring.refused,
+    }
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    why = f" ({measuring.detail})" if measuring.detail else ""
+    return f"of {measuring.wanted} to be measured {told}{why}"

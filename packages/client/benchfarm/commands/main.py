@@ -15,6 +15,7 @@ from benchfarm.commands import (
     bundles,
     comparisons,
     evaluation,
+    exports,
     fusions,
     jobs,
     kernels,
@@ -51,6 +52,7 @@ app.add_typer(measurement_sets.app, name="measurements")
 app.add_typer(platforms.app, name="platforms")
 app.add_typer(predictors.app, name="predictors")
 app.add_typer(pool.app, name="pool")
+app.add_typer(exports.app, name="export")
 kernels.add_to(app)
 support.add_to(app)
 app.add_typer(tokens.app, name="tokens")

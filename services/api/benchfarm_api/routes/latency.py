@@ -1,19 +1,26 @@
 """The latency question."""
 
-from benchfarm_api import predicting
+from fastapi import Request
+from fastapi.responses import Response
+
+from benchfarm_api import latency_answers, predicting
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
-from benchfarm_api.problems import not_found
+from benchfarm_api.problems import columns_too, conflict, not_found
 from benchfarm_api.routes import new_router
 from benchfarm_core.latency import LatencyRequest, LatencyResponse
 
 router = new_router("latency")
 
 
-@router.post("/latency", responses=not_found())
-def ask_latency(question: LatencyRequest, caller: CallerDep, parts: PartsDep) -> LatencyResponse:
+@router.post("/latency", response_model=LatencyResponse, responses=columns_too() | not_found() | conflict())
+def ask_latency(question: LatencyRequest, request: Request, caller: CallerDep, parts: PartsDep) -> Response:
     """How long each item takes on each platform: measured, else predicted, else why there is no answer.
 
-    Measures nothing. At most 20,000 items and 200,000 answers: items x distinct platforms.
+    Measures nothing now; `on_miss: measure` queues what is not predicted exactly enough. At most 20,000 items and
+    200,000 answers: items x distinct platforms. `Accept: application/vnd.msgpack` gives columns instead of rows.
     """
-    return predicting.answer(parts.database, parts.predictors, parts.kernels, question, caller)
+    budget_s = parts.settings.benchfarm_asked_budget_s
+    answered = predicting.answer(parts.database, parts.predictors, parts.kernels, question, caller, budget_s)
+    stall_s = parts.settings.benchfarm_answer_stall_s
+    return latency_answers.response(answered, request.headers.get("Accept", ""), stall_s)

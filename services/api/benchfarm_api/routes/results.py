@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import Field
 
 from benchfarm_api.access import CallerDep
 from benchfarm_api.csv_export import PAGE_ROWS, csv_response, wants_csv
@@ -14,21 +14,11 @@ from benchfarm_api.routes import ExportQuery, new_router
 from benchfarm_core.csv_rows import RESULT_COLUMNS
 from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
-from benchfarm_core.values import in_utc
+from benchfarm_core.values import Instant
 from benchfarm_core.views import MeasurementView, ResultsWanted, ResultView
 from benchfarm_store import results
 
 router = new_router("results")
-
-
-def _date_and_time(value: object) -> object:
-    """A number would be taken for seconds since 1970."""
-    if isinstance(value, str) and value.replace(".", "", 1).lstrip("+-").isdigit():
-        raise ValueError("write date and time with a time zone, as in 2026-01-31T12:00:00Z")
-    return value
-
-
-Instant = Annotated[AwareDatetime, BeforeValidator(_date_and_time), AfterValidator(in_utc)]
 
 
 class ResultsQuery(ExportQuery):

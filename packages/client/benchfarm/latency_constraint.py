@@ -1,0 +1,76 @@
+"""How probable it is that a latency stays below a limit, by the interval that was answered with it."""
+
+from dataclasses import dataclass
+from math import inf, log
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.latency import LatencyAnswer
+
+NO_GUARANTEE: Final = 0.5
+"""What an interval is taken to hold with where nothing is guaranteed: such an architecture has to be far below its
+limit to be likely to meet it. A rule, like the interval itself."""
+_NORMAL: Final = NormalDist()
+
+
+class ComparableMs(NamedTuple):
+    """Median and interval of an answer in milliseconds, as all answers of a platform can be held against one limit."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+    @classmethod
+    def of(cls, answer: LatencyAnswer) -> "ComparableMs | None":
+        """Without neighbours, at the reference clock, as predictions are: of a measurement its `normalised_ms`, and its
+        interval by as much smaller or larger. What has no normalised time counts as it is; None: there is no number.
+        """
+        if answer.median_ms is None or answer.low_ms is None or answer.high_ms is None:
+            return None
+        if answer.normalised_ms is None:
+            return cls(answer.median_ms, answer.low_ms, answer.high_ms)
+        factor = answer.normalised_ms / answer.median_ms
+        return cls(answer.normalised_ms, answer.low_ms * factor, answer.high_ms * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyConstraint:
+    """At most `limit_ms` on a platform (id, key or alias), with at least that probability.
+
+    The limit is of normalised times: without neighbours, at the reference clock.
+
+    An interval says two points of a distribution; between and beyond them its logarithm is taken as normal, with a
+    width of its own on each side of the median: intervals of predictions are factors. Raises InvalidRequest for a
+    limit that is no positive number, and for a probability that is none, or certainty, which nothing has.
+    """
+
+    platform: str
+    limit_ms: float
+    probability: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit_ms < inf:
+            raise InvalidRequest(f"limit_ms={self.limit_ms} must be a positive number", field="limit_ms")
+        if not 0 < self.probability < 1:
+            raise InvalidRequest(f"probability={self.probability} must be between 0 and 1", field="probability")
+
+    def probability_of(self, answer: LatencyAnswer) -> float:
+        """That the latency of an answer stays within the limit; 0 where there is no number."""
+        found = ComparableMs.of(answer)
+        if found is None:
+            return 0.0
+        end_ms = found.high_ms if self.limit_ms >= found.median_ms else found.low_ms
+        distance, width = log(self.limit_ms / found.median_ms), abs(log(end_ms / found.median_ms))
+        if width == 0:
+            return 1.0 if distance >= 0 else 0.0
+        coverage = answer.coverage or NO_GUARANTEE
+        return _NORMAL.cdf(_NORMAL.inv_cdf((1 + coverage) / 2) * distance / width)
+
+    def is_met(self, answer: LatencyAnswer) -> bool:
+        """Whether it stays within the limit as probably as was asked."""
+        return self.probability_of(answer) >= self.probability
+
+    def violation(self, answer: LatencyAnswer) -> float:
+        """How much probability is lacking: at most 0 where it is met, as optimisers want it."""
+        return self.probability - self.probability_of(answer)

@@ -1,0 +1,263 @@
+"""Exports: what a table is made of, the files that were made, and architectures that they lacked.
+
+A table is made between two transactions: no connection waits while it is worked out. The same export asked for again is
+the one that is there.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Row, text
+
+from benchfarm_core.errors import Conflict, NotFound
+from benchfarm_core.exports import (
+    KEPT_TABLES,
+    MAX_MISSES,
+    ExportRequest,
+    ExportView,
+    Misses,
+    MissesTaken,
+    TableHead,
+)
+from benchfarm_core.platforms import Platform
+from benchfarm_core.predictors import WHOLE_MODEL
+from benchfarm_core.values import canonical_json, digest
+from benchfarm_store import fusions, platforms
+from benchfarm_store.database import Transaction
+from benchfarm_store.encodings import rows_json
+from benchfarm_store.farm_keys import SigningKey, signing_key
+from benchfarm_store.tokens import Caller
+from benchfarm_workloads.fusing import FusionRules
+
+_PREFIX: Final = "ex_"
+_PREDICTOR: Final = "pr_"
+
+
+class Ordered(NamedTuple):
+    """What a table is to be made of. `view`: the export itself, where it is there already."""
+
+    platform_id: int
+    predictor_row: int
+    head: TableHead
+    key: SigningKey
+    rules: FusionRules
+    predictor: bytes
+    wanted: str
+    view: ExportView | None
+
+
+def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordered:
+    """What the table is made of; the farm's key is made here, if there is none yet.
+
+    Raises:
+        InvalidRequest: as `platforms.find`.
+        Conflict: `no_predictor` where nothing answers for whole models, or no such version answers or did once and has
+            its file.
+    """
+    row = platforms.find(tx, request.platform)
+    found = tx.execute(_PREDICTORS, {"platform": row.id, "version": request.version, "subject": WHOLE_MODEL}).first()
+    if found is None:
+        raise _no_predictor(row.key, request.version)
+    rules = fusions.engine_rules(tx, Platform.model_validate(row.spec))
+    genes = {name: tuple(sorted(set(values))) for name, values in sorted(request.genes.items())}
+    key = signing_key(tx)
+    head = TableHead(
+        export_id="",
+        farm=tx.execute(text("SELECT name FROM farms WHERE id = 1")).scalar_one(),
+        platform=row.key,
+        space=request.space,
+        space_version=space_version,
+        genes=genes,
+        predictor_id=f"{_PREDICTOR}{found.id}",
+        predictor_version=found.version,
+        predictor_sha256=found.sha256,
+        kernels=fusions.rules_digest(rules),
+        made_at=tx.now,
+    )
+    wanted = digest(
+        [head.space, space_version, {name: list(each) for name, each in genes.items()}, head.kernels, key.id]
+    )
+    there = tx.execute(_SAME, {"predictor": found.id, "wanted": wanted}).one_or_none()
+    export_id = _PREFIX + secrets.token_hex(8) if there is None else there.public_id
+    head = head.model_copy(update={"export_id": export_id})
+    view = get_export(tx, export_id) if there is not None and there.has_file else None
+    return Ordered(row.id, found.id, head, key, rules, bytes(found.file), wanted, view)
+
+
+def _no_predictor(platform: str, version: int | None) -> Conflict:
+    which = (
+        "no predictor of whole models answers"
+        if version is None
+        else f"version {version} of whole models never answered, or its file is not kept"
+    )
+    makes = f"an adaptation makes one: benchfarm adapt {platform}"
+    return Conflict(f"on {platform} {which}; {makes}", code="no_predictor", field="version" if version else "platform")
+
+
+_PREDICTORS = text("""
+    SELECT id, version, sha256, file FROM predictors
+    WHERE platform_id = :platform AND subject = :subject AND file IS NOT NULL
+        AND CASE WHEN CAST(:version AS int) IS NULL THEN state = 'active'
+            ELSE version = CAST(:version AS int) AND activated_at IS NOT NULL AND state <> 'rejected' END
+""")
+# a device has the old table under this id: it asks by it for the new one, and tells its misses there
+_SAME = text("""
+    SELECT public_id, file IS NOT NULL AS has_file FROM exports WHERE predictor_id = :predictor AND wanted = :wanted
+""")
+
+
+def keep(tx: Transaction, ordered: Ordered, file: bytes, blocks: int, by: Caller) -> ExportView:
+    """Keep a table that was made, and let go of the files of older ones. Who made the same meanwhile was first."""
+    head = ordered.head
+    row = {
+        "public_id": head.export_id,
+        "platform": ordered.platform_id,
+        "predictor": ordered.predictor_row,
+        "key": ordered.key.row_id,
+        "account": by.account_number,
+        "now": head.made_at,
+        "space_version": head.space_version,
+        "blocks": blocks,
+        "size_bytes": len(file),
+        "space": head.space,
+        "genes": canonical_json({name: list(values) for name, values in head.genes.items()}),
+        "wanted": ordered.wanted,
+        "kernels": head.kernels,
+        "sha256": hashlib.sha256(file).hexdigest(),
+        "file": file,
+    }
+    kept = tx.execute(_KEEP, row).scalar_one()
+    tx.execute(_FORGET, {"platform": ordered.platform_id, "space": head.space, "kept": KEPT_TABLES})
+    return get_export(tx, kept)
+
+
+_KEEP = text("""
+    INSERT INTO exports AS e (public_id, platform_id, predictor_id, key_id, account_id, created_at, space_version,
+        blocks, size_bytes, space, genes, wanted, kernels, sha256, file)
+    VALUES (:public_id, :platform, :predictor, :key, :account, :now, :space_version, :blocks,
+        :size_bytes, :space, CAST(:genes AS jsonb), :wanted, :kernels, :sha256, :file)
+    ON CONFLICT (predictor_id, wanted) DO UPDATE SET
+        public_id = CASE WHEN e.file IS NULL THEN excluded.public_id ELSE e.public_id END,
+        created_at = CASE WHEN e.file IS NULL THEN excluded.created_at ELSE e.created_at END,
+        size_bytes = CASE WHEN e.file IS NULL THEN excluded.size_bytes ELSE e.size_bytes END,
+        sha256 = CASE WHEN e.file IS NULL THEN excluded.sha256 ELSE e.sha256 END,
+        file = coalesce(e.file, excluded.file)
+    RETURNING public_id
+""")
+_FORGET = text("""
+    UPDATE exports SET file = NULL WHERE id IN (
+        SELECT id FROM exports WHERE platform_id = :platform AND space = :space AND file IS NOT NULL
+        ORDER BY created_at DESC, id DESC OFFSET :kept)
+""")
+
+
+def get_export(tx: Transaction, export_id: str) -> ExportView:
+    """One export. Raises NotFound."""
+    row = _row(tx, export_id)
+    platform = Platform.model_validate(row.spec)
+    is_current = row.state == "active" and row.kernels == fusions.rules_digest(fusions.engine_rules(tx, platform))
+    return ExportView(
+        id=row.public_id,
+        platform=row.key,
+        space=row.space,
+        space_version=row.space_version,
+        genes=row.genes,
+        predictor_id=f"{_PREDICTOR}{row.predictor_id}",
+        predictor_version=row.version,
+        is_current=is_current,
+        key_id=row.key_id,
+        blocks=row.blocks,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        has_file=row.has_file,
+        misses=row.misses,
+        created_at=row.created_at,
+    )
+
+
+def _row(tx: Transaction, export_id: str) -> Row[Any]:
+    row = tx.execute(_EXPORT, {"id": export_id}).one_or_none()
+    if row is None:
+        raise NotFound("there is no such export")
+    return row
+
+
+_EXPORT = text("""
+    SELECT e.id AS row_id, e.public_id, e.created_at, e.space, e.space_version, e.genes, e.kernels, e.blocks,
+        e.size_bytes, e.sha256, e.predictor_id, e.file IS NOT NULL AS has_file, p.key, p.spec, r.version, r.state,
+        k.public_id AS key_id, (SELECT count(*) FROM export_misses m WHERE m.export_id = e.id) AS misses
+    FROM exports e JOIN platforms p ON p.id = e.platform_id JOIN predictors r ON r.id = e.predictor_id
+    JOIN farm_keys k ON k.id = e.key_id
+    WHERE e.public_id = :id
+""")
+
+
+def file_hash(tx: Transaction, export_id: str) -> str:
+    """The SHA-256 of the file. Raises NotFound, also where it is not kept any more."""
+    row = _row(tx, export_id)
+    if not row.has_file:
+        raise NotFound("the file of this export is not kept any more: export the table again")
+    return str(row.sha256)
+
+
+def file(tx: Transaction, export_id: str) -> bytes:
+    """The table as it was signed. Raises as `file_hash`."""
+    file_hash(tx, export_id)
+    return bytes(tx.execute(text("SELECT file FROM exports WHERE public_id = :id"), {"id": export_id}).scalar_one())
+
+
+def space_of(tx: Transaction, export_id: str) -> str:
+    """The name of the search space that a table is of. Raises NotFound."""
+    return str(_row(tx, export_id).space)
+
+
+def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, Any]]) -> MissesTaken:
+    """Count architectures that a table lacked, each once a report; up to `MAX_MISSES` different ones are kept.
+
+    Raises NotFound.
+    """
+    row = _row(tx, export_id)
+    tx.execute(text("SELECT 1 FROM exports WHERE id = :id FOR UPDATE"), {"id": row.row_id})
+    given = {digest(each): each for each in genes}
+    rows = [{"digest": name, "genes": each} for name, each in given.items()]
+    asked = {"export": row.row_id, "rows": rows_json(rows), "now": tx.now}
+    known = {each.digest for each in tx.execute(_COUNT, asked)}
+    new = [each for each in rows if each["digest"] not in known]
+    room = MAX_MISSES - tx.execute(_MISSES_COUNT, {"export": row.row_id}).scalar_one()
+    taken = new[: max(room, 0)]
+    tx.execute(_ADD, {**asked, "rows": rows_json(taken)})
+    return MissesTaken(new=len(taken), known=len(known), left_out=len(new) - len(taken))
+
+
+_COUNT = text("""
+    UPDATE export_misses m SET reports = m.reports + 1, last_at = :now
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest text)
+    WHERE m.export_id = :export AND m.digest = x.digest
+    RETURNING m.digest
+""")
+_MISSES_COUNT = text("SELECT count(*) FROM export_misses WHERE export_id = :export")
+_ADD = text("""
+    INSERT INTO export_misses (export_id, reports, first_at, last_at, digest, genes)
+    SELECT :export, 1, :now, :now, x.digest, x.genes
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest text, genes jsonb)
+    ON CONFLICT (export_id, digest) DO NOTHING
+""")
+
+
+def list_misses(tx: Transaction, export_id: str) -> Misses:
+    """What a table lacked. Raises NotFound."""
+    rows = tx.execute(_MISSES, {"export": _row(tx, export_id).row_id})
+    return Misses.model_validate({"misses": [_miss(row.genes, row.reports, row.first_at, row.last_at) for row in rows]})
+
+
+def _miss(genes: Mapping[str, Any], reports: int, first_at: datetime, last_at: datetime) -> dict[str, Any]:
+    return {"genes": genes, "reports": reports, "first_at": first_at, "last_at": last_at}
+
+
+_MISSES = text("""
+    SELECT genes, reports, first_at, last_at FROM export_misses WHERE export_id = :export
+    ORDER BY reports DESC, first_at, digest
+""")

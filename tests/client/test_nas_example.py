@@ -1,0 +1,102 @@
+"""The example search, on the real API with a board that the test plays: it searches, looks closer, measures, tells."""
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchfarm import BenchfarmError, LatencyConstraint, Search
+from benchfarm_workloads import spaces
+from benchfarm_workloads.fusing import FusionRules
+from examples import nas_ofa
+from examples.nas_report import write_report
+from tests.client.test_predictions import publish
+from tests.predictor.predictors import PLATFORM, model_predictor
+
+SMALL = nas_ofa.Options(population=20, generations=4, winners=3, tolerance=1e-6)
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    drawn = spaces.draws("ofa_mobilenet_v3", "example", 40)
+    return model_predictor([spaces.kernels(one, FusionRules()) for one in drawn])
+
+
+@pytest.fixture
+def searched(farm: Any, made: Any) -> Any:
+    """The farm with a predictor, and a board that takes about what is predicted."""
+    publish(farm, made)
+    with farm.client() as sdk:
+        some = spaces.draws("ofa_mobilenet_v3", "rate", 30)
+        taken_ms = sdk.latency(some, [PLATFORM]).numbers()
+        rates = sorted(
+            spaces.space("ofa_mobilenet_v3").cost(one).flops / ms for one, ms in zip(some, taken_ms, strict=True)
+        )
+
+    def time_ms(workload: dict[str, Any], _launch: int) -> float:
+        drawing = spaces.space("ofa_mobilenet_v3")
+        return float(drawing.cost(drawing.validate(workload["genes"])).flops / rates[15])
+
+    farm.time_ms = time_ms
+    return farm
+
+
+def test_a_search_finds_measures_and_tells(searched: Any, tmp_path: Path) -> None:
+    report = tmp_path / "nas.html"
+    with searched.client() as sdk:
+        limits = nas_ofa.limits_of(sdk, [(PLATFORM, ())], SMALL)
+        assert [len(one.limits_ms) for one in limits] == [1, 1, 1]
+        wanted = [(PLATFORM, limits[1].limits_ms)]
+        picked = nas_ofa.run(sdk, wanted, SMALL, report, wait=searched.measure)
+    ours = [one for one in picked if one.chosen_by == "ours"]
+    assert 1 <= len(ours) <= SMALL.winners
+    assert {one.chosen_by for one in picked} == {"ours", "FLOPs"}
+    assert all(one.measured_ms is not None and one.predicted_ms is not None for one in picked)
+    page = report.read_text()
+    assert "The accuracy is made up" in page
+    assert "http" not in re.sub(r"<td>.*?</td>", "", page)  # it needs nothing from elsewhere
+    plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        circles = ElementTree.fromstring(plot).iter("circle")
+        assert len(list(circles)) >= len(ours)
+    needed = re.search(r"routing needed</td><td>(\d+)", page)
+    assert needed is not None
+    assert 0 < int(needed[1]) <= 3 * SMALL.winners
+
+
+def test_what_violates_a_limit_stands_behind_what_does_not(searched: Any) -> None:
+    with searched.client() as sdk:
+        middle_ms = nas_ofa.limits_of(sdk, [(PLATFORM, ())], SMALL)[1].limits_ms[0]
+        search = Search(sdk, [LatencyConstraint(PLATFORM, middle_ms)])
+        found = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, random.Random(1))
+        best = found.best(5)
+        assert best
+        assert all(found.seen[one].is_met for one in best)
+        scores = [found.seen[one].score for one in best]
+        assert scores == sorted(scores, reverse=True)
+        again = nas_ofa.evolve(nas_ofa.by_latency(search), SMALL, random.Random(1))
+        assert list(again.seen) == list(found.seen)
+
+
+def test_a_genome_s_architectures_are_of_the_space() -> None:
+    rng = random.Random(3)
+    parents = [nas_ofa.Genome.drawn(rng) for _ in range(2)]
+    for genome in (*parents, parents[0].crossed(parents[1], rng), parents[0].mutated(rng)):
+        assert spaces.space("ofa_mobilenet_v3").validate(genome.architecture.genes) == genome.architecture
+    assert nas_ofa.platform_of("b/c0.t1.free/e-1~edges=none/fp32") == ("b/c0.t1.free/e-1~edges=none/fp32", ())
+    assert nas_ofa.platform_of("b/e~edges=none=6.5,9") == ("b/e~edges=none", (6.5, 9.0))
+
+
+def test_a_platform_without_a_predictor_is_told(farm: Any, tmp_path: Path) -> None:
+    other = PLATFORM.replace("1.31.1", "1.31.1~graph=none")
+    with farm.client() as sdk, pytest.raises((SystemExit, BenchfarmError), match="no predictor"):
+        nas_ofa.run(sdk, [(other, ())], SMALL, tmp_path / "nas.html")
+
+
+def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
+    write_report(tmp_path / "nas.html", [], [])
+    assert "Nothing to show" in (tmp_path / "nas.html").read_text()

@@ -1,0 +1,127 @@
+"""The farm's keys and exports in the database: one key whoever comes first, and nothing half kept."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import text
+
+from benchfarm_core import ed25519
+from benchfarm_core.errors import Conflict, NotFound
+from benchfarm_core.exports import ExportRequest
+from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_store import exports, farm_keys, platforms, predictors
+from tests.store.predictor_bytes import predictor_bytes
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Agent, Farm
+
+WANTED = {"space": "bert", "genes": {"seq": (128, 64, 64)}}
+
+
+@pytest.fixture
+def platform(farm: "Farm", agent: "Agent") -> str:
+    """The first platform of the agent's board, with two versions for whole models."""
+    with farm.transaction() as tx:
+        row = platforms.find(tx, farm.scalar("SELECT key FROM platforms ORDER BY id LIMIT 1"))
+        for number in (1, 2):
+            predictors.publish(
+                tx,
+                platform_id=row.id,
+                subject="model",
+                file=predictor_bytes(row.key, "model", bytes([number])),
+                evidence=PredictorEvidence(),
+                reason="made up",
+                activate=True,
+            )
+    return str(row.key)
+
+
+def order(farm: "Farm", platform: str, **changes: Any) -> exports.Ordered:
+    with farm.transaction() as tx:
+        request = ExportRequest.model_validate({"platform": platform, **WANTED, **changes})
+        return exports.order(tx, request, 1)
+
+
+def test_of_many_that_come_first_at_once_all_get_one_key(farm: "Farm") -> None:
+    def take(_: int) -> farm_keys.SigningKey:
+        with farm.transaction() as tx:
+            return farm_keys.signing_key(tx)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(take, range(16)))
+    (key,) = found
+    with farm.transaction() as tx:
+        (shown,) = farm_keys.list_keys(tx).keys
+    assert (shown.id, shown.is_active) == (key.id, True)
+    assert ed25519.is_signed(bytes.fromhex(shown.public_key), b"a", key.sign(b"a"))
+
+
+def test_an_order_names_what_answers_or_the_version(farm: "Farm", platform: str) -> None:
+    now, before = order(farm, platform), order(farm, platform, version=1)
+    assert (now.head.predictor_version, before.head.predictor_version) == (2, 1)
+    assert now.predictor != before.predictor
+    assert now.head.genes == {"seq": (64, 128)}
+    assert now.wanted == order(farm, platform, genes={"seq": (64, 128)}).wanted == before.wanted
+    without = farm.scalar("SELECT key FROM platforms ORDER BY id DESC LIMIT 1")
+    assert without != platform
+    for of, version in ((platform, 3), (without, None)):
+        with pytest.raises(Conflict) as refused:
+            order(farm, of, version=version)
+        assert refused.value.code == "no_predictor"
+
+
+def test_a_version_that_never_answered_is_in_no_table(farm: "Farm", platform: str) -> None:
+    with farm.transaction() as tx:
+        made = predictors.publish(
+            tx,
+            platform_id=platforms.find(tx, platform).id,
+            subject="model",
+            file=predictor_bytes(platform, "model", b"3"),
+            evidence=PredictorEvidence(),
+            reason="a candidate",
+            activate=False,
+        )
+    with pytest.raises(Conflict, match="never answered") as refused:
+        order(farm, platform, version=made.version)
+    assert (refused.value.code, refused.value.field) == ("no_predictor", "version")
+    with farm.transaction() as tx:
+        tx.execute(text("UPDATE predictors SET state = 'rejected' WHERE version = 3"))
+    with pytest.raises(Conflict, match="never answered"):
+        order(farm, platform, version=made.version)
+
+
+def test_a_table_that_is_made_again_has_its_old_id(farm: "Farm", platform: str, ann: Any) -> None:
+    with farm.transaction() as tx:
+        kept = exports.keep(tx, order(farm, platform), b"one", 3, ann)
+        exports.report_misses(tx, kept.id, [{"seq": 1}])
+        tx.execute(text("UPDATE exports SET file = NULL"))
+    again = order(farm, platform)
+    assert (again.view, again.head.export_id) == (None, kept.id)
+    with farm.transaction() as tx:
+        made = exports.keep(tx, again, b"other", 3, ann)
+        assert (made.id, made.misses, exports.file(tx, kept.id)) == (kept.id, 1, b"other")
+
+
+def test_who_makes_the_same_later_gets_what_is_there(farm: "Farm", platform: str, ann: Any) -> None:
+    first, second = order(farm, platform), order(farm, platform)
+    assert first.view is second.view is None
+    with farm.transaction() as tx:
+        kept = exports.keep(tx, first, b"one", 3, ann)
+    with farm.transaction() as tx:
+        assert exports.keep(tx, second, b"two", 3, ann) == kept
+        assert exports.file(tx, kept.id) == b"one"
+        with pytest.raises(NotFound):
+            exports.file(tx, second.head.export_id)
+    assert order(farm, platform).view == kept
+
+
+def test_an_export_is_current_while_its_predictor_answers(farm: "Farm", platform: str, ann: Any) -> None:
+    ordered = order(farm, platform, version=1)
+    with farm.transaction() as tx:
+        assert exports.keep(tx, ordered, b"one", 3, ann).is_current is False
+        current = exports.keep(tx, order(farm, platform), b"two", 3, ann)
+    assert current.is_current
+    with farm.transaction() as tx:
+        predictors.rollback(tx, platform, "model", by=ann, reason="it is off")
+        assert exports.get_export(tx, current.id).is_current is False
