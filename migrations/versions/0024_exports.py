@@ -6,6 +6,7 @@ Create Date: 2026-11-22
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,11 +24,11 @@ def set_timeouts() -> None:
     op.execute("SET LOCAL statement_timeout = '10min'")
 
 
-def at(name: str) -> sa.Column[sa.DateTime]:
+def at(name: str) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=False)
 
 
-def text(name: str, comment: str | None = None) -> sa.Column[sa.Text]:
+def text(name: str, comment: str | None = None) -> sa.Column[str]:
     return sa.Column(name, sa.Text(), nullable=False, comment=comment)
 
 

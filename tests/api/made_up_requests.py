@@ -130,7 +130,6 @@ SENSIBLE = {
     "POST /v1/spaces/{space}/kernels": _architecture,
     "POST /v1/exports": _export,
     "POST /v1/exports/{export_id}/misses": _misses,
-    "POST /v1/platforms/{platform}/predictors/{subject}/rollback": lambda drawn: {"version": None},
     "POST /v1/tokens": _token,
     "POST /v1/models": lambda drawn: {},
     "POST /v1/pool": lambda drawn: {},

@@ -13,7 +13,7 @@ from benchfarm_store.asked_jobs import Wanted
 from tests.store.test_asked import ACT, FC, ONE, add_upload
 
 RESNET = {"kind": "model", "name": "resnet18"}
-FCS = [{**FC, "config": {**FC["config"], "cin": 100 + number}} for number in range(5)]
+FCS = [{**FC, "config": {"cin": 100 + number, "cout": 32}} for number in range(5)]
 
 
 def question(*items, **changes):
@@ -21,8 +21,14 @@ def question(*items, **changes):
     return LatencyRequest.model_validate(fields | changes)
 
 
+def resolved(item):
+    found = specs.resolve_generated(item)
+    assert found is not None, "an upload"
+    return found
+
+
 def wanted(request, ids=None):
-    made = ids or [workload_id(specs.resolve_generated(item).workload) for item in request.items]
+    made = ids or [workload_id(resolved(item).workload) for item in request.items]
     return [Wanted(item, id_) for item, id_ in zip(request.items, made, strict=True)]
 
 
@@ -97,7 +103,7 @@ def test_nobody_waits_for_the_account_while_a_question_queues(farm, ann, agent):
     request = question(FC)
     with ThreadPoolExecutor(1) as pool:
         with farm.transaction() as tx:
-            fc = specs.resolve_generated(request.items[0])
+            fc = resolved(request.items[0])
             specs.ensure_workloads(tx, [fc])  # of a job that is being submitted
             asking = pool.submit(queue, farm, ann, request)
             _wait_for_a_waiter(farm)
