@@ -1,0 +1,74 @@
+"""The evaluation corpus: measured once on this host's platforms, then judged from its rows without a farm.
+
+python -m bench.corpus measure --keep DIR [--minutes N] [--platform ENGINE:PRECISION ...]
+python -m bench.corpus tables [--settings known donor unseen curve]
+
+`measure` goes on where it stopped: with the same folder, on the same machine, for the farm that normalises times lies
+there too. It writes the rows to bench/corpus_data, from which `tables` writes its sections of docs/predictor.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from bench import corpus_measure, corpus_tables
+from bench.corpus_rows import DATA, read
+from bench.report import command_run, write_section
+
+PREDICTOR: Final = Path(__file__).resolve().parents[1] / "docs" / "predictor.md"
+
+
+def main() -> int:
+    """Measure, or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=DATA, help="the folder with the rows")
+    commands = parser.add_subparsers(dest="command")
+    _add_measure(commands.add_parser("measure", help="on a farm of its own"))
+    _add_tables(commands.add_parser("tables", help="from the rows, without a farm"))
+    given = parser.parse_args()
+    if given.command == "measure":
+        return _measure(given)
+    # without a command, as `make bench` runs it
+    return _tables(given if given.command else parser.parse_args([*sys.argv[1:], "tables"]))
+
+
+def _add_measure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", type=Path, required=True, help="what is done lies here; the same folder goes on")
+    parser.add_argument("--minutes", type=float, default=30.0, help="no portion is begun that would end later")
+    parser.add_argument("--platform", action="append", default=[], help="ENGINE:PRECISION; by default six of them")
+    parser.add_argument("--one-by-one", action="store_true", help="all of a platform before the next one")
+    parser.add_argument("--train-s", type=float, default=60.0, help="of boards, for what teaches of one space")
+    parser.add_argument("--kernels-s", type=float, default=20.0, help="of boards, for a space's kernels of one timing")
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    settings = tuple(corpus_tables.SETTINGS)
+    parser.add_argument("--settings", nargs="+", choices=settings, default=settings)
+    parser.add_argument("--output", type=Path, default=PREDICTOR)
+
+
+def _measure(given: argparse.Namespace) -> int:
+    limits = corpus_measure.Limits(given.minutes, given.train_s, given.kernels_s)
+    kept = corpus_measure.Kept(given.keep.absolute())
+    done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
+    print(f"{done} portions; the rows lie in {given.rows.name}")
+    return 0
+
+
+def _tables(given: argparse.Namespace) -> int:
+    corpus = read(given.rows)
+    if not corpus:
+        print(f"no rows in {given.rows.name}: run `python -m bench.corpus measure` first; nothing is judged")
+        return 0
+    corpus_tables.print_sizes(corpus)
+    for setting in given.settings:
+        title, table = corpus_tables.SETTINGS[setting]
+        rows = table(corpus)
+        if rows:
+            write_section(title, command_run(), rows, path=given.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
