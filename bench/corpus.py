@@ -51,7 +51,11 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
 def _measure(given: argparse.Namespace) -> int:
     limits = corpus_measure.Limits(given.minutes, given.train_s, given.kernels_s)
     kept = corpus_measure.Kept(given.keep.absolute())
-    done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
+    try:
+        done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(f"{done} portions; the rows lie in {given.rows.name}")
     return 0
 

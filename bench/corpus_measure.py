@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Se
 from bench.platforms import platform_keys
 from bench.report import command_run, machine
 from benchfarm import Client
-from benchfarm_core.jobs import ItemView, JobRequest, JobView
+from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.measurement_sets import SetPlatform
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest
@@ -145,21 +145,35 @@ class _FusedPairs(Value):
 
 def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, one_by_one: bool) -> int:
     """Measure until all is done or the time is over, then write the rows; how many portions came."""
-    began_s = time.monotonic()
     # a farm that nobody stops stays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    until_s = time.monotonic() + 60 * limits.minutes
     try:
         with FarmProcess(kept.farm) as farm, Client(farm.url, farm.admin_token) as client:
             keys = chosen_platforms(platform_keys(client), wanted)
-            kept.note_fused({key: _fused(client, key) for key in keys})
-            session = kept.begin(_session())
-            return sum(
-                _is_done(client, kept, portion, session, 60 * limits.minutes - (time.monotonic() - began_s))
-                for portion in schedule(keys, one_by_one=one_by_one)
-                if is_wanted(kept, portion, limits)
-            )
+            return measure_on(client, kept, schedule(keys, one_by_one=one_by_one), limits, until_s)
     finally:
         pack(kept, rows)
+
+
+def measure_on(client: Client, kept: Kept, wanted: Iterable[Portion], limits: Limits, until_s: float) -> int:
+    """Measure those portions that are still wanted until `time.monotonic` has come so far; how many came."""
+    for state in (JobState.QUEUED, JobState.PLANNING, JobState.RUNNING):
+        for job in list(client.jobs(state=state)):
+            client.cancel(job.id)  # of a run that was cut short
+    portions = list(wanted)
+    kept.note_fused({key: _fused(client, key) for key in dict.fromkeys(portion.platform for portion in portions)})
+    session = kept.begin(_session())
+    done, blocked = 0, set[tuple[str, str, str]]()
+    for portion in portions:
+        # without one of its portions a list is no prefix of its draw
+        if portion.list_name in blocked or not is_wanted(kept, portion, limits):
+            continue
+        if _is_done(client, kept, portion, session, until_s - time.monotonic()):
+            done += 1
+        else:
+            blocked.add(portion.list_name)
+    return done
 
 
 def _is_done(client: Client, kept: Kept, portion: Portion, session: int, left_s: float) -> bool:
@@ -248,7 +262,7 @@ def is_wanted(kept: Kept, portion: Portion, limits: Limits) -> bool:
 def expected_s(kept: Kept, portion: Portion) -> float:
     """Seconds that a portion may take, by what the latest of its list took; 0 where nobody knows."""
     done = kept.of_list(portion)
-    return done[-1].wall_s * portion.count / max(1, len(done[-1].rows)) if done else 0.0
+    return done[-1].wall_s * portion.size / max(1, len(done[-1].rows)) if done else 0.0
 
 
 def measured_portion(client: Client, portion: Portion, session: int, limit_s: float) -> Measured | None:
@@ -271,7 +285,7 @@ def measured_portion(client: Client, portion: Portion, session: int, limit_s: fl
         return None
     items = sorted(client.items(job.id), key=lambda item: item.item_no)
     views = _ended(lambda: [_view(client, item) for item in items])
-    rows = rows_of(portion, items, views, client.job(job.id), session)
+    rows = rows_of(portion, items, views, client.job(job.id).device_s_spent, session)
     return Measured(key=portion.platform, name=portion.name, wall_s=time.monotonic() - began_s, rows=tuple(rows))
 
 
@@ -298,7 +312,7 @@ def _ended(views: Callable[[], list[MeasurementView | None]]) -> list[Measuremen
 
 
 def rows_of(
-    portion: Portion, items: Sequence[ItemView], views: Sequence[MeasurementView | None], job: JobView, session: int
+    portion: Portion, items: Sequence[ItemView], views: Sequence[MeasurementView | None], device_s: float, session: int
 ) -> list[Row]:
     """The rows of a portion's job. Its board seconds are split by the leases that had the workloads."""
     leases = _leases(views)
@@ -323,7 +337,7 @@ def rows_of(
             canary_ns=canary_floors(view.samples).get("sgemm") if view else None,
             lease_id=lease_id,
             lease_s=leases[lease_id].length_s if lease_id else 0.0,
-            board_s=job.device_s_spent * weights[at] / sum(weights),
+            board_s=device_s * weights[at] / sum(weights),
             session=session,
             measured_unix_s=int(item.measured_at.timestamp()) if item.measured_at else 0,
             failure="" if summary else (item.failure or str(item.state)),

@@ -46,18 +46,23 @@ Wanted = ArchitectureWorkload | KernelWorkload
 
 
 class Portion(NamedTuple):
-    """A part of one list on one platform: `count` workloads from `start` on. `space`: of probes what they are."""
+    """A part of one list on one platform: `size` workloads from `start` on. `space`: of probes what they are."""
 
     platform: str
     kind: Kind
     space: str
     start: int
-    count: int
+    size: int
 
     @property
     def name(self) -> str:
         """Names it among the portions of its platform."""
         return f"{self.kind}-{self.space}-{self.start:03d}"
+
+    @property
+    def list_name(self) -> tuple[str, str, str]:
+        """Names the list that it is a part of."""
+        return self.platform, self.kind, self.space
 
     @property
     def timing(self) -> Timing:
@@ -68,7 +73,7 @@ class Portion(NamedTuple):
     @property
     def workloads(self) -> tuple[Wanted, ...]:
         """What it measures, in order."""
-        return listed(self.kind, self.space, self.platform)[self.start : self.start + self.count]
+        return listed(self.kind, self.space, self.platform)[self.start : self.start + self.size]
 
     @property
     def turn(self) -> int:

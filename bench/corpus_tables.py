@@ -16,6 +16,7 @@ from bench.corpus_rows import PlatformCorpus, Row, counts_of, workload_of
 from benchfarm_core.adapting import mix_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows
+from benchfarm_core.shares import inclusive
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_predictor import predictor_file
 from benchfarm_predictor.composition import fit_whole_model
@@ -35,6 +36,8 @@ CURVE_PLATFORMS: Final = 3
 SPENT_SHARE: Final = 0.8
 """A point of the curve for which less was measured than this share of its seconds is left out."""
 LEAST_HELD_OUT: Final = 5
+SHOWN: Final = 2
+"""Of the candidates that a predictor is the mean of."""
 RIDGE_MODELS_MIN: Final = 5
 QUANTILE: Final = 1.959964
 """Of the normal distribution, for 95 % on both sides."""
@@ -44,7 +47,7 @@ Line = dict[str, object]
 class Counted(NamedTuple):
     """How many of some hold-outs are near, and what they are off in sum; `inside`: in the interval."""
 
-    count: int
+    held_out: int
     within_5: int
     within_10: int
     errors: float
@@ -53,16 +56,25 @@ class Counted(NamedTuple):
     @classmethod
     def of(cls, score: HoldoutScore) -> "Counted":
         """From shares back to counts."""
-        near = (round(share * score.count) for share in (score.within_5, score.within_10))
-        return cls(score.count, *near, score.mape * score.count, round(score.coverage * score.count))
+        within_5, within_10, inside = (
+            round(share * score.count) for share in (score.within_5, score.within_10, score.coverage)
+        )
+        return cls(score.count, within_5, within_10, score.mape * score.count, inside)
 
-    def __add__(self, other: "Counted") -> "Counted":  # type: ignore[override]
-        return Counted(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+    def plus(self, other: "Counted") -> "Counted":
+        """Both together."""
+        return Counted(
+            self.held_out + other.held_out,
+            self.within_5 + other.within_5,
+            self.within_10 + other.within_10,
+            self.errors + other.errors,
+            self.inside + other.inside,
+        )
 
     @property
     def mape(self) -> float:
         """The mean absolute relative error."""
-        return self.errors / max(1, self.count)
+        return self.errors / max(1, self.held_out)
 
 
 class Cell(NamedTuple):
@@ -150,9 +162,9 @@ def cell(corpus: PlatformCorpus, name: str, rows: Sequence[Row], donors: Sequenc
     board_s = sum(row.board_s for row in rows)
     if isinstance(found, str):
         return Cell(corpus.key, name, models, kernels, board_s, why=found)
-    ours, made_of = found
+    ours, chosen = found
     again = second(corpus, name)
-    return Cell(corpus.key, name, models, kernels, board_s, ours, None, again, made_of)
+    return Cell(corpus.key, name, models, kernels, board_s, ours, None, again, chosen)
 
 
 def fitted(
@@ -164,7 +176,20 @@ def fitted(
         return fit
     # as it answers: from its file
     score = judge(predictor_file.read(fit.file()), judging)
-    return Counted.of(score), ", ".join(fit.chosen)
+    return Counted.of(score), made_of(fit.chosen)
+
+
+def made_of(chosen: Sequence[str]) -> str:
+    """The first candidates of the space's own choice; donors by engine and precision alone."""
+    names = [name.partition(": ")[2] or name for name in chosen if not name.startswith("elsewhere: ")]
+    short = [" ".join(_short(word) for word in name.split(" ")) for name in dict.fromkeys(names)]
+    more = len(short) - SHOWN
+    return ", ".join([*short[:SHOWN], *([f"{more} more"] if more > 0 else [])])
+
+
+def _short(word: str) -> str:
+    parts = word.split("/")
+    return f"{parts[2]}/{parts[3]}" if len(parts) == 4 else word
 
 
 def ridge(corpus: PlatformCorpus, name: str, limit_s: float) -> tuple[Counted, int, float] | None:
@@ -194,8 +219,8 @@ def second(corpus: PlatformCorpus, name: str) -> Counted | None:
     ]
     if not errors:
         return None
-    near = (sum(error <= bound for error in errors) for bound in (0.05, 0.10))
-    return Counted(len(errors), *near, sum(errors), 0)
+    within_5, within_10 = (sum(error <= inclusive(bound) for error in errors) for bound in (0.05, 0.10))
+    return Counted(len(errors), within_5, within_10, sum(errors), 0)
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -276,11 +301,11 @@ def table(cells: Sequence[Cell]) -> list[Line]:
 
 def _line(found: Cell) -> Line:
     line: Line = {"platform": slug(found.platform), "space": found.space}
-    line |= {"hold-outs": found.ours.count if found.ours else ""}
+    line |= {"hold-outs": found.ours.held_out if found.ours else ""}
     line |= {"models": found.models, "kernels": found.kernels, "board s": f"{found.board_s:.1f}"}
     for head, counted in (("", found.ours), ("ridge: ", found.ridge), ("again: ", found.again)):
         line |= _shares(head, counted)
-    line["in 90 %"] = _percent(found.ours.inside, found.ours.count) if found.ours else ""
+    line["in 90 %"] = _percent(found.ours.inside, found.ours.held_out) if found.ours else ""
     return line | {"made of": found.made_of or f"none: {found.why}"}
 
 
@@ -288,7 +313,7 @@ def _shares(head: str, counted: Counted | None) -> Line:
     names = [f"{head}{what}" for what in ("within 5 %", "within 10 %", "mean error")]
     if counted is None:
         return dict.fromkeys(names, "")
-    near = [_percent(hits, counted.count) for hits in (counted.within_5, counted.within_10)]
+    near = [_percent(hits, counted.held_out) for hits in (counted.within_5, counted.within_10)]
     return dict(zip(names, [*near, f"{counted.mape:.1%}"], strict=True))
 
 
@@ -300,7 +325,7 @@ def pooled(label: str, cells: Sequence[Cell]) -> list[Line]:
     line: Line = {"platform": label, "space": f"{len(scored)} of {len(cells)} together"}
     ours = together(each.ours for each in scored)
     assert ours is not None
-    line |= {"hold-outs": ours.count, "board s": f"{fmean(each.board_s for each in scored):.1f} in the mean"}
+    line |= {"hold-outs": ours.held_out, "board s": f"{fmean(each.board_s for each in scored):.1f} in the mean"}
     for head, counted in (
         ("", ours),
         ("ridge: ", together(each.ridge for each in scored)),
@@ -308,9 +333,9 @@ def pooled(label: str, cells: Sequence[Cell]) -> list[Line]:
     ):
         line |= _shares(head, counted)
         if counted is not None:
-            line[f"{head}within 5 %"] = _with_interval(counted.within_5, counted.count)
-            line[f"{head}within 10 %"] = _with_interval(counted.within_10, counted.count)
-    return [line | {"in 90 %": _with_interval(ours.inside, ours.count)}]
+            line[f"{head}within 5 %"] = _with_interval(counted.within_5, counted.held_out)
+            line[f"{head}within 10 %"] = _with_interval(counted.within_10, counted.held_out)
+    return [line | {"in 90 %": _with_interval(ours.inside, ours.held_out)}]
 
 
 def together(every: Iterable[Counted | None]) -> Counted | None:
@@ -318,7 +343,7 @@ def together(every: Iterable[Counted | None]) -> Counted | None:
     total = None
     for each in every:
         if each is not None:
-            total = each if total is None else total + each
+            total = each if total is None else total.plus(each)
     return total
 
 
@@ -354,7 +379,7 @@ def _point(corpus: PlatformCorpus, limit_s: float, donors: Sequence[TrainingRows
     found = {way: [one for name in names if (one := make(name)) is not None] for way, make in ways.items()}
     if not found["ours, no donor"]:
         return None
-    plain = [one for name in names if (one := ridge(corpus, name, limit_s)) is not None]
+    plain = [alone for name in names if (alone := ridge(corpus, name, limit_s)) is not None]
     line: Line = {"platform": slug(corpus.key), "at most, s": f"{limit_s:g}", "spaces": len(names)}
     line["models"] = f"{fmean(each.models for each in found['ours, no donor']):.0f}"
     line |= {way: _curve_text([each.ours for each in cells]) for way, cells in found.items()}
@@ -375,7 +400,7 @@ def _curve_text(found: Sequence[Counted | None]) -> str:
     total = together(found)
     if total is None:
         return ""
-    near = (_percent(hits, total.count) for hits in (total.within_5, total.within_10))
+    near = (_percent(hits, total.held_out) for hits in (total.within_5, total.within_10))
     return f"{' / '.join(near)} / {total.mape:.1%} ({len([one for one in found if one])})"
 
 

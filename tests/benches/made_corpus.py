@@ -54,7 +54,7 @@ def made_rows(portion: Portion, law: Platform) -> list[Row]:
             grade=Grade.A,
             canary_ns=1000,
             lease_id="7",
-            lease_s=BOARD_S * portion.count,
+            lease_s=BOARD_S * portion.size,
             board_s=BOARD_S,
             session=0,
             measured_unix_s=1_790_000_100 + (portion.kind == "again"),

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from bench import corpus, corpus_measure, corpus_plan, corpus_tables
-from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack
-from bench.corpus_plan import Portion, holdouts, kernels_of, portions, schedule, teachers
+from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
+from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
 from bench.corpus_rows import Measured, PlatformCorpus, counts_of, read, text_of, workload_of, write
 from bench.corpus_tables import Cell, Counted, first_within, picked, picked_elsewhere, pooled, wilson
-from benchfarm_core.jobs import ItemView, JobView
-from benchfarm_core.measurements import Timing
+from benchfarm_core.jobs import ItemState, ItemView
+from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import platform_id
+from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.summaries import Grade
 from benchfarm_core.views import AttemptView, MeasurementView
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
@@ -58,11 +59,12 @@ def test_fewer_are_the_first_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_portions_are_every_list_once_and_in_order() -> None:
     found = portions(ORT)
     assert len({portion.name for portion in found}) == len(found)
-    for kind, name, length in (("holdout", MOBILE, 100), ("again", "bert", 30), ("train", MOBILE, 160)):
+    wanted: list[tuple[Kind, str, int]] = [("holdout", MOBILE, 100), ("again", "bert", 30), ("train", MOBILE, 160)]
+    for kind, name, length in wanted:
         own = [portion for portion in found if (portion.kind, portion.space) == (kind, name)]
         assert [portion.start for portion in own] == sorted(portion.start for portion in own)
         assert sum((portion.workloads for portion in own), ()) == corpus_plan.listed(kind, name, ORT)
-        assert sum(portion.count for portion in own) == length
+        assert sum(portion.size for portion in own) == length
 
 
 def test_the_first_round_has_all_of_everything() -> None:
@@ -143,28 +145,60 @@ def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def view(measurement_id: int, lease_id: str, begun_s: float, ended_s: float) -> MeasurementView:
-    moments = {"started_at": NOW + timedelta(seconds=begun_s), "ended_at": NOW + timedelta(seconds=ended_s)}
-    evidence = AttemptView(lease_id=lease_id, board_id="b", end_reason="done", launches=[], **moments)
-    return MeasurementView.model_construct(measurement_id=measurement_id, evidence=evidence, samples=[])
+def item(portion: Portion, at: int, failure: str | None) -> ItemView:
+    return ItemView(
+        item_no=at,
+        workload_id="w",
+        workload=portion.workloads[at],
+        label="",
+        platform_id=platform_id(portion.platform),
+        platform=portion.platform,
+        repeat=1,
+        state=ItemState.FAILED,
+        source=None,
+        reason="",
+        failure=failure,
+        measurement_id=at,
+        origin=None,
+        board_id=None,
+        measured_at=None,
+        summary=None,
+    )
+
+
+def view(found: ItemView, lease_id: str, begun_s: float, ended_s: float) -> MeasurementView:
+    begun, ended = (NOW + timedelta(seconds=seconds) for seconds in (begun_s, ended_s))
+    return MeasurementView(
+        measurement_id=found.item_no,
+        state=MeasurementState.FAILED,
+        workload=found.workload,
+        platform=found.platform,
+        protocol=PROTOCOLS["kernel"],
+        timing=found.timing,
+        repeat_no=0,
+        purpose=Purpose.JOB,
+        attempts=1,
+        inconclusive=0,
+        failure=None,
+        detail="",
+        summary=None,
+        evidence=AttemptView(
+            lease_id=lease_id, board_id="b", started_at=begun, ended_at=ended, end_reason="done", launches=[]
+        ),
+        samples=[],
+    )
 
 
 def test_a_portion_pays_for_all_its_leases() -> None:
     portion = Portion(ORT, "train", "bert", 20, 3)
-    item = {"platform_id": platform_id(ORT), "platform": ORT, "summary": None, "state": "failed", "measured_at": None}
-    items = [ItemView.model_construct(item_no=at, failure="noisy" if at == 2 else None, **item) for at in range(3)]
-    job = JobView.model_construct(device_s_spent=12.0)
-    views = [view(1, "8", 0, 4), view(2, "8", 1, 4), None]
-    rows = corpus_measure.rows_of(portion, items, views, job, 3)
+    items = [item(portion, at, "noisy" if at == 2 else None) for at in range(3)]
+    views = [view(items[0], "8", 0, 4), view(items[1], "8", 1, 4), None]
+    rows = rows_of(portion, items, views, 12.0, 3)
     assert [row.board_s for row in rows] == [6.0, 6.0, 0.0]
     assert [(row.lease_id, row.lease_s) for row in rows] == [("8", 4.0), ("8", 4.0), ("", 0.0)]
-    assert [(row.number, row.session, row.failure) for row in rows] == [
-        (20, 3, "failed"),
-        (21, 3, "failed"),
-        (22, 3, "noisy"),
-    ]
-    unknown = corpus_measure.rows_of(portion, items, [None] * 3, job, 3)
-    assert [row.board_s for row in unknown] == [4.0] * 3
+    assert [(row.number, row.session) for row in rows] == [(20, 3), (21, 3), (22, 3)]
+    assert [row.failure for row in rows] == ["failed", "failed", "noisy"]
+    assert [row.board_s for row in rows_of(portion, items, [None] * 3, 12.0, 3)] == [4.0] * 3
 
 
 def test_platforms_are_named_by_engine_and_precision(capsys: pytest.CaptureFixture[str]) -> None:
