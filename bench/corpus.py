@@ -1,7 +1,7 @@
 """The evaluation corpus: measured once on this host's platforms, then judged from its rows without a farm.
 
 python -m bench.corpus measure --keep DIR [--minutes N] [--platform ENGINE:PRECISION ...]
-python -m bench.corpus tables [--settings known donor unseen curve]
+python -m bench.corpus tables [--settings known donor any-donor unseen curve]
 
 `measure` goes on where it stopped: with the same folder, on the same machine, for the farm that normalises times lies
 there too. It writes the rows to bench/corpus_data, from which `tables` writes its sections of docs/predictor.md.
@@ -9,11 +9,13 @@ there too. It writes the rows to bench/corpus_data, from which `tables` writes i
 
 import argparse
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from bench import corpus_measure, corpus_tables
-from bench.corpus_rows import DATA, read
+from bench.corpus_rows import DATA, PlatformCorpus, read
 from bench.report import command_run, write_section
 
 PREDICTOR: Final = Path(__file__).resolve().parents[1] / "docs" / "predictor.md"
@@ -66,12 +68,22 @@ def _tables(given: argparse.Namespace) -> int:
         print(f"no rows in {given.rows.name}: run `python -m bench.corpus measure` first; nothing is judged")
         return 0
     corpus_tables.print_sizes(corpus)
+    missed = 0
     for setting in given.settings:
         title, table = corpus_tables.SETTINGS[setting]
         rows = table(corpus)
+        missed += sum(row.get("met") is False for row in rows)
         if rows:
-            write_section(title, command_run(), rows, path=given.output)
-    return 0
+            write_section(title, command_run(), rows, path=given.output, where=measured_on(corpus))
+    return 1 if missed else 0
+
+
+def measured_on(corpus: Sequence[PlatformCorpus]) -> str:
+    """The machines and days of the rows: the tables may be made elsewhere and later."""
+    sessions = [session for each in corpus for session in each.manifest.sessions]
+    days = sorted({f"{datetime.fromtimestamp(one.began_unix_s, UTC):%Y-%m-%d}" for one in sessions})
+    machines = "; ".join(dict.fromkeys(one.machine for one in sessions))
+    return f"rows of {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}, {machines}"
 
 
 if __name__ == "__main__":

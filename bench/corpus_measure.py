@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, schedule, slug
+from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, file_name, schedule, short
 from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, text_of, write
 from bench.platforms import platform_keys
 from bench.report import command_run, machine
@@ -111,7 +111,7 @@ class Kept:
         self._replace(path, _FusedPairs(by_platform=known | found))
 
     def _of(self, key: str) -> Iterator[Measured]:
-        return self._all(slug(key))
+        return self._all(file_name(key))
 
     def _all(self, folder: str) -> Iterator[Measured]:
         paths = sorted(path for path in self.folder.glob(f"{folder}/*.json") if path.parent != self.farm)
@@ -126,7 +126,7 @@ class Kept:
         return self._known[path]
 
     def _path(self, portion: Portion) -> Path:
-        return self.folder / slug(portion.platform) / f"{portion.name}.json"
+        return self.folder / file_name(portion.platform) / f"{portion.name}.json"
 
     @staticmethod
     def _replace(path: Path, value: Value) -> None:
@@ -281,7 +281,7 @@ def measured_portion(client: Client, portion: Portion, session: int, limit_s: fl
         client.wait(job.id, timeout_s=limit_s)
     except TimeoutError:
         client.cancel(job.id)
-        print(f"{slug(portion.platform)} {portion.name}: not done in {limit_s:.0f} s", flush=True)
+        print(f"{short(portion.platform)} {portion.name}: not done in {limit_s:.0f} s", flush=True)
         return None
     items = sorted(client.items(job.id), key=lambda item: item.item_no)
     views = _ended(lambda: [_view(client, item) for item in items])
@@ -377,7 +377,7 @@ def _weight(view: MeasurementView | None, leases: dict[str, _Lease]) -> float:
 def _line(portion: Portion, measured: Measured) -> str:
     usable = sum(row.is_usable for row in measured.rows)
     board_s = sum(row.board_s for row in measured.rows)
-    where = f"{slug(portion.platform)} {portion.name}"
+    where = f"{short(portion.platform)} {portion.name}"
     return f"{where}: {usable} of {len(measured.rows)}, board {board_s:.1f} s, {measured.wall_s:.1f} s"
 
 

@@ -173,9 +173,14 @@ def _cut(key: str, kind: Kind, name: str) -> list[Portion]:
     return [Portion(key, kind, name, start, min(size, every - start)) for start in range(0, every, size)]
 
 
-def slug(key: str) -> str:
-    """A platform key as the name of a file, without its board model."""
-    return key.partition("/")[2].replace("/", "_")
+def file_name(key: str) -> str:
+    """A platform key as the name of a file."""
+    return key.replace("/", "_")
+
+
+def short(key: str) -> str:
+    """A platform key without its board model, for tables of one host."""
+    return key.partition("/")[2]
 
 
 def family(key: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 
 from pydantic import Field
 
-from bench.corpus_plan import Kind, slug
+from bench.corpus_plan import Kind, file_name
 from benchfarm.workload_text import parse_architecture, parse_kernel
 from benchfarm_core.architectures import genes_text
 from benchfarm_core.measurement_sets import SetPlatform
@@ -183,7 +183,7 @@ def _told(row: Row, rules: FusionRules) -> KernelRow | ModelRow:
 def write(corpus: PlatformCorpus, folder: Path) -> tuple[Path, Path]:
     """Both files of a platform; the same bytes for the same rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = slug(corpus.key)
+    name = file_name(corpus.key)
     table, manifest = folder / f"{name}.csv.gz", folder / f"{name}.json"
     text = _text(corpus.rows)
     table.write_bytes(gzip.compress(text, 9, mtime=0))

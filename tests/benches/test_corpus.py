@@ -11,7 +11,7 @@ from bench import corpus, corpus_measure, corpus_plan, corpus_tables
 from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
 from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
 from bench.corpus_rows import Measured, PlatformCorpus, counts_of, read, text_of, workload_of, write
-from bench.corpus_tables import Cell, Counted, first_within, picked, picked_elsewhere, pooled, wilson
+from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled, wilson
 from benchfarm_core.jobs import ItemState, ItemView
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import platform_id
@@ -107,7 +107,7 @@ def test_what_is_done_is_not_measured_again(tmp_path: Path) -> None:
     assert (is_wanted(later, first, limits), is_wanted(later, second, limits)) == (False, True)
     assert expected_s(later, second) == 30.0
     assert later.platforms() == [ORT]
-    (tmp_path / corpus_plan.slug(ORT) / f"{first.name}.json").write_text('{"key": "cut')
+    (tmp_path / corpus_plan.file_name(ORT) / f"{first.name}.json").write_text('{"key": "cut')
     assert is_wanted(Kept(tmp_path), first, limits), "cut short while it was written"
 
 
@@ -258,7 +258,7 @@ def test_the_tables_of_made_up_rows_find_the_law(made: list[PlatformCorpus]) -> 
     assert float(str(first["within 10 %"])) > 95
     assert float(str(first["ridge: within 10 %"])) > 90
     assert float(str(first["again: within 5 %"])) == 100.0
-    assert lines[-1]["hold-outs"] == 60
+    assert (lines[-1]["hold-outs"], lines[-1]["goal"]) == (60, ">= 95.0% within 5 %, >= 99.3% within 10 %")
     assert "(" in str(lines[-1]["within 5 %"])
     helped = corpus_tables.with_donors(made)[0]
     assert float(str(helped["board s"])) <= 10.0
@@ -285,7 +285,7 @@ def test_the_sections_are_written_and_an_empty_folder_is_said(
 def test_too_few_rows_are_a_line_that_says_why(made: list[PlatformCorpus]) -> None:
     found = corpus_tables.cell(made[0], MOBILE, made[0].listed("train", MOBILE)[:2])
     assert found is not None
-    line = corpus_tables.table([found])[0]
+    line = corpus_tables.table([found], KNOWN_GOAL)[0]
     assert str(line["made of"]).startswith("none: ")
     assert line["hold-outs"] == ""
     assert corpus_tables.cell(made[0], "bert", made[0].listed("train", MOBILE)) is None
@@ -298,8 +298,16 @@ def counted(count: int, near: int) -> Counted:
 def test_thread_twins_are_pooled_once() -> None:
     twin = ORT.replace("c1.t1", "c0-1.t2")
     cells = [Cell(key, MOBILE, 9, 0, 5.0, ours=counted(10, 9)) for key in (ORT, twin, NCNN)]
-    assert corpus_tables.table(cells)[-1]["hold-outs"] == 20
+    assert corpus_tables.table(cells, KNOWN_GOAL)[-1]["hold-outs"] == 20
     assert pooled("none", [Cell(ORT, MOBILE, 0, 0, 0.0, why="too few")]) == []
+
+
+def test_a_goal_is_met_by_all_hold_outs_together_and_by_every_space() -> None:
+    cells = [Cell(ORT, MOBILE, 9, 0, 5.0, ours=counted(10, 9)), Cell(NCNN, MOBILE, 9, 0, 5.0, ours=counted(10, 10))]
+    assert Goal(0.95, 0.95).judged(cells) == {"goal": ">= 95.0% within 5 %, >= 95.0% within 10 %", "met": True}
+    assert Goal(0.0, 0.96).judged(cells) == {"goal": ">= 96.0% within 10 %", "met": False}
+    assert Goal(0.9, 0.9).judged([*cells, Cell(ORT, "bert", 0, 0, 0.0, why="too few")])["met"] is False
+    assert Goal(0.9, 0.9).judged([])["met"] is False
 
 
 def test_wilson() -> None:
