@@ -10,9 +10,12 @@ there too. It writes the rows to bench/corpus_data, from which `tables` writes i
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from bench import corpus_measure, corpus_tables
 from bench.corpus_rows import DATA, PlatformCorpus, read
@@ -71,11 +74,19 @@ def _tables(given: argparse.Namespace) -> int:
     missed = 0
     for setting in given.settings:
         title, table = corpus_tables.SETTINGS[setting]
-        rows = table(corpus)
+        with one_thread():
+            rows = table(corpus)
         missed += sum(row.get("met") is False for row in rows)
         if rows:
             write_section(title, command_run(), rows, path=given.output, where=measured_on(corpus))
     return 1 if missed else 0
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """As the process that trains: several threads would wait for each other over small matrices."""
+    if find_spec("threadpoolctl") is None:
+        return nullcontext()
+    return cast(AbstractContextManager[object], import_module("threadpoolctl").threadpool_limits(1))
 
 
 def measured_on(corpus: Sequence[PlatformCorpus]) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, file_name, schedule, short
 from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, text_of, write
-from bench.platforms import platform_keys
+from bench.platforms import REFUSALS, platform_keys
 from bench.report import command_run, machine
 from benchfarm import Client
 from benchfarm_core.jobs import ItemView, JobRequest, JobState
@@ -36,6 +36,7 @@ GRACE_S: Final = 60.0
 """What a portion may take beyond the run's minutes, on a board that was not quiet; then it is given up."""
 LEASES_END_S: Final = 20.0
 """A job ends with its last result, its last lease a moment later."""
+CROWDED_SHARE: Final = 0.5
 HOPELESS_ROWS: Final = 10
 """Where none of so many of a list could be measured, the rest is left."""
 
@@ -183,9 +184,18 @@ def _is_done(client: Client, kept: Kept, portion: Portion, session: int, left_s:
     measured = measured_portion(client, portion, session, min(PORTION_LIMIT_S, left_s + GRACE_S))
     if measured is None:
         return False
-    kept.add(portion, measured)
     print(_line(portion, measured), flush=True)
+    if is_crowded(measured):
+        print("    not kept: too few of it could be measured on a board that is as busy", flush=True)
+        return False
+    kept.add(portion, measured)
     return True
+
+
+def is_crowded(measured: Measured) -> bool:
+    """Whether most of a portion failed for another reason than what it is of: another hour would measure it."""
+    failed = [row for row in measured.rows if row.failure and row.failure not in REFUSALS]
+    return len(failed) > CROWDED_SHARE * len(measured.rows)
 
 
 def _session() -> Session:

@@ -1,6 +1,6 @@
 """The evaluation corpus: what it is drawn of, how it goes on, and what its tables say of made-up rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ from tests.predictor.training.farm_rows import Platform
 MOBILE, PROXYLESS = "ofa_mobilenet_v3", "proxylessnas"
 ORT, NCNN = HOST.format("onnxruntime"), HOST.format("ncnn")
 EVERY_SPACE = [one.name for one in spaces()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with corpus.one_thread():
+        yield
 
 
 def ids(found: Sequence[ArchitectureWorkload]) -> set[str]:
@@ -121,6 +127,16 @@ def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured
     kept.add(judging[0], done(judging[0], normalised_ms=None, grade=None, failure="wrong_result"))
     assert not is_wanted(kept, judging[1], Limits(1, 60, 20))
     assert counts_of(kept.rows(ORT))["holdout autoformer"] == "0 of 10, 10 wrong_result"
+
+
+def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
+    portion = Portion(ORT, "train", "bert", 0, 10)
+    busy, refused = (
+        done(portion, normalised_ms=None, grade=None, failure=why) for why in ("inconclusive", "wrong_result")
+    )
+    assert corpus_measure.is_crowded(busy)
+    assert not corpus_measure.is_crowded(refused)
+    assert not corpus_measure.is_crowded(busy.model_copy(update={"rows": (*busy.rows[:5], *refused.rows[5:])}))
 
 
 def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
