@@ -16,10 +16,15 @@ Each section is written by the program that it names; none is edited by hand.
 """
 
 
-def write_section(name: str, command: str, table: Sequence[Mapping[str, object]], *, path: Path = PERFORMANCE) -> None:
-    """Write or replace the section `name`: the command that gives it, when, where, and the rows as a table."""
+def write_section(
+    name: str, command: str, table: Sequence[Mapping[str, object]], *, path: Path = PERFORMANCE, where: str = ""
+) -> None:
+    """Write or replace the section `name`: the command that gives it, when, where, and the rows as a table.
+
+    where: what was measured was measured there; by default on this machine.
+    """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    measured = f"Measured by `{command}` on {datetime.now(UTC):%Y-%m-%d}: {machine()}."
+    measured = f"Measured by `{command}` on {datetime.now(UTC):%Y-%m-%d}: {where or machine()}."
     section = "\n".join([begin, f"## {name}", "", measured, "", *_lines(table), end])
     text = path.read_text() if path.exists() else HEAD
     known = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

@@ -1,0 +1,337 @@
+"""The evaluation corpus: what it is drawn of, how it goes on, and what its tables say of made-up rows."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import corpus, corpus_measure, corpus_plan, corpus_tables
+from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
+from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
+from bench.corpus_rows import Measured, PlatformCorpus, counts_of, read, text_of, workload_of, write
+from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled, wilson
+from benchfarm_core.jobs import ItemState, ItemView
+from benchfarm_core.measurements import MeasurementState, Purpose, Timing
+from benchfarm_core.platforms import platform_id
+from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.summaries import Grade
+from benchfarm_core.views import AttemptView, MeasurementView
+from benchfarm_core.workloads import ArchitectureWorkload, workload_id
+from benchfarm_workloads.probes import probe_set
+from benchfarm_workloads.spaces import spaces
+from tests.benches.made_corpus import HOST, Lists, made_corpus, made_rows
+from tests.predictor.training.farm_rows import Platform
+
+MOBILE, PROXYLESS = "ofa_mobilenet_v3", "proxylessnas"
+ORT, NCNN = HOST.format("onnxruntime"), HOST.format("ncnn")
+EVERY_SPACE = [one.name for one in spaces()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with corpus.one_thread():
+        yield
+
+
+def ids(found: Sequence[ArchitectureWorkload]) -> set[str]:
+    return set(map(workload_id, found))
+
+
+# --- what is drawn
+
+
+@pytest.mark.parametrize("name", EVERY_SPACE)
+def test_what_judges_never_teaches_and_is_in_no_probe_set(name: str) -> None:
+    judging, teaching, probes = ids(holdouts(name)), ids(teachers(name)), set(probe_set().workload_ids)
+    assert len(judging) == len(holdouts(name)) == corpus_plan.holdout_count(name)
+    assert len(teaching) == len(teachers(name)) >= 80
+    assert not judging & teaching
+    assert not probes & (judging | teaching)
+
+
+def test_fewer_are_the_first_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = frozenset(workload_id(one) for one in corpus_plan._drawn(MOBILE, "other", 3, frozenset()))
+    five, nine = (corpus_plan._drawn(MOBILE, "other", count, refused) for count in (5, 9))
+    assert nine[:5] == five
+    assert not ids(nine) & refused
+    seen = kernels_of(MOBILE)
+    monkeypatch.setattr(corpus_plan, "KERNELS", 10)
+    fewer = kernels_of.__wrapped__(MOBILE)
+    assert [list(few) for few in fewer] == [list(many[:10]) for many in seen]
+
+
+def test_portions_are_every_list_once_and_in_order() -> None:
+    found = portions(ORT)
+    assert len({portion.name for portion in found}) == len(found)
+    wanted: list[tuple[Kind, str, int]] = [("holdout", MOBILE, 100), ("again", "bert", 30), ("train", MOBILE, 160)]
+    for kind, name, length in wanted:
+        own = [portion for portion in found if (portion.kind, portion.space) == (kind, name)]
+        assert [portion.start for portion in own] == sorted(portion.start for portion in own)
+        assert sum((portion.workloads for portion in own), ()) == corpus_plan.listed(kind, name, ORT)
+        assert sum(portion.size for portion in own) == length
+
+
+def test_the_first_round_has_all_of_everything() -> None:
+    first = [portion for portion in portions(ORT) if portion.turn == 0]
+    for kind in ("train", "holdout", "again", "in_situ", "alone"):
+        assert [portion.space for portion in first if portion.kind == kind] == EVERY_SPACE
+    order = [portion.kind for portion in first]
+    assert order.index("again") > max(at for at, kind in enumerate(order) if kind == "holdout")
+    assert [portion.timing for portion in first if portion.kind == "probe"].count(Timing.IN_SITU) == 1
+
+
+def test_a_round_of_all_platforms_comes_before_the_next_unless_one_by_one() -> None:
+    turns = [portion.turn for portion in schedule([ORT, NCNN])]
+    assert turns == sorted(turns)
+    assert len({portion.platform for portion in list(schedule([ORT, NCNN]))[:100]}) == 2
+    keys = [portion.platform for portion in schedule([ORT, NCNN], one_by_one=True)]
+    assert keys == sorted(keys, reverse=True)
+
+
+def test_in_situ_only_where_it_is_timed() -> None:
+    assert not [one for one in portions(HOST.format("ncnn").replace("fp32", "int8")) if one.timing is Timing.IN_SITU]
+
+
+# --- how it goes on
+
+
+def done(portion: Portion, **changes: Any) -> Measured:
+    rows = [row.model_copy(update=changes) for row in made_rows(portion, Platform(1))]
+    return Measured(key=portion.platform, name=portion.name, wall_s=30.0, rows=tuple(rows))
+
+
+def test_what_is_done_is_not_measured_again(tmp_path: Path) -> None:
+    limits = Limits(minutes=1, train_s=60, kernels_s=20)
+    first, second = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
+    kept = Kept(tmp_path)
+    assert is_wanted(kept, first, limits)
+    assert expected_s(kept, second) == 0
+    kept.add(first, done(first))
+    later = Kept(tmp_path)
+    assert (is_wanted(later, first, limits), is_wanted(later, second, limits)) == (False, True)
+    assert expected_s(later, second) == 30.0
+    assert later.platforms() == [ORT]
+    (tmp_path / corpus_plan.file_name(ORT) / f"{first.name}.json").write_text('{"key": "cut')
+    assert is_wanted(Kept(tmp_path), first, limits), "cut short while it was written"
+
+
+def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    teaching = [one for one in portions(ORT) if (one.kind, one.space) == ("train", "bert")]
+    kept.add(teaching[0], done(teaching[0]))
+    assert is_wanted(kept, teaching[1], Limits(1, train_s=10.5, kernels_s=20))
+    assert not is_wanted(kept, teaching[1], Limits(1, train_s=10.0, kernels_s=20))
+    judging = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "autoformer")]
+    kept.add(judging[0], done(judging[0], normalised_ms=None, grade=None, failure="wrong_result"))
+    assert not is_wanted(kept, judging[1], Limits(1, 60, 20))
+    assert counts_of(kept.rows(ORT))["holdout autoformer"] == "0 of 10, 10 wrong_result"
+
+
+def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
+    portion = Portion(ORT, "train", "bert", 0, 10)
+    busy, refused = (
+        done(portion, normalised_ms=None, grade=None, failure=why) for why in ("inconclusive", "wrong_result")
+    )
+    assert corpus_measure.is_crowded(busy)
+    assert not corpus_measure.is_crowded(refused)
+    assert not corpus_measure.is_crowded(busy.model_copy(update={"rows": (*busy.rows[:5], *refused.rows[5:])}))
+
+
+def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept")
+    for portion in portions(ORT)[:60:20]:
+        kept.add(portion, done(portion))
+    files = pack(kept, tmp_path / "rows")
+    before = [path.read_bytes() for path in files]
+    (found,) = read(tmp_path / "rows")
+    assert [row.workload for row in found.rows] == [
+        row.workload for row in PlatformCorpus(found.manifest, kept.rows(ORT)).rows
+    ]
+    assert found.manifest.board_s == pytest.approx(0.5 * len(found.rows), abs=0.1)
+    assert all(text_of(workload_of(row)) == row.workload for row in found.rows)
+    write(found, tmp_path / "rows")
+    assert [path.read_bytes() for path in files] == before, "the same rows are the same bytes"
+    files[0].write_bytes((tmp_path / "rows" / files[0].name).read_bytes()[:-20])
+    with pytest.raises((ValueError, EOFError)):
+        read(tmp_path / "rows")
+
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def item(portion: Portion, at: int, failure: str | None) -> ItemView:
+    return ItemView(
+        item_no=at,
+        workload_id="w",
+        workload=portion.workloads[at],
+        label="",
+        platform_id=platform_id(portion.platform),
+        platform=portion.platform,
+        repeat=1,
+        state=ItemState.FAILED,
+        source=None,
+        reason="",
+        failure=failure,
+        measurement_id=at,
+        origin=None,
+        board_id=None,
+        measured_at=None,
+        summary=None,
+    )
+
+
+def view(found: ItemView, lease_id: str, begun_s: float, ended_s: float) -> MeasurementView:
+    begun, ended = (NOW + timedelta(seconds=seconds) for seconds in (begun_s, ended_s))
+    return MeasurementView(
+        measurement_id=found.item_no,
+        state=MeasurementState.FAILED,
+        workload=found.workload,
+        platform=found.platform,
+        protocol=PROTOCOLS["kernel"],
+        timing=found.timing,
+        repeat_no=0,
+        purpose=Purpose.JOB,
+        attempts=1,
+        inconclusive=0,
+        failure=None,
+        detail="",
+        summary=None,
+        evidence=AttemptView(
+            lease_id=lease_id, board_id="b", started_at=begun, ended_at=ended, end_reason="done", launches=[]
+        ),
+        samples=[],
+    )
+
+
+def test_a_portion_pays_for_all_its_leases() -> None:
+    portion = Portion(ORT, "train", "bert", 20, 3)
+    items = [item(portion, at, "noisy" if at == 2 else None) for at in range(3)]
+    views = [view(items[0], "8", 0, 4), view(items[1], "8", 1, 4), None]
+    rows = rows_of(portion, items, views, 12.0, 3)
+    assert [row.board_s for row in rows] == [6.0, 6.0, 0.0]
+    assert [(row.lease_id, row.lease_s) for row in rows] == [("8", 4.0), ("8", 4.0), ("", 0.0)]
+    assert [(row.number, row.session) for row in rows] == [(20, 3), (21, 3), (22, 3)]
+    assert [row.failure for row in rows] == ["failed", "failed", "noisy"]
+    assert [row.board_s for row in rows_of(portion, items, [None] * 3, 12.0, 3)] == [4.0] * 3
+
+
+def test_platforms_are_named_by_engine_and_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    offered = [ORT, NCNN, ORT.replace("1.0/", "1.0~a=b/")]
+    assert corpus_measure.chosen_platforms(offered, ["ncnn:fp32", "onnxruntime:fp32"]) == [NCNN, ORT]
+    assert corpus_measure.chosen_platforms(offered, []) == [ORT, NCNN]
+    assert "litert fp32 is not offered here" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no platform tvm:fp32 here"):
+        corpus_measure.chosen_platforms(offered, ["tvm:fp32"])
+
+
+# --- what is learnt from, and what comes of it
+
+LISTS: Lists = {
+    ("train", MOBILE): 60,
+    ("in_situ", MOBILE): 10,
+    ("alone", MOBILE): 30,
+    ("holdout", MOBILE): 30,
+    ("again", MOBILE): 20,
+}
+
+
+@pytest.fixture(scope="module")
+def made() -> list[PlatformCorpus]:
+    law = Platform(1)
+    return [made_corpus("onnxruntime", law, LISTS), made_corpus("ncnn", Platform(2, law), LISTS)]
+
+
+def test_seconds_are_spent_in_the_order_of_the_draw_failures_included(made: list[PlatformCorpus]) -> None:
+    rows = made[0].listed("train", MOBILE)
+    assert [row.number for row in first_within(rows, 5.2)] == list(range(10))
+    dear = [rows[0], rows[1].model_copy(update={"board_s": 9.0, "grade": Grade.D}), rows[2]]
+    assert first_within(dear, 9.6) == dear[:2]
+    assert len(made[0].training_rows(dear).models) == 2
+    # few models: a quarter goes to kernels in situ; many: nothing does
+    few = picked(made[0], MOBILE, 8.0)
+    assert [sum(row.kind == kind for row in few) for kind in ("train", "in_situ")] == [12, 4]
+    assert {row.kind for row in picked(made[0], MOBILE, 20.0)} == {"train"}
+    assert {row.kind for row in picked_elsewhere(made[0], MOBILE, 60.0)} == {"in_situ", "alone"}
+
+
+def test_donors_are_of_other_families_and_lend_nothing_that_judges(made: list[PlatformCorpus]) -> None:
+    assert [other.key for other in corpus_tables.lenders(made[0], made)] == [NCNN]
+    twin = PlatformCorpus(made[0].manifest.model_copy(update={"key": ORT.replace("fp32", "int8")}), [])
+    assert corpus_tables.lenders(made[0], [*made, twin]) == [made[1]]
+    rows = corpus_tables.lent(made[1])
+    assert len(rows.models) == 60
+    assert not {row.workload_id for row in rows.models} & corpus_tables.held_out()
+    assert not corpus_tables.lent(made[1], MOBILE).models
+
+
+def test_the_tables_of_made_up_rows_find_the_law(made: list[PlatformCorpus]) -> None:
+    lines = corpus_tables.known_spaces(made)
+    assert [line["platform"] for line in lines][-1] == "all platforms"
+    first = lines[0]
+    assert (first["hold-outs"], first["models"], first["board s"]) == (30, 60, "30.0")
+    assert float(str(first["within 10 %"])) > 95
+    assert float(str(first["ridge: within 10 %"])) > 90
+    assert float(str(first["again: within 5 %"])) == 100.0
+    assert (lines[-1]["hold-outs"], lines[-1]["goal"]) == (60, ">= 95.0% within 5 %, >= 99.3% within 10 %")
+    assert "(" in str(lines[-1]["within 5 %"])
+    helped = corpus_tables.with_donors(made)[0]
+    assert float(str(helped["board s"])) <= 10.0
+    assert "ncnn" in str(helped["made of"])
+    assert float(str(helped["within 10 %"])) > 80
+
+
+def test_the_sections_are_written_and_an_empty_folder_is_said(
+    made: list[PlatformCorpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "predictor.md"
+    argv = ["corpus", "--rows", str(tmp_path / "rows"), "tables", "--settings", "known", "--output", str(page)]
+    monkeypatch.setattr("sys.argv", argv)
+    assert corpus.main() == 0
+    assert not page.exists()
+    assert "nothing is judged" in capsys.readouterr().out
+    write(made[0], tmp_path / "rows")
+    assert corpus.main() == 0
+    assert "## Known space, no donor" in page.read_text()
+    assert "python -m bench.corpus --rows rows tables" in page.read_text()
+    assert "train ofa_mobilenet_v3: 60 of 60" in capsys.readouterr().out
+
+
+def test_too_few_rows_are_a_line_that_says_why(made: list[PlatformCorpus]) -> None:
+    found = corpus_tables.cell(made[0], MOBILE, made[0].listed("train", MOBILE)[:2])
+    assert found is not None
+    line = corpus_tables.table([found], KNOWN_GOAL)[0]
+    assert str(line["made of"]).startswith("none: ")
+    assert line["hold-outs"] == ""
+    assert corpus_tables.cell(made[0], "bert", made[0].listed("train", MOBILE)) is None
+
+
+def counted(count: int, near: int) -> Counted:
+    return Counted(count, near, near, 0.02 * count, near)
+
+
+def test_thread_twins_are_pooled_once() -> None:
+    twin = ORT.replace("c1.t1", "c0-1.t2")
+    cells = [Cell(key, MOBILE, 9, 0, 5.0, ours=counted(10, 9)) for key in (ORT, twin, NCNN)]
+    assert corpus_tables.table(cells, KNOWN_GOAL)[-1]["hold-outs"] == 20
+    assert pooled("none", [Cell(ORT, MOBILE, 0, 0, 0.0, why="too few")]) == []
+
+
+def test_a_goal_is_met_by_all_hold_outs_together_and_by_every_space() -> None:
+    cells = [Cell(ORT, MOBILE, 9, 0, 5.0, ours=counted(10, 9)), Cell(NCNN, MOBILE, 9, 0, 5.0, ours=counted(10, 10))]
+    assert Goal(0.95, 0.95).judged(cells) == {"goal": ">= 95.0% within 5 %, >= 95.0% within 10 %", "met": True}
+    assert Goal(0.0, 0.96).judged(cells) == {"goal": ">= 96.0% within 10 %", "met": False}
+    assert Goal(0.9, 0.9).judged([*cells, Cell(ORT, "bert", 0, 0, 0.0, why="too few")])["met"] is False
+    assert Goal(0.9, 0.9).judged([])["met"] is False
+
+
+def test_wilson() -> None:
+    # Newcombe 1998, table I
+    newcombe = ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718))
+    for hits, count, low, high in newcombe:
+        assert wilson(hits, count) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(20, 20)[1] == 1.0
+    for hits, count in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="of"):
+            wilson(hits, count)
