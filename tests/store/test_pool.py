@@ -1,5 +1,7 @@
 """The pool in the store: entries once, whole, paid for and apart; donors by likeness; files that carry both away."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from sqlalchemy import text
 
@@ -160,6 +162,15 @@ def test_entries_are_charged_and_a_full_quota_keeps_nothing(farm):
     poor = farm.account("poor", Role.OPERATOR, quotas=Quotas(stored_bytes=10))
     with pytest.raises(QuotaExceeded), farm.transaction() as tx:
         pool_entries.import_entries(tx, opened(made_file()), by=poor)
+    assert farm.scalar("SELECT count(*) FROM pool_entries") == 0
+
+
+def test_rows_of_the_future_are_not_taken(farm, lab):
+    rows = made_rows()
+    late = rows.kernels[0].model_copy(update={"measured_at": datetime.now(UTC) + timedelta(days=2)})
+    with pytest.raises(InvalidRequest) as caught:
+        lab.bring(made_file(rows.model_copy(update={"kernels": (late, *rows.kernels[1:])})))
+    assert caught.value.code == "pool_file_damaged"
     assert farm.scalar("SELECT count(*) FROM pool_entries") == 0
 
 
