@@ -99,7 +99,7 @@ def demonstrate(client: Client, keys: list[str], console: Console) -> bool:
     """Measure, print, ask again. Whether every platform has most of its results: neighbours may spoil some."""
     request = demo_job(keys)
     console.print(f"Submitting {len(request.workloads)} workloads on {len(keys)} platforms.")
-    job = watch(client, client.submit(request).id, console, timeout_s=JOB_WITHIN_S)
+    job = watched(client, client.submit(request).id, console)
     results = client.results(job.id)
     show(results, console)
     console.print(f"{job.device_s_spent:.0f} s of board time were spent.")
@@ -108,6 +108,14 @@ def demonstrate(client: Client, keys: list[str], console: Console) -> bool:
     return len(results.by_platform) == len(keys) and all(
         len(r.measured) >= wanted for r in results.by_platform.values()
     )
+
+
+def watched(client: Client, job_id: str, console: Console) -> JobView:
+    """A job at its end. Raises TimeoutError that says what boards wait for, and what becomes of what was measured."""
+    home = os.environ.get("BENCHFARM_HOME")
+    lost = "what was measured is lost with the demo's folder, and BENCHFARM_HOME=DIR make demo keeps it"
+    after = f"what was measured is kept in {home}, and the next demo there goes on from it" if home else lost
+    return watch(client, job_id, console, timeout_s=JOB_WITHIN_S, after=after)
 
 
 def platforms(client: Client) -> list[str]:
@@ -208,7 +216,7 @@ def compare(client: Client, platform: str, seed: str, console: Console) -> None:
         SPACE,
         archs=HELD_OUT,
         seed=seed,
-        wait=lambda job_id: watch(client, job_id, console, timeout_s=JOB_WITHIN_S),
+        wait=lambda job_id: watched(client, job_id, console),
         expires_in_s=MEASURED_WITHIN_S,
     )
     if found.architectures:

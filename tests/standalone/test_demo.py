@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchfarm_standalone.home import Home, HomeLock
 from benchfarm_standalone.programs_dir import own_programs_dir, programs_dir_path
 from benchfarm_standalone.socket_dir import socket_dir_path
 from examples import demo
+from tests.client.test_waiting import ScriptedFarm, refused_stream
 
 
 def test_a_start_that_fails_keeps_what_the_farm_wrote(tmp_path: Path) -> None:
@@ -55,6 +57,18 @@ def test_only_what_no_demo_uses_is_removed(tmp_path: Path) -> None:
     demo.remove_abandoned(tmp_path)
     lock.release()
     assert [folder.exists() for folder in (dead, running, fresh, elsewhere)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("home", "told"), [("", "is lost with the demo's folder"), ("/lab", "is kept in /lab")])
+def test_a_demo_that_takes_too_long_says_what_it_waits_for_and_what_is_left(
+    home: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCHFARM_HOME", home)
+    monkeypatch.setattr(demo, "JOB_WITHIN_S", 0.05)
+    farm = ScriptedFarm(refused_stream, looks_until_end=10**9)
+    farm.waits_for = "its board waits for quiet: 3.2 other threads"
+    with pytest.raises(TimeoutError, match=f"after 0.05 s: {farm.waits_for}; what was measured {told}"):
+        demo.watched(farm.client, "j", Console(quiet=True))
 
 
 def test_the_platform_that_is_disturbed_least_is_adapted() -> None:
