@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from benchfarm.connection import checked_url
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest, Unauthenticated
+from benchfarm_core.token_files import read_token
 from benchfarm_core.values import Value
 
 OTHERS_MASK: Final = 0o077
@@ -26,17 +27,6 @@ class Login(Value):
 def login_file() -> Path:
     """Where the login is stored: below XDG_CONFIG_HOME, by default ~/.config."""
     return Settings().config_home / "benchfarm" / "login.json"
-
-
-def read_token(path: Path) -> str:
-    """The token in a file. Raises InvalidRequest when there is none."""
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"cannot read the token file {path}: {_reason(error)}", field="token_file") from error
-    if not token:
-        raise InvalidRequest(f"the token file {path} is empty", field="token_file")
-    return token
 
 
 def store(login: Login) -> Path:

@@ -9,7 +9,8 @@ from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.settings import Settings
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, EnrolRequest
-from benchfarm_core.errors import InvalidRequest, Unauthenticated
+from benchfarm_core.errors import Unauthenticated
+from benchfarm_core.token_files import read_token
 from benchfarm_core.values import Value
 
 
@@ -53,9 +54,4 @@ def _enrol_token(settings: Settings) -> SecretStr | None:
         return settings.enrol_token
     if settings.enrol_token_file is None:
         return None
-    try:
-        return SecretStr(settings.enrol_token_file.read_text().strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text"
-        detail = f"cannot read a token from {settings.enrol_token_file} ({reason}): give another --enrol-token-file"
-        raise InvalidRequest(detail, field="enrol_token_file") from error
+    return SecretStr(read_token(settings.enrol_token_file, field="enrol_token_file"))

@@ -41,9 +41,11 @@ def latency(
     session = Session.of(context)
     if not platform:
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
-    with session.client() as client, told_as_typed({"max_age_s": "--max-age"}):
-        items = workloads.requests(client)
+    typed = {"max_age_s": "--max-age"}
+    with told_as_typed(typed):
         age_s = parse_duration_s(max_age, field="max_age_s")
+    with session.client() as client, told_as_typed(typed):
+        items = workloads.requests(client)
         answers = client.latency(items, platform, max_age_s=age_s, min_grade=min_grade, timing=timing)
     session.show(answers, lambda: _table(answers, workloads.labels))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))

@@ -11,9 +11,10 @@ from benchfarm.commands.output_files import writing
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts
 from benchfarm.connection import checked_url
-from benchfarm.login import Login, forget, login_file, read_token, store
+from benchfarm.login import Login, forget, login_file, store
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES, read_token
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +68,7 @@ def _token(path: Path | None) -> str:
         return read_token(path)
     if sys.stdin.isatty():
         return str(typer.prompt("token", hide_input=True)).strip()
-    token = sys.stdin.readline().strip()
+    token = sys.stdin.readline(MAX_TOKEN_FILE_BYTES).strip()
     if not token:
         raise InvalidRequest("no token came through the pipe; give --token-file", field="token_file")
     return token
