@@ -5,11 +5,16 @@ same job again is answered from what is stored, adapts one platform within secon
 against 20 architectures that nothing was learnt from, and stops everything. KEEP=1 keeps the farm up until Ctrl-C.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take a moment; until `main` can take a Ctrl-C, it ends the demo without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -78,6 +83,8 @@ def main() -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _home(console) as home, FarmProcess(home) as farm, Client(farm.url, farm.admin_token) as client:
             console.print(f"A farm runs at {farm.url}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,21 @@ def test_the_platform_that_is_disturbed_least_is_adapted() -> None:
     ]
     assert demo.adapted_platform(keys) == keys[2]
     assert demo.adapted_platform(keys[:1]) == keys[0]
+
+
+def test_an_interrupt_while_it_is_imported_ends_it_without_a_trace() -> None:
+    # who runs the tests may have them ignore interrupts
+    taking = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-c",
+        f"{taking}; runpy.run_path({demo.__file__!r}, run_name='__main__')",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as starting:
+        assert starting.stderr is not None
+        assert any("rich.console" in line for line in starting.stderr), "it began to import what it needs"
+        starting.send_signal(signal.SIGINT)
+        rest = starting.stderr.read()
+    assert (starting.returncode, "Traceback" in rest) == (-signal.SIGINT, False), rest[-2000:]
