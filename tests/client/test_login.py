@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchfarm import InvalidRequest, Unauthenticated
-from benchfarm.login import Login, effective, forget, login_file, store, stored
-from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES, read_token
+from benchfarm.login import Login, effective, forget, login_file, read_token, store, stored
+from benchfarm_agent.identity import read_enrol_token
+from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES
 
 HERE = Login(url="https://here", token="of-here")
 
@@ -109,10 +110,11 @@ def test_a_token_file_is_regular_and_short(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.write_text("t" * (MAX_TOKEN_FILE_BYTES + 1))
-    with pytest.raises(InvalidRequest, match="more than 4096 bytes" if kind == "long" else "no regular file") as caught:
-        read_token(path, field="enrol_token_file")
-    assert caught.value.field == "enrol_token_file"
-    assert "--enrol-token-file" in caught.value.detail
+    for read, field in ((read_token, "token_file"), (read_enrol_token, "enrol_token_file")):
+        with pytest.raises(InvalidRequest, match="more than 4096" if kind == "long" else "no regular file") as caught:
+            read(path)
+        assert caught.value.field == field
+        assert "--" + field.replace("_", "-") in caught.value.detail
 
 
 def test_a_token_is_not_shown_by_its_login() -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from benchfarm.connection import checked_url
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest, Unauthenticated
-from benchfarm_core.token_files import read_token
+from benchfarm_core.token_files import check_mode, token_in, unreadable
 from benchfarm_core.values import Value
 
 OTHERS_MASK: Final = 0o077
@@ -27,6 +27,16 @@ class Login(Value):
 def login_file() -> Path:
     """Where the login is stored: below XDG_CONFIG_HOME, by default ~/.config."""
     return Settings().config_home / "benchfarm" / "login.json"
+
+
+def read_token(path: Path) -> str:
+    """The token in a file. Raises InvalidRequest when there is none."""
+    try:
+        check_mode(path, path.stat().st_mode, field="token_file")
+        with path.open("rb") as file:
+            return token_in(file, path, field="token_file")
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error), field="token_file") from error
 
 
 def store(login: Login) -> Path:

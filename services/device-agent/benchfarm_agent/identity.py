@@ -10,7 +10,7 @@ from benchfarm_agent.files import write_whole
 from benchfarm_agent.settings import Settings
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, EnrolRequest
 from benchfarm_core.errors import Unauthenticated
-from benchfarm_core.token_files import read_token
+from benchfarm_core.token_files import check_mode, token_in, unreadable
 from benchfarm_core.values import Value
 
 
@@ -54,4 +54,14 @@ def _enrol_token(settings: Settings) -> SecretStr | None:
         return settings.enrol_token
     if settings.enrol_token_file is None:
         return None
-    return SecretStr(read_token(settings.enrol_token_file, field="enrol_token_file"))
+    return SecretStr(read_enrol_token(settings.enrol_token_file))
+
+
+def read_enrol_token(path: Path) -> str:
+    """The token in a file. Raises InvalidRequest when there is none."""
+    try:
+        check_mode(path, path.stat().st_mode, field="enrol_token_file")
+        with path.open("rb") as file:
+            return token_in(file, path, field="enrol_token_file")
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error), field="enrol_token_file") from error

@@ -11,10 +11,10 @@ from benchfarm.commands.output_files import writing
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts
 from benchfarm.connection import checked_url
-from benchfarm.login import Login, forget, login_file, store
+from benchfarm.login import Login, forget, login_file, read_token, store
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES, read_token
+from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES
 
 
 def add_to(app: typer.Typer) -> None:
