@@ -191,8 +191,11 @@ def test_names_and_numbers_of_rows_are_bounded(changes: dict[str, Any]) -> None:
 
 def test_an_entry_is_as_old_as_its_newest_row() -> None:
     for moment in ("0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z", None):
-        rows = entry_of(ROWS)[0].rows.model_dump() | {"measured_at": moment}
-        assert "newer or older" in refused(made_file(ROWS, rows=rows))
+        entry, part = entry_of(ROWS)
+        other = PoolEntry.model_validate(
+            entry.model_dump() | {"rows": entry.rows.model_dump() | {"measured_at": moment}}
+        )
+        assert "newer or older" in refused(write(manifest_of([other]), [part]))
 
 
 def a_model(counted: list[list[int]]) -> list[Any]:
