@@ -5,11 +5,16 @@ same job again is answered from what is stored, adapts one platform within secon
 against 20 architectures that nothing was learnt from, and stops everything. KEEP=1 keeps the farm up until Ctrl-C.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take a moment; until `main` can take a Ctrl-C, it ends the demo without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -78,6 +83,8 @@ def main() -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _home(console) as home, FarmProcess(home) as farm, Client(farm.url, farm.admin_token) as client:
             console.print(f"A farm runs at {farm.url}")
@@ -99,7 +106,7 @@ def demonstrate(client: Client, keys: list[str], console: Console) -> bool:
     """Measure, print, ask again. Whether every platform has most of its results: neighbours may spoil some."""
     request = demo_job(keys)
     console.print(f"Submitting {len(request.workloads)} workloads on {len(keys)} platforms.")
-    job = watch(client, client.submit(request).id, console, timeout_s=JOB_WITHIN_S)
+    job = watched(client, client.submit(request).id, console)
     results = client.results(job.id)
     show(results, console)
     console.print(f"{job.device_s_spent:.0f} s of board time were spent.")
@@ -108,6 +115,14 @@ def demonstrate(client: Client, keys: list[str], console: Console) -> bool:
     return len(results.by_platform) == len(keys) and all(
         len(r.measured) >= wanted for r in results.by_platform.values()
     )
+
+
+def watched(client: Client, job_id: str, console: Console) -> JobView:
+    """A job at its end. Raises TimeoutError that says what boards wait for, and what becomes of what was measured."""
+    home = os.environ.get("BENCHFARM_HOME")
+    lost = "what was measured is lost with the demo's folder, and BENCHFARM_HOME=DIR make demo keeps it"
+    after = f"what was measured is kept in {home}, and the next demo there goes on from it" if home else lost
+    return watch(client, job_id, console, timeout_s=JOB_WITHIN_S, after=after)
 
 
 def platforms(client: Client) -> list[str]:
@@ -208,7 +223,7 @@ def compare(client: Client, platform: str, seed: str, console: Console) -> None:
         SPACE,
         archs=HELD_OUT,
         seed=seed,
-        wait=lambda job_id: watch(client, job_id, console, timeout_s=JOB_WITHIN_S),
+        wait=lambda job_id: watched(client, job_id, console),
         expires_in_s=MEASURED_WITHIN_S,
     )
     if found.architectures:

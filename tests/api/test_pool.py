@@ -1,6 +1,7 @@
 """The pool over HTTP: who may carry what in and out, what is refused, and that no entry ever answers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -8,11 +9,13 @@ import pytest
 
 from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import Likeness
-from benchfarm_core.pool_files import MAX_POOL_BYTES, read
+from benchfarm_core.pool_files import MAX_POOL_BYTES, part_hash, read, write
+from benchfarm_predictor import predictor_file
 from benchfarm_store import likenesses
 from benchfarm_store.database import Database
 from tests.api.conftest import Lab
-from tests.pool_rows import KEY, ORIGIN, made_file, made_rows, of_another_farm
+from tests.pool_rows import KEY, ORIGIN, entry_of, made_file, made_rows, manifest_of, of_another_farm
+from tests.predictor.predictors import LINEAGE, kernel_predictor
 
 FILE = {"Content-Type": "application/octet-stream"}
 FCS = [{"kind": "kernel", "type": "fc", "config": {"cin": cin, "cout": 8}} for cin in (64, 65, 66)]
@@ -121,6 +124,39 @@ def test_what_cannot_be_exported_is_told(
     answer = operator.get("/v1/pool/file", params=query)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert str(answer.json().get("field") or "").endswith(field or "")
+
+
+def with_predictor(file: bytes, donor: bytes = b"DONOR") -> bytes:
+    """A pool file with a predictor; `donor`: its donor as it is written in the manifest's JSON within JSON."""
+    lineage = LINEAGE.model_copy(update={"donors": ("DONOR",)})
+    packed = {"subject": "fc", "sha256": part_hash(file), "lineage": lineage.model_dump()}
+    entry, part = entry_of(made_rows(), predictors=(packed,))
+    data = write(manifest_of([entry]), [part, file]).replace(b"DONOR", donor, 1)
+    length = int.from_bytes(data[:8], "little") + len(donor) - len(b"DONOR")
+    return length.to_bytes(8, "little") + data[8:]
+
+
+def an_fc_predictor() -> bytes:
+    found = kernel_predictor("fc", KEY)
+    lineage = LINEAGE.model_copy(update={"donors": ("DONOR",)})
+    return predictor_file.write(replace(found, header=found.header.model_copy(update={"lineage": lineage})))
+
+
+def test_a_nul_that_is_written_otherwise_is_damage_too(operator: httpx2.Client) -> None:
+    answer = bring(operator, with_predictor(an_fc_predictor(), b"a\\u005cu0000b"))
+    assert (answer.status_code, answer.json()["code"]) == (422, "pool_file_damaged"), answer.text
+    assert "no text holds" in answer.json()["detail"]
+
+
+def test_a_predictor_is_taken_in_with_all_its_arrays_or_not_at_all(operator: httpx2.Client) -> None:
+    file = an_fc_predictor()
+    for spoilt in (file[:-8], file[:-8] + b"\xff" * 8):  # the last array is weights
+        answer = bring(operator, with_predictor(spoilt))
+        assert (answer.status_code, answer.json()["code"]) == (422, "pool_file_damaged"), answer.text
+    assert operator.get("/v1/pool").json()["items"] == []
+    assert bring(operator, with_predictor(file)).json()["left_out"] == []
+    (listed,) = operator.get("/v1/pool").json()["items"]
+    assert [one["subject"] for one in listed["predictors"]] == ["fc"]
 
 
 def test_the_file_of_a_farm_elsewhere_keeps_its_words(operator: httpx2.Client) -> None:

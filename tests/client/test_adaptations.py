@@ -122,3 +122,11 @@ def test_progress_is_one_line(farm: Any, logged_in: Any, platform: str) -> None:
     assert progress_text(only(farm)) == ("queued, round 0, 0/0 measured, 0.0 s of 3 min 0 s, nothing expected yet")
     advance(farm, made, "probing", "training", "judging")
     assert progress_text(only(farm)).endswith("0/0 hold-outs, expected 90 % / 95 % of 20, 3.1 % off")
+
+
+@pytest.mark.parametrize("verb", ["show", "cancel", "watch"])
+def test_an_unknown_one_is_called_what_it_is(logged_in: Any, verb: str) -> None:
+    for name in ("foo", "00000000-0000-7000-8000-000000000000"):
+        ended = logged_in("adaptations", verb, name)
+        assert ended.code == ExitCode.NOT_FOUND
+        assert "no such adaptation" in ended.err

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from benchfarm import Forbidden
+from benchfarm.commands.boards import _line
 from benchfarm.exit_codes import ExitCode
-from benchfarm_core.board_history import BoardEventKind
+from benchfarm_core.board_history import BoardEventKind, BoardEventView
 from benchfarm_core.boards import Health
 from tests.client.conftest import BOARD
 
@@ -58,6 +59,18 @@ def test_what_happened_to_a_board_and_why_it_is_not_used(farm: Any, logged_in: A
     assert logged_in("boards", "release", board_id).code == ExitCode.CONFLICT
     assert logged_in("boards", "history", "b_nothing").code == ExitCode.NOT_FOUND
     assert logged_in("boards", "note", board_id, "").code == ExitCode.USAGE
+
+
+def test_what_somebody_wrote_does_not_steer_a_terminal(farm: Any, logged_in: Any) -> None:
+    farm.register(BOARD, {**PI, "serial": "S-5"})
+    board_id = farm.board_ids[1]
+    assert logged_in("boards", "note", board_id, "a\x1b[31mred\x9b2J\x7f\x07 note").code == 0
+    for shown in (logged_in("boards", "history", board_id).out, logged_in("boards", "show", f"b\x1b{board_id}").err):
+        assert not [letter for letter in shown if not letter.isprintable() and letter != "\n"], shown
+    assert "a[31mred2J note" in logged_in("boards", "history", board_id).out
+    (event, *_) = logged_in("boards", "history", board_id, "--json").document
+    assert event["reason"] == "a\x1b[31mred\x9b2J\x7f\x07 note", "programs get what was written"
+    assert "\x1b" not in _line(BoardEventView.model_validate(event))
 
 
 def test_history_is_for_the_lab_and_why_for_everybody(farm: Any) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from benchfarm import InvalidRequest, Unauthenticated
 from benchfarm.login import Login, effective, forget, login_file, read_token, store, stored
+from benchfarm_agent.identity import read_enrol_token
+from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES
 
 HERE = Login(url="https://here", token="of-here")
 
@@ -92,8 +94,27 @@ def test_token_files_without_a_token(tmp_path: Path, content: bytes | None) -> N
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InvalidRequest, match="token file"):
+    with pytest.raises(InvalidRequest, match="cannot read a token from"):
         read_token(path)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "long"])
+def test_a_token_file_is_regular_and_short(tmp_path: Path, kind: str) -> None:
+    """What never ends would be read until there is no memory left, or for ever."""
+    path = tmp_path / "token"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("t" * (MAX_TOKEN_FILE_BYTES + 1))
+    for read, field in ((read_token, "token_file"), (read_enrol_token, "enrol_token_file")):
+        with pytest.raises(InvalidRequest, match="more than 4096" if kind == "long" else "no regular file") as caught:
+            read(path)
+        assert caught.value.field == field
+        assert "--" + field.replace("_", "-") in caught.value.detail
 
 
 def test_a_token_is_not_shown_by_its_login() -> None:

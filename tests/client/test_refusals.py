@@ -220,6 +220,28 @@ def test_a_refusal_names_the_option_that_was_typed(logged_in: Any, words: tuple[
     assert "_s:" not in ended.err
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("adapt", "sim", "--budget", "10s"), "--timeout"),
+        (("adaptations", "watch", "a"), "--timeout"),
+        (("compare", "fc cin=8 cout=8", "fc cin=9 cout=8", "--platform", "sim"), "--timeout"),
+        (("compare", "fc cin=8 cout=8", "fc cin=9 cout=8", "--platform", "sim"), "--max-age"),
+        (("jobs", "submit", "--kernel", "fc cin=8 cout=8", "--watch"), "--timeout"),
+        (("jobs", "watch", JOB_ID), "--timeout"),
+        (("evaluate", "accuracy", "--platform", "sim", "--space", "proxylessnas"), "--timeout"),
+        (("fusion", "measure", "--platform", "sim"), "--timeout"),
+        (("fusion", "measure", "--platform", "sim"), "--max-age"),
+        (("latency", "--kernel", "fc cin=8 cout=8", "--platform", "sim"), "--max-age"),
+        (("tokens", "create", "lab"), "--expires-in"),
+        (("agents", "enrol-token"), "--expires-in"),
+    ],
+)
+def test_a_time_is_read_before_anything_is_sent(command: Any, words: tuple[str, ...], option: str) -> None:
+    """Nobody is logged in here: a command that asked the farm first would say that instead."""
+    refused(command(*words, f"{option}=-5s"), f"{option}: '-5s' is no duration", f"field={option}")
+
+
 def test_only_the_field_before_a_refusal_becomes_the_option() -> None:
     for detail, told in (
         ("name: another name is taken, choose a name", "--name: another name is taken, choose a name"),

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+from rich.console import Console
 
 from benchfarm import Client, JobState, JobView, NotFound, Progress, Retries, waiting
+from benchfarm.commands.watching import GOES_ON, watch
 from benchfarm.waiting import Deadline
 from benchfarm_core.jobs import PriorityClass
 from benchfarm_core.protocols import PROTOCOLS
@@ -24,6 +26,7 @@ class ScriptedFarm:
         self._stream = stream
         self._last = looks_until_end
         self.done = 0
+        self.waits_for = ""
         self.client = Client(
             "https://farm",
             "secret",
@@ -58,6 +61,8 @@ class ScriptedFarm:
         if request.url.path.endswith("/events"):
             self.resumed_after.append(int(request.headers["Last-Event-ID"]))
             return self._stream(self, len(self.resumed_after))
+        if request.url.path == "/v1/jobs/j/why" and self.waits_for:
+            return httpx2.Response(200, json={"state": "running", "reason": self.waits_for, "platforms": []})
         if request.url.path != "/v1/jobs/j":
             return httpx2.Response(404, json={"code": "not_found", "detail": "no such job"})
         self.looks.append(float(request.url.params.get("wait_s", 0)))
@@ -166,6 +171,16 @@ def test_patience_ends_on_time(stream: Callable[[ScriptedFarm, int], httpx2.Resp
     farm = ScriptedFarm(stream, looks_until_end=10**9)
     with pytest.raises(TimeoutError, match=r"job j is still running after 0\.05 s"):
         farm.client.wait("j", timeout_s=0.05)
+
+
+@pytest.mark.parametrize("waits_for", ["its board waits for quiet: 3.2 other threads", ""])
+def test_the_end_of_patience_says_what_the_boards_wait_for(waits_for: str) -> None:
+    farm = ScriptedFarm(refused_stream, looks_until_end=10**9)
+    farm.waits_for = waits_for
+    with pytest.raises(TimeoutError) as ended:
+        watch(farm.client, "j", Console(quiet=True), timeout_s=0.05)
+    told = f": {waits_for}" if waits_for else ""
+    assert str(ended.value) == f"job j is still running after 0.05 s{told}; {GOES_ON}"
 
 
 def test_an_unknown_job_is_not_waited_for() -> None:

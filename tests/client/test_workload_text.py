@@ -58,13 +58,13 @@ def test_labels() -> None:
     ("text", "seconds"), [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), (" 30d ", 2_592_000)]
 )
 def test_durations(text: str, seconds: int) -> None:
-    assert parse_duration_s(text) == seconds
+    assert parse_duration_s(text, field="timeout_s") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1", "1.5h", "1h30m", "1 h", "1w", "٣", "9999999999"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        parse_duration_s(text)
+        parse_duration_s(text, field="timeout_s")
 
 
 def test_durations_for_people() -> None:

@@ -56,7 +56,7 @@ def score(within_10: float = 0.9, count: int = 40, mape: float = 0.05, within_5:
 
 
 def standing(*scores: HoldoutScore | None, **changes: object) -> Standing:
-    plain = Standing(Target(), 100.0, 20.0, len(scores), scores, True)
+    plain = Standing(Target(), 100.0, 20.0, len(scores), scores, scores[-1:], True)
     return plain._replace(**changes)  # type: ignore[arg-type]  # each test names fields of its own
 
 
@@ -79,11 +79,23 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 
 
 def test_a_target_is_reached_only_by_rows_that_could_tell_it_from_a_miss() -> None:
-    assert not is_reached(Target(share=0.95), score(1.0, count=19))
-    assert is_reached(Target(share=0.95), score(1.0, count=20))
-    assert not is_reached(Target(share=0.95), score(0.94, count=500))
-    assert is_reached(Target(share=1.0), score(1.0, count=60)), "no number of rows proves everything"
-    assert not is_reached(Target(share=0.9, percent=5), score(1.0, within_5=0.8))
+    assert not is_reached(Target(share=0.95), [score(1.0, count=19)])
+    assert is_reached(Target(share=0.95), [score(1.0, count=20)])
+    assert not is_reached(Target(share=0.95), [score(0.94, count=500)])
+    assert is_reached(Target(share=1.0), [score(1.0, count=60)]), "no number of rows proves everything"
+    assert not is_reached(Target(share=0.9, percent=5), [score(1.0, within_5=0.8)])
+
+
+def test_a_target_is_reached_in_every_search_space_or_not_at_all() -> None:
+    good = score(1.0, count=500)
+    assert is_reached(Target(), [good, good])
+    for other in (None, score(1.0, count=19), score(0.7, count=100)):
+        assert not is_reached(Target(), [good, other])
+    assert not is_reached(Target(), []), "nothing tells nothing"
+    assert why_stop(standing(good, of_spaces=[good, None])) is None
+    found = why_stop(standing(good, of_spaces=[good, None], spent_s=100.0))
+    assert found is not None
+    assert found.reason.endswith("100 % expected, 0.95@10% was asked for in each search space")
 
 
 def test_a_target_that_is_reached_stops_whatever_is_left() -> None:
@@ -290,6 +302,15 @@ def test_the_end_says_why_it_stopped_how_good_it_is_and_what_was_kept() -> None:
         AdaptationState.SUCCEEDED,
         "the budget is spent; 90 % of 20 hold-outs are within 10 %; what answered before stays for fc",
     )
+
+
+@pytest.mark.parametrize(("within_10", "told"), [(0.95, ""), (0.7, "not by the hold-outs: ")])
+def test_a_target_that_hold_outs_deny_is_not_told_as_reached(within_10: float, told: str) -> None:
+    reached = view(predictor(holdout=score(within_10, count=20))).model_copy(
+        update={"reason": "the target 0.95@10% is reached by cross-validation"}
+    )
+    _, reason = outcome(reached)
+    assert reason == f"{reached.reason}; {told}{within_10 * 100:.0f} % of 20 hold-outs are within 10 %"
 
 
 def test_where_what_answered_stays_for_all_it_says_why() -> None:

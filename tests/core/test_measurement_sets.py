@@ -17,6 +17,7 @@ from benchfarm_core.measurement_sets import (
     MeasurementSet,
     MeasurementSetUpload,
     naming,
+    read_platform,
     read_tables,
 )
 from benchfarm_core.set_rows import coarse_step_ms, known_flops
@@ -327,3 +328,7 @@ def test_recorded_sets_are_taken_whole(name: str, rows: int) -> None:
     tables = {path.name: path.read_text() for path in folder.glob("*.csv")}
     found = read_tables((folder / "platform.json").read_text(), tables, names={})
     assert (found.rows, found.rejected) == (rows, ())
+
+
+def test_a_platform_may_begin_with_a_mark_of_its_encoding_as_a_table_may() -> None:
+    assert read_platform("\ufeff" + json.dumps(PLATFORM)) == read_platform(json.dumps(PLATFORM))

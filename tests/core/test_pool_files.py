@@ -118,6 +118,17 @@ def test_a_file_of_another_format_is_foreign() -> None:
     assert refused(FILE.replace(b'\\"format\\":1', b'\\"format\\":2')).startswith("pool_file_foreign")
 
 
+@pytest.mark.parametrize("written", [b"\\\\u0000", b"\\u005cu0000", b"\\\\ud800", b"\\\\u001b", b"\\\\u0085"])
+def test_a_text_that_cannot_be_kept_or_shown_is_damage_however_it_is_written(written: bytes) -> None:
+    """Only the decoded text says what it holds: whoever looks at bytes misses what is written otherwise."""
+    file = with_predictor(predictor_file(), lineage=LINEAGE.model_dump() | {"donors": ("DONOR",)})
+    spoilt_file = file.replace(b"DONOR", written.ljust(10, b"x"))
+    length = int.from_bytes(file[:8], "little") + len(spoilt_file) - len(file)
+    found = refused(length.to_bytes(8, "little") + spoilt_file[8:])
+    assert found.startswith("pool_file_damaged")
+    assert "no text holds" in found or "donors.0: String should match" in found
+
+
 def test_a_file_above_the_limit_is_not_read() -> None:
     with pytest.raises(TooLarge):
         read(b"\0" * (MAX_POOL_BYTES + 1))
@@ -156,6 +167,35 @@ def packed_with(**changes: Any) -> tuple[bytes, int]:
     """A part like that of the rows, with other JSON."""
     text = canonical_json(json.loads(zlib.decompress(pack(ROWS, CATALOGUE_VERSION)[0])) | changes).encode()
     return zlib.compress(text), len(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule_version": 10**400},
+        {"data_hash": "a\x1b[2J"},
+        {"tables": [{"type": "fc", "columns": ["cin"], "configs": [[True]]}]},
+        *(
+            {"models": [["w_" + "0" * 32, space, [[0, 0, 1]], unknown, 1.0, "B", 0, "probe"]]}
+            for space, unknown in (("s" * 41, []), ("a\x00", []), ("\ud800", []), (None, ["\x1b"]), (None, ["o" * 201]))
+        ),
+    ],
+)
+def test_names_and_numbers_of_rows_are_bounded(changes: dict[str, Any]) -> None:
+    said = json.loads(zlib.decompress(pack(ROWS, CATALOGUE_VERSION)[0])) | changes
+    text = json.dumps(said).encode()
+    with pytest.raises(InvalidRequest) as caught:
+        unpack(zlib.compress(text), len(text), CATALOGUE_VERSION)
+    assert caught.value.code == "pool_file_damaged"
+
+
+def test_an_entry_is_as_old_as_its_newest_row() -> None:
+    for moment in ("0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z", None):
+        entry, part = entry_of(ROWS)
+        other = PoolEntry.model_validate(
+            entry.model_dump() | {"rows": entry.rows.model_dump() | {"measured_at": moment}}
+        )
+        assert "newer or older" in refused(write(manifest_of([other]), [part]))
 
 
 def a_model(counted: list[list[int]]) -> list[Any]:
@@ -306,6 +346,20 @@ def test_predictors_lie_beside_their_rows() -> None:
     assert "is of something else" in refused(with_predictor(file, subject="linear"))
     assert "is of something else" in refused(with_predictor(file, lineage=LINEAGE.model_dump() | {"rule_version": 1}))
     assert "damaged" in refused(with_predictor(b"\x09" + b"\0" * 7 + b"no header"))
+
+
+def test_whoever_takes_files_in_looks_at_all_of_a_predictor() -> None:
+    def look(file: bytes) -> None:
+        raise InvalidRequest(f"an array of {len(file)} bytes is missing", code=code)
+
+    data = with_predictor(predictor_file())
+    code = "predictor_file_damaged"
+    with pytest.raises(InvalidRequest, match="is missing") as caught:
+        open_entries(data, OwnKernels(), CATALOGUE_VERSION, look)
+    assert caught.value.code == "pool_file_damaged"
+    code = "predictor_file_foreign"
+    (found,) = open_entries(data, OwnKernels(), CATALOGUE_VERSION, look)
+    assert (dict(found.files), len(found.left_out)) == ({}, 1)
 
 
 def test_a_predictor_of_another_version_is_left_out_and_its_rows_stay() -> None:

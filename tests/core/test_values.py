@@ -5,8 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchfarm_core.values import Value, canonical_json, digest
-from benchfarm_core.workloads import InputSpec, IntsFill, KernelWorkload, NormalFill, UploadedWorkload, workload_id
+from benchfarm_core.values import Value, canonical_json, digest, find_unkept
+from benchfarm_core.workloads import (
+    InputSpec,
+    IntsFill,
+    KernelRequest,
+    KernelWorkload,
+    NormalFill,
+    UploadedWorkload,
+    workload_id,
+)
 
 configs = st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(0, 4096), min_size=1, max_size=8)
 
@@ -55,3 +63,17 @@ def test_numbers_and_truths_are_not_taken_for_each_other() -> None:
             Mixed.model_validate(wrong)
         assert [error["loc"] for error in caught.value.errors()] == [(field,)]
     assert Mixed.model_validate({"count": 2, "limit_s": 1, "urgent": True}).urgent
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+def test_what_postgres_keeps_in_no_json_is_found_wherever_it_stands(text: str) -> None:
+    for value in (text, [text], {"a": {"b": [1, text]}}, {text: 1}, ["x", (None, {"y": text})]):
+        assert find_unkept(value) == text
+    assert find_unkept({"a": ["\\u0000", "\n\x1b", "\U0001f600", 1.5, None, True]}) is None
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_truth_is_no_number_of_a_configuration(truth: bool) -> None:
+    with pytest.raises(ValidationError, match="write a number"):
+        KernelRequest.model_validate({"type": "fc", "config": {"cin": truth, "cout": 8}})
+    assert KernelRequest.model_validate({"type": "fc", "config": {"cin": 1, "act": "relu"}}).config["cin"] == 1

@@ -130,9 +130,26 @@ def test_on_a_full_disk_nothing_gives_up(tmp_path: Path) -> None:
     async def work(supervisor: Supervisor) -> None:
         await supervisor.start(shell("crasher", "sleep 0.01; exit 3"))
         await until(lambda: supervisor.children["crasher"].restarts >= 7)
+        starts = supervisor.children["crasher"].restarts
         free_bytes[0] = 2**40
-        with pytest.raises(ServiceFailed, match="crasher died 5 times"):
+        with pytest.raises(ServiceFailed, match=r"crasher died 5 times.* disk at .*, full \d s ago, has room again"):
             await supervisor.wait()
+        assert supervisor.children["crasher"].restarts >= starts + 4, "what died for want of room does not count"
+
+    supervised(tmp_path, work, room=lambda _: free_bytes[0])
+
+
+def test_where_room_is_made_again_deaths_on_a_full_disk_are_forgotten(tmp_path: Path) -> None:
+    free_bytes = [0]
+
+    async def work(supervisor: Supervisor) -> None:
+        await supervisor.start(sleeper("unlucky"))
+        for _ in range(6):
+            await death_and_return(supervisor, "unlucky")
+        free_bytes[0] = 2**40
+        for _ in range(4):
+            await death_and_return(supervisor, "unlucky")
+        assert supervisor.children["unlucky"].state is ChildState.READY
 
     supervised(tmp_path, work, room=lambda _: free_bytes[0])
 

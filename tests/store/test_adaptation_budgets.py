@@ -10,7 +10,7 @@ from benchfarm_core.errors import QuotaExceeded
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.workloads import workload_id
-from benchfarm_store import adaptation_budgets, adaptations, database, jobs, leases
+from benchfarm_store import adaptation_budgets, adaptations, database, endings, jobs, leases
 from benchfarm_store.adaptation_items import Ask
 from benchfarm_store.encodings import workload_digest
 from benchfarm_workloads.draws import draw
@@ -102,6 +102,18 @@ def test_what_does_not_fit_any_more_is_given_up_when_a_lease_ends(lab, agent, ok
     assert (lab.open_items(one), agent.take()) == (0, None)
     assert view.measured.given_up == MANY - (0 if way == "lost" else taken)
     assert view.measured.failed == 0, "nothing failed"
+
+
+def test_a_lease_that_nobody_kept_takes_nothing_after_it_ran_out(lab, agent, monkeypatch):
+    one = probing(lab, budget_s=100)
+    lab.want(one, asks(3), purpose=Purpose.PROBE, round_no=0)
+    agent.start(agent.must_take())
+    kept_s = float(lab.farm.scalar("SELECT extract(epoch FROM expires_at - accepted_at) FROM leases"))
+    clock_stands(lab, monkeypatch, kept_s + 300)
+    assert lab.view(one).board_s == pytest.approx(kept_s)
+    with lab.farm.transaction() as tx:
+        assert endings.expire(tx, None) == 1
+    assert lab.view(one).board_s == pytest.approx(kept_s)
 
 
 def test_what_still_fits_goes_on_being_measured(lab, agent, ok_result):

@@ -128,8 +128,8 @@ def test_what_cannot_be_one_model(farm, ann, lab, pair, job_of, report_of):
     farm.agent(ann, report_of("sim", board_model="sim-a", marks=["simulated"]), name="sims")
     with pytest.raises(InvalidRequest):
         merge(farm, lab, "host-b", "host-b")
-    for model, into in (("host-b", "host-x"), ("host-x", "host-a"), ("a\x00", "host-a")):
-        with pytest.raises(NotFound):
+    for model, into in (("host-b", "host-x"), ("host-x", "host-a"), ("a\x00", "host-a"), ("sim-a", "host-x")):
+        with pytest.raises(NotFound, match=r"of the model (host-x|a)$"):
             merge(farm, lab, model, into)
     with pytest.raises(Conflict) as marked:
         merge(farm, lab, "sim-a", "host-a")

@@ -387,3 +387,17 @@ def test_more_than_a_bundle_holds_is_refused(farm, lab):
 def test_a_request_that_cannot_be(changes):
     with pytest.raises(ValueError):
         request_of(**changes)
+
+
+def test_a_nul_in_a_text_that_holds_json_is_refused(farm, lab):
+    """The edge sees the bytes of a body: in a text that is decoded once more a NUL can hide from it."""
+    order = lab.create()
+    part = BundlePart(
+        number=0, wall_ms=1.0, results=(failed(order.items[0].measurement_id, "engine_error"),), launches=()
+    )
+    texts = head_of(order).model_dump_json(), part.model_dump_json().replace('"detail":"', '"detail":"\\u0000', 1)
+    assert "\\u0000" in texts[1]
+    came = BundleResults(head=texts[0], part=texts[1], signature=sign(order.key, *texts))
+    with pytest.raises(InvalidRequest) as caught:
+        lab.bring(order, came)
+    assert caught.value.code == "result_invalid"

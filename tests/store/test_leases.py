@@ -128,6 +128,20 @@ def test_on_a_lost_lease_only_what_was_running_pays(farm, ann, agent, job_of, ok
     assert farm.job(job.id, ann).state == JobState.SUCCEEDED
 
 
+def test_a_lease_that_is_found_dead_late_ended_when_it_ran_out(farm, ann, agent, job_of):
+    """An hour in which nobody ran the farm is nobody's board time."""
+    job = farm.submit_planned(ann, job_of(3))
+    agent.start(agent.must_take())
+    farm.run(
+        "UPDATE leases SET accepted_at = now() - interval '1 hour 10 seconds', expires_at = now() - interval '1 hour'"
+    )
+    with farm.transaction() as tx:
+        assert endings.expire(tx, None) == 1
+    assert farm.scalar("SELECT ended_at = expires_at FROM leases")
+    assert farm.job(job.id, ann).device_s_spent == pytest.approx(10)
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(10)
+
+
 def test_what_has_finished_does_not_pay_for_a_lease_that_is_lost_at_the_hand_in(farm, ann, agent, job_of):
     farm.submit_planned(ann, job_of(3))
     grant = agent.must_take()

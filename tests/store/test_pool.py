@@ -1,5 +1,7 @@
 """The pool in the store: entries once, whole, paid for and apart; donors by likeness; files that carry both away."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from sqlalchemy import text
 
@@ -163,6 +165,15 @@ def test_entries_are_charged_and_a_full_quota_keeps_nothing(farm):
     assert farm.scalar("SELECT count(*) FROM pool_entries") == 0
 
 
+def test_rows_of_the_future_are_not_taken(farm, lab):
+    rows = made_rows()
+    late = rows.kernels[0].model_copy(update={"measured_at": datetime.now(UTC) + timedelta(days=2)})
+    with pytest.raises(InvalidRequest) as caught:
+        lab.bring(made_file(rows.model_copy(update={"kernels": (late, *rows.kernels[1:])})))
+    assert caught.value.code == "pool_file_damaged"
+    assert farm.scalar("SELECT count(*) FROM pool_entries") == 0
+
+
 def test_a_donor_does_not_know_what_is_a_hold_out_here(farm, lab, probing):
     (entry_id,) = lab.bring(made_file()).entries
     probing.measure()
@@ -289,17 +300,34 @@ def test_without_names_real_boards_with_rows_are_exported(farm, lab, probing, re
     with pytest.raises(InvalidRequest, match="no platform"):
         lab.export()
     publish(farm, probing)
-    with pytest.raises(InvalidRequest, match="no platform"):
+    with pytest.raises(InvalidRequest, match="has a row"):
         lab.export()
+    farm.run("UPDATE predictors SET state = 'superseded'")
     simulated = Probing(farm, probing.by, farm.agent(probing.by, report_of("s2", board_model="sim-a"), name="other"))
     marked = KEY.replace("host-a", "sim-a")
     simulated.measure(marked)
+    compared(farm)
+    with pytest.raises(InvalidRequest, match="not what they look like"):
+        lab.export()
     probing.measure(WIDE)
+    compared(farm)
+    assert [entry.platform.key for entry in read(lab.export()).manifest.entries] == [WIDE]
+    assert [entry.platform.key for entry in read(lab.export(names=(marked,))).manifest.entries] == [marked]
+
+
+def compared(farm):
     with farm.transaction() as tx:
         for one in likenesses.probed_platforms(tx):
             likenesses.keep_platform(tx, one, [])
-    assert [entry.platform.key for entry in read(lab.export()).manifest.entries] == [WIDE]
-    assert [entry.platform.key for entry in read(lab.export(names=(marked,))).manifest.entries] == [marked]
+
+
+def test_more_platforms_than_a_file_holds_are_not_cut_unsaid(farm, lab, probing, monkeypatch):
+    probing.measure()
+    probing.measure(WIDE)
+    compared(farm)
+    monkeypatch.setattr(pool, "MAX_ENTRIES", 1)
+    with pytest.raises(TooLarge, match="2 platforms are more than 1"):
+        lab.export()
 
 
 def test_uploads_and_hold_outs_never_leave_the_farm(farm, lab, probing):

@@ -377,3 +377,22 @@ def test_rows_of_other_spaces_reach_no_target(lab: AdaptingLab, monkeypatch: pyt
     monkeypatch.setattr(adapting, "mix_of", mixed)
     assert step(lab, made.id) is S.MEASURING
     assert (lab.view(made.id).curve[-1].unseen, mixes) == (None, [0])
+
+
+def test_rows_of_one_space_reach_no_target_of_all_spaces(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adaptation that names no space is for all of them, whatever was measured before."""
+    target = {"share": 0.5, "percent": 10}
+    rows = training_rows(Platform(1), model_rows(Platform(1), MOBILE, 20))
+    known = Known.of(rows, (), ())
+    really = adapting._see
+    monkeypatch.setattr(adapting, "_see", lambda context: really(context)._replace(known=known))
+    for spaces, state in (((), S.MEASURING), ((MOBILE,), S.JUDGING)):
+        made = lab.start(budget_s=30.0, spaces=spaces, holdouts=5, target=target)
+        step(lab, made.id)
+        lab.move(made.id, "training")
+        assert step(lab, made.id) is state
+        unseen = lab.view(made.id).curve[-1].unseen
+        assert unseen is not None
+        assert unseen.within_10 > 0.5
+        with lab.farm.transaction() as tx:
+            adaptations.cancel(tx, made.id, by=lab.by)

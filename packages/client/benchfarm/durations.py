@@ -9,7 +9,7 @@ _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FORM: Final = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
 
 
-def parse_duration_s(text: str, *, field: str | None = None) -> int:
+def parse_duration_s(text: str, *, field: str) -> int:
     """Whole seconds. Raises InvalidRequest that names `field`."""
     match = _FORM.fullmatch(text.strip())
     if match is None:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from benchfarm.connection import checked_url
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest, Unauthenticated
+from benchfarm_core.token_files import check_mode, token_in, unreadable
 from benchfarm_core.values import Value
 
 OTHERS_MASK: Final = 0o077
@@ -31,12 +32,11 @@ def login_file() -> Path:
 def read_token(path: Path) -> str:
     """The token in a file. Raises InvalidRequest when there is none."""
     try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"cannot read the token file {path}: {_reason(error)}", field="token_file") from error
-    if not token:
-        raise InvalidRequest(f"the token file {path} is empty", field="token_file")
-    return token
+        check_mode(path, path.stat().st_mode, field="token_file")
+        with path.open("rb") as file:
+            return token_in(file, path, field="token_file")
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error), field="token_file") from error
 
 
 def store(login: Login) -> Path:

@@ -59,6 +59,7 @@ HOPELESS_MAPE: Final = 1.0
 HOPELESS_ERROR: Final = 0.5
 """Relative; a first version with no row nearer than that is as bad as one with that mean error."""
 NOTHING_PUBLISHED: Final = "nothing was published"
+REACHED: Final = "reached by cross-validation"
 REASON_CHARS: Final = 300
 """Of why an adaptation was broken off, where more is to be said."""
 NAMED: Final = 4
@@ -260,6 +261,8 @@ class Standing(NamedTuple):
     round: int
     scores: Sequence[HoldoutScore | None]
     """Of the rounds so far, the latest last."""
+    of_spaces: Sequence[HoldoutScore | None]
+    """The latest, apart for each search space that it is for."""
     is_more: bool
     """Whether there is anything left to ask."""
     is_hopeless: bool = False
@@ -277,11 +280,11 @@ def why_stop(now: Standing) -> Stop | None:
     """Whether to stop, and why: target, budget, no further gain, nothing left. None: another round follows."""
     latest = now.scores[-1] if now.scores else None
     expected = "" if latest is None else f": {now.target.reached(latest):.0%} expected".replace("%", " %")
-    if latest is not None and is_reached(now.target, latest):
-        return Stop(True, f"the target {now.target.text} is reached by cross-validation")
+    if is_reached(now.target, now.of_spaces):
+        return Stop(True, f"the target {now.target.text} is {REACHED}")
     if now.is_hopeless:
         return Stop(False, "not one measurement succeeded")
-    missed = f"{expected}, {now.target.text} was asked for"
+    missed = f"{expected}, {now.target.text} was asked for" + " in each search space" * (len(now.of_spaces) > 1)
     if now.budget_s - now.spent_s < LEAST_ROUND_S:
         return Stop(False, "the budget is spent" + missed)
     if not now.is_more:
@@ -293,10 +296,11 @@ def why_stop(now: Standing) -> Stop | None:
     return None
 
 
-def is_reached(target: Target, score: HoldoutScore) -> bool:
-    """Whether a score says that a target is reached, by enough rows that one miss could be told from it."""
-    needed = min(ROWS_TELL_MAX, 1 / max(1 - target.share, 1e-9))
-    return score.count >= needed - 1e-6 and target.reached(score) >= target.share
+def is_reached(target: Target, scores: Sequence[HoldoutScore | None]) -> bool:
+    """Whether scores, one of each search space, all say that a target is reached, by rows that could tell one miss."""
+    needed = min(ROWS_TELL_MAX, 1 / max(1 - target.share, 1e-9)) - 1e-6
+    told = [one for one in scores if one is not None and one.count >= needed and target.reached(one) >= target.share]
+    return len(told) == len(scores) > 0
 
 
 def is_fruitless(scores: Sequence[HoldoutScore | None]) -> bool:
@@ -304,8 +308,7 @@ def is_fruitless(scores: Sequence[HoldoutScore | None]) -> bool:
     errors = [score.mape for score in scores if score is not None]
     if len(errors) <= FRUITLESS_ROUNDS:
         return False
-    before, latest = errors[:-FRUITLESS_ROUNDS], errors[-FRUITLESS_ROUNDS:]
-    return min(latest) > (1 - GAIN_MIN) * min(before)
+    return min(errors[-FRUITLESS_ROUNDS:]) > (1 - GAIN_MIN) * min(errors[:-FRUITLESS_ROUNDS])
 
 
 def round_s(budget_s: float, spent_s: float, number: int) -> float:
@@ -362,8 +365,7 @@ def beyond_limit(waiting: Sequence[tuple[int, float]], now: Running) -> list[int
     given_up: list[int] = []
     for place, (id_, expected_s) in enumerate(waiting):
         used_s += now.pace * expected_s
-        is_first = place == 0 and not now.has_begun
-        if not is_first and used_s > 1.01 * now.limit_s:  # the store keeps expected seconds in few digits
+        if (place or now.has_begun) and used_s > 1.01 * now.limit_s:  # the store keeps expected seconds in few digits
             given_up.append(id_)
     return given_up
 
@@ -465,8 +467,10 @@ def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
     parts = [view.reason] if view.reason else []
     for one in made:
         if one.subject == WHOLE_MODEL and one.holdout is not None:
-            share = f"{view.request.target.reached(one.holdout):.0%}".replace("%", " %")
-            parts.append(f"{share} of {one.holdout.count} hold-outs are within {view.request.target.percent} %")
+            share = view.request.target.reached(one.holdout)
+            missed = "not by the hold-outs: " if share < view.request.target.share and REACHED in view.reason else ""
+            told = f"{missed}{share:.0%} of {one.holdout.count} hold-outs are within {view.request.target.percent}%"
+            parts.append(told.replace("%", " %"))
     hopeless = [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(HOPELESS)]
     kept = [one for one in made if not one.is_active and not one.detail.startswith(HOPELESS)]
     stays = [f"what answered before stays for {', '.join(one.subject for one in kept)}"] if kept else []
@@ -491,7 +495,6 @@ def broken_off(reason: str, predictors: Sequence[AdaptedPredictor]) -> str:
 
 
 def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:
-    """Whether a predictor may take the active one's place: on the same rows it is nearer, and not within 10 % of fewer
-    by more than one row."""
+    """Whether a predictor may answer instead: nearer on the same rows, and within 10 % of at most one row fewer."""
     lost = (active.within_10 - new.within_10) * new.count
     return new.mape < active.mape and lost <= 1 + 1e-9

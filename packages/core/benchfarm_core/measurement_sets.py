@@ -232,7 +232,7 @@ def naming(text: str) -> Naming:
 def read_platform(text: str) -> SetPlatform:
     """The platform of a ``platform.json``. Raises InvalidRequest that names the field."""
     try:
-        return SetPlatform.model_validate_json(text)
+        return SetPlatform.model_validate_json(text.removeprefix("\ufeff"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -22,12 +22,12 @@ from benchfarm_core.measurement_sets import KernelCatalogue
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.pool import LicenceText, SourceText
-from benchfarm_core.pool_rows import MAX_COUNTED, count_kernels, damaged, unpack
+from benchfarm_core.pool_rows import MAX_COUNTED, PRINTED, count_kernels, damaged, unpack
 from benchfarm_core.predictor_headers import LENGTH_BYTES, METADATA_KEY, Lineage, read_header
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, Subject, TrainingRows
 from benchfarm_core.set_rows import CEILING_MS, FLOOR_MS, Rejected, check_speed
 from benchfarm_core.summaries import is_reusable
-from benchfarm_core.values import Value, canonical_json, digest
+from benchfarm_core.values import Value, canonical_json, digest, find_unkept
 from benchfarm_core.workloads import Sha256
 
 POOL_FORMAT: Final = 1
@@ -103,8 +103,8 @@ class PoolManifest(Value):
     """What a pool file says of itself. `farm`: who exported it."""
 
     format: int
-    farm: str = Field(min_length=1, max_length=100)
-    code_version: str = Field(min_length=1, max_length=60)
+    farm: str = Field(min_length=1, max_length=100, pattern=PRINTED)
+    code_version: str = Field(min_length=1, max_length=60, pattern=PRINTED)
     entries: tuple[PoolEntry, ...] = Field(min_length=1, max_length=MAX_ENTRIES)
 
     @model_validator(mode="after")
@@ -192,6 +192,9 @@ def _manifest(header: Mapping[str, Any]) -> PoolManifest:
         raise _foreign("it holds a predictor and no pool; hand over what `pool export` wrote")
     if said.get("format") != POOL_FORMAT:
         raise _foreign(f"its format is version {said.get('format')!r:.20}, this farm's is {POOL_FORMAT}")
+    unkept = find_unkept(said)
+    if unkept is not None:
+        raise damaged(f"a text of its header holds what no text holds: {unkept!r:.80}")
     return _checked(PoolManifest, said)
 
 
@@ -227,8 +230,15 @@ class OpenedEntry:
     left_out: tuple[str, ...]
 
 
-def open_entries(data: bytes, catalogue: KernelCatalogue, catalogue_version: int) -> list[OpenedEntry]:
+def open_entries(
+    data: bytes,
+    catalogue: KernelCatalogue,
+    catalogue_version: int,
+    read_predictor: Callable[[bytes], object] = read_header,
+) -> list[OpenedEntry]:
     """The entries of a pool file with their rows, all of them fit to be kept.
+
+    ``read_predictor`` looks at each predictor's file and raises as ``read_header`` does, which looks at headers alone.
 
     Raises:
         InvalidRequest: ``pool_file_damaged``, ``pool_file_foreign``; a file with one bad entry is refused whole.
@@ -238,30 +248,35 @@ def open_entries(data: bytes, catalogue: KernelCatalogue, catalogue_version: int
     opened: list[OpenedEntry] = []
     counted = 0
     for entry in file.manifest.entries:
-        opened.append(_opened(entry, file.parts, catalogue, catalogue_version))
+        rows = _checked_rows(entry, file.parts[entry.rows.sha256], catalogue, catalogue_version)
+        opened.append(_opened(entry, rows, file.parts, read_predictor))
         counted += count_kernels(opened[-1].rows)
         if counted > MAX_COUNTED:
             raise damaged(f"its models have more than {MAX_COUNTED} kernels")
     return opened
 
 
-def _opened(
-    entry: PoolEntry, parts: Mapping[str, bytes], catalogue: KernelCatalogue, catalogue_version: int
-) -> OpenedEntry:
-    part = parts[entry.rows.sha256]
+def _checked_rows(entry: PoolEntry, part: bytes, catalogue: KernelCatalogue, catalogue_version: int) -> TrainingRows:
     rows = unpack(part, entry.rows.size_bytes, catalogue_version)
     check_entry(entry, rows, catalogue)
+    return rows
+
+
+def _opened(
+    entry: PoolEntry, rows: TrainingRows, parts: Mapping[str, bytes], read_predictor: Callable[[bytes], object]
+) -> OpenedEntry:
     files: dict[str, bytes] = {}
     left_out: list[str] = []
     for packed in entry.predictors:
         try:
             _check_predictor(entry, packed, parts[packed.sha256])
+            read_predictor(parts[packed.sha256])
             files[packed.subject] = parts[packed.sha256]
         except InvalidRequest as error:
             if error.code != "predictor_file_foreign":
                 raise damaged(error.detail) from error
             left_out.append(f"{packed.subject} of {entry.platform.key}: {error.detail}")
-    return OpenedEntry(entry, rows, part, files, tuple(left_out))
+    return OpenedEntry(entry, rows, parts[entry.rows.sha256], files, tuple(left_out))
 
 
 def _check_predictor(entry: PoolEntry, packed: PackedPredictor, file: bytes) -> None:
@@ -304,8 +319,9 @@ def check_entry(entry: PoolEntry, rows: TrainingRows, catalogue: KernelCatalogue
     every = rows.every
     if len(every) > MAX_ENTRY_ROWS:
         raise damaged(f"{key} has {len(every)} rows, at most {MAX_ENTRY_ROWS}")
-    if packed_rows(rows, b"", 1).counts != entry.rows.counts:
-        raise damaged(f"{key} has other rows than it says")
+    found = packed_rows(rows, b"", 1)
+    if (found.counts, found.measured_at) != (entry.rows.counts, entry.rows.measured_at):
+        raise damaged(f"{key} has other rows than it says, or newer or older ones")
     _check_kernels(rows, catalogue)
     seen: set[tuple[str, Timing]] = set()
     for row in every:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictInt, ValidationError
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Purpose, Timing
@@ -28,20 +28,24 @@ one has three bytes and takes dozens of times as many in memory, so that they ar
 _LEVEL: Final = 9
 _Tables = Sequence[Sequence[tuple[str, Config]]]
 
+PRINTED: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""Of texts that people will see: no control characters. Half a surrogate pair no bounded text has."""
+_Word = Annotated[str, Field(max_length=40, pattern=PRINTED)]
+_Name = Annotated[str, Field(max_length=200, pattern=PRINTED)]
 _Place = Annotated[int, Field(ge=0)]
 _Moment = Annotated[int, Field(ge=0, lt=2**33)]
 _Ms = Annotated[float, Field(gt=0)]
 _Counted = tuple[_Place, _Place, Annotated[int, Field(ge=1, le=1_000_000)]]
 _Kernel = tuple[_Place, _Place, Timing, _Ms, Grade, _Moment, Purpose]
-_Model = tuple[str, str | None, tuple[_Counted, ...], tuple[str, ...], _Ms, Grade, _Moment, Purpose]
+_Model = tuple[str, _Word | None, tuple[_Counted, ...], tuple[_Name, ...], _Ms, Grade, _Moment, Purpose]
 
 
 class _Table(Value):
     """The different configurations of one kernel type."""
 
-    type: str = Field(max_length=40)
-    columns: tuple[Annotated[str, Field(max_length=40)], ...] = Field(max_length=50)
-    configs: tuple[tuple[int | Annotated[str, Field(max_length=40)], ...], ...]
+    type: _Word
+    columns: tuple[_Word, ...] = Field(max_length=50)
+    configs: tuple[tuple[StrictInt | _Word, ...], ...]
 
     def kernels(self) -> list[tuple[str, Config]]:
         """Its kernels, each made once: many models hold the same."""
@@ -52,8 +56,8 @@ class _Packed(Value):
     """Rows name kernels by table and place in it."""
 
     platform: str = Field(max_length=300)
-    rule_version: int
-    data_hash: str = Field(max_length=100)
+    rule_version: int = Field(ge=0, lt=2**31)
+    data_hash: str = Field(max_length=100, pattern=PRINTED)
     catalogue_version: int
     tables: tuple[_Table, ...]
     kernels: tuple[_Kernel, ...]

@@ -21,7 +21,7 @@ MAX_JSON_BYTES: Final = 1024 * 1024
 METADATA_KEY: Final = "benchfarm"
 LENGTH_BYTES: Final = 8
 
-_Text = Annotated[str, Field(min_length=1, max_length=300)]
+_Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 
 class Lineage(Value):
@@ -29,7 +29,7 @@ class Lineage(Value):
 
     donors: tuple[_Text, ...] = Field(default=(), max_length=100)
     data_hash: _Text
-    rule_version: int
+    rule_version: int = Field(ge=0, lt=2**31)
     code_version: _Text
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, get_args
 
@@ -58,6 +60,27 @@ def canonical_json(value: Any) -> str:
 
 
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+_UNKEPT: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+def find_unkept(value: Any) -> str | None:
+    """A text of a decoded JSON value, keys too, with a NUL or half a surrogate pair; None where no text has one.
+
+    Postgres keeps neither in JSON, and each can be written in more ways than one before it is decoded.
+    """
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            if _UNKEPT.search(one):
+                return one
+        elif isinstance(one, Mapping):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+    return None
 
 
 def digest(value: Any, *, length: int = 32) -> str:

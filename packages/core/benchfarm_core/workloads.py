@@ -1,6 +1,6 @@
 """What is measured: kernels, architectures, other models, each named by the hash of its canonical form."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -10,8 +10,19 @@ from benchfarm_core.refusals import needs_kind
 from benchfarm_core.values import Value, digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _no_truth(said: Any) -> Any:
+    """`true` would be taken for 1."""
+    if isinstance(said, dict) and any(isinstance(value, bool) for value in said.values()):
+        raise ValueError("true and false are no values of a column: write a number")
+    return said
+
+
 Config = Annotated[
-    dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]], Field(max_length=50)
+    dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]],
+    Field(max_length=50),
+    BeforeValidator(_no_truth),
 ]
 Dtype = Literal["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"]
 ModelFormat = Literal["onnx", "tflite"]

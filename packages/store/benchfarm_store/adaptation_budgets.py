@@ -37,8 +37,10 @@ def spent(tx: Transaction, adaptation_id: str) -> Spent:
     return Spent(row.board_s, row.holdout_board_s, tx.execute(_KNOWN_SPENT, parameters).scalar_one())
 
 
-_SHARE: Final = """
-    greatest(0, extract(epoch FROM coalesce(l.ended_at, :now) - l.accepted_at))::float8
+# one that ran out and was not found yet ended then
+_ENDED: Final = "coalesce(l.ended_at, least(:now, l.expires_at))"
+_SHARE: Final = f"""
+    greatest(0, extract(epoch FROM {_ENDED} - l.accepted_at))::float8
         * m.expected_s::float8 / nullif(sum(m.expected_s::float8) OVER (PARTITION BY l.id), 0)
 """
 # every account's queue of the platform: a measurement that it joined is measured in another's
@@ -48,7 +50,7 @@ _RAN: Final = f"""
         FROM adaptations a
             JOIN queues q ON q.platform_id = a.platform_id
             JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
-                AND coalesce(l.ended_at, :now) >= a.created_at
+                AND {_ENDED} >= a.created_at
             JOIN lease_items i ON i.lease_id = l.id
             JOIN measurements m ON m.id = i.measurement_id
         WHERE a.id = CAST(:id AS uuid)),

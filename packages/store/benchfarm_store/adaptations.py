@@ -33,7 +33,7 @@ from benchfarm_core.states import advance, final_states
 from benchfarm_store import accounts, adaptation_budgets, adaptation_items, cursors, model_merges, platforms
 from benchfarm_store.board_history import account_of, author_of
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import job_column
+from benchfarm_store.encodings import adaptation_column
 from benchfarm_store.tables import adaptation_rounds, adaptations
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.spaces import space
@@ -196,7 +196,7 @@ def claim(tx: Transaction, adaptation_id: str, for_s: float = CLAIM_S) -> Adapta
 
     Raises NotFound.
     """
-    parameters = {"id": job_column(adaptation_id), "now": tx.now, "for_s": for_s}
+    parameters = {"id": adaptation_column(adaptation_id), "now": tx.now, "for_s": for_s}
     row = tx.execute(_CLAIM, parameters).one_or_none()
     if row is not None:
         return _adaptation(row)
@@ -346,7 +346,7 @@ def cancel(tx: Transaction, adaptation_id: str, *, by: Caller) -> AdaptationView
         Forbidden: another account's, and the caller looks after no boards.
         Conflict: `adaptation_finished`.
     """
-    row = tx.execute(_HELD, {"id": job_column(adaptation_id)}).one_or_none()
+    row = tx.execute(_HELD, {"id": adaptation_column(adaptation_id)}).one_or_none()
     if row is None:
         raise NotFound("there is no such adaptation")
     if row.account_id != by.account_number and by.role not in (Role.OPERATOR, Role.ADMIN):
@@ -375,7 +375,7 @@ _LIST = text(f"""
 
 
 def _row(tx: Transaction, adaptation_id: str) -> Row[Any]:
-    row = tx.execute(_ONE, {"id": job_column(adaptation_id)}).one_or_none()
+    row = tx.execute(_ONE, {"id": adaptation_column(adaptation_id)}).one_or_none()
     if row is None:
         raise NotFound("there is no such adaptation")
     return row
@@ -424,7 +424,7 @@ def list_adaptations(
 
 def _cursor(cursor: str) -> str:
     try:
-        return job_column(cursors.decode("adaptations", cursor, str)[0])
+        return adaptation_column(cursors.decode("adaptations", cursor, str)[0])
     except NotFound as error:
         raise InvalidRequest("the cursor names no adaptation", code="cursor_invalid", field="cursor") from error
 

@@ -57,6 +57,7 @@ def merge(tx: Transaction, board_model: str, request: MergeRequest, by: Caller) 
     present = find_merges(tx)
     into = present.get(request.into, request.into)
     if present.get(board_model) != into:
+        _check_known(tx, board_model.replace("\x00", ""), into)
         _check_alike(tx, board_model.replace("\x00", ""), into)
     hold_alone(tx)
     merges = find_merges(tx)
@@ -153,6 +154,16 @@ def _check_idle(tx: Transaction, board_model: str) -> None:
                 f"jobs wait for platforms of {board_model}, or its boards measure: let that end, or cancel the jobs",
                 code="board_model_busy",
             )
+
+
+def _check_known(tx: Transaction, *models: str) -> None:
+    known = {row.board_model for row in tx.execute(_KNOWN, {"models": list(models)})}
+    for model in models:
+        if model not in known:
+            raise NotFound(f"no board is of the model {model[:60]}")
+
+
+_KNOWN = text("SELECT DISTINCT board_model FROM boards WHERE board_model = ANY(:models)")
 
 
 def _check_alike(tx: Transaction, board_model: str, into: str) -> None:

@@ -22,6 +22,7 @@ from benchfarm_core.matching import offered_platforms, with_meant_options, with_
 from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.planning import expected_s
 from benchfarm_core.platforms import Platform
+from benchfarm_core.values import find_unkept
 from benchfarm_store import board_history, board_models, boards, ingesting, leases, measurements, platforms, specs
 from benchfarm_store.board_history import Happened, author_of
 from benchfarm_store.database import Transaction
@@ -115,6 +116,8 @@ def _open(tx: Transaction, bundle_id: str, results: BundleResults) -> _Opened:
         ) from error
     if head.bundle_id != bundle_id or head.contents_sha256 != bundle.contents_sha256:
         raise _tampered("what measured is not what this bundle was packed to")
+    if any("\\u0000" in said and find_unkept(json.loads(said)) for said in (results.head, results.part)):
+        raise InvalidRequest("the results hold a NUL character", code="result_invalid")
     order = BundleOrder.model_validate({**json.loads(bundle.spec), "key": bundle.key})
     _check(order, head, part)
     return _Opened(bundle, order, head, part, results.sha256)

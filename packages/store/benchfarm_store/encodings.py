@@ -61,6 +61,11 @@ def job_column(job_id: str) -> str:
     return _uuid(job_id, "job")
 
 
+def adaptation_column(adaptation_id: str) -> str:
+    """The column of an adaptation id. Raises NotFound when the text is no such id."""
+    return _uuid(adaptation_id, "adaptation")
+
+
 def rows_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as one JSON document, for jsonb_to_recordset: one parameter however many rows."""
     return json.dumps(rows, separators=(",", ":"), allow_nan=False, default=str)

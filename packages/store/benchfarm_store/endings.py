@@ -116,7 +116,7 @@ def end_all(
     boards = {lease.id: lease.board_id for lease in leases}
     said = told or ReleaseRequest(reason="done")
     notes = {"conversion": said.conversion_ms, "wall": said.lease_wall_ms, "detail": said.detail}
-    adapted = tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes}).scalars().all()
+    ended = tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes}).all()
     rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
@@ -128,19 +128,21 @@ def end_all(
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
     _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
-    _charge(tx, [lease for lease in leases if lease.accepted_at is not None], is_told=told is not None)
+    _charge(tx, {row.id: row.board_s for row in ended if row.was_accepted}, is_told=told is not None)
     _count_failed(tx, verdicts)
-    if any(adapted):
+    if any(row.is_adapted for row in ended):
         adaptation_budgets.keep(tx, [lease.queue_id for lease in leases])
 
 
+# found dead late, it ended when it ran out: nobody measured while nobody looked
 _END = text("""
-    UPDATE leases SET ended_at = :now, end_reason = :reason, conversion_ms = :conversion, lease_wall_ms = :wall,
-        detail = :detail
+    UPDATE leases SET ended_at = least(:now, expires_at), end_reason = :reason, conversion_ms = :conversion,
+        lease_wall_ms = :wall, detail = :detail
     WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
-    RETURNING EXISTS (
-        SELECT FROM queues q JOIN adaptations a ON a.platform_id = q.platform_id AND a.finished_at IS NULL
-        WHERE q.id = leases.queue_id)
+    RETURNING id, accepted_at IS NOT NULL AS was_accepted,
+        greatest(0, extract(epoch FROM ended_at - accepted_at))::float8 AS board_s, EXISTS (
+            SELECT FROM queues q JOIN adaptations a ON a.platform_id = q.platform_id AND a.finished_at IS NULL
+            WHERE q.id = leases.queue_id) AS is_adapted
 """)
 _UNFINISHED = Prepared(
     "ending_unfinished",
@@ -267,13 +269,12 @@ _FREE = text("""
 """)
 
 
-def _charge(tx: Transaction, leases: Sequence[Row[Any]], *, is_told: bool) -> None:
-    """Charge the leases' wall time to accounts, and to jobs by the share of their new measurements.
+def _charge(tx: Transaction, seconds: Mapping[int, float], *, is_told: bool) -> None:
+    """Charge the wall time of accepted leases to accounts, and to jobs by the share of their new measurements.
 
     `is_told`: by their agent. A lease that came with the end of another and of which nobody ever said a word costs
     nothing: the answer that named it was lost, and no board worked on it.
     """
-    seconds = {lease.id: (tx.now - lease.accepted_at).total_seconds() for lease in leases}
     if not seconds:
         return
     rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])

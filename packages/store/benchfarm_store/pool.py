@@ -175,9 +175,9 @@ def gather(tx: Transaction, wanted: PoolExport) -> Gathered:
     look like.
 
     Raises:
-        InvalidRequest: a name that means nothing.
+        InvalidRequest: a name that means nothing; without names, none that is worth it.
         NotFound: an entry that there is not.
-        TooLarge: predictors alone are above what a pool file holds.
+        TooLarge: predictors alone are above what a pool file holds, or there are more platforms than it holds.
     """
     found: list[_Own | _Kept] = []
     held_bytes = 0
@@ -205,7 +205,7 @@ def export(gathered: Gathered) -> bytes:
     made = [_packed_own(one, gathered) if isinstance(one, _Own) else (one.entry, one.parts) for one in gathered.found]
     by_id = {entry.id: entry for entry, _ in made if named or entry.rows.count}
     if not by_id:
-        raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
+        raise InvalidRequest("no platform of this farm has a row to learn from", field="names")
     why = why_too_many([*by_id.values()])
     if why is not None:
         raise TooLarge(f"{why}: name fewer platforms", field="names")
@@ -223,8 +223,20 @@ Made = tuple[PoolEntry, list[bytes]]
 
 
 def _worth_exporting(tx: Transaction) -> list[str]:
+    """Raises InvalidRequest, TooLarge: nothing is left out unsaid."""
     rows = tx.execute(_OWN, {"version": PROBES_VERSION}).all()
-    return [row.public_id for row in rows if not is_marked(row.key)][:MAX_ENTRIES]
+    worth = [row.public_id for row in rows if not is_marked(row.key)]
+    if not rows:
+        raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
+    if not worth:
+        raise InvalidRequest(
+            f"all {len(rows)} platforms that were probed or have a predictor are of boards that are not what they look "
+            "like (shared, emulated or simulated): name what is to be exported all the same",
+            field="names",
+        )
+    if len(worth) > MAX_ENTRIES:
+        raise TooLarge(f"{len(worth)} platforms are more than {MAX_ENTRIES}: name fewer platforms", field="names")
+    return worth
 
 
 def _own(tx: Transaction, name: str) -> _Own:

@@ -1,6 +1,7 @@
 """Pool entries: platforms of other farms with their rows and predictors, which no answer of this farm reads."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, delete, select, text, update
@@ -10,7 +11,7 @@ from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import PooledPredictor, PoolImported, PoolMember
 from benchfarm_core.pool_files import OpenedEntry, PoolEntry
-from benchfarm_core.pool_rows import unpack
+from benchfarm_core.pool_rows import damaged, unpack
 from benchfarm_core.predictors import KernelRow, TrainingRows
 from benchfarm_core.values import digest
 from benchfarm_store import accounts
@@ -23,6 +24,8 @@ from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.probes import PROBES_VERSION, probe_set
 
 _ORIGIN_DIGITS: Final = 12
+CLOCKS_APART: Final = timedelta(days=1)
+"""By so much the clock of the farm that measured may be ahead."""
 
 Times = dict[tuple[str, Timing], float]
 """Normalised times in ms by workload id and timing."""
@@ -47,8 +50,13 @@ def import_entries(tx: Transaction, opened: Sequence[OpenedEntry], *, by: Caller
     """Take in the entries of a pool file, each once: the same again changes nothing.
 
     What this farm measured itself is left out: its own rows are there, and newer. Raises QuotaExceeded where the
-    account's stored bytes are full; then nothing is kept.
+    account's stored bytes are full, InvalidRequest (`pool_file_damaged`) for rows that are still to be measured; then
+    nothing is kept.
     """
+    for one in opened:
+        newest = one.entry.rows.measured_at
+        if newest is not None and newest > tx.now + CLOCKS_APART:
+            raise damaged(f"rows of {one.entry.platform.key} are of {newest:%Y-%m-%d}, and it is {tx.now:%Y-%m-%d} now")
     own = own_origin(tx)
     kept: list[str] = []
     repeated: list[str] = []

@@ -9,7 +9,8 @@ from benchfarm_agent.farm_client import FarmClient
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.settings import Settings
 from benchfarm_core.agent_protocol import PROTOCOL_VERSION, EnrolRequest
-from benchfarm_core.errors import InvalidRequest, Unauthenticated
+from benchfarm_core.errors import Unauthenticated
+from benchfarm_core.token_files import check_mode, token_in, unreadable
 from benchfarm_core.values import Value
 
 
@@ -53,9 +54,14 @@ def _enrol_token(settings: Settings) -> SecretStr | None:
         return settings.enrol_token
     if settings.enrol_token_file is None:
         return None
+    return SecretStr(read_enrol_token(settings.enrol_token_file))
+
+
+def read_enrol_token(path: Path) -> str:
+    """The token in a file. Raises InvalidRequest when there is none."""
     try:
-        return SecretStr(settings.enrol_token_file.read_text().strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text"
-        detail = f"cannot read a token from {settings.enrol_token_file} ({reason}): give another --enrol-token-file"
-        raise InvalidRequest(detail, field="enrol_token_file") from error
+        check_mode(path, path.stat().st_mode, field="enrol_token_file")
+        with path.open("rb") as file:
+            return token_in(file, path, field="enrol_token_file")
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error), field="enrol_token_file") from error

@@ -73,6 +73,8 @@ class Child:
     state: ChildState = ChildState.STARTING
     restarts: int = 0
     died_at_s: list[float] = field(default_factory=list)
+    starved_at_s: list[float] = field(default_factory=list)
+    """Deaths that a full disk takes the blame for: they lengthen the pause and nothing else."""
 
     @property
     def pid(self) -> int | None:
@@ -217,14 +219,15 @@ class Supervisor:
         """One attempt after one death; tells whether the child is ready again."""
         now_s = time.monotonic()
         child.died_at_s = [*self._rule.recent(child.died_at_s, now_s), now_s]
+        child.starved_at_s = self._rule.recent(child.starved_at_s, now_s)
         await self._clear_away(child)
         if self._is_full():
-            child.died_at_s = child.died_at_s[-self._rule.deaths + 1 :]
+            child.starved_at_s += child.died_at_s
+            child.died_at_s = []
         if len(child.died_at_s) >= self._rule.deaths:
-            reason = f"died {len(child.died_at_s)} times in {self._rule.window_s:g} s"
-            self._give_up(self._failed(child.service, reason))
+            self._give_up(self._failed(child.service, self._too_often(child, now_s)))
             return False
-        pause_s = self._rule.pause_after_s(len(child.died_at_s))
+        pause_s = self._rule.pause_after_s(len(child.died_at_s) + len(child.starved_at_s))
         log.warning("%s %s, starting it again in %.1f s", child.service.name, died_of, pause_s)
         self._enter(child, ChildState.PAUSING)
         await asyncio.sleep(pause_s)
@@ -235,6 +238,13 @@ class Supervisor:
             log.warning("%s", error)
             return False
         return True
+
+    def _too_often(self, child: Child, now_s: float) -> str:
+        reason = f"died {len(child.died_at_s)} times in {self._rule.window_s:g} s"
+        if not child.starved_at_s:
+            return reason
+        ago_s = now_s - max(child.starved_at_s)
+        return f"{reason}, though the disk at {self._log_dir}, full {ago_s:.0f} s ago, has room again"
 
     def _is_full(self) -> bool:
         free_bytes = self._room(self._log_dir)

@@ -243,7 +243,11 @@ def _train(context: Context) -> None:
     unseen = expected(fit, asked.spaces)
     scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
-    standing = Standing(asked.target, asked.budget_s, seen.board_s, one.round, scores, True, is_hopeless=hopeless)
+    # where none was named it is for all, and rows of one say nothing of the next
+    apart = [expected(fit, [name]) for name in asking.known_spaces(asked)]
+    standing = Standing(
+        asked.target, asked.budget_s, seen.board_s, one.round, scores, apart, True, is_hopeless=hopeless
+    )
     stop = why_stop(standing)
     asks = _next_round(context, seen, fit) if stop is None else []
     if asks:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from benchfarm.calls import checked
 from benchfarm.client import Client
-from benchfarm.commands.options import PLATFORM_HELP, grouped, told_as_typed
+from benchfarm.commands.options import PLATFORM_HELP, grouped, seconds_of, told_as_typed
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm.durations import duration_text, parse_duration_s
@@ -83,18 +83,18 @@ def adapt(
     session = Session.of(context)
     with told_as_typed({"budget_s": "--budget", "target": "--target", "spaces": "--space"}):
         request = options.request
+    timeout_s = seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client:
         found = client.adaptations.start(platform, request)
         session.say(f"adaptation {found.id} of {found.platform}")
         if wait:
-            found = _follow(session, client, found.id, timeout)
+            found = _follow(session, client, found.id, timeout_s)
     session.show(found, *_tables(found))
     context.exit(EXIT_CODES.get(found.state, ExitCode.OK))
 
 
-def _follow(session: Session, client: Client, adaptation_id: str, timeout: str | None) -> AdaptationView:
+def _follow(session: Session, client: Client, adaptation_id: str, timeout_s: float | None) -> AdaptationView:
     try:
-        timeout_s = parse_duration_s(timeout) if timeout else None
         return client.adaptations.wait(adaptation_id, progress=_teller(session.say), timeout_s=timeout_s)
     except Unavailable as error:
         error.detail += f"; it goes on when the farm is back: benchfarm adaptations watch {adaptation_id}"
@@ -163,8 +163,9 @@ def show(context: typer.Context, adaptation: AdaptationId, _json: Json = False) 
 def watch(context: typer.Context, adaptation: AdaptationId, timeout: Timeout = None, _json: Json = False) -> None:
     """Follow one until it ends."""
     session = Session.of(context)
+    timeout_s = seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client:
-        found = _follow(session, client, adaptation, timeout)
+        found = _follow(session, client, adaptation, timeout_s)
     session.show(found, *_tables(found))
     context.exit(EXIT_CODES.get(found.state, ExitCode.OK))
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from benchfarm.commands.options import told_as_typed
 from benchfarm.commands.output_files import kept_secret
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
@@ -33,7 +34,8 @@ def enrol_token(
 ) -> None:
     """Make a token with which one agent enrols, once."""
     session = Session.of(context)
-    expires_in_s = parse_duration_s(expires_in)
+    with told_as_typed({"expires_in_s": "--expires-in"}):
+        expires_in_s = parse_duration_s(expires_in, field="expires_in_s")
     with session.client() as client:
         made = kept_secret(output, lambda: client.create_enrol_token(name=name, expires_in_s=expires_in_s))
     session.show(made, lambda: facts(made.model_dump()))

@@ -8,7 +8,7 @@ import typer
 from benchfarm.calls import checked
 from benchfarm.commands.options import Reason
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import cell, facts, ms_text, table
+from benchfarm.commands.tables import cell, facts, ms_text, printable, table
 from benchfarm_core.board_history import BoardEventView
 from benchfarm_core.boards import BoardState, Health, MergeRequest, SplitRequest
 from benchfarm_core.operating_ranges import clusters, range_text, ranges_text
@@ -103,7 +103,7 @@ def watch(context: typer.Context, board: BoardId, _json: Json = False) -> None:
 def _line(event: BoardEventView) -> str:
     change = " -> ".join(filter(None, (event.before, event.after)))
     parts = (cell(event.at), event.kind, change, event.reason, f"({event.author})")
-    return " ".join(filter(None, parts))
+    return printable(" ".join(filter(None, parts)))
 
 
 @app.command()

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from benchfarm.calls import checked
-from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, KERNEL_EXAMPLE, grouped
+from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, KERNEL_EXAMPLE, grouped, seconds_of
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, table
-from benchfarm.durations import parse_duration_s
 from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel
 from benchfarm_core.bundles import BundleContents, BundleOrder, BundleRequest, BundleView
 from benchfarm_core.errors import InvalidRequest
@@ -70,7 +69,7 @@ class BundledOptions:
             "threads": self.threads,
             "repeats": self.repeats,
             "protocol": {"name": self.protocol} if self.protocol else None,
-            "expires_in_s": parse_duration_s(self.expires_in) if self.expires_in else None,
+            "expires_in_s": seconds_of(self.expires_in, "--expires-in"),
         }
         return {name: value for name, value in wanted.items() if value is not None}
 

@@ -8,13 +8,12 @@ from rich.console import RenderableType
 
 from benchfarm.calls import checked
 from benchfarm.client import Client
-from benchfarm.commands.options import PLATFORM_HELP, AnyRequest, Dims, grouped, told_as_typed
+from benchfarm.commands.options import PLATFORM_HELP, AnyRequest, Dims, grouped, seconds_of, told_as_typed
 from benchfarm.commands.results_table import reason_text
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text
 from benchfarm.commands.watching import watch
 from benchfarm.comparisons import comparison_fields, comparison_text, is_slower, nothing_planned
-from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import ExitCode, exit_code_of_job
 from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel, parse_numbers
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
@@ -29,7 +28,6 @@ SIDE = (
 TYPED: Final = {
     "tolerance_percent": "--tolerance",
     "max_age_s": "--max-age",
-    "timeout_s": "--timeout",
     "platforms": "--platform",
     "workloads.0.b_platform": "--b-platform",
 }
@@ -67,15 +65,15 @@ def compare(
 ) -> None:
     """Whether B takes longer than A, less long, or as long within a tolerance. Ends with 13 where nobody can tell."""
     session = Session.of(context)
+    max_age_s, timeout_s = seconds_of(max_age, "--max-age"), seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client, told_as_typed(TYPED):
         dims = parse_numbers(dim or [], field="dims")
         sides = [_side(client, text, dims) for text in (a, b)]
         fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
-        if max_age is not None:
-            fields["max_age_s"] = parse_duration_s(max_age, field="max_age_s")
+        if max_age_s is not None:
+            fields["max_age_s"] = max_age_s
         job = client.submit(checked(JobRequest, fields))
         session.say(f"job {job.id}")
-        timeout_s = parse_duration_s(timeout, field="timeout_s") if timeout else None
         job = watch(client, job.id, session.err, timeout_s=timeout_s)
         item = next(client.items(job.id), None)
     if item is None:

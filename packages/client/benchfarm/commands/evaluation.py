@@ -8,13 +8,13 @@ import typer
 from rich.console import Group, RenderableType
 
 from benchfarm.accuracy import LEAST, Accuracy, Figures, LeftOut, Nearness, measure_accuracy
-from benchfarm.commands.options import PLATFORM_HELP, told_as_typed
+from benchfarm.commands.options import PLATFORM_HELP, seconds_of, told_as_typed
 from benchfarm.commands.output_files import check_file, writing
 from benchfarm.commands.session import Session
 from benchfarm.commands.tables import facts, ms_text, table
 from benchfarm.commands.verbs import EvaluationGroup
 from benchfarm.commands.watching import watch
-from benchfarm.durations import duration_text, parse_duration_s
+from benchfarm.durations import duration_text
 from benchfarm.exit_codes import ExitCode, exit_code_of_counts
 from benchfarm.waiting import Deadline
 from benchfarm_core.jobs import JobView
@@ -47,7 +47,7 @@ def accuracy(
     is left out and told, and what is graded D.
     """
     session = Session.of(context)
-    deadline = Deadline(parse_duration_s(timeout) if timeout else None)
+    deadline = Deadline(seconds_of(timeout, "--timeout"))
     check_file(output, field="json")
     with session.client(patient=True) as client, told_as_typed(_TYPED):
 

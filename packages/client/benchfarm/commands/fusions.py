@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
+from benchfarm.commands.options import seconds_of
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import ms_text, table
 from benchfarm.commands.watching import watch
-from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import exit_code_of_counts
 from benchfarm.fusions import FoundPair, FusionsFound, measure_fusions
 from benchfarm.waiting import Deadline
@@ -46,14 +46,14 @@ def measure(
     """
     session = Session.of(context)
     wanted = [_pair(text) for text in pair] if pair else list(OPERATOR_PAIRS)
-    deadline = Deadline(parse_duration_s(timeout) if timeout else None)
+    deadline = Deadline(seconds_of(timeout, "--timeout"))
+    age_s = seconds_of(max_age, "--max-age")
     with session.client(patient=True) as client:
 
         def wait(job_id: str) -> JobView:
             left_s = None if deadline.timeout_s is None else deadline.left_s(deadline.timeout_s)
             return watch(client, job_id, session.err, timeout_s=left_s)
 
-        age_s = None if max_age is None else parse_duration_s(max_age)
         found = measure_fusions(client, platform, wanted, wait=wait, max_age_s=age_s)
     session.show(found, lambda: _table(found))
     context.exit(exit_code_of_counts(found.complete, len(found.pairs)))

@@ -7,13 +7,14 @@ from typing import Annotated, Final
 import typer
 from rich.console import RenderableType
 
+from benchfarm.commands.options import seconds_of
 from benchfarm.commands.output_files import writing
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.submission import IdempotencyKey, submit
 from benchfarm.commands.tables import facts, table
 from benchfarm.commands.watching import progress_text, watch
-from benchfarm.durations import duration_text, parse_duration_s
+from benchfarm.durations import duration_text
 from benchfarm.exit_codes import exit_code_of_job
 from benchfarm_core.jobs import BoardWhy, ItemState, JobState, JobView, WhyView
 
@@ -58,8 +59,9 @@ def watch_job(
 ) -> None:
     """Show a job's progress until it ends. The exit code says how it ended."""
     session = Session.of(context)
+    timeout_s = seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client:
-        found = watch(client, job, session.err, timeout_s=parse_duration_s(timeout) if timeout else None)
+        found = watch(client, job, session.err, timeout_s=timeout_s)
     session.show(found, lambda: progress_text(found))
     context.exit(exit_code_of_job(found.state))
 

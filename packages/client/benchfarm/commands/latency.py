@@ -62,9 +62,11 @@ def latency(
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
     if misses.on_miss == OnMiss.MEASURE and misses.tolerance is None:
         raise InvalidRequest("--on-miss measure needs a --tolerance: what is less exact is measured", field="tolerance")
-    with session.client() as client, told_as_typed({"max_age_s": "--max-age", "tolerance": "--tolerance"}):
-        items = workloads.requests(client)
+    typed = {"max_age_s": "--max-age", "tolerance": "--tolerance"}
+    with told_as_typed(typed):
         age_s = parse_duration_s(max_age, field="max_age_s")
+    with session.client() as client, told_as_typed(typed):
+        items = workloads.requests(client)
         found = client.latency(
             items,
             platform,

@@ -14,6 +14,7 @@ from benchfarm.connection import checked_url
 from benchfarm.login import Login, forget, login_file, read_token, store
 from benchfarm.settings import Settings
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.token_files import MAX_TOKEN_FILE_BYTES
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +68,7 @@ def _token(path: Path | None) -> str:
         return read_token(path)
     if sys.stdin.isatty():
         return str(typer.prompt("token", hide_input=True)).strip()
-    token = sys.stdin.readline().strip()
+    token = sys.stdin.readline(MAX_TOKEN_FILE_BYTES).strip()
     if not token:
         raise InvalidRequest("no token came through the pipe; give --token-file", field="token_file")
     return token

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import cell, facts, table
+from benchfarm.exit_codes import ExitCode
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurement_sets import MeasurementSetImported, MeasurementSetView, SetKernelView
 
@@ -34,13 +35,14 @@ def import_folder(
 ) -> None:
     """Hand a folder's tables to the farm. A second time changes nothing. Operators only.
 
-    Each row that is not taken is rejected with a reason; --dry-run lists them.
+    Each row that is not taken is rejected with a reason; --dry-run lists them. Ends with 2 where no row can be taken.
     """
     session = Session.of(context)
     names = dict(map(_naming, name or ()))
     with session.client(patient=True) as client:
         found = client.measurement_sets.import_folder(folder, names=names, dry_run=dry_run)
     session.show(found, *([lambda: _rejected(found)] if dry_run and found.rejected else []), lambda: _came_to(found))
+    context.exit(ExitCode.USAGE if dry_run and not found.rows else ExitCode.OK)
 
 
 def _naming(text: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from benchfarm.client import Client
+from benchfarm.durations import parse_duration_s
 from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel, parse_numbers
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Precision
@@ -143,6 +144,17 @@ def _default(part: Field[Any]) -> Any:
     if part.default_factory is not MISSING:
         return part.default_factory()
     return Parameter.empty if part.default is MISSING else part.default
+
+
+def seconds_of(text: str | None, option: str) -> int | None:
+    """What a duration option says; None where it was not given. Raises InvalidRequest that names the option.
+
+    Commands ask before they send anything: who mistypes a time has started nothing.
+    """
+    if not text:
+        return None
+    with told_as_typed({option: option}):
+        return parse_duration_s(text, field=option)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 from pydantic import TypeAdapter
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
 from benchfarm.client import Client
+from benchfarm.commands.tables import printable
 from benchfarm.exit_codes import ExitCode, exit_code_of_error
 from benchfarm.login import effective
 from benchfarm.retries import Retries
@@ -35,7 +37,15 @@ PIPE_COLUMNS = 200
 
 
 class _Console(Console):
-    """rich's own console ends with 1 when the reader is gone, which says something else here."""
+    """rich's own console ends with 1 when the reader is gone, which says something else here.
+
+    Nothing that people or boards wrote steers the terminal: whatever is printed goes through `render`.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, without control characters but those that rich itself means."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> NoReturn:
         _end_unread()
@@ -142,7 +152,7 @@ class Session:
 
     def end(self, code: ExitCode, text: str, error: BenchfarmError | None = None) -> ExitCode:
         """Tell in one line why the command ends like this, and return the exit code."""
-        line = " ".join(text.split())
+        line = printable(" ".join(text.split()))
         _try_to_write(sys.stderr, f"benchfarm: {line}\n")
         if self.as_json:
             detail = {

@@ -11,12 +11,19 @@ from rich.console import RenderableType
 
 from benchfarm.calls import checked
 from benchfarm.client import Client
-from benchfarm.commands.options import PLATFORM_HELP, PlatformOptions, WorkloadOptions, grouped, told_as_typed
+from benchfarm.commands.options import (
+    PLATFORM_HELP,
+    PlatformOptions,
+    WorkloadOptions,
+    grouped,
+    seconds_of,
+    told_as_typed,
+)
 from benchfarm.commands.results_table import results_tables
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts
 from benchfarm.commands.watching import progress_text, watch
-from benchfarm.durations import duration_text, parse_duration_s
+from benchfarm.durations import duration_text
 from benchfarm.exit_codes import exit_code_of_job
 from benchfarm.workload_text import parse_labels
 from benchfarm_core.errors import InvalidRequest
@@ -76,12 +83,12 @@ class JobOptions:
             "protocol": {"name": self.protocol} if self.protocol else None,
             "timing": self.timing,
             "priority": self.priority,
-            "max_age_s": _seconds(self.max_age, "max_age_s"),
+            "max_age_s": seconds_of(self.max_age, "--max-age"),
             "min_grade": self.min_grade,
             "clock_proof": self.clock_proof,
             "repeats": self.repeats,
-            "expires_in_s": _seconds(self.expires_in, "expires_in_s"),
-            "budget_device_s": _seconds(self.budget, "budget_device_s"),
+            "expires_in_s": seconds_of(self.expires_in, "--expires-in"),
+            "budget_device_s": seconds_of(self.budget, "--budget"),
         }
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -111,6 +118,7 @@ def submit(
 ) -> None:
     """Submit a job. Options go before what the file says; workloads add to it. Uploads are made first."""
     session = Session.of(context)
+    timeout_s = seconds_of(timeout, "--timeout")
     body = _body(file)
     with told_as_typed(options.typed):
         fields = {**body, **options.request_fields()}
@@ -131,7 +139,7 @@ def submit(
             session.show(job, lambda: f"job {job.id} is {job.state}; benchfarm jobs watch {job.id}")
             return
         session.say(f"job {job.id}")
-        _watch(context, client, job.id, timeout_s=_seconds(timeout, "timeout"))
+        _watch(context, client, job.id, timeout_s=timeout_s)
 
 
 def _watch(context: typer.Context, client: Client, job_id: str, *, timeout_s: float | None) -> None:
@@ -144,10 +152,6 @@ def _watch(context: typer.Context, client: Client, job_id: str, *, timeout_s: fl
         lambda: f"job {job_id} {progress_text(job)}",
     )
     context.exit(exit_code_of_job(job.state))
-
-
-def _seconds(text: str | None, field: str) -> int | None:
-    return parse_duration_s(text, field=field) if text else None
 
 
 def _body(file: Path | None) -> dict[str, Any]:

@@ -1,12 +1,21 @@
 """How lists and single things look in a terminal. Every text of the farm is escaped: it is data, not markup."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from rich import box
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text for a terminal, without characters that steer one; lines and tabs stay."""
+    return _CONTROL.sub("", text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from benchfarm.calls import checked
+from benchfarm.commands.options import seconds_of
 from benchfarm.commands.output_files import kept_secret
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
-from benchfarm.durations import parse_duration_s
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import TokenRequest
 
@@ -29,7 +29,7 @@ def create(
     """Make a token. Its text is shown this once."""
     session = Session.of(context)
     fields = {"account": account, "role": role, "name": name}
-    request = checked(TokenRequest, {**fields, "expires_in_s": parse_duration_s(expires_in) if expires_in else None})
+    request = checked(TokenRequest, {**fields, "expires_in_s": seconds_of(expires_in, "--expires-in")})
     with session.client() as client:
         made = kept_secret(output, lambda: client.create_token(request))
     session.show(made, lambda: facts(made.model_dump(exclude={"revoked_at", "last_used_at"})))

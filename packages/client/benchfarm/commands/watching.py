@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from rich.console import Console
@@ -11,20 +11,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from benchfarm.client import Client
 from benchfarm.waiting import OnProgress
-from benchfarm_core.errors import Unavailable
+from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.jobs import JobView
 
 LINE_EVERY_S: Final = 5.0
+GOES_ON: Final = "it goes on, and what is measured is kept"
 
 
-def watch(client: Client, job_id: str, console: Console, *, timeout_s: float | None = None) -> JobView:
-    """Wait for a job and show how it goes. Raises TimeoutError, and Unavailable with how to go on."""
+def watch(
+    client: Client, job_id: str, console: Console, *, timeout_s: float | None = None, after: str = GOES_ON
+) -> JobView:
+    """Wait for a job and show how it goes. Raises TimeoutError that says what its boards wait for and what becomes of
+    it, `after`; and Unavailable with how to go on."""
     try:
         with (_bar if console.is_terminal else _lines)(console) as show:
             return client.wait(job_id, progress=show, timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}{_waits_for(client, job_id)}; {after}") from error
     except Unavailable as error:
         error.detail += f"; the job goes on when the farm is back: benchfarm jobs watch {job_id}"
         raise
+
+
+def _waits_for(client: Client, job_id: str) -> str:
+    """What stands in the way of a job; nothing where the farm does not say."""
+    with suppress(BenchfarmError):
+        reason = client.why(job_id).reason
+        return f": {reason}" if reason else ""
+    return ""
 
 
 def progress_text(job: JobView) -> str:

@@ -12,6 +12,7 @@ from benchfarm_api.routes import PageParameters, PageQuery, new_router, page_of
 from benchfarm_core.jobs import Page
 from benchfarm_core.pool import LikenessView, MatrixWanted, PoolExport, PoolImported, PoolMember
 from benchfarm_core.pool_files import open_entries
+from benchfarm_predictor import predictor_file
 from benchfarm_store import likenesses, pool, pool_entries
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
@@ -58,7 +59,7 @@ def import_pool(
 
     The same entries again change nothing, and what this farm measured itself is left out.
     """
-    opened = open_entries(file, _CATALOGUE, CATALOGUE_VERSION)
+    opened = open_entries(file, _CATALOGUE, CATALOGUE_VERSION, predictor_file.read)
     with parts.database.transaction() as tx:
         return pool_entries.import_entries(tx, opened, by=caller)
 
