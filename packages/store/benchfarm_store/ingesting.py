@@ -307,19 +307,23 @@ def _keep_evidence(tx: Transaction, lease_id: int, evidence: Sequence[LaunchEvid
     rows = [{"no": e.launch_no, "evidence": e.model_dump(mode="json", exclude={"launch_no"})} for e in evidence]
     if not rows:
         return clock_evidence.of_lease(tx, lease_id)
-    found = tx.execute(_ADD_LAUNCHES, {"lease": lease_id, "rows": rows_json(rows)})
+    found = tx.execute_prepared(_ADD_LAUNCHES, lease_id, rows_json(rows))
     return clock_evidence.clocks_in({row.launch_no: row.clock for row in found if row.clock is not None})
 
 
-_ADD_LAUNCHES = text("""
+_ADD_LAUNCHES = Prepared(
+    "results_launches",
+    "bigint, jsonb",
+    """
     WITH added AS (
         INSERT INTO launches (lease_id, launch_no, evidence)
-        SELECT :lease, no, evidence FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(no smallint, evidence jsonb)
+        SELECT $1, no, evidence FROM jsonb_to_recordset($2) AS x(no smallint, evidence jsonb)
         ON CONFLICT DO NOTHING RETURNING launch_no, evidence->'clock' AS clock)
     SELECT launch_no, clock FROM added
     UNION ALL
-    SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = :lease
-""")
+    SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = $1
+    """,
+)
 
 
 def _judge(
