@@ -140,7 +140,7 @@ def _candidate(row: Row[Any]) -> Candidate:
 
 
 def _candidates_within(limit: int) -> Prepared:
-    """The head of a queue. The limit stands in the statement: one that Postgres is not told it takes for a tenth of all.
+    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth.
 
     Whether the board times in situ is looked at once, and only where something of the queue is to be timed so.
     """
