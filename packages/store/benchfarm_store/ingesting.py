@@ -319,9 +319,7 @@ _ADD_LAUNCHES = Prepared(
         INSERT INTO launches (lease_id, launch_no, evidence)
         SELECT $1, no, evidence FROM jsonb_to_recordset($2) AS x(no smallint, evidence jsonb)
         ON CONFLICT DO NOTHING RETURNING launch_no, evidence->'clock' AS clock)
-    SELECT launch_no, clock FROM added
-    UNION ALL
-    SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = $1
+    SELECT launch_no, clock FROM added UNION ALL SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = $1
     """,
 )
 
