@@ -157,7 +157,8 @@ _UNFINISHED = Prepared(
     SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, m.noisy, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
-    WHERE l.id = ANY($1) ORDER BY m.id FOR NO KEY UPDATE OF m
+    WHERE l.id = ANY($1) AND m.id = ANY(ARRAY(SELECT measurement_id FROM lease_items WHERE lease_id = ANY($1)))
+    ORDER BY m.id FOR NO KEY UPDATE OF m
     """,
 )
 _PAYING_JOBS = text("""

@@ -35,7 +35,7 @@ from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, lease_token, rows_json
-from benchfarm_store.measurements import IS_WANTED
+from benchfarm_store.measurements import IS_WANTED, OF_LEASE
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
@@ -151,14 +151,15 @@ _HEAD = Prepared(
 _BATCH = Prepared(
     "lease_batch",
     "bigint",
-    """
+    f"""
     SELECT m.id, m.expected_s, m.timing, m.attempts > 0 AS apart, w.spec::text AS spec, w.reference_sha256,
         a.reference_sha256 AS a_reference, b.reference_sha256 AS b_reference
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
     LEFT JOIN pairs x ON x.workload_id = w.id
     LEFT JOIN workloads a ON a.id = x.a_id
     LEFT JOIN workloads b ON b.id = x.b_id
-    WHERE i.lease_id = $1 AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
+    WHERE i.lease_id = $1 AND m.lease_id = i.lease_id AND m.state = 'leased' AND m.id = ANY({OF_LEASE})
+    ORDER BY i.position
     """,
 )
 

@@ -26,6 +26,9 @@ _IS_OF_FARM: Final = """
 IS_WANTED: Final = f"({_IS_JOINED} OR {_IS_OF_FARM})"
 """Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself, which made it for neither.
 Whatever it was made for, whoever joined it keeps it."""
+OF_LEASE: Final = "ARRAY(SELECT measurement_id FROM lease_items WHERE lease_id = $1)"
+"""The ids of a lease's measurements. Said beside a join with them, for Postgres would rather read all measurements in
+order than look these up where it knows little of what was leased."""
 IS_AGAIN: Final = f"(m.purpose = 'holdout' AND {_IS_OF_FARM} AND NOT {_IS_JOINED})"
 """Whether a measurement `m` is a hold-out that only a refresh wants again (`refreshes.want_holdouts_again`)."""
 
