@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 
@@ -54,12 +54,14 @@ class Lab:
         first = {model: next((key for key in keys if key.startswith(f"{model}/")), None) for model in sorted(models)}
         return [key for key in first.values() if key is not None]
 
-    def submit(self, *, seed: int, kernels: int, protocol: ProtocolRequest) -> JobView:
-        """Kernels that are drawn from a seed, measured anew on one platform of each model."""
+    def submit(
+        self, *, seed: int, kernels: int, protocol: ProtocolRequest, platforms: Sequence[str] | None = None
+    ) -> JobView:
+        """Kernels that are drawn from a seed, measured anew on some platforms; by default one of each model."""
         request = JobRequest(
             name=f"phones {seed}",
             workloads=tuple(KernelRequest(type=one.type, config=one.config) for one in draw_mixed(seed, kernels)),
-            platforms=tuple(self.platforms()),
+            platforms=tuple(self.platforms() if platforms is None else platforms),
             protocol=protocol,
             max_age_s=0,
         )
@@ -79,6 +81,11 @@ class Lab:
         bounds = {"serials": list(serials), "begun": begun_unix_s, "ended": ended_unix_s}
         return self._count(_LEASES_DONE, bounds), self._count(_RESULTS, bounds)
 
+    def leased_s(self, serials: Sequence[str], begun_unix_s: float, ended_unix_s: float) -> float:
+        """For how long, in all, these boards were at work on leases within a span of time."""
+        bounds = {"serials": list(serials), "begun": begun_unix_s, "ended": ended_unix_s}
+        return float(self._value(_LEASED_S, bounds))
+
     def open_leases(self) -> int:
         """Leases that nobody has ended."""
         return self._count(_OPEN_LEASES, {})
@@ -88,10 +95,13 @@ class Lab:
         return [one.serial for one in self.phones if governors(one) != {DEFAULT_GOVERNOR}]
 
     def _count(self, statement: str, bounds: dict[str, object]) -> int:
+        return int(self._value(statement, bounds))
+
+    def _value(self, statement: str, bounds: dict[str, object]) -> Any:
         database = Database(self.farm.database_url)
         try:
             with database.transaction(read_only=True) as tx:
-                return int(tx.execute(text(statement), bounds).scalar_one())
+                return tx.execute(text(statement), bounds).scalar_one()
         finally:
             database.dispose()
 
@@ -158,5 +168,10 @@ _RESULTS: Final = f"""
     SELECT count(*) {_OF_BOARDS} JOIN lease_items i ON i.lease_id = l.id
     WHERE b.serial = ANY(CAST(:serials AS text[])) AND i.outcome = 'ok'
       AND extract(epoch FROM i.finished_at) BETWEEN :begun AND :ended
+"""
+_LEASED_S: Final = f"""
+    SELECT coalesce(sum(greatest(0, least(coalesce(extract(epoch FROM l.ended_at), :ended), :ended)
+        - greatest(extract(epoch FROM l.accepted_at), :begun))), 0) {_OF_BOARDS}
+    WHERE b.serial = ANY(CAST(:serials AS text[])) AND l.accepted_at IS NOT NULL
 """
 _OPEN_LEASES: Final = "SELECT count(*) FROM leases WHERE ended_at IS NULL"

@@ -134,15 +134,22 @@ def clean_blocks(launch: LaunchSamples) -> list[bool]:
     The block after a disturbed one is not: what ran in between has taken caches and predictors along. By difference
     every run begins without them.
     """
-    quiet = _undisturbed(launch)
     if launch.beside is not None:
-        return [once and twice for once, twice in zip(quiet, _undisturbed(launch.beside), strict=True)]
+        return [once and twice for once, twice in zip(_undisturbed(launch), _undisturbed(launch.beside), strict=True)]
+    if _is_undisturbed(launch):
+        return [True] * len(launch.blocks_ns)
+    quiet = _undisturbed(launch)
     return [now and before for before, now in zip([True, *quiet], quiet, strict=False)]
 
 
+def _is_undisturbed(side: LaunchSamples | SideSamples) -> bool:
+    """Whether all blocks are so, by a short look: most launches are, and each is looked at several times."""
+    return not any(side.switches) and max(side.delays_ns, default=0) <= DELAY_FLOOR_NS
+
+
 def _undisturbed(side: LaunchSamples | SideSamples) -> list[bool]:
-    if not any(side.switches) and max(side.delays_ns, default=0) <= DELAY_FLOOR_NS:
-        return [True] * len(side.blocks_ns)  # most are so, and each is looked at several times
+    if _is_undisturbed(side):
+        return [True] * len(side.blocks_ns)
     return [
         switches == 0 and delay <= max(DELAY_FLOOR_NS, DELAY_SHARE * block)
         for block, delay, switches in zip(side.blocks_ns, side.delays_ns, side.switches, strict=True)
@@ -154,8 +161,10 @@ def _floor(times: Iterable[int]) -> int:
     return ordered[int(FLOOR_SHARE * len(ordered))]
 
 
-def _enough_clean(launch: LaunchSamples) -> list[int]:
+def _enough_clean(launch: LaunchSamples) -> Sequence[int]:
     """The clean blocks of a launch in ns; none at all when they are too few to speak for it."""
+    if launch.beside is None and _is_undisturbed(launch):
+        return launch.blocks_ns
     clean = [ns for ns, ok in zip(launch.blocks_ns, clean_blocks(launch), strict=True) if ok]
     count = len(launch.blocks_ns)
     return clean if len(clean) >= max(min(CLEAN_MIN_BLOCKS, count), CLEAN_MIN_SHARE * count) else []

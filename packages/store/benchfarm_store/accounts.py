@@ -10,7 +10,7 @@ from benchfarm_core.errors import Conflict, QuotaExceeded
 from benchfarm_core.jobs import Page
 from benchfarm_core.scheduling import decay
 from benchfarm_store import cursors
-from benchfarm_store.database import Transaction
+from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import account_text
 from benchfarm_store.tables import accounts
 
@@ -49,14 +49,15 @@ def list_accounts(tx: Transaction, cursor: str | None, limit: int) -> Page[Accou
 
 def charge(tx: Transaction, account: int, device_s: float) -> None:
     """Add device-seconds to an account's use, which halves every hour."""
-    row = tx.execute(
-        text("SELECT device_s, device_s_at FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account}
-    ).one()
+    row = tx.execute_prepared(_USED, account).one()
     used = decay(row.device_s, (tx.now - row.device_s_at).total_seconds()) + device_s
-    tx.execute(
-        text("UPDATE accounts SET device_s = :used, device_s_at = :now WHERE id = :id"),
-        {"used": used, "now": tx.now, "id": account},
-    )
+    tx.execute_prepared(_USE, account, used, tx.now)
+
+
+_USED = Prepared("account_used", "int", "SELECT device_s, device_s_at FROM accounts WHERE id = $1 FOR NO KEY UPDATE")
+_USE = Prepared(
+    "account_use", "int, float8, timestamptz", "UPDATE accounts SET device_s = $2, device_s_at = $3 WHERE id = $1"
+)
 
 
 def take_bytes(tx: Transaction, account: int, size_bytes: int) -> None:

@@ -127,8 +127,8 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
     """Hold the head of a queue and choose from it."""
     batch: list[int] = []
     for limit in CANDIDATES:
-        wanted = (group.platform_id, group.queue_id, board.clock_proof, board.id, limit)
-        rows = tx.execute_prepared(_CANDIDATES, *wanted).all()
+        wanted = (group.platform_id, group.queue_id, board.clock_proof, board.id)
+        rows = tx.execute_prepared(_CANDIDATES[limit], *wanted).all()
         candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
         batch = fill_batch([_candidate(row) for row in candidates])
         if len(rows) < limit or len(batch) < len(candidates):
@@ -140,21 +140,29 @@ def _candidate(row: Row[Any]) -> Candidate:
     return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded)
 
 
-# whether the board times in situ is looked at once, and only where something of the queue is to be timed so
-_CANDIDATES = Prepared(
-    "dispatch_candidates",
-    "int, int, int, int, int",
-    f"""
-    SELECT m.id, m.expected_s, m.losses, m.timing,
-        CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
-        (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
-        {IS_WANTED} AS wanted
-    FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
-        AND (m.only_board_id IS NULL OR m.only_board_id = $4)
-        AND (m.timing = 'alone' OR (SELECT {TIMES_IN_SITU} FROM boards b, platforms p WHERE b.id = $4 AND p.id = $1))
-    ORDER BY m.wanted_at, m.id LIMIT $5 FOR NO KEY UPDATE OF m SKIP LOCKED
-    """,
-)
+def _candidates_within(limit: int) -> Prepared:
+    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth.
+
+    Whether the board times in situ is looked at once, and only where something of the queue is to be timed so.
+    """
+    return Prepared(
+        f"dispatch_candidates_{limit}",
+        "int, int, int, int",
+        f"""
+        SELECT m.id, m.expected_s, m.losses, m.timing,
+            CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
+            (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
+            {IS_WANTED} AS wanted
+        FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
+            AND (m.only_board_id IS NULL OR m.only_board_id = $4)
+            AND (m.timing = 'alone'
+                OR (SELECT {TIMES_IN_SITU} FROM boards b, platforms p WHERE b.id = $4 AND p.id = $1))
+        ORDER BY m.wanted_at, m.id LIMIT {limit} FOR NO KEY UPDATE OF m SKIP LOCKED
+        """,
+    )
+
+
+_CANDIDATES = {limit: _candidates_within(limit) for limit in CANDIDATES}
 
 
 def _still_wanted(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Row[Any]]:

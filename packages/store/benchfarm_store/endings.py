@@ -115,8 +115,8 @@ def end_all(
     ids = [lease.id for lease in leases]
     boards = {lease.id: lease.board_id for lease in leases}
     said = told or ReleaseRequest(reason="done")
-    notes = {"conversion": said.conversion_ms, "wall": said.lease_wall_ms, "detail": said.detail}
-    ended = tx.execute(_END, {"ids": ids, "now": tx.now, "reason": reason, **notes}).all()
+    notes = (said.conversion_ms, said.lease_wall_ms, said.detail)
+    ended = tx.execute_prepared(_END, ids, tx.now, reason, *notes, told is not None).all()
     rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
     verdicts = {row.id: _verdict(row, boards[row.lease_id], loss) for row in rows}
@@ -128,22 +128,32 @@ def end_all(
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
     _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
-    _charge(tx, {row.id: row.board_s for row in ended if row.was_accepted}, is_told=told is not None)
+    _charge(tx, [row for row in ended if row.was_accepted])
     _count_failed(tx, verdicts)
     if any(row.is_adapted for row in ended):
         adaptation_budgets.keep(tx, [lease.queue_id for lease in leases])
 
 
-# found dead late, it ended when it ran out: nobody measured while nobody looked
-_END = text("""
-    UPDATE leases SET ended_at = least(:now, expires_at), end_reason = :reason, conversion_ms = :conversion,
-        lease_wall_ms = :wall, detail = :detail
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND ended_at IS NULL
-    RETURNING id, accepted_at IS NOT NULL AS was_accepted,
-        greatest(0, extract(epoch FROM ended_at - accepted_at))::float8 AS board_s, EXISTS (
+# Found dead late, a lease ended when it ran out: nobody measured while nobody looked. Whose time it was is told with
+# it. A lease that came with the end of another, accepted in the instant of its offer, and of which nobody ever said a
+# word costs nothing: the answer that named it was lost, and no board worked on it.
+_END = Prepared(
+    "ending_end",
+    "bigint[], timestamptz, text, float8, float8, text, boolean",
+    """
+    UPDATE leases l SET ended_at = least($2, expires_at), end_reason = $3, conversion_ms = $4, lease_wall_ms = $5,
+        detail = $6
+    WHERE id = ANY($1) AND ended_at IS NULL
+    RETURNING l.id, accepted_at IS NOT NULL AS was_accepted,
+        greatest(0, extract(epoch FROM ended_at - accepted_at))::float8 AS board_s,
+        (SELECT account_id FROM queues WHERE id = l.queue_id) AS account_id,
+        $7 OR l.accepted_at > l.offered_at OR EXISTS (
+            SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL OFFSET 0) AS is_charged,
+        EXISTS (
             SELECT FROM queues q JOIN adaptations a ON a.platform_id = q.platform_id AND a.finished_at IS NULL
-            WHERE q.id = leases.queue_id) AS is_adapted
-""")
+            WHERE q.id = l.queue_id OFFSET 0) AS is_adapted
+    """,
+)
 _UNFINISHED = Prepared(
     "ending_unfinished",
     "bigint[]",
@@ -151,7 +161,8 @@ _UNFINISHED = Prepared(
     SELECT m.id, m.lease_id, m.attempts, m.losses, m.inconclusive, m.noisy, l.running_measurement_id = m.id AS running
     FROM leases l JOIN lease_items i ON i.lease_id = l.id
         JOIN measurements m ON m.id = i.measurement_id AND m.lease_id = l.id AND m.state = 'leased'
-    WHERE l.id = ANY($1) ORDER BY m.id FOR NO KEY UPDATE OF m
+    WHERE l.id = ANY($1) AND m.id = ANY(ARRAY(SELECT measurement_id FROM lease_items WHERE lease_id = ANY($1)))
+    ORDER BY m.id FOR NO KEY UPDATE OF m
     """,
 )
 _PAYING_JOBS = text("""
@@ -251,7 +262,7 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: 
     rest_s = COOLING_S.get(reason)
     state = BoardState.OFFLINE if reason == "drain" else BoardState.COOLING if rest_s else BoardState.IDLE
     until = tx.now + timedelta(seconds=rest_s) if rest_s else None
-    freed = tx.execute(_FREE, {"ids": sorted(boards), "state": state, "until": until}).all()
+    freed = tx.execute_prepared(_FREE, sorted(boards), state, until).all()
     if state == BoardState.OFFLINE:
         happened = [
             Happened(row.id, BoardEventKind.OFFLINE, agent_author(row.agent_id), reason="its agent drains")
@@ -263,48 +274,48 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: 
             tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
 
 
-_FREE = text("""
-    UPDATE boards SET state = :state, cooling_until = :until
-    WHERE id = ANY(CAST(:ids AS int[])) AND state = 'leased' RETURNING id, public_id, agent_id
-""")
-
-
-def _charge(tx: Transaction, seconds: Mapping[int, float], *, is_told: bool) -> None:
-    """Charge the wall time of accepted leases to accounts, and to jobs by the share of their new measurements.
-
-    `is_told`: by their agent. A lease that came with the end of another and of which nobody ever said a word costs
-    nothing: the answer that named it was lost, and no board worked on it.
+_FREE = Prepared(
+    "ending_free",
+    "int[], text, timestamptz",
     """
+    UPDATE boards SET state = $2, cooling_until = $3
+    WHERE id = ANY($1) AND state = 'leased' RETURNING id, public_id, agent_id
+    """,
+)
+
+
+def _charge(tx: Transaction, ended: Sequence[Row[Any]]) -> None:
+    """Charge the wall time of accepted leases to jobs by the share of their new measurements, and to accounts."""
+    seconds = {lease.id: lease.board_s for lease in ended}
     if not seconds:
         return
     rows = rows_json([{"id": id_, "s": device_s} for id_, device_s in seconds.items()])
     tx.execute_prepared(_CHARGE_JOBS, rows)
     by_account: dict[int, float] = defaultdict(float)
-    for row in tx.execute(_ACCOUNTS, {"ids": list(seconds), "told": is_told}):
-        by_account[row.account_id] += seconds[row.id]
+    for row in ended:
+        if row.is_charged:
+            by_account[row.account_id] += row.board_s
     for account in sorted(by_account):
         accounts.charge(tx, account, by_account[account])
 
 
-# accepted in the instant of its offer: it came with the end of another lease
-_ACCOUNTS = text("""
-    SELECT l.id, q.account_id FROM leases l JOIN queues q ON q.id = l.queue_id
-    WHERE l.id = ANY(CAST(:ids AS bigint[])) AND (:told OR l.accepted_at > l.offered_at OR EXISTS (
-        SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL))
-""")
-# what ran shares the time by its expected length; a lease of which nothing ran is no job's
+# what ran shares the time by its expected length; a lease of which nothing ran is no job's. LATERAL with OFFSET 0: each
+# is looked up, where Postgres, which expects a hundred leases, would read all measurements and items there are
 _CHARGE_JOBS = Prepared(
     "ending_charge_jobs",
     "jsonb",
     """
     WITH ran AS (
-        SELECT m.id, x.s * m.expected_s / sum(m.expected_s) OVER (PARTITION BY x.id) AS device_s
+        SELECT i.measurement_id AS id, x.s * m.expected_s / sum(m.expected_s) OVER (PARTITION BY x.id) AS device_s
         FROM jsonb_to_recordset($1) AS x(id bigint, s float8)
-            JOIN lease_items i ON i.lease_id = x.id AND i.started_at IS NOT NULL
-            JOIN measurements m ON m.id = i.measurement_id),
+        CROSS JOIN LATERAL (
+            SELECT measurement_id FROM lease_items WHERE lease_id = x.id AND started_at IS NOT NULL OFFSET 0) i
+        CROSS JOIN LATERAL (SELECT expected_s FROM measurements WHERE id = i.measurement_id OFFSET 0) m),
     shares AS (
         SELECT j.job_id, sum(ran.device_s) AS device_s FROM ran
-        JOIN job_items j ON j.measurement_id = ran.id AND j.source = 'new' GROUP BY j.job_id)
+        CROSS JOIN LATERAL (
+            SELECT job_id FROM job_items WHERE measurement_id = ran.id AND source = 'new' OFFSET 0) j
+        GROUP BY j.job_id)
     UPDATE jobs SET device_s_spent = device_s_spent + shares.device_s FROM shares WHERE jobs.id = shares.job_id
     """,
 )

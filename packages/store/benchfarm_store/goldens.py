@@ -10,7 +10,7 @@ the process that timed them, so each of their results is normalised by its own c
 
 from collections.abc import Mapping
 from statistics import median_low
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
@@ -96,17 +96,9 @@ def remember(
     """Add a lease's canaries to the history, once per lease; the reference waits for an accepted result."""
     if not seen or not (keep_reference or canaries.is_kept):
         return
-    parameters: dict[str, Any] = {
-        "generation": canaries.generation_id,
-        "platform": canaries.platform_id,
-        "lease": lease_id,
-        "now": tx.now,
-        "kept": QUIET_LEASES,
-    }
-    for name in _NAMES:
-        parameters[f"{name}_ns"] = canaries.reference.of(name) if keep_reference else None
-        parameters[f"{name}_seen"] = [seen[name]] if name in seen else []
-    tx.execute(_REMEMBER, parameters)
+    told = [canaries.reference.of(name) if keep_reference else None for name in _NAMES]
+    recent = [[seen[name]] if name in seen else [] for name in _NAMES]
+    tx.execute_prepared(_REMEMBER, canaries.generation_id, canaries.platform_id, lease_id, tx.now, *told, *recent)
     if not canaries.is_kept:
         tx.execute(_DERIVE_AGAIN, {"generation": canaries.generation_id, "platform": canaries.platform_id})
 
@@ -123,16 +115,19 @@ _DERIVE_AGAIN = text("""
 def _extended(name: CanaryName) -> str:
     both = f"(g.{name}_recent_ns || excluded.{name}_recent_ns)"
     return f"""CASE WHEN g.lease_id = excluded.lease_id THEN g.{name}_recent_ns
-        ELSE {both}[greatest(1, cardinality({both}) - :kept + 1):] END"""
+        ELSE {both}[greatest(1, cardinality({both}) - {QUIET_LEASES} + 1):] END"""
 
 
-_REMEMBER = text(f"""
-    INSERT INTO canary_goldens AS g (generation_id, platform_id, sgemm_ns, mobilenet_ns, lease_id, measured_at,
+_REMEMBER = Prepared(
+    "canaries_remember",
+    "int, int, bigint, timestamptz, bigint, bigint, bigint[], bigint[]",
+    f"""
+    INSERT INTO canary_goldens AS g (generation_id, platform_id, lease_id, measured_at, sgemm_ns, mobilenet_ns,
         sgemm_recent_ns, mobilenet_recent_ns)
-    VALUES (:generation, :platform, :sgemm_ns, :mobilenet_ns, :lease, :now,
-        CAST(:sgemm_seen AS bigint[]), CAST(:mobilenet_seen AS bigint[]))
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (generation_id, platform_id) DO UPDATE SET sgemm_ns = coalesce(g.sgemm_ns, excluded.sgemm_ns),
         mobilenet_ns = coalesce(g.mobilenet_ns, excluded.mobilenet_ns),
         sgemm_recent_ns = {_extended("sgemm")}, mobilenet_recent_ns = {_extended("mobilenet")},
         lease_id = excluded.lease_id
-""")
+    """,
+)

@@ -54,6 +54,7 @@ from benchfarm_store import (
 )
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import clock_level, lease_column, rows_json
+from benchfarm_store.measurements import OF_LEASE
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
 from benchfarm_store.tables import summaries
@@ -234,7 +235,7 @@ _ITEMS = Prepared(
     SELECT m.id, i.outcome, m.state = 'leased' AND m.lease_id = i.lease_id AS is_leased, m.attempts, m.losses,
         m.inconclusive, m.noisy, m.clock_need, m.timing, w.family, {IS_UPLOAD} AS uploaded
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
-    WHERE i.lease_id = $1 ORDER BY m.id FOR NO KEY UPDATE OF m
+    WHERE i.lease_id = $1 AND m.id = ANY({OF_LEASE}) ORDER BY m.id FOR NO KEY UPDATE OF m
     """,
 )
 
@@ -307,19 +308,21 @@ def _keep_evidence(tx: Transaction, lease_id: int, evidence: Sequence[LaunchEvid
     rows = [{"no": e.launch_no, "evidence": e.model_dump(mode="json", exclude={"launch_no"})} for e in evidence]
     if not rows:
         return clock_evidence.of_lease(tx, lease_id)
-    found = tx.execute(_ADD_LAUNCHES, {"lease": lease_id, "rows": rows_json(rows)})
+    found = tx.execute_prepared(_ADD_LAUNCHES, lease_id, rows_json(rows))
     return clock_evidence.clocks_in({row.launch_no: row.clock for row in found if row.clock is not None})
 
 
-_ADD_LAUNCHES = text("""
+_ADD_LAUNCHES = Prepared(
+    "results_launches",
+    "bigint, jsonb",
+    """
     WITH added AS (
         INSERT INTO launches (lease_id, launch_no, evidence)
-        SELECT :lease, no, evidence FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(no smallint, evidence jsonb)
+        SELECT $1, no, evidence FROM jsonb_to_recordset($2) AS x(no smallint, evidence jsonb)
         ON CONFLICT DO NOTHING RETURNING launch_no, evidence->'clock' AS clock)
-    SELECT launch_no, clock FROM added
-    UNION ALL
-    SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = :lease
-""")
+    SELECT launch_no, clock FROM added UNION ALL SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = $1
+    """,
+)
 
 
 def _judge(
@@ -429,8 +432,7 @@ _FINISH_ITEMS = Prepared(
     """
     UPDATE lease_items i SET outcome = x.outcome, detail = x.detail, finished_at = $3,
         started_at = coalesce(i.started_at, $3)
-    FROM jsonb_to_recordset($2) AS x(id bigint, outcome text, detail text)
-    WHERE i.lease_id = $1 AND i.measurement_id = x.id
+    FROM jsonb_to_recordset($2) AS x(id bigint, outcome text, detail text) WHERE lease_id = $1 AND measurement_id = x.id
     """,
 )
 

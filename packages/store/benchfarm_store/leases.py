@@ -35,7 +35,7 @@ from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, lease_token, rows_json
-from benchfarm_store.measurements import IS_WANTED
+from benchfarm_store.measurements import IS_WANTED, OF_LEASE
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
@@ -151,14 +151,15 @@ _HEAD = Prepared(
 _BATCH = Prepared(
     "lease_batch",
     "bigint",
-    """
+    f"""
     SELECT m.id, m.expected_s, m.timing, m.attempts > 0 AS apart, w.spec::text AS spec, w.reference_sha256,
         a.reference_sha256 AS a_reference, b.reference_sha256 AS b_reference
     FROM lease_items i JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
     LEFT JOIN pairs x ON x.workload_id = w.id
     LEFT JOIN workloads a ON a.id = x.a_id
     LEFT JOIN workloads b ON b.id = x.b_id
-    WHERE i.lease_id = $1 AND m.lease_id = i.lease_id AND m.state = 'leased' ORDER BY i.position
+    WHERE i.lease_id = $1 AND m.lease_id = i.lease_id AND m.state = 'leased' AND m.id = ANY({OF_LEASE})
+    ORDER BY i.position
     """,
 )
 
@@ -257,7 +258,7 @@ def report(tx: Transaction, agent_id: str, request: ReportsRequest, times: Lease
     """
     agents.heard(tx, agent_id)
     told = {lease_column(one.lease_token): one for one in _each_once(request.leases)}
-    rows = tx.execute(_HOLD_MANY, {"tokens": list(told), "agent": agent_id}).all()
+    rows = tx.execute_prepared(_HOLD_MANY, list(told), agent_id).all()
     live = {row.token: row for row in rows if row.accepted_at is not None and not is_expired(row.expires_at, tx.now)}
     _note_running(tx, [(live[column].id, one) for column, one in told.items() if column in live], times)
     renewing = {column: live[column].id for column, one in told.items() if column in live and one.renew}
@@ -293,7 +294,7 @@ def _note_running(tx: Transaction, reports: Sequence[tuple[int, LeaseReport]], t
     if not reports:
         return
     started = [{"lease": lease, "id": id_} for lease, one in reports for id_ in one.measurement_ids]
-    missing = tx.execute(_STARTED_MANY, {"rows": rows_json(started), "now": tx.now}).scalar() if started else None
+    missing = tx.execute_prepared(_STARTED_MANY, rows_json(started), tx.now).scalar() if started else None
     if missing is not None:
         raise InvalidRequest(f"measurement {missing} is not of its lease", code="result_invalid", field="leases")
     rows = [
@@ -305,32 +306,43 @@ def _note_running(tx: Transaction, reports: Sequence[tuple[int, LeaseReport]], t
         }
         for lease, one in reports
     ]
-    tx.execute(_REPORTED, {"rows": rows_json(rows), "expires": lease_ends(tx.now, times)})
+    tx.execute_prepared(_REPORTED, rows_json(rows), lease_ends(tx.now, times))
     if not any(one.renew for _, one in reports):
         tx.allow_loss()  # a crash of Postgres makes what is known of what ran a little older, as a lost report does
 
 
-_HOLD_MANY = text("""
+_HOLD_MANY = Prepared(
+    "leases_hold",
+    "text[], text",
+    """
     SELECT id, token::text AS token, accepted_at, expires_at FROM leases
-    WHERE token = ANY(CAST(:tokens AS uuid[])) AND agent_id = :agent AND ended_at IS NULL
-    ORDER BY id FOR NO KEY UPDATE
-""")
+    WHERE token = ANY(CAST($1 AS uuid[])) AND agent_id = $2 AND ended_at IS NULL ORDER BY id FOR NO KEY UPDATE
+    """,
+)
 # every launch visits all of a lease again: what has started before is not written anew
-_STARTED_MANY = text("""
+_STARTED_MANY = Prepared(
+    "leases_started",
+    "jsonb, timestamptz",
+    """
     WITH told AS MATERIALIZED (
-        SELECT lease, id FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(lease bigint, id bigint)),
+        SELECT lease, id FROM jsonb_to_recordset($1) AS x(lease bigint, id bigint)),
     marked AS (
-        UPDATE lease_items i SET started_at = :now FROM told
+        UPDATE lease_items i SET started_at = $2 FROM told
         WHERE i.lease_id = told.lease AND i.measurement_id = told.id AND i.started_at IS NULL)
     SELECT told.id FROM told WHERE NOT EXISTS (
-        SELECT FROM lease_items i WHERE i.lease_id = told.lease AND i.measurement_id = told.id) LIMIT 1
-""")
-_REPORTED = text("""
+        SELECT FROM lease_items i WHERE i.lease_id = told.lease AND i.measurement_id = told.id OFFSET 0) LIMIT 1
+    """,
+)
+_REPORTED = Prepared(
+    "leases_reported",
+    "jsonb, timestamptz",
+    """
     UPDATE leases l SET running_measurement_id = CASE WHEN x.told THEN x.running ELSE l.running_measurement_id END,
-        expires_at = CASE WHEN x.renew THEN :expires ELSE l.expires_at END
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(lease bigint, told boolean, running bigint, renew boolean)
+        expires_at = CASE WHEN x.renew THEN $2 ELSE l.expires_at END
+    FROM jsonb_to_recordset($1) AS x(lease bigint, told boolean, running bigint, renew boolean)
     WHERE l.id = x.lease AND l.ended_at IS NULL
-""")
+    """,
+)
 
 
 def release(tx: Transaction, agent_id: str, token: str, request: ReleaseRequest) -> None:

@@ -12,19 +12,23 @@ from benchfarm_store.comparisons import GRADE_OF_COMPARISON
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 
+# OFFSET 0: a few measurements are looked up one by one. Without it Postgres may read all items there are for them.
 _IS_JOINED: Final = """
-    (EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending')
+    (EXISTS (SELECT FROM job_items wi WHERE wi.measurement_id = m.id AND wi.state = 'pending' OFFSET 0)
         OR EXISTS (
             SELECT FROM adaptation_items wa JOIN adaptations w ON w.id = wa.adaptation_id AND w.finished_at IS NULL
-            WHERE wa.measurement_id = m.id AND NOT wa.given_up))
+            WHERE wa.measurement_id = m.id AND NOT wa.given_up OFFSET 0))
 """
 _IS_OF_FARM: Final = """
     (m.purpose <> 'job' AND NOT EXISTS (
-        SELECT FROM adaptation_items wn WHERE wn.measurement_id = m.id AND wn.source = 'new'))
+        SELECT FROM adaptation_items wn WHERE wn.measurement_id = m.id AND wn.source = 'new' OFFSET 0))
 """
 IS_WANTED: Final = f"({_IS_JOINED} OR {_IS_OF_FARM})"
 """Whether anybody waits for a measurement `m`: a job, an adaptation, or the farm itself, which made it for neither.
 Whatever it was made for, whoever joined it keeps it."""
+OF_LEASE: Final = "ARRAY(SELECT measurement_id FROM lease_items WHERE lease_id = $1)"
+"""The ids of a lease's measurements. Said beside a join with them, for Postgres would rather read all measurements in
+order than look these up where it knows little of what was leased."""
 IS_AGAIN: Final = f"(m.purpose = 'holdout' AND {_IS_OF_FARM} AND NOT {_IS_JOINED})"
 """Whether a measurement `m` is a hold-out that only a refresh wants again (`refreshes.want_holdouts_again`)."""
 

@@ -100,26 +100,22 @@ def count_closed(tx: Transaction, job_id: str, closed: Sequence[Any]) -> None:
     `closed` are rows with `item_no`, `state`, `failure`, `reason`; the caller holds the job's row.
     """
     counts = Counter(row.state for row in closed)
-    numbers = {
-        "id": job_id,
-        "closed": len(closed),
-        "succeeded": counts[ItemState.SUCCEEDED],
-        "failed": counts[ItemState.FAILED],
-        "cancelled": counts[ItemState.CANCELLED],
-        "now": tx.now,
-    }
-    standing = tx.execute(_COUNT, numbers).one()
+    numbers = [counts[state] for state in (ItemState.SUCCEEDED, ItemState.FAILED, ItemState.CANCELLED)]
+    standing = tx.execute_prepared(_COUNT, job_id, len(closed), *numbers, tx.now).one()
     tell_failures(tx, job_id, [row for row in closed if row.state == ItemState.FAILED])
     _settle(tx, job_id, standing)
 
 
 _JOB_STANDING: Final = "state, total, planned, pending, succeeded, failed, cancelled, known, progress_event_at"
-_COUNT = text(f"""
-    UPDATE jobs SET pending = pending - :closed,
-        succeeded = succeeded + :succeeded, failed = failed + :failed, cancelled = cancelled + :cancelled,
-        progressed_at = :now
-    WHERE id = CAST(:id AS uuid) RETURNING {_JOB_STANDING}
-""")
+_COUNT = Prepared(
+    "count_closed",
+    "uuid, int, int, int, int, timestamptz",
+    f"""
+    UPDATE jobs SET pending = pending - $2, succeeded = succeeded + $3, failed = failed + $4,
+        cancelled = cancelled + $5, progressed_at = $6
+    WHERE id = $1 RETURNING {_JOB_STANDING}
+    """,
+)
 
 
 def tell_failures(tx: Transaction, job_id: str, failed: Sequence[Any]) -> None:

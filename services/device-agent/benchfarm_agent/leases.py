@@ -137,7 +137,7 @@ class LeaseWork:
             (outcome,) = await asyncio.gather(keeping, return_exceptions=True)
             if isinstance(outcome, Exception):
                 logger.error("what keeps the lease has failed", exc_info=outcome)
-            self._spool.close()
+            await asyncio.to_thread(self._spool.close)  # on the loop a slow disk would hold up every other board
 
     async def _work(self) -> ReleaseReason:
         """Measures and hands in. A fault of the agent ends the lease too: left alone it would idle the board."""

@@ -5,9 +5,11 @@ is in progress, so that an agent that was killed knows afterwards which one to b
 without fsync, because it has to survive the agent, not the machine.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -93,7 +95,7 @@ class LeaseSpool:
             chunk = self._content(one)
             if chunk is not None:
                 await send_chunk(farm, self.lease_token, chunk, patience_s=patience_s)
-            self._settle(one)
+            await asyncio.to_thread(self._settle, one)
 
     async def finish(
         self, farm: FarmClient, release: ReleaseRequest, *, patience_s: float, wants_next: bool
@@ -113,7 +115,7 @@ class LeaseSpool:
             answer = await farm.finish(self.lease_token, request, patience_s=patience_s)
         _tell_orphans(answer)
         for one in owed:
-            self._settle(one)
+            await asyncio.to_thread(self._settle, one)
         return answer
 
     def chunks(self) -> int:
@@ -130,7 +132,7 @@ class LeaseSpool:
         return self._written.get(owed.name) or _read_chunk(owed)
 
     def _settle(self, owed: Path | ResultsRequest) -> None:
-        """The farm has it."""
+        """The farm has it. Removing a file may wait for the disk for as long as writing it does."""
         if isinstance(owed, ResultsRequest):
             self._unwritten.remove(owed)
         else:
@@ -185,8 +187,12 @@ class Spool:
 
     def leftovers(self) -> list[LeaseSpool]:
         """Leases that an earlier run of the agent left behind, oldest first."""
-        folders = [path for path in self._folder.iterdir() if path.is_dir()]
-        return [LeaseSpool(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
+        found = []
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # a lease that ends now removes its own
+                if path.is_dir():
+                    found.append((path.stat().st_mtime, path))
+        return [LeaseSpool(path) for _, path in sorted(found)]
 
 
 def chunks_of(results: Iterable[MeasurementResult], launches: Sequence[LaunchEvidence]) -> list[ResultsRequest]:
