@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, file_name, schedule, short
-from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, text_of, write
+from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, read, text_of, write
 from bench.platforms import REFUSALS, platform_keys
 from bench.report import command_run, machine
 from benchfarm import Client
@@ -145,7 +145,11 @@ class _FusedPairs(Value):
 
 
 def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, one_by_one: bool) -> int:
-    """Measure until all is done or the time is over, then write the rows; how many portions came."""
+    """Measure until all is done or the time is over, then write the rows; how many portions came.
+
+    Raises ValueError where rows lie there that another folder's farm measured.
+    """
+    refuse_other_rows(kept, rows)
     # a farm that nobody stops stays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     until_s = time.monotonic() + 60 * limits.minutes
@@ -155,6 +159,17 @@ def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, on
             return measure_on(client, kept, schedule(keys, one_by_one=one_by_one), limits, until_s)
     finally:
         pack(kept, rows)
+
+
+def refuse_other_rows(kept: Kept, rows: Path) -> None:
+    """Rows are replaced whole: nobody loses what he measured by forgetting to name its folder. Raises ValueError."""
+    known = kept.sessions()
+    others = [each.key for each in read(rows) if any(one not in known for one in each.manifest.sessions)]
+    if others:
+        raise ValueError(
+            f"{rows.name} has rows of {', '.join(others)} that were measured with another folder: name that one with "
+            "--keep, or other --rows"
+        )
 
 
 def measure_on(client: Client, kept: Kept, wanted: Iterable[Portion], limits: Limits, until_s: float) -> int:

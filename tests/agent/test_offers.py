@@ -12,6 +12,7 @@ from benchfarm_agent.board_watch import watch_of
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.journal import Journal
 from benchfarm_agent.main import open_lab, serve
 from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.settings import Settings
@@ -229,6 +230,19 @@ def test_an_agent_that_owes_something_does_not_say_that_it_leaves(
     monkeypatch.setattr("benchfarm_agent.leases.DRAIN_PATIENCE_S", 0.05)
     one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
     at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("finish"))), leaves=True)
+    assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_an_agent_that_could_not_put_a_board_back_does_not_say_that_it_leaves(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, state: StateDir
+) -> None:
+    """Another one would measure on a board whose clocks this one sets anew at its next start."""
+
+    async def leaves_a_note(_: OfferDesk) -> None:
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+        Journal(state.journal).remember("another", "governor", "schedutil")
+
+    at_desk(local_board(), leaves_a_note, leaves=True)
     assert all(body["boards"] for body in one_offer.bodies("boards"))
 
 

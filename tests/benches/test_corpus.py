@@ -10,7 +10,7 @@ import pytest
 from bench import corpus, corpus_measure, corpus_plan, corpus_tables
 from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
 from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
-from bench.corpus_rows import Measured, PlatformCorpus, counts_of, read, text_of, workload_of, write
+from bench.corpus_rows import Measured, PlatformCorpus, Session, counts_of, read, text_of, workload_of, write
 from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled, wilson
 from benchfarm_core.jobs import ItemState, ItemView
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
@@ -156,6 +156,17 @@ def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     files[0].write_bytes((tmp_path / "rows" / files[0].name).read_bytes()[:-20])
     with pytest.raises((ValueError, EOFError)):
         read(tmp_path / "rows")
+
+
+def test_rows_of_another_folder_are_not_overwritten(tmp_path: Path) -> None:
+    first, other = Kept(tmp_path / "first"), Kept(tmp_path / "other")
+    first.begin(Session(began_unix_s=1, commit="c", machine="m", command="x"))
+    (portion,) = portions(ORT)[:1]
+    first.add(portion, done(portion))
+    pack(first, tmp_path / "rows")
+    corpus_measure.refuse_other_rows(first, tmp_path / "rows")
+    with pytest.raises(ValueError, match="--keep"):
+        corpus_measure.refuse_other_rows(other, tmp_path / "rows")
 
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

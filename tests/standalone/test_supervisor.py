@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,17 @@ def test_where_room_is_made_again_deaths_on_a_full_disk_are_forgotten(tmp_path: 
         assert supervisor.children["unlucky"].state is ChildState.READY
 
     supervised(tmp_path, work, room=lambda _: free_bytes[0])
+
+
+def test_who_dies_with_and_without_room_is_given_up(tmp_path: Path) -> None:
+    free_bytes = cycle([0, 2**40])
+
+    async def work(supervisor: Supervisor) -> None:
+        await supervisor.start(shell("crasher", "sleep 0.01; exit 3"))
+        with pytest.raises(ServiceFailed, match="crasher died 5 times"):
+            await supervisor.wait()
+
+    supervised(tmp_path, work, room=lambda _: next(free_bytes))
 
 
 def test_a_line_of_our_logs_is_told_without_its_stack_trace(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.jobs import JobState
 from benchfarm_core.leases import LeaseTimes
-from benchfarm_core.messages import Nudge, agent_channel
+from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
 from benchfarm_store import agents, boards, dispatching, endings, jobs, leases, support, sweeping
 
 TIMES = LeaseTimes()
@@ -195,6 +195,17 @@ def test_gates_drain_and_errors_cost_nothing(farm, ann, agent, job_of):
         assert agent.take() is None
         assert _attempts(farm) == {0}
         farm.run("UPDATE boards SET state = 'idle', cooling_until = NULL")
+
+
+def test_work_is_offered_to_equal_boards_by_chance(farm, ann, job_of, report_of):
+    lab = farm.agent(ann, *(report_of(f"s{n}") for n in range(12)))
+    farm.messages.clear()
+    farm.submit_planned(ann, job_of(3))
+    woken = [each.args[0] for each in farm.messages if isinstance(each, TaskMessage) and each.task is Task.DISPATCH]
+    with farm.transaction() as tx:
+        swept = dispatching.boards_to_dispatch(tx)
+    assert sorted(woken) == sorted(swept) == sorted(lab.boards)
+    assert len({tuple(lab.boards), tuple(woken), tuple(swept)}) == 3, "in another order each time, but once in 10^8"
 
 
 def test_a_cooling_board_gets_work_again_when_it_has_rested(farm, ann, agent, job_of):

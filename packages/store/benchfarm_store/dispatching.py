@@ -266,5 +266,5 @@ _TO_DISPATCH = text(f"""
                     JOIN measurements m ON m.id = t.measurement_id AND m.state = 'wanted'
                 WHERE r.board_id = b.id AND r.ended_at IS NULL))
             END
-    ORDER BY b.id
+    ORDER BY random()
 """)

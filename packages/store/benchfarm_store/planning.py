@@ -349,7 +349,7 @@ def _advance(tx: Transaction, job: Row[Any], items: Sequence[dict[str, Any]], le
 
 
 def wake_boards(tx: Transaction, platform_ids: Sequence[int]) -> None:
-    """Ask for a dispatch of idle boards that offer some platforms."""
+    """Ask for a dispatch of idle boards that offer some platforms, by chance: among equals none is always first."""
     for board in tx.execute(_IDLE_BOARDS, {"ids": list(platform_ids), "limit": WOKEN_BOARDS}).scalars():
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
 
@@ -357,5 +357,5 @@ def wake_boards(tx: Transaction, platform_ids: Sequence[int]) -> None:
 _IDLE_BOARDS = text("""
     SELECT b.public_id FROM boards b WHERE b.state = 'idle' AND b.health IN ('good', 'suspect') AND EXISTS (
         SELECT FROM board_platforms o WHERE o.board_id = b.id AND o.platform_id = ANY(CAST(:ids AS int[])))
-    ORDER BY b.id LIMIT :limit
+    ORDER BY random() LIMIT :limit
 """)

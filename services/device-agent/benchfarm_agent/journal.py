@@ -24,6 +24,10 @@ class Journal:
             return {}
         return {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else {}
 
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be put back on any board; a damaged file counts as nothing."""
+        return not any(self.entries(path.stem) for path in self._folder.glob("*.json"))
+
     def remember(self, board: str, name: str, value: str, *, durable: bool = True) -> None:
         """Notes a value before it is changed. The first note of a name stays: it is what was found."""
         self.remember_all(board, {name: value}, durable=durable)

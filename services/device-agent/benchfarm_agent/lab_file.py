@@ -2,7 +2,7 @@
 
 local = true                         # this machine itself
 adb = true                           # every phone on USB, or serials: ["R58M*", "10.0.0.7:5555"]
-shared_host = ["pi-*"]               # boards that are really this machine: their numbers are never reused
+shared_host = ["pi-*"]               # boards that are really this machine: their platforms are apart from real ones
 no_recovery = ["bench-*"]            # boards that are never rebooted or switched off when they stay away
 
 [[ssh]]

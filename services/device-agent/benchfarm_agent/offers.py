@@ -14,8 +14,10 @@ from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import NotConnected
 from benchfarm_agent.gate_waits import GateWaits
+from benchfarm_agent.journal import Journal
 from benchfarm_agent.leases import Lab, LeaseWork, NextLease
 from benchfarm_agent.pauses import Pauses
+from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import (
     PROTOCOL_VERSION,
     LeaseGrant,
@@ -222,9 +224,10 @@ class OfferDesk:
     async def leave(self) -> None:
         """Tells the farm, after `run`, that this agent drives nothing any more: another one may have its boards now.
 
-        While something of a lease is still owed the farm hears nothing: it would end that lease at once.
+        While something of a lease is still owed the farm hears nothing: it would end that lease at once. Nor does it
+        while a board is not as it was found: the next start of this agent puts it back, and nobody is to measure then.
         """
-        if self._lab.spool.leftovers():
+        if self._lab.spool.leftovers() or not Journal(StateDir(self._lab.settings.state_dir).journal).is_settled():
             return
         request = RegisterBoards(protocol_version=PROTOCOL_VERSION, agent_version=VERSION, boards=())
         try:

@@ -222,8 +222,7 @@ class Supervisor:
         child.starved_at_s = self._rule.recent(child.starved_at_s, now_s)
         await self._clear_away(child)
         if self._is_full():
-            child.starved_at_s += child.died_at_s
-            child.died_at_s = []
+            child.starved_at_s.append(child.died_at_s.pop())  # this one alone: what died before had its own reasons
         if len(child.died_at_s) >= self._rule.deaths:
             self._give_up(self._failed(child.service, self._too_often(child, now_s)))
             return False

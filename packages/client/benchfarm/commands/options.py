@@ -151,7 +151,7 @@ def seconds_of(text: str | None, option: str) -> int | None:
 
     Commands ask before they send anything: who mistypes a time has started nothing.
     """
-    if not text:
+    if text is None:
         return None
     with told_as_typed({option: option}):
         return parse_duration_s(text, field=option)
