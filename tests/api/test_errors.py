@@ -76,7 +76,7 @@ def test_a_kind_that_is_missing_or_unknown_is_told_with_those_that_are(alice: ht
         assert answer.json()["detail"] == f"workloads.1.kind: {told}; it can be {kinds}"
     asked = alice.post("/v1/latency", json={"platforms": ["x"], "items": [unkind]}).json()
     assert asked["field"] == "items.0.kind"
-    assert asked["detail"].endswith("; it can be kernel, model, architecture, upload")
+    assert asked["detail"].endswith("; it can be kernel, model, architecture, upload, kernel_list")
     chosen = alice.post("/v1/jobs", json={"workloads": [KERNEL], "platforms": {"engin": ["ncnn"]}}).json()
     assert (chosen["field"], chosen["detail"]) == ("platforms.engin", "platforms.engin: Extra inputs are not permitted")
 

@@ -109,12 +109,13 @@ def test_uploads_are_private_to_their_account(farm, ann, agent, job_of):
             lambda: results.get_measurement(tx, measured.measurement_id, bob),
             lambda: jobs.submit(tx, upload_job(job_of, model.id), by=bob),
             lambda: jobs.dry_run(tx, upload_job(job_of, model.id), bob),
-            lambda: latency.ask(
-                tx, LatencyRequest.model_validate({"platforms": [measured.platform], "items": [_upload(model.id)]}), bob
-            ),
         ):
             with pytest.raises(NotFound):
                 ask()
+        question = {"platforms": [measured.platform], "items": [_upload(model.id)]}
+        asked = latency.ask(tx, LatencyRequest.model_validate(question), bob)
+        assert asked.refusals[0].error == "not_found", "as if there were none"
+        assert (asked.workloads, asked.best) == ([], {})
         assert models.list_models(tx, bob, None, 10).items == []
 
 
