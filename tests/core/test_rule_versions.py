@@ -56,7 +56,7 @@ def drawn_doubled(seed: int) -> list[LaunchSamples]:
 def told(launches: list[LaunchSamples], seed: int) -> str:
     protocol = PROTOCOLS[("kernel", "standard", "quick")[seed % 3]]
     found = summarise(launches, protocol=protocol, golden=GOLDEN, clock_proof=list(ClockProof)[seed % 3])
-    numbers = {} if isinstance(found, FailureCode) else found.model_dump(mode="json", exclude={"rule_version"})
+    numbers = {} if isinstance(found, FailureCode) else found.model_dump(mode="json", exclude={"rule_version", "noisy"})
     rounded = {name: f"{one:.9g}" if isinstance(one, float) else one for name, one in numbers.items()}
     return f"{found if isinstance(found, FailureCode) else rounded} {wants_more_launches(launches, protocol)}"
 
