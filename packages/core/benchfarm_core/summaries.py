@@ -55,6 +55,16 @@ class Summary(Value):
     mapped_weights_bytes: int | None = Field(
         default=None, ge=0, description="protocol memory: resident pages of the model's file"
     )
+    noisy: bool = Field(
+        default=False,
+        description="measured beside neighbours whom no witness sees, and taken for want of a better answer; grade D",
+    )
+
+
+def as_noisy(summary: Summary) -> Summary:
+    """What a summary says that counts although the canary beside it was slower than the board has it: its launches may
+    agree well, for all of them were slowed alike, so its spread earns no grade."""
+    return summary.model_copy(update={"grade": Grade.D, "noisy": True})
 
 
 def meets(grade: Grade, wanted: Grade) -> bool:

@@ -37,7 +37,7 @@ from benchfarm_core.quality import (
     is_noisy,
     summarise,
 )
-from benchfarm_core.summaries import Summary
+from benchfarm_core.summaries import Summary, as_noisy
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import (
     agents,
@@ -345,11 +345,7 @@ def _judge(
         tries = Tries(row.attempts, row.losses, row.inconclusive, row.noisy)
         judged: _Judged | FailureCode | None = result.failure
         if launches is not None:
-            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
-            # comparisons do not ask: whatever is there takes both sides along
-            if isinstance(judged, _Judged) and isinstance(judged.answer, Summary) and tries.noisy < noisy_max:
-                kept = unthrottled(launches, lease.clocks)
-                judged = FailureCode.NOISY if is_noisy(kept, lease.protocol, canaries.quiet) else judged
+            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need, noisy_max - tries.noisy)
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
@@ -373,8 +369,10 @@ def _judge_launches(
     beside: CanaryGolden | None,
     launches: Sequence[LaunchSamples],
     clock_need: int,
+    noisy_left: int,
 ) -> _Judged | FailureCode:
-    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`."""
+    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`.
+    noisy_left: tries that noise may still cost; without one the answer counts, marked."""
     kept = accepted_launches(launches, lease.clocks, lease.protocol)
     if isinstance(kept, FailureCode):
         return kept
@@ -382,6 +380,8 @@ def _judge_launches(
     if clock_level(clock_proof) < clock_need:
         return FailureCode.PIN_NOT_VERIFIED
     found = _answer(lease, canaries, beside, kept, clock_proof)
+    if isinstance(found, Summary) and is_noisy(kept, lease.protocol, canaries.quiet):  # comparisons do not ask
+        found = FailureCode.NOISY if noisy_left > 0 else as_noisy(found)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
 
 
