@@ -36,6 +36,8 @@ VARIANTS = {("litert", Precision.FP32): "~delegate=none"}
 """Options that make a platform of their own, by engine and precision."""
 REFUSALS = (FailureCode.UNSUPPORTED_OPERATOR,)
 """Typed reasons that are the workload's and its engine's: they count as answers."""
+LASTING = (*REFUSALS, FailureCode.WRONG_RESULT)
+"""Reasons that another hour would not change."""
 ALL_FAMILIES = "all"
 Row = dict[str, object]
 

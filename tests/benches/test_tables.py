@@ -1,14 +1,12 @@
 """What the benches' tables say, on made-up measurements."""
 
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from bench import in_situ, measuring, platforms, report
+from bench import in_situ, measuring
 from bench.launching import Target, gate_limit
-from bench.repeatability import Run, an_hour_apart, beside_load
-from benchfarm_core.failures import FailureCode
+from bench.repeatability import Run, an_hour_apart, beside_load, by_grade
 from tests.core.test_differences import doubled
 
 QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
@@ -17,7 +15,8 @@ QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
 def run(factor: float = 1.0, rejected: dict[str, str] | None = None, began_s: float = 0.0) -> Run:
     rejected = rejected or {}
     accepted = {name: ms * factor for name, ms in QUIET.items() if name not in rejected}
-    return Run(accepted, rejected, began_s, began_s + 60)
+    graded = {name: ("D" if name in rejected else "A", ms * factor) for name, ms in QUIET.items()}
+    return Run(accepted, rejected, graded, began_s, began_s + 60)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ def test_every_accepted_long_workload_is_held_to_three_percent(
     long_factor: float, rejected: dict[str, str], met: bool
 ) -> None:
     loaded = run(rejected=rejected)
-    beside = Run({**loaded.accepted, "long": QUIET["long"] * long_factor}, rejected, 0.0, 60.0)
+    beside = replace(loaded, accepted={**loaded.accepted, "long": QUIET["long"] * long_factor})
     short, long = beside_load({"mnn": run()}, {"mnn": beside})
     assert (short["met"], long["met"]) == (True, met)
     assert long["highest"] == f"{long_factor - 1:.1%}"
@@ -47,8 +46,12 @@ def test_quiet_runs_tell_how_far_apart_they_were_and_what_was_not_accepted() -> 
     assert row["not accepted"] == "0.0%; 25.0% (grade D 1)"
 
 
-def test_only_two_reasons_are_refusals() -> None:
-    assert platforms.REFUSALS == (FailureCode.UNSUPPORTED_OPERATOR, FailureCode.WRONG_RESULT)
+def test_an_hour_later_pairs_stand_under_the_worse_of_their_grades() -> None:
+    later = run(1.05, {"long": "grade D"}, began_s=3720)
+    good, bad, every = by_grade({"mnn": run()}, {"mnn": later})
+    assert [row["worse grade of the two"] for row in (good, bad, every)] == ["A", "D", "all"]
+    assert [row["pairs"] for row in (good, bad, every)] == [3, 1, 4]
+    assert (every["median"], every["highest"]) == ("4.76%", "4.8%")
 
 
 @pytest.mark.parametrize(
@@ -56,12 +59,6 @@ def test_only_two_reasons_are_refusals() -> None:
 )
 def test_launches_without_a_farm_have_its_gate(target: Target, limit: float) -> None:
     assert gate_limit(target) == limit
-
-
-def test_a_section_names_the_command_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = str(Path.cwd() / "records")
-    monkeypatch.setattr(sys, "argv", [str(Path(report.__file__).with_name("estimators.py")), "--keep", folder])
-    assert report.command_run() == "python -m bench.estimators --keep records"
 
 
 def test_canaries_are_held_to_their_share_of_the_timing() -> None:
