@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bench import in_situ, measuring
+from bench import measuring
 from bench.launching import Target, gate_limit
 from bench.repeatability import Run, an_hour_apart, beside_load, by_grade
-from tests.core.test_differences import doubled
 
 QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
 
@@ -67,32 +66,3 @@ def test_canaries_are_held_to_their_share_of_the_timing() -> None:
         row = measuring._shares([{**launch, "canary_open_ms": 0.0, "canary_ms": canary_ms}])
         assert (row["canary of timing"], row["met"]) == (f"{canary_ms / 6000:.1%}", met)
         assert "canary < 30% of timing" in str(row["goal"])
-
-
-def test_kernels_in_situ_say_how_far_their_ratios_spread() -> None:
-    ratios = [0.80, 0.90, 0.94, 0.96, 0.98, 1.00, 1.02, 1.04, 1.06, 1.08, 1.20]
-    row = in_situ._verdict("mnn", ratios, ratios)
-    assert (row["10th to 90th percentile"], row["met"]) == ("0.900-1.080", False)
-    assert in_situ._verdict("mnn", [1.0], [1.0])["met"]
-
-
-def test_kernels_by_difference_add_up_over_layers_and_have_no_goal() -> None:
-    planned = in_situ.plan(["squeezenet"])
-    kernels, layers = list(planned.kernels), planned.models["squeezenet"].layers
-    made = {kernel: 10_000 * (place + 1) for place, kernel in enumerate(kernels)}
-    unclear = kernels[0]
-    answers: dict[str, dict[str, object]] = {"squeezenet": {"plain_ns": 1e6}}
-    for place, kernel in enumerate(kernels):
-        launch = doubled(0, 0 if kernel == unclear else made[kernel], luck=0.01 if kernel == unclear else 0.0)
-        answers[f"doubled{place}"] = {"samples": [launch.model_dump(mode="json")]}
-        answers[f"alone{place}"] = {"plain_ns": made[kernel]}
-    [found] = in_situ.difference_sums(planned, answers).values()
-    wanted = [made[in_situ.kernel_of(layer)] for layer in layers if in_situ.kernel_of(layer) != unclear]
-    assert found.stored_ns == pytest.approx(sum(wanted), rel=0.02)
-    share = sum(in_situ.kernel_of(layer) == unclear for layer in layers) / len(layers)
-    assert found.unclear == pytest.approx(share)
-    row, verdict = in_situ.rows_of(planned, "ncnn", [answers])
-    assert row[in_situ.DIFFERENCE] == f"{found.stored_ns / 1e6:.3f}"
-    assert row[in_situ.UNCLEAR] == f"{share:.0%}"
-    assert "own profile" not in row
-    assert not {"goal", "met"} & set(verdict)
