@@ -24,7 +24,7 @@ Neighbours = frozenset[tuple[KernelKey, KernelKey]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured together. kernels: each that is in any model, with a layer that is one; carriers hold them all."""
+    """What is measured together. kernels: each that is in any model, with a layer that is one; in order of carriers."""
 
     models: Mapping[str, Network]
     kernels: Mapping[KernelKey, Layer]
