@@ -1,4 +1,4 @@
-"""Drawn architectures of the search spaces of networks on images: what the sum of kernels is held against.
+"""Drawn architectures of the search spaces of convolutional networks: what the sum of kernels is held against.
 
 Figures whose models are called `mobile_v3-N`, `mobile_v2-N` and `resnet-N` are older: their networks were drawn by a
 simpler reading of three of these spaces, whose widths, depths and windows differ here and there.

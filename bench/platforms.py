@@ -138,7 +138,7 @@ def support_rows(found: Iterable[SupportRow]) -> list[Row]:
     columns = sorted({column for _, column in cells})
     families = [*sorted({family for family, _ in cells} - {ALL_FAMILIES}), ALL_FAMILIES]
     return [
-        {"family": family} | {column: _support_cell(cells.get((family, column), ())) for column in columns}
+        {"family": family, **{column: _support_cell(cells.get((family, column), ())) for column in columns}}
         for family in families
     ]
 
