@@ -78,7 +78,9 @@ def _tables(given: argparse.Namespace) -> int:
             rows = table(corpus)
         missed += sum(row.get("met") is False for row in rows)
         if rows:
-            write_section(title, command_run(), rows, path=given.output, where=measured_on(corpus))
+            write_section(
+                title, command_run(), rows, path=given.output, where=measured_on(corpus), by=measured_with(corpus)
+            )
     return 1 if missed else 0
 
 
@@ -95,6 +97,13 @@ def measured_on(corpus: Sequence[PlatformCorpus]) -> str:
     days = sorted({f"{datetime.fromtimestamp(one.began_unix_s, UTC):%Y-%m-%d}" for one in sessions})
     machines = "; ".join(dict.fromkeys(one.machine for one in sessions))
     return f"rows of {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}, {machines}"
+
+
+def measured_with(corpus: Sequence[PlatformCorpus]) -> str:
+    """The rules and the commits that the rows were measured with."""
+    rules = sorted({each.manifest.rule_version for each in corpus})
+    commits = dict.fromkeys(session.commit for each in corpus for session in each.manifest.sessions)
+    return f"rules of version {', '.join(map(str, rules))}, commits {', '.join(commits)}"
 
 
 if __name__ == "__main__":

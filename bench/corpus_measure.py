@@ -5,7 +5,6 @@ another farm would have another one.
 """
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +15,8 @@ from pydantic import ValidationError
 
 from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, file_name, schedule, short
 from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, read, text_of, write
-from bench.platforms import REFUSALS, platform_keys
-from bench.report import command_run, machine
+from bench.platforms import LASTING, platform_keys
+from bench.report import COMMIT, command_run, machine
 from benchfarm import Client
 from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.measurement_sets import SetPlatform
@@ -29,7 +28,6 @@ from benchfarm_core.views import MeasurementView
 from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 PROTOCOL: Final = "kernel"
 PORTION_LIMIT_S: Final = 900.0
 GRACE_S: Final = 60.0
@@ -209,12 +207,12 @@ def _is_done(client: Client, kept: Kept, portion: Portion, session: int, left_s:
 
 def is_crowded(measured: Measured) -> bool:
     """Whether most of a portion failed for another reason than what it is of: another hour would measure it."""
-    failed = [row for row in measured.rows if row.failure and row.failure not in REFUSALS]
+    failed = [row for row in measured.rows if row.failure and row.failure not in LASTING]
     return len(failed) > CROWDED_SHARE * len(measured.rows)
 
 
 def _session() -> Session:
-    return Session(began_unix_s=int(time.time()), commit=_commit(), machine=machine(), command=command_run())
+    return Session(began_unix_s=int(time.time()), commit=COMMIT or "unknown", machine=machine(), command=command_run())
 
 
 def pack(kept: Kept, rows: Path) -> list[Path]:
@@ -411,10 +409,3 @@ def _fused(client: Client, key: str) -> Fused:
     measured = client.platform_fusion(key).measured
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
     return tuple((one.first, one.second, one.fused) for one in decided)
-
-
-def _commit() -> str:
-    """The commit that measures; a plus where the tree differs from it."""
-    asked = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"

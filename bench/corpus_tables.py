@@ -7,7 +7,6 @@ measurement of the same hold-outs, which nobody beats.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
-from math import sqrt
 from statistics import fmean
 from typing import Final, NamedTuple
 
@@ -16,7 +15,7 @@ from bench.corpus_rows import PlatformCorpus, Row, counts_of, workload_of
 from benchfarm_core.adapting import mix_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows
-from benchfarm_core.shares import inclusive
+from benchfarm_core.shares import Share, inclusive
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_predictor import predictor_file
 from benchfarm_predictor.composition import fit_whole_model
@@ -39,8 +38,6 @@ LEAST_HELD_OUT: Final = 5
 SHOWN: Final = 2
 """Of the candidates that a predictor is the mean of."""
 RIDGE_MODELS_MIN: Final = 5
-QUANTILE: Final = 1.959964
-"""Of the normal distribution, for 95 % on both sides."""
 Line = dict[str, object]
 
 
@@ -251,16 +248,6 @@ def second(corpus: PlatformCorpus, name: str) -> Counted | None:
     return Counted(len(errors), within_5, within_10, sum(errors), 0)
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (1927), of 1. Raises ValueError for no trial, or hits outside of 0 to count."""
-    if count < 1 or not 0 <= hits <= count:
-        raise ValueError(f"{hits} of {count}")
-    share, square = hits / count, QUANTILE**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = QUANTILE / (1 + square / count) * sqrt(share * (1 - share) / count + square / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 # --- tables
 
 
@@ -381,8 +368,7 @@ def _percent(hits: int, count: int) -> str:
 
 
 def _with_interval(hits: int, count: int) -> str:
-    low, high = wilson(hits, count)
-    return f"{_percent(hits, count)} ({100 * low:.1f} to {100 * high:.1f})"
+    return Share.of(hits, count).text.replace(" %", "")
 
 
 def cost_curve(every: Sequence[PlatformCorpus]) -> list[Line]:

@@ -11,7 +11,7 @@ from bench import corpus, corpus_measure, corpus_plan, corpus_tables
 from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
 from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
 from bench.corpus_rows import Measured, PlatformCorpus, Session, counts_of, read, text_of, workload_of, write
-from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled, wilson
+from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled
 from benchfarm_core.jobs import ItemState, ItemView
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import platform_id
@@ -335,14 +335,3 @@ def test_a_goal_is_met_by_all_hold_outs_together_and_by_every_space() -> None:
     assert Goal(0.0, 0.96).judged(cells) == {"goal": ">= 96.0% within 10 %", "met": False}
     assert Goal(0.9, 0.9).judged([*cells, Cell(ORT, "bert", 0, 0, 0.0, why="too few")])["met"] is False
     assert Goal(0.9, 0.9).judged([])["met"] is False
-
-
-def test_wilson() -> None:
-    # Newcombe 1998, table I
-    newcombe = ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718))
-    for hits, count, low, high in newcombe:
-        assert wilson(hits, count) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(20, 20)[1] == 1.0
-    for hits, count in ((1, 0), (3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="of"):
-            wilson(hits, count)
