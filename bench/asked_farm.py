@@ -8,18 +8,19 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import httpx2
 import msgpack
 
 from bench.api_load import VERSIONS, Load
 from bench.predicting import HEADER, a_ridge, costs_ms, kernel_lists
+from benchfarm_core.architectures import Architecture
 from benchfarm_core.latency_columns import COLUMNS_TYPES, LatencyColumns
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_predictor.combined import Mean
@@ -148,7 +149,7 @@ def board(number: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def items_of(architectures: Any) -> list[Item]:
+def items_of(architectures: Iterable[Architecture]) -> list[Item]:
     """Items of a question."""
     return [{"kind": "architecture", "space": one.space, "genes": one.genes} for one in architectures]
 

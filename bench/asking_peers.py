@@ -122,7 +122,7 @@ def drawn_layers(inputs: int) -> tuple[Layer, ...]:
     layers = []
     for number, (into, out) in enumerate(pairwise((inputs, *WIDTHS)), start=1):
         bound = into**-0.5
-        weights, biases = (chance.uniform(-bound, bound, shape).astype(np.float32) for shape in ((out, into), out))
+        weights, biases = (chance.uniform(-bound, bound, shape).astype(np.float32) for shape in ((out, into), (out,)))
         layers.append(Layer(weights, biases, activation_of(number)))
     return tuple(layers)
 

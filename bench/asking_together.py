@@ -67,7 +67,7 @@ class Round(NamedTuple):
 
     @property
     def answered(self) -> int:
-        """Architectures."""
+        """Architectures, each on one platform."""
         return sum(predicted_columns(answer).count for one in self.searched for answer in one.answers)
 
     @property
