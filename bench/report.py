@@ -1,5 +1,6 @@
 """docs/performance.md: one section per measurement, each replaced by the program that measures it."""
 
+import argparse
 import os
 import platform
 import re
@@ -47,6 +48,23 @@ def write_section(
         text = f"{text.rstrip()}\n\n{section}\n"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+
+
+def options(described: str | None) -> argparse.ArgumentParser:
+    """The options of a program: those that it adds, and `--print`."""
+    parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--print", action="store_true", help="print the table instead of writing it")
+    return parser
+
+
+def tell(name: str, rows: Sequence[Mapping[str, object]], *, printed: bool) -> int:
+    """Print the rows, or write them as the section `name`; the exit status: 1 where a goal is missed."""
+    if printed:
+        for row in rows:
+            print(row)
+    else:
+        write_section(name, command_run(), rows)
+    return 0 if all(row.get("met", "") in ("", True) for row in rows) else 1
 
 
 def command_run() -> str:

@@ -11,7 +11,7 @@ from benchfarm_core.errors import TooLarge
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
-from benchfarm_core.summaries import Grade
+from benchfarm_core.summaries import Grade, ReusableGrade
 from benchfarm_core.values import Answer, Instant, Value
 from benchfarm_core.workloads import (
     ArchitectureRequest,
@@ -88,7 +88,7 @@ class LatencyRequest(Value):
     items: Annotated[tuple[LatencyItem, ...], Field(min_length=1, max_length=MAX_ITEMS), BeforeValidator(_few_enough)]
     timing: Timing = Timing.ALONE
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
-    min_grade: Grade = Grade.C
+    min_grade: ReusableGrade = Grade.C
     tolerance: float | None = Field(default=None, gt=0, le=10)
     on_miss: OnMiss = OnMiss.PREDICT
     pin: Pin | None = None

@@ -1,9 +1,9 @@
 """A summary: headline, interval and grade, derived from raw data by a numbered rule version."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.values import Value
@@ -75,3 +75,19 @@ def meets(grade: Grade, wanted: Grade) -> bool:
 def is_reusable(grade: Grade) -> bool:
     """D is delivered and marked, never reused and never trained on."""
     return grade != Grade.D
+
+
+def _reusable(grade: Grade) -> Grade:
+    if not is_reusable(grade):
+        raise ValueError(
+            f"grade {grade} is delivered to whoever has it measured and never reused; C is the worst that is"
+        )
+    return grade
+
+
+ReusableGrade = Annotated[
+    Grade,
+    AfterValidator(_reusable),
+    WithJsonSchema({"type": "string", "enum": [grade.value for grade in Grade if is_reusable(grade)]}),
+]
+"""The worst grade that a stored result may have to be an answer."""

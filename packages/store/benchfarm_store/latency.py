@@ -8,15 +8,16 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, Pin, unanswered
+from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.protocols import PROTOCOLS, purpose_of
-from benchfarm_core.summaries import GRADE_ORDER, Grade
+from benchfarm_core.summaries import Grade, meets
 from benchfarm_core.values import digest
 from benchfarm_core.workloads import (
     AnySingle,
+    ArchitectureRequest,
     KernelListRequest,
     KernelWorkload,
     PairWorkload,
@@ -136,21 +137,43 @@ class Named(NamedTuple):
 
 def named(request: LatencyRequest) -> Named:
     """What takes most of the time of naming what is asked; no connection is needed for it. What the catalogue or a
-    search space refuses costs its own answers alone."""
+    search space refuses costs its own answers alone. Equal items are named once, but for architectures, which hardly
+    ever are: to look whether one was there takes as long as to name it."""
     found = Named([], [], {})
+    known: dict[str, _NamedItem] = {}
     for index, item in enumerate(request.items):
-        workload: AskedWorkload | None = None
-        try:
-            if isinstance(item, KernelListRequest):
-                workload = _canonical(item)
-            elif (resolved := specs.resolve_generated(item)) is not None:
-                workload = _single(resolved)
-        except InvalidRequest as error:
-            place = f"items.{index}.{error.field}" if error.field else f"items.{index}"
-            found.refusals[index] = Refused(error.code, error.detail, place)
-        found.workloads.append(workload)
-        found.ids.append(None if workload is None else _id_of(workload))
+        if isinstance(item, ArchitectureRequest | UploadRequest):
+            one = _item_named(item)
+        else:
+            key = item.model_dump_json()
+            one = known.get(key) or known.setdefault(key, _item_named(item))
+        if one.error is not None:
+            place = f"items.{index}.{one.error.field}" if one.error.field else f"items.{index}"
+            found.refusals[index] = Refused(one.error.code, one.error.detail, place)
+        found.workloads.append(one.workload)
+        found.ids.append(one.id)
     return found
+
+
+class _NamedItem(NamedTuple):
+    """An item's workload and its id, none of an upload; or why it is none."""
+
+    workload: AskedWorkload | None = None
+    id: str | None = None
+    error: InvalidRequest | None = None
+
+
+def _item_named(item: LatencyItem) -> _NamedItem:
+    try:
+        if isinstance(item, KernelListRequest):
+            workload: AskedWorkload = _canonical(item)
+        elif (resolved := specs.resolve_generated(item)) is not None:
+            workload = _single(resolved)
+        else:
+            return _NamedItem()
+    except InvalidRequest as error:
+        return _NamedItem(error=error)
+    return _NamedItem(workload, _id_of(workload))
 
 
 def _canonical(item: KernelListRequest) -> KernelListRequest:
@@ -298,7 +321,7 @@ def _best(
     parameters = {
         "pairs": rows_json(pairs),
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
-        "grades": [grade for grade in Grade if GRADE_ORDER[grade] <= min(GRADE_ORDER[request.min_grade], 2)],
+        "grades": [grade for grade in Grade if meets(grade, request.min_grade)],
         "age": request.max_age_s,
         "timing": request.timing,
         "now": as_of,
