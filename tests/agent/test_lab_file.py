@@ -177,14 +177,14 @@ def test_all_phones_or_none() -> None:
         (
             GATES.replace("cool_over_idle_c = 2", "cool_over_idle_c = 9"),
             1,
-            "gate: cool_over_idle_c is above over_idle_c, 8",
+            "gate: cool_over_idle_c, 9, is above over_idle_c, 8",
         ),
         (
             GATES.replace("over_idle_c = 5", "over_idle_c = 1"),
             13,
-            "board_gate.2: with what [gate] says, cool_over_idle_c",
+            "board_gate.2: cool_over_idle_c, 2, is above over_idle_c, 1",
         ),
-        (GATES.replace("50.5", "71"), 7, "board_gate.1: cool_to_c is above max_temperature_c, 70"),
+        (GATES.replace("50.5", "71"), 7, "board_gate.1: cool_to_c, 71, is above max_temperature_c, 70"),
         (GATES.replace("50.5", "nan"), 11, "board_gate.1.cool_to_c: "),
         (GATES.replace('boards = ["pi*", "local"]\n', ""), 7, "board_gate.1.boards: is missing"),
         (GATES.replace("[gate]", "[[gate]]"), 1, "gate: "),

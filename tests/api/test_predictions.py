@@ -214,7 +214,7 @@ def test_what_is_of_single_use_answers_no_question(
 ) -> None:
     """Also not by a predictor from before its board was marked; nothing is queued that could never be an answer."""
     key = KEY.replace("sim-1", "shared-1")
-    lab.register({**board_report(), "board_model": "shared-1", "marks": ["shared_host"]})
+    lab.register({**board_report("S-2"), "board_model": "shared-1", "marks": ["shared_host"]})
     with database.transaction() as tx:
         publish(tx, fc, key=key)
     body = {"platforms": [key, key], "items": [FC_ITEM, TINY], "on_miss": on_miss, "tolerance": 0.1}

@@ -67,7 +67,8 @@ class HostSensors:
 
     def _found(self) -> Sensors:
         below = (path for pattern in SENSOR_PATTERNS for path in self._root.glob(pattern.lstrip("/")))
-        return sensors_of([f"/{path.relative_to(self._root)}" for path in below], lambda name: self._text(name) or "")
+        paths = sorted(f"/{path.relative_to(self._root)}" for path in below)
+        return sensors_of(paths, lambda name: self._text(name) or "")
 
     def _text(self, path: str) -> str | None:
         return _text(self._root / path.lstrip("/"))

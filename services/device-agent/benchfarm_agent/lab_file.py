@@ -37,7 +37,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from benchfarm_agent.lab_gate import NO_GATE, BoardGate, LabGate
 from benchfarm_agent.toml_file import TomlFile, TomlPart, open_toml
@@ -185,14 +185,12 @@ def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
 
 
 def _check_gates(lab: LabFile, file: TomlFile) -> None:
-    """Raise InvalidRequest for a board's gate that contradicts what holds for all."""
+    """Raise InvalidRequest for limits that contradict each other, a board's own with those that hold for all too."""
+    if (why := lab.gate.why_wrong()) is not None:
+        raise file.wrong(("gate",), f"gate: {why}; change it")
     for number, one in enumerate(lab.board_gate):
-        try:
-            one.over(lab.gate)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            detail = f"board_gate.{number + 1}: with what [gate] says, {reason}; change one of them"
-            raise file.wrong(("board_gate", number), detail) from error
+        if (why := one.over(lab.gate).why_wrong()) is not None:
+            raise file.wrong(("board_gate", number), f"board_gate.{number + 1}: {why}; change it")
 
 
 def _program(given: BenchmarkModel, number: int, folder: Path, file: TomlFile) -> BenchmarkModel:

@@ -40,15 +40,22 @@ class LabGate(TomlPart):
     wait_s: float | None = Field(default=None, ge=0, le=3600)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "LabGate":
-        given, limits = self.said, GateLimits(**self.limits)
-        if _TO_A_TARGET & given.keys() and _ABOVE_IDLE & given.keys():
+    def _cools_one_way(self) -> "LabGate":
+        given = self.said.keys()
+        if _TO_A_TARGET & given and _ABOVE_IDLE & given:
             raise ValueError("cool_to_c is degrees, the others are above idle: a board cools down one way or the other")
-        if limits.cool_to_c is not None and limits.cool_to_c > limits.max_temperature_c:
-            raise ValueError(f"cool_to_c is above max_temperature_c, {limits.max_temperature_c:g}")
-        if limits.cool_over_idle_c > limits.over_idle_c:
-            raise ValueError(f"cool_over_idle_c is above over_idle_c, {limits.over_idle_c:g}: it begins to cool there")
         return self
+
+    def why_wrong(self) -> str | None:
+        """What of all that holds for a board contradicts itself; of one table it is not known yet."""
+        limits = GateLimits(**self.limits)
+        hottest_c, target_c = self.max_temperature_c, self.cool_to_c
+        if hottest_c is not None and target_c is not None and target_c > hottest_c:
+            return f"cool_to_c, {target_c:g}, is above max_temperature_c, {hottest_c:g}"
+        if limits.cool_over_idle_c > limits.over_idle_c:
+            ends_c, begins_c = limits.cool_over_idle_c, limits.over_idle_c
+            return f"cool_over_idle_c, {ends_c:g}, is above over_idle_c, {begins_c:g}"
+        return None
 
     @property
     def said(self) -> dict[str, Any]:
@@ -67,8 +74,7 @@ class LabGate(TomlPart):
         return found
 
     def over(self, other: "LabGate") -> "LabGate":
-        """This gate, and the other where this one says nothing. Raises pydantic's ValidationError where the two cannot
-        be one."""
+        """This gate, and the other where this one says nothing."""
         own = self.said
         replaced = (_ABOVE_IDLE if _TO_A_TARGET & own.keys() else frozenset()) | (
             _TO_A_TARGET if _ABOVE_IDLE & own.keys() else frozenset()
