@@ -39,7 +39,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from benchfarm_agent.lab_gate import NO_GATE, BoardGate, LabGate
+from benchfarm_agent.lab_gate import NO_GATE, LabBoardGate, LabGate
 from benchfarm_agent.toml_file import TomlFile, TomlPart, open_toml
 from benchfarm_core.boards import BoardMark
 from benchfarm_core.platforms import Name
@@ -113,7 +113,7 @@ class LabFile(TomlPart):
     ssh: tuple[SshHost, ...] = Field(default=(), max_length=1000)
     power: tuple[PowerHook, ...] = Field(default=(), max_length=1000)
     gate: LabGate = NO_GATE
-    board_gate: tuple[BoardGate, ...] = Field(default=(), max_length=1000)
+    board_gate: tuple[LabBoardGate, ...] = Field(default=(), max_length=1000)
     benchmark_model: tuple[BenchmarkModel, ...] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")

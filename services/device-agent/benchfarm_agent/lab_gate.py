@@ -76,14 +76,16 @@ class LabGate(TomlPart):
     def over(self, other: "LabGate") -> "LabGate":
         """This gate, and the other where this one says nothing."""
         own = self.said
-        replaced = (_ABOVE_IDLE if _TO_A_TARGET & own.keys() else frozenset()) | (
-            _TO_A_TARGET if _ABOVE_IDLE & own.keys() else frozenset()
-        )
-        rest = {name: value for name, value in other.said.items() if name not in replaced}
+        other_way: frozenset[str] = frozenset()
+        if _TO_A_TARGET & own.keys():
+            other_way = _ABOVE_IDLE
+        elif _ABOVE_IDLE & own.keys():
+            other_way = _TO_A_TARGET
+        rest = {name: value for name, value in other.said.items() if name not in other_way}
         return LabGate(**{**rest, **own})
 
 
-class BoardGate(LabGate):
+class LabBoardGate(LabGate):
     """The same for some boards, before what holds for all. boards: SSH hosts' names, phones' serials, `local`, or
     patterns of them."""
 
