@@ -206,8 +206,9 @@ def test_the_witness_is_recorded_and_fails_nobody_on_a_shared_host_alone(farm, a
     if not key.startswith(MARK_PREFIXES["shared_host"]):
         assert (view.summary, view.inconclusive) == (None, 1)
         return
-    assert (view.state, view.inconclusive, view.summary.launches) == ("done", 0, 3)
-    assert view.summary.clean_share == 0.0
+    assert (view.state, view.inconclusive) == ("done", 0)
+    assert view.summary is not None
+    assert (view.summary.launches, view.summary.clean_share) == (3, 0.0)
     farm.run("UPDATE summaries SET rule_version = 1")
     with farm.transaction() as tx:
         assert summaries.rederive(tx) == 1
