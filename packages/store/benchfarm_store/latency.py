@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
@@ -203,6 +204,7 @@ def check(tx: Transaction, request: LatencyRequest) -> None:
 
 def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | None = None) -> Asked:
     """Every item on every platform: the newest fresh result of that timing, of any protocol of the farm's own.
+    On platforms whose boards' results are of single use nothing is known.
 
     What predicts the rest is looked up here too, so that a question sees each predictor before it was replaced or
     after, and never both. Times in situ are not predicted.
@@ -226,11 +228,11 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
         for number, item in zip(numbers, request.items, strict=True)
         if isinstance(item, UploadRequest) and number != REFUSED
     }
-    row_ids = dict(enumerate(row.id for row in rows))
-    best = _best(tx, request, as_of, dict(enumerate(places)), row_ids)
-    gaps = [[n for n in workloads if (n, place) not in best] for place in row_ids]
-    choice = pins.choice(tx, request, [row_ids[place] for place, each in enumerate(gaps) if each])
-    summing = {place: id_ for place, id_ in row_ids.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
+    reused = {place: row.id for place, row in enumerate(rows) if not is_single_use(row.key)}
+    best = _best(tx, request, as_of, dict(enumerate(places)), reused)
+    gaps = [[n for n in workloads if (n, place) not in best] for place in range(len(rows))]
+    choice = pins.choice(tx, request, [id_ for place, id_ in reused.items() if gaps[place]])
+    summing = {place: id_ for place, id_ in reused.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
     first = len(places)
     lists = _listed(workloads, places, answers, len(summing))
     if lists:
@@ -238,7 +240,8 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
         for place in summing:
             gaps[place] += [n for n in range(first, len(places)) if (n, place) not in best]
     subjects = [subject_of(workload) for workload in workloads.values()]
-    heads = [choice.heads(row.id, sorted({subjects[n] for n in each})) for row, each in zip(rows, gaps, strict=True)]
+    lacking = [sorted({subjects[n] for n in each}) if place in reused else [] for place, each in enumerate(gaps)]
+    heads = [choice.heads(row.id, each) for row, each in zip(rows, lacking, strict=True)]
     asked, kernels, fused = _to_predict(tx, heads, rows, gaps, subjects, uploads)
     pin = pins.make(request.pin, [head for each in heads for head in each.values()], fused, as_of)
     return Asked(

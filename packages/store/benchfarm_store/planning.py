@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, select, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import NotFound, Unavailable
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import PLAN_CHUNK, ItemSource, ItemState, JobState
@@ -34,7 +35,8 @@ WOKEN_BOARDS: Final = 50
 
 
 class _Moved(Exception):
-    """A measurement was cancelled, or made by another planner, meanwhile: decide anew."""
+    """A measurement was cancelled, or made by another planner, or one of single use was measured, meanwhile: decide
+    anew."""
 
 
 class _Passed(Exception):
@@ -279,7 +281,7 @@ def _item(link: _Link, made: dict[tuple[int, int, int], int], held: dict[int, Ro
     id_ = decision.measurement_id
     assert id_ is not None  # what is joined has its row
     row = held[id_]
-    if row.state == MeasurementState.CANCELLED:
+    if row.state == MeasurementState.CANCELLED or (row.state == MeasurementState.DONE and is_single_use(row.platform)):
         raise _Moved
     state = {"done": ItemState.SUCCEEDED, "failed": ItemState.FAILED}.get(row.state, ItemState.PENDING)
     return _row(link.item_no, state, ItemSource.JOINED, id_, row.failure, row.detail or "")

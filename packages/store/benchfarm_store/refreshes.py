@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.adapting import DonorChoice
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.jobs import PriorityClass
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
@@ -90,7 +91,8 @@ def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
 
 
 def _may_be_due(row: Row[Any]) -> bool:
-    if row.waits or not may_have_drifted(_since(row)):
+    # of single use: what learnt there before boards were marked, or marks meant that, is history
+    if row.waits or is_single_use(row.spec["board_model"]) or not may_have_drifted(_since(row)):
         return False
     return row.seen != _seen(row) or not (row.is_done or row.attempts >= ATTEMPTS_MAX)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, insert, text
 
+from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.protocols import Protocol
@@ -80,7 +81,7 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
     SELECT s.measurement_id, s.clock_proof, s.noisy AS is_noisy, d.data, t.spec::text AS protocol,
-        p.spec->'engine'->>'name' AS engine, c.sgemm_ns, c.mobilenet_ns,
+        p.spec->'engine'->>'name' AS engine, p.key AS platform, c.sgemm_ns, c.mobilenet_ns,
         l.sgemm_ns AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
@@ -106,6 +107,7 @@ def _derive(row: Row[Any]) -> Summary | FailureCode:
         golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
         clock_proof=CLOCK_PROOFS[row.clock_proof],
         beside=_beside(row),
+        is_enforced=is_witness_enforced(row.platform),
     )
     if isinstance(found, FailureCode):
         return found

@@ -311,7 +311,8 @@ class LeaseWork:
 
     async def _gate(self) -> str | None:
         """Waits for good conditions; None when they are there, else why they did not come in time."""
-        until_s = boottime_s() + self._lab.settings.gate_wait_s
+        wait_s = self._board.gate_wait_s
+        until_s = boottime_s() + (self._lab.settings.gate_wait_s if wait_s is None else wait_s)
         pause_s = GATE_LOOK_S if self._board.on_this_host else GATE_LOOK_AFAR_S
         while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
             self._on_gate(why)

@@ -27,6 +27,7 @@ from benchfarm_core.adapting import (
     round_s,
     why_stop,
 )
+from benchfarm_core.boards import refuse_single_use
 from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
@@ -95,6 +96,7 @@ def step(database: Database, adaptation_id: str, boot_id: str, wait_s: float) ->
         )
         return
     try:
+        refuse_single_use(found.platform.key)  # one that was begun before results there were of single use
         with suppress(_Passed):
             _STEPS[found.state](context)
     except Unavailable:

@@ -77,8 +77,9 @@ class RemoteBoard:
         self._journal = journal
         self._clocks = Clocks(facts)
         self._sensors = BoardSensors(port, facts)
-        self._gate = BoardGate(limits)
         self._parts = facts.report_parts(place.label, place.marks)
+        self._gate = BoardGate(limits, self.name)
+        self.gate_wait_s = limits.wait_s
         if kit.timing:
             self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
         self._lease: str | None = None
