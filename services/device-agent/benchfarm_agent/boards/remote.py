@@ -185,7 +185,8 @@ class RemoteBoard:
             began_unix_s, begun_s = time.time(), time.monotonic()
             streamed = await self._stream(order, spoken, scratch)
             wall_ms = (time.monotonic() - begun_s) * 1000
-            seen = None if clock is None else await clock.end()
+            lasted_s = wall_ms / 1000 if streamed.ran_s is None else streamed.ran_s  # without the way to the board
+            seen = None if clock is None else await clock.end(lasted_s)
         returncode = _signed(streamed.returncode)
         kills = await self._oom_kills() - kills_before if returncode == -signal.SIGKILL else 0
         return LaunchExit(
