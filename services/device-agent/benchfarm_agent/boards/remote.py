@@ -67,8 +67,11 @@ class RemoteBoard:
         limits: GateLimits,
         *,
         tool: BenchmarkKit | None = None,
+        way_back: str = "",
     ) -> None:
+        """way_back: how the board is reached, for the journal."""
         self._tool = tool
+        self._way_back = way_back
         self._place = place
         self._port = port
         self._facts = facts
@@ -143,6 +146,7 @@ class RemoteBoard:
     async def pin(self, point: OperatingPoint) -> None:
         if not accepts(self._parts["ranges"], point):
             raise TransientDeviceError(f"this board cannot be brought to {point.key}")
+        self._journal.note_way(self.name, self._way_back)
         with self._noting_loss():
             await self._clocks.pin(self._port, point, self._journal, self.name)
         self._point = point
