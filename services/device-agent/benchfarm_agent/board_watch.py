@@ -117,6 +117,11 @@ class BoardWatch:
         return tuple(self._present[label] for label in sorted(self._present))
 
     @property
+    def is_closing(self) -> bool:
+        """Whether boards are put back for the last time: nobody is to reach into that."""
+        return self._is_closed
+
+    @property
     def is_settled(self) -> bool:
         """Whether every fixed way has been tried."""
         return not self._untried
@@ -307,10 +312,10 @@ class BoardWatch:
 
     async def _close(self) -> None:
         """Boards are put back while whatever reaches them is still there."""
+        self._is_closed = True
         boards = [present.board for present in self._present.values()]
         self._present.clear()
         self.on_change = lambda: None
-        self._is_closed = True
         await _ended(self._tasks.values())
         await asyncio.gather(*(put_back(board) for board in boards))
         await _ended(self._following)

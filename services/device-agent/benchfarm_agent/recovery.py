@@ -109,6 +109,8 @@ class Recovery:
             await asyncio.gather(*self._climbing.values(), return_exceptions=True)
 
     def _look(self, watch: BoardWatch) -> None:
+        if watch.is_closing:
+            return
         states = {one.label: one.state for one in watch.standings()}
         for label in sorted(states.keys() | self._hooks.keys()):
             state = states.get(label, "")
