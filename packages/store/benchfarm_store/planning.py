@@ -30,8 +30,10 @@ from benchfarm_store.timings import by_difference, timing_of
 
 PLANNABLE: Final = (JobState.QUEUED, JobState.PLANNING)
 TRIES: Final = 5
-WOKEN_BOARDS: Final = 50
-"""Boards that one chunk wakes at once; the sweep wakes the others."""
+WOKEN_MIN: Final = 50
+"""Idle boards that are woken for however little work: the first ones may not be able to take it now."""
+WOKEN_MAX: Final = PLAN_CHUNK
+"""Idle boards that are woken at once, at the most: each is a message and a task. The sweep wakes the others."""
 
 
 class _Moved(Exception):
@@ -346,13 +348,16 @@ def _advance(tx: Transaction, job: Row[Any], items: Sequence[dict[str, Any]], le
         if pending:
             progress.change_state(tx, job.id, state, JobState.RUNNING, "")
     progress.settle(tx, job.id)
-    if any(row["state"] == ItemState.PENDING for row in items):
-        wake_boards(tx, job.platform_ids)
+    if waiting := sum(row["state"] == ItemState.PENDING for row in items):
+        wake_boards(tx, job.platform_ids, waiting)
 
 
-def wake_boards(tx: Transaction, platform_ids: Sequence[int]) -> None:
-    """Ask for a dispatch of idle boards that offer some platforms, by chance: among equals none is always first."""
-    for board in tx.execute(_IDLE_BOARDS, {"ids": list(platform_ids), "limit": WOKEN_BOARDS}).scalars():
+def wake_boards(tx: Transaction, platform_ids: Sequence[int], waiting: int) -> None:
+    """Ask for a dispatch of all idle boards that offer some platforms, where so many measurements wait that each could
+    have one; by chance, among equals none is always first.
+    """
+    limit = min(max(waiting, WOKEN_MIN), WOKEN_MAX)
+    for board in tx.execute(_IDLE_BOARDS, {"ids": list(platform_ids), "limit": limit}).scalars():
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
 
 

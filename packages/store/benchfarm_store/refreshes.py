@@ -227,7 +227,7 @@ def want_holdouts_again(tx: Transaction, due: Due) -> int:
         purpose=Purpose.HOLDOUT,
     )
     tx.execute(_WANTED, {"platform": due.platform_id, "subject": due.subject, "now": tx.now})
-    planning.wake_boards(tx, [due.platform_id])
+    planning.wake_boards(tx, [due.platform_id], len(wanted))
     return len(wanted)
 
 

@@ -81,6 +81,8 @@ class LeaseLaunches:
         self._found = _Findings(samples={measurement_id: [] for measurement_id in self._items})
         self._dropped: set[int] = set()
         self._stopping = False
+        self.came_to_a_visit = False
+        """Whether a runner ever got as far as a workload: else whatever failed says nothing of any workload."""
 
     def drop(self, measurement_ids: Iterable[int]) -> None:
         """Leaves measurements out of later launches: nobody wants them any more."""
@@ -220,6 +222,7 @@ class LeaseLaunches:
         self._running = None
         self._on_running(None)
         record = read_lines(lines, visits=order, launch_no=launch_no)
+        self.came_to_a_visit |= bool(record.visited()) or record.running is not None
         return _of_this_version(record, self._grant.platform.engine), ended
 
     def _order(self, launch_no: int, order: list[int]) -> LaunchOrder:

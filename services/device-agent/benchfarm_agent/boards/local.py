@@ -153,7 +153,7 @@ class LocalBoard:
                 async with self._runner(str(order.request["engine"]), scratch) as process:
                     stderr_tail = await self._attend(process, request, order, on_line)
                 wall_ms = (time.monotonic() - begun_s) * 1000
-                seen = None if clock is None else await clock.end()
+                seen = None if clock is None else await clock.end(wall_ms / 1000)
         assert process.returncode is not None
         return LaunchExit(
             returncode=process.returncode,
