@@ -131,17 +131,20 @@ def _meta(found: Array) -> _ArrayMeta:
 
 
 def _signed_content(data: bytes, keys: Mapping[str, str]) -> _Content:
-    """The JSON, after its signature was looked at."""
+    """The JSON, after its signature was looked at. What is not signed itself, its spelling and the spaces behind the
+    header, must be as ``write`` has it, so that no byte of a table can be another."""
     if len(data) > MAX_TABLE_BYTES:
         raise _tampered(f"it has more than {MAX_TABLE_BYTES} bytes")
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     if len(data) < LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - LENGTH_BYTES):
         raise _foreign("it is no safetensors file, or cut off")
-    signed = _signed(data[LENGTH_BYTES : LENGTH_BYTES + length])
+    header = data[LENGTH_BYTES : LENGTH_BYTES + length]
+    signed = _signed(header)
     if signed.key_id not in keys:
         raise _foreign(f"it is signed with the key {signed.key_id[:40]}, which is not among those given")
     public_key, signature = _bytes(keys[signed.key_id]), _bytes(signed.signature)
-    if not ed25519.is_signed(public_key, signed.text.encode(errors="replace"), signature):
+    is_written = signature.hex() == signed.signature and header.rstrip() == header.rstrip(b" ")
+    if not is_written or not ed25519.is_signed(public_key, signed.text.encode(), signature):
         raise _tampered("its signature is not that of the key over its header")
     return _content(signed.text)
 
