@@ -143,6 +143,9 @@ def test_too_many_items_are_refused_with_the_limit(alice: httpx2.Client, lab: "L
     assert refused(many)[:2] == (413, "too_large")
     assert "20000 items" in refused(many)[2]
     assert "more than 400000 JSON objects (items, their genes or configurations, listed kernels" in refused(many)[2]
+    lists = alice.post("/v1/latency", content=body.replace(b"{}", b"[]"), headers={"Content-Type": "application/json"})
+    assert refused(lists)[:2] == (413, "too_large")
+    assert "more than 400000 JSON lists" in refused(lists)[2]
 
 
 def test_a_pin_holds_the_version_and_what_was_measured(

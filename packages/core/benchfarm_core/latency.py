@@ -12,7 +12,7 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
 from benchfarm_core.summaries import Grade
-from benchfarm_core.values import Answer, Instant, Value
+from benchfarm_core.values import Answer, Instant, Value, at_most
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
@@ -53,9 +53,11 @@ class Pin(Value):
     """
 
     predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=MAX_PINNED)
-    fusions: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]] = Field(
-        default={}, max_length=MAX_PINNED
-    )
+    fusions: Annotated[
+        dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]],
+        Field(max_length=MAX_PINNED),
+        at_most(MAX_PINNED),
+    ] = {}
     as_of: Instant | None = None
 
 
@@ -84,7 +86,11 @@ class LatencyRequest(Value):
     """
 
     platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
-    items: Annotated[tuple[LatencyItem, ...], Field(min_length=1, max_length=MAX_ITEMS), BeforeValidator(_few_enough)]
+    items: Annotated[
+        tuple[LatencyItem, ...],
+        Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True),
+        BeforeValidator(_few_enough),
+    ]
     timing: Timing = Timing.ALONE
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
     min_grade: Grade = Grade.C
