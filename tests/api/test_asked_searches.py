@@ -181,6 +181,26 @@ def test_a_pinned_version_that_is_gone_is_refused(
     assert refused(asked(alice, FC_ITEM, pin=two))[0] == 422
 
 
+def test_a_pinned_search_sees_no_predictor_where_there_was_none(
+    alice: httpx2.Client, lab: "Lab", database: Database, fc: Predictor, whole: Predictor
+) -> None:
+    """Sums of kernels would become predictions of whole models in its middle."""
+    with database.transaction() as tx:
+        publish(tx, fc)
+    begun = asked(alice, FC_LIST, TINY).json()
+    assert [one["error"] for one in begun["answers"]] == [None, "no_predictor"]
+    with database.transaction() as tx:
+        publish(tx, whole)
+    summed, refused_ = asked(alice, FC_LIST, TINY, pin=begun["pin"]).json()["answers"]
+    assert summed == begun["answers"][0]
+    assert (refused_["error"], "at the pin's moment" in refused_["detail"]) == ("no_predictor", True)
+    assert [one["predictor_id"] is None for one in ask(alice, FC_LIST, TINY)] == [False, False]
+    with database.transaction() as tx:
+        publish(tx, fc, slower=2.0)
+    other = asked(alice, OTHER_FC, pin={"as_of": begun["pin"]["as_of"]}).json()["answers"]
+    assert other[0]["predictor_version"] == 2  # not named, and there was one
+
+
 @pytest.mark.parametrize("as_of", [0, 1.5, "1700000000", "2026-01-31", "2026-01-31T12:00:00"])
 def test_the_moment_of_a_pin_has_a_time_zone(alice: httpx2.Client, lab: "Lab", as_of: object) -> None:
     found = asked(alice, FC_ITEM, pin={"as_of": as_of})

@@ -48,8 +48,9 @@ class Pin(Value):
     """What holds answers still for a whole search: an answer names the one that it was given by.
 
     `predictors`: ids of versions, each of which answers for its platform and subject, whatever answers by now; what is
-    not named is answered by what answers now. `fusions`: by platform, a hash of how its engine fused, by which whole
-    models have their kernels. `as_of`: what was measured later does not count, and ages end there.
+    not named is answered by what answers now, where there was a version at that moment. `fusions`: by platform, a hash
+    of how its engine fused, by which whole models have their kernels. `as_of`: what was measured later does not count,
+    and ages end there.
     """
 
     predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=MAX_PINNED)
