@@ -100,7 +100,11 @@ LISTED = {"kind": "kernel_list", "kernels": [{"type": "fc", "config": {}, **MANY
         (LatencyRequest, {"platforms": ["p"], "items": [GENES] * 100}, "items.0.genes"),
         (LatencyRequest, {"platforms": ["p"], "items": [LISTED] * 100}, "items.0.kernels.0"),
         (LatencyRequest, {"platforms": ["p"], "items": [{"kind": "kernel"}] * 1000}, "items.0.type"),
-        (LatencyRequest, {"platforms": ["p"], "items": [{"kind": "kernel_list", "kernels": [{}] * 2000}]}, ""),
+        (
+            LatencyRequest,
+            {"platforms": ["p"], "items": [{"kind": "kernel_list", "kernels": [{}] * 2000}]},
+            "items.0.kernels.0",
+        ),
     ],
 )
 def test_what_is_wrong_a_thousand_times_is_told_a_few_times(
@@ -109,5 +113,5 @@ def test_what_is_wrong_a_thousand_times_is_told_a_few_times(
     """Each fault that is told takes a kilobyte, and a body may have millions."""
     with pytest.raises(ValidationError) as caught:
         kind.model_validate(given)
-    assert caught.value.error_count() <= 3
+    assert caught.value.error_count() <= 5
     assert refusal_of(caught.value.errors()).field.startswith(place)
