@@ -235,13 +235,15 @@ def measured_picks(
     items = [genome.architecture for genome, _ in told]
     before = farm.latency(items, limit.names, pin=search.pin)
     requests = [{"kind": "architecture", "space": one.space, "genes": one.genes} for one in items]
-    wait(farm.submit(name="winners of a search", workloads=requests, platforms=list(limit.names)).id)
+    # anew: who won because he was measured within the limit would be found there again
+    wait(farm.submit(name="winners of a search", workloads=requests, platforms=list(limit.names), max_age_s=0).id)
     after = farm.latency(items, limit.names, on_miss=OnMiss.ERROR)
     made = []
     for number, (genome, chosen_by) in enumerate(told):
         pairs = zip(before.of_item(number), after.of_item(number), limit.limits_ms, strict=True)
         for said, is_, limit_ms in pairs:
             constraint = LatencyConstraint(said.platform, limit_ms)
+            is_predicted = said.source == "predicted"  # what was measured before the search says nothing of predictions
             made.append(
                 Picked(
                     chosen_by=chosen_by,
@@ -251,9 +253,9 @@ def measured_picks(
                     mflops=mflops(genome),
                     limit_ms=limit_ms,
                     probability=constraint.probability_of(said),
-                    predicted_ms=said.median_ms,
-                    low_ms=said.low_ms,
-                    high_ms=said.high_ms,
+                    predicted_ms=said.median_ms if is_predicted else None,
+                    low_ms=said.low_ms if is_predicted else None,
+                    high_ms=said.high_ms if is_predicted else None,
                     measured_ms=is_.normalised_ms if is_.normalised_ms is not None else is_.median_ms,
                 )
             )

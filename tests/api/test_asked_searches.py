@@ -151,6 +151,9 @@ def test_too_many_items_are_refused_with_the_limit(alice: httpx2.Client, lab: "L
     assert refused(many)[:2] == (413, "too_large")
     assert "20000 items" in refused(many)[2]
     assert "more than 400000 JSON objects (items, their genes or configurations, listed kernels" in refused(many)[2]
+    lists = alice.post("/v1/latency", content=body.replace(b"{}", b"[]"), headers={"Content-Type": "application/json"})
+    assert refused(lists)[:2] == (413, "too_large")
+    assert "more than 400000 JSON lists" in refused(lists)[2]
 
 
 def test_a_pin_holds_the_version_and_what_was_measured(
@@ -184,6 +187,26 @@ def test_a_pinned_version_that_is_gone_is_refused(
         third = publish(tx, fc, slower=3.0)
     two = {"predictors": [third.id, next(one for one in both[1] if one not in (both[0], published["model"].id))]}
     assert refused(asked(alice, FC_ITEM, pin=two))[0] == 422
+
+
+def test_a_pinned_search_sees_no_predictor_where_there_was_none(
+    alice: httpx2.Client, lab: "Lab", database: Database, fc: Predictor, whole: Predictor
+) -> None:
+    """Sums of kernels would become predictions of whole models in its middle."""
+    with database.transaction() as tx:
+        publish(tx, fc)
+    begun = asked(alice, FC_LIST, TINY).json()
+    assert [one["error"] for one in begun["answers"]] == [None, "no_predictor"]
+    with database.transaction() as tx:
+        publish(tx, whole)
+    summed, refused_ = asked(alice, FC_LIST, TINY, pin=begun["pin"]).json()["answers"]
+    assert summed == begun["answers"][0]
+    assert (refused_["error"], "at the pin's moment" in refused_["detail"]) == ("no_predictor", True)
+    assert [one["predictor_id"] is None for one in ask(alice, FC_LIST, TINY)] == [False, False]
+    with database.transaction() as tx:
+        publish(tx, fc, slower=2.0)
+    other = asked(alice, OTHER_FC, pin={"as_of": begun["pin"]["as_of"]}).json()["answers"]
+    assert other[0]["predictor_version"] == 2  # not named, and there was one
 
 
 @pytest.mark.parametrize("as_of", [0, 1.5, "1700000000", "2026-01-31", "2026-01-31T12:00:00"])

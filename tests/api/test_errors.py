@@ -1,5 +1,6 @@
 """Every error as problem+json with the right status, and never a trace."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,6 +95,11 @@ def test_a_field_is_named_with_its_path(alice: httpx2.Client) -> None:
 
 def test_a_nul_character_is_refused_everywhere(alice: httpx2.Client) -> None:
     assert_problem(alice.post("/v1/jobs", json={"workloads": [KERNEL], "name": "a\0b"}), 422, "invalid_request")
+    for wide in ("utf-16", "utf-32-le"):  # read as JSON too
+        body = json.dumps({"platforms": ["a\0b"], "items": [KERNEL]}).encode(wide)
+        asked = alice.post("/v1/latency", content=body, headers={"Content-Type": "application/json"})
+        assert_problem(asked, 422, "invalid_request")
+        assert "NUL" in asked.json()["detail"]
     assert_problem(alice.get("/v1/jobs?label=a%00"), 422, "invalid_request")
     assert_problem(alice.get("/v1/platforms/a%00b"), 422, "invalid_request")
 

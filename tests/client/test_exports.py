@@ -2,6 +2,7 @@
 
 import gc
 import json
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -104,6 +105,26 @@ def test_the_command_writes_a_table_that_answers_as_the_farm(
     assert logged_in("export", "table", PLATFORM, "bert", "--gene", "hw").code == ExitCode.USAGE
 
 
+def test_a_full_disk_leaves_the_table_that_was_there(
+    logged_in: Any, farm: Any, whole: Predictor, tmp_path: Path
+) -> None:
+    publish(farm, whole)
+    out = tmp_path / "bert.table"
+    out.write_bytes(b"an older table")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        ended = logged_in("export", "table", PLATFORM, "bert", "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (ended.code, "cannot write" in ended.err) == (ExitCode.USAGE, True)
+    assert (out.read_bytes(), [*tmp_path.glob(".*table*")]) == (b"an older table", [])
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    assert logged_in("export", "table", PLATFORM, "bert", "--out", link).code == 0
+    assert (link.is_symlink(), len(out.read_bytes()) > 5000) == (True, True)
+
+
 def test_a_process_without_any_farm_says_the_same(farm: Any, whole: Predictor, tmp_path: Path) -> None:
     _, data, keys = exported(farm, whole)
     path = tmp_path / "t"
@@ -121,6 +142,10 @@ def test_stale_tables_are_refused(farm: Any, whole: Predictor) -> None:
     for limits in ({"max_age_s": 10, "now_unix_s": now_unix_s + 11}, {"max_age_s": float("nan")}):
         assert refused(data, keys, **limits) == ("table_stale", "max_age_s")
     assert refused(data, keys, predictor_id="pr_0") == ("table_stale", "predictor_id")
+    before_unix_s = now_unix_s - 3500
+    assert Table.read(data, keys=keys, max_age_s=10, now_unix_s=before_unix_s).head.export_id == made.id
+    assert refused(data, keys, max_age_s=10, now_unix_s=0.0) == ("table_stale", "max_age_s")  # no clock at all
+    assert Table.read(data, keys=keys, now_unix_s=0.0).head.export_id == made.id
 
 
 def test_tampered_tables_and_strange_keys_are_refused(farm: Any, whole: Predictor, tmp_path: Path) -> None:

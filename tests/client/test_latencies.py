@@ -156,6 +156,24 @@ def test_a_probability_follows_from_the_interval() -> None:
     assert constraint.violation(nothing) == pytest.approx(0.9)
 
 
+def test_a_single_launch_is_no_certainty() -> None:
+    """Its interval has no width and guarantees nothing; rounding gives it one of a millionth of a millionth."""
+    once = answered(10.0, 10.0, 10.0, coverage=0.0)
+    normalised = once.model_copy(update={"source": "measured", "normalised_ms": 7.1})
+    for found, median_ms in ((once, 10.0), (normalised, 7.1)):
+        at = [LatencyConstraint(PLATFORM, factor * median_ms).probability_of(found) for factor in (0.5, 1.01, 2.0)]
+        assert at == pytest.approx([0.25, 0.75, 0.75])
+        assert not LatencyConstraint(PLATFORM, 2 * median_ms).is_met(found)
+
+
+def test_intervals_of_any_kind_have_a_probability() -> None:
+    sure = answered(10.0, 8.0, 12.5, coverage=1.0)
+    assert LatencyConstraint(PLATFORM, 13.0).probability_of(sure) > 0.999
+    assert LatencyConstraint(PLATFORM, 7.0).probability_of(sure) < 0.001
+    down_to_nothing = answered(10.0, 0.0, 12.5)
+    assert LatencyConstraint(PLATFORM, 9.0).probability_of(down_to_nothing) == 0.5
+
+
 @pytest.mark.parametrize("source", ["measured", "mixed"])
 def test_what_a_slow_board_measured_is_held_against_the_limit_as_a_prediction_is(source: str) -> None:
     """A board that was a quarter too slow: the same network predicted is not the better one."""
@@ -219,6 +237,33 @@ def test_what_a_search_has_measured_is_seen_by_the_next_one(farm: Any) -> None:
         fresh = Search(sdk, limits).judge(items)
         assert [one.answers[0].source for one in fresh] == ["measured"] * 2
         assert [one.latencies_ms[0] for one in fresh] == [one.answers[0].normalised_ms for one in fresh]
+
+
+@pytest.mark.usefixtures("published")
+def test_an_alias_that_moves_changes_no_search_and_no_array(
+    farm: Any, logged_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = PLATFORM.replace("1.31.1", "1.31.1~graph=none")
+    with farm.client() as sdk:
+        sdk.submit(workloads=[parse_kernel(farm.kernels[0])], platforms=[other])
+        assert logged_in("platforms", "alias", PLATFORM, "moving").code == 0
+        search = Search(sdk, [LatencyConstraint("moving", 1e6)])
+        first = search.judge(ARCHITECTURES[:3])
+        request = sdk._connection.request
+        sent: list[str] = []
+
+        def moved(method: str, path: str, **options: Any) -> Any:
+            answer = request(method, path, **options)
+            sent.append(path)
+            assert logged_in("platforms", "alias", other, "moving").code == 0
+            return answer
+
+        monkeypatch.setattr(sdk._connection, "request", moved)
+        monkeypatch.setattr(latencies, "MAX_ITEMS", 2)
+        found = sdk.latency(ARCHITECTURES[:3], ["moving"])
+        assert (len(sent), {one.platform for one in found}, found.platforms) == (2, {PLATFORM}, (PLATFORM,))
+        assert search.judge(ARCHITECTURES[:3]) == first
+        assert Search(sdk, search.constraints).judge(ARCHITECTURES[:1])[0].answers[0].platform == other
 
 
 def test_a_search_needs_a_constraint_and_one_name_for_a_platform(farm: Any, logged_in: Any) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchfarm import BenchfarmError, LatencyConstraint, Search
+from benchfarm import ArchitectureRequest, BenchfarmError, LatencyConstraint, Search
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from examples import nas_ofa
@@ -23,6 +23,10 @@ SMALL = nas_ofa.Options(population=20, generations=4, winners=3, tolerance=1e-6)
 def made() -> Any:
     drawn = spaces.draws("ofa_mobilenet_v3", "example", 40)
     return model_predictor([spaces.kernels(one, FusionRules()) for one in drawn])
+
+
+def request(genome: nas_ofa.Genome) -> ArchitectureRequest:
+    return ArchitectureRequest(space=nas_ofa.SPACE.name, genes=genome.architecture.genes)
 
 
 @pytest.fixture
@@ -66,6 +70,25 @@ def test_a_search_finds_measures_and_tells(searched: Any, tmp_path: Path) -> Non
     needed = re.search(r"routing needed</td><td>(\d+)", page)
     assert needed is not None
     assert 0 < int(needed[1]) <= 3 * SMALL.winners
+
+
+def test_what_was_measured_before_is_no_prediction_and_is_measured_again(searched: Any) -> None:
+    genome = nas_ofa.Genome.drawn(random.Random(5))
+    jobs: list[str] = []
+    with searched.client() as sdk:
+
+        def wait(job_id: str) -> None:
+            jobs.append(job_id)
+            searched.measure(job_id)
+
+        wait(sdk.submit(workloads=[request(genome)], platforms=[PLATFORM]).id)
+        search = Search(sdk, [LatencyConstraint(PLATFORM, 1e6)])
+        assert search.judge([genome.architecture])[0].answers[0].source == "measured"
+        limit = nas_ofa.Limit((PLATFORM,), (PLATFORM,), (1e6,), 1.0)
+        (picked,) = nas_ofa.measured_picks(sdk, limit, [(genome, "ours")], search, wait)
+        assert (picked.predicted_ms, picked.low_ms, picked.is_met) == (None, None, True)
+        ids = {item.measurement_id for job_id in jobs for item in sdk.items(job_id)}
+        assert len(ids) == len(jobs) == 2
 
 
 def test_what_violates_a_limit_stands_behind_what_does_not(searched: Any) -> None:

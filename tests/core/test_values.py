@@ -5,8 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from benchfarm_core.exports import ExportRequest, MissesReport
+from benchfarm_core.latency import LatencyRequest, Pin
+from benchfarm_core.refusals import refusal_of
 from benchfarm_core.values import Value, canonical_json, digest, find_unkept
 from benchfarm_core.workloads import (
+    ArchitectureRequest,
     InputSpec,
     IntsFill,
     KernelRequest,
@@ -77,3 +81,37 @@ def test_a_truth_is_no_number_of_a_configuration(truth: bool) -> None:
     with pytest.raises(ValidationError, match="write a number"):
         KernelRequest.model_validate({"type": "fc", "config": {"cin": truth, "cout": 8}})
     assert KernelRequest.model_validate({"type": "fc", "config": {"cin": 1, "act": "relu"}}).config["cin"] == 1
+
+
+MANY = {f"n{number}": None for number in range(5000)}
+GENES = {"kind": "architecture", "space": "bert", "genes": MANY}
+LISTED = {"kind": "kernel_list", "kernels": [{"type": "fc", "config": {}, **MANY}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "place"),
+    [
+        (KernelRequest, {"type": "fc", "config": {}, **MANY}, ""),
+        (KernelRequest, {"type": "fc", "config": MANY}, "config"),
+        (ArchitectureRequest, GENES, "genes"),
+        (ExportRequest, {"platform": "p", "space": "bert", "genes": MANY}, "genes"),
+        (MissesReport, {"architectures": [MANY, MANY]}, "architectures.0"),
+        (Pin, {"fusions": {**MANY, "one": None}}, "fusions"),
+        (LatencyRequest, {"platforms": ["p"], "items": [GENES] * 100}, "items.0.genes"),
+        (LatencyRequest, {"platforms": ["p"], "items": [LISTED] * 100}, "items.0.kernels.0"),
+        (LatencyRequest, {"platforms": ["p"], "items": [{"kind": "kernel"}] * 1000}, "items.0.type"),
+        (
+            LatencyRequest,
+            {"platforms": ["p"], "items": [{"kind": "kernel_list", "kernels": [{}] * 2000}]},
+            "items.0.kernels.0",
+        ),
+    ],
+)
+def test_what_is_wrong_a_thousand_times_is_told_a_few_times(
+    kind: type[Value], given: dict[str, object], place: str
+) -> None:
+    """Each fault that is told takes a kilobyte, and a body may have millions."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(given)
+    assert caught.value.error_count() <= 5
+    assert refusal_of(caught.value.errors()).field.startswith(place)

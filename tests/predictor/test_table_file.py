@@ -100,6 +100,40 @@ def test_every_changed_byte_is_noticed() -> None:
         assert code(bytes(changed)) in ("table_tampered", "table_foreign"), place
 
 
+def test_every_changed_bit_of_the_header_is_noticed() -> None:
+    """Also where it would be read as the same: other digits of the signature, other blanks behind the header."""
+    data = written()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length]
+    at = header.index(b"signature") + len(b'signature\\":\\"')
+    signature = header[at : at + 128]
+    assert bytes.fromhex(signature.decode())
+    spelt = header.replace(signature, signature.upper())
+    spaced = header.rstrip() + b"\t" * (length - len(header.rstrip()))
+    fewer = header.replace(signature, b" " + signature[1:])
+    for other in (spelt, fewer, *([spaced] if spaced != header else [])):
+        assert other != header
+        assert code(data[:8] + other + data[8 + length :]) == "table_tampered"
+    for place in range(0, 8 + length, 7):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            assert code(bytes(changed)) in ("table_tampered", "table_foreign"), (place, bit)
+
+
+def test_half_a_surrogate_pair_stands_for_nothing() -> None:
+    asking = HEAD.model_copy(update={"farm": "whose?"})
+    data = table_file.write(table(), asking, "key_1", sign)
+    assert table_file.read(data, KEYS)[1].farm == "whose?"
+    length = int.from_bytes(data[:8], "little")
+    for other in (b"\\ud800", b"\\\\ud800", b"\\\\\\\\ud800"):
+        header = data[8 : 8 + length].replace(b"?", other)
+        assert code(len(header).to_bytes(8, "little") + header + data[8 + length :]) in (
+            "table_tampered",
+            "table_foreign",
+        )
+
+
 def test_other_bytes_in_an_array_are_tampered_with() -> None:
     changed = bytearray(written())
     changed[-9] ^= 1

@@ -5,7 +5,7 @@ import pytest
 
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Kernels
-from benchfarm_predictor.trained_range import TOTALS_OF, UNSEEN_WORD, TrainedRange
+from benchfarm_predictor.trained_range import TOTALS_OF, UNSEEN_WORD, TrainedRange, totals
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.kernels import kernel_types
 from tests.predictor.rows import architectures, costs, drawn
@@ -38,6 +38,18 @@ def test_a_word_that_was_never_seen_counts_an_octave() -> None:
     trained = TrainedRange.of(Kernels.of_configs("conv-bn-act", SEEN))
     found = trained.octaves_outside(conv({"act": "relu"}, {"act": "relu6"}, {"act": "swish"}))
     assert found.tolist() == [UNSEEN_WORD, 0, UNSEEN_WORD]
+
+
+def test_totals_beyond_any_number_lie_outside() -> None:
+    """As a kernel list may have them; a whole number would have turned negative, and the list into a small one."""
+    trained = TrainedRange.of(KernelLists.of(architectures(10)))
+    largest: Config = {"hw": 512, "cin": 4096, "cout": 4096, "k": 11, "s": 1, "act": "none", "batch": 64}
+    lists = KernelLists.of([[("conv-bn-act", largest, 100_000 * times)] for times in (1, 1000, 2000)])
+    kflops = totals(lists).column("kflops")
+    assert (np.diff(kflops) >= 0).all()
+    assert kflops[-1] == 2**62
+    assert (np.diff(trained.octaves_outside(lists)) >= 0).all()
+    assert "kflops=4611686018427387904 (" in trained.findings(totals(lists), 2)[0]
 
 
 def test_findings_name_column_value_and_range() -> None:

@@ -36,9 +36,20 @@ def test_too_many_are_refused_with_what_would_help() -> None:
     assert refused.value.field == "genes"
 
 
-@pytest.mark.parametrize("only", [{"colour": (1,)}, {"hw": (7,)}])
+@pytest.mark.parametrize(
+    "only", [{"colour": (1,)}, {"hw": (7,)}, {"hw": (224, 223)}, {"expand": (3, 5)}, {"depth": (4, 10**3000)}]
+)
 def test_genes_that_are_none_are_refused(only: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         every_block(space("ofa_mobilenet_v3"), only)
     assert refused.value.code == "architecture_out_of_range"
     assert refused.value.field == f"genes.{next(iter(only))}"
+    assert len(refused.value.detail) < 300
+
+
+def test_a_value_that_another_gene_allows_somewhere_is_one() -> None:
+    """Eight heads are for tokens of 256 alone, twelve for neither."""
+    blocks, _ = every_block(space("bert"), {"hidden": (128, 256), "heads": (2, 8)})
+    assert any(8 in block[1:] for block in blocks)
+    with pytest.raises(InvalidRequest, match="heads=12 is nowhere"):
+        every_block(space("bert"), {"hidden": (128, 256), "heads": (2, 8, 12)})

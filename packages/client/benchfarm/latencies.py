@@ -38,6 +38,8 @@ BATCH_BYTES: Final = 12 * 2**20
 """Of the items of one question; the farm takes a little more."""
 BATCH_OBJECTS: Final = 390_000
 """JSON objects of these items, of which a listed kernel is two; the farm takes a little more."""
+ANSWER_TIMEOUT_S: Final = 300.0
+"""The largest questions take a farm that is busy a minute; who asks again meanwhile has it work twice."""
 
 _ACCEPT: Final = {"Accept": f"{COLUMNS_TYPES[0]}, application/json;q=0.5", "Content-Type": "application/json"}
 _ITEM: Final[TypeAdapter[LatencyItem]] = TypeAdapter(LatencyItem)
@@ -131,7 +133,8 @@ def ask(
         part, pin, had_measured = _ask_once(connection, question, batch)
         parts.append(part)
         measuring += [had_measured] if had_measured is not None else []
-        question = question.model_copy(update={"pin": pin})
+        # an alias may mean another platform by now: what answered first answers to the end
+        question = question.model_copy(update={"pin": pin, "platforms": part.platforms})
     return Latencies(parts, question.pin, measuring)
 
 
@@ -182,7 +185,9 @@ def _ask_once(
     """Sending it twice measures nothing twice: the farm finds the first time's jobs."""
     begun = question.model_dump_json(exclude={"items"}).encode()[:-1]
     body = begun + b',"items":[' + b",".join(items) + b"]}"
-    answer = connection.request("POST", "/latency", content=body, headers=_ACCEPT, repeatable=True)
+    answer = connection.request(
+        "POST", "/latency", content=body, headers=_ACCEPT, repeatable=True, read_timeout_s=ANSWER_TIMEOUT_S
+    )
     if answer.headers.get("content-type", "").partition(";")[0] not in COLUMNS_TYPES:
         rows = connection.value(LatencyResponse, answer)
         return LatencyColumns.of(columns_of(rows.answers)), rows.pin, rows.measuring

@@ -11,6 +11,10 @@ from benchfarm_core.latency import LatencyAnswer
 NO_GUARANTEE: Final = 0.5
 """What an interval is taken to hold with where nothing is guaranteed: such an architecture has to be far below its
 limit to be likely to meet it. A rule, like the interval itself."""
+MOST_SURE: Final = 1 - 1e-9
+"""No interval is taken to hold more surely."""
+NO_WIDTH: Final = 1e-9
+"""Of a logarithm: what rounding leaves of an interval whose ends are its median."""
 _NORMAL: Final = NormalDist()
 
 
@@ -56,15 +60,21 @@ class LatencyConstraint:
             raise InvalidRequest(f"probability={self.probability} must be between 0 and 1", field="probability")
 
     def probability_of(self, answer: LatencyAnswer) -> float:
-        """That the latency of an answer stays within the limit; 0 where there is no number."""
+        """That the latency of an answer stays within the limit; 0 where there is no number.
+
+        A single launch has no interval, or one without any width: that it is met, or missed, is no surer than such an
+        interval is taken to be.
+        """
         found = ComparableMs.of(answer)
         if found is None:
             return 0.0
         end_ms = found.high_ms if self.limit_ms >= found.median_ms else found.low_ms
-        distance, width = log(self.limit_ms / found.median_ms), abs(log(end_ms / found.median_ms))
-        if width == 0:
-            return 1.0 if distance >= 0 else 0.0
-        coverage = answer.coverage or NO_GUARANTEE
+        distance = log(self.limit_ms / found.median_ms)
+        width = abs(log(end_ms / found.median_ms)) if end_ms > 0 else inf
+        coverage = min(answer.coverage or NO_GUARANTEE, MOST_SURE)
+        if width < NO_WIDTH:
+            beyond = 0.0 if answer.coverage else (1 - coverage) / 2
+            return 1 - beyond if distance >= 0 else beyond
         return _NORMAL.cdf(_NORMAL.inv_cdf((1 + coverage) / 2) * distance / width)
 
     def is_met(self, answer: LatencyAnswer) -> bool:

@@ -31,11 +31,13 @@ Genes = Mapping[str, Any]
 """By gene one integer, or a list of them."""
 MAX_LISTED: Final = 1000
 """Misses that an answer names; all of them have no number."""
+MAX_AHEAD_S: Final = 3600.0
+"""By so much a farm's clock may be ahead of this machine's."""
 
 
 @dataclass(frozen=True)
 class TableMiss:
-    """An architecture without a number: its row, why, and its genes where they are known and of the space.
+    """An architecture without a number: its row, and why.
 
     ``code``: `architecture_out_of_range`, `not_in_table` for blocks that the table was not made for, `not_learnt` for
     what lies where the predictor does not know its kernels.
@@ -126,7 +128,8 @@ class Table:
         Args:
             data: what `GET /v1/exports/{id}/file` gave.
             keys: of the farms that are believed: `GET /v1/keys`, or public keys in hexadecimal digits by their ids.
-            max_age_s: a table that was made longer ago is refused; None: no matter when.
+            max_age_s: a table that was made longer ago is refused, and one that was made more than ``MAX_AHEAD_S``
+                after now: a clock that stands before its making says nothing of its age. None: no matter when.
             predictor_id: a table of any other version of the predictor is refused; None: of whichever.
             now_unix_s: the time to count its age to; None: this machine's.
 
@@ -211,6 +214,9 @@ def _public_keys(keys: FarmKeys | Mapping[str, str]) -> dict[str, str]:
 
 def _check_fresh(head: TableHead, max_age_s: float | None, predictor_id: str | None, now_unix_s: float) -> None:
     age_s = now_unix_s - head.made_at.timestamp()
+    if max_age_s is not None and age_s < -MAX_AHEAD_S:
+        detail = f"the table was made {-age_s:.0f} s after this machine's present, so that its age is unknown"
+        raise InvalidRequest(f"{detail}: set the clock", code="table_stale", field="max_age_s")
     if max_age_s is not None and not age_s <= max_age_s:
         detail = f"the table was made {age_s:.0f} s ago, and {max_age_s:.0f} s are allowed: export it again"
         raise InvalidRequest(detail, code="table_stale", field="max_age_s")

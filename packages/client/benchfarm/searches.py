@@ -69,19 +69,22 @@ class Search:
         self.pin = pin
         self.questions = 0
         """Items that were asked."""
+        self._names = list(dict.fromkeys(constraint.platform for constraint in constraints))
+        self._keys: list[str] = []
+        """The platforms of these names, once they have answered: an alias may mean another one later."""
 
     def judge(self, items: Iterable[Item]) -> list[Judged]:
         """The items in their order. Raises as `Client.latency`, InvalidRequest where two names mean one platform."""
         asked = list(items)
         if not asked:
             return []
-        names = list(dict.fromkeys(constraint.platform for constraint in self.constraints))
-        found = self._farm.latency(asked, names, pin=self.pin, **self._fields)
-        if len(found.platforms) != len(names):
-            raise InvalidRequest(f"of {', '.join(names)} two mean one platform: name it once", field="constraints")
-        self.pin = found.pin
+        found = self._farm.latency(asked, self._keys or self._names, pin=self.pin, **self._fields)
+        if len(found.platforms) != len(self._names):
+            names = ", ".join(self._names)
+            raise InvalidRequest(f"of {names} two mean one platform: name it once", field="constraints")
+        self.pin, self._keys = found.pin, list(found.platforms)
         self.questions += len(asked)
-        places = [names.index(constraint.platform) for constraint in self.constraints]
+        places = [self._names.index(constraint.platform) for constraint in self.constraints]
         return [self._judged(one, found, number, places) for number, one in enumerate(asked)]
 
     def _judged(self, item: Item, found: Latencies, number: int, places: Sequence[int]) -> Judged:

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from benchfarm_core.values import Value
+from benchfarm_core.values import Value, at_most
 
 GENE_MAX: Final = 2**31 - 1
+MAX_GENES: Final = 50
+"""Of one architecture; no space has that many."""
 MAX_PLACES: Final = 200
 """Integers of one gene: one for each block, and no network has that many."""
 
@@ -40,7 +42,8 @@ Genes = Annotated[
         Annotated[str, Field(max_length=40)],
         Annotated[GeneValues, BeforeValidator(_gene_values), WithJsonSchema(_SCHEMA)],
     ],
-    Field(max_length=50),
+    Field(max_length=MAX_GENES),
+    at_most(MAX_GENES),
 ]
 """By name: one integer, or one for each block or stage."""
 

@@ -5,9 +5,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from benchfarm_core.architectures import Genes
+from benchfarm_core.architectures import MAX_GENES, Genes
 from benchfarm_core.ed25519 import KEY_BYTES
-from benchfarm_core.values import Answer, Value
+from benchfarm_core.values import Answer, Value, at_most
 
 TABLE_FORMAT: Final = 1
 MAX_TABLE_BYTES: Final = 16 * 1024 * 1024
@@ -17,7 +17,9 @@ MAX_MISSES: Final = 1000
 """Architectures of one report, and of one export."""
 
 _GeneChoices = Annotated[tuple[int, ...], Field(min_length=1, max_length=1000)]
-OnlyGenes = Annotated[dict[Annotated[str, Field(max_length=40)], _GeneChoices], Field(max_length=50)]
+OnlyGenes = Annotated[
+    dict[Annotated[str, Field(max_length=40)], _GeneChoices], Field(max_length=MAX_GENES), at_most(MAX_GENES)
+]
 
 
 class ExportRequest(Value):
@@ -92,7 +94,7 @@ class FarmKeys(Answer):
 class MissesReport(Value):
     """Architectures for which a table had no number, by their genes."""
 
-    architectures: tuple[Genes, ...] = Field(min_length=1, max_length=MAX_MISSES)
+    architectures: tuple[Genes, ...] = Field(min_length=1, max_length=MAX_MISSES, fail_fast=True)
 
 
 class MissesTaken(Answer):

@@ -12,7 +12,7 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
 from benchfarm_core.summaries import Grade, ReusableGrade
-from benchfarm_core.values import Answer, Instant, Value
+from benchfarm_core.values import Answer, Instant, Value, at_most
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
@@ -48,14 +48,17 @@ class Pin(Value):
     """What holds answers still for a whole search: an answer names the one that it was given by.
 
     `predictors`: ids of versions, each of which answers for its platform and subject, whatever answers by now; what is
-    not named is answered by what answers now. `fusions`: by platform, a hash of how its engine fused, by which whole
-    models have their kernels. `as_of`: what was measured later does not count, and ages end there.
+    not named is answered by what answers now, where there was a version at that moment. `fusions`: by platform, a hash
+    of how its engine fused, by which whole models have their kernels. `as_of`: what was measured later does not count,
+    and ages end there.
     """
 
     predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=MAX_PINNED)
-    fusions: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]] = Field(
-        default={}, max_length=MAX_PINNED
-    )
+    fusions: Annotated[
+        dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]],
+        Field(max_length=MAX_PINNED),
+        at_most(MAX_PINNED),
+    ] = {}
     as_of: Instant | None = None
 
 
@@ -85,7 +88,11 @@ class LatencyRequest(Value):
     """
 
     platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
-    items: Annotated[tuple[LatencyItem, ...], Field(min_length=1, max_length=MAX_ITEMS), BeforeValidator(_few_enough)]
+    items: Annotated[
+        tuple[LatencyItem, ...],
+        Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True),
+        BeforeValidator(_few_enough),
+    ]
     timing: Timing = Timing.ALONE
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
     min_grade: ReusableGrade = Grade.C

@@ -18,6 +18,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+MAX_FIELDS: Final = 200
+"""Of one object: none of ours has as many. Of a million unknown ones each would be told, which takes a gigabyte."""
+
 
 class Value(BaseModel):
     """Frozen, strict about unknown fields; at once a domain value and a message."""
@@ -38,12 +41,25 @@ class Value(BaseModel):
         """`false` would be taken for 0, and 0 for `false`."""
         if not isinstance(data, dict):
             return data
+        if len(data) > MAX_FIELDS:
+            raise ValueError(f"it has {len(data)} fields; no object has more than {MAX_FIELDS}")
         wrong = [("int_type", name) for name in cls._numbers if isinstance(data.get(name), bool)]
         wrong += [("bool_type", name) for name in cls._truths if type(data.get(name)) in (int, float)]
         if wrong:
             errors = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for kind, name in sorted(wrong)]
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return data
+
+
+def at_most(most: int) -> BeforeValidator:
+    """For a dictionary, before its entries are looked at: of a million wrong ones each would be told, as of fields."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, Mapping) and len(given) > most:
+            raise ValueError(f"it has {len(given)} entries; the limit is {most}")
+        return given
+
+    return BeforeValidator(check)
 
 
 class Answer(BaseModel):

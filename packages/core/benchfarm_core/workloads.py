@@ -1,15 +1,19 @@
 """What is measured: kernels, architectures, other models, each named by the hash of its canonical form."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from benchfarm_core.architectures import Architecture, Genes, genes_text
 from benchfarm_core.platforms import Name, Platform, Precision
 from benchfarm_core.refusals import needs_kind
-from benchfarm_core.values import Value, digest
+from benchfarm_core.values import Value, at_most, digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+MAX_COLUMNS: Final = 50
+"""Of one configuration."""
 
 
 def _no_truth(said: Any) -> Any:
@@ -21,8 +25,9 @@ def _no_truth(said: Any) -> Any:
 
 Config = Annotated[
     dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]],
-    Field(max_length=50),
+    Field(max_length=MAX_COLUMNS),
     BeforeValidator(_no_truth),
+    at_most(MAX_COLUMNS),
 ]
 Dtype = Literal["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"]
 ModelFormat = Literal["onnx", "tflite"]
@@ -174,7 +179,7 @@ class KernelListRequest(Value):
     """A model as its kernels. It is predicted and never measured: nobody can run it."""
 
     kind: Literal["kernel_list"] = "kernel_list"
-    kernels: tuple[ListedKernel, ...] = Field(min_length=1, max_length=2000)
+    kernels: tuple[ListedKernel, ...] = Field(min_length=1, max_length=2000, fail_fast=True)
 
 
 WorkloadRequest = Annotated[

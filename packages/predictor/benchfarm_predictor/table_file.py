@@ -131,17 +131,20 @@ def _meta(found: Array) -> _ArrayMeta:
 
 
 def _signed_content(data: bytes, keys: Mapping[str, str]) -> _Content:
-    """The JSON, after its signature was looked at."""
+    """The JSON, after its signature was looked at. What is not signed itself, its spelling and the spaces behind the
+    header, must be as ``write`` has it, so that no byte of a table can be another."""
     if len(data) > MAX_TABLE_BYTES:
         raise _tampered(f"it has more than {MAX_TABLE_BYTES} bytes")
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     if len(data) < LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - LENGTH_BYTES):
         raise _foreign("it is no safetensors file, or cut off")
-    signed = _signed(data[LENGTH_BYTES : LENGTH_BYTES + length])
+    header = data[LENGTH_BYTES : LENGTH_BYTES + length]
+    signed = _signed(header)
     if signed.key_id not in keys:
         raise _foreign(f"it is signed with the key {signed.key_id[:40]}, which is not among those given")
     public_key, signature = _bytes(keys[signed.key_id]), _bytes(signed.signature)
-    if not ed25519.is_signed(public_key, signed.text.encode(errors="replace"), signature):
+    is_written = signature.hex() == signed.signature and header.rstrip() == header.rstrip(b" ")
+    if not is_written or not ed25519.is_signed(public_key, _utf8(signed.text), signature):
         raise _tampered("its signature is not that of the key over its header")
     return _content(signed.text)
 
@@ -151,7 +154,7 @@ def _signed(header: bytes) -> _Signed:
     try:
         metadata = json_object(header).get("__metadata__")
         text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-        return _Signed.model_validate(json_object(text.encode(errors="replace")) if isinstance(text, str) else None)
+        return _Signed.model_validate(json_object(_utf8(text)) if isinstance(text, str) else None)
     except (InvalidRequest, ValidationError) as error:
         raise _foreign("it is a file of something else") from error
 
@@ -191,6 +194,14 @@ def _check_shapes(arrays: Mapping[str, Array], content: _Content) -> None:
     fits = 0 < count <= MAX_BLOCKS and width <= _MAX_WIDTH and all(shape == (count + 1,) for shape in shapes)
     if not fits or any(each.word >= arrays["words"].shape[1] for each in content.packed):
         raise _foreign("its arrays do not belong together")
+
+
+def _utf8(text: str) -> bytes:
+    """Half a surrogate pair is none: with a question mark in its place another text would pass for what was signed."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise _tampered("its header is no text") from error
 
 
 def _bytes(text: str) -> bytes:

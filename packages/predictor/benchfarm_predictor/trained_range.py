@@ -18,6 +18,8 @@ from benchfarm_workloads.costs import BYTES_PER_ELEMENT
 UNSEEN_WORD: Final = 1.0
 """Octaves that a word counts which was never seen, as an activation of another kind."""
 _TOTALS: Final = ("kflops", "bytes", "parameters", "kernels")
+_LARGEST_TOTAL: Final = 2.0**62
+"""Kernel lists may name kernels of any size a hundred thousand times: beyond it a whole number would turn negative."""
 PARTS_OF_OCTAVE: Final = 2.0**12
 """Of octaves of kernels, which are multiplied by bytes and summed up."""
 TOTALS_OF: Final = "model"
@@ -123,7 +125,7 @@ def _totals(raw: Mapping[str, Column], count: int) -> Kernels:
     made = (flops / 1e3, in_order(model_bytes(raw)), weights / BYTES_PER_ELEMENT, raw[KERNELS])
     table = np.empty((count, len(made)), dtype=np.int64)
     for at, each in enumerate(made):
-        table[:, at] = each
+        table[:, at] = np.minimum(each, _LARGEST_TOTAL)
     return Kernels(TOTALS_OF, _TOTALS, table)
 
 

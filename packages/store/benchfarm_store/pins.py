@@ -72,7 +72,8 @@ def choice(tx: Transaction, request: LatencyRequest, platform_ids: Collection[in
         if other is not one:
             detail = f"{other.head.id} and {one.head.id} are versions of one predictor: a pin names one of them"
             raise InvalidRequest(detail, field="pin.predictors")
-    active = predictors.active(tx, platform_ids)
+    # where nothing answered, a search compared refusals, or sums of kernels: the first version would move these
+    active = predictors.active(tx, platform_ids, None if request.pin is None else request.pin.as_of)
     return Choice(True, held, {(head.platform_id, head.subject): head for head in active})
 
 

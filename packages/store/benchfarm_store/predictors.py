@@ -254,15 +254,19 @@ def hold_answering(tx: Transaction, platform_id: int, subject: str) -> str | Non
     return None if row is None else f"{_PREFIX}{row.id}"
 
 
-def active(tx: Transaction, platform_ids: Collection[int]) -> list[Head]:
-    """The versions that answer on some platforms, by platform and subject."""
-    rows = tx.execute(_HEADS, {"platforms": sorted(set(platform_ids))})
+def active(tx: Transaction, platform_ids: Collection[int], as_of: datetime | None = None) -> list[Head]:
+    """The versions that answer on some platforms, by platform and subject; `as_of`: only of subjects of which there was
+    a version then."""
+    rows = tx.execute(_HEADS, {"platforms": sorted(set(platform_ids)), "as_of": as_of})
     return [_head(row) for row in rows]
 
 
 _HEADS = text("""
-    SELECT id, platform_id, subject, version, sha256, size_bytes FROM predictors
-    WHERE platform_id = ANY(CAST(:platforms AS int[])) AND state = 'active' ORDER BY platform_id, subject
+    SELECT id, platform_id, subject, version, sha256, size_bytes FROM predictors d
+    WHERE platform_id = ANY(CAST(:platforms AS int[])) AND state = 'active'
+        AND (CAST(:as_of AS timestamptz) IS NULL OR EXISTS (SELECT FROM predictors e
+            WHERE e.platform_id = d.platform_id AND e.subject = d.subject AND e.created_at <= :as_of))
+    ORDER BY platform_id, subject
 """)
 
 

@@ -11,6 +11,8 @@ from benchfarm_core.pool_files import MAX_POOL_BYTES
 
 MAX_OBJECTS: Final = 400_000
 """JSON objects of a question, of which a listed kernel is two: each takes a hundred times its brackets in memory."""
+MAX_LISTS: Final = 400_000
+"""JSON lists of a question: an empty one takes twenty times its brackets."""
 BODY_LIMIT_BYTES: Final = 8 * 2**20
 BODY_LIMITS_BYTES: Final = {
     **dict.fromkeys(("report_results", "finish_lease", "import_bundle"), 32 * 2**20),
@@ -19,6 +21,8 @@ BODY_LIMITS_BYTES: Final = {
     "ask_latency": MAX_QUESTION_BYTES,
 }
 """Routes, by operation id, whose bodies may be larger."""
+FILES: Final = frozenset({"import_pool"})
+"""Routes whose bodies are no JSON."""
 
 
 async def read_body(request: Request, operation: str) -> Request:
@@ -30,7 +34,8 @@ async def read_body(request: Request, operation: str) -> Request:
         body += chunk
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
-    if b"\\u0000" in body:
+    # a NUL itself is in no JSON but that of 16 or 32 bits, in which `\u0000` would not be found
+    if operation not in FILES and (b"\\u0000" in body or b"\0" in body):
         raise _nul()
     if operation == "ask_latency" and body.count(b"{") > MAX_OBJECTS:
         detail = (
@@ -38,6 +43,8 @@ async def read_body(request: Request, operation: str) -> Request:
             f" kernels; at most {MAX_ITEMS} items): ask in several"
         )
         raise TooLarge(detail, field="items")
+    if operation == "ask_latency" and body.count(b"[") > MAX_LISTS:
+        raise TooLarge(f"the question has more than {MAX_LISTS} JSON lists: ask in several", field="items")
     return _replay(request, bytes(body))
 
 

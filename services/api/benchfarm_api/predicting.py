@@ -114,6 +114,7 @@ def answer(
         lambda head: loaded.get(head, partial(_file, database, head)),
         listed_of(len(asked.numbers) * len(asked.platforms)),
         request.on_miss == OnMiss.ERROR,
+        request.pin is not None and request.pin.as_of is not None,
     )
     said = _all_said(answering)
     found = Misses()
@@ -139,8 +140,8 @@ def _file(database: Database, head: Head) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Answering:
-    """What answers a question: kernels by rules, those of its uploads, predictors, how much each answer tells, and
-    whether measurements alone were asked for."""
+    """What answers a question: kernels by rules, those of its uploads, predictors, how much each answer tells, whether
+    measurements alone were asked for, and whether what came after a pin's moment does not count."""
 
     asked: Asked
     kernels: Sequence[NetworkKernels]
@@ -148,6 +149,7 @@ class _Answering:
     load: Load
     listed: int
     measured_only: bool
+    is_pinned: bool
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ def _platform_said(
         elif answering.measured_only:
             by_subject[subject] = _Refusal("not_measured", "nothing usable is measured; a job measures it")
         elif head is None:
-            by_subject[subject] = _no_predictor(asked.timing, subject, one.key)
+            by_subject[subject] = _no_predictor(asked.timing, subject, one.key, is_pinned=answering.is_pinned)
         elif sheet is not None:  # else each of its models is refused for itself
             by_subject[subject] = _sheet_said(head, sheet, answering)
     return _PlatformSaid(asked, place, by_subject, {**refusals, **_unopened(asked, one)})
@@ -321,7 +323,7 @@ def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Ref
     )
 
 
-def _no_predictor(timing: Timing, subject: str, key: str) -> _Refusal:
+def _no_predictor(timing: Timing, subject: str, key: str, *, is_pinned: bool) -> _Refusal:
     """What is missing, and what would make it."""
     if timing == Timing.IN_SITU and subject == WHOLE_MODEL:
         return _Refusal("timing_impossible", "only kernels are timed in situ: models have no carrier")
@@ -330,7 +332,8 @@ def _no_predictor(timing: Timing, subject: str, key: str) -> _Refusal:
         return _Refusal("no_predictor", f"nothing usable is measured, and {why}")
     what = "whole models" if subject == WHOLE_MODEL else f"kernels {subject}"
     makes = f"a job measures it, an adaptation makes a predictor: benchfarm adapt {key}"
-    return _Refusal("no_predictor", f"nothing usable is measured, and no predictor of {what} answers here; {makes}")
+    now = "answered here at the pin's moment" if is_pinned else "answers here"
+    return _Refusal("no_predictor", f"nothing usable is measured, and no predictor of {what} {now}; {makes}")
 
 
 def _unopened(asked: Asked, one: AskedPlatform) -> dict[int, _Refusal]:

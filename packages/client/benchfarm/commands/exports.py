@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchfarm.commands.output_files import check_file, writing
+from benchfarm.commands.output_files import check_file, write_whole
 from benchfarm.commands.platforms import PlatformText
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
@@ -43,8 +43,7 @@ def export_table(
         found = client.exports.table(platform, space, version=version, genes=genes)
         data = client.exports.file(found.id) if out is not None else None
     if out is not None and data is not None:
-        with writing(out, field="out"):
-            out.write_bytes(data)
+        write_whole(out, data, field="out")
     session.show(found, lambda: facts(_shown(found, out)))
 
 

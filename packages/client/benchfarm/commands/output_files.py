@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import O_CREAT, O_EXCL, O_WRONLY, fdopen
+from os import O_CREAT, O_EXCL, O_WRONLY, fdopen, fsync
 from os import open as open_descriptor
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Final, TypeVar
 
 from benchfarm_core.accounts import CreatedToken, EnrolToken
@@ -23,6 +24,26 @@ def writing(path: Path, *, field: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", field=field) from error
+
+
+def write_whole(path: Path, data: bytes, *, field: str) -> None:
+    """All of a file or nothing: what was there stays until the new one is on the disk, also where that is full.
+
+    What is no file of its own (`/dev/stdout`, a link) is written as it stands. Raises InvalidRequest.
+    """
+    with writing(path, field=field):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(data)
+            return
+        part = path.with_name(f".{path.name}.{token_hex(4)}")
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def check_file(path: Path | None, *, field: str) -> None:

@@ -20,6 +20,8 @@ _DEPTH: Final = "depth"
 
 Only = Mapping[str, Sequence[int]]
 """By gene the values that it may have, in every place; of other genes all."""
+Met = Mapping[str, set[int]]
+"""By restricted gene all values that it had in some place: what is wanted of it and not among them is nowhere."""
 
 
 def every_block(space: Space, only: Only) -> tuple[list[Block], int]:
@@ -27,7 +29,7 @@ def every_block(space: Space, only: Only) -> tuple[list[Block], int]:
 
     Raises:
         InvalidRequest: ``architecture_out_of_range`` for a gene that the space does not have, or of which nothing is
-            left.
+            left, and for a value that it has in none of its places.
         TooLarge: above ``MAX_BLOCKS``.
     """
     names = [gene.name for gene in space.genes]
@@ -35,14 +37,19 @@ def every_block(space: Space, only: Only) -> tuple[list[Block], int]:
         if name not in names:
             raise _refusal(space, name, f"there is no gene {name[:40]!r}; genes are {', '.join(names)}")
     found: dict[Block, None] = {}
+    met: dict[str, set[int]] = {name: set() for name in only}
     most = 0
-    for genes in _patterns(space, only, 0, {}):
+    for genes in _patterns(space, only, met, {}):
         blocks = [*space.plan.blocks(genes)]
         most = max(most, len(blocks))
         found |= dict.fromkeys(blocks)
         if len(found) > MAX_BLOCKS:
             detail = f"{space.name} has more than the {MAX_BLOCKS} blocks of one table: name fewer values of its genes"
             raise TooLarge(f"{detail}, such as genes={{'hw': [224]}}", field="genes")
+    for gene in space.genes:
+        strange = [value for value in only.get(gene.name, ()) if value not in met[gene.name]]
+        if strange:
+            raise _refusal(space, gene.name, f"{gene.name}={strange[0]!s:.40} is nowhere; it must be {gene.allowed}")
     return list(found), most
 
 
@@ -52,21 +59,22 @@ def flat(block: Block) -> tuple[int, ...]:
     return (at.stage, int(at.is_later), at.channels, at.hw, *map(int, block[1:]))
 
 
-def _patterns(space: Space, only: Only, number: int, known: dict[str, int | tuple[int, ...]]) -> Iterator[Known]:
-    """Genes, of which the first ``number`` are known."""
-    if number == len(space.genes):
+def _patterns(space: Space, only: Only, met: Met, known: dict[str, int | tuple[int, ...]]) -> Iterator[Known]:
+    """Genes, of which the first ones are known."""
+    if len(known) == len(space.genes):
         yield known
         return
-    gene = space.genes[number]
-    for values in _values(gene, _left(space, gene, known, only)):
-        yield from _patterns(space, only, number + 1, {**known, gene.name: values})
+    gene = space.genes[len(known)]
+    for values in _values(gene, _left(space, gene, known, only, met)):
+        yield from _patterns(space, only, met, {**known, gene.name: values})
 
 
-def _left(space: Space, gene: Gene, known: Known, only: Only) -> list[Choices]:
+def _left(space: Space, gene: Gene, known: Known, only: Only, met: Met) -> list[Choices]:
     """The choices of each place that may be."""
     places = [tuple(each) for each in gene.places(known)]
     if gene.name in only:
         wanted = frozenset(only[gene.name])
+        met[gene.name].update(*places)
         places = [tuple(value for value in choices if value in wanted) for choices in places]
     if not all(places):
         raise _refusal(space, gene.name, f"of {gene.name} nothing is left; it must be {gene.allowed}")
