@@ -3,7 +3,7 @@ may differ from region to region.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from benchfarm_core.values import Value
-from benchfarm_predictor.elementary import Column, log
+from benchfarm_predictor.bounded import Boxes
+from benchfarm_predictor.elementary import Column, exp, log
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import (
     LARGEST_NUMBER,
@@ -37,9 +38,13 @@ from benchfarm_predictor.sums import SumFeatures, in_order
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_MEMBERS: Final = 64
+_BOXES: Final = "boxes"
 MAX_PARTS: Final = 256
 """Of all regions together."""
 MAX_WIDENING: Final = 1e6
+FARTHER_MAX: Final = 10.0
+"""By so much, at the most, intervals grow for whole models that lie farther away than any that was tried."""
+_LOG_FARTHER: Final = float(np.log(FARTHER_MAX))
 
 
 class _ScaledMeta(Value):
@@ -66,12 +71,18 @@ class _StackedMeta(Value):
     offset: Number
 
 
+class _FartherMeta(Value):
+    tried: Number = Field(gt=0)
+    growth: Number = Field(ge=0)
+
+
 class _RegionalMeta(Value):
     kind: Literal["regional"] = "regional"
     members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_PARTS)
     regions: tuple[Annotated[str, Field(max_length=60)], ...] = Field(max_length=MAX_MEMBERS)
     lent: int = Field(default=0, ge=0, le=MAX_MEMBERS)
     features: FeatureSpec
+    farther: _FartherMeta | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +191,26 @@ class Stacked:
 
 
 @dataclass(frozen=True, eq=False)
+class Farther:
+    """How intervals grow where whole models lie farther away than any that was tried.
+
+    Attributes:
+        boxes: where all rows lay that taught.
+        tried: how far outside of the others', in octaves and quarters, the spaces lay that were held back.
+        growth: what the logarithm of a width grows by with every further such distance: as much as it needed there.
+    """
+
+    boxes: Boxes
+    tried: float
+    growth: float
+
+    def widening(self, batch: Batch) -> Floats:
+        """float64[n], factors from 1 to ``FARTHER_MAX``."""
+        beyond = np.maximum(self.boxes.outside(batch) / self.tried - 1, 0.0)
+        return exp(np.minimum(self.growth * beyond, _LOG_FARTHER))
+
+
+@dataclass(frozen=True, eq=False)
 class Regional:
     """A stack whose weights are those of the region that a row lies in; elsewhere it has others still.
 
@@ -193,6 +224,7 @@ class Regional:
             mean square over (features - centre) / scale, in radii, and in none beyond 1.
         widenings: float64[r + 1], factors >= 1 by which intervals grow there.
         lent: how many regions, the last ones, hold no row: donors alone know them.
+        farther: how intervals grow beyond what was tried elsewhere; None in files of format version 1.
     """
 
     kind: ClassVar[str] = "regional"
@@ -206,6 +238,7 @@ class Regional:
     radii: Floats
     widenings: Floats
     lent: int = 0
+    farther: Farther | None = None
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
@@ -257,13 +290,30 @@ class Regional:
         is_sampled: npt.NDArray[np.bool_] = places < len(self.regions) - self.lent
         return is_sampled
 
+    def widening(self, batch: Batch) -> Floats:
+        """By how much the interval of each row grows: float64[n], factors >= 1.
+
+        Elsewhere it is what the farthest space that was held back needed. Whole models that lie farther away than that
+        one get more, its logarithm in proportion to the distance: nothing was tried there.
+        """
+        places = self.places(batch)
+        found: Floats = self.widenings[places]
+        if self.farther is None or (places < len(self.regions)).all():
+            return found
+        return np.where(places == len(self.regions), found * self.farther.widening(batch), found)
+
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
         arrays, members = _joined(self.members)
         arrays |= {name: getattr(self, name) for name in ("weights", "offsets", "centres", "scales", "radii")}
         arrays["widenings"] = self.widenings
-        features = self.features.spec()
-        meta = _RegionalMeta(members=members, regions=self.regions, lent=self.lent, features=features)
+        farther = None
+        if self.farther is not None:
+            arrays |= under(self.farther.boxes.to_arrays(), _BOXES)
+            farther = _FartherMeta(tried=self.farther.tried, growth=self.farther.growth)
+        meta = _RegionalMeta(
+            members=members, regions=self.regions, lent=self.lent, features=self.features.spec(), farther=farther
+        )
         return arrays, meta.model_dump(mode="json")
 
     @classmethod
@@ -283,7 +333,11 @@ class Regional:
         if said.lent > count:
             raise damaged(f"of {count} regions {said.lent} are lent")
         parts = _parts(arrays, said.members, decoder)
-        return cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
+        found = cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
+        if said.farther is None:
+            return found
+        boxes = Boxes.from_arrays(within(arrays, _BOXES))
+        return replace(found, farther=Farther(boxes, said.farther.tried, said.farther.growth))
 
 
 @dataclass(frozen=True, eq=False)

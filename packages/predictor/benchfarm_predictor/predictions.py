@@ -110,7 +110,7 @@ def numbers(predictor: Predictor, batch: Batch) -> Numbers:
     is_ruled = extra > 1
     if isinstance(batch, KernelLists) and isinstance(model, Regional):
         places = model.places(batch)
-        extra = extra * model.widenings[places]
+        extra = extra * model.widening(batch)
         is_ruled |= ~model.is_sampled(places)
     intervals = predictor.intervals or UNCALIBRATED
     low, high = intervals.bounds(latency_ms, extra)
