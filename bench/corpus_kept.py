@@ -1,4 +1,4 @@
-"""What is done of the evaluation corpus: portions in a folder beside their farm, and what is committed of all machines."""
+"""What is done of the evaluation corpus: portions in a folder beside their farm, and what all machines committed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
