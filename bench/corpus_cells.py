@@ -4,7 +4,7 @@ Predictors are fitted as the process that trains fits them, from the first rows 
 within so many board seconds; what failed is paid for too.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from math import sqrt
 from typing import Final, NamedTuple
