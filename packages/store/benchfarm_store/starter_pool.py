@@ -31,7 +31,7 @@ AUTHOR: Final = "starter-pool"
 
 
 class StarterPool(Value):
-    """What became of it. `sha256`: of the file that was taken in, empty without one. `entries`: their ids; `donors`: the
+    """What became of it. `sha256`: of the file that was taken in, empty without one. `entries`: their ids; `donors`:
     platform keys of those that are still there; `why`: why a file was not taken in."""
 
     sha256: str = ""
