@@ -89,8 +89,9 @@ def whole_predictors(name: str, rows: int = 60, platform: str = PLATFORM) -> dic
     boxes = Boxes.around(lists, [name] * len(lists))
     held = bounded(ratio, boxes, np.log(latency_ms / summed.predict(lists)))
     models["bounded"] = Residual(summed, held)
-    models["regional"] = region(lists, name, parts, [[0.5, 0.5, 0.5, 0.5, 0.0], [0.0, 0.0, 0.7, 0.0, 0.3]])
-    models["regional, farther"] = replace(models["regional"], farther=Farther(boxes, 0.5, 0.3))
+    regional = region(lists, name, parts, [[0.5, 0.5, 0.5, 0.5, 0.0], [0.0, 0.0, 0.7, 0.0, 0.3]])
+    models["regional"] = regional
+    models["regional, farther"] = replace(regional, farther=Farther(boxes, 0.5, 0.3))
     trained = TrainedRange.of(lists)
     return {
         kind: Predictor(header(WHOLE_MODEL, platform), model, calibrate(model.predict(lists), latency_ms), trained)

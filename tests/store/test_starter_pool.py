@@ -64,10 +64,9 @@ def test_the_file_is_the_shipped_one_another_one_or_none(file, tmp_path, monkeyp
     assert load(None, None, StarterPool()) == StarterPool()  # type: ignore[arg-type]
 
 
-def test_the_command_tells_what_came_of_it(first, file, tmp_path, monkeypatch, capsys):
+def test_the_command_tells_what_came_of_it(first, database_url, file, tmp_path, monkeypatch, capsys):
     told = tmp_path / "told.json"
-    url = first.database.url if hasattr(first.database, "url") else first.url
-    monkeypatch.setenv("DATABASE_URL", str(url))
+    monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("BENCHFARM_STARTER_POOL", str(file))
     assert main(["starter-pool", "--told", str(told)]) == 0
     assert capsys.readouterr().out == f"starter pool: {ELSEWHERE}\n"
