@@ -9,7 +9,7 @@ import pytest
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_predictor.bounded import HALF_APART, SHARES, Bounded, Boxes, bounded
-from benchfarm_predictor.combined import FARTHER_MAX, Farther, Regional, Residual
+from benchfarm_predictor.combined import Farther, Regional, Residual
 from benchfarm_predictor.composition import fit_whole_model
 from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.kernel_lists import KernelLists
@@ -17,6 +17,8 @@ from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.predictor_file import Predictor, read, write
 from benchfarm_predictor.registry import Registry
 from benchfarm_predictor.ridge import fit_ridge
+from benchfarm_workloads.fusing import FusionRules
+from benchfarm_workloads.spaces import draws, kernels
 from tests.predictor.predictors import header
 from tests.predictor.rows import noisy, whole_ms
 from tests.predictor.whole_predictors import lists_of, region
@@ -120,20 +122,49 @@ def test_intervals_grow_with_the_distance_from_all_that_was_tried(regional: Regi
     assert regional.widening(strange).tolist() == [1.5] * 10, "as files of before have it"
     boxes = Boxes.around(taught, [MOBILE] * len(taught))
     apart = boxes.outside(strange)
-    near = replace(regional, farther=Farther(boxes, float(apart.max()), 0.4))
+    near = replace(regional, farther=Farther(boxes, float(apart.max()), 0.4, 2.0))
     assert near.widening(strange) == pytest.approx(np.full(10, 1.5)), "that far it was tried"
-    beyond = replace(regional, farther=Farther(boxes, float(apart.min()) / 2, 0.4))
+    beyond = replace(regional, farther=Farther(boxes, float(apart.min()) / 2, 0.4, 2.0))
     assert beyond.widening(strange) == pytest.approx(1.5 * np.exp(0.4 * (apart / (apart.min() / 2) - 1)))
     assert beyond.widening(taught).tolist() == [1.0] * len(taught)
-    far = replace(regional, farther=Farther(boxes, 1e-3, 0.4))
-    assert far.widening(strange) == pytest.approx(np.full(10, 1.5 * FARTHER_MAX))
+    far = replace(regional, farther=Farther(boxes, 1e-3, 0.4, 2.0))
+    assert far.widening(strange) == pytest.approx(np.full(10, 1.5 * np.exp(2.0)))
 
 
 def test_an_answer_is_as_wide_as_that_and_a_file_keeps_it(regional: Regional, taught: KernelLists) -> None:
-    farther = Farther(Boxes.around(taught, [MOBILE] * len(taught)), 0.5, 0.4)
+    farther = Farther(Boxes.around(taught, [MOBILE] * len(taught)), 0.5, 0.4, 2.0)
     strange = lists_of(RESNET, 10)
     without, grown = (predictor_of(each, taught) for each in (regional, replace(regional, farther=farther)))
     plain, wide = answer(without, strange), answer(read(write(grown)), strange)
     ratio = (wide.high_ms / wide.latency_ms) / (plain.high_ms / plain.latency_ms)
-    assert ratio == pytest.approx(farther.widening(strange))
+    assert ratio == pytest.approx(farther.widening(farther.boxes.outside(strange)))
     assert (ratio > 1).all()
+
+
+def test_who_lies_in_a_region_but_beside_all_rows_passes_into_elsewhere(regional: Regional) -> None:
+    """Spaces that are alike share regions, and are not the same for all that."""
+    lists = lists_of(MOBILE, 40, "new")
+    kernels = SHARES.matrix(lists)[:, SHARES.names.index("log2_kernels")]
+    few = lists.take(np.argsort(kernels)[:20])
+    farther = Farther(Boxes.around(few, [MOBILE] * 20), 0.5, 0.4, 2.0)
+    outside = farther.boxes.outside(lists)
+    some = (outside > 0) & (outside < HALF_APART)
+    assert some.any()
+    assert (outside == 0).any()
+    found = replace(regional, farther=farther)
+    assert (found.places(lists) == 0).all()
+    wanted = 1.5 ** np.minimum(outside / HALF_APART, 1.0)
+    assert found.widening(lists) == pytest.approx(wanted)
+    said = answer(predictor_of(found, lists), lists)
+    assert (said.coverage[outside > 0] == 0).all(), "nothing was calibrated on such"
+    assert (said.coverage[outside == 0] > 0).all()
+
+
+def test_rows_do_not_see_each_other(correction: Bounded) -> None:
+    every = KernelLists.of([*lists_of_kernels(MOBILE), *lists_of_kernels(RESNET)])
+    together = correction.predict(every).tolist()
+    assert [correction.predict(every.take(slice(at, at + 1)))[0] for at in range(len(every))] == together
+
+
+def lists_of_kernels(name: str) -> list[Any]:
+    return [kernels(each, FusionRules()) for each in draws(name, "both", 6)]

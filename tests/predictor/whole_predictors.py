@@ -91,7 +91,7 @@ def whole_predictors(name: str, rows: int = 60, platform: str = PLATFORM) -> dic
     models["bounded"] = Residual(summed, held)
     regional = region(lists, name, parts, [[0.5, 0.5, 0.5, 0.5, 0.0], [0.0, 0.0, 0.7, 0.0, 0.3]])
     models["regional"] = regional
-    models["regional, farther"] = replace(regional, farther=Farther(boxes, 0.5, 0.3))
+    models["regional, farther"] = replace(regional, farther=Farther(boxes, 0.5, 0.3, 1.0))
     trained = TrainedRange.of(lists)
     return {
         kind: Predictor(header(WHOLE_MODEL, platform), model, calibrate(model.predict(lists), latency_ms), trained)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import numpy as np
 
 from benchfarm_core.values import Value
-from benchfarm_predictor.elementary import exp, log
+from benchfarm_predictor.elementary import Column, exp, log
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.kernels import Floats
 from benchfarm_predictor.models import (
@@ -87,12 +87,29 @@ class Boxes:
 
     def _outside(self, batch: Batch) -> Floats:
         columns = SHARES.columns(batch)
-        nearest = np.full(len(batch), np.inf)
-        for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True):
-            beside = (np.maximum(np.maximum(a - x, x - b), 0.0) for x, a, b in zip(columns, low, high, strict=True))
-            nearest = np.minimum(nearest, np.asarray(in_order(each * each for each in beside)))
+        nearest, left = np.full(len(batch), np.inf), np.arange(len(batch))
+        for box in self._order(columns) if len(batch) else ():
+            some = (
+                columns if len(left) == len(batch) else [x[left] if isinstance(x, np.ndarray) else x for x in columns]
+            )
+            nearest[left] = np.minimum(nearest[left], self._squares(box, some))
+            left = np.flatnonzero(nearest)  # what lies in a box is at 0, however many others there are
+            if not len(left):
+                break
         found: Floats = np.sqrt(nearest)
         return found
+
+    def _squares(self, box: int, columns: Sequence[Column]) -> Floats:
+        """Squared distances from one box, float64[n], or one number for all rows."""
+        ends = zip(columns, self.low[box].tolist(), self.high[box].tolist(), strict=True)
+        beside = (np.maximum(np.maximum(low - x, x - high), 0.0) for x, low, high in ends)
+        return np.asarray(in_order(each * each for each in beside))
+
+    def _order(self, columns: Sequence[Column]) -> list[int]:
+        """The boxes, the nearest to the first row first: mostly a batch is of one space, and is done with that box."""
+        first = np.array([x[0] if isinstance(x, np.ndarray) else x for x in columns])
+        beside = np.maximum(np.maximum(self.low - first, first - self.high), 0.0)
+        return [int(box) for box in np.argsort((beside**2).sum(axis=1), kind="stable")]
 
     def to_arrays(self) -> dict[str, Array]:
         """By name."""
@@ -123,8 +140,13 @@ class Bounded:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n]. Raises InvalidRequest, ``kernel_unknown``, for single kernels."""
-        logs = np.minimum(np.maximum(log(self.ratio.predict(batch)), self.least), self.most)
-        return milliseconds(logs * exp(-_RATE * self.boxes.outside(batch)), "log", 0.0)
+        low, high = exp(np.array([self.least, self.most])).tolist()
+        found: Floats = np.minimum(np.maximum(self.ratio.predict(batch), low), high)
+        outside = self.boxes.outside(batch)
+        rows = np.flatnonzero(outside)
+        if len(rows):
+            found[rows] = exp(log(found[rows]) * exp(-_RATE * outside[rows]))
+        return milliseconds(found, "ms", 0.0)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from benchfarm_core.values import Value
-from benchfarm_predictor.bounded import Boxes
+from benchfarm_predictor.bounded import HALF_APART, Boxes
 from benchfarm_predictor.elementary import Column, exp, log
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import (
@@ -42,9 +42,6 @@ _BOXES: Final = "boxes"
 MAX_PARTS: Final = 256
 """Of all regions together."""
 MAX_WIDENING: Final = 1e6
-FARTHER_MAX: Final = 10.0
-"""By so much, at the most, intervals grow for whole models that lie farther away than any that was tried."""
-_LOG_FARTHER: Final = float(np.log(FARTHER_MAX))
 
 
 class _ScaledMeta(Value):
@@ -74,6 +71,7 @@ class _StackedMeta(Value):
 class _FartherMeta(Value):
     tried: Number = Field(gt=0)
     growth: Number = Field(ge=0)
+    most: Number = Field(ge=0, le=MAX_LOG)
 
 
 class _RegionalMeta(Value):
@@ -198,16 +196,17 @@ class Farther:
         boxes: where all rows lay that taught.
         tried: how far outside of the others', in octaves and quarters, the spaces lay that were held back.
         growth: what the logarithm of a width grows by with every further such distance: as much as it needed there.
+        most: what it grows by at the most.
     """
 
     boxes: Boxes
     tried: float
     growth: float
+    most: float
 
-    def widening(self, batch: Batch) -> Floats:
-        """float64[n], factors from 1 to ``FARTHER_MAX``."""
-        beyond = np.maximum(self.boxes.outside(batch) / self.tried - 1, 0.0)
-        return exp(np.minimum(self.growth * beyond, _LOG_FARTHER))
+    def widening(self, outside: Floats) -> Floats:
+        """Factors >= 1 of rows that lie so far outside the boxes: float64[n]."""
+        return exp(np.minimum(self.growth * np.maximum(outside / self.tried - 1, 0.0), self.most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,13 +293,22 @@ class Regional:
         """By how much the interval of each row grows: float64[n], factors >= 1.
 
         Elsewhere it is what the farthest space that was held back needed. Whole models that lie farther away than that
-        one get more, its logarithm in proportion to the distance: nothing was tried there.
+        one get more, its logarithm in proportion to the distance: nothing was tried there. A region reaches farther
+        than its rows; who lies there, but beside all boxes, is of another space, and its interval passes into that of
+        elsewhere.
         """
         places = self.places(batch)
         found: Floats = self.widenings[places]
-        if self.farther is None or (places < len(self.regions)).all():
+        if self.farther is None:
             return found
-        return np.where(places == len(self.regions), found * self.farther.widening(batch), found)
+        outside = self.farther.boxes.outside(batch)
+        if not outside.any():
+            return found
+        is_strange = places == len(self.regions)
+        found = np.where(is_strange, found * self.farther.widening(outside), found)
+        wider = np.maximum(self.widenings[-1] / found, 1.0)
+        passed = exp(np.minimum(outside / HALF_APART, 1.0) * log(wider))
+        return np.where(self.is_sampled(places), found * passed, found)
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
@@ -310,7 +318,7 @@ class Regional:
         farther = None
         if self.farther is not None:
             arrays |= under(self.farther.boxes.to_arrays(), _BOXES)
-            farther = _FartherMeta(tried=self.farther.tried, growth=self.farther.growth)
+            farther = _FartherMeta(tried=self.farther.tried, growth=self.farther.growth, most=self.farther.most)
         meta = _RegionalMeta(
             members=members, regions=self.regions, lent=self.lent, features=self.features.spec(), farther=farther
         )
@@ -336,8 +344,8 @@ class Regional:
         found = cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
         if said.farther is None:
             return found
-        boxes = Boxes.from_arrays(within(arrays, _BOXES))
-        return replace(found, farther=Farther(boxes, said.farther.tried, said.farther.growth))
+        boxes, farther = Boxes.from_arrays(within(arrays, _BOXES)), said.farther
+        return replace(found, farther=Farther(boxes, farther.tried, farther.growth, farther.most))
 
 
 @dataclass(frozen=True, eq=False)

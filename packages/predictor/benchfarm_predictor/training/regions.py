@@ -132,7 +132,8 @@ class RegionalChoice:
         """Nobody grows by less than what is least elsewhere: with regions that are as wide themselves it is all the
         same far away from them."""
         rows, own = self.problem.rows, self.elsewhere.own
-        return Farther(Boxes.around(rows.lists, rows.spaces), own.tried, max(float(np.log(widening)), own.least))
+        growth = max(float(np.log(widening)), own.least)
+        return Farther(Boxes.around(rows.lists, rows.spaces), own.tried, growth, self.elsewhere.farther)
 
     @property
     def _outlines(self) -> tuple[Outline, ...]:

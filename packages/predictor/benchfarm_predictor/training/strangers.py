@@ -35,13 +35,19 @@ from benchfarm_predictor.training.model_donors import ModelView
 from benchfarm_predictor.training.platform_rows import PlatformRows
 
 Bools = npt.NDArray[np.bool_]
-LEAST_ELSEWHERE: Final = 0.25
-"""In log: no interval outside all regions is narrower. Spaces that were never sampled were 8 to 33 % off."""
+LEAST_ELSEWHERE: Final = 0.4
+"""In log: no interval outside all regions is narrower. Spaces that were never sampled were 8 to 33 % off, and who is
+predicted a third too fast is that far off."""
 LEAST_LENT: Final = 0.1
 """The same in regions that donors alone know."""
-UNTRIED: Final = 0.4
+UNTRIED: Final = 0.5
 """The same where no space could be held back to find out, or a donor knew those that were."""
 KIN_SHARE: Final = 0.9
+FARTHER: Final = float(np.log(3.0))
+"""In log: by no more do intervals grow where sums of kernels are farther away than any space that was tried: that much
+do engines differ from one kernel type to another."""
+FARTHER_UNSUMMED: Final = float(np.log(10.0))
+"""The same where something else answers; it is not known to be enough."""
 LEAST_TRIED: Final = 0.5
 """In octaves and quarters: spaces that lie nearer to each other have tried nothing."""
 FAR: Final = float(np.log(2.0))
@@ -81,6 +87,7 @@ class Elsewhere:
 
     Attributes:
         own: for what nobody knows. ``lent``: for what donors alone know; None without a donor.
+        farther: by how much intervals grow for what nobody knows, at the most, in log.
         groups: int64[n], the space of each row.
         is_told: bool[n], rows of whose kernels nearly all are of types that other folds have, too: of the others more
             is said than a latency, namely that their kernels are unknown.
@@ -88,6 +95,7 @@ class Elsewhere:
 
     own: Tried
     lent: Tried | None
+    farther: float
     groups: Ints
     is_told: Bools
 
@@ -119,7 +127,8 @@ def choose_elsewhere(
             problem, [each for each in found if each.family == "scale-only"]
         )
     own = own or _untried(problem, _sums_alone(problem.target, found, sums, summing))
-    return Elsewhere(own, lent, groups, _are_shared(lists, problem.numbers))
+    farther = FARTHER if summing else FARTHER_UNSUMMED
+    return Elsewhere(own, lent, farther, groups, _are_shared(lists, problem.numbers))
 
 
 def error_bound(errors: Floats, level: float) -> float:
