@@ -81,15 +81,16 @@ def donor_rows(tx: Transaction, donor_id: str, subject: str) -> TrainingRows:
 
     Raises NotFound, and InvalidRequest (`pool_file_foreign`) for an entry with kernels of another catalogue.
     """
-    found = find_donor_rows(tx, donor_id, subject)
-    return training_rows.told(found) if isinstance(found, training_rows.FoundRows) else found
+    if is_entry_id(donor_id):
+        return pool_entries.load_rows(tx, donor_id)
+    return training_rows.told(training_rows.find_rows(tx, _platform_row(tx, donor_id), subject))
 
 
-def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | TrainingRows:
-    """As `donor_rows`, but rows of own platforms are only read."""
-    if not is_entry_id(donor_id):
-        return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)
-    return pool_entries.load_rows(tx, donor_id)
+def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | pool_entries.FoundEntry:
+    """As `donor_rows`, but only read: an entry's are packed still, with what is a hold-out on this farm."""
+    if is_entry_id(donor_id):
+        return pool_entries.find_rows(tx, donor_id)
+    return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)
 
 
 def donor_file(tx: Transaction, donor_id: str, subject: str) -> bytes | None:
