@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -247,8 +248,9 @@ DEEDS: Final[Mapping[str, Deed]] = {
 
 
 def step_the_clock(say: Callable[[str], None]) -> None:
-    """Every look of this process at the wall clock sees another day: one ahead, one behind, in turn."""
-    real, looks = time.clock_gettime, iter(range(10**9))
+    """Every look of this process at the wall clock sees another day: one ahead, one behind, in turn. Most look once, so
+    processes begin at different ones."""
+    real, looks = time.clock_gettime, count(os.getpid())
 
     def stepped_s() -> float:
         offset_s = DAY_S if next(looks) % 2 == 0 else -DAY_S

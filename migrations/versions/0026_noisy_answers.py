@@ -23,9 +23,9 @@ def set_timeouts() -> None:
 
 
 def upgrade() -> None:
-    """A constant default is kept in the catalogue: no row is written. Earlier answers that were noisy in their last try
-    are not told from those that were quiet by then, so none is marked."""
     set_timeouts()
+    # a constant default is kept in the catalogue: no row is written. Earlier answers that were noisy in their last try
+    # are not told from those that were quiet by then, so none is marked
     counts = "it counts for want of a better answer"
     noisy: sa.Column[bool] = sa.Column(
         "noisy", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment=counts
