@@ -65,6 +65,11 @@ class Asking:
         self._client.post("/v1/agent/boards", json=boards, headers=headers).raise_for_status()
         self.keys = [f"asked-{number}/c0.t1.free/onnxruntime-1.31.1/fp32" for number in range(count)]
 
+    def close(self) -> None:
+        """No more questions."""
+        self._client.close()
+        self._load.close()
+
     def connected(self) -> httpx2.Client:
         """A client of the farm with a connection of its own."""
         return httpx2.Client(base_url=self._farm.url, headers=self._load.client, timeout=120)
@@ -136,7 +141,11 @@ def asked_farm(count: int) -> Iterator[Asking]:
         tempfile.TemporaryDirectory(prefix="benchfarm-bench-") as folder,
         FarmProcess(Path(folder), local_board=False) as farm,
     ):
-        yield Asking(farm, count)
+        made = Asking(farm, count)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def board(number: int) -> dict[str, object]:

@@ -3,6 +3,7 @@ from pydantic import ValidationError
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.workloads import GeneratedModelRequest
 from benchfarm_store import latency, specs
 from tests.store.asking import measured_answers
 
@@ -85,7 +86,7 @@ def test_what_is_asked_again_is_named_once():
         assert found.ids[at] == found.ids[at + 5] == found.ids[at + 10]
     assert [found.workloads[at] for at in (3, 4, 8, 9)] == [None] * 4
     assert {at: one.field for at, one in found.refusals.items()} == {at: f"items.{at}.type" for at in (3, 8, 13)}
-    named = specs.resolve_generated(LatencyRequest.model_validate({"platforms": [ONE], "items": [model]}).items[0])
+    named = specs.resolve_generated(GeneratedModelRequest(name="resnet18"))
     assert named is not None
     assert named.cost is None  # nobody asks for it, and the network is laid out for it
 
