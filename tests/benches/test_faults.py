@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
-def item(failure: str | None = None, *, board: str | None = "b", ms: float = 1.0) -> ItemView:
+def item(failure: str | None = None, *, board_id: str | None = "b", ms: float = 1.0) -> ItemView:
     summary: dict[str, Any] = {
         "rule_version": 7, "median_ms": ms, "normalised_ms": ms, "canary": "sgemm", "low_ms": ms, "high_ms": ms,
         "interval_coverage": 0.9, "spread": 0.01, "grade": "A", "clock_proof": "unpinned", "launches": 3, "blocks": 9,
@@ -28,14 +28,21 @@ def item(failure: str | None = None, *, board: str | None = "b", ms: float = 1.0
     return ItemView.model_validate({
         "item_no": 0, "workload_id": "w", "workload": kernel, "label": "fc", "platform_id": "p", "platform": "here",
         "repeat": 0, "state": "failed" if failure else "succeeded", "source": "new", "reason": "", "failure": failure,
-        "measurement_id": 1, "origin": None, "board_id": board, "measured_at": None,
+        "measurement_id": 1, "origin": None, "board_id": board_id, "measured_at": None,
         "summary": None if failure else summary,
     })  # fmt: skip
 
 
+def board(health: str = "good") -> BoardView:
+    return BoardView.model_validate({
+        "id": "b", "agent_id": "a", "kind": "local", "board_model": "host", "model_name": "Host", "generation": "g",
+        "state": "idle", "health": health, "reason": "", "serial": None, "facts": {}, "engines": [],
+        "clock_proof": "unpinned", "last_heard_at": None, "platforms": [],
+    })  # fmt: skip
+
+
 def seen(hit: ItemView, **changes: Any) -> Seen:
-    board = BoardView.model_construct(id="b", health="good", state="idle")
-    whole = Seen([hit, item(), item()], 1, ["read address 0"], [item(), item()], board)
+    whole = Seen([hit, item(), item()], 1, ["read address 0"], [item(), item()], board())
     return whole._replace(**changes)
 
 
@@ -51,8 +58,8 @@ def test_every_deed_has_a_line() -> None:
         ({"met_by": [item("timeout"), item(), item()]}, False),
         ({"met_by": [item("runner_died"), item(), item("runner_died")]}, False),
         ({"after": [item(), item("inconclusive")]}, False),
-        ({"after": [item(), item(board="another")]}, False),
-        ({"board": BoardView.model_construct(id="b", health="suspect", state="idle")}, False),
+        ({"after": [item(), item(board_id="another")]}, False),
+        ({"board": board("suspect")}, False),
     ],
 )
 def test_a_fault_is_met_by_its_outcome_and_a_board_that_measures(changes: dict[str, Any], met: bool) -> None:

@@ -72,11 +72,11 @@ def told(farm, ann, job):
     """Grade and mark of a job's items, as they are listed, stored and shown one by one."""
     with farm.transaction() as tx:
         items = jobs.items(tx, job.id, ann).items
-        ids = [one.measurement_id for one in items]
+        ids = [one.measurement_id or 0 for one in items]
         listed = {one.measurement_id: one.summary for one in results.list_results(tx, ann).items}
         shown = [results.get_measurement(tx, id_, ann).summary for id_ in ids]
     assert [one.summary for one in items] == [listed[id_] for id_ in ids] == shown
-    return [(one.grade, one.noisy) for one in shown]
+    return [(one.grade, one.noisy) for one in shown if one is not None]
 
 
 def test_the_last_try_is_an_answer_with_a_mark(farm, ann, agent, job, ok_result):
