@@ -179,7 +179,7 @@ def _after_success(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str
     del found
     (item,) = lab.ended(lab.submit(1, "quick"))
     clock = "none" if item.summary is None else item.summary.clock_proof.value
-    return {"item": item.state.value, "clock": clock}, ("done",) if clock == "verified" else ()
+    return {"seen": item.state.value, "clock": clock}, ("done",) if clock == "verified" else ()
 
 
 def _after_failure(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str, ...]]:
@@ -190,7 +190,7 @@ def _after_failure(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str
     finally:
         lab.board.ssh_run(f"rm -f {FAILS}")
     has_failed = item.failure == "engine_error"
-    return {"item": f"{item.state.value}, {item.failure}", "clock": "none"}, ("done",) if has_failed else ()
+    return {"seen": f"{item.state.value}, {item.failure}", "clock": "none"}, ("done",) if has_failed else ()
 
 
 def _after_sigterm(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str, ...]]:
@@ -202,7 +202,7 @@ def _after_sigterm(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str
     end = lab.last_end()
     lab.start()
     was = f"the agent ended with {code}, the board {'was' if is_back else 'was NOT'} back then"
-    return {"item": was, "clock": "none"}, (end,) if is_back and end in ("drain", "cancelled", "done") else ()
+    return {"seen": was, "clock": "none"}, (end,) if is_back and end in ("drain", "cancelled", "done") else ()
 
 
 def _after_sigkill(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str, ...]]:
@@ -213,7 +213,7 @@ def _after_sigkill(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str
     lab.client.cancel(job.id)
     lab.start()
     was = f"the board {'stayed' if was_pinned else 'was NOT'} pinned until then"
-    return {"item": was, "clock": "none"}, ("error", "lease_lost", "board_lost", "cancelled") if was_pinned else ()
+    return {"seen": was, "clock": "none"}, ("error", "lease_lost", "board_lost", "cancelled") if was_pinned else ()
 
 
 def _after_unplugging(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[str, ...]]:
@@ -225,7 +225,7 @@ def _after_unplugging(lab: PinnedLab, found: Sequence[str]) -> tuple[Row, tuple[
     lab.board.ssh_relay.plug()
     wait_until(lambda: bool(lab.online()), lambda: f"the board is back: {lab.agent.said()}")
     was = f"the journal {'named' if was_owed else 'did NOT name'} it meanwhile"
-    return {"item": was, "clock": "none"}, ("board_lost", "lease_lost") if was_owed else ()
+    return {"seen": was, "clock": "none"}, ("board_lost", "lease_lost") if was_owed else ()
 
 
 ENDINGS: Final[dict[str, Callable[[PinnedLab, Sequence[str]], tuple[Row, tuple[str, ...]]]]] = {

@@ -107,6 +107,7 @@ class Scene:
         self.calls: list[Call] = []
         self.looks: list[str | None] = []
         self.reason = ""
+        self.ailment: str | None = None
         self.goes_on = False
         self.next: NextLease | None = None
 
@@ -130,6 +131,7 @@ class Scene:
         if meanwhile is not None:
             await meanwhile(work)
         self.reason = await task
+        self.ailment = work.ailment()
         self.next = work.next
 
     def paths(self) -> list[str]:
@@ -242,6 +244,29 @@ def test_a_board_that_ended_otherwise_than_well_takes_no_next_lease(
     running(scene.work(local_board(kind=Hot)))
     assert scene.release()["reason"] == "gate"
     assert scene.calls[-1].body["wants_next"] is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "ailment"),
+    [
+        (None, LocalBoard, ""),
+        ("segfault@all", LocalBoard, ""),
+        ("exit@ready", LocalBoard, "runner_died"),
+        (None, Stubborn, "pin_not_verified"),
+        (None, Hot, None),
+    ],
+    ids=["measures", "its workloads kill the runner", "no runner begins", "no clock", "too hot to begin"],
+)
+def test_a_lease_says_whether_its_board_could_measure(
+    scene: Scene,
+    local_board: MakeBoard,
+    running: Run,
+    fault: str | None,
+    kind: type[LocalBoard],
+    ailment: str | None,
+) -> None:
+    running(scene.work(local_board(*([fault] if fault else []), kind=kind)))
+    assert scene.ailment == ailment
 
 
 def test_a_report_renews_the_lease_and_hears_what_nobody_wants(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchfarm_agent import main as main_module
-from benchfarm_agent.board_watch import watch_of
+from benchfarm_agent.ailments import AILING_AFTER
+from benchfarm_agent.board_watch import AILING, watch_of
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
@@ -19,8 +20,10 @@ from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
 from benchfarm_core.boards import BoardReport
+from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.platforms import OperatingPoint
 from tests.agent.scripted_farm import (
     HANG_UP,
     Answer,
@@ -52,6 +55,7 @@ class OneOffer:
     calls: list[Call] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     following: list[LeaseGrant] = field(default_factory=list)
+    drifted: list[str] = field(default_factory=list)
 
     async def script(self, call: Call) -> Answer:
         verb = call.path.rsplit("/", 1)[1]
@@ -78,7 +82,8 @@ class OneOffer:
         if not ended and not offers:
             await asyncio.sleep(PARKED_S)
         unknown, self.unknown = self.unknown, []
-        return 200, {"offers": offers, "ended_leases": ended, "unknown_boards": unknown}
+        said = {"offers": offers, "ended_leases": ended, "unknown_boards": unknown}
+        return 200, {**said, "drifted_boards": self.drifted}
 
     def bodies(self, verb: str) -> list[Any]:
         """What came by a verb; results and releases also with the end of a lease."""
@@ -162,6 +167,54 @@ def test_a_board_goes_on_with_the_lease_that_the_last_one_brought(
     named = [body for body in one_offer.bodies("poll") if second.lease_token in body["leases"]]
     assert named
     assert all(body["idle"] == [] and one_offer.grant.lease_token not in body["leases"] for body in named)
+
+
+class Stubborn(LocalBoard):
+    """Does not take a clock."""
+
+    async def pin(self, point: OperatingPoint) -> None:
+        raise TransientDeviceError("the governor stayed powersave")
+
+
+def states(desk: OfferDesk) -> list[str]:
+    return [one.state for one in desk._watch.standings()]
+
+
+def test_a_board_that_cannot_measure_rests_between_two_leases(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.board_watch.GOING_S", 0.05)
+    tokens = [f"l_{number:032x}" for number in range(1, 6)]
+    one_offer.following = [one_offer.grant.model_copy(update={"lease_token": token}) for token in tokens]
+
+    async def play(desk: OfferDesk) -> None:
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: states(desk) == [AILING])
+        assert desk._watch.present() == ()
+        assert desk.lease_tokens() == frozenset()
+        desk._watch.recovered("local")
+        await true_soon(lambda: bool(desk._watch.present()))
+
+    at_desk(local_board(kind=Stubborn), play)
+    ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
+    assert [body["wants_next"] for body in ends] == [True] * AILING_AFTER + [False], "the last one came with another"
+    assert [body["release"]["reason"] for body in ends] == ["done"] * len(ends)
+
+
+def test_a_board_that_drifted_rests_while_it_is_idle(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    one_offer.drifted = [BOARD, GONE]
+
+    async def play(desk: OfferDesk) -> None:
+        await true_soon(lambda: len(one_offer.bodies("poll")) > 3)
+        assert states(desk) == ["ready"], "nothing would be done for it"
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: states(desk) == [AILING])
+        await true_soon(lambda: one_offer.bodies("boards")[-1]["boards"] == [])
+
+    at_desk(local_board(), play)
 
 
 def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(

@@ -50,8 +50,15 @@ def test_a_board_that_cannot_measure_is_rebooted_and_begins_anew(
 ) -> None:
     monkeypatch.setattr(board_watch, "GOING_S", 3.0)
     ssh = qemu_board.ssh
-    known = {"key_file": ssh.key_file, "known_hosts_file": ssh.known_hosts_file}
-    host = SshHost(name="pi", host=ssh.host, port=ssh.port, user=ssh.user, runner="native", **known)
+    host = SshHost(
+        name="pi",
+        host=ssh.host,
+        port=ssh.port,
+        user=ssh.user,
+        key_file=ssh.key_file,
+        known_hosts_file=ssh.known_hosts_file,
+        runner="native",
+    )
     lab_file = LabFile(local=False, ssh=(host,))
     told: list[tuple[str, str]] = []
 
