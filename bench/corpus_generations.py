@@ -32,14 +32,14 @@ ALIKE_SHARE: Final = 0.75
 class Bridge(NamedTuple):
     """How times of one generation relate to another's: `factor` of the median, `spread` of most of them around it."""
 
-    count: int
+    networks: int
     factor: float
     spread: float
 
     @property
     def holds(self) -> bool:
         """Whether the two may be one corpus."""
-        return self.count >= BRIDGED_MIN and self.spread <= ALIKE
+        return self.networks >= BRIDGED_MIN and self.spread <= ALIKE
 
 
 def generation_name(board_id: str, board_generation: str, rule_version: int) -> str:
@@ -92,7 +92,7 @@ def joined(generations: Sequence[Generation]) -> PlatformCorpus:
     for other in others:
         found = bridge(first.rows, other.rows)
         name = other.manifest.generation
-        by = f"{found.count} networks, factor {found.factor:.3f}, {ALIKE_SHARE:.0%} within {found.spread:.1%}"
+        by = f"{found.networks} networks, factor {found.factor:.3f}, {ALIKE_SHARE:.0%} within {found.spread:.1%}"
         if not found.holds:
             notes.append(f"generation {name}: {len(other.rows)} rows left out, not comparable ({by})")
             continue
