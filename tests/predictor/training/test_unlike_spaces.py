@@ -7,11 +7,13 @@ them.
 
 from functools import cache
 
+import numpy as np
 import pytest
 
 from benchfarm_core.predictors import HoldoutScore
+from benchfarm_predictor.bounded import Boxes
 from benchfarm_predictor.training.platform_fit import PlatformFit, fit_model, judge
-from benchfarm_predictor.training.platform_rows import PlatformRows
+from benchfarm_predictor.training.platform_rows import PlatformRows, measured_models
 from tests.predictor.training.farm_rows import (
     MOBILE,
     RESNET,
@@ -44,6 +46,19 @@ def judged(seed: int, spaces: tuple[str, ...], held: str) -> HoldoutScore:
 
 def without(held: str) -> tuple[str, ...]:
     return tuple(space for space in SPACES if space != held)
+
+
+def outside(space: str, of: str) -> np.ndarray:
+    """How far new architectures of a space lie outside the box of 16 of another one, or of its own."""
+    own, new = measured_models(model_rows(Platform(1), of, 16)), model_rows(Platform(1), space, 30, start=16)
+    return Boxes.around(own.lists, own.spaces).outside(measured_models(new).lists)
+
+
+def test_boxes_tell_a_space_from_its_neighbours() -> None:
+    for space in SPACES:
+        assert (outside(space, space) == 0).mean() >= 0.9, space
+    for space, neighbour in ((FBNET, BIGNAS), (BIGNAS, FBNET), (PROXYLESS, MOBILE), (MOBILE, PROXYLESS)):
+        assert np.median(outside(space, neighbour)) > 0.2, space
 
 
 @pytest.mark.parametrize("seed", SEEDS)
