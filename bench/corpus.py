@@ -20,6 +20,7 @@ from typing import Final, cast
 
 from bench import corpus_measure, corpus_tables
 from bench.corpus_generations import read
+from bench.corpus_kept import Kept
 from bench.corpus_rows import DATA, PlatformCorpus, read_generations
 from bench.report import command_run, write_section
 
@@ -58,7 +59,7 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
 def _measure(given: argparse.Namespace) -> int:
     limits = corpus_measure.Limits(given.minutes, given.train_s, given.kernels_s)
     try:
-        kept = corpus_measure.Kept(given.keep.absolute(), read_generations(given.rows))
+        kept = Kept(given.keep.absolute(), read_generations(given.rows))
         done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
     except ValueError as error:
         print(error, file=sys.stderr)

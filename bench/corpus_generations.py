@@ -12,7 +12,7 @@ not mix with older ones unsaid. The corpus outlives machines, so here:
 """
 
 from collections.abc import Sequence
-from math import exp, log
+from math import ceil, exp, log
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -25,20 +25,21 @@ from benchfarm_core.values import digest
 BRIDGED_MIN: Final = 6
 """Workloads that both generations measured."""
 ALIKE: Final = 0.03
-"""So far, at the most, half of them lie from their middle: more is another shape, and no factor mends it."""
+ALIKE_SHARE: Final = 0.75
+"""So far, at the most, so many of them lie from their middle: more is another shape, and no factor mends it."""
 
 
 class Bridge(NamedTuple):
-    """How times of one generation relate to another's: `factor` of the median, `spread` of half of the ratios."""
+    """How times of one generation relate to another's: `factor` of the median, `spread` of most of them around it."""
 
-    count: int
+    networks: int
     factor: float
     spread: float
 
     @property
     def holds(self) -> bool:
         """Whether the two may be one corpus."""
-        return self.count >= BRIDGED_MIN and self.spread <= ALIKE
+        return self.networks >= BRIDGED_MIN and self.spread <= ALIKE
 
 
 def generation_name(board_id: str, board_generation: str, rule_version: int) -> str:
@@ -61,7 +62,8 @@ def bridge(first: Sequence[Row], other: Sequence[Row]) -> Bridge:
     if not logs:
         return Bridge(0, 1.0, 0.0)
     middle = median(logs)
-    return Bridge(len(logs), exp(middle), median(abs(each - middle) for each in logs))
+    apart = sorted(abs(each - middle) for each in logs)
+    return Bridge(len(logs), exp(middle), apart[ceil(ALIKE_SHARE * len(logs)) - 1])
 
 
 def _bridging(rows: Sequence[Row]) -> dict[str, float]:
@@ -90,7 +92,7 @@ def joined(generations: Sequence[Generation]) -> PlatformCorpus:
     for other in others:
         found = bridge(first.rows, other.rows)
         name = other.manifest.generation
-        by = f"{found.count} networks, factor {found.factor:.3f}, half within {found.spread:.1%}"
+        by = f"{found.networks} networks, factor {found.factor:.3f}, {ALIKE_SHARE:.0%} within {found.spread:.1%}"
         if not found.holds:
             notes.append(f"generation {name}: {len(other.rows)} rows left out, not comparable ({by})")
             continue

@@ -193,7 +193,7 @@ def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
 def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept")
     kept.begin(SESSION)
-    chosen = [*portions(ORT)[:60:20], *[one for one in portions(ORT) if one.turn == 2][:2]]
+    chosen = [one for turn in (0, 2) for one in [each for each in portions(ORT) if each.turn == turn][:30:10]]
     for portion in chosen:
         kept.add(portion, done(portion))
     files = pack(kept, tmp_path / "rows")
@@ -431,12 +431,13 @@ def test_mixes_spend_the_same_seconds_and_are_told_by_engine(
 ) -> None:
     monkeypatch.setattr(corpus_mix, "MIX_S", {"known": (10.0,), "unseen": (10.0,)})
     lines = corpus_mix.mixes(made)
-    assert {line["setting"] for line in lines} == {"known"}, "one space alone leaves none to teach of another"
-    assert len(lines) == 2
-    for line in lines:
+    assert [line["setting"] for line in lines] == ["known", "unseen"] * 2
+    for line in lines[::2]:
         assert line["best"] in corpus_mix.MIXES
         assert line["whole models"]
         assert line["in situ"] == "", "too few seconds of it were measured"
+    for line in lines[1::2]:
+        assert (line["best"], line["whole models"]) == ("alone", ""), "no other space was measured"
     rows = corpus_mix.mixed(made[0], MOBILE, "known", {"train": 0.5, "alone": 0.5}, 10.0)
     assert rows is not None
     assert [sum(row.kind == kind for row in rows) for kind in ("train", "alone")] == [10, 10]

@@ -47,7 +47,7 @@ def test_what_was_written_is_read_without_the_arrays() -> None:
 def test_what_is_no_header_is_refused_as_the_whole_file_is() -> None:
     other = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     assert code_of(len(other).to_bytes(8, "little") + other) == "predictor_file_foreign"
-    assert code_of(rewritten(format=2)) == "predictor_file_foreign"
+    assert code_of(rewritten(format=3)) == "predictor_file_foreign"
     lineage = HEADER.lineage.model_dump(mode="json")
     whole = HEADER.model_dump()
     headers: list[object] = [None, [], {}, {"kernel_type": "fc"}, whole | {"lineage": lineage | {"x": 1}}]

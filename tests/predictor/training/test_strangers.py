@@ -123,12 +123,12 @@ def test_a_donor_that_knows_the_space_that_is_held_back_does_not_say_how_strange
 
 def test_spaces_bound_what_is_said_of_another_one_however_many_rows_they_have() -> None:
     groups = np.repeat([0, 1, 2], [200, 10, 3])
-    apart = np.where(groups == 1, 0.6, 0.3)
+    apart = np.where(groups == 1, 0.6, 0.5)
     apart[groups == 2] = np.nan
     tried = Tried(None, np.zeros(213), apart, LEAST_ELSEWHERE)  # type: ignore[arg-type]
     rows = np.arange(213)
     assert tried.bound(groups, rows, 0.9) == 0.6
-    assert tried.bound(groups, rows[groups != 1], 0.9) == 0.3
+    assert tried.bound(groups, rows[groups != 1], 0.9) == 0.5
     assert tried.bound(groups, rows[groups == 2], 0.9) == LEAST_ELSEWHERE
 
 
