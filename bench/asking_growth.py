@@ -4,9 +4,9 @@ python -m bench.asking_growth [--architectures 10 100 1000 10000 100000] [--plat
 
 What one question cannot hold is asked in several, split as the SDK splits it, with answers in columns as it asks for
 them. Each cell is the best of several tries, the largest are asked once. To all of them one law is fitted: a question
-costs so much, each of its architectures so much, and each answer so much. It bends where the parts are equal: below so
-many architectures a question's own cost is the larger part, above so many platforms the answers are. What the law does
-not say shows as the distance of a cell from it.
+costs so much, each of its platforms, each of its architectures and each answer so much. It bends where parts are equal:
+below so many architectures what does not depend on them is the larger part, above so many platforms what depends on
+platforms is. What the law does not say shows as the distance of a cell from it.
 
 The platforms and predictors are made up, as those of `bench.asking`.
 """
@@ -49,25 +49,30 @@ class Cell(NamedTuple):
 
 
 class Law(NamedTuple):
-    """Seconds of a question, of each architecture, of each answer."""
+    """Seconds of a question, of each of its platforms, of each architecture, of each answer."""
 
     question_s: float
+    platform_s: float
     architecture_s: float
     answer_s: float
 
     def wall_s(self, cell: Cell) -> float:
         """What a cell takes by it."""
-        counts = (cell.questions, cell.architectures, cell.answers)
-        return sum(count * cost_s for count, cost_s in zip(counts, self, strict=True))
+        return sum(count * cost_s for count, cost_s in zip(counts_of(cell), self, strict=True))
 
     def bend_architectures(self, platforms: int) -> float:
-        """Architectures of one question that take as long as the question itself."""
-        return ratio(self.question_s, self.architecture_s + platforms * self.answer_s)
+        """Architectures of one question that take as long as the question and its platforms themselves."""
+        return ratio(self.question_s + platforms * self.platform_s, self.architecture_s + platforms * self.answer_s)
 
-    @property
-    def bend_platforms(self) -> float:
-        """Platforms whose answers take as long as their architecture."""
-        return ratio(self.architecture_s, self.answer_s)
+    def bend_platforms(self, architectures: float) -> float:
+        """Platforms that take as long as what does not depend on them, in a question of so many architectures."""
+        alone_s = self.question_s + architectures * self.architecture_s
+        return ratio(alone_s, self.platform_s + architectures * self.answer_s)
+
+
+def counts_of(cell: Cell) -> tuple[int, int, int, int]:
+    """How often each part of the law occurs."""
+    return cell.questions, cell.questions * cell.platforms, cell.architectures, cell.answers
 
 
 def ratio(part: float, of: float) -> float:
@@ -105,9 +110,9 @@ def questions_of(items: Sequence[Item], width: int) -> list[Sequence[Item]]:
 
 def law_of(cells: Sequence[Cell]) -> Law:
     """The law that is nearest to all cells by their relative errors; no part of it is negative."""
-    counts = np.array([(cell.questions, cell.architectures, cell.answers) for cell in cells], dtype=np.float64)
+    counts = np.array([counts_of(cell) for cell in cells], dtype=np.float64)
     scaled = counts / np.array([cell.wall_s for cell in cells])[:, None]
-    found, chosen = np.zeros(3), [0, 1, 2]
+    found, chosen = np.zeros(4), [0, 1, 2, 3]
     while chosen:
         fitted: npt.NDArray[np.float64] = np.linalg.lstsq(scaled[:, chosen], np.ones(len(cells)), rcond=None)[0]
         if fitted.min() >= 0:
@@ -147,14 +152,15 @@ def power(before: Cell, cell: Cell) -> float:
 def bend_rows(cells: Sequence[Cell], law: Law) -> list[Row]:
     """Where the law bends, and what it is."""
     said = (
-        f"the law: {law.question_s * 1e3:.3g} ms a question, {law.architecture_s * 1e6:.3g} us an architecture, "
-        f"{law.answer_s * 1e6:.3g} us an answer"
+        f"the law: {law.question_s * 1e3:.3g} ms a question, {law.platform_s * 1e3:.3g} ms each of its platforms, "
+        f"{law.architecture_s * 1e6:.3g} us an architecture, {law.answer_s * 1e6:.3g} us an answer"
     )
     rows: list[Row] = [{"architectures": said}]
     for width in dict.fromkeys(cell.platforms for cell in cells):
         bend = law.bend_architectures(width)
         rows.append({"architectures": f"bends at {bend:.3g} in a question", "platforms": width})
-    rows.append({"architectures": "any number", "platforms": f"bends at {law.bend_platforms:.3g}"})
+    counts = sorted({cell.architectures for cell in cells if cell.architectures <= MAX_ITEMS})
+    rows += [{"architectures": count, "platforms": f"bends at {law.bend_platforms(count):.3g}"} for count in counts]
     return rows
 
 

@@ -83,13 +83,13 @@ def test_cells_are_measured_and_split_as_questions_hold_them(farm: Asking) -> No
     law = asking_growth.law_of(cells)
     assert min(law) >= 0 < max(law)
     rows = [*asking_growth.cell_rows(cells, law), *asking_growth.bend_rows(cells, law)]
-    assert len(rows) == 4 + 1 + 2 + 1
+    assert len(rows) == 4 + 1 + 2 + 2
     assert [len(part) for part in asking_growth.questions_of([{}] * 4_500, 100)] == [2_000, 2_000, 500]
     assert [len(part) for part in asking_growth.questions_of([{}] * 20_001, 1)] == [20_000, 1]
 
 
 def test_the_law_is_found_and_what_bends_away_from_it() -> None:
-    truth = Law(4e-3, 50e-6, 10e-6)
+    truth = Law(4e-3, 1e-3, 50e-6, 10e-6)
     sizes = [(count, width) for width in (1, 10, 100) for count in (10, 100, 1_000, 10_000, 100_000)]
     plain = [
         Cell(count, width, len(asking_growth.questions_of([{}] * count, width)), 0.0, 0.0) for count, width in sizes
@@ -97,14 +97,14 @@ def test_the_law_is_found_and_what_bends_away_from_it() -> None:
     cells = [cell._replace(wall_s=truth.wall_s(cell)) for cell in plain]
     law = asking_growth.law_of(cells)
     assert law == pytest.approx(truth, rel=1e-6)
-    assert law.bend_architectures(1) == pytest.approx(4e-3 / 60e-6)
-    assert law.bend_platforms == pytest.approx(5.0)
+    assert law.bend_architectures(1) == pytest.approx(5e-3 / 60e-6)
+    assert law.bend_platforms(100) == pytest.approx(9e-3 / 2e-3)
     cells[-1] = cells[-1]._replace(wall_s=3 * cells[-1].wall_s)
     bent = [row["bends"] for row in asking_growth.cell_rows(cells, asking_growth.law_of(cells))]
     assert bent[-1] == "yes"
     of_questions = asking_growth.law_of([cell._replace(wall_s=1e-3 * cell.questions) for cell in plain])
-    assert of_questions == pytest.approx((1e-3, 0.0, 0.0), abs=1e-12)
-    assert math.isinf(Law(1e-3, 0.0, 0.0).bend_architectures(1))
+    assert of_questions == pytest.approx((1e-3, 0.0, 0.0, 0.0), abs=1e-12)
+    assert math.isinf(Law(1e-3, 0.0, 0.0, 0.0).bend_architectures(1))
 
 
 def test_peers_say_the_same_called_one_by_one_and_batched(farm: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
