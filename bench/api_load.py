@@ -56,6 +56,10 @@ class Load:
         self.client = bearer(made.raise_for_status().json()["token"])
         self.agent("wanted", "wanted-board")
 
+    def close(self) -> None:
+        """No more calls."""
+        self._admin.close()
+
     def agent(self, serial: str, board_model: str) -> tuple[dict[str, str], str]:
         """A new agent with one board: its headers and the board's id."""
         token = self._admin.post("/v1/enrol-tokens", json={}).raise_for_status().json()["token"]

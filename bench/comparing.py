@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import exp, log, sqrt
 from pathlib import Path
@@ -29,6 +29,7 @@ from benchfarm_core.comparing import Comparison, compare, wants_more_pairs
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.shares import Share
 from benchfarm_core.workloads import AnySingle
 from benchfarm_engines.launch_request import read_inputs
 from benchfarm_engines.reference import compute_reference
@@ -45,6 +46,8 @@ PLANTED: Final = {3.0: 0.3, 1.0: 0.2}
 """Slowdowns in percent, with how far a chain may be from them."""
 GOALS: Final = {3.0: 0.95, 1.0: 0.50}
 FALSE_SHARE, INCONCLUSIVE_SHARE = 0.02, 0.05
+FASTER: Final = ("a_faster", "b_faster")
+INTERVAL: Final = "% (95 % interval)"
 LONG_CHAIN: Final = 120
 SLOPE_LAUNCHES, CHECK_LAUNCHES = 8, 40
 LOOK: Final = PROTOCOLS["kernel"].model_copy(update={"visit_ms": 100, "blocks_min": 12})
@@ -230,15 +233,19 @@ def _cost(logs: Sequence[float]) -> Cost:
 def aa_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:
     """Every workload beside itself."""
     drawn = random.Random(SEED).choices(chosen, k=trials)
-    found = list(_told(answers(place, [Pair(one.ready, one.ready) for one in drawn], "aa")))
-    shares = _shares(found)
-    false = shares.get("a_faster", 0.0) + shares.get("b_faster", 0.0)
-    unsure = 1 - false - shares.get("no_difference", 0.0)
-    return [
-        _row("A/A", found)
-        | {"goal": f"false <= {FALSE_SHARE:.0%}, inconclusive <= {INCONCLUSIVE_SHARE:.0%}"}
-        | {"met": false <= FALSE_SHARE and unsure <= INCONCLUSIVE_SHARE}
-    ]
+    return [aa_row(list(_told(answers(place, [Pair(one.ready, one.ready) for one in drawn], "aa"))))]
+
+
+def aa_row(found: Sequence[Found]) -> Row:
+    """Workloads beside themselves: what is called faster is false, what has no verdict is inconclusive."""
+    false = sum(one.verdict in FASTER for one in found)
+    unsure = sum(one.verdict not in (*FASTER, "no_difference") for one in found)
+    return _row("A/A", found) | {
+        f"false, {INTERVAL}": Share.of(false, len(found)).text,
+        f"no verdict, {INTERVAL}": Share.of(unsure, len(found)).text,
+        "goal": f"false <= {FALSE_SHARE:.0%}, inconclusive <= {INCONCLUSIVE_SHARE:.0%}",
+        "met": false / len(found) <= FALSE_SHARE and unsure / len(found) <= INCONCLUSIVE_SHARE,
+    }
 
 
 def planted_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:
@@ -251,10 +258,19 @@ def planted_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row
             raise RuntimeError(f"no workload takes a chain of {percent} %")
         drawn = [pairs[n % len(pairs)] for n in range(trials)]
         found = list(_told(answers(place, drawn, f"planted {percent}")))
-        share = _shares(found).get("a_faster", 0.0)
-        row: Row = _row(f"+{percent} %", found) | {"workloads": len(pairs), "goal": f"found >= {GOALS[percent]:.0%}"}
-        rows.append(row | {"met": share >= GOALS[percent]})
+        rows.append(planted_row(percent, len(pairs), found))
     return rows
+
+
+def planted_row(percent: float, workloads: int, found: Sequence[Found]) -> Row:
+    """Slowdowns of so much, planted beside so many workloads: a is the one without."""
+    right = sum(one.verdict == "a_faster" for one in found)
+    return _row(f"+{percent} %", found) | {
+        f"found, {INTERVAL}": Share.of(right, len(found)).text,
+        "workloads": workloads,
+        "goal": f"found >= {GOALS[percent]:.0%}",
+        "met": right / len(found) >= GOALS[percent],
+    }
 
 
 def _told(found: Iterator[Found]) -> Iterator[Found]:
@@ -264,19 +280,14 @@ def _told(found: Iterator[Found]) -> Iterator[Found]:
         yield one
 
 
-def _shares(found: Sequence[Found]) -> Mapping[str, float]:
-    counts = Counter(one.verdict for one in found)
-    return {verdict: count / len(found) for verdict, count in counts.items()}
-
-
 def _row(name: str, found: Sequence[Found]) -> Row:
     changes = [one.answer.change_percent for one in found if isinstance(one.answer, Comparison)]
-    names = ("no_difference", "a_faster", "b_faster", "inconclusive", "contended")
-    shares = _shares(found)
+    names = ("no_difference", *FASTER, "inconclusive", "contended")
+    counts = Counter(one.verdict for one in found)
     return {
         "planted": name,
         "trials": len(found),
-        **{verdict: f"{shares.get(verdict, 0.0):.1%}" for verdict in names},
+        **{verdict: f"{counts[verdict] / len(found):.1%}" for verdict in names},
         "median change %": round(median(changes), 2) if changes else "",
         "launches": round(mean(one.launches for one in found), 1),
         "device s per answer": round(mean(one.device_s for one in found), 2),

@@ -1,10 +1,11 @@
 """The evaluation corpus: measured once on this host's platforms, then judged from its rows without a farm.
 
 python -m bench.corpus measure --keep DIR [--minutes N] [--platform ENGINE:PRECISION ...]
-python -m bench.corpus tables [--settings known donor any-donor unseen curve]
+python -m bench.corpus tables [--settings known donor any-donor unseen mix curve]
 
-`measure` goes on where it stopped: with the same folder, on the same machine, for the farm that normalises times lies
-there too. It writes the rows to bench/corpus_data, from which `tables` writes its sections of docs/predictor.md.
+`measure` goes on where the committed rows in bench/corpus_data stop, whichever machine brought them, and adds its own
+there, in files of their own: commit these. DIR has the farm, whose clock times are normalised to. `tables` writes its
+sections of docs/predictor.md from the committed rows alone.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Final, cast
 
 from bench import corpus_measure, corpus_tables
-from bench.corpus_rows import DATA, PlatformCorpus, read
+from bench.corpus_generations import read
+from bench.corpus_rows import DATA, PlatformCorpus, read_generations
 from bench.report import command_run, write_section
 
 PREDICTOR: Final = Path(__file__).resolve().parents[1] / "docs" / "predictor.md"
@@ -39,7 +41,7 @@ def main() -> int:
 
 
 def _add_measure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", type=Path, required=True, help="what is done lies here; the same folder goes on")
+    parser.add_argument("--keep", type=Path, required=True, help="the farm's folder; the same one is the same clock")
     parser.add_argument("--minutes", type=float, default=30.0, help="no portion is begun that would end later")
     parser.add_argument("--platform", action="append", default=[], help="ENGINE:PRECISION; by default six of them")
     parser.add_argument("--one-by-one", action="store_true", help="all of a platform before the next one")
@@ -55,8 +57,8 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
 
 def _measure(given: argparse.Namespace) -> int:
     limits = corpus_measure.Limits(given.minutes, given.train_s, given.kernels_s)
-    kept = corpus_measure.Kept(given.keep.absolute())
     try:
+        kept = corpus_measure.Kept(given.keep.absolute(), read_generations(given.rows))
         done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -78,7 +80,9 @@ def _tables(given: argparse.Namespace) -> int:
             rows = table(corpus)
         missed += sum(row.get("met") is False for row in rows)
         if rows:
-            write_section(title, command_run(), rows, path=given.output, where=measured_on(corpus))
+            write_section(
+                title, command_run(), rows, path=given.output, where=measured_on(corpus), by=measured_with(corpus)
+            )
     return 1 if missed else 0
 
 
@@ -95,6 +99,13 @@ def measured_on(corpus: Sequence[PlatformCorpus]) -> str:
     days = sorted({f"{datetime.fromtimestamp(one.began_unix_s, UTC):%Y-%m-%d}" for one in sessions})
     machines = "; ".join(dict.fromkeys(one.machine for one in sessions))
     return f"rows of {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}, {machines}"
+
+
+def measured_with(corpus: Sequence[PlatformCorpus]) -> str:
+    """The rules and the commits that the rows were measured with."""
+    rules = sorted({each.manifest.rule_version for each in corpus})
+    commits = dict.fromkeys(session.commit for each in corpus for session in each.manifest.sessions)
+    return f"rules of version {', '.join(map(str, rules))}, commits {', '.join(commits)}"
 
 
 if __name__ == "__main__":

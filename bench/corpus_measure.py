@@ -1,35 +1,46 @@
 """Measures the evaluation corpus on a farm of its own, portion by portion.
 
-What is done lies in a folder, the farm itself with it: the clock that times are normalised to is the board's first, and
-another farm would have another one.
+What is done lies in two places. The folder with the rows is committed: whatever any machine measured is there, and
+nobody measures it again. The folder to keep has the farm and its portions, because the clock that times are normalised
+to is the board's first: another farm is another generation (`corpus_generations.py`).
 """
 
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pydantic import ValidationError
-
-from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, file_name, schedule, short
-from bench.corpus_rows import Fused, Manifest, Measured, PlatformCorpus, Row, Session, counts_of, read, text_of, write
-from bench.platforms import REFUSALS, platform_keys
-from bench.report import command_run, machine
+from bench.corpus_generations import generation_name, hardware_key
+from bench.corpus_kept import Board, Kept
+from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, schedule, short
+from bench.corpus_rows import (
+    LICENCE,
+    Fused,
+    Generation,
+    Manifest,
+    Measured,
+    Row,
+    Session,
+    counts_of,
+    text_of,
+    write,
+)
+from bench.platforms import LASTING, platform_keys
+from bench.report import COMMIT, command_run, machine
 from benchfarm import Client
+from benchfarm_agent.boards.host_facts import read_host_facts
+from benchfarm_core.boards import mark_prefix
 from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.measurement_sets import SetPlatform
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest
 from benchfarm_core.quality import RULE_VERSION, canary_floors
-from benchfarm_core.values import Value
 from benchfarm_core.views import MeasurementView
 from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 PROTOCOL: Final = "kernel"
 PORTION_LIMIT_S: Final = 900.0
 GRACE_S: Final = 60.0
@@ -37,6 +48,8 @@ GRACE_S: Final = 60.0
 LEASES_END_S: Final = 20.0
 """A job ends with its last result, its last lease a moment later."""
 CROWDED_SHARE: Final = 0.5
+SHOWN_FACTS: Final = frozenset("cpu cores physical_cores caches memory_bytes hypervisor microcode os kernel".split())
+"""Of a board, in the manifests: what says how alike two of them are, and no name of a machine."""
 HOPELESS_ROWS: Final = 10
 """Where none of so many of a list could be measured, the rest is left."""
 
@@ -50,153 +63,63 @@ class Limits(NamedTuple):
     kernels_s: float
 
 
-class Kept:
-    """What is done, in a folder: a file for each portion, the sessions, the farm."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known: dict[Path, Measured] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def farm(self) -> Path:
-        """The farm's home."""
-        return self.folder / "farm"
-
-    def portion(self, portion: Portion) -> Measured | None:
-        """A portion that is done. One that was cut short while it was written is not."""
-        path = self._path(portion)
-        return self._read(path) if path.exists() else None
-
-    def add(self, portion: Portion, measured: Measured) -> None:
-        """Keep it; what is there is there whole."""
-        path = self._path(portion)
-        path.parent.mkdir(exist_ok=True)
-        self._replace(path, measured)
-        self._known[path] = measured
-
-    def rows(self, key: str) -> list[Row]:
-        """All rows of a platform."""
-        return [row for measured in self._of(key) for row in measured.rows]
-
-    def of_list(self, portion: Portion) -> list[Measured]:
-        """The portions of its list that are done."""
-        head = f"{portion.kind}-{portion.space}-"
-        return [measured for measured in self._of(portion.platform) if measured.name.startswith(head)]
-
-    def platforms(self) -> list[str]:
-        """Keys of platforms that something is kept of."""
-        return sorted({measured.key for measured in self._all("*")})
-
-    def sessions(self) -> tuple[Session, ...]:
-        """Every run so far."""
-        path = self.folder / "sessions.json"
-        return _Sessions.model_validate_json(path.read_text()).sessions if path.exists() else ()
-
-    def begin(self, session: Session) -> int:
-        """Add a run; its number."""
-        every = (*self.sessions(), session)
-        self._replace(self.folder / "sessions.json", _Sessions(sessions=every))
-        return len(every) - 1
-
-    def fused(self, key: str) -> Fused:
-        """What a platform's engine was seen to fuse, by the farm that measured."""
-        path = self.folder / "fused.json"
-        known = _FusedPairs.model_validate_json(path.read_text()).by_platform if path.exists() else {}
-        return known.get(key, ())
-
-    def note_fused(self, found: dict[str, Fused]) -> None:
-        """Keep that beside what was known of other platforms."""
-        path = self.folder / "fused.json"
-        known = _FusedPairs.model_validate_json(path.read_text()).by_platform if path.exists() else {}
-        self._replace(path, _FusedPairs(by_platform=known | found))
-
-    def _of(self, key: str) -> Iterator[Measured]:
-        return self._all(file_name(key))
-
-    def _all(self, folder: str) -> Iterator[Measured]:
-        paths = sorted(path for path in self.folder.glob(f"{folder}/*.json") if path.parent != self.farm)
-        return (measured for path in paths if (measured := self._read(path)) is not None)
-
-    def _read(self, path: Path) -> Measured | None:
-        if path not in self._known:
-            try:
-                self._known[path] = Measured.model_validate_json(path.read_text())
-            except ValidationError:
-                return None
-        return self._known[path]
-
-    def _path(self, portion: Portion) -> Path:
-        return self.folder / file_name(portion.platform) / f"{portion.name}.json"
-
-    @staticmethod
-    def _replace(path: Path, value: Value) -> None:
-        beside = path.with_suffix(".part")
-        beside.write_text(value.model_dump_json())
-        beside.replace(path)
-
-
-class _Sessions(Value):
-    sessions: tuple[Session, ...]
-
-
-class _FusedPairs(Value):
-    by_platform: dict[str, Fused]
-
-
 def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, one_by_one: bool) -> int:
     """Measure until all is done or the time is over, then write the rows; how many portions came.
 
-    Raises ValueError where rows lie there that another folder's farm measured.
+    Raises ValueError where the rows would be more than is committed.
     """
-    refuse_other_rows(kept, rows)
     # a farm that nobody stops stays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     until_s = time.monotonic() + 60 * limits.minutes
     try:
         with FarmProcess(kept.farm) as farm, Client(farm.url, farm.admin_token) as client:
-            keys = chosen_platforms(platform_keys(client), wanted)
-            return measure_on(client, kept, schedule(keys, one_by_one=one_by_one), limits, until_s)
+            board = board_of(client, chosen_platforms(platform_keys(client), wanted))
+            kept.note_board(board)
+            return measure_on(client, kept, board, schedule(list(board.keys), one_by_one=one_by_one), limits, until_s)
     finally:
         pack(kept, rows)
 
 
-def refuse_other_rows(kept: Kept, rows: Path) -> None:
-    """Rows are replaced whole: nobody loses what he measured by forgetting to name its folder. Raises ValueError."""
-    known = kept.sessions()
-    others = [each.key for each in read(rows) if any(one not in known for one in each.manifest.sessions)]
-    if others:
-        raise ValueError(
-            f"{rows.name} has rows of {', '.join(others)} that were measured with another folder: name that one with "
-            "--keep, or other --rows"
-        )
+def board_of(client: Client, keys: Sequence[str]) -> Board:
+    """What measures, by what this host and its farm say of it. Raises ValueError for platforms of several boards."""
+    facts = read_host_facts()
+    models = {parse_platform_key(key).board_model for key in keys}
+    boards = [one for one in client.boards() if one.board_model in models]
+    if len(boards) != 1 or len(models) != 1:
+        raise ValueError(f"{len(boards)} boards of {len(models)} models measure: the corpus is of this host alone")
+    board = boards[0]
+    known = {hardware_key(key, facts.hardware, mark_prefix(board.marks)): key for key in keys}
+    shown = {name: value for name, value in board.facts.items() if name in SHOWN_FACTS}
+    return Board(known, generation_name(board.id, board.generation, RULE_VERSION), shown)
 
 
-def measure_on(client: Client, kept: Kept, wanted: Iterable[Portion], limits: Limits, until_s: float) -> int:
+def measure_on(
+    client: Client, kept: Kept, board: Board, wanted: Iterable[Portion], limits: Limits, until_s: float
+) -> int:
     """Measure those portions that are still wanted until `time.monotonic` has come so far; how many came."""
     for state in (JobState.QUEUED, JobState.PLANNING, JobState.RUNNING):
         for job in list(client.jobs(state=state)):
             client.cancel(job.id)  # of a run that was cut short
     portions = list(wanted)
-    kept.note_fused({key: _fused(client, key) for key in dict.fromkeys(portion.platform for portion in portions)})
+    kept.note_fused({key: _fused(client, own) for key, own in board.keys.items()})
     session = kept.begin(_session())
     done, blocked = 0, set[tuple[str, str, str]]()
     for portion in portions:
         # without one of its portions a list is no prefix of its draw
-        if portion.list_name in blocked or not is_wanted(kept, portion, limits):
+        if portion.list_name in blocked or not is_wanted(kept, portion, limits, board.generation):
             continue
-        if _is_done(client, kept, portion, session, until_s - time.monotonic()):
+        if _is_done(client, kept, board, portion, session, until_s - time.monotonic()):
             done += 1
         else:
             blocked.add(portion.list_name)
     return done
 
 
-def _is_done(client: Client, kept: Kept, portion: Portion, session: int, left_s: float) -> bool:
+def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, left_s: float) -> bool:
     """Measure a portion and keep it, if it fits into what is left of the time."""
     if left_s <= 0 or expected_s(kept, portion) > left_s:
         return False
-    measured = measured_portion(client, portion, session, min(PORTION_LIMIT_S, left_s + GRACE_S))
+    measured = measured_portion(client, board, portion, session, min(PORTION_LIMIT_S, left_s + GRACE_S))
     if measured is None:
         return False
     print(_line(portion, measured), flush=True)
@@ -209,26 +132,36 @@ def _is_done(client: Client, kept: Kept, portion: Portion, session: int, left_s:
 
 def is_crowded(measured: Measured) -> bool:
     """Whether most of a portion failed for another reason than what it is of: another hour would measure it."""
-    failed = [row for row in measured.rows if row.failure and row.failure not in REFUSALS]
+    failed = [row for row in measured.rows if row.failure and row.failure not in LASTING]
     return len(failed) > CROWDED_SHARE * len(measured.rows)
 
 
 def _session() -> Session:
-    return Session(began_unix_s=int(time.time()), commit=_commit(), machine=machine(), command=command_run())
+    return Session(began_unix_s=int(time.time()), commit=COMMIT or "unknown", machine=machine(), command=command_run())
 
 
 def pack(kept: Kept, rows: Path) -> list[Path]:
-    """Write what is kept as the files that are committed."""
+    """Write what is kept as the files that are committed; those of other generations stay as they are."""
+    board = kept.board()
     written: list[Path] = []
-    for key in kept.platforms():
-        found = kept.rows(key)
-        manifest = manifest_of(key, found, kept.sessions(), kept.fused(key))
-        written += write(PlatformCorpus(manifest, found), rows)
+    for (key, generation), measured in sorted(kept.own().items()):
+        found = [row for one in measured for row in one.rows]
+        manifest = manifest_of(key, generation, found, kept.sessions(), fused=kept.fused(key), board=board)
+        written += write(Generation(manifest, tuple(found), {one.name: one.wall_s for one in measured}), rows)
     return written
 
 
-def manifest_of(key: str, rows: Sequence[Row], sessions: tuple[Session, ...], fused: Fused = ()) -> Manifest:
-    """What is said of a platform's rows."""
+def manifest_of(
+    key: str,
+    generation: str,
+    rows: Sequence[Row],
+    sessions: tuple[Session, ...],
+    *,
+    fused: Fused = (),
+    board: Board | None = None,
+) -> Manifest:
+    """What is said of a generation's rows of a platform."""
+    is_known = board is not None and board.generation == generation
     platform = parse_platform_key(key)
     point = platform.operating_point
     said = SetPlatform(
@@ -237,11 +170,14 @@ def manifest_of(key: str, rows: Sequence[Row], sessions: tuple[Session, ...], fu
         precision=platform.precision,
         operating_point={"mode": point.mode, "cores": point.cores, "threads": point.threads},
         source="python -m bench.corpus measure",
-        licence="as the project",
+        licence=LICENCE,
         batch=1,
     )
     return Manifest(
         key=key,
+        measured_as=board.keys.get(key, key) if board is not None and is_known else key,
+        generation=generation,
+        machine=board.machine if board is not None and is_known else {},
         platform=said,
         rule_version=RULE_VERSION,
         protocol=PROTOCOLS[PROTOCOL].id,
@@ -250,7 +186,6 @@ def manifest_of(key: str, rows: Sequence[Row], sessions: tuple[Session, ...], fu
         sessions=sessions,
         counts=counts_of(rows),
         board_s=round(sum(row.board_s for row in rows), 1),
-        rows_sha256="",
     )
 
 
@@ -273,9 +208,9 @@ def _is(key: str, engine: str, precision: str) -> bool:
     return (platform.engine.name, platform.precision) == (engine, precision) and not platform.engine.options
 
 
-def is_wanted(kept: Kept, portion: Portion, limits: Limits) -> bool:
+def is_wanted(kept: Kept, portion: Portion, limits: Limits, generation: str) -> bool:
     """Whether it is still to be measured: not done, its list not hopeless, and of what teaches not enough yet."""
-    if kept.portion(portion) is not None:
+    if kept.is_done(portion, generation):
         return False
     rows = [row for measured in kept.of_list(portion) for row in measured.rows]
     if len(rows) >= HOPELESS_ROWS and not any(row.is_usable for row in rows):
@@ -290,13 +225,13 @@ def expected_s(kept: Kept, portion: Portion) -> float:
     return done[-1].wall_s * portion.size / max(1, len(done[-1].rows)) if done else 0.0
 
 
-def measured_portion(client: Client, portion: Portion, session: int, limit_s: float) -> Measured | None:
+def measured_portion(client: Client, board: Board, portion: Portion, session: int, limit_s: float) -> Measured | None:
     """One job; None where it took too long: nothing of it is kept."""
     began_s = time.monotonic()
     request = JobRequest.model_validate({
         "name": f"corpus {portion.name}",
         "workloads": [_request(one) for one in portion.workloads],
-        "platforms": (portion.platform,),
+        "platforms": (board.keys[portion.platform],),
         "protocol": ProtocolRequest(name=PROTOCOL),
         "timing": portion.timing,
         "max_age_s": 0,
@@ -310,8 +245,11 @@ def measured_portion(client: Client, portion: Portion, session: int, limit_s: fl
         return None
     items = sorted(client.items(job.id), key=lambda item: item.item_no)
     views = _ended(lambda: [_view(client, item) for item in items])
-    rows = rows_of(portion, items, views, client.job(job.id).device_s_spent, session)
-    return Measured(key=portion.platform, name=portion.name, wall_s=time.monotonic() - began_s, rows=tuple(rows))
+    rows = rows_of(portion, items, views, client.job(job.id).device_s_spent, session, board.generation)
+    wall_s = time.monotonic() - began_s
+    return Measured(
+        key=portion.platform, name=portion.name, wall_s=wall_s, generation=board.generation, rows=tuple(rows)
+    )
 
 
 def _request(workload: object) -> ArchitectureRequest | KernelRequest:
@@ -337,7 +275,12 @@ def _ended(views: Callable[[], list[MeasurementView | None]]) -> list[Measuremen
 
 
 def rows_of(
-    portion: Portion, items: Sequence[ItemView], views: Sequence[MeasurementView | None], device_s: float, session: int
+    portion: Portion,
+    items: Sequence[ItemView],
+    views: Sequence[MeasurementView | None],
+    device_s: float,
+    session: int,
+    generation: str = "",
 ) -> list[Row]:
     """The rows of a portion's job. Its board seconds are split by the leases that had the workloads."""
     leases = _leases(views)
@@ -366,6 +309,7 @@ def rows_of(
             session=session,
             measured_unix_s=int(item.measured_at.timestamp()) if item.measured_at else 0,
             failure="" if summary else (item.failure or str(item.state)),
+            generation=generation,
         ))  # fmt: skip
     return found
 
@@ -411,10 +355,3 @@ def _fused(client: Client, key: str) -> Fused:
     measured = client.platform_fusion(key).measured
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
     return tuple((one.first, one.second, one.fused) for one in decided)
-
-
-def _commit() -> str:
-    """The commit that measures; a plus where the tree differs from it."""
-    asked = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"

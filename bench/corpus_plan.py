@@ -42,7 +42,14 @@ WANTED_PLATFORMS: Final = (
 Kind = Literal["train", "holdout", "again", "in_situ", "alone", "probe"]
 KINDS: Final[tuple[Kind, ...]] = ("train", "holdout", "in_situ", "alone", "probe", "again")
 """In the order of a round: the second measurement of a hold-out comes some minutes after the first."""
+BRIDGE: Final[tuple[Kind, str]] = ("probe", "networks")
+PROBES_MAX: Final = 100
 Wanted = ArchitectureWorkload | KernelWorkload
+
+
+def portion_size(kind: Kind) -> int:
+    """Workloads of a portion, of its list's last one maybe fewer."""
+    return {"train": TEACHING_PORTION, "probe": PROBES_MAX}.get(kind, PORTION)
 
 
 class Portion(NamedTuple):
@@ -78,7 +85,12 @@ class Portion(NamedTuple):
     @property
     def turn(self) -> int:
         """The round in which it is measured."""
-        return self.start // (TEACHING_PORTION if self.kind == "train" else PORTION) if self.kind != "probe" else 0
+        return self.start // portion_size(self.kind)
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether every generation of a platform measures it: by these workloads times of two are comparable."""
+        return (self.kind, self.space) == BRIDGE
 
 
 def holdout_count(name: str) -> int:
@@ -168,8 +180,7 @@ def _names(kind: Kind, key: str) -> tuple[str, ...]:
 
 
 def _cut(key: str, kind: Kind, name: str) -> list[Portion]:
-    size = {"train": TEACHING_PORTION, "probe": 100}.get(kind, PORTION)
-    every = len(listed(kind, name, key))
+    size, every = portion_size(kind), len(listed(kind, name, key))
     return [Portion(key, kind, name, start, min(size, every - start)) for start in range(0, every, size)]
 
 

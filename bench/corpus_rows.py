@@ -1,7 +1,8 @@
 """The rows of the evaluation corpus: what was measured of it, as files, and as what predictors learn from.
 
-Of each platform two files, as a measurement set has them (docs/measurement-sets.md), in one table because most rows
-are architectures: `NAME.json` says where and how it was measured, `NAME.csv.gz` holds a row for each measurement.
+A platform has a folder, and in it each *generation* that measured it: `GENERATION.json` says where and how, and for
+each round `GENERATION-rNN.csv.gz` holds a row for each measurement, in one table because most are architectures. A
+round that is done never changes again. What generations have to do with each other says `corpus_generations.py`.
 """
 
 import csv
@@ -12,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from bench.corpus_plan import Kind, file_name
+from bench.corpus_plan import Kind, file_name, portion_size
 from benchfarm.workload_text import parse_architecture, parse_kernel
 from benchfarm_core.architectures import genes_text
 from benchfarm_core.measurement_sets import SetPlatform
@@ -31,7 +32,10 @@ from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.spaces import space, spaces
 
 DATA: Final = Path(__file__).resolve().parent / "corpus_data"
-FORMAT: Final = 1
+FORMAT: Final = 2
+MAX_BYTES: Final = 10 * 2**20
+"""Of all files together: they are committed."""
+LICENCE: Final = "Apache-2.0, as the project"
 Split = Literal["train", "holdout"]
 Fused = tuple[tuple[str, str, bool], ...]
 """Pairs of operators, and whether an engine computes them as one."""
@@ -44,6 +48,7 @@ class Row(Value):
     `normalised_ms` it failed, and `failure` says why. `canary_ns`: the floor of the clock's canary beside it.
     `lease_id` and `lease_s`: the lease that measured it, from its first workload to its end. `board_s`: its share of
     what its portion took of boards, failures and lost leases included. `session`: of those in the manifest.
+    `generation`: who measured it.
     """
 
     kind: Kind
@@ -63,6 +68,18 @@ class Row(Value):
     session: int = Field(ge=0)
     measured_unix_s: int = 0
     failure: str = ""
+    generation: str = ""
+
+    @property
+    def portion_name(self) -> str:
+        """Of the portion that it is in."""
+        size = portion_size(self.kind)
+        return f"{self.kind}-{self.drawn_for}-{self.number // size * size:03d}"
+
+    @property
+    def turn(self) -> int:
+        """The round that it is in."""
+        return self.number // portion_size(self.kind)
 
     @property
     def is_usable(self) -> bool:
@@ -79,12 +96,27 @@ class Session(Value):
     command: str
 
 
+class Round(Value):
+    """One file of a generation: the hash of its rows, and of each of its portions the seconds that it took."""
+
+    rows_sha256: str
+    rows: int
+    portions: dict[str, float]
+
+
 class Manifest(Value):
-    """Where and how the rows of a platform were measured. `fused`: what its engine was seen to fuse, where that was
-    looked at. `counts`: of usable rows by kind and space, and of all; `board_s`: of all of them."""
+    """Where and how a generation's rows of a platform were measured. `fused`: what its engine was seen to fuse, where
+    that was looked at. `counts`: of usable rows by kind and space, and of all; `board_s`: of all of them.
+
+    `key`: the platform's, its board named by its hardware alone; `measured_as`: as the farm called it, to which a
+    virtual machine is a model of its own. `generation`: of board, system below the engine, farm and rules.
+    """
 
     format: int = FORMAT
     key: str
+    measured_as: str
+    generation: str
+    machine: dict[str, str | int | float] = {}
     platform: SetPlatform
     rule_version: int
     protocol: str
@@ -93,23 +125,26 @@ class Manifest(Value):
     sessions: tuple[Session, ...]
     counts: dict[str, str]
     board_s: float
-    rows_sha256: str
+    rounds: dict[str, Round] = {}
 
 
 class Measured(Value):
-    """A portion that is done, as `measure` keeps it."""
+    """A portion that is done, as `measure` keeps it. `key`: the platform's, named by hardware."""
 
     key: str
     name: str
     wall_s: float
+    generation: str
     rows: tuple[Row, ...]
 
 
 class PlatformCorpus:
-    """The rows of one platform with its manifest, each list in the order of its draw."""
+    """The rows of one platform, each list in the order of its draw, with the manifest of the generation whose clock
+    they are told by. `notes`: what is to be said of its generations."""
 
-    def __init__(self, manifest: Manifest, rows: Iterable[Row]) -> None:
+    def __init__(self, manifest: Manifest, rows: Iterable[Row], notes: tuple[str, ...] = ()) -> None:
         self.manifest = manifest
+        self.notes = notes
         self.rows = sorted(rows, key=_order)
         self.rules = FusionRules({(first, second): fused for first, second, fused in manifest.fused})
         self._kernels: dict[str, KernelRow | ModelRow] = {}
@@ -180,29 +215,82 @@ def _told(row: Row, rules: FusionRules) -> KernelRow | ModelRow:
 # --- files
 
 
-def write(corpus: PlatformCorpus, folder: Path) -> tuple[Path, Path]:
-    """Both files of a platform; the same bytes for the same rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = file_name(corpus.key)
-    table, manifest = folder / f"{name}.csv.gz", folder / f"{name}.json"
-    text = _text(corpus.rows)
-    table.write_bytes(gzip.compress(text, 9, mtime=0))
-    said = corpus.manifest.model_copy(update={"rows_sha256": hashlib.sha256(text).hexdigest()})
-    manifest.write_text(said.model_dump_json(indent=1) + "\n")
-    return table, manifest
+class Generation(NamedTuple):
+    """The rows of a platform that one generation measured; `wall_s`: by portion."""
+
+    manifest: Manifest
+    rows: tuple[Row, ...]
+    wall_s: dict[str, float]
+
+    @property
+    def measured(self) -> list[Measured]:
+        """Its portions, as `measure` keeps them."""
+        by_name: dict[str, list[Row]] = {}
+        for row in self.rows:
+            by_name.setdefault(row.portion_name, []).append(row)
+        key, generation = self.manifest.key, self.manifest.generation
+        return [
+            Measured(key=key, name=name, wall_s=self.wall_s[name], generation=generation, rows=tuple(rows))
+            for name, rows in by_name.items()
+        ]
 
 
-def read(folder: Path) -> list[PlatformCorpus]:
-    """Every platform of a folder, in the order of names. Raises ValueError for a table that is not its manifest's."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        manifest = Manifest.model_validate_json(path.read_text())
-        text = gzip.decompress(path.with_suffix(".csv.gz").read_bytes())
-        if hashlib.sha256(text).hexdigest() != manifest.rows_sha256:
-            raise ValueError(f"{path.stem}: the rows are not those that the manifest is of")
+def write(generation: Generation, folder: Path) -> list[Path]:
+    """All files of a generation; the same bytes for the same rows.
+
+    Raises ValueError where all files of the folder together would be more than is committed.
+    """
+    manifest = generation.manifest
+    own = folder / file_name(manifest.key)
+    by_turn: dict[int, list[Row]] = {}
+    for row in sorted(generation.rows, key=_order):
+        by_turn.setdefault(row.turn, []).append(row)
+    rounds, files = {}, {}
+    for turn, rows in sorted(by_turn.items()):
+        text = _text(rows)
+        names = sorted({row.portion_name for row in rows})
+        walls = {name: round(generation.wall_s[name], 1) for name in names}
+        sha256 = hashlib.sha256(text).hexdigest()
+        rounds[f"{turn:02d}"] = Round(rows_sha256=sha256, rows=len(rows), portions=walls)
+        files[own / f"{manifest.generation}-r{turn:02d}.csv.gz"] = gzip.compress(text, 9, mtime=0)
+    said = manifest.model_copy(update={"rounds": rounds})
+    files[own / f"{manifest.generation}.json"] = (said.model_dump_json(indent=1) + "\n").encode()
+    _check_size(folder, files)
+    own.mkdir(parents=True, exist_ok=True)
+    for path, data in files.items():
+        path.write_bytes(data)
+    return list(files)
+
+
+def _check_size(folder: Path, files: Mapping[Path, bytes]) -> None:
+    others = sum(path.stat().st_size for path in folder.glob("*/*") if path not in files)
+    size_bytes = others + sum(map(len, files.values()))
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"{folder.name} would have {size_bytes} bytes, more than {MAX_BYTES}")
+
+
+def read_generations(folder: Path) -> list[Generation]:
+    """Every generation of every platform of a folder, in the order of names.
+
+    Raises ValueError for a table that is not its manifest's, and for a folder of another format.
+    """
+    return [_generation(path) for path in sorted(folder.glob("*/*.json"))]
+
+
+def _generation(path: Path) -> Generation:
+    manifest = Manifest.model_validate_json(path.read_text())
+    if manifest.format != FORMAT:
+        raise ValueError(f"{path.stem}: format {manifest.format}, not {FORMAT}")
+    rows: list[Row] = []
+    wall_s: dict[str, float] = {}
+    for turn, said in manifest.rounds.items():
+        text = gzip.decompress(path.with_name(f"{path.stem}-r{turn}.csv.gz").read_bytes())
+        if hashlib.sha256(text).hexdigest() != said.rows_sha256:
+            raise ValueError(f"{path.stem}, round {turn}: the rows are not those that the manifest is of")
         table = csv.DictReader(io.StringIO(text.decode(), newline=""))
-        found.append(PlatformCorpus(manifest, [_row(cells) for cells in table]))
-    return found
+        rows += [_row(cells) for cells in table]
+        wall_s |= said.portions
+    return Generation(manifest, tuple(rows), wall_s)
 
 
 _COLUMNS: Final = tuple(Row.model_fields)

@@ -9,44 +9,36 @@ conversions only where one of two neighbours needs them.
 Of engines without a profiler each kernel's two carriers, which hold it once and twice, take the place of carriers and
 profiles; no goal was set for them.
 
-python -m bench.in_situ [--engines onnxruntime openvino] [--models resnet18 mobilenet_v2] [--architectures 10]
+Known models are one portion and the architectures of each search space another; each has carriers and a process of its
+own. With --minutes no portion is begun later, those to come share what is left, and the last one is ended where it runs
+over; each gets one round at least. With --keep what is measured lies in a folder, and the same command adds what is
+missing to it.
+
+python -m bench.in_situ [--engines onnxruntime openvino] [--spaces bignas fbnet_v3] [--minutes 10 --keep FOLDER]
 """
 
 import argparse
-import json
 import math
-import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from bench.architectures import draw_architectures
-from bench.in_situ_child import File, Task
-from bench.launching import CORES, Target, convert
+from bench.architectures import FAMILIES
+from bench.in_situ_measure import CANARY, Answers, Kept, NotMeasured, identity_of, is_profiling, measure
+from bench.in_situ_plan import Plan, kernel_of, portions
 from bench.report import command_run, write_section
 from benchfarm_core.differences import Difference, difference_of
 from benchfarm_core.measurements import LaunchSamples
-from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.quality import clean_blocks
-from benchfarm_core.workloads import InputSpec
 from benchfarm_engines.attribution import SiteTime, attribute
 from benchfarm_engines.engine import EngineFailure, EngineUnavailable, NodeTime
-from benchfarm_engines.launch import launch_environment
 from benchfarm_engines.profile_cost import without_cost
-from benchfarm_engines.registry import load_engine
-from benchfarm_workloads.carriers import Carrier, pack
-from benchfarm_workloads.doubled_carriers import double
-from benchfarm_workloads.layers import Layer, Network
-from benchfarm_workloads.models import model_recipe
-from benchfarm_workloads.onnx_canary import build_canary, canary_inputs
-from benchfarm_workloads.onnx_carriers import build_carrier
-from benchfarm_workloads.onnx_kernels import build_kernel
-from benchfarm_workloads.onnx_models import build_network, network_inputs
+from benchfarm_workloads.carriers import KernelKey
+from benchfarm_workloads.layers import Network
 
 ENGINES: Final = ("onnxruntime", "openvino", "mnn")
 BY_DIFFERENCE: Final = ("litert", "ncnn")
@@ -54,10 +46,6 @@ OFF_BY_DEFAULT: Final = ("torch",)
 MODELS: Final = ("resnet18", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "squeezenet", "shufflenet_v2")
 MEDIAN_RANGE: Final = (0.95, 1.05)
 P90_RANGE: Final = (0.88, 1.12)
-CHILD_LIMIT_S: Final = 3600
-SEED: Final = 30
-CHILD: Final = "from bench.in_situ_child import main; main()"
-CANARY: Final = "canary"
 DELIVERED: Final = "in situ, the sum of what the farm stores"
 COMPOSED: Final = "conversions only where layouts meet"
 PROFILED: Final = "the same with the profiler's cost"
@@ -65,37 +53,19 @@ DIFFERENCE: Final = "in situ, by difference"
 SECTION: Final = "Kernels in situ, alone and in the model"
 DIFFERENCE_SECTION: Final = "Kernels in situ by difference, alone and in the model"
 UNCLEAR: Final = "kernels whose difference is unclear"
-ROOT: Final = Path(__file__).resolve().parents[1]
+TENTHS: Final = "10th to 90th percentile"
+NO_LIMIT_MINUTES: Final = 1e6
 
 Row = dict[str, object]
-Kernel = tuple[object, ...]
-"""A kernel type and its columns: layers that are alike are one kernel."""
-
-Answers = Mapping[str, Mapping[str, Any]]
-"""What the child measured in one round, by file; see ``in_situ_child``."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    kernels: each that is in any model, with a layer that it is; carriers keep that order. The first so many of them,
-    those of the known models, are measured alone too.
-    """
-
-    models: Mapping[str, Network]
-    kernels: Mapping[Kernel, Layer]
-    carriers: tuple[Carrier, ...]
-    alone: int
 
 
 @dataclass(frozen=True)
 class Sums:
-    """A model in one round: the model itself, and ways to add up its kernels.
+    """A model in one round: the model itself, and ways to add up its kernels; not finite where one of them is missing.
 
     stored_ns: of what the farm stores, less the profiler's cost. in_situ_ns: conversions only where layouts meet.
-    profiled_ns: the same with the profiler's cost. alone_ns: infinite where not every kernel was measured alone.
-    unclear: the share of layers whose kernel's difference is within its uncertainty.
+    profiled_ns: the same with the profiler's cost. unclear: the share of layers whose kernel's difference is within its
+    uncertainty.
     """
 
     model_ns: float
@@ -107,92 +77,10 @@ class Sums:
     unclear: float = 0.0
 
 
-def plan(names: Iterable[str], architectures: int = 0) -> Plan:
-    """The models at their defaults, so many architectures of each family, and carriers of all their kernels."""
-    models = {name: model_recipe(name).network({}) for name in names}
-    alone = len({kernel_of(layer) for network in models.values() for layer in network.layers})
-    models |= draw_architectures(architectures, SEED)
-    layers = {kernel_of(layer): layer for network in models.values() for layer in network.layers}
-    carriers = pack([(layer.type, layer.config) for layer in layers.values()])
-    return Plan(models, layers, tuple(carriers), alone)
-
-
-def kernel_of(layer: Layer) -> Kernel:
-    """What a layer is, wherever it stands."""
-    return (layer.type, *layer.config.items())
-
-
-def write_files(planned: Plan, engine: str, folder: Path, *, both_ways: bool = False) -> list[File]:
-    """Every file of the plan in the engine's format. Raises EngineFailure, EngineUnavailable.
-
-    both_ways: what times by difference too, where the engine has a profiler.
-    """
-    profiles, written = is_profiling(engine), partial(_written, engine, folder)
-    files = [
-        written(name, build_network(network, seed=1), network_inputs(network), plain=True, profiled=profiles)
-        for name, network in planned.models.items()
-    ]
-    if profiles:
-        files.append(written(CANARY, build_canary(), canary_inputs(), plain=False, profiled=False, cost=True))
-        for number, carrier in enumerate(planned.carriers):
-            files.append(written(f"carrier{number}", *build_carrier(carrier), plain=True, profiled=True))
-    if both_ways or not profiles:
-        files += [_doubled(number, layer, written) for number, layer in enumerate(planned.kernels.values())]
-    for number, layer in enumerate(list(planned.kernels.values())[: planned.alone]):
-        alone = build_kernel(layer.type, layer.config)
-        files.append(written(f"alone{number}", *alone, plain=True, profiled=False))
-    return files
-
-
-def _written(engine: str, folder: Path, name: str, content: bytes, inputs: Sequence[InputSpec], **wanted: Any) -> File:
-    specs = [spec.model_dump(mode="json") for spec in inputs]
-    made = convert(content, specs, Target(engine))
-    path = folder / f"{name}.{made.format}"
-    path.write_bytes(made.content)
-    edges = None if made.edges is None else made.edges.document()
-    return File(name, str(path), specs, edges, **wanted)
-
-
-def _doubled(number: int, layer: Layer, written: Callable[..., File]) -> File:
-    """Both carriers of a kernel as one file of the child's."""
-    both = double(layer.type, layer.config)
-    once, twice = (
-        written(f"doubled{number}-{copies}", *build_carrier(carrier), plain=False, profiled=False)
-        for copies, carrier in enumerate((both.once, both.twice), start=1)
-    )
-    opened = {"artifact": twice.artifact, "inputs": twice.inputs, "edges": twice.edges}
-    return replace(once, name=f"doubled{number}", twice=opened)
-
-
-def is_profiling(engine: str) -> bool:
-    """Whether an engine times kernels in situ by its profiler."""
-    return in_situ_by(engine, "fp32") == "profiler"
-
-
-def measure(planned: Plan, engine: str, rounds: int, *, floor: bool, both_ways: bool = False) -> list[Answers]:
-    """The rounds of one fresh child, `both_ways` as `write_files` has it.
-
-    Raises EngineFailure, EngineUnavailable, CalledProcessError.
-    """
-    load_engine(engine)
-    with tempfile.TemporaryDirectory(prefix="benchfarm-in-situ-") as name:
-        folder = Path(name)
-        (folder / "home").mkdir()
-        (folder / "cache").mkdir()
-        files = write_files(planned, engine, folder, both_ways=both_ways)
-        task = Task(engine, CORES[-1], str(folder / "cache"), rounds, floor, files)
-        (folder / "task.json").write_text(json.dumps(asdict(task)))
-        argv = [sys.executable, "-c", CHILD, str(folder / "task.json"), str(folder / "answer.json")]
-        environment = launch_environment(str(folder / "home"))
-        subprocess.run(argv, cwd=ROOT, env=environment, check=True, timeout=CHILD_LIMIT_S, stdout=sys.stderr)
-        answers: list[Answers] = json.loads((folder / "answer.json").read_text())
-    return answers
-
-
-def in_situ_times(planned: Plan, answers: Answers, cost_ns: float = 0.0) -> dict[Kernel, SiteTime]:
+def in_situ_times(planned: Plan, answers: Answers, cost_ns: float = 0.0) -> dict[KernelKey, SiteTime]:
     """Every kernel's time in its carrier, less `cost_ns` for each operator."""
     kernels = list(planned.kernels)
-    times: dict[Kernel, SiteTime] = {}
+    times: dict[KernelKey, SiteTime] = {}
     for number, carrier in enumerate(planned.carriers):
         nodes = without_cost(_nodes(answers[f"carrier{number}"]), cost_ns)
         found = attribute(nodes, [layer.name for layer in carrier.layers])
@@ -200,7 +88,7 @@ def in_situ_times(planned: Plan, answers: Answers, cost_ns: float = 0.0) -> dict
     return times
 
 
-def composed_ns(network: Network, times: Mapping[Kernel, SiteTime]) -> int:
+def composed_ns(network: Network, times: Mapping[KernelKey, SiteTime]) -> int:
     """The sum over the layers of a network.
 
     Conversions count where a kernel that needs them meets one that does not: between two that keep the same layout
@@ -231,8 +119,7 @@ def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
     """One round, by model. Alone, kernels that the engine computes within another in the model cost nothing."""
     times = in_situ_times(planned, answers)
     delivered = in_situ_times(planned, answers, answers[CANARY]["cost_ns"])
-    kernels = list(planned.kernels)[: planned.alone]
-    alone_ns = {kernel: answers[f"alone{number}"]["plain_ns"] for number, kernel in enumerate(kernels)}
+    alone_ns = alone_times(planned, answers)
     found = {}
     for name, network in planned.models.items():
         profile = attribute(_nodes(answers[name]), [layer.name for layer in network.layers])
@@ -250,28 +137,34 @@ def sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
 
 def difference_sums(planned: Plan, answers: Answers) -> dict[str, Sums]:
     """One round by model, of an engine without a profiler: nobody tells what it computes within another kernel."""
-    kernels = list(planned.kernels)
     times = differences(planned, answers)
-    alone_ns = {kernel: answers[f"alone{n}"]["plain_ns"] for n, kernel in enumerate(kernels[: planned.alone])}
+    stored_ns = {kernel: max(0.0, time.floor_ns) for kernel, time in times.items()}
+    alone_ns = alone_times(planned, answers)
     found = {}
     for name, network in planned.models.items():
         here = [kernel_of(layer) for layer in network.layers]
-        stored_ns = sum(max(0.0, times[kernel].floor_ns) for kernel in here)
         found[name] = Sums(
             model_ns=answers[name]["plain_ns"],
-            stored_ns=stored_ns,
+            stored_ns=sum(stored_ns.get(kernel, math.inf) for kernel in here),
             in_situ_ns=math.nan,
             profiled_ns=math.nan,
             alone_ns=sum(alone_ns.get(kernel, math.inf) for kernel in here),
             profile_ns=math.nan,
-            unclear=sum(not times[kernel].is_clear for kernel in here) / len(here),
+            unclear=sum(kernel in times and not times[kernel].is_clear for kernel in here) / len(here),
         )
     return found
 
 
-def differences(planned: Plan, answers: Answers) -> dict[Kernel, Difference]:
-    """Every kernel's time by difference."""
-    return {kernel: _difference(answers[f"doubled{number}"]) for number, kernel in enumerate(planned.kernels)}
+def alone_times(planned: Plan, answers: Answers) -> dict[KernelKey, float]:
+    """In ns, of every kernel that the engine opens alone."""
+    named = ((kernel, f"alone{number}") for number, kernel in enumerate(planned.kernels))
+    return {kernel: answers[name]["plain_ns"] for kernel, name in named if name in answers}
+
+
+def differences(planned: Plan, answers: Answers) -> dict[KernelKey, Difference]:
+    """The time by difference of every kernel that has neighbours of its size."""
+    named = ((kernel, f"doubled{number}") for number, kernel in enumerate(planned.kernels))
+    return {kernel: _difference(answers[name]) for kernel, name in named if name in answers}
 
 
 def _difference(answer: Mapping[str, Any]) -> Difference:
@@ -298,7 +191,8 @@ def _fastest(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if "samples" in visits[0]:
         return {"samples": [launch for visit in visits for launch in visit["samples"]]}
     profiles = [visit["nodes"] for visit in visits if "nodes" in visit]
-    fastest: dict[str, Any] = {"plain_ns": min(visit["plain_ns"] for visit in visits)}
+    plain_ns = [visit["plain_ns"] for visit in visits if "plain_ns" in visit]
+    fastest: dict[str, Any] = {"plain_ns": min(plain_ns)} if plain_ns else {}
     if profiles:
         fastest["nodes"] = min(profiles, key=lambda nodes: sum(ns for _, _, ns, _ in nodes))
     return fastest
@@ -308,65 +202,92 @@ def _nodes(answer: Mapping[str, Any]) -> list[NodeTime]:
     return [NodeTime(name, kind, round(ns), tuple(origins)) for name, kind, ns, origins in answer["nodes"]]
 
 
-def rows_of(planned: Plan, engine: str, rounds: Sequence[Answers]) -> list[Row]:
-    """A row for each model and one for all: ratios within a round, the median of the rounds."""
-    profiles = is_profiling(engine)
-    found = [(sums if profiles else difference_sums)(planned, answers) for answers in rounds]
-    rows: list[Row] = []
-    stored: list[float] = []
-    composed: list[float] = []
-    for name in planned.models:
-        here = [each[name] for each in found]
-        stored.append(_ratio(here, lambda one: one.stored_ns))
-        composed.append(_ratio(here, lambda one: one.in_situ_ns))
-        row: Row = {"engine": engine, "model": name, "model ms": round(median(one.model_ns for one in here) / 1e6, 3)}
-        if profiles:
-            with_cost = _ratio(here, lambda one: one.profiled_ns)
-            row |= {DELIVERED: _told(stored[-1]), COMPOSED: _told(composed[-1]), PROFILED: _told(with_cost)}
-        else:
-            row |= {DIFFERENCE: _told(stored[-1])}
-        rows.append(row | _beside(here, profiles=profiles))
-    return [*rows, _verdict(engine, stored, composed) if profiles else _without_goal(engine, stored)]
+class Ratios(NamedTuple):
+    """A model's sums over the model itself, each the median of its rounds; not finite where a kernel is missing."""
+
+    model_ms: float
+    stored: float
+    composed: float
+    with_cost: float
+    alone: float
+    profile: float
+    unclear: float
+    rounds: int
 
 
-def _beside(here: Sequence[Sums], *, profiles: bool) -> Row:
-    """What else a model's kernels add up to."""
-    alone: Row = {"alone": _told(_ratio(here, lambda one: one.alone_ns))}
-    if profiles:
-        return alone | {"own profile": _told(_ratio(here, lambda one: one.profile_ns))}
-    return alone | {UNCLEAR: f"{median(one.unclear for one in here):.0%}"}
+def ratios_of(planned: Plan, engine: str, rounds: Sequence[Answers], *, floor: bool) -> dict[str, Ratios]:
+    """By model: ratios within a round, the median of the rounds; with `floor` those of the floors of all rounds."""
+    taken = [quietest(rounds)] if floor else rounds
+    found = [(sums if is_profiling(engine) else difference_sums)(planned, answers) for answers in taken]
+    return {name: _ratios([each[name] for each in found], len(rounds)) for name in planned.models}
 
 
-def _told(ratio: float) -> str:
-    return f"{ratio:.3f}" if math.isfinite(ratio) else ""
+def _ratios(here: Sequence[Sums], rounds: int) -> Ratios:
+    return Ratios(
+        model_ms=median(one.model_ns for one in here) / 1e6,
+        stored=_ratio(here, lambda one: one.stored_ns),
+        composed=_ratio(here, lambda one: one.in_situ_ns),
+        with_cost=_ratio(here, lambda one: one.profiled_ns),
+        alone=_ratio(here, lambda one: one.alone_ns),
+        profile=_ratio(here, lambda one: one.profile_ns),
+        unclear=median(one.unclear for one in here),
+        rounds=rounds,
+    )
 
 
 def _ratio(here: Sequence[Sums], part: Callable[[Sums], float]) -> float:
     return median(part(one) / one.model_ns for one in here)
 
 
-def _verdict(engine: str, stored: Sequence[float], composed: Sequence[float]) -> Row:
+def rows_of(engine: str, found: Mapping[str, Ratios], missing: Mapping[str, str]) -> list[Row]:
+    """A row for each model, one for each portion that is `missing` with the reason, and one for all."""
+    profiles = is_profiling(engine)
+    rows = [_model_row(engine, name, one, profiles=profiles) for name, one in found.items()]
+    rows += [{"engine": engine, "model": f"{name}: not measured: {why}"} for name, why in missing.items()]
+    if not found:
+        return rows
+    told = list(found.values())
+    return [*rows, _verdict(engine, told, whole=not missing) if profiles else _without_goal(engine, told)]
+
+
+def _model_row(engine: str, name: str, one: Ratios, *, profiles: bool) -> Row:
+    row: Row = {"engine": engine, "model": name, "model ms": round(one.model_ms, 3), "rounds": one.rounds}
+    if not profiles:
+        told = {DIFFERENCE: _told(one.stored), "alone": _told(one.alone)}
+        return row | told | {UNCLEAR: f"{one.unclear:.0%}"}
+    row |= {DELIVERED: _told(one.stored), COMPOSED: _told(one.composed), PROFILED: _told(one.with_cost)}
+    return row | {"alone": _told(one.alone), "own profile": _told(one.profile)}
+
+
+def _told(ratio: float) -> str:
+    return f"{ratio:.3f}" if math.isfinite(ratio) else ""
+
+
+def _verdict(engine: str, found: Sequence[Ratios], *, whole: bool) -> Row:
+    """What all models of an engine come to; the goal is for all of them, so it is missed where not all are there."""
+    stored = [one.stored for one in found]
     middle = median(stored)
     inside = sum(P90_RANGE[0] <= ratio <= P90_RANGE[1] for ratio in stored) / len(stored)
-    return {
-        "engine": engine,
-        "model": f"all {len(stored)}",
-        DELIVERED: f"{middle:.3f}",
-        COMPOSED: f"{median(composed):.3f}",
-        "10th to 90th percentile": _spread(stored),
-        "composed, 10th to 90th": _spread(composed),
+    row: Row = {"engine": engine, "model": f"all {len(found)}"}
+    row |= _of_all(DELIVERED, TENTHS, stored) | _of_all(COMPOSED, "composed, 10th to 90th", (o.composed for o in found))
+    row |= _of_all("alone", "alone, 10th to 90th", (one.alone for one in found))
+    row |= _of_all("own profile", "own profile, 10th to 90th", (one.profile for one in found))
+    return row | {
         "goal": f"median {MEDIAN_RANGE[0]}-{MEDIAN_RANGE[1]}, 90 % in {P90_RANGE[0]}-{P90_RANGE[1]}",
-        "met": MEDIAN_RANGE[0] <= middle <= MEDIAN_RANGE[1] and inside >= 0.9,
+        "met": whole and MEDIAN_RANGE[0] <= middle <= MEDIAN_RANGE[1] and inside >= 0.9,
     }
 
 
-def _without_goal(engine: str, in_situ: Sequence[float]) -> Row:
-    return {
-        "engine": engine,
-        "model": f"all {len(in_situ)}",
-        DIFFERENCE: f"{median(in_situ):.3f}",
-        "10th to 90th percentile": _spread(in_situ),
-    }
+def _without_goal(engine: str, found: Sequence[Ratios]) -> Row:
+    row: Row = {"engine": engine, "model": f"all {len(found)}"}
+    row |= _of_all(DIFFERENCE, TENTHS, (one.stored for one in found))
+    return row | _of_all("alone", "alone, 10th to 90th", (one.alone for one in found))
+
+
+def _of_all(middle: str, tenths: str, ratios: Iterable[float]) -> Row:
+    """The median and the tenths of what is there, by the names of their columns."""
+    known = [ratio for ratio in ratios if math.isfinite(ratio)]
+    return {middle: _told(median(known)) if known else "", tenths: _spread(known)}
 
 
 def _spread(ratios: Sequence[float]) -> str:
@@ -376,38 +297,102 @@ def _spread(ratios: Sequence[float]) -> str:
     return f"{tenths[0]:.3f}-{tenths[-1]:.3f}"
 
 
+class Asked(NamedTuple):
+    """How each portion is measured: so many rounds in all, floors or medians, until a moment of `time.monotonic`."""
+
+    rounds: int
+    floor: bool
+    until_s: float
+
+
+def measure_portions(
+    engines: Sequence[str], plans: Mapping[str, Plan], kept: Kept, asked: Asked
+) -> dict[str, dict[str, str]]:
+    """Adds rounds to what is kept, first where fewest are. By engine: why portions without a round have none.
+
+    Raises ValueError as `Kept.rounds`.
+    """
+    missing: dict[str, dict[str, str]] = {engine: {} for engine in engines}
+    identities: dict[tuple[str, str], str] = {}
+    for engine in engines:
+        try:
+            found = {(engine, name): identity_of(planned, engine, floor=asked.floor) for name, planned in plans.items()}
+        except (EngineUnavailable, EngineFailure) as error:
+            missing[engine] = dict.fromkeys(plans, str(error))
+        else:
+            identities |= found
+    counts = {key: len(kept.rounds(*key, identity)) for key, identity in identities.items()}
+    waiting = sorted((key for key in identities if counts[key] < asked.rounds), key=lambda key: counts[key])
+    for begun, (engine, name) in enumerate(waiting):
+        left_s = asked.until_s - time.monotonic()
+        try:
+            if left_s <= 0:
+                raise NotMeasured("no time was left")
+            rounds = measure(
+                plans[name], engine, asked.rounds - counts[engine, name], floor=asked.floor,
+                limit_s=left_s / (len(waiting) - begun), end_s=left_s,
+            )  # fmt: skip
+            kept.add(engine, name, identities[engine, name], rounds)
+        except (EngineUnavailable, EngineFailure, NotMeasured) as error:
+            if not counts[engine, name]:
+                missing[engine][name] = str(error)
+        print(engine, name, missing[engine].get(name, "measured"), file=sys.stderr, flush=True)
+    return missing
+
+
 def main() -> int:
     """Measure, print and write the table; the exit status says whether every engine met the goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = (*ENGINES, *BY_DIFFERENCE)
-    parser.add_argument("--engines", nargs="+", choices=(*known, *OFF_BY_DEFAULT), default=list(known))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--architectures", type=int, default=10, help="of each family of networks")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each file is opened and measured")
-    parser.add_argument("--typical", action="store_true", help="medians of a round, not floors of all rounds")
-    parser.add_argument("--no-report", action="store_true", help="print the table and leave the document as it is")
-    asked = parser.parse_args()
-    planned = plan(asked.models, asked.architectures)
-    rows: list[Row] = []
-    for engine in asked.engines:
-        try:
-            answers = measure(planned, engine, asked.rounds, floor=not asked.typical)
-            rows += rows_of(planned, engine, answers if asked.typical else [quietest(answers)])
-        except (EngineUnavailable, EngineFailure) as error:
-            rows.append({"engine": engine, "model": f"not measured: {error}"})
+    asked = _arguments()
+    begun_s, floor = time.monotonic(), not asked.typical
+    plans = portions(asked.models, asked.spaces, asked.architectures)
+    if asked.keep is not None:
+        asked.keep.mkdir(parents=True, exist_ok=True)
+    kept = Kept(asked.keep)
+    try:
+        missing = measure_portions(asked.engines, plans, kept, Asked(asked.rounds, floor, begun_s + 60 * asked.minutes))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    rows = [row for engine in asked.engines for row in _kept_rows(engine, plans, kept, missing[engine], floor=floor)]
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()))
     if not asked.no_report:
-        _report(rows)
+        _report(rows, kept.by())
     return 0 if all(row.get("met", True) for row in rows) else 1
 
 
-def _report(rows: Sequence[Row]) -> None:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = (*ENGINES, *BY_DIFFERENCE)
+    parser.add_argument("--engines", nargs="+", choices=(*known, *OFF_BY_DEFAULT), default=list(known))
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--spaces", nargs="*", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--architectures", type=int, default=10, help="of each space")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each file is opened and measured, in all")
+    parser.add_argument("--minutes", type=float, default=NO_LIMIT_MINUTES, help="of all engines together")
+    parser.add_argument("--keep", type=Path, help="a folder for what is measured; the same command goes on there")
+    parser.add_argument("--typical", action="store_true", help="medians of a round, not floors of all rounds")
+    parser.add_argument("--no-report", action="store_true", help="print the table and leave the document as it is")
+    return parser.parse_args()
+
+
+def _kept_rows(
+    engine: str, plans: Mapping[str, Plan], kept: Kept, missing: Mapping[str, str], *, floor: bool
+) -> list[Row]:
+    found: dict[str, Ratios] = {}
+    for name, planned in plans.items():
+        rounds = [] if name in missing else kept.rounds(engine, name, identity_of(planned, engine, floor=floor))
+        if rounds:
+            found |= ratios_of(planned, engine, rounds, floor=floor)
+    return rows_of(engine, found, missing)
+
+
+def _report(rows: Sequence[Row], by: str) -> None:
     """A section for either way that was measured; the other one stays as it is."""
     for name, profiles in ((SECTION, True), (DIFFERENCE_SECTION, False)):
         told = [row for row in rows if is_profiling(str(row["engine"])) == profiles]
         if told:
-            write_section(name, command_run(), told)
+            write_section(name, command_run(), told, by=by)
 
 
 if __name__ == "__main__":

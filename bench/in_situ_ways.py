@@ -13,32 +13,22 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Final
 
-from bench.in_situ import (
-    CANARY,
-    ENGINES,
-    MODELS,
-    Answers,
-    Kernel,
-    Plan,
-    Row,
-    differences,
-    in_situ_times,
-    measure,
-    plan,
-    quietest,
-)
+from bench.in_situ import ENGINES, MODELS, Row, differences, in_situ_times, quietest
+from bench.in_situ_measure import CANARY, Answers, NotMeasured, measure
+from bench.in_situ_plan import Plan, plan
 from bench.report import command_run, write_section
 from benchfarm_core.differences import Difference
 from benchfarm_engines.attribution import SiteTime
 from benchfarm_engines.engine import EngineFailure, EngineUnavailable
+from benchfarm_workloads.carriers import KernelKey
 
 KNOWN: Final = ("mobilenet_v2", "resnet18", "mobilenet_v3_large")
 LONG_NS: Final = 100_000
 
 
-def rows_of(engine: str, profiled: Mapping[Kernel, SiteTime], doubled: Mapping[Kernel, Difference]) -> list[Row]:
+def rows_of(engine: str, profiled: Mapping[KernelKey, SiteTime], doubled: Mapping[KernelKey, Difference]) -> list[Row]:
     """Long kernels and short ones: how far a difference is from the profiler's time."""
-    standing = {kernel: site.total_ns for kernel, site in profiled.items() if site.total_ns > 0}
+    standing = {kernel: site.total_ns for kernel, site in profiled.items() if site.total_ns > 0 and kernel in doubled}
     rows = []
     for name, long in (("0.1 ms and more", True), ("shorter", False)):
         here = [kernel for kernel, ns in standing.items() if (ns >= LONG_NS) == long]
@@ -81,7 +71,7 @@ def main() -> int:
         try:
             answers = measure(planned, engine, asked.rounds, floor=True, both_ways=True)
             rows += compare(planned, engine, quietest(answers))
-        except (EngineUnavailable, EngineFailure) as error:
+        except (EngineUnavailable, EngineFailure, NotMeasured) as error:
             rows.append({"engine": engine, "kernels": f"not measured: {error}"})
     for row in rows:
         print("  ".join(f"{key}: {value}" for key, value in row.items()))

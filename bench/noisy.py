@@ -4,7 +4,7 @@ python -m bench.noisy [--rounds 6] [--engines onnxruntime,ncnn,litert] [--kernel
 
 Rounds are as leases: the same kernels, launches as an agent makes them. Every other round has a process on the core
 that is not measured, which copies memory all the time: it takes no processor from anybody, so the witness sees nothing,
-and yet caches and memory are shared. Each round is judged with what the canaries took in the quietest round. What a
+and yet caches and memory are shared. Each round is judged with the lowest that each canary took in any round. What a
 kernel takes is the median of its results in rounds without that process. The table goes to docs/measurement.md.
 """
 

@@ -5,7 +5,6 @@ chooses it. Goal: 1,000,000 architectures in a second of one core. A predictor w
 and has no goal: each architecture is held against every point of the surface. Other bits end it at once.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from bench.report import command_run, write_section
+from bench.report import options, tell
 from benchfarm_core.architectures import Architecture
 from benchfarm_core.predictor_headers import Header, Lineage
 from benchfarm_core.predictors import WHOLE_MODEL
@@ -56,18 +55,12 @@ SMOOTHED: Final = "ridge + smooth"
 
 def main() -> int:
     """Measure, write the section; 1 where the goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--architectures", type=int, default=1_000_000)
     parser.add_argument("--spaces", nargs="+", default=["ofa_mobilenet_v3"])
-    parser.add_argument("--print", action="store_true", help="print the table instead of writing it")
     given = parser.parse_args()
     rows = [row for name in given.spaces for row in measured(name, given.architectures)]
-    if given.print:
-        for row in rows:
-            print(row)
-    else:
-        write_section("Tables of search spaces without a network", command_run(), rows)
-    return 0 if all(row["met"] in ("", True) for row in rows) else 1
+    return tell("Tables of search spaces without a network", rows, printed=given.print)
 
 
 def measured(name: str, count: int) -> list[Row]:

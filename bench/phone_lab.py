@@ -6,9 +6,9 @@ import platform
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,23 +24,26 @@ from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_store.database import Database
 from benchfarm_workloads.draws import draw_mixed
 from tests.agent.agent_process import AgentProcess
-from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone, lab_models, running_phones
 
 CACHE: Final = Path(__file__).resolve().parents[1] / ".benchfarm" / "native"
 PACED: Final = Path(__file__).with_name("paced_runner.sh")
+FIXED: Final = "/data/fixed_performance"
+"""Where the tests' phones keep whether their performance is fixed."""
 POLL_S: Final = 0.05
 ONLINE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Lab:
-    """What runs. listed_s: from the start of the agent's process until the farm listed all six phones."""
+    """What runs. listed_s: from the start of the agent's process until the farm listed all six phones. found: what each
+    phone's clocks were set to before the agent had them, by serial."""
 
     farm: FarmProcess
     client: Client
     phones: Sequence[Phone]
     listed_s: float
+    found: Mapping[str, Mapping[str, str]]
 
     def phone_boards(self) -> list[BoardView]:
         """The phones that the farm has online."""
@@ -86,22 +89,35 @@ class Lab:
         bounds = {"serials": list(serials), "begun": begun_unix_s, "ended": ended_unix_s}
         return float(self._value(_LEASED_S, bounds))
 
-    def open_leases(self) -> int:
-        """Leases that nobody has ended."""
-        return self._count(_OPEN_LEASES, {})
+    def open_leases(self) -> dict[int, float]:
+        """Leases that nobody has ended, and in how many seconds the deadline of each is."""
+        return {row.id: float(row.left_s) for row in self._rows(_OPEN_LEASES, {})}
 
-    def pinned(self) -> list[str]:
-        """Serials of phones whose clocks are not free."""
-        return [one.serial for one in self.phones if governors(one) != {DEFAULT_GOVERNOR}]
+    def outlived_leases(self) -> set[int]:
+        """Leases that their agent has not ended before their deadline: the farm had to, or has to."""
+        return {row.id for row in self._rows(_OUTLIVED, {})}
+
+    def changed(self) -> dict[str, dict[str, str]]:
+        """What is set on phones otherwise than it was found, by serial."""
+        now = {one.serial: clock_settings(one) for one in self.phones}
+        differ = {
+            serial: {path: text for path, text in settings.items() if self.found[serial][path] != text}
+            for serial, settings in now.items()
+        }
+        return {serial: settings for serial, settings in differ.items() if settings}
 
     def _count(self, statement: str, bounds: dict[str, object]) -> int:
         return int(self._value(statement, bounds))
 
     def _value(self, statement: str, bounds: dict[str, object]) -> Any:
+        ((value,),) = self._rows(statement, bounds)
+        return value
+
+    def _rows(self, statement: str, bounds: dict[str, object]) -> Sequence[Any]:
         database = Database(self.farm.database_url)
         try:
             with database.transaction(read_only=True) as tx:
-                return tx.execute(text(statement), bounds).scalar_one()
+                return tx.execute(text(statement), bounds).all()
         finally:
             database.dispose()
 
@@ -119,12 +135,13 @@ def open_lab(folder: Path, *, runners: Path, local: bool) -> Iterator[Lab]:
         Client(farm.url, farm.admin_token) as client,
     ):
         agent.url = farm.url
+        found = {phone.serial: clock_settings(phone) for phone in phones}
         began_s = time.monotonic()
         _start(agent, client, folder, phones, local=local)
         try:
-            lab = Lab(farm, client, phones, 0.0)
+            lab = Lab(farm, client, phones, 0.0, found)
             lab.wait_until(lambda: len(lab.phone_boards()) == len(phones), "all phones are listed")
-            yield Lab(farm, client, phones, time.monotonic() - began_s)
+            yield replace(lab, listed_s=time.monotonic() - began_s)
         finally:
             agent.signal(signal.SIGTERM)
             agent.wait_ended()
@@ -138,9 +155,9 @@ def _start(agent: AgentProcess, client: Client, folder: Path, phones: Sequence[P
     agent.start("--enrol-token-file", str(folder / "enrol"), "--boards", str(folder / "boards.toml"))
 
 
-def paced_runners(folder: Path) -> Path:
-    """A cache of runners whose only one is the paced script, in the place of this machine's native runner."""
-    target, compiler = platform.machine(), "paced"
+def paced_runners(folder: Path, target: str = platform.machine()) -> Path:
+    """A cache of runners whose only one is the paced script, in the place of a processor's native runner."""
+    compiler = "paced"
     place = folder / "paced" / "runners" / f"{target}-{runner_key(target, compiler)}"
     place.mkdir(parents=True)
     shutil.copyfile(PACED, place / "benchfarm-runner")
@@ -151,11 +168,15 @@ def paced_runners(folder: Path) -> Path:
     return folder / "paced"
 
 
-def governors(phone: Phone) -> set[str]:
-    """The governors of a phone's clusters."""
-    return {phone.read(f"{cluster.policy}/scaling_governor") for cluster in phone.model.clusters}
+def clock_settings(phone: Phone) -> dict[str, str]:
+    """Everything by which a phone's clocks can be held: governors, limits, and Android's fixed performance."""
+    paths = [f"{cluster.policy}/{name}" for cluster in phone.model.clusters for name in _SETTINGS]
+    fixed = phone.root / FIXED.lstrip("/")
+    is_fixed = fixed.read_text().strip() if fixed.exists() else "false"
+    return {path: phone.read(path) for path in paths} | {FIXED: is_fixed}
 
 
+_SETTINGS: Final = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
 _OF_BOARDS: Final = """
     FROM leases l JOIN boards b ON b.id = l.board_id
 """
@@ -174,4 +195,8 @@ _LEASED_S: Final = f"""
         - greatest(extract(epoch FROM l.accepted_at), :begun))), 0) {_OF_BOARDS}
     WHERE b.serial = ANY(CAST(:serials AS text[])) AND l.accepted_at IS NOT NULL
 """
-_OPEN_LEASES: Final = "SELECT count(*) FROM leases WHERE ended_at IS NULL"
+_OPEN_LEASES: Final = "SELECT id, extract(epoch FROM expires_at - now()) AS left_s FROM leases WHERE ended_at IS NULL"
+_OUTLIVED: Final = """
+    SELECT id FROM leases WHERE accepted_at IS NOT NULL
+        AND (end_reason = 'expired' OR (ended_at IS NULL AND expires_at <= now()))
+"""

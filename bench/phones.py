@@ -9,6 +9,7 @@ The phones are real adbd on this host's cores: nothing that is measured there is
 """
 
 import argparse
+import contextlib
 import random
 import tempfile
 import threading
@@ -23,13 +24,13 @@ from typing import Final, NamedTuple
 from bench.chaos import fates_of
 from bench.losses import Fate
 from bench.phone_alone import compare_one_phone
-from bench.phone_lab import CACHE, Lab, governors, open_lab, paced_runners
+from bench.phone_lab import CACHE, Lab, open_lab, paced_runners
 from bench.report import command_run, write_section
 from benchfarm_core.boards import BoardState
+from benchfarm_core.errors import Conflict
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState, JobState, JobView
 from benchfarm_core.protocols import ProtocolRequest
-from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone
 
 Row = dict[str, object]
@@ -168,7 +169,8 @@ def _feed(lab: Lab, platform: str, stop: threading.Event) -> None:
             open_jobs.append(lab.submit(seed=1, kernels=KERNELS_A_JOB, protocol=protocol, platforms=[platform]))
         stop.wait(1.0)
     for one in open_jobs:
-        lab.client.cancel(one.id)
+        with contextlib.suppress(Conflict):  # it has ended meanwhile
+            lab.client.cancel(one.id)
 
 
 _ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED})
@@ -257,7 +259,7 @@ def _judged(lab: Lab, job: JobView, fates: Sequence[Fate], pulls: Pulls, took_s:
     lost = [fate for fate in fates if fate not in inconclusive and not is_kept(fate)]
     for fate in lost:
         print("LOST:", fate)
-    leaked = left_after(lab)
+    leaked, changed = leaked_after(lab), changed_after(lab)
     row: Row = {
         "items": len(fates),
         "job": job.state.value,
@@ -268,9 +270,9 @@ def _judged(lab: Lab, job: JobView, fates: Sequence[Fate], pulls: Pulls, took_s:
         "on phones": sum(fate.item[1] in on_phones for fate in inconclusive),
         "lost": len(lost),
         "leases leaked": leaked,
-        "phones left pinned": len(lab.pinned()),
+        "phones left changed": len(changed),
     }
-    met = not lost and not leaked and not lab.pinned() and pulls.counts.total() == PULLS
+    met = not lost and not leaked and not changed and pulls.counts.total() == PULLS
     few = len(inconclusive) <= INCONCLUSIVE_SHARE_MAX * len(fates)
     return [row | {"met": met and few and len(fates) == len({fate.item for fate in fates})}]
 
@@ -280,13 +282,25 @@ def is_kept(fate: Fate) -> bool:
     return fate.state is ItemState.SUCCEEDED and fate.has_result and fate.delivered.count("ok") == 1
 
 
-def left_after(lab: Lab) -> int:
-    """Leases that stay open, once every board had the time to end its own and to put its clock back."""
-    try:
-        lab.wait_until(lambda: not lab.open_leases() and not lab.pinned(), "all is put back", ENDED_S)
-    except TimeoutError:
-        print("left:", {phone.serial: governors(phone) - {DEFAULT_GOVERNOR} for phone in lab.phones})
-    return lab.open_leases()
+def leaked_after(lab: Lab) -> int:
+    """Leases of the run that nobody but the farm's sweep ended, or that are open beyond the deadline which they had
+    when the job ended: nothing is left to do in them, so no agent has a reason to renew one."""
+    due = lab.open_leases()  # at once: later the sweep has ended what was leaked
+    with contextlib.suppress(TimeoutError):
+        lab.wait_until(lambda: not due.keys() & lab.open_leases().keys(), "", max(due.values(), default=0.0))
+    leaked = (due.keys() & lab.open_leases().keys()) | lab.outlived_leases()
+    if leaked:
+        print("LEAKED:", {lease: due.get(lease, "ended by its deadline") for lease in sorted(leaked)})
+    return len(leaked)
+
+
+def changed_after(lab: Lab) -> dict[str, dict[str, str]]:
+    """What is set otherwise on phones than before, once every board had the time to be put back."""
+    with contextlib.suppress(TimeoutError):
+        lab.wait_until(lambda: not lab.changed(), "", ENDED_S)
+    if changed := lab.changed():
+        print("CHANGED:", changed)
+    return changed
 
 
 if __name__ == "__main__":

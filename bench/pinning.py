@@ -8,6 +8,7 @@ import asyncio
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -79,7 +80,7 @@ async def _row(port: SshPort, facts: BoardFacts, point: OperatingPoint, journal:
     shown = await _shown(port, point)
     async with watched_clock(port, facts, point, "/tmp") as watch:
         await port.run(["sleep", str(launch_s)], timeout_s=60)
-        evidence = await watch.end()
+        evidence = await watch.end(launch_s)
     await Clocks.restore(port, journal, BOARD)
     return _told(point, shown, evidence) | {"put back": await _settings(port) == before}
 
@@ -106,10 +107,11 @@ def _hot_clock(board: QemuBoard, folder: Path) -> Row:
         before = await _settings(port)
         await Clocks(facts).pin(port, point, Journal(folder), BOARD)
         async with watched_clock(port, facts, point, "/tmp") as watch:
+            begun_s = time.monotonic()
             board.heat(80)
             await asyncio.to_thread(board.ssh_run, f"until cat {COOLING} | grep -q [1-9]; do sleep 0.1; done")
             shown = await _shown(port, point)
-            evidence = await watch.end()
+            evidence = await watch.end(time.monotonic() - begun_s)
         board.heat(IDLE_C)
         await asyncio.to_thread(board.ssh_run, f"while cat {COOLING} | grep -q [1-9]; do sleep 0.1; done")
         await Clocks.restore(port, Journal(folder), BOARD)

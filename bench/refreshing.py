@@ -7,13 +7,12 @@ The platforms are made up: a roofline with blocks of channels and noise. What fi
 donors there are, and hardly on what they say.
 """
 
-import argparse
 import time
 from typing import Final
 
 import numpy as np
 
-from bench.report import command_run, write_section
+from bench.report import options, tell
 from benchfarm_predictor.kernels import Floats, Kernels
 from benchfarm_predictor.quantities import quantities
 from benchfarm_predictor.training.measured import Measured
@@ -32,21 +31,15 @@ LANES: Final = 16
 
 def main() -> int:
     """Measure, write the section; 1 where the goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--donors", type=int, default=3)
     parser.add_argument("--kernels", nargs="+", default=KERNELS)
-    parser.add_argument("--print", action="store_true", help="print the table instead of writing it")
     given = parser.parse_args()
     rows = [
         refreshed(name, given.rows, donors) for name in given.kernels for donors in dict.fromkeys((0, given.donors))
     ]
-    if given.print:
-        for row in rows:
-            print(row)
-    else:
-        write_section("A refresh of one kernel", command_run(), rows)
-    return 0 if all(row["met"] for row in rows) else 1
+    return tell("A refresh of one kernel", rows, printed=given.print)
 
 
 def refreshed(kernel_type: str, count: int, donors: int) -> Row:

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,10 +39,12 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Run:
-    """One engine's run: normalised ms of what was accepted, why the rest was not, when it began and ended."""
+    """One engine's run: normalised ms of what was accepted, why the rest was not, when it began and ended; grade and
+    normalised ms of all that has a number, what is not accepted included."""
 
     accepted: Mapping[str, float]
     rejected: Mapping[str, str]
+    graded: Mapping[str, tuple[str, float]]
     began_s: float
     ended_s: float
 
@@ -52,16 +54,32 @@ def an_hour_apart(before: Mapping[str, Run], after: Mapping[str, Run]) -> list[R
     return [_quiet_row(engine, run, after[engine]) for engine, run in before.items()]
 
 
+def by_grade(before: Mapping[str, Run], after: Mapping[str, Run]) -> list[Row]:
+    """What a grade promised, an hour later: numbers of all engines by the worse of their two grades, grade D too."""
+    apart: dict[str, list[float]] = defaultdict(list)
+    for engine, run in before.items():
+        for name in set(run.graded) & set(after[engine].graded):
+            (one, one_ms), (other, other_ms) = run.graded[name], after[engine].graded[name]
+            apart[max(one, other)].append(abs(one_ms / other_ms - 1))
+    return [
+        {"worse grade of the two": grade, "pairs": len(seen), "median": f"{median(seen):.2%}",
+         "p90": f"{_p90(seen):.2%}", "highest": f"{max(seen):.1%}"}
+        for grade, seen in sorted({**apart, "all": [value for seen in apart.values() for value in seen]}.items())
+    ]  # fmt: skip
+
+
 def _quiet_row(engine: str, one: Run, other: Run) -> Row:
     common = sorted(set(one.accepted) & set(other.accepted))
     share = len(common) / max(1, len({*one.accepted, *one.rejected}))
     apart = [abs(one.accepted[name] / other.accepted[name] - 1) for name in common]
     middle, high, most = (median(apart), _p90(apart), max(apart)) if apart else (1.0, 1.0, 1.0)
+    also_d = [abs(one.graded[name][1] / other.graded[name][1] - 1) for name in set(one.graded) & set(other.graded)]
     return {
         "engine": engine, "workloads": len(common), "accepted in both": f"{share:.1%}",
         "minutes apart": round((other.began_s - one.ended_s) / 60, 1),
         "not accepted": "; ".join(_rejected(run, {*run.accepted, *run.rejected}) for run in (one, other)),
         "median": f"{middle:.2%}", "p90": f"{high:.2%}", "highest": f"{most:.1%}",
+        "p90 with grade D": f"{_p90(also_d) if also_d else 1.0:.2%} of {len(also_d)}",
         "goal": f"median <= {QUIET_MEDIAN:.0%}, p90 <= {QUIET_P90:.0%} of >= {ACCEPTED_SHARE:.0%} of all",
         "met": share >= ACCEPTED_SHARE and middle <= QUIET_MEDIAN and high <= QUIET_P90,
     }  # fmt: skip
@@ -107,13 +125,16 @@ def run_engine(client: Client, engine: str, count: int) -> Run:
     began_s = time.monotonic()
     items = measure(client, drawn + models, engine, 1)
     accepted, rejected = dict[str, float](), dict[str, str]()
+    graded = dict[str, tuple[str, float]]()
     for item in items:
+        if item.summary is not None and item.summary.normalised_ms is not None:
+            graded[item.workload_id] = (str(item.summary.grade), item.summary.normalised_ms)
         normalised_ms, why = _judged(item)
         if normalised_ms is None:
             rejected[item.workload_id] = why
         else:
             accepted[item.workload_id] = normalised_ms
-    return Run(accepted, rejected, began_s, time.monotonic())
+    return Run(accepted, rejected, graded, began_s, time.monotonic())
 
 
 def _judged(item: ItemView) -> tuple[float | None, str]:
@@ -183,6 +204,7 @@ def _again(client: Client, before: Mapping[str, Run], given: argparse.Namespace)
         after[engine] = run_engine(client, engine, given.kernels)
     rows = an_hour_apart(before, after)
     write_section("Quiet runs an hour apart", command_run(), rows)
+    write_section("Quiet runs an hour apart, by grade", command_run(), by_grade(before, after))
     return rows
 
 

@@ -62,6 +62,7 @@ BOARD_READY_WITHIN_S = 60.0
 JOB_WITHIN_S = 900.0
 STORED_WITHIN_S = 30.0
 GOOD_SHARE = 0.8
+STARTER_POOL: Final = {"BENCHFARM_STARTER_POOL": "shipped"}
 POLL_S = 0.1
 
 ADAPTED_ENGINE: Final = "onnxruntime"
@@ -86,8 +87,13 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with _home(console) as home, FarmProcess(home) as farm, Client(farm.url, farm.admin_token) as client:
+        with (
+            _home(console) as home,
+            FarmProcess(home, env=STARTER_POOL) as farm,
+            Client(farm.url, farm.admin_token) as client,
+        ):
             console.print(f"A farm runs at {farm.url}")
+            console.print(escape(f"Donors that come with it: {shipped_donors(client)}."))
             keys = platforms(client)
             good = demonstrate(client, keys, console)
             adapt_and_compare(client, adapted_platform(keys), console)
@@ -100,6 +106,11 @@ def main() -> int:
         return 130
     console.print("The farm is stopped.")
     return 0 if good else 1
+
+
+def shipped_donors(client: Client) -> str:
+    """The platforms of the starter pool, by their keys."""
+    return ", ".join(one.key for one in client.pool.list() if not one.is_own) or "none"
 
 
 def demonstrate(client: Client, keys: list[str], console: Console) -> bool:
@@ -186,7 +197,7 @@ def adapt_and_compare(client: Client, platform: str, console: Console) -> None:
         why = done.reason or str(done.state)
         console.print(escape(f"No predictor of whole models came of it: {why}. {_too_busy()}"))
         return
-    donors = ", ".join(done.donors) or "none, for the pool of this farm has no other family with a predictor"
+    donors = ", ".join(done.donors) or "none, for the pool has no other family that is alike"
     console.print(escape(f"Donors: {donors}."))
     spent, judged = duration_text(done.board_s), duration_text(done.holdout_board_s)
     console.print(escape(f"Predictors after {spent} of board time, {judged} of hold-outs beside it: {done.reason}."))

@@ -11,6 +11,7 @@ import pytest
 
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.journal import Journal
+from benchfarm_agent.lab_gate import NO_GATE, LabGate
 from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.processes import watch_children_without_threads
@@ -99,14 +100,14 @@ def state(tmp_path: Path) -> Iterator[StateDir]:
 def local_board(state: StateDir) -> Callable[..., LocalBoard]:
     """Makes this host's board with a stand-in runner of the given faults."""
 
-    def make(*faults: str, kind: type[LocalBoard] = LocalBoard) -> LocalBoard:
+    def make(*faults: str, kind: type[LocalBoard] = LocalBoard, gate: LabGate = NO_GATE) -> LocalBoard:
         settings = Settings(
             url="http://127.0.0.1:1",
             state_dir=state.root,
             runner_argv=stand_in(*faults),
             gate_foreign_threads=1000,  # tests run beside others
         )
-        return kind(state, Journal(state.journal), settings)
+        return kind(state, Journal(state.journal), settings, gate=gate)
 
     return make
 
@@ -132,8 +133,11 @@ def launches(local_board: Callable[..., LocalBoard], state: StateDir) -> Callabl
         count: int = 5,
         protocol: Protocol = PROTOCOLS["kernel"],
         on_running: Callable[[int | None], None] = lambda _: None,
+        board_model: str = "host-test",
     ) -> LeaseLaunches:
         granted = grant_of(count, protocol)
+        platform = granted.platform.model_copy(update={"board_model": board_model})
+        granted = granted.model_copy(update={"platform": platform})
         items = prepared(granted, state.cache)
         return LeaseLaunches(local_board(*faults), granted, items, canary_in(state.cache), on_running)
 

@@ -6,8 +6,9 @@ from typing import Any, cast
 import pytest
 
 from benchfarm_agent.board_watch import BoardWatch
-from benchfarm_agent.board_ways import AdbSource, RemoteLab, gate_limits
+from benchfarm_agent.board_ways import AdbSource, RemoteLab
 from benchfarm_agent.lab_file import LabFile
+from benchfarm_agent.lab_gate import LabGate, gate_limits
 from benchfarm_agent.ports.adb_server import AdbServer
 from benchfarm_agent.ports.adb_watch import AdbDevice
 from benchfarm_agent.settings import Settings
@@ -70,3 +71,6 @@ def test_a_board_that_shares_this_host_is_not_held_up_by_what_runs_here(lab: Cal
     assert gate_limits(settings, 8, shared).foreign_threads > 10**9
     strict = settings.model_copy(update={"gate_foreign_threads": 0.5})
     assert gate_limits(strict, 8, ()).foreign_threads == 0.5
+    said = LabGate(foreign_threads=2)
+    assert gate_limits(strict, 8, (), said).foreign_threads == 2
+    assert gate_limits(strict, 8, shared, said).foreign_threads > 10**9

@@ -31,7 +31,8 @@ SMALL_KHZ = (600_000, 1_000_000, 1_400_000, 1_800_000)
 LARGE_KHZ = (800_000, 1_300_000, 1_800_000, 2_400_000)
 CPUS = "/sys/devices/system/cpu"
 COOLING = "/sys/class/thermal/cooling_device*/cur_state"
-LAUNCH = ("sleep", "1.1")
+LAUNCH_S = 1.1
+LAUNCH = ("sleep", str(LAUNCH_S))
 SETTINGS = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -81,7 +82,7 @@ async def measured(
         async with watched_clock(port, facts, point, "/tmp") as watch:
             await asyncio.to_thread(meanwhile)
             await port.run(LAUNCH, timeout_s=20)
-            return await watch.end()
+            return await watch.end(LAUNCH_S)
     finally:
         await Clocks.restore(port, journal, BOARD)
 
@@ -179,7 +180,7 @@ async def hot(port: SshPort, facts: BoardFacts, journal: Journal, heat: Callable
     await Clocks(facts).pin(port, point, journal, BOARD)
     async with watched_clock(port, facts, point, "/tmp") as watch:
         await asyncio.to_thread(heat)
-        evidence = await watch.end()
+        evidence = await watch.end(LAUNCH_S)
     assert (await BoardSensors(port, facts).read((2,))).cooling_state
     with pytest.raises(TransientDeviceError, match="not put back on the board yet"):
         await Clocks.restore(port, journal, BOARD)

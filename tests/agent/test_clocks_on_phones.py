@@ -63,7 +63,7 @@ def evidence_of(
         async with watched_clock(port, facts, point, "/data/local/tmp") as watch:
             meanwhile()
             await port.run(["sleep", str(launch_s)], timeout_s=10)
-            evidence = await watch.end()
+            evidence = await watch.end(launch_s)
         await Clocks.restore(port, journal, BOARD)
         return evidence
 
@@ -113,7 +113,7 @@ def test_a_phone_that_gets_hot_in_mid_launch_is_seen(phones: list[Phone], tmp_pa
         async with watched_clock(port, facts, point, "/data/local/tmp") as watch:
             phones[3].heat(90)
             await port.run(["sleep", str(LAUNCH_S)], timeout_s=10)
-            evidence = await watch.end()
+            evidence = await watch.end(LAUNCH_S)
         assert (await BoardSensors(port, facts).read(point.cores)).temperature_c == 90
         await Clocks.restore(port, journal, BOARD)
         return evidence

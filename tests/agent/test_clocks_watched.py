@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchfarm_agent.boards.clock_watch import ClockWatch, residency, watched_clock
+from benchfarm_agent.boards.clock_watch import ClockWatch, residency, residency_of_launch, watched_clock
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_core.clock_proof import ClockEvidence, is_throttled, proof
 from benchfarm_core.platforms import ClockProof, OperatingPoint
@@ -38,13 +38,15 @@ async def watching(port: TreePort, point: OperatingPoint) -> AsyncIterator[Clock
         yield watch
 
 
-def seen(port: TreePort, change: Callable[[], None], point: OperatingPoint = PINNED) -> ClockEvidence:
+def seen(
+    port: TreePort, change: Callable[[], None], point: OperatingPoint = PINNED, launch_s: float = 2.0
+) -> ClockEvidence:
     """The evidence of a launch during which the board changes."""
 
     async def watched() -> ClockEvidence:
         async with watching(port, point) as watch:
             change()
-            return await watch.end()
+            return await watch.end(launch_s)
 
     return run(watched())
 
@@ -67,6 +69,24 @@ def test_a_clock_that_stayed_is_verified(lay: Lay) -> None:
     assert evidence.asked_khz == (PI_KHZ[1],)
     assert evidence.throttle_events == 0
     assert proof(evidence) is ClockProof.VERIFIED
+
+
+def test_a_launch_shorter_than_its_watch_is_judged_by_itself(lay: Lay) -> None:
+    port = lay(RASPBERRY_PI)
+    evidence = seen(port, after(port, f1000=200), launch_s=0.99)
+    assert (evidence.residency, evidence.watched_s) == (1.0, 0.99)
+    assert proof(evidence) is ClockProof.UNPINNED, "the watch of two seconds does not lengthen it"
+    port = lay(RASPBERRY_PI)
+    evidence = seen(port, after(port, f600=1, f1000=199), launch_s=1.0)
+    assert evidence.residency == pytest.approx(0.99), "half a percent of the watch, a whole one of the launch"
+    port = lay(RASPBERRY_PI)
+    evidence = seen(port, after(port, f600=2, f1000=198), launch_s=1.0)
+    assert proof(evidence) is ClockProof.UNPINNED
+
+
+def test_a_launch_is_never_longer_than_its_watch(lay: Lay) -> None:
+    port = lay(RASPBERRY_PI)
+    assert seen(port, after(port, f1000=200), launch_s=60.0).watched_s == 2.0
 
 
 def test_a_board_that_lies_about_its_clock_proves_nothing(lay: Lay) -> None:
@@ -172,7 +192,7 @@ def sampled(port: TreePort, change: Callable[[], None], *, for_s: float) -> Cloc
             await asyncio.sleep(for_s / 2)
             change()
             await asyncio.sleep(for_s / 2)
-            return await watch.end()
+            return await watch.end(for_s)
 
     return run(watched())
 
@@ -192,6 +212,19 @@ def test_a_clock_that_was_looked_at_and_was_another_proves_nothing(lay: Lay, tex
     port = lay(UNCOUNTED)
     evidence = sampled(port, lambda: port.put(f"{PI}/scaling_cur_freq", text), for_s=0.6)
     assert 0 < evidence.samples_off < evidence.samples
+    assert proof(evidence) is ClockProof.UNPINNED
+
+
+def test_no_more_samples_count_than_the_launch_had_time_for(lay: Lay) -> None:
+    port = lay(UNCOUNTED)
+
+    async def watched() -> ClockEvidence:
+        async with watching(port, PINNED) as watch:
+            await asyncio.sleep(1.0)  # wait: the watch's own length is what is tested
+            return await watch.end(0.5)
+
+    evidence = run(watched())
+    assert evidence.samples == 10
     assert proof(evidence) is ClockProof.UNPINNED
 
 
@@ -228,3 +261,10 @@ def test_residency_is_of_what_was_counted() -> None:
     assert residency(before, before, 1_000_000, 0.0) is None
     assert residency(before, {1_000_000: 100}, 1_000_000, 1.0) is None
     assert residency({}, {1_000_000: 100}, 1_000_000, 1.0) == 1.0
+
+
+def test_residency_of_a_launch_charges_it_with_all_that_was_off() -> None:
+    assert residency_of_launch(1.0, 3.0, 1.0) == 1.0
+    assert residency_of_launch(0.9, 2.0, 1.0) == pytest.approx(0.8)
+    assert residency_of_launch(0.5, 4.0, 1.0) == 0.0
+    assert residency_of_launch(1.0, 1.0, 0.0) is None

@@ -8,7 +8,9 @@ import pytest
 
 from benchfarm_agent.boards.host_facts import HostFacts, host_model, machine_id, read_host_facts
 from benchfarm_agent.boards.local import operating_points
-from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
+from benchfarm_agent.conditions import HostSensors, read_conditions, temperature_c, why_busy
+from tests.agent.tree_port import laid_out
+from tests.agent.trees import PC, PHONE
 
 CPUINFO = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -175,3 +177,14 @@ def test_sensors_are_read_where_there_are_some(host: MakeHost) -> None:
     assert found.freq_khz == (2_400_000,)
     assert found.governor == "performance"
     assert found.throttle_count == 3
+
+
+def test_its_sensors_are_read_as_any_board_s() -> None:
+    with laid_out(PC) as root:
+        found = HostSensors(root).read()
+        assert (found.temperature_c, found.cooling_state, found.battery_percent) == (52.0, 0, None)
+        (root / "sys/class/hwmon/hwmon2/temp1_input").write_bytes(b"\xff\xfe")
+        assert temperature_c(root) == 51.0, "what is no text says nothing"
+    with laid_out(PHONE) as root:
+        found = HostSensors(root).read()
+        assert (found.battery_percent, found.battery_c, found.is_charging) == (85, 28.5, False)

@@ -1,10 +1,15 @@
 """The lab's file: what it says is taken exactly, and what it cannot mean is refused with the line and the reason."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchfarm_agent.boards.sensors import GateLimits
 from benchfarm_agent.lab_file import LabFile, read_lab_file
+from benchfarm_agent.lab_gate import LabGate, gate_limits
+from benchfarm_agent.settings import Settings
 from benchfarm_agent.toml_file import line_of
 from benchfarm_core.errors import InvalidRequest
 
@@ -76,6 +81,68 @@ def test_a_whole_file_is_taken(lab: Path) -> None:
     assert [found.find_benchmark_model(*board) for board in boards] == [lab.parent / "pi5.key", None, None]
 
 
+GATES = """\
+[gate]
+charging = "required"
+min_battery_percent = 60
+cool_over_idle_c = 2
+wait_s = 90
+
+[[board_gate]]
+boards = ["pi*", "local"]
+charging = "any"
+max_temperature_c = 70
+cool_to_c = 50.5
+
+[[board_gate]]
+boards = ["pi5", "R58M*"]
+screen_off = false
+over_idle_c = 5
+foreign_threads = 0.5
+"""
+
+
+def test_a_lab_says_when_its_boards_take_no_launch(lab: Path) -> None:
+    lab.write_text(GATES)
+    found = read_lab_file(lab)
+    settings = Settings(url="http://127.0.0.1:1", state_dir=lab.parent, max_temperature_c=80)
+
+    def limits(label: str) -> GateLimits:
+        return gate_limits(settings, 4, gate=found.gate_of(label))
+
+    charged = GateLimits(
+        is_charging=True, min_battery_percent=60, cool_over_idle_c=2, wait_s=90, max_temperature_c=80, foreign_threads=4
+    )
+    assert limits("10.0.0.7:5555") == charged
+    cooled = replace(charged, is_charging=None, max_temperature_c=70, cool_to_c=50.5, cool_over_idle_c=4)
+    assert limits("pi5") == limits("local") == cooled, "the first that names it, before [gate], and one way to cool"
+    assert limits("R58M1") == replace(charged, may_screen_be_on=True, over_idle_c=5, foreign_threads=0.5)
+
+
+def test_what_a_lab_does_not_say_is_as_the_code_has_it() -> None:
+    settings = Settings(url="http://127.0.0.1:1", state_dir=Path("/nowhere"))
+    assert gate_limits(settings, 1, gate=LabFile().gate_of("any")) == GateLimits()
+
+
+def test_the_documents_table_of_gates_has_all_entries_and_their_defaults() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "board-health.md").read_text()
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \|", text.partition("## The gate")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    told = {name: default.strip() for name, default in rows}
+    assert set(told) == set(LabGate.model_fields)
+    shown = {
+        name: f"{getattr(GateLimits(), name):g}"
+        for name in told
+        if isinstance(getattr(GateLimits(), name, None), float)
+    }
+    del shown["foreign_threads"]  # as many as the board has cores
+    assert {name: told[name] for name in shown} == shown
+    settings = Settings(url="http://127.0.0.1:1", state_dir=Path("/nowhere"))
+    assert told["wait_s"] == f"{settings.gate_wait_s:g}"
+    assert (told["charging"], told["screen_off"], told["cool_to_c"]) == ('`"any"`', "`true`", "none")
+
+
 def test_all_phones_or_none() -> None:
     assert LabFile(adb=True).wants_adb("anything")
     assert not LabFile(adb=False).wants_adb("anything")
@@ -102,6 +169,25 @@ def test_all_phones_or_none() -> None:
         (WHOLE.replace("pi5.key", "none.key", 1), 9, "ssh.1.key_file: cannot read"),
         (WHOLE.replace('binary = "pi5.key"', 'binary = "none"'), 27, "benchmark_model.1.binary: cannot read"),
         (WHOLE.replace('abi = "aarch64"', 'abi = "mips"'), 26, "benchmark_model.1.abi: "),
+        (GATES.replace('"required"', "true"), 2, "gate.charging: Input should be 'any', 'required' or 'refused'"),
+        (GATES.replace("= 60", '= "60"'), 3, "gate.min_battery_percent: "),
+        (GATES.replace("= 60", "= 101"), 3, "gate.min_battery_percent: "),
+        (GATES.replace("wait_s = 90", "wait_m = 2"), 5, "gate.wait_m: there is no such entry"),
+        (GATES.replace("wait_s = 90", "cool_to_c = 50"), 1, "gate: cool_to_c is degrees, the others are above idle"),
+        (
+            GATES.replace("cool_over_idle_c = 2", "cool_over_idle_c = 9"),
+            1,
+            "gate: cool_over_idle_c, 9, is above over_idle_c, 8",
+        ),
+        (
+            GATES.replace("over_idle_c = 5", "over_idle_c = 1"),
+            13,
+            "board_gate.2: cool_over_idle_c, 2, is above over_idle_c, 1",
+        ),
+        (GATES.replace("50.5", "71"), 7, "board_gate.1: cool_to_c, 71, is above max_temperature_c, 70"),
+        (GATES.replace("50.5", "nan"), 11, "board_gate.1.cool_to_c: "),
+        (GATES.replace('boards = ["pi*", "local"]\n', ""), 7, "board_gate.1.boards: is missing"),
+        (GATES.replace("[gate]", "[[gate]]"), 1, "gate: "),
     ],
 )
 def test_an_error_names_its_line_and_what_to_do(lab: Path, text: str, line: int, reason: str) -> None:
@@ -126,7 +212,9 @@ def test_the_example_of_the_module_is_a_lab_file(lab: Path) -> None:
 
     example = (lab_file.__doc__ or "").partition("\n\n")[2]
     lab.write_text("\n".join(line.removeprefix("    ") for line in example.splitlines()))
-    assert [host.name for host in read_lab_file(lab).ssh] == ["pi5"]
+    found = read_lab_file(lab)
+    assert [host.name for host in found.ssh] == ["pi5"]
+    assert (found.gate_of("pi5").cool_to_c, found.gate_of("pi5").charging) == (55, "required")
 
 
 def test_the_line_of_an_entry_in_an_inline_table_is_that_of_the_table() -> None:

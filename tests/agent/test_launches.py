@@ -247,6 +247,16 @@ def test_contended_launches_are_replaced_and_all_are_reported(launches: Make, ru
     assert [evidence.launch_no for evidence in work.evidence] == list(range(PROTOCOLS["kernel"].launches_max))
 
 
+def test_beside_others_on_a_shared_host_nothing_is_launched_again_for_them(launches: Make, running: Run) -> None:
+    """What it is would be contended in the next launch too: the farm takes these as they are."""
+    work = launches("contended@2", count=3, board_model="shared-host-test")
+    running(work.run())
+    results = work.results()
+    assert {result.measurement_id: len(result.launches) for result in results} == {1: 3, 2: 3, 3: 3}
+    (contended,) = (result for result in results if result.measurement_id == 2)
+    assert any(any(one.switches) or any(one.delays_ns) for one in contended.launches), "recorded as it was seen"
+
+
 @pytest.mark.parametrize(
     ("later", "outcome"),
     [

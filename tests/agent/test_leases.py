@@ -12,6 +12,7 @@ from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.lab_gate import LabGate
 from benchfarm_agent.leases import Lab, LeaseWork, NextLease
 from benchfarm_agent.main import open_lab
 from benchfarm_agent.settings import Settings
@@ -281,6 +282,13 @@ def test_a_runner_that_starts_what_was_not_ordered_harms_itself_alone(
     assert told
     assert {number for one in told for number in one["measurement_ids"]} <= {1, 2, 3}
     assert not list(scene.state.spool.iterdir())
+
+
+def test_a_lab_says_how_long_a_lease_waits_at_the_gate(scene: Scene, local_board: MakeBoard, running: Run) -> None:
+    begun_s = boottime_s()
+    running(scene.work(local_board(kind=Hot, gate=LabGate(wait_s=0.8))))
+    assert scene.reason == "gate"
+    assert boottime_s() - begun_s > 0.8, "and not the 0.2 s of the agent's setting"
 
 
 def test_a_gate_that_stays_shut_costs_nothing(scene: Scene, local_board: MakeBoard, running: Run) -> None:

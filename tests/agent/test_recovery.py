@@ -2,23 +2,28 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchfarm_agent import recovery
+from benchfarm_agent import board_watch, recovery
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import reboot
 from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.linux_facts import read_board_facts
+from benchfarm_agent.boards.remote import Place
+from benchfarm_agent.boards.remote_runner import MissingRunner
 from benchfarm_agent.lab_file import LabFile, PowerHook
 from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, KeyRefused
 from benchfarm_agent.recovery import LADDER, Absence, Recovery, Rung, next_rung
+from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.boards import BoardReport
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.platforms import ClockProof
-from tests.agent.remote_boards import local_shell
+from tests.agent.remote_boards import local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
 
 RECONNECT, RESTART, REBOOT, POWER = RecoveryStep
@@ -228,6 +233,135 @@ def test_the_adb_server_is_restarted_once_for_all_its_phones(running: Callable[[
     climbed(running, LabFile(local=False), *ways)
     assert [way.done.count(RESTART) for way in ways] == [1, 0, 0]
     assert [way.done.count(REBOOT) for way in ways] == [1, 1, 1]
+
+
+class OpenWay(Way):
+    """A way to a board that is there: a shell of this host under a name of its own."""
+
+    def __init__(self, label: str, make: Callable[[str], Board]) -> None:
+        super().__init__(label)
+        self._make = make
+        self.opened: list[Board] = []
+
+    async def open(self) -> Board:
+        self.opened.append(self._make(self.label))
+        return self.opened[-1]
+
+    async def gone(self, board: Board) -> str:
+        del board
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.fixture
+def open_way(running: Callable[[Any], Any], state: StateDir, tmp_path: Path) -> Callable[[str], OpenWay]:
+    facts = running(read_board_facts(local_shell(tmp_path / "calls")))
+
+    def make(label: str) -> Board:
+        port, root, place = local_shell(tmp_path / "calls"), str(tmp_path / label), Place("ssh", label)
+        return remote_board(port, facts, state, root, MissingRunner((), "none"), place=place)
+
+    return lambda label: OpenWay(label, make)
+
+
+def ailing(
+    running: Callable[[Any], Any], way: OpenWay, leases: list[str | None], **file: Any
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """What is done for a board after leases that ended so, and the states that it had."""
+    told: list[tuple[str, str]] = []
+    states: list[str] = []
+
+    async def play() -> None:
+        watch = BoardWatch([way], [Recovery(LabFile(local=False, **file), QUICK)])
+        watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
+        watch.on_note = lambda: states.extend(one.state for one in watch.standings()[:1])
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present()))
+            for why in leases:
+                watch.ailments.note_lease(way.label, why)
+                watch.rest(way.opened[0])
+            is_resting = not watch.present()
+            await true_soon(lambda: bool(told) or not is_resting)
+            await true_soon(lambda: bool(watch.present()))
+
+    running(play())
+    return told, list(dict.fromkeys(states))
+
+
+@pytest.mark.parametrize("leases", [["pin_not_verified"] * 3, ["disk_full", None, "disk_full", "runner_died"]])
+def test_a_board_that_answers_and_cannot_measure_rests_and_is_rebooted(
+    running: Callable[[Any], Any],
+    open_way: Callable[[str], OpenWay],
+    monkeypatch: pytest.MonkeyPatch,
+    leases: list[str | None],
+) -> None:
+    monkeypatch.setattr(board_watch, "GOING_S", 0.05)
+    way = open_way("a")
+    told, states = ailing(running, way, leases)
+    assert way.done == [REBOOT]
+    assert told == [("reboot", "")]
+    assert states == ["opening", "ready", "gone", "ailing"]
+    assert len(way.opened) == 2, "it begins anew"
+
+
+@pytest.mark.parametrize(
+    ("leases", "file"),
+    [
+        (["pin_not_verified"] * 2, {}),
+        (["pin_not_verified", "pin_not_verified", "", "pin_not_verified"], {}),
+        (["pin_not_verified"] * 5, {"no_recovery": ("a",)}),
+        (["pin_not_verified"] * 5, {"shared_host": ("a",)}),
+    ],
+    ids=["too few", "not in a row", "left alone", "this very host"],
+)
+def test_a_board_works_on_where_nothing_is_to_be_done(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay], leases: list[str | None], file: dict[str, Any]
+) -> None:
+    way = open_way("a")
+    assert ailing(running, way, leases, **file) == ([], ["opening", "ready"])
+    assert (way.done, len(way.opened)) == ([], 1)
+
+
+def test_a_reboot_that_was_tried_is_not_tried_again_for_an_hour(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_watch, "GOING_S", 0.05)
+    way = open_way("a")
+    way.fails = (REBOOT,)
+
+    async def play() -> None:
+        watch = BoardWatch([way], [Recovery(LabFile(local=False), LADDER)])
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present()))
+            watch.ailments.doubt("a", "drift")
+            watch.rest(way.opened[0])
+            await true_soon(lambda: len(way.opened) == 2 and bool(watch.present()))
+            watch.ailments.doubt("a", "drift")
+            assert watch.ailments.why("a") is None, "nothing would be done for it"
+
+    running(play())
+    assert way.done == [REBOOT]
+
+
+def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
+) -> None:
+    """A restart would take that phone's lease; a phone that is merely there comes back within a moment."""
+    for is_at_work in (True, False):
+        away, there = Way("away"), open_way("there")
+
+        async def play(away: Way = away, there: Way = there, is_at_work: bool = is_at_work) -> None:
+            watch = BoardWatch([there], [Recovery(LabFile(local=False), QUICK)])
+            watch.is_at_work = lambda _: is_at_work
+            async with watch.open():
+                await true_soon(lambda: bool(watch.present()))
+                (one,) = watch.present()
+                watch._present["there"] = replace(one, report=one.report.model_copy(update={"kind": "adb"}))
+                watch.add(away)
+                await asyncio.sleep(0.4)
+
+        running(play())
+        assert (RESTART in away.done) is not is_at_work
 
 
 def test_a_board_reboots_by_the_first_command_that_it_takes(running: Callable[[Any], Any], tmp_path: Path) -> None:

@@ -152,12 +152,40 @@ def test_what_a_lab_may_ask_for() -> None:
 
 
 def test_a_board_that_was_too_hot_comes_down_to_a_target_and_not_to_the_limit_alone() -> None:
-    gate = BoardGate(GateLimits(over_idle_c=8, cool_to_c=4))
+    gate = BoardGate(GateLimits(over_idle_c=8, cool_over_idle_c=4))
     heat = [42.0, 49.0, 51.0, 49.0, 46.5, 45.9, 49.0]
     told = [gate.why_not_now(replace(QUIET, temperature_c=one), now_s=100.0) is None for one in heat]
     assert told == [True, True, False, False, False, True, True]
     assert not gate.is_cooling
     assert gate.idle.temperature_c == 42.0
+
+
+def test_a_lab_may_name_the_temperature_to_which_a_board_cools_down() -> None:
+    """Then nothing depends on what it was at rest: a board without a fan is warm all day."""
+    gate = BoardGate(GateLimits(max_temperature_c=70, cool_to_c=50))
+    heat = [42.0, 69.0, 71.0, 69.0, 51.0, 50.0, 69.0]
+    told = [gate.why_not_now(replace(QUIET, temperature_c=one), now_s=100.0) for one in heat]
+    assert [why is None for why in told] == [True, True, False, False, False, True, True]
+    assert told[2:4] == ["71 degrees are above 70", "69 degrees: it cools down to 50"]
+
+
+def test_a_reading_that_cannot_be_is_set_aside_and_told_once(look: Look, caplog: pytest.LogCaptureFixture) -> None:
+    chip = "sys/class/hwmon/hwmon2/temp1_input"
+    seen = look(PC.with_files({chip: "150000"}))
+    assert (seen.temperature_c, seen.implausible) == (51.0, (("hwmon2", 150.0),))
+    assert look(PC.with_files({chip: "-273000"})).implausible == (), "a sensor's way to say no"
+    gate = BoardGate(GateLimits(foreign_threads=1000), "pi5")
+    with caplog.at_level("WARNING"):
+        assert [gate.why_not_now(seen) for _ in range(2)] == [None, None]
+    (told,) = caplog.records
+    assert (told.getMessage(), vars(told)["board"]) == ("hwmon2 says 150 degrees, which is set aside", "pi5")
+
+
+def test_a_mouse_s_battery_is_not_the_boards(look: Look) -> None:
+    mouse = "sys/class/power_supply/hidpp_battery_0"
+    files = {f"{mouse}/type": "Battery", f"{mouse}/capacity": "5", f"{mouse}/status": "Discharging"}
+    assert look(PC.with_files(files)).battery_percent == 5.0
+    assert look(PC.with_files({**files, f"{mouse}/scope": "Device"})).battery_percent is None
 
 
 def test_rest_is_the_coldest_seen_and_follows_the_room_over_hours() -> None:

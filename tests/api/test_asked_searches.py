@@ -134,6 +134,14 @@ def test_a_tolerance_is_a_share(alice: httpx2.Client, lab: "Lab", tolerance: str
     assert found.json()["field"] == "tolerance"
 
 
+def test_a_grade_that_is_never_reused_is_refused(alice: httpx2.Client, lab: "Lab") -> None:
+    found = asked(alice, FC_ITEM, min_grade="D")
+    assert refused(found)[:2] == (422, "invalid_request")
+    assert found.json()["field"] == "min_grade"
+    assert "never reused; C is the worst that is" in refused(found)[2]
+    assert asked(alice, FC_ITEM, min_grade="C").status_code == 200
+
+
 def test_too_many_items_are_refused_with_the_limit(alice: httpx2.Client, lab: "Lab") -> None:
     found = refused(asked(alice, *[FC_ITEM] * 20_001))
     assert found[:2] == (413, "too_large")

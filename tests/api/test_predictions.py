@@ -208,6 +208,31 @@ def test_where_nobody_predicts_the_answer_says_what_would_help(
     assert ask(alice, FC_ITEM, platforms=(never_wanted,))[0]["error"] == "no_predictor"
 
 
+@pytest.mark.parametrize("on_miss", ["predict", "error", "measure"])
+def test_what_is_of_single_use_answers_no_question(
+    alice: httpx2.Client, lab: "Lab", database: Database, fc: Predictor, on_miss: str
+) -> None:
+    """Also not by a predictor from before its board was marked; nothing is queued that could never be an answer."""
+    key = KEY.replace("sim-1", "shared-1")
+    lab.register({**board_report("S-2"), "board_model": "shared-1", "marks": ["shared_host"]})
+    with database.transaction() as tx:
+        publish(tx, fc, key=key)
+    body = {"platforms": [key, key], "items": [FC_ITEM, TINY], "on_miss": on_miss, "tolerance": 0.1}
+    answer = alice.post("/v1/latency", json=body).json()
+    for found in answer["answers"]:
+        assert (found["source"], found["error"], found["job_id"]) == (None, "platform_single_use", None)
+        assert "shared-1 share a host's cores" in found["detail"]
+        assert "submit a job" in found["detail"]
+    if on_miss == "measure":
+        assert (answer["measuring"]["wanted"], answer["measuring"]["jobs"]) == (0, [])
+    refused = alice.post(f"/v1/platforms/{key}/adaptations", json={})
+    assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (
+        422,
+        "platform_single_use",
+        "platform",
+    )
+
+
 def test_a_model_without_any_known_kernel_is_not_predicted(
     alice: httpx2.Client, published: dict[str, PredictorView]
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from bench.corpus_measure import manifest_of
 from bench.corpus_plan import Kind, Portion
-from bench.corpus_rows import PlatformCorpus, Row, Session, text_of
+from bench.corpus_rows import Generation, PlatformCorpus, Row, Session, text_of
 from benchfarm_core.measurements import Timing
 from benchfarm_core.summaries import Grade
 from benchfarm_core.values import digest
@@ -20,6 +20,7 @@ from tests.predictor.training.farm_rows import Platform
 HOST = "shared-made-up/c1.t1.free/{}-1.0/fp32"
 BOARD_S = 0.5
 NOISE = 0.01
+GENERATION = "0a1b2c3d"
 SESSION = Session(began_unix_s=1_790_000_000, commit="0123456789ab", machine="made up", command="none")
 
 
@@ -31,7 +32,12 @@ def made_corpus(engine: str, law: Platform, lists: Lists) -> PlatformCorpus:
     key = HOST.format(engine)
     wanted = [Portion(key, kind, space, 0, count) for (kind, space), count in lists.items()]
     rows = [row for portion in wanted for row in made_rows(portion, law)]
-    return PlatformCorpus(manifest_of(key, rows, (SESSION,)), rows)
+    return PlatformCorpus(manifest_of(key, GENERATION, rows, (SESSION,)), rows)
+
+
+def made_generation(corpus: PlatformCorpus) -> Generation:
+    """The same as one generation measured it, every portion in half a minute."""
+    return Generation(corpus.manifest, tuple(corpus.rows), {row.portion_name: 30.0 for row in corpus.rows})
 
 
 def made_rows(portion: Portion, law: Platform) -> list[Row]:
@@ -58,6 +64,7 @@ def made_rows(portion: Portion, law: Platform) -> list[Row]:
             board_s=BOARD_S,
             session=0,
             measured_unix_s=1_790_000_100 + (portion.kind == "again"),
+            generation=GENERATION,
         ))  # fmt: skip
     return found
 

@@ -7,11 +7,32 @@ from typing import Any
 
 import pytest
 
-from bench import corpus, corpus_measure, corpus_plan, corpus_tables
-from bench.corpus_measure import Kept, Limits, expected_s, is_wanted, pack, rows_of
+from bench import corpus, corpus_cells, corpus_measure, corpus_mix, corpus_plan, corpus_tables
+from bench.corpus_cells import (
+    KNOWN_GOAL,
+    LEAST_POOLED,
+    Cell,
+    Counted,
+    Goal,
+    first_within,
+    picked,
+    picked_elsewhere,
+    planned_holdouts,
+)
+from bench.corpus_generations import read
+from bench.corpus_kept import Kept
+from bench.corpus_measure import Limits, expected_s, is_wanted, pack, rows_of
 from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
-from bench.corpus_rows import Measured, PlatformCorpus, Session, counts_of, read, text_of, workload_of, write
-from bench.corpus_tables import KNOWN_GOAL, Cell, Counted, Goal, first_within, picked, picked_elsewhere, pooled, wilson
+from bench.corpus_rows import (
+    Measured,
+    PlatformCorpus,
+    counts_of,
+    read_generations,
+    text_of,
+    workload_of,
+    write,
+)
+from bench.corpus_tables import pooled
 from benchfarm_core.jobs import ItemState, ItemView
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.platforms import platform_id
@@ -21,7 +42,7 @@ from benchfarm_core.views import AttemptView, MeasurementView
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_workloads.probes import probe_set
 from benchfarm_workloads.spaces import spaces
-from tests.benches.made_corpus import HOST, Lists, made_corpus, made_rows
+from tests.benches.made_corpus import GENERATION, HOST, SESSION, Lists, made_corpus, made_generation, made_rows
 from tests.predictor.training.farm_rows import Platform
 
 MOBILE, PROXYLESS = "ofa_mobilenet_v3", "proxylessnas"
@@ -99,34 +120,64 @@ def test_in_situ_only_where_it_is_timed() -> None:
 
 def done(portion: Portion, **changes: Any) -> Measured:
     rows = [row.model_copy(update=changes) for row in made_rows(portion, Platform(1))]
-    return Measured(key=portion.platform, name=portion.name, wall_s=30.0, rows=tuple(rows))
+    name, generation = portion.name, rows[0].generation
+    return Measured(key=portion.platform, name=name, wall_s=30.0, generation=generation, rows=tuple(rows))
 
 
 def test_what_is_done_is_not_measured_again(tmp_path: Path) -> None:
     limits = Limits(minutes=1, train_s=60, kernels_s=20)
     first, second = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
     kept = Kept(tmp_path)
-    assert is_wanted(kept, first, limits)
+    assert is_wanted(kept, first, limits, GENERATION)
     assert expected_s(kept, second) == 0
     kept.add(first, done(first))
     later = Kept(tmp_path)
-    assert (is_wanted(later, first, limits), is_wanted(later, second, limits)) == (False, True)
+    assert [is_wanted(later, one, limits, GENERATION) for one in (first, second)] == [False, True]
     assert expected_s(later, second) == 30.0
-    assert later.platforms() == [ORT]
+    assert list(later.own()) == [(ORT, GENERATION)]
     (tmp_path / corpus_plan.file_name(ORT) / f"{first.name}.json").write_text('{"key": "cut')
-    assert is_wanted(Kept(tmp_path), first, limits), "cut short while it was written"
+    assert is_wanted(Kept(tmp_path), first, limits, GENERATION), "cut short while it was written"
+
+
+def test_another_machine_goes_on_where_the_committed_rows_stop(tmp_path: Path) -> None:
+    """All but the bridge, which each generation measures: by it their times are comparable."""
+    limits = Limits(minutes=1, train_s=60, kernels_s=20)
+    here, rows = Kept(tmp_path / "here"), tmp_path / "rows"
+    judging, later = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
+    (bridge,) = [one for one in portions(ORT) if one.is_bridge]
+    here.begin(SESSION)
+    for portion in (judging, bridge):
+        here.add(portion, done(portion))
+    files = pack(here, rows)
+    before = {path: path.read_bytes() for path in files}
+    there = Kept(tmp_path / "there", read_generations(rows))
+    assert not is_wanted(there, judging, limits, "other")
+    assert not is_wanted(there, bridge, limits, GENERATION)
+    assert is_wanted(there, bridge, limits, "other")
+    assert is_wanted(there, later, limits, "other")
+    assert expected_s(there, later) == 30.0
+    there.begin(SESSION.model_copy(update={"began_unix_s": SESSION.began_unix_s + 9}))
+    for portion in (later, bridge):
+        there.add(portion, done(portion, generation="other").model_copy(update={"generation": "other"}))
+    added = pack(there, rows)
+    assert not {*added} & {*files}, "what another machine committed stays as it is"
+    assert {path: path.read_bytes() for path in files} == before
+    (found,) = read(rows)
+    assert len(found.listed("holdout", "bert")) == judging.size + later.size
+    assert {row.session for row in found.rows} == {0, 1}
 
 
 def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     teaching = [one for one in portions(ORT) if (one.kind, one.space) == ("train", "bert")]
     kept.add(teaching[0], done(teaching[0]))
-    assert is_wanted(kept, teaching[1], Limits(1, train_s=10.5, kernels_s=20))
-    assert not is_wanted(kept, teaching[1], Limits(1, train_s=10.0, kernels_s=20))
+    assert is_wanted(kept, teaching[1], Limits(1, train_s=10.5, kernels_s=20), GENERATION)
+    assert not is_wanted(kept, teaching[1], Limits(1, train_s=10.0, kernels_s=20), GENERATION)
     judging = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "autoformer")]
     kept.add(judging[0], done(judging[0], normalised_ms=None, grade=None, failure="wrong_result"))
-    assert not is_wanted(kept, judging[1], Limits(1, 60, 20))
-    assert counts_of(kept.rows(ORT))["holdout autoformer"] == "0 of 10, 10 wrong_result"
+    assert not is_wanted(kept, judging[1], Limits(1, 60, 20), GENERATION)
+    rows = [row for measured in kept.of_list(judging[0]) for row in measured.rows]
+    assert counts_of(rows)["holdout autoformer"] == "0 of 10, 10 wrong_result"
 
 
 def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
@@ -141,32 +192,39 @@ def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
 
 def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept")
-    for portion in portions(ORT)[:60:20]:
+    kept.begin(SESSION)
+    chosen = [*portions(ORT)[:60:20], *[one for one in portions(ORT) if one.turn == 2][:2]]
+    for portion in chosen:
         kept.add(portion, done(portion))
     files = pack(kept, tmp_path / "rows")
+    assert [path.name for path in files] == [
+        f"{GENERATION}-r00.csv.gz",
+        f"{GENERATION}-r02.csv.gz",
+        f"{GENERATION}.json",
+    ]
     before = [path.read_bytes() for path in files]
     (found,) = read(tmp_path / "rows")
-    assert [row.workload for row in found.rows] == [
-        row.workload for row in PlatformCorpus(found.manifest, kept.rows(ORT)).rows
-    ]
+    own = [row for portion in chosen for row in done(portion).rows]
+    assert [row.workload for row in found.rows] == [row.workload for row in PlatformCorpus(found.manifest, own).rows]
     assert found.manifest.board_s == pytest.approx(0.5 * len(found.rows), abs=0.1)
     assert all(text_of(workload_of(row)) == row.workload for row in found.rows)
-    write(found, tmp_path / "rows")
+    (generation,) = read_generations(tmp_path / "rows")
+    assert {one.name for one in generation.measured} == {portion.name for portion in chosen}
+    write(generation, tmp_path / "rows")
     assert [path.read_bytes() for path in files] == before, "the same rows are the same bytes"
-    files[0].write_bytes((tmp_path / "rows" / files[0].name).read_bytes()[:-20])
+    files[0].write_bytes(files[0].read_bytes()[:-20])
     with pytest.raises((ValueError, EOFError)):
         read(tmp_path / "rows")
 
 
-def test_rows_of_another_folder_are_not_overwritten(tmp_path: Path) -> None:
-    first, other = Kept(tmp_path / "first"), Kept(tmp_path / "other")
-    first.begin(Session(began_unix_s=1, commit="c", machine="m", command="x"))
-    (portion,) = portions(ORT)[:1]
-    first.add(portion, done(portion))
-    pack(first, tmp_path / "rows")
-    corpus_measure.refuse_other_rows(first, tmp_path / "rows")
-    with pytest.raises(ValueError, match="--keep"):
-        corpus_measure.refuse_other_rows(other, tmp_path / "rows")
+def test_no_more_is_written_than_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generation = made_generation(made_corpus("onnxruntime", Platform(1), {("holdout", "bert"): 10}))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "there.csv.gz").write_bytes(bytes(3000))
+    monkeypatch.setattr("bench.corpus_rows.MAX_BYTES", 3100)
+    with pytest.raises(ValueError, match="more than 3100"):
+        write(generation, tmp_path)
+    assert not list(tmp_path.glob("*/*.json"))
 
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -224,6 +282,7 @@ def test_a_portion_pays_for_all_its_leases() -> None:
     assert [row.board_s for row in rows] == [6.0, 6.0, 0.0]
     assert [(row.lease_id, row.lease_s) for row in rows] == [("8", 4.0), ("8", 4.0), ("", 0.0)]
     assert [(row.number, row.session) for row in rows] == [(20, 3), (21, 3), (22, 3)]
+    assert rows_of(portion, items, views, 12.0, 3, GENERATION)[0].generation == GENERATION
     assert [row.failure for row in rows] == ["failed", "failed", "noisy"]
     assert [row.board_s for row in rows_of(portion, items, [None] * 3, 12.0, 3)] == [4.0] * 3
 
@@ -268,13 +327,13 @@ def test_seconds_are_spent_in_the_order_of_the_draw_failures_included(made: list
 
 
 def test_donors_are_of_other_families_and_lend_nothing_that_judges(made: list[PlatformCorpus]) -> None:
-    assert [other.key for other in corpus_tables.lenders(made[0], made)] == [NCNN]
+    assert [other.key for other in corpus_cells.lenders(made[0], made)] == [NCNN]
     twin = PlatformCorpus(made[0].manifest.model_copy(update={"key": ORT.replace("fp32", "int8")}), [])
-    assert corpus_tables.lenders(made[0], [*made, twin]) == [made[1]]
-    rows = corpus_tables.lent(made[1])
+    assert corpus_cells.lenders(made[0], [*made, twin]) == [made[1]]
+    rows = corpus_cells.lent(made[1])
     assert len(rows.models) == 60
-    assert not {row.workload_id for row in rows.models} & corpus_tables.held_out()
-    assert not corpus_tables.lent(made[1], MOBILE).models
+    assert not {row.workload_id for row in rows.models} & corpus_cells.held_out()
+    assert not corpus_cells.lent(made[1], MOBILE).models
 
 
 def test_the_tables_of_made_up_rows_find_the_law(made: list[PlatformCorpus]) -> None:
@@ -286,6 +345,8 @@ def test_the_tables_of_made_up_rows_find_the_law(made: list[PlatformCorpus]) -> 
     assert float(str(first["ridge: within 10 %"])) > 90
     assert float(str(first["again: within 5 %"])) == 100.0
     assert (lines[-1]["hold-outs"], lines[-1]["goal"]) == (60, ">= 95.0% within 5 %, >= 99.3% within 10 %")
+    assert first["measured"] == "partial: 30 of 100"
+    assert lines[-1]["met"] == f"partial: 60 of {planned_holdouts(made)}", "and nothing is said to be met"
     assert "(" in str(lines[-1]["within 5 %"])
     helped = corpus_tables.with_donors(made)[0]
     assert float(str(helped["board s"])) <= 10.0
@@ -302,7 +363,7 @@ def test_the_sections_are_written_and_an_empty_folder_is_said(
     assert corpus.main() == 0
     assert not page.exists()
     assert "nothing is judged" in capsys.readouterr().out
-    write(made[0], tmp_path / "rows")
+    write(made_generation(made[0]), tmp_path / "rows")
     assert corpus.main() == 0
     assert "## Known space, no donor" in page.read_text()
     assert "python -m bench.corpus --rows rows tables" in page.read_text()
@@ -310,12 +371,12 @@ def test_the_sections_are_written_and_an_empty_folder_is_said(
 
 
 def test_too_few_rows_are_a_line_that_says_why(made: list[PlatformCorpus]) -> None:
-    found = corpus_tables.cell(made[0], MOBILE, made[0].listed("train", MOBILE)[:2])
+    found = corpus_cells.cell(made[0], MOBILE, made[0].listed("train", MOBILE)[:2])
     assert found is not None
-    line = corpus_tables.table([found], KNOWN_GOAL)[0]
+    line = corpus_tables.table([found], KNOWN_GOAL, 490)[0]
     assert str(line["made of"]).startswith("none: ")
     assert line["hold-outs"] == ""
-    assert corpus_tables.cell(made[0], "bert", made[0].listed("train", MOBILE)) is None
+    assert corpus_cells.cell(made[0], "bert", made[0].listed("train", MOBILE)) is None
 
 
 def counted(count: int, near: int) -> Counted:
@@ -325,24 +386,58 @@ def counted(count: int, near: int) -> Counted:
 def test_thread_twins_are_pooled_once() -> None:
     twin = ORT.replace("c1.t1", "c0-1.t2")
     cells = [Cell(key, MOBILE, 9, 0, 5.0, ours=counted(10, 9)) for key in (ORT, twin, NCNN)]
-    assert corpus_tables.table(cells, KNOWN_GOAL)[-1]["hold-outs"] == 20
+    assert corpus_tables.table(cells, KNOWN_GOAL, 490)[-1]["hold-outs"] == 20
     assert pooled("none", [Cell(ORT, MOBILE, 0, 0, 0.0, why="too few")]) == []
 
 
 def test_a_goal_is_met_by_all_hold_outs_together_and_by_every_space() -> None:
-    cells = [Cell(ORT, MOBILE, 9, 0, 5.0, ours=counted(10, 9)), Cell(NCNN, MOBILE, 9, 0, 5.0, ours=counted(10, 10))]
-    assert Goal(0.95, 0.95).judged(cells) == {"goal": ">= 95.0% within 5 %, >= 95.0% within 10 %", "met": True}
-    assert Goal(0.0, 0.96).judged(cells) == {"goal": ">= 96.0% within 10 %", "met": False}
-    assert Goal(0.9, 0.9).judged([*cells, Cell(ORT, "bert", 0, 0, 0.0, why="too few")])["met"] is False
-    assert Goal(0.9, 0.9).judged([])["met"] is False
+    cells = [
+        Cell(ORT, MOBILE, 9, 0, 5.0, ours=counted(300, 270), tried=300),
+        Cell(NCNN, MOBILE, 9, 0, 5.0, ours=counted(300, 300), tried=300),
+    ]
+    assert Goal(0.95, 0.95).judged(cells, 600) == {"goal": ">= 95.0% within 5 %, >= 95.0% within 10 %", "met": True}
+    assert Goal(0.0, 0.96).judged(cells, 600) == {"goal": ">= 96.0% within 10 %", "met": False}
+    refused = Cell(ORT, "bert", 0, 0, 0.0, why="too few", tried=30)
+    assert Goal(0.9, 0.9).judged([*cells, refused], 600)["met"] is False
 
 
-def test_wilson() -> None:
-    # Newcombe 1998, table I
-    newcombe = ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718))
-    for hits, count, low, high in newcombe:
-        assert wilson(hits, count) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(20, 20)[1] == 1.0
-    for hits, count in ((1, 0), (3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="of"):
-            wilson(hits, count)
+def test_a_partial_corpus_meets_no_goal() -> None:
+    whole = Cell(ORT, MOBILE, 9, 0, 5.0, ours=counted(100, 100), tried=100)
+    goal = Goal(0.9, 0.9)
+    assert goal.judged([], 490)["met"] == "partial: 0 of 490"
+    assert goal.judged([whole], 490)["met"] == "partial: 100 of 490"
+    assert goal.judged([whole._replace(tried=99)] * 5, 490)["met"] == "partial: 495 of 490", "no cell is whole"
+    few = whole._replace(ours=counted(80, 80))
+    assert goal.judged([few] * 5, 490)["met"] == f"partial: 400 of {LEAST_POOLED} that judge"
+    assert goal.judged([whole] * 5, 490)["met"] is True
+
+
+def test_what_a_platform_refuses_is_not_planned_for_it() -> None:
+    every = 6 * (4 * 100 + 3 * 30)
+    assert planned_holdouts([]) == every
+    law = Platform(1)
+    refusing = made_corpus("onnxruntime", law, {("holdout", "bert"): 10})
+    assert planned_holdouts([refusing]) == every
+    rows = [row.model_copy(update={"failure": "unsupported_operator", "grade": None}) for row in refusing.rows]
+    assert planned_holdouts([PlatformCorpus(refusing.manifest, rows)]) == every - 30
+    assert planned_holdouts([made_corpus("tvm", law, {("holdout", "bert"): 10})]) == every + 490
+
+
+# --- which kinds of evidence teach most
+
+
+def test_mixes_spend_the_same_seconds_and_are_told_by_engine(
+    made: list[PlatformCorpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_mix, "MIX_S", {"known": (10.0,), "unseen": (10.0,)})
+    lines = corpus_mix.mixes(made)
+    assert {line["setting"] for line in lines} == {"known"}, "one space alone leaves none to teach of another"
+    assert len(lines) == 2
+    for line in lines:
+        assert line["best"] in corpus_mix.MIXES
+        assert line["whole models"]
+        assert line["in situ"] == "", "too few seconds of it were measured"
+    rows = corpus_mix.mixed(made[0], MOBILE, "known", {"train": 0.5, "alone": 0.5}, 10.0)
+    assert rows is not None
+    assert [sum(row.kind == kind for row in rows) for kind in ("train", "alone")] == [10, 10]
+    assert corpus_mix.mixed(made[0], MOBILE, "known", {"in_situ": 1.0}, 10.0) is None

@@ -1,15 +1,12 @@
 """What the benches' tables say, on made-up measurements."""
 
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from bench import in_situ, measuring, platforms, report
+from bench import measuring
 from bench.launching import Target, gate_limit
-from bench.repeatability import Run, an_hour_apart, beside_load
-from benchfarm_core.failures import FailureCode
-from tests.core.test_differences import doubled
+from bench.repeatability import Run, an_hour_apart, beside_load, by_grade
 
 QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
 
@@ -17,7 +14,8 @@ QUIET = {"short": 0.5, "shorter": 0.1, "long": 2.0, "longer": 8.0}
 def run(factor: float = 1.0, rejected: dict[str, str] | None = None, began_s: float = 0.0) -> Run:
     rejected = rejected or {}
     accepted = {name: ms * factor for name, ms in QUIET.items() if name not in rejected}
-    return Run(accepted, rejected, began_s, began_s + 60)
+    graded = {name: ("D" if name in rejected else "A", ms * factor) for name, ms in QUIET.items()}
+    return Run(accepted, rejected, graded, began_s, began_s + 60)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,7 @@ def test_every_accepted_long_workload_is_held_to_three_percent(
     long_factor: float, rejected: dict[str, str], met: bool
 ) -> None:
     loaded = run(rejected=rejected)
-    beside = Run({**loaded.accepted, "long": QUIET["long"] * long_factor}, rejected, 0.0, 60.0)
+    beside = replace(loaded, accepted={**loaded.accepted, "long": QUIET["long"] * long_factor})
     short, long = beside_load({"mnn": run()}, {"mnn": beside})
     assert (short["met"], long["met"]) == (True, met)
     assert long["highest"] == f"{long_factor - 1:.1%}"
@@ -47,8 +45,12 @@ def test_quiet_runs_tell_how_far_apart_they_were_and_what_was_not_accepted() -> 
     assert row["not accepted"] == "0.0%; 25.0% (grade D 1)"
 
 
-def test_only_two_reasons_are_refusals() -> None:
-    assert platforms.REFUSALS == (FailureCode.UNSUPPORTED_OPERATOR, FailureCode.WRONG_RESULT)
+def test_an_hour_later_pairs_stand_under_the_worse_of_their_grades() -> None:
+    later = run(1.05, {"long": "grade D"}, began_s=3720)
+    good, bad, every = by_grade({"mnn": run()}, {"mnn": later})
+    assert [row["worse grade of the two"] for row in (good, bad, every)] == ["A", "D", "all"]
+    assert [row["pairs"] for row in (good, bad, every)] == [3, 1, 4]
+    assert (every["median"], every["highest"]) == ("4.76%", "4.8%")
 
 
 @pytest.mark.parametrize(
@@ -58,44 +60,9 @@ def test_launches_without_a_farm_have_its_gate(target: Target, limit: float) -> 
     assert gate_limit(target) == limit
 
 
-def test_a_section_names_the_command_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = str(Path.cwd() / "records")
-    monkeypatch.setattr(sys, "argv", [str(Path(report.__file__).with_name("estimators.py")), "--keep", folder])
-    assert report.command_run() == "python -m bench.estimators --keep records"
-
-
 def test_canaries_are_held_to_their_share_of_the_timing() -> None:
     launch = {"began_unix_s": 0.0, "ended_unix_s": 10.0, "timed_ms": 6000.0, "open_ms": 0.0, "import_ms": 0.0}
     for canary_ms, met in ((1700.0, True), (1900.0, False)):
         row = measuring._shares([{**launch, "canary_open_ms": 0.0, "canary_ms": canary_ms}])
         assert (row["canary of timing"], row["met"]) == (f"{canary_ms / 6000:.1%}", met)
         assert "canary < 30% of timing" in str(row["goal"])
-
-
-def test_kernels_in_situ_say_how_far_their_ratios_spread() -> None:
-    ratios = [0.80, 0.90, 0.94, 0.96, 0.98, 1.00, 1.02, 1.04, 1.06, 1.08, 1.20]
-    row = in_situ._verdict("mnn", ratios, ratios)
-    assert (row["10th to 90th percentile"], row["met"]) == ("0.900-1.080", False)
-    assert in_situ._verdict("mnn", [1.0], [1.0])["met"]
-
-
-def test_kernels_by_difference_add_up_over_layers_and_have_no_goal() -> None:
-    planned = in_situ.plan(["squeezenet"])
-    kernels, layers = list(planned.kernels), planned.models["squeezenet"].layers
-    made = {kernel: 10_000 * (place + 1) for place, kernel in enumerate(kernels)}
-    unclear = kernels[0]
-    answers: dict[str, dict[str, object]] = {"squeezenet": {"plain_ns": 1e6}}
-    for place, kernel in enumerate(kernels):
-        launch = doubled(0, 0 if kernel == unclear else made[kernel], luck=0.01 if kernel == unclear else 0.0)
-        answers[f"doubled{place}"] = {"samples": [launch.model_dump(mode="json")]}
-        answers[f"alone{place}"] = {"plain_ns": made[kernel]}
-    [found] = in_situ.difference_sums(planned, answers).values()
-    wanted = [made[in_situ.kernel_of(layer)] for layer in layers if in_situ.kernel_of(layer) != unclear]
-    assert found.stored_ns == pytest.approx(sum(wanted), rel=0.02)
-    share = sum(in_situ.kernel_of(layer) == unclear for layer in layers) / len(layers)
-    assert found.unclear == pytest.approx(share)
-    row, verdict = in_situ.rows_of(planned, "ncnn", [answers])
-    assert row[in_situ.DIFFERENCE] == f"{found.stored_ns / 1e6:.3f}"
-    assert row[in_situ.UNCLEAR] == f"{share:.0%}"
-    assert "own profile" not in row
-    assert not {"goal", "met"} & set(verdict)

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from benchfarm import Client, Results
 from benchfarm.exit_codes import ExitCode
-from benchfarm.fusions import NOT_PLANNED, measure_fusions
+from benchfarm.fusions import NOT_PLANNED, _found, measure_fusions
 from benchfarm_core.errors import Forbidden, InvalidRequest
 from benchfarm_core.jobs import JobState
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS
+from tests.client.test_results_table import item
 
 PLATFORM = "sim-1/c0.t1.free/onnxruntime-1.31.1/fp32"
 JOBS = 2
@@ -76,6 +78,14 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_told(farm: Any, logged
         known = {(one.first, one.second): one for one in client.platform_fusion(PLATFORM).measured}
     assert (known["Add", "Sigmoid"].t1_ms, known["Add", "Sigmoid"].by_profile) == (None, False)
     assert known["Add", "Relu"].by_latency is True
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_times_of_which_one_is_noisy_are_left_out_and_named(noisy: bool) -> None:
+    parts = [item(noisy=noisy and number == 1).model_copy(update={"item_no": number}) for number in range(3)]
+    with Client("http://127.0.0.1:1", None) as never_asked:
+        (found,) = _found(never_asked, [("Add", "Relu")], Results(parts), None)
+    assert (found.row is None, found.reason) == (noisy, "relu: noisy" if noisy else "")
 
 
 def test_a_pair_that_is_named_twice_counts_once(farm: Any, logged_in: Any) -> None:

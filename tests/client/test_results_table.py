@@ -46,6 +46,14 @@ def test_memory_shows_sizes_and_cold_times_and_no_median() -> None:
     assert "7.125" not in text
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_noisy_result_is_marked_beside_its_grade(noisy: bool) -> None:
+    text = shown(item(noisy=noisy, grade=Grade.D), "kernel")
+    assert "D, unpinned" in text
+    assert ("D, unpinned, noisy" in text) == noisy
+    assert ("1 D, 1 of them noisy" in text) == noisy
+
+
 @pytest.mark.parametrize(
     ("protocol", "words"), [("profile", ("profiled sum ms", "normalised sum ms")), ("kernel", ("median ms",))]
 )

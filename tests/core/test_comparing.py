@@ -17,6 +17,7 @@ from benchfarm_core.comparing import (
     estimate,
     round_changes,
     speaks,
+    unenforced_pairs,
     verdict_of,
     wants_more_pairs,
 )
@@ -199,6 +200,20 @@ def test_launches_without_a_clean_pair_say_nothing() -> None:
     assert not wants_more_pairs([silent] * 6, PROTOCOL)
     assert wants_more_pairs([silent] * 6 + [one_launch(7)], PROTOCOL)
     assert compare([silent, alone, one_launch(2), one_launch(3)], PROTOCOL) == FailureCode.CONTENDED
+
+
+def test_where_the_witness_is_not_enforced_disturbed_rounds_count_and_tell() -> None:
+    waited = (10**6,) * (ROUNDS * PAIRS - PAIRS) + (0,) * PAIRS
+    launches = [one_launch(number, shift=0.05, delays_ns=waited) for number in range(5)]
+    assert compare(launches, PROTOCOL) == FailureCode.CONTENDED
+    assert not any(len(round_changes(one)) > 1 for one in launches)
+    found = compare(launches, PROTOCOL, is_enforced=False)
+    assert isinstance(found, Comparison)
+    assert (found.verdict, found.rounds, found.launches) == (ComparisonVerdict.A_FASTER, 5 * ROUNDS, 5)
+    assert (found.pairs, found.clean_share) == (5 * ROUNDS * PAIRS, pytest.approx(1 / ROUNDS))
+    clean = one_launch(0)
+    assert unenforced_pairs([clean])[0] is clean
+    assert not wants_more_pairs(unenforced_pairs(launches), PROTOCOL)
 
 
 @pytest.mark.parametrize(

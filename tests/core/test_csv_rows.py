@@ -5,7 +5,8 @@ import pytest
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.csv_rows import ITEM_COLUMNS, RESULT_COLUMNS, csv_header, csv_rows
 from benchfarm_core.jobs import ItemState, ItemView
-from benchfarm_core.summaries import Summary
+from benchfarm_core.platforms import ClockProof
+from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.views import ResultView
 from benchfarm_core.workloads import KernelWorkload
 
@@ -41,6 +42,16 @@ def test_every_field_has_one_column(columns: tuple[str, ...], kind: type[ItemVie
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_a_text_that_a_spreadsheet_would_run_gets_a_quote(start: str) -> None:
     assert f"'{start}1" in csv_rows(("label",), [item(f"{start}1")])
+
+
+def test_a_mark_is_a_word_and_moves_no_column() -> None:
+    assert (ITEM_COLUMNS[-1], RESULT_COLUMNS[-1]) == ("noisy", "noisy")
+    summary = Summary(
+        rule_version=1, median_ms=1, normalised_ms=1, canary=None, low_ms=1, high_ms=1, interval_coverage=0, spread=0,
+        grade=Grade.D, clock_proof=ClockProof.UNPINNED, launches=1, blocks=1, clean_share=1, noisy=True,
+    )  # fmt: skip
+    marked = item("x").model_copy(update={"summary": summary})
+    assert csv_rows(("grade", "noisy"), [marked, item("y")]) == "D,true\r\n,\r\n"
 
 
 def test_lines_have_the_cells_of_the_header() -> None:

@@ -27,6 +27,7 @@ def known(number: int, state: MeasurementState = MeasurementState.DONE, **change
         "grade": Grade.A,
         "clock_proof": ClockProof.UNPINNED,
         "fresh_generation": True,
+        "is_single_use": False,
     }
     return Known.model_validate(values | changes)
 
@@ -61,6 +62,13 @@ def test_stale_ungraded_or_foreign_generation_results_are_not() -> None:
 
 def test_pending_work_is_joined() -> None:
     assert plan([known(0, MeasurementState.LEASED)]) == [(0, ItemSource.JOINED)]
+
+
+def test_what_is_of_single_use_is_joined_and_never_reused() -> None:
+    once = [known(number, state, is_single_use=True) for number, state in enumerate(MeasurementState)]
+    found = plan(once, repeats=3)
+    pending = [one.repeat_no for one in once if one.state in (MeasurementState.WANTED, MeasurementState.LEASED)]
+    assert found == [*((number, ItemSource.JOINED) for number in pending), (len(once), ItemSource.NEW)]
 
 
 def test_measure_anew_joins_only_what_still_waits() -> None:

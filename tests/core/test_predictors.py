@@ -26,21 +26,24 @@ MARKS: tuple[tuple[BoardMark, ...], ...] = (
 
 
 @pytest.mark.parametrize("marks", MARKS)
-def test_marked_boards_lend_to_marked_boards_alone(marks: tuple[BoardMark, ...]) -> None:
+def test_marked_boards_lend_to_no_real_one(marks: tuple[BoardMark, ...]) -> None:
     model = f"{mark_prefix(marks)}host-a"
     assert is_marked(model)
     assert may_lend("rpi5", model)
-    assert may_lend(model, model)
     assert not may_lend(model, "rpi5")
 
 
-def test_simulated_and_emulated_boards_lend_nothing_to_real_hosts() -> None:
-    assert not may_lend("sim-board", "shared-host-a"), "a shared host is a real machine"
-    assert not may_lend("emu-board", "shared-host-a")
-    assert not may_lend("sim-board", "emu-board")
-    assert not may_lend("shared-sim-board", "sim-board")
+def test_simulated_boards_lend_to_simulated_ones() -> None:
+    assert may_lend("sim-a", "sim-b")
     assert may_lend("sim-board", "shared-sim-host-a")
-    assert may_lend("shared-host-b", "shared-sim-host-a")
+    assert not may_lend("sim-board", "shared-host-a"), "a shared host is a real machine"
+    assert not may_lend("sim-board", "emu-board")
+
+
+def test_what_is_of_single_use_lends_to_nobody() -> None:
+    for donor in ("shared-host-a", "emu-board", "shared-emu-board", "shared-sim-board"):
+        for other in (donor, "shared-emu-sim-host-b", "sim-board", "rpi5"):
+            assert not may_lend(donor, other)
 
 
 def test_real_boards_lend_to_all() -> None:

@@ -17,6 +17,7 @@ from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import (
     CanaryGolden,
+    canary_floors,
     check_result,
     clean_blocks,
     drifted,
@@ -25,6 +26,7 @@ from benchfarm_core.quality import (
     quiet_canary_ns,
     spread_of,
     summarise,
+    unenforced,
     wants_more_launches,
 )
 from benchfarm_core.summaries import Grade, Summary
@@ -105,6 +107,32 @@ def test_too_few_clean_blocks_are_inconclusive_never_guessed() -> None:
     contended = launch(0, [1_000_000] * 20, switches=[1] * 18 + [0] * 2)
     fine = launch(1, [1_000_000] * 20)
     assert derive([contended, fine, fine.model_copy(update={"launch_no": 2})]) is FailureCode.CONTENDED
+
+
+def test_where_the_witness_is_not_enforced_a_contended_launch_counts_and_tells() -> None:
+    contended = [launch(n, [ns] * 20, switches=[1] * 18 + [0] * 2) for n, ns in enumerate((1_000_000, 1_050_000))]
+    fine = launch(2, [1_000_000] * 15 + [9_000_000] * 5, switches=[0] * 15 + [1] * 5)
+    launches = [*contended, fine]
+    assert derive(launches) is FailureCode.CONTENDED
+    found = derive(launches, is_enforced=False)
+    assert isinstance(found, Summary)
+    assert (found.launches, found.blocks) == (3, 60)
+    assert found.clean_share == pytest.approx((1 + 1 + 15) / 60), "what was seen"
+    assert found.median_ms == pytest.approx(0.1), "of a launch with enough clean blocks the others stay out"
+    assert found.high_ms == pytest.approx(0.105)
+    assert unenforced(launches)[2] is fine
+    assert not wants_more_launches(unenforced(launches), KERNEL)
+    assert wants_more_launches(launches, KERNEL)
+
+
+def test_a_crowd_is_no_failure_where_the_witness_is_not_enforced() -> None:
+    crowded = [
+        launch(n, [ns] * 10, switches=[0] * 6 + [1] * 4) for n, ns in enumerate((1_000_000, 1_100_000, 1_200_000))
+    ]
+    assert derive(crowded) is FailureCode.CONTENDED
+    found = derive(crowded, is_enforced=False)
+    assert isinstance(found, Summary)
+    assert (found.grade, found.clean_share) == (Grade.C, 0.6)
 
 
 def test_in_a_crowd_floors_that_do_not_confirm_each_other_are_no_answer() -> None:
@@ -294,6 +322,20 @@ def test_launches_beside_a_busy_neighbour_are_not_enough() -> None:
     assert quiet_canary_ns([]) is None
     drowned = [one.model_copy(update={"canaries": {}}) for one in quiet]
     assert wants_more_launches(drowned, KERNEL, quiet_ns=quiet_ns), "their canary never ran undisturbed"
+
+
+@pytest.mark.parametrize("fast", [2, 5, 19, 60])
+def test_the_clock_of_a_lease_does_not_hang_on_how_often_its_fast_mode_was_hit(fast: int) -> None:
+    times_ns = [76_500 + n for n in range(fast)] + [83_000 + n for n in range(300 - fast)]
+    random.Random(fast).shuffle(times_ns)
+    seen = [beside_canary(launch(0, [1_000_000] * 10, canary_ns=ns), 500_000) for ns in times_ns]
+    assert canary_floors(seen) == {"sgemm": 76_501, "mobilenet": 500_000}
+
+
+def test_one_lucky_run_is_no_clock() -> None:
+    seen = [launch(0, [1_000_000] * 10, canary_ns=ns) for ns in (50_000, *[76_500] * 30)]
+    assert canary_floors(seen)["sgemm"] == 76_500
+    assert canary_floors(seen[:3])["sgemm"] == 50_000, "of a few there is no telling"
 
 
 @pytest.mark.parametrize(

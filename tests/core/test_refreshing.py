@@ -23,7 +23,7 @@ from benchfarm_core.refreshing import (
     is_drifted,
     is_other_version,
     judges_since,
-    may_have_drifted,
+    may_be_due,
     parted,
     rows_of,
     why_due,
@@ -72,12 +72,15 @@ def rows(kernels: int = 0, models: int = 0, *, later: bool = True, slower: float
         (Since(100, LOOK_ROWS - 1, canaries=2 * CANARIES_MOVED), None, False),
         (Since(0, LOOK_ROWS, is_first=True), RefreshReason.ENGINE_VERSION, True),
         (Since(0, LOOK_ROWS - 1, is_first=True), None, False),
+        (Since(100, 0, has_new_rules=True), RefreshReason.FUSION, True),
+        (Since(10, NEW_ROWS_MIN, has_new_rules=True), RefreshReason.FUSION, True),
+        (Since(100, LOOK_ROWS, True, has_new_rules=True), RefreshReason.GENERATION, True),
     ],
 )
 def test_it_takes_enough_rows_or_something_that_is_another_one(
     since: Since, why: RefreshReason | None, is_looked_at: bool
 ) -> None:
-    assert (why_due(since, since.new), may_have_drifted(since)) == (why, is_looked_at)
+    assert (why_due(since, since.new), may_be_due(since)) == (why, is_looked_at)
 
 
 def test_drift_is_what_most_new_rows_say_and_few_say_nothing() -> None:

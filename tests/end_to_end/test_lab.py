@@ -12,6 +12,7 @@ from benchfarm_core.boards import BoardState, BoardView
 from benchfarm_core.jobs import ItemView, JobRequest, JobView
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import ProtocolRequest
+from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.draws import draw_mixed
@@ -25,6 +26,7 @@ from tests.peers.sshd import SshHost
 
 LISTED_S = 3.0
 GONE_S = 3.0
+GRADED_TRIES = 5
 EMULATED_S = 120.0
 """What an emulated board may take where a real one takes a moment."""
 
@@ -92,6 +94,20 @@ def ended(client: Client, job: JobView) -> list[ItemView]:
     return list(client.items(client.wait(job.id, timeout_s=120).id))
 
 
+def graded(client: Client, board_model: str, seed: int, said: Callable[[], str], **more: str) -> list[ItemView]:
+    """The items that got a grade, of the first job that has some. What else becomes of items is none but inconclusive.
+
+    A busy machine makes single measurements inconclusive, three times in a row too. That none of some fifteen kernels
+    has a number is not its fault: then the board, its runner or its witness says so always.
+    """
+    for number in range(GRADED_TRIES):
+        items = ended(client, submitted(client, board_model, 3, seed=seed + 1000 * number, **more))
+        assert all(item.summary or item.failure == "inconclusive" for item in items), (items, said())
+        if found := [item for item in items if item.summary is not None and item.summary.grade in Grade]:
+            return found
+    raise AssertionError(f"no number with a grade of {GRADED_TRIES} jobs on {board_model}: {said()}")
+
+
 @pytest.mark.timeout(900)  # the first time the native runner has to be built
 def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     lab: AgentProcess, client: Client, phones: list[Phone]
@@ -104,9 +120,7 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     models = [board.board_model for board in boards]
     twins = next(model for model in models if models.count(model) == 2)
 
-    items = ended(client, submitted(client, twins, 3, seed=1))
-    assert all(item.summary or item.failure == "inconclusive" for item in items), items
-    assert any(item.summary for item in items)
+    assert all(item.board_id in {board.id for board in boards} for item in graded(client, twins, 1, lab.said))
 
     job = submitted(client, twins, 10, seed=2)
     victim = _leased(client, twins)
@@ -123,6 +137,7 @@ def test_phones_are_listed_measured_on_and_may_be_pulled_out(
     wait_until(lambda: all(governors(one) == free for one in phones), "no phone stays pinned")
 
 
+@pytest.mark.timeout(900)  # beside others on a busy machine several jobs may be needed
 def test_a_board_over_ssh_gets_a_python_runner_and_is_measured_on(
     start: Callable[[str], AgentProcess], client: Client, ssh_host: SshHost
 ) -> None:
@@ -142,8 +157,8 @@ known_hosts_file = "{ssh.known_hosts_file}"
     )
     wait_until(lambda: bool(online(client, "ssh")), "the board is listed")
     (board,) = online(client, "ssh")
-    items = ended(client, submitted(client, board.board_model, 3, seed=3, engine="onnxruntime"))
-    assert all(item.summary or item.failure == "inconclusive" for item in items), (items, agent.said())
+    found = graded(client, board.board_model, 3, agent.said, engine="onnxruntime")
+    assert {item.board_id for item in found} == {board.id}
     assert not list(ssh_host.home.glob(".cache/benchfarm/launch-*"))
     ssh_host.change_host_key()
     wait_until(lambda: not online(client, "ssh"), "a board with another host key is refused")
@@ -181,7 +196,7 @@ def test_an_emulated_board_is_pinned_and_measured_on_by_the_native_runner(
     job = submitted(client, board.board_model, 2, seed=4)
     items = list(client.items(client.wait(job.id, timeout_s=600).id))
     assert all(item.summary or item.failure == "inconclusive" for item in items), (items, agent.said())
-    assert any(item.summary for item in items), items
-    measured = [item for item in items if item.summary]
+    measured = [item for item in items if item.summary and item.summary.grade in Grade]
+    assert measured, items
     assert all(AT_ITS_HIGHEST in item.platform for item in measured)
     assert all(item.summary.clock_proof is not ClockProof.UNPINNED for item in measured if item.summary)

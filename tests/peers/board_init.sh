@@ -22,5 +22,7 @@ convert=$(command -v dropbearconvert || echo /usr/lib/dropbear/dropbearconvert)
 "$convert" openssh dropbear /etc/dropbear/openssh_key /etc/dropbear/key
 setsid dropbear -F -E -s -r /etc/dropbear/key -p 22 > /run/dropbear.log 2>&1 &
 echo "BOARD-UP $(cat /proc/uptime)"
+# `reboot` asks process 1, as everywhere; without -f it would not hear
+trap 'reboot -f' TERM
 # process 1 stays and buries whom nobody else does
 while :; do wait; sleep 1; done

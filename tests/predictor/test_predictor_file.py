@@ -135,8 +135,14 @@ def test_a_header_that_is_none_is_damaged(header: bytes) -> None:
 
 
 def test_another_version_of_the_format_is_foreign() -> None:
-    for version in (FORMAT_VERSION + 1, 0, None, "1"):
+    for version in (FORMAT_VERSION + 1, 0, None, "1", True, 1.0):
         assert refusal(rewritten({"format": version})).code == "predictor_file_foreign"
+
+
+def test_files_of_the_version_before_are_read() -> None:
+    assert FORMAT_VERSION == 2
+    before, now = read(rewritten({"format": 1})), read(DATA)
+    assert write(before) == write(now) == DATA
 
 
 def test_another_version_of_the_features_is_foreign() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_predictor.answers import model_sheet
-from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
+from benchfarm_predictor.bounded import Boxes, bounded
+from benchfarm_predictor.combined import Farther, Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum, fit_fallback, fit_kernel_sum, fit_whole_model
 from benchfarm_predictor.conformal import calibrate
 from benchfarm_predictor.features import kernel_features
@@ -85,7 +86,12 @@ def whole_predictors(name: str, rows: int = 60, platform: str = PLATFORM) -> dic
         "stacked": Stacked((ridge, corrected), (0.4, 0.6), 0.02),
     }
     parts = (summed, ratio, ridge, surface, Mean((ridge, summed)))
-    models["regional"] = region(lists, name, parts, [[0.5, 0.5, 0.5, 0.5, 0.0], [0.0, 0.0, 0.7, 0.0, 0.3]])
+    boxes = Boxes.around(lists, [name] * len(lists))
+    held = bounded(ratio, boxes, np.log(latency_ms / summed.predict(lists)))
+    models["bounded"] = Residual(summed, held)
+    regional = region(lists, name, parts, [[0.5, 0.5, 0.5, 0.5, 0.0], [0.0, 0.0, 0.7, 0.0, 0.3]])
+    models["regional"] = regional
+    models["regional, farther"] = replace(regional, farther=Farther(boxes, 0.5, 0.3, 1.0))
     trained = TrainedRange.of(lists)
     return {
         kind: Predictor(header(WHOLE_MODEL, platform), model, calibrate(model.predict(lists), latency_ms), trained)

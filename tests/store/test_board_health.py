@@ -178,6 +178,24 @@ def test_two_drifts_in_a_row_quarantine_a_board_and_a_release_measures_it_anew(f
     assert health(farm, board) == Health.GOOD
 
 
+def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, report_of):
+    agent = farm.agent(ann, report_of(facts={"boot_id": "b1"}))
+
+    def named(agent_id=None):
+        with farm.transaction() as tx:
+            return boards.drifted(tx, agent_id or agent.id, agent.boards)
+
+    days(farm, agent, 4)
+    assert named() == []
+    days(farm, agent, 1, run_ns=1_400_000)
+    assert named() == agent.boards
+    assert named("a_other") == []
+    agent.register(report_of(facts={"boot_id": "b2"}))
+    assert named() == []
+    assert look(farm) == (0, 1)
+    assert runs(farm, agent.boards[0])[0].reason == GoldenReason.REBOOTED
+
+
 def test_a_slower_board_as_a_whole_is_seen_by_its_canaries(farm, agent):
     days(farm, agent, 4)
     later(farm, 25)

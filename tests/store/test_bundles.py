@@ -129,6 +129,16 @@ def test_a_second_import_changes_nothing(farm, lab):
     assert [farm.scalar(f"SELECT count(*) FROM {table}") for table in ("results", "leases", "board_events")] == before
 
 
+def test_what_a_box_measured_beside_neighbours_counts_with_a_mark(lab):
+    """Nobody there can measure it again."""
+    lab.bring(lab.create())
+    order = lab.create()
+    found = [ok(item.measurement_id, neighbours=1.2) for item in order.items]
+    assert lab.bring(order, signed(order, *found, run_id="1" * 32)).results == 2
+    marks = {(one.bundle_id == order.bundle_id, one.summary.grade, one.summary.noisy) for one in lab.results()}
+    assert marks == {(True, "D", True), (False, "A", False)}
+
+
 def test_parts_of_one_run_are_taken_in_one_by_one(lab, farm):
     order = lab.create(request_of(3))
     numbers = [item.measurement_id for item in order.items]

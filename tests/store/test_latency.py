@@ -1,8 +1,10 @@
 import pytest
+from pydantic import ValidationError
 
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.latency import LatencyRequest
-from benchfarm_store import latency
+from benchfarm_core.workloads import GeneratedModelRequest
+from benchfarm_store import latency, specs
 from tests.store.asking import measured_answers
 
 ONE = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -47,7 +49,9 @@ def test_a_grade_below_the_wish_is_no_answer_and_d_never_is(farm, ann, agent, jo
     assert ask(farm, ann, job_of(1))[0].source == "measured"
     assert ask(farm, ann, job_of(1), min_grade="B")[0].error == "no_predictor"
     farm.run("UPDATE summaries SET grade = 'D'")
-    assert ask(farm, ann, job_of(1), min_grade="D")[0].error == "no_predictor"
+    assert ask(farm, ann, job_of(1))[0].error == "no_predictor"
+    with pytest.raises(ValidationError, match="grade D is delivered to whoever has it measured and never reused"):
+        ask(farm, ann, job_of(1), min_grade="D")
 
 
 def test_more_launches_go_before_a_newer_quick_visit(farm, ann, agent, job_of):
@@ -65,6 +69,26 @@ def test_bad_questions_name_the_item(farm, ann, agent, job_of):
     assert str(found[1].field).startswith("items.1")
     with pytest.raises(InvalidRequest):
         ask(farm, ann, job_of(1), platforms=["nonsense"])
+
+
+def test_what_is_asked_again_is_named_once():
+    """A network is laid out in milliseconds, and a question may name twenty thousand times the same one."""
+    model = {"kind": "model", "name": "resnet18"}
+    fc = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
+    listed = {"kind": "kernel_list", "kernels": [{"type": "fc", "config": {"cin": 8, "cout": 8}}]}
+    wrong = {"kind": "kernel", "type": "warp", "config": {}}
+    upload = {"kind": "upload", "model_id": "m_1"}
+    items = [model, fc, listed, wrong, upload]
+    found = latency.named(LatencyRequest.model_validate({"platforms": [ONE], "items": items * 3}))
+    assert len({found.ids[at] for at in range(3)}) == 3
+    for at in range(3):
+        assert found.workloads[at] is found.workloads[at + 5] is found.workloads[at + 10] is not None
+        assert found.ids[at] == found.ids[at + 5] == found.ids[at + 10]
+    assert [found.workloads[at] for at in (3, 4, 8, 9)] == [None] * 4
+    assert {at: one.field for at, one in found.refusals.items()} == {at: f"items.{at}.type" for at in (3, 8, 13)}
+    named = specs.resolve_generated(GeneratedModelRequest(name="resnet18"))
+    assert named is not None
+    assert named.cost is None  # nobody asks for it, and the network is laid out for it
 
 
 def test_a_platform_is_asked_once_however_often_and_however_it_is_named(farm, ann, agent, job_of):

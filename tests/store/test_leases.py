@@ -10,7 +10,7 @@ from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.jobs import JobState
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
-from benchfarm_store import agents, boards, dispatching, endings, jobs, leases, support, sweeping
+from benchfarm_store import agents, boards, dispatching, endings, jobs, leases, planning, support, sweeping
 
 TIMES = LeaseTimes()
 
@@ -206,6 +206,20 @@ def test_work_is_offered_to_equal_boards_by_chance(farm, ann, job_of, report_of)
         swept = dispatching.boards_to_dispatch(tx)
     assert sorted(woken) == sorted(swept) == sorted(lab.boards)
     assert len({tuple(lab.boards), tuple(woken), tuple(swept)}) == 3, "in another order each time, but once in 10^8"
+
+
+def test_as_many_idle_boards_are_woken_at_once_as_there_is_work_for(farm, ann, job_of, report_of):
+    lab = farm.agent(ann, *(report_of(f"s{n}") for n in range(planning.WOKEN_MIN + 20)))
+
+    def woken(kernels, seed):
+        farm.messages.clear()
+        farm.submit_planned(ann, job_of(kernels, seed=seed))
+        return {each.args[0] for each in farm.messages if isinstance(each, TaskMessage) and each.task is Task.DISPATCH}
+
+    assert woken(planning.WOKEN_MIN + 30, seed=1) == set(lab.boards)
+    assert len(woken(1, seed=2)) == planning.WOKEN_MIN, "one kernel needs no more"
+    farm.run("UPDATE boards SET state = 'offline' WHERE public_id = :id", id=lab.boards[0])
+    assert woken(planning.WOKEN_MIN + 30, seed=3) == set(lab.boards[1:])
 
 
 def test_a_cooling_board_gets_work_again_when_it_has_rested(farm, ann, agent, job_of):

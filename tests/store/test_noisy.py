@@ -3,8 +3,13 @@
 import pytest
 
 from benchfarm_core.boards import BoardState
-from benchfarm_store import jobs, why
+from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.quality import RULE_VERSION
+from benchfarm_core.summaries import Grade
+from benchfarm_store import jobs, latency, results, summaries, why
 from benchfarm_store.goldens import QUIET_LEASES
+from benchfarm_store.training_rows import training_rows
+from tests.store.asking import measured_answers
 
 PLATFORM = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
 OUTCOME = "SELECT outcome FROM lease_items WHERE measurement_id = :id AND outcome IS NOT NULL"
@@ -54,17 +59,70 @@ def test_the_same_end_again_is_no_news(farm, agent, job, ok_result):
     assert farm.scalar("SELECT count(*) FROM lease_items WHERE outcome = 'noisy'") == 3
 
 
-def test_the_last_try_is_an_answer_all_the_same(farm, ann, agent, job, ok_result):
-    """A board that got slower for good would else never answer again; so would one with neighbours all day."""
-    for _ in range(3):
+def measure_beside_neighbours(farm, agent, ok_result, *, last=1.2):
+    """Three tries; `last`: what neighbours make of the canary in the third."""
+    for neighbours in (1.2, 1.2, last):
         rested(farm)
         grant = agent.must_take()
         agent.start(grant)
-        agent.finish(grant, *(ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)))
+        agent.finish(grant, *(ok_result(id_, neighbours=neighbours) for id_ in ids_of(grant)))
+
+
+def told(farm, ann, job):
+    """Grade and mark of a job's items, as they are listed, stored and shown one by one."""
+    with farm.transaction() as tx:
+        items = jobs.items(tx, job.id, ann).items
+        ids = [one.measurement_id for one in items]
+        listed = {one.measurement_id: one.summary for one in results.list_results(tx, ann).items}
+        shown = [results.get_measurement(tx, id_, ann).summary for id_ in ids]
+    assert [one.summary for one in items] == [listed[id_] for id_ in ids] == shown
+    return [(one.grade, one.noisy) for one in shown]
+
+
+def test_the_last_try_is_an_answer_with_a_mark(farm, ann, agent, job, ok_result):
+    """A board that got slower for good would else never answer again; so would one with neighbours all day."""
+    measure_beside_neighbours(farm, agent, ok_result)
     assert farm.job(job.id, ann).progress.succeeded == 3
     assert farm.scalar("SELECT array_agg(DISTINCT ARRAY[noisy, inconclusive]) FROM measurements WHERE noisy > 0") == [
         [2, 0]
     ]
+    assert told(farm, ann, job) == [(Grade.D, True)] * 3
+
+
+def test_a_last_try_that_was_quiet_has_no_mark(farm, ann, agent, job, ok_result):
+    measure_beside_neighbours(farm, agent, ok_result, last=1.0)
+    assert told(farm, ann, job) == [(Grade.A, False)] * 3
+
+
+@pytest.mark.parametrize(("last", "source"), [(1.0, "known"), (1.2, None)])
+def test_what_is_marked_is_neither_reused_nor_taught_nor_an_answer(
+    farm, ann, agent, job, job_of, ok_result, last, source
+):
+    measure_beside_neighbours(farm, agent, ok_result, last=last)
+    again = job_of(3, seed=2, platforms=[PLATFORM], max_age_s=3600)
+    question = LatencyRequest(platforms=(PLATFORM,), items=again.workloads, min_grade=Grade.D)
+    with farm.transaction() as tx:
+        answers = measured_answers(latency.ask(tx, question, ann))
+        platform_id = farm.scalar("SELECT id FROM platforms WHERE key = :key", key=PLATFORM)
+        taught = {row.workload_id for row in training_rows(tx, platform_id).kernels}
+    second = farm.submit_planned(ann, again)
+    with farm.transaction() as tx:
+        items = jobs.items(tx, second.id, ann).items
+    is_good = source is not None
+    assert {(item.source == "known", item.state == "succeeded") for item in items} == {(is_good, is_good)}
+    assert {answer.source == "measured" for answer in answers} == {is_good}
+    assert {item.workload_id in taught for item in items} == {is_good}
+
+
+def test_a_mark_stays_when_the_summary_is_derived_again(farm, ann, agent, job, ok_result):
+    """What was quiet then is not known any more."""
+    measure_beside_neighbours(farm, agent, ok_result)
+    farm.run("UPDATE summaries SET rule_version = 1")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 4
+    assert told(farm, ann, job) == [(Grade.D, True)] * 3
+    active = "SELECT array_agg(DISTINCT (noisy, grade)::text) FROM summaries WHERE active AND rule_version = :rule"
+    assert farm.scalar(active, rule=RULE_VERSION) == ["(f,A)", "(t,D)"]
 
 
 def test_noise_takes_no_try_from_what_may_be_inconclusive(farm, ann, agent, job, ok_result, failed_result):

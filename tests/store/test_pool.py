@@ -19,7 +19,7 @@ from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store import latency, likenesses, pool, pool_entries, predictors
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import FoundDonor, donor_rows, lent, told_donors
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from benchfarm_workloads.probes import probe_set
@@ -187,6 +187,26 @@ def test_a_donor_does_not_know_what_is_a_hold_out_here(farm, lab, probing):
     farm.run("UPDATE measurements SET purpose = 'train' WHERE id = (SELECT max(id) FROM measurements)")
     with farm.transaction() as tx:
         assert pool_entries.load_rows(tx, entry_id).data_hash not in (rows.data_hash, made_rows().data_hash)
+
+
+def test_an_entry_is_read_packed_and_lends_the_same_when_it_is_unpacked_outside(farm, lab, probing):
+    (entry_id,) = lab.bring(made_file()).entries
+    probing.measure()
+    farm.run("UPDATE measurements SET purpose = 'holdout'")
+    with farm.transaction() as tx:
+        found = pool.find_donor_rows(tx, entry_id, WHOLE_MODEL)
+        whole = pool_entries.load_rows(tx, entry_id)
+    assert isinstance(found, pool_entries.FoundEntry)
+    known = told_donors([FoundDonor(found, WHOLE_MODEL), FoundDonor(found, CONV)])
+    assert known[0].rows == made_rows(), "with what is a hold-out here"
+    with farm.transaction() as tx:
+        models, kernels = lent(tx, known)
+    assert models == whole
+    assert kernels.models == ()
+    foreign = found._replace(part=b"what no catalogue has")
+    with pytest.raises(InvalidRequest):
+        foreign.unpacked()
+    assert told_donors([FoundDonor(foreign, WHOLE_MODEL)]) == []
 
 
 def test_what_was_cancelled_as_a_hold_out_lends_all_the_same(farm, lab, probing):

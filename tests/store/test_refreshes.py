@@ -3,13 +3,14 @@
 import pytest
 
 from benchfarm_core.boards import EngineReport
+from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Precision
 from benchfarm_core.predictors import PredictorEvidence
 from benchfarm_core.refreshing import AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_ROWS, Since
-from benchfarm_store import predictors, refreshes
+from benchfarm_store import fusions, predictors, refreshes
 from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
 from benchfarm_workloads.kernels import kernel_type
@@ -101,6 +102,41 @@ def test_kernels_in_situ_are_no_kernels_alone(bench, ok_result):
     bench.publish()
     bench.fc(ok_result, 10, timing="in_situ")
     assert bench.due() == {}
+
+
+def fuse(bench, key=KEY):
+    with bench.farm.transaction() as tx:
+        fusions.report(tx, key, FusionReport(rows=(FusionRow(first="Conv", second="Relu", by_profile=True),)))
+
+
+def test_whole_models_are_due_after_fusion_was_measured(bench):
+    """Their kernel lists are made by other rules from then on, and the predictor has learnt the old ones."""
+    fuse(bench)
+    bench.publish()
+    bench.publish(subject="model")
+    assert bench.due() == {}, "it was made by these rules"
+    fuse(bench)
+    assert bench.due() == {"model": Since(3, 0, has_new_rules=True)}
+    assert bench.look() == "model"
+    assert bench.due() == {}, "what was seen is not looked at twice"
+    fuse(bench)
+    assert set(bench.due()) == {"model"}
+    bench.publish(1, subject="model")
+    assert bench.due() == {}, "a version that was refused was an attempt"
+
+
+def test_fusion_of_another_engine_or_precision_is_none_of_it(bench):
+    bench.publish(subject="model")
+    bench.farm.run("""
+        INSERT INTO fusions (engine, version, options, precision, board_model, first, second, measured_at, by_profile)
+        VALUES ('onnxruntime', '1.31.1', '', 'int8', 'host-a', 'Conv', 'Relu', now(), true),
+            ('openvino', '1.31.1', '', 'fp32', 'host-a', 'Conv', 'Relu', now(), true),
+            ('onnxruntime', '1.31.1', '~graph_optimization=none', 'fp32', 'host-a', 'Conv', 'Relu', now(), true),
+            ('onnxruntime', '1.31.1', '', 'fp32', 'sim-a', 'Conv', 'Relu', now(), true)
+    """)
+    assert bench.due() == {}
+    bench.farm.run("UPDATE fusions SET board_model = 'host-b' WHERE board_model = 'sim-a'")
+    assert set(bench.due()) == {"model"}, "unmarked boards lend their rules"
 
 
 def test_another_generation_is_told(bench, ok_result, report_of):

@@ -68,6 +68,15 @@ def claims_run_out(lab: AdaptingLab) -> None:
     lab.farm.run("UPDATE adaptations SET claimed_until = now() - interval '1 second'")
 
 
+def test_one_that_was_begun_before_its_board_was_of_single_use_ends(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    assert step(lab, made.id) is S.PROBING
+    lab.measure(ok)
+    lab.farm.run("""UPDATE platforms SET spec = jsonb_set(CAST(spec AS jsonb), '{board_model}', '"emu-a"')""")
+    assert step(lab, made.id) is S.FAILED
+    assert "emu-a are emulated" in lab.view(made.id).reason
+
+
 @pytest.mark.slow
 def test_a_platform_is_adapted_judged_and_answers(lab: AdaptingLab) -> None:
     lab.pace = 0.0, 1.0

@@ -106,6 +106,7 @@ def _found(client: Client, pairs: Sequence[Pair], timed: Results, profiled: Resu
         seen = profiles.get(number)
         items = [*parts, *([] if seen is None else [seen])]
         lacking = [f"{item.label}: {item.failure or item.reason}" for item in items if item.summary is None]
+        lacking += [f"{part.label}: noisy" for part in parts if part.summary is not None and part.summary.noisy]
         if len(parts) < count or (seen is None and profiled is not None):
             lacking.append(NOT_PLANNED)
         known = {**_times(parts), **_profile(client, pair, seen)}
@@ -115,8 +116,9 @@ def _found(client: Client, pairs: Sequence[Pair], timed: Results, profiled: Resu
 
 
 def _times(parts: Sequence[ItemView]) -> dict[str, Any]:
-    """The times of a row; empty where one is missing. All are normalised, or none is."""
-    summaries = [part.summary for part in parts if part.summary is not None]
+    """The times of a row; empty where one is missing, or noisy, for then its spread does not say how far it is off. All
+    are normalised, or none is."""
+    summaries = [part.summary for part in parts if part.summary is not None and not part.summary.noisy]
     if len(summaries) < len(PAIR_PARTS):
         return {}
     known = all(summary.normalised_ms for summary in summaries)

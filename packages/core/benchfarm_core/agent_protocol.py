@@ -112,11 +112,15 @@ class Offer(Answer):
 
 
 class PollAnswer(Answer):
-    """Offers for idle boards, and leases of the agent that are no longer live: stop their boards."""
+    """Offers for idle boards, and leases of the agent that are no longer live: stop their boards.
+
+    `drifted_boards`: idle ones whose golden suite has just drifted and is to be run again: time for a reboot.
+    """
 
     offers: list[Offer]
     ended_leases: list[str]
     unknown_boards: list[str]
+    drifted_boards: list[str] = []
 
 
 class BesideFiles(Answer):

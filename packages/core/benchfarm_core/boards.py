@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.operating_ranges import MAX_RANGES, OperatingRange
 from benchfarm_core.platforms import ClockProof, Name, OperatingPoint, Precision
@@ -58,6 +59,14 @@ BoardKind = Literal["local", "adb", "ssh", "simulated", "air_gapped"]
 BoardMark = Literal["shared_host", "emulated", "simulated"]
 MARK_PREFIXES: Final[dict[BoardMark, str]] = {"shared_host": "shared-", "emulated": "emu-", "simulated": "sim-"}
 """What a board's numbers say nothing of real boards for, as the beginning of its model's name."""
+SINGLE_USE: Final[dict[BoardMark, str]] = {
+    "shared_host": "share a host's cores with others",
+    "emulated": "are emulated",
+}
+"""Marks of boards whose results answer who asked for them and nobody else, and what that is for. Simulated boards are
+not among them: what they say is made up, and farms are learnt with it."""
+SINGLE_USE_PREFIXES: Final = tuple(MARK_PREFIXES[mark] for mark in SINGLE_USE)
+"""What their models' names, and so their platforms' keys, begin with."""
 
 ADDRESS: Final = "address"
 """The fact that says where in the lab's network a board is reached; a change stands in its history."""
@@ -308,6 +317,45 @@ def mark_prefix(marks: Iterable[BoardMark]) -> str:
     """What the model's name of a board with these marks begins with: nothing where there are none."""
     given = set(marks)
     return "".join(prefix for mark, prefix in MARK_PREFIXES.items() if mark in given)
+
+
+def marks_of(board_model: str) -> frozenset[BoardMark]:
+    """The marks that the name of a board model tells, or the key of a platform, which begins with it."""
+    found: set[BoardMark] = set()
+    for mark, prefix in MARK_PREFIXES.items():
+        if board_model.startswith(prefix):
+            found.add(mark)
+            board_model = board_model.removeprefix(prefix)
+    return frozenset(found)
+
+
+def is_single_use(board_model: str) -> bool:
+    """Whether what is measured on boards of a model (its name, or a platform's key) is never used again: it answers no
+    other request, teaches and judges no predictor, and lends nothing."""
+    return not SINGLE_USE.keys().isdisjoint(marks_of(board_model))
+
+
+def why_single_use(board_model: str) -> str | None:
+    """Why that is so, and what to do instead; None where it is not so."""
+    whys = [why for mark, why in SINGLE_USE.items() if mark in marks_of(board_model)]
+    if not whys:
+        return None
+    return (
+        f"boards of {board_model.partition('/')[0]} {' and '.join(whys)}: what is measured there answers the job that "
+        "asked for it and nothing else; submit a job for a number"
+    )
+
+
+def refuse_single_use(platform: str, *, field: str = "platform") -> None:
+    """Raise InvalidRequest (`platform_single_use`) for the key of a platform of which nothing is used again."""
+    if (why := why_single_use(platform)) is not None:
+        raise InvalidRequest(why, code="platform_single_use", field=field)
+
+
+def is_witness_enforced(board_model: str) -> bool:
+    """Whether blocks that the witness saw disturbed count for nothing there. A board that shares a host's cores has
+    neighbours by what it is: there the witness is recorded, and grade and clean share tell."""
+    return "shared_host" not in marks_of(board_model)
 
 
 def provable(point: OperatingPoint, best: ClockProof) -> ClockProof:

@@ -12,7 +12,7 @@ from benchfarm_core.values import Value
 RESIDENCY_MIN: Final = 0.99
 """Share of a launch that the clock must have been the asked one, by the kernel's own time-in-state."""
 WATCHED_MIN_S: Final = 1.0
-"""A shorter look proves nothing: time-in-state counts in ticks of 10 ms."""
+"""A shorter launch proves nothing: time-in-state counts in ticks of 10 ms."""
 SAMPLES_MIN: Final = 20
 """Looks at the current frequency that bound the clock: a second of them at 20 Hz."""
 
@@ -23,9 +23,10 @@ class ClockEvidence(Value):
     """What a board told about its clock over one launch; null is what it does not tell.
 
     `asked_khz`: one per cluster of the operating point, empty where nothing was asked. `residency`: the lowest share,
-    over the point's clusters, of the launch's time at the asked frequency. `samples` of the current frequency, and how
-    many of them were another: where there is no residency. `throttle_events`: how often the board slowed itself down.
-    `cores_lost`: a core of the point went offline.
+    over the point's clusters, of the launch's time at the asked frequency, at the least. `watched_s`: how long the
+    launch took, as far as it was watched; what was watched around it does not count. `samples` of the current
+    frequency, and how many of them were another: where there is no residency. `throttle_events`: how often the board
+    slowed itself down. `cores_lost`: a core of the point went offline.
     """
 
     asked_khz: tuple[Annotated[int, Field(gt=0, lt=2**31)], ...] = Field(default=(), max_length=MAX_CORES)

@@ -12,7 +12,7 @@ Launches are added until the interval answers. Every look at it may err, so its 
 exclude zero by a margin. Every change of a rule here is a new `COMPARISON_RULE_VERSION`; kept samples derive it anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import accumulate, pairwise
 from math import exp, log
@@ -25,7 +25,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import middle_of
 from benchfarm_core.measurements import LaunchSamples, SideSamples
 from benchfarm_core.protocols import COMPARED_ROUNDS_MIN, Protocol
-from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE
+from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE, as_clean
 from benchfarm_core.values import Value
 
 COMPARISON_RULE_VERSION: Final = 2
@@ -157,6 +157,16 @@ def speaks(launch: LaunchSamples) -> bool:
     return bool(round_changes(launch))
 
 
+def unenforced_pairs(launches: Iterable[LaunchSamples]) -> list[LaunchSamples]:
+    """Launches as they count where the witness is recorded and not enforced (`boards.is_witness_enforced`): of one with
+    a round that says nothing every pair does."""
+    return [launch if _all_speak(launch) else as_clean(launch) for launch in launches]
+
+
+def _all_speak(launch: LaunchSamples) -> bool:
+    return launch.beside is not None and len(round_changes(launch)) == len(launch.beside.rounds)
+
+
 def estimate(changes: Sequence[float]) -> Estimate:
     """Hodges-Lehmann over rounds, with Wilcoxon's interval."""
     change, interval = middle_of(changes[:CHANGES_MAX], COVERAGE)
@@ -193,9 +203,13 @@ def tolerance_of(protocol: Protocol) -> float:
     return protocol.half_width_target or 0.02
 
 
-def compare(launches: Sequence[LaunchSamples], protocol: Protocol) -> Comparison | FailureCode:
-    """The answer of all launches; `CONTENDED` when too few of them had clean pairs to say anything."""
-    speaking = [launch for launch in launches if speaks(launch)]
+def compare(
+    launches: Sequence[LaunchSamples], protocol: Protocol, *, is_enforced: bool = True
+) -> Comparison | FailureCode:
+    """The answer of all launches; `CONTENDED` when too few of them had clean pairs to say anything. `is_enforced`:
+    whether the witness is; where not, `pairs` are those that count, and `clean_share` tells what was seen."""
+    counted = launches if is_enforced else unenforced_pairs(launches)
+    speaking = [launch for launch in counted if speaks(launch)]
     changes = list(_changes(speaking))
     if len(speaking) < protocol.launches_min or len(changes) < ROUNDS_MIN:
         return FailureCode.CONTENDED
@@ -212,7 +226,7 @@ def compare(launches: Sequence[LaunchSamples], protocol: Protocol) -> Comparison
         tolerance_percent=100 * tolerance,
         a_ms=median(a_ms),
         b_ms=median(b_ms),
-        pairs=sum(clean),
+        pairs=sum(ok for launch in counted for ok in clean_pairs(launch)),
         rounds=min(len(changes), CHANGES_MAX),
         launches=len(speaking),
         clean_share=sum(clean) / len(clean),

@@ -12,7 +12,8 @@ from benchfarm_core.views import ResultView
 from benchfarm_core.workloads import AnyWorkload, workload_label
 
 _MEMORY: Final = ("load_ms", "first_ms", "peak_pss_bytes", "model_pss_bytes", "mapped_weights_bytes")
-_SUMMARY: Final = tuple(field for field in Summary.model_fields if field not in _MEMORY)
+_LATER: Final = ("noisy",)
+_SUMMARY: Final = tuple(field for field in Summary.model_fields if field not in (*_MEMORY, *_LATER))
 _COMPARISON: Final = (
     "verdict", "change_percent", "low_percent", "high_percent", "coverage", "tolerance_percent", "a_ms", "b_ms",
     "pairs", "rounds",
@@ -20,12 +21,12 @@ _COMPARISON: Final = (
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
     "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
-    *_MEMORY, "timing",
+    *_MEMORY, "timing", *_LATER,
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",
     "repeat_no", "purpose", "origin", "board_id", "generation", "measured_at", *_SUMMARY,
-    *_MEMORY, "bundle_id", "in_situ_by",
+    *_MEMORY, "bundle_id", "in_situ_by", *_LATER,
 )  # fmt: skip
 """Written out, so that a new field of the API moves no column of a stored table."""
 
@@ -58,6 +59,8 @@ def _row(columns: Sequence[str], record: ItemView | ResultView) -> list[object]:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if value is None or isinstance(value, int | float):
         return value
     text = _plain(value)

@@ -79,6 +79,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "pool_file_damaged": "A pool file is not what was written, or a row of it cannot have been measured; none is kept.",
     "pool_file_foreign": "This is no pool file, or one of a format or kernels that this farm's version does not know.",
     "adaptation_impossible": "Nothing can be learnt on that platform; the detail says why.",
+    "platform_single_use": "What is measured on that platform's boards answers its own job and nothing else.",
     "adaptation_running": "An adaptation of that platform is under way; one at a time.",
     "adaptation_finished": "The adaptation has ended already.",
     "not_measured": "Nothing usable is measured, and the question asks for nothing else (on_miss: error).",

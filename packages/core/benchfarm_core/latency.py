@@ -11,7 +11,7 @@ from benchfarm_core.errors import TooLarge
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
-from benchfarm_core.summaries import Grade
+from benchfarm_core.summaries import Grade, ReusableGrade
 from benchfarm_core.values import Answer, Instant, Value
 from benchfarm_core.workloads import (
     ArchitectureRequest,
@@ -79,9 +79,10 @@ class LatencyRequest(Value):
 
     Platforms are ids, keys or aliases, as in POST /v1/jobs. `timing`: how long an item takes alone, or how long a
     kernel takes inside a model (`in_situ`), which is measured and not predicted. `max_age_s` and `min_grade` say which
-    measurements count; `on_miss` what is done where none does. `tolerance`: half the width of a prediction's interval
-    over its median, at the most; an interval that guarantees nothing is never within it. `pin`: that of an earlier
-    answer, so that a search asks the same predictors from its beginning to its end.
+    measurements count, of which grade D, and so what is noisy, never does; `on_miss` what is done where none counts.
+    `tolerance`: half the width of a prediction's interval over its median, at the most; an interval that guarantees
+    nothing is never within it. `pin`: that of an earlier answer, so that a search asks the same predictors from its
+    beginning to its end.
     """
 
     platforms: tuple[Annotated[str, Field(max_length=300)], ...] = Field(min_length=1, max_length=100)
@@ -92,7 +93,7 @@ class LatencyRequest(Value):
     ]
     timing: Timing = Timing.ALONE
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
-    min_grade: Grade = Grade.C
+    min_grade: ReusableGrade = Grade.C
     tolerance: float | None = Field(default=None, gt=0, le=10)
     on_miss: OnMiss = OnMiss.PREDICT
     pin: Pin | None = None

@@ -38,7 +38,10 @@ DIFFERENCE_OVERHEAD_S: Final = 0.08
 
 
 class Known(Value):
-    """A measurement of the wanted workload x platform x protocol x timing that exists already."""
+    """A measurement of the wanted workload x platform x protocol x timing that exists already.
+
+    `is_single_use`: of boards whose results answer nobody else (`boards.is_single_use`).
+    """
 
     measurement_id: int
     repeat_no: int = Field(ge=0)
@@ -47,6 +50,7 @@ class Known(Value):
     grade: Grade | None
     clock_proof: ClockProof | None
     fresh_generation: bool
+    is_single_use: bool
 
 
 class Decision(Value):
@@ -66,7 +70,8 @@ def decide(
     clock_proof: ClockProof,
     now: datetime,
 ) -> list[Decision]:
-    """One decision per repeat. With `max_age_s` 0 only what still waits counts, nothing measured or running."""
+    """One decision per repeat. With `max_age_s` 0 only what still waits counts, nothing measured or running. What is of
+    single use is joined until it is measured and never reused."""
     oldest = now - timedelta(seconds=max_age_s)
     done = [k for k in known if max_age_s > 0 and _reusable(k, oldest, min_grade, clock_proof)]
     done.sort(key=lambda k: k.measured_at or oldest, reverse=True)
@@ -121,6 +126,7 @@ def _difference_s(protocol: Protocol, run_s: float) -> float:
 def _reusable(known: Known, oldest: datetime, min_grade: Grade, clock_proof: ClockProof) -> bool:
     return (
         known.state == MeasurementState.DONE
+        and not known.is_single_use
         and known.fresh_generation
         and known.measured_at is not None
         and known.measured_at >= oldest

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from benchfarm_core.boards import MARK_PREFIXES
+from benchfarm_core.boards import is_single_use, marks_of
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.summaries import Grade
@@ -185,20 +185,10 @@ class RollbackRequest(Value):
 
 def is_marked(board_model: str) -> bool:
     """Whether boards of that model are not what they look like: a shared host, emulated or simulated."""
-    return board_model.startswith(tuple(MARK_PREFIXES.values()))
+    return bool(marks_of(board_model))
 
 
 def may_lend(donor_model: str, board_model: str) -> bool:
-    """Whether what was measured on boards of one model may teach predictors of another: marked ones lend to those alone
-    that have all their marks. A shared host is a real machine; nothing simulated says how fast it is."""
-    return _marks(donor_model) <= _marks(board_model)
-
-
-def _marks(board_model: str) -> set[str]:
-    """Of the model's name, in their order."""
-    found = set()
-    for prefix in MARK_PREFIXES.values():
-        if board_model.startswith(prefix):
-            found.add(prefix)
-            board_model = board_model.removeprefix(prefix)
-    return found
+    """Whether what was measured on boards of one model may teach predictors of another: what is of single use teaches
+    nobody, and simulated boards those alone that are simulated too."""
+    return not is_single_use(donor_model) and marks_of(donor_model) <= marks_of(board_model)

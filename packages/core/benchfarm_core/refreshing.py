@@ -1,9 +1,10 @@
 """When a predictor is to be made anew, and what judges it then.
 
-Reasons are enough new results, results that it misses, a board or a clock that is another one, or a new version of its
-engine, which has none yet. A new version answers only where it is better than the active one on the same rows; see
-`adapting.verdict`. Declared hold-outs are those rows. Where the board may be another one they are measured again, and
-where none were declared, rows judge that came since and that neither of the two has learnt.
+Reasons are enough new results, results that it misses, a board or a clock that is another one, other rules of what its
+engine fuses, or a new version of its engine, which has none yet. A new version answers only where it is better than the
+active one on the same rows; see `adapting.verdict`. Declared hold-outs are those rows. Where the board may be another
+one they are measured again, and where none were declared, rows judge that came since and that neither of the two has
+learnt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,14 +39,16 @@ ATTEMPTS_MAX: Final = 3
 
 
 class RefreshReason(StrEnum):
-    """Why a predictor is made anew: new rows, another state of the board or of its clock, new rows that it misses, or
-    a version of its engine that has none yet."""
+    """Why a predictor is made anew: new rows, another state of the board or of its clock, new rows that it misses, a
+    version of its engine that has none yet, or that it learnt kernel lists by other rules of fusion than are known now.
+    """
 
     ROWS = "rows"
     GENERATION = "generation"
     CANARIES = "canaries"
     DRIFT = "drift"
     ENGINE_VERSION = "engine_version"
+    FUSION = "fusion"
 
 
 BOARD_REASONS: Final = (RefreshReason.GENERATION, RefreshReason.CANARIES, RefreshReason.DRIFT)
@@ -57,7 +60,8 @@ class Since(NamedTuple):
 
     `learnt`, `new`: rows that it was made of, and workloads that were measured later. `is_other_generation`: whether a
     board of the platform has begun another generation. `canaries`: the clock's canary now over what it was, less one.
-    `is_first`: there is no version yet, but one of another version of the engine.
+    `is_first`: there is no version yet, but one of another version of the engine. `has_new_rules`: whether it was
+    measured since what the engine fuses; of predictors of whole models alone.
     """
 
     learnt: int
@@ -65,6 +69,7 @@ class Since(NamedTuple):
     is_other_generation: bool = False
     canaries: float = 0.0
     is_first: bool = False
+    has_new_rules: bool = False
 
     @property
     def have_canaries_moved(self) -> bool:
@@ -80,14 +85,21 @@ def why_due(since: Since, fresh: int) -> RefreshReason | None:
             only tell a board that is another one.
     """
     if since.new < LOOK_ROWS:
-        return None
+        return RefreshReason.FUSION if since.has_new_rules else None
     if since.is_first:
         return RefreshReason.ENGINE_VERSION
     if since.is_other_generation:
         return RefreshReason.GENERATION
     if since.have_canaries_moved:
         return RefreshReason.CANARIES
+    if since.has_new_rules:  # by other kernel lists new rows lie beside what is predicted, whatever the board does
+        return RefreshReason.FUSION
     return RefreshReason.ROWS if fresh >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
+
+
+def may_be_due(since: Since) -> bool:
+    """Whether it is worth a look."""
+    return since.has_new_rules or may_have_drifted(since)
 
 
 def may_have_drifted(since: Since) -> bool:

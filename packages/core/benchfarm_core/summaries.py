@@ -1,9 +1,9 @@
 """A summary: headline, interval and grade, derived from raw data by a numbered rule version."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.values import Value
@@ -55,6 +55,16 @@ class Summary(Value):
     mapped_weights_bytes: int | None = Field(
         default=None, ge=0, description="protocol memory: resident pages of the model's file"
     )
+    noisy: bool = Field(
+        default=False,
+        description="measured beside neighbours whom no witness sees, and taken for want of a better answer; grade D",
+    )
+
+
+def as_noisy(summary: Summary) -> Summary:
+    """What a summary says that counts although the canary beside it was slower than the board has it: its launches may
+    agree well, for all of them were slowed alike, so its spread earns no grade."""
+    return summary.model_copy(update={"grade": Grade.D, "noisy": True})
 
 
 def meets(grade: Grade, wanted: Grade) -> bool:
@@ -65,3 +75,19 @@ def meets(grade: Grade, wanted: Grade) -> bool:
 def is_reusable(grade: Grade) -> bool:
     """D is delivered and marked, never reused and never trained on."""
     return grade != Grade.D
+
+
+def _reusable(grade: Grade) -> Grade:
+    if not is_reusable(grade):
+        raise ValueError(
+            f"grade {grade} is delivered to whoever has it measured and never reused; C is the worst that is"
+        )
+    return grade
+
+
+ReusableGrade = Annotated[
+    Grade,
+    AfterValidator(_reusable),
+    WithJsonSchema({"type": "string", "enum": [grade.value for grade in Grade if is_reusable(grade)]}),
+]
+"""The worst grade that a stored result may have to be an answer."""

@@ -3,7 +3,7 @@ may differ from region to region.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from benchfarm_core.values import Value
-from benchfarm_predictor.elementary import Column, log
+from benchfarm_predictor.bounded import HALF_APART, Boxes
+from benchfarm_predictor.elementary import Column, exp, log
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import (
     LARGEST_NUMBER,
@@ -37,6 +38,7 @@ from benchfarm_predictor.sums import SumFeatures, in_order
 from benchfarm_predictor.training_rows import checked_ms
 
 MAX_MEMBERS: Final = 64
+_BOXES: Final = "boxes"
 MAX_PARTS: Final = 256
 """Of all regions together."""
 MAX_WIDENING: Final = 1e6
@@ -66,12 +68,19 @@ class _StackedMeta(Value):
     offset: Number
 
 
+class _FartherMeta(Value):
+    tried: Number = Field(gt=0)
+    growth: Number = Field(ge=0)
+    most: Number = Field(ge=0, le=MAX_LOG)
+
+
 class _RegionalMeta(Value):
     kind: Literal["regional"] = "regional"
     members: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_PARTS)
     regions: tuple[Annotated[str, Field(max_length=60)], ...] = Field(max_length=MAX_MEMBERS)
     lent: int = Field(default=0, ge=0, le=MAX_MEMBERS)
     features: FeatureSpec
+    farther: _FartherMeta | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +189,27 @@ class Stacked:
 
 
 @dataclass(frozen=True, eq=False)
+class Farther:
+    """How intervals grow where whole models lie farther away than any that was tried.
+
+    Attributes:
+        boxes: where all rows lay that taught.
+        tried: how far outside of the others', in octaves and quarters, the spaces lay that were held back.
+        growth: what the logarithm of a width grows by with every further such distance: as much as it needed there.
+        most: what it grows by at the most.
+    """
+
+    boxes: Boxes
+    tried: float
+    growth: float
+    most: float
+
+    def widening(self, outside: Floats) -> Floats:
+        """Factors >= 1 of rows that lie so far outside the boxes: float64[n]."""
+        return exp(np.minimum(self.growth * np.maximum(outside / self.tried - 1, 0.0), self.most))
+
+
+@dataclass(frozen=True, eq=False)
 class Regional:
     """A stack whose weights are those of the region that a row lies in; elsewhere it has others still.
 
@@ -193,6 +223,7 @@ class Regional:
             mean square over (features - centre) / scale, in radii, and in none beyond 1.
         widenings: float64[r + 1], factors >= 1 by which intervals grow there.
         lent: how many regions, the last ones, hold no row: donors alone know them.
+        farther: how intervals grow beyond what was tried elsewhere; None in files of format version 1.
     """
 
     kind: ClassVar[str] = "regional"
@@ -206,6 +237,7 @@ class Regional:
     radii: Floats
     widenings: Floats
     lent: int = 0
+    farther: Farther | None = None
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
@@ -257,13 +289,39 @@ class Regional:
         is_sampled: npt.NDArray[np.bool_] = places < len(self.regions) - self.lent
         return is_sampled
 
+    def widening(self, batch: Batch) -> Floats:
+        """By how much the interval of each row grows: float64[n], factors >= 1.
+
+        Elsewhere it is what the farthest space that was held back needed. Whole models that lie farther away than that
+        one get more, its logarithm in proportion to the distance: nothing was tried there. A region reaches farther
+        than its rows; who lies there, but beside all boxes, is of another space, and its interval passes into that of
+        elsewhere.
+        """
+        places = self.places(batch)
+        found: Floats = self.widenings[places]
+        if self.farther is None:
+            return found
+        outside = self.farther.boxes.outside(batch)
+        if not outside.any():
+            return found
+        is_strange = places == len(self.regions)
+        found = np.where(is_strange, found * self.farther.widening(outside), found)
+        wider = np.maximum(self.widenings[-1] / found, 1.0)
+        passed = exp(np.minimum(outside / HALF_APART, 1.0) * log(wider))
+        return np.where(self.is_sampled(places), found * passed, found)
+
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """As ``Model`` says."""
         arrays, members = _joined(self.members)
         arrays |= {name: getattr(self, name) for name in ("weights", "offsets", "centres", "scales", "radii")}
         arrays["widenings"] = self.widenings
-        features = self.features.spec()
-        meta = _RegionalMeta(members=members, regions=self.regions, lent=self.lent, features=features)
+        farther = None
+        if self.farther is not None:
+            arrays |= under(self.farther.boxes.to_arrays(), _BOXES)
+            farther = _FartherMeta(tried=self.farther.tried, growth=self.farther.growth, most=self.farther.most)
+        meta = _RegionalMeta(
+            members=members, regions=self.regions, lent=self.lent, features=self.features.spec(), farther=farther
+        )
         return arrays, meta.model_dump(mode="json")
 
     @classmethod
@@ -283,7 +341,11 @@ class Regional:
         if said.lent > count:
             raise damaged(f"of {count} regions {said.lent} are lent")
         parts = _parts(arrays, said.members, decoder)
-        return cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
+        found = cls(parts, weights, offsets, said.regions, features, centres, lengths, radii, widenings, said.lent)
+        if said.farther is None:
+            return found
+        boxes, farther = Boxes.from_arrays(within(arrays, _BOXES)), said.farther
+        return replace(found, farther=Farther(boxes, farther.tried, farther.growth, farther.most))
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,8 +110,9 @@ def numbers(predictor: Predictor, batch: Batch) -> Numbers:
     is_ruled = extra > 1
     if isinstance(batch, KernelLists) and isinstance(model, Regional):
         places = model.places(batch)
-        extra = extra * model.widenings[places]
-        is_ruled |= ~model.is_sampled(places)
+        widening = model.widening(batch)
+        extra = extra * widening
+        is_ruled |= ~model.is_sampled(places) | (widening > model.widenings[places])
     intervals = predictor.intervals or UNCALIBRATED
     low, high = intervals.bounds(latency_ms, extra)
     coverage = np.where(is_ruled, 0.0, intervals.coverage)

@@ -2,7 +2,8 @@
 
 The JSON stands as one text in the metadata of the safetensors header, so that the same predictor gives the same bytes.
 Arrays are named by their part: ``model/...``, ``shared/...``, ``intervals/...``, ``trained/...``. A model that the
-predictor holds in several places is shared: written once, and one again when it is read. Format version 1 is the first.
+predictor holds in several places is shared: written once, and one again when it is read. Files of format version 1 are
+read as well; who knows that version alone calls those of version 2 foreign.
 """
 
 import hashlib

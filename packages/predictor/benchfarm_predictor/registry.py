@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_predictor.bounded import Bounded
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.features import FEATURES_VERSION, KernelFeatures, View
@@ -16,7 +17,16 @@ from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.trees import Trees
 
 _LEAVES: Final[tuple[type[Model], ...]] = (Ridge, Trees, Network, Smooth, TabledSum)
-_MADE_OF_OTHERS: Final[tuple[type[Model], ...]] = (Scaled, Residual, Mean, Stacked, Regional, KernelSum, Part)
+_MADE_OF_OTHERS: Final[tuple[type[Model], ...]] = (
+    Scaled,
+    Residual,
+    Bounded,
+    Mean,
+    Stacked,
+    Regional,
+    KernelSum,
+    Part,
+)
 KINDS: Final[dict[str, type[Model]]] = {kind.kind: kind for kind in (*_LEAVES, *_MADE_OF_OTHERS)}
 MAX_NESTING: Final = 12
 """Models within models: regions of corrected sums of kernels, these stacks of corrections of stacked donors, which are

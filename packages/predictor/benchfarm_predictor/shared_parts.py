@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 from pydantic import Field
 
 from benchfarm_core.values import Value
+from benchfarm_predictor.bounded import Bounded
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum
 from benchfarm_predictor.kernels import Floats
@@ -76,6 +77,8 @@ def members_of(model: Model) -> tuple[Model, ...]:
             return (model.base,)
         case Residual():
             return (model.base, model.correction)
+        case Bounded():
+            return (model.ratio,)
         case Mean() | Stacked() | Regional():
             return model.members
         case KernelSum():
@@ -118,6 +121,8 @@ def with_members(model: Model, members: Sequence[Model]) -> Model:
             return replace(model, base=members[0])
         case Residual():
             return replace(model, base=members[0], correction=members[1])
+        case Bounded():
+            return replace(model, ratio=members[0])
         case Mean():
             return replace(model, members=tuple(members))
         case Stacked():

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from benchfarm_predictor.bounded import Bounded
 from benchfarm_predictor.combined import Mean, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.composition import KernelSum, TabledSum
 from benchfarm_predictor.kernel_lists import KernelLists
@@ -75,6 +76,8 @@ def _members(model: Model, lists: KernelLists) -> list[tuple[Model, Bools]]:
             return [(model.base, every)]
         case Residual():
             return [(model.base, every), (model.correction, every)]
+        case Bounded():
+            return [(model.ratio, every)]
         case Mean() | Stacked():
             return [(member, every) for member in model.members]
         case Regional():

@@ -1,6 +1,6 @@
 """From which platforms a predictor may start: own ones whose predictors answer, and entries of the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -9,18 +9,28 @@ from benchfarm_core.adapting import DonorChoice, may_be_donor
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
+from benchfarm_core.pool_files import PoolEntry
 from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
 from benchfarm_core.refreshing import is_other_version
-from benchfarm_store import pool, predictors
+from benchfarm_store import pool, pool_entries, predictors
 from benchfarm_store.database import Transaction
+from benchfarm_store.pool_entries import FoundEntry
 from benchfarm_store.training_rows import FoundRows, told
 
 
 class FoundDonor(NamedTuple):
     """What a donor lends for a subject, as it was read."""
 
-    rows: FoundRows | TrainingRows
+    rows: FoundRows | FoundEntry
     subject: str
+
+
+class ToldDonor(NamedTuple):
+    """The rows of a donor; `entry`: of the pool, whose rows may be hold-outs here, None of an own platform."""
+
+    rows: TrainingRows
+    subject: str
+    entry: PoolEntry | None
 
 
 def donor_rows(
@@ -32,13 +42,13 @@ def donor_rows(
     Those that were compared and are not near are left out, own ones that were not compared come last. Each platform
     lends once, by its key: an own one before what was imported, and of that the newest. Raises NotFound.
     """
-    return [lent(one) for one in find_donors(tx, platform_id, platform, choice, limit, subject)]
+    return lent(tx, told_donors(find_donors(tx, platform_id, platform, choice, limit, subject)))
 
 
 def find_donors(
     tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
 ) -> list[FoundDonor]:
-    """As `donor_rows`, but only read: what takes time is `lent` outside the transaction."""
+    """As `donor_rows`, but only read: what takes time is `told_donors`, outside the transaction."""
     if choice == DonorChoice.NONE:
         return []
     heads = {head.platform_id for head in predictors.donors(tx, platform_id, subject)}
@@ -71,16 +81,39 @@ def one_each(tx: Transaction, members: Mapping[str, Platform]) -> list[str]:
 
 
 def _find(tx: Transaction, donor: str, subject: str) -> FoundDonor | None:
-    """What it lends; None of an entry whose kernels are of another catalogue, or that somebody has just deleted."""
+    """What it lends; None of one that somebody has just deleted."""
     try:
         return FoundDonor(pool.find_donor_rows(tx, donor, subject), subject)
-    except (InvalidRequest, NotFound):
+    except NotFound:
         return None
 
 
-def lent(found: FoundDonor) -> TrainingRows:
-    """The rows with the kernels of whole models; of another subject its kernels alone."""
-    rows = told(found.rows) if isinstance(found.rows, FoundRows) else found.rows
+def told_donors(found: Sequence[FoundDonor]) -> list[ToldDonor]:
+    """The rows with the kernels of whole models; no transaction is needed for what takes seconds. Entries whose kernels
+    are of another catalogue are left out."""
+    known = (_told(one) for one in found)
+    return [one for one in known if one is not None]
+
+
+def _told(found: FoundDonor) -> ToldDonor | None:
+    if isinstance(found.rows, FoundRows):
+        return ToldDonor(told(found.rows), found.subject, None)
+    try:
+        return ToldDonor(found.rows.unpacked(), found.subject, found.rows.entry)
+    except InvalidRequest:
+        return None
+
+
+def lent(tx: Transaction, known: Sequence[ToldDonor]) -> list[TrainingRows]:
+    """What donors lend: of an entry all but what is a hold-out anywhere on this farm, and of a subject that is no whole
+    model its kernels alone."""
+    entries = [one.rows for one in known if one.entry is not None]
+    held = pool_entries.held_of(tx, entries) if entries else frozenset()
+    return [_of_subject(one, held) for one in known]
+
+
+def _of_subject(found: ToldDonor, held: frozenset[str]) -> TrainingRows:
+    rows = found.rows if found.entry is None else pool_entries.without(found.entry, found.rows, held)
     if found.subject == WHOLE_MODEL:
         return rows
     kernels = tuple(row for row in rows.kernels if row.kernel_type == found.subject)

@@ -229,8 +229,8 @@ def _want(
     fixed = {"id": whose.adaptation_id, "round": round_no, "purpose": purpose}
     added = tx.execute(_ADD_ITEMS, {"rows": rows_json(rows), **fixed}).scalars().all()
     kept = [one for one, id_ in ids.items() if id_ in set(added)]
-    if any(one.source != ItemSource.KNOWN for one in kept):
-        planning.wake_boards(tx, [whose.platform_id])
+    if waiting := sum(one.source != ItemSource.KNOWN for one in kept):
+        planning.wake_boards(tx, [whose.platform_id], waiting)
     counts = {source: sum(one.source == source for one in kept) for source in ItemSource}
     expected = sum(one.seconds for one in kept if one.source == ItemSource.NEW)
     return Wanted(counts[ItemSource.KNOWN], counts[ItemSource.JOINED], counts[ItemSource.NEW], expected)

@@ -24,6 +24,7 @@ from benchfarm_core.adapting import (
     CurvePoint,
     broken_off,
 )
+from benchfarm_core.boards import refuse_single_use
 from benchfarm_core.correctness import is_ungated
 from benchfarm_core.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
@@ -78,7 +79,8 @@ def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Cal
 
     Raises:
         NotFound: there is no such platform.
-        InvalidRequest: `space_unknown`, `adaptation_impossible` where nothing can be learnt, or as a job there.
+        InvalidRequest: `space_unknown`, `platform_single_use` where nothing may teach, `adaptation_impossible` where
+            nothing can be learnt, or as a job there.
         Conflict: `adaptation_running` while another one of the platform is under way.
         QuotaExceeded: the account has too much under way, or waiting, with what would judge here.
     """
@@ -124,6 +126,7 @@ def _platform(tx: Transaction, name: str, by: Caller) -> platforms.Found:
 
 
 def _check(request: AdaptationRequest, platform: Platform) -> None:
+    refuse_single_use(platform.key)
     why = None
     if platform.precision == Precision.AS_GIVEN:
         why = "nothing that the farm generates runs as given"

@@ -13,12 +13,12 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.board_history import BoardEventKind
 from benchfarm_core.boards import (
-    MARK_PREFIXES,
     BoardReport,
     MergeRequest,
     ModelMerge,
     ModelSplit,
     SplitRequest,
+    marks_of,
 )
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.messages import Task, TaskMessage
@@ -168,7 +168,7 @@ _KNOWN = text("SELECT DISTINCT board_model FROM boards WHERE board_model = ANY(:
 
 def _check_alike(tx: Transaction, board_model: str, into: str) -> None:
     """Raise Conflict where the two cannot be one. Reads much, so it comes before anything is held."""
-    if _marks(board_model) != _marks(into):
+    if marks_of(board_model) != marks_of(into):
         raise Conflict("boards with marks and boards without are never one model", code="board_models_differ")
     ratios = tx.execute(_RATIOS, {"model": board_model, "into": into, "latest": COMPARED}).scalars().all()
     if ratios and abs(median(ratios) - 1) > DIFFER_MAX:
@@ -177,15 +177,6 @@ def _check_alike(tx: Transaction, board_model: str, into: str) -> None:
             f"they are not one model",
             code="board_models_differ",
         )
-
-
-def _marks(board_model: str) -> list[str]:
-    marks = []
-    for prefix in MARK_PREFIXES.values():
-        if board_model.startswith(prefix):
-            marks.append(prefix)
-            board_model = board_model.removeprefix(prefix)
-    return marks
 
 
 # as many probes of an index as the model has platforms; what is leased has a live lease

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import insert, text
 
+from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.comparing import COMPARISON_RULE_VERSION, Comparison, compare
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import ClockProof
@@ -67,19 +68,21 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
     for row in rows:
         protocol = Protocol.model_validate(json.loads(row.protocol))
         kept = accepted_launches(sample_codec.decode(bytes(row.data)), clocks_in(row.clocks), protocol)
-        found = kept if isinstance(kept, FailureCode) else compare(kept, protocol)
+        is_enforced = is_witness_enforced(row.platform)
+        found = kept if isinstance(kept, FailureCode) else compare(kept, protocol, is_enforced=is_enforced)
         values = found.model_dump() if isinstance(found, Comparison) else {"rule_version": COMPARISON_RULE_VERSION}
         tx.execute(comparisons.update().where(comparisons.c.measurement_id == row.measurement_id).values(**values))
     return len(rows)
 
 
 _OUTDATED = text(f"""
-    SELECT c.measurement_id, d.data, t.spec::text AS protocol, {CLOCKS_OF_RESULT}
+    SELECT c.measurement_id, d.data, t.spec::text AS protocol, p.key AS platform, {CLOCKS_OF_RESULT}
     FROM comparisons c
     JOIN samples d ON d.measurement_id = c.measurement_id
     JOIN results r ON r.measurement_id = c.measurement_id
     JOIN measurements m ON m.id = c.measurement_id
     JOIN protocols t ON t.id = m.protocol_id
+    JOIN platforms p ON p.id = m.platform_id
     WHERE c.rule_version < :version
     ORDER BY c.rule_version LIMIT :limit FOR NO KEY UPDATE OF c SKIP LOCKED
 """)

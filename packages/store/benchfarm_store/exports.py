@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import refuse_single_use
 from benchfarm_core.errors import Conflict, NotFound
 from benchfarm_core.exports import (
     KEPT_TABLES,
@@ -53,11 +54,12 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
     """What the table is made of; the farm's key is made here, if there is none yet.
 
     Raises:
-        InvalidRequest: as `platforms.find`.
+        InvalidRequest: as `platforms.find`, `platform_single_use`.
         Conflict: `no_predictor` where nothing answers for whole models, or no such version answers or did once and has
             its file.
     """
     row = platforms.find(tx, request.platform)
+    refuse_single_use(row.key)
     found = tx.execute(_PREDICTORS, {"platform": row.id, "version": request.version, "subject": WHOLE_MODEL}).first()
     if found is None:
         raise _no_predictor(row.key, request.version)

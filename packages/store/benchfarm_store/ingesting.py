@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
-from benchfarm_core.agent_protocol import LaunchEvidence, ResultsAnswer, ResultsRequest
+from benchfarm_core.agent_protocol import ResultsAnswer, ResultsRequest
+from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
 from benchfarm_core.comparing import Comparison, compare
 from benchfarm_core.correctness import is_ungated, without_gate
@@ -37,7 +38,7 @@ from benchfarm_core.quality import (
     is_noisy,
     summarise,
 )
-from benchfarm_core.summaries import Summary
+from benchfarm_core.summaries import Summary, as_noisy
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import (
     agents,
@@ -116,6 +117,11 @@ class _Lease(NamedTuple):
     def is_ungated(self) -> bool:
         return is_ungated(self.held.platform.engine.name)
 
+    @property
+    def is_enforced(self) -> bool:
+        """Whether the witness is."""
+        return is_witness_enforced(self.held.platform.board_model)
+
 
 def ingest(
     tx: Transaction, agent_id: str, token: str, request: ResultsRequest, *, noisy_max: int = MAX_NOISY
@@ -171,7 +177,7 @@ def take_in(
     leases.refuse_strangers((result.measurement_id for result in request.results), items, field="results")
     for result in request.results:
         check_result(result, held.protocol, way_of(items[result.measurement_id].timing, held.platform))
-    lease = _Lease(held, _keep_evidence(tx, held.row.id, request.launches))
+    lease = _Lease(held, clock_evidence.keep(tx, held.row.id, request.launches))
     fresh = [r for r in request.results if items[r.measurement_id].outcome is None]
     live = [r for r in fresh if items[r.measurement_id].is_leased]
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
@@ -303,28 +309,6 @@ _PINS_FAILED = text("""
 """)
 
 
-def _keep_evidence(tx: Transaction, lease_id: int, evidence: Sequence[LaunchEvidence]) -> dict[int, ClockEvidence]:
-    """Keep what is new of a lease's launches; what all of them saw of the clock, by number."""
-    rows = [{"no": e.launch_no, "evidence": e.model_dump(mode="json", exclude={"launch_no"})} for e in evidence]
-    if not rows:
-        return clock_evidence.of_lease(tx, lease_id)
-    found = tx.execute_prepared(_ADD_LAUNCHES, lease_id, rows_json(rows))
-    return clock_evidence.clocks_in({row.launch_no: row.clock for row in found if row.clock is not None})
-
-
-_ADD_LAUNCHES = Prepared(
-    "results_launches",
-    "bigint, jsonb",
-    """
-    WITH added AS (
-        INSERT INTO launches (lease_id, launch_no, evidence)
-        SELECT $1, no, evidence FROM jsonb_to_recordset($2) AS x(no smallint, evidence jsonb)
-        ON CONFLICT DO NOTHING RETURNING launch_no, evidence->'clock' AS clock)
-    SELECT launch_no, clock FROM added UNION ALL SELECT launch_no, evidence->'clock' FROM launches WHERE lease_id = $1
-    """,
-)
-
-
 def _judge(
     tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult], noisy_max: int
 ) -> tuple[list[_Good], list[_Bad]]:
@@ -345,11 +329,7 @@ def _judge(
         tries = Tries(row.attempts, row.losses, row.inconclusive, row.noisy)
         judged: _Judged | FailureCode | None = result.failure
         if launches is not None:
-            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need)
-            # comparisons do not ask: whatever is there takes both sides along
-            if isinstance(judged, _Judged) and isinstance(judged.answer, Summary) and tries.noisy < noisy_max:
-                kept = unthrottled(launches, lease.clocks)
-                judged = FailureCode.NOISY if is_noisy(kept, lease.protocol, canaries.quiet) else judged
+            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need, noisy_max - tries.noisy)
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
@@ -373,8 +353,10 @@ def _judge_launches(
     beside: CanaryGolden | None,
     launches: Sequence[LaunchSamples],
     clock_need: int,
+    noisy_left: int,
 ) -> _Judged | FailureCode:
-    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`."""
+    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`.
+    noisy_left: tries that noise may still cost; without one the answer counts, marked."""
     kept = accepted_launches(launches, lease.clocks, lease.protocol)
     if isinstance(kept, FailureCode):
         return kept
@@ -382,6 +364,9 @@ def _judge_launches(
     if clock_level(clock_proof) < clock_need:
         return FailureCode.PIN_NOT_VERIFIED
     found = _answer(lease, canaries, beside, kept, clock_proof)
+    # comparisons do not ask, nor where neighbours belong to the board
+    if lease.is_enforced and isinstance(found, Summary) and is_noisy(kept, lease.protocol, canaries.quiet):
+        found = FailureCode.NOISY if noisy_left > 0 else as_noisy(found)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
 
 
@@ -393,7 +378,7 @@ def _answer(
     clock_proof: ClockProof,
 ) -> Summary | Comparison | FailureCode:
     if is_comparison(lease.protocol):  # whatever drifts takes both sides along
-        return compare(launches, lease.protocol)
+        return compare(launches, lease.protocol, is_enforced=lease.is_enforced)
     if drifted(canary_floors(launches), canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
     found = summarise(
@@ -402,6 +387,7 @@ def _answer(
         golden=canaries.reference,
         clock_proof=clock_proof,
         beside=beside,
+        is_enforced=lease.is_enforced,
     )
     return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
 

@@ -7,16 +7,18 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import InvalidRequest, TooLarge
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyRequest, Pin, unanswered
+from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.protocols import PROTOCOLS, purpose_of
-from benchfarm_core.summaries import GRADE_ORDER, Grade
+from benchfarm_core.summaries import Grade, meets
 from benchfarm_core.values import digest
 from benchfarm_core.workloads import (
     AnySingle,
+    ArchitectureRequest,
     KernelListRequest,
     KernelWorkload,
     PairWorkload,
@@ -136,21 +138,43 @@ class Named(NamedTuple):
 
 def named(request: LatencyRequest) -> Named:
     """What takes most of the time of naming what is asked; no connection is needed for it. What the catalogue or a
-    search space refuses costs its own answers alone."""
+    search space refuses costs its own answers alone. Equal items are named once, but for architectures, which hardly
+    ever are: to look whether one was there takes as long as to name it."""
     found = Named([], [], {})
+    known: dict[str, _NamedItem] = {}
     for index, item in enumerate(request.items):
-        workload: AskedWorkload | None = None
-        try:
-            if isinstance(item, KernelListRequest):
-                workload = _canonical(item)
-            elif (resolved := specs.resolve_generated(item)) is not None:
-                workload = _single(resolved)
-        except InvalidRequest as error:
-            place = f"items.{index}.{error.field}" if error.field else f"items.{index}"
-            found.refusals[index] = Refused(error.code, error.detail, place)
-        found.workloads.append(workload)
-        found.ids.append(None if workload is None else _id_of(workload))
+        if isinstance(item, ArchitectureRequest | UploadRequest):
+            one = _item_named(item)
+        else:
+            key = item.model_dump_json()
+            one = known.get(key) or known.setdefault(key, _item_named(item))
+        if one.error is not None:
+            place = f"items.{index}.{one.error.field}" if one.error.field else f"items.{index}"
+            found.refusals[index] = Refused(one.error.code, one.error.detail, place)
+        found.workloads.append(one.workload)
+        found.ids.append(one.id)
     return found
+
+
+class _NamedItem(NamedTuple):
+    """An item's workload and its id, none of an upload; or why it is none."""
+
+    workload: AskedWorkload | None = None
+    id: str | None = None
+    error: InvalidRequest | None = None
+
+
+def _item_named(item: LatencyItem) -> _NamedItem:
+    try:
+        if isinstance(item, KernelListRequest):
+            workload: AskedWorkload = _canonical(item)
+        elif (resolved := specs.resolve_generated(item)) is not None:
+            workload = _single(resolved)
+        else:
+            return _NamedItem()
+    except InvalidRequest as error:
+        return _NamedItem(error=error)
+    return _NamedItem(workload, _id_of(workload))
 
 
 def _canonical(item: KernelListRequest) -> KernelListRequest:
@@ -180,6 +204,7 @@ def check(tx: Transaction, request: LatencyRequest) -> None:
 
 def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | None = None) -> Asked:
     """Every item on every platform: the newest fresh result of that timing, of any protocol of the farm's own.
+    On platforms whose boards' results are of single use nothing is known.
 
     What predicts the rest is looked up here too, so that a question sees each predictor before it was replaced or
     after, and never both. Times in situ are not predicted.
@@ -203,11 +228,11 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
         for number, item in zip(numbers, request.items, strict=True)
         if isinstance(item, UploadRequest) and number != REFUSED
     }
-    row_ids = dict(enumerate(row.id for row in rows))
-    best = _best(tx, request, as_of, dict(enumerate(places)), row_ids)
-    gaps = [[n for n in workloads if (n, place) not in best] for place in row_ids]
-    choice = pins.choice(tx, request, [row_ids[place] for place, each in enumerate(gaps) if each])
-    summing = {place: id_ for place, id_ in row_ids.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
+    reused = {place: row.id for place, row in enumerate(rows) if not is_single_use(row.key)}
+    best = _best(tx, request, as_of, dict(enumerate(places)), reused)
+    gaps = [[n for n in workloads if (n, place) not in best] for place in range(len(rows))]
+    choice = pins.choice(tx, request, [id_ for place, id_ in reused.items() if gaps[place]])
+    summing = {place: id_ for place, id_ in reused.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
     first = len(places)
     lists = _listed(workloads, places, answers, len(summing))
     if lists:
@@ -215,7 +240,8 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
         for place in summing:
             gaps[place] += [n for n in range(first, len(places)) if (n, place) not in best]
     subjects = [subject_of(workload) for workload in workloads.values()]
-    heads = [choice.heads(row.id, sorted({subjects[n] for n in each})) for row, each in zip(rows, gaps, strict=True)]
+    lacking = [sorted({subjects[n] for n in each}) if place in reused else [] for place, each in enumerate(gaps)]
+    heads = [choice.heads(row.id, each) for row, each in zip(rows, lacking, strict=True)]
     asked, kernels, fused = _to_predict(tx, heads, rows, gaps, subjects, uploads)
     pin = pins.make(request.pin, [head for each in heads for head in each.values()], fused, as_of)
     return Asked(
@@ -298,7 +324,7 @@ def _best(
     parameters = {
         "pairs": rows_json(pairs),
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
-        "grades": [grade for grade in Grade if GRADE_ORDER[grade] <= min(GRADE_ORDER[request.min_grade], 2)],
+        "grades": [grade for grade in Grade if meets(grade, request.min_grade)],
         "age": request.max_age_s,
         "timing": request.timing,
         "now": as_of,

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import SINGLE_USE_PREFIXES
 from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
@@ -62,7 +63,8 @@ def due_members(tx: Transaction) -> list[str]:
 def probed_platforms(tx: Transaction) -> list[Probed]:
     """The platforms of this farm that have results of probes: of each the steadiest, the newest of these.
 
-    As what predictors learn from: graded A to C by the present rule, from boards as they are now, no hold-outs.
+    As what predictors learn from: graded A to C by the present rule, from boards as they are now, no hold-outs, nothing
+    of single use.
     """
     rows: dict[str, list[Row[Any]]] = {}
     for row in tx.execute(_TIMES, _probes()):
@@ -90,6 +92,7 @@ def _probes() -> dict[str, Any]:
         "protocols": [protocol.id for protocol in PROTOCOLS.values() if purpose_of(protocol) == "latency"],
         "rule": RULE_VERSION,
         "grades": [grade for grade in Grade if is_reusable(grade)],
+        "single_use": [f"{prefix}%" for prefix in SINGLE_USE_PREFIXES],
     }
 
 
@@ -99,6 +102,7 @@ _FOUND: Final = """
         s.normalised_ms, r.measured_at
     FROM workloads w
     JOIN measurements m ON m.workload_id = w.id AND m.state = 'done' AND m.origin_id = 1
+    JOIN platforms o ON o.id = m.platform_id AND NOT o.key LIKE ANY(CAST(:single_use AS text[]))
     JOIN protocols t ON t.id = m.protocol_id AND t.public_id = ANY(:protocols)
     JOIN results r ON r.measurement_id = m.id
     JOIN summaries s ON s.measurement_id = m.id AND s.active AND s.rule_version = :rule AND s.grade = ANY(:grades)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.planning import Known
@@ -48,10 +49,11 @@ _KNOWN = text(f"""
     SELECT x.g, m.id, m.repeat_no, m.state, r.measured_at, s.median_ms,
         coalesce(s.grade, CASE WHEN c.verdict IS NOT NULL THEN {GRADE_OF_COMPARISON} END) AS grade,
         coalesce(s.clock_proof, c.clock_proof) AS clock_proof,
-        coalesce(b.generation_id = r.generation_id, false) AS fresh
+        coalesce(b.generation_id = r.generation_id, false) AS fresh, p.key AS platform
     FROM jsonb_to_recordset(CAST(:groups AS jsonb)) AS x(g int, w bigint, p int)
     JOIN measurements m ON m.workload_id = x.w AND m.platform_id = x.p AND m.protocol_id = :protocol
         AND m.timing = :timing
+    JOIN platforms p ON p.id = m.platform_id
     LEFT JOIN results r ON r.measurement_id = m.id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
     LEFT JOIN comparisons c ON c.measurement_id = m.id
@@ -70,6 +72,7 @@ def known_of(row: Row[Any]) -> Known:
         grade=row.grade,
         clock_proof=None if row.clock_proof is None else CLOCK_PROOFS[row.clock_proof],
         fresh_generation=row.fresh,
+        is_single_use=is_single_use(row.platform),
     )
 
 
@@ -182,8 +185,8 @@ def _queue(row: Row[Any], queues: Mapping[QueueKey, int], priority: int) -> int:
 
 _LOCK = text("""
     SELECT m.id, m.state, m.failure, m.detail, m.clock_need, m.platform_id, m.protocol_id, m.queue_id, q.account_id,
-        q.priority
-    FROM measurements m JOIN queues q ON q.id = m.queue_id
+        q.priority, p.key AS platform
+    FROM measurements m JOIN queues q ON q.id = m.queue_id JOIN platforms p ON p.id = m.platform_id
     WHERE m.id = ANY(CAST(:ids AS bigint[])) ORDER BY m.id FOR NO KEY UPDATE OF m
 """)
 _RAISE = text("""

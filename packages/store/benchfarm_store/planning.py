@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, select, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import NotFound, Unavailable
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import PLAN_CHUNK, ItemSource, ItemState, JobState
@@ -29,12 +30,15 @@ from benchfarm_store.timings import by_difference, timing_of
 
 PLANNABLE: Final = (JobState.QUEUED, JobState.PLANNING)
 TRIES: Final = 5
-WOKEN_BOARDS: Final = 50
-"""Boards that one chunk wakes at once; the sweep wakes the others."""
+WOKEN_MIN: Final = 50
+"""Idle boards that are woken for however little work: the first ones may not be able to take it now."""
+WOKEN_MAX: Final = PLAN_CHUNK
+"""Idle boards that are woken at once, at the most: each is a message and a task. The sweep wakes the others."""
 
 
 class _Moved(Exception):
-    """A measurement was cancelled, or made by another planner, meanwhile: decide anew."""
+    """A measurement was cancelled, or made by another planner, or one of single use was measured, meanwhile: decide
+    anew."""
 
 
 class _Passed(Exception):
@@ -279,7 +283,7 @@ def _item(link: _Link, made: dict[tuple[int, int, int], int], held: dict[int, Ro
     id_ = decision.measurement_id
     assert id_ is not None  # what is joined has its row
     row = held[id_]
-    if row.state == MeasurementState.CANCELLED:
+    if row.state == MeasurementState.CANCELLED or (row.state == MeasurementState.DONE and is_single_use(row.platform)):
         raise _Moved
     state = {"done": ItemState.SUCCEEDED, "failed": ItemState.FAILED}.get(row.state, ItemState.PENDING)
     return _row(link.item_no, state, ItemSource.JOINED, id_, row.failure, row.detail or "")
@@ -344,13 +348,16 @@ def _advance(tx: Transaction, job: Row[Any], items: Sequence[dict[str, Any]], le
         if pending:
             progress.change_state(tx, job.id, state, JobState.RUNNING, "")
     progress.settle(tx, job.id)
-    if any(row["state"] == ItemState.PENDING for row in items):
-        wake_boards(tx, job.platform_ids)
+    if waiting := sum(row["state"] == ItemState.PENDING for row in items):
+        wake_boards(tx, job.platform_ids, waiting)
 
 
-def wake_boards(tx: Transaction, platform_ids: Sequence[int]) -> None:
-    """Ask for a dispatch of idle boards that offer some platforms, by chance: among equals none is always first."""
-    for board in tx.execute(_IDLE_BOARDS, {"ids": list(platform_ids), "limit": WOKEN_BOARDS}).scalars():
+def wake_boards(tx: Transaction, platform_ids: Sequence[int], waiting: int) -> None:
+    """Ask for a dispatch of all idle boards that offer some platforms, where so many measurements wait that each could
+    have one; by chance, among equals none is always first.
+    """
+    limit = min(max(waiting, WOKEN_MIN), WOKEN_MAX)
+    for board in tx.execute(_IDLE_BOARDS, {"ids": list(platform_ids), "limit": limit}).scalars():
         tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,)))
 
 

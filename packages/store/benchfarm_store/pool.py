@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import is_single_use, refuse_single_use
 from benchfarm_core.errors import InvalidRequest, NotFound, TooLarge
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
@@ -80,15 +81,16 @@ def donor_rows(tx: Transaction, donor_id: str, subject: str) -> TrainingRows:
 
     Raises NotFound, and InvalidRequest (`pool_file_foreign`) for an entry with kernels of another catalogue.
     """
-    found = find_donor_rows(tx, donor_id, subject)
-    return training_rows.told(found) if isinstance(found, training_rows.FoundRows) else found
+    if is_entry_id(donor_id):
+        return pool_entries.load_rows(tx, donor_id)
+    return training_rows.told(training_rows.find_rows(tx, _platform_row(tx, donor_id), subject))
 
 
-def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | TrainingRows:
-    """As `donor_rows`, but rows of own platforms are only read."""
-    if not is_entry_id(donor_id):
-        return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)
-    return pool_entries.load_rows(tx, donor_id)
+def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | pool_entries.FoundEntry:
+    """As `donor_rows`, but only read: an entry's are packed still, with what is a hold-out on this farm."""
+    if is_entry_id(donor_id):
+        return pool_entries.find_rows(tx, donor_id)
+    return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)
 
 
 def donor_file(tx: Transaction, donor_id: str, subject: str) -> bytes | None:
@@ -110,8 +112,9 @@ def _platform_row(tx: Transaction, public_id: str) -> int:
 
 
 def list_members(tx: Transaction) -> list[PoolMember]:
-    """Platforms of this farm that were probed or have a predictor, by key; then what others measured."""
-    rows = tx.execute(_OWN, {"version": PROBES_VERSION}).all()
+    """Platforms of this farm that were probed or have a predictor, by key, but for those whose boards' results are of
+    single use; then what others measured."""
+    rows = [row for row in tx.execute(_OWN, {"version": PROBES_VERSION}) if not is_single_use(row.key)]
     files: dict[int, list[PooledPredictor]] = {row.id: [] for row in rows}
     for head in predictors.active(tx, list(files)):
         fields = {"subject": head.subject, "version": head.version, "sha256": head.sha256}
@@ -175,7 +178,8 @@ def gather(tx: Transaction, wanted: PoolExport) -> Gathered:
     look like.
 
     Raises:
-        InvalidRequest: a name that means nothing; without names, none that is worth it.
+        InvalidRequest: a name that means nothing, or a platform that gives nothing away (`platform_single_use`);
+            without names, none that is worth it.
         NotFound: an entry that there is not.
         TooLarge: predictors alone are above what a pool file holds, or there are more platforms than it holds.
     """
@@ -241,6 +245,7 @@ def _worth_exporting(tx: Transaction) -> list[str]:
 
 def _own(tx: Transaction, name: str) -> _Own:
     row = platforms.find(tx, name)
+    refuse_single_use(row.key, field="names")
     files = {head.subject: predictors.file(tx, head.id) for head in predictors.active(tx, [row.id])}
     return _Own(Platform.model_validate(row.spec), training_rows.find_rows(tx, row.id), files)
 

@@ -1,6 +1,6 @@
 """Pool entries: platforms of other farms with their rows and predictors, which no answer of this farm reads."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -177,31 +177,58 @@ def get_manifest(tx: Transaction, entry_id: str) -> PoolEntry:
     return PoolEntry.model_validate(found.manifest)
 
 
+class FoundEntry(NamedTuple):
+    """An entry's rows as they lie in the store, packed: unpacking takes up to a second, and no transaction."""
+
+    entry: PoolEntry
+    part: bytes
+
+    @property
+    def platform(self) -> str:
+        """Its platform's key."""
+        return self.entry.platform.key
+
+    def unpacked(self) -> TrainingRows:
+        """All of its rows, hold-outs of this farm among them. Raises InvalidRequest (`pool_file_foreign`) where this
+        version has another catalogue of kernels."""
+        return unpack(self.part, self.entry.rows.size_bytes, CATALOGUE_VERSION)
+
+
+def find_rows(tx: Transaction, entry_id: str) -> FoundEntry:
+    """An entry's rows, only read. Raises NotFound."""
+    return FoundEntry(get_manifest(tx, entry_id), load_part(tx, entry_id))
+
+
 def load_rows(tx: Transaction, entry_id: str) -> TrainingRows:
     """The rows of an entry without what is a hold-out anywhere on this farm: a donor must not know what judges.
 
-    Where any is left out, `data_hash` is that of the rest: what was learnt from more rows is not taken for it.
-
-    Raises NotFound, InvalidRequest (`pool_file_foreign`) where this version has another catalogue of kernels.
+    They are unpacked here, in the transaction. Raises NotFound, InvalidRequest as `FoundEntry.unpacked`.
     """
-    entry = get_manifest(tx, entry_id)
-    rows = unpack(load_part(tx, entry_id), entry.rows.size_bytes, CATALOGUE_VERSION)
-    ids = {row.workload_id for row in rows.every}
-    held = _holdouts(tx, ids)
-    if not held:
+    found = find_rows(tx, entry_id)
+    rows = found.unpacked()
+    return without(found.entry, rows, held_of(tx, [rows]))
+
+
+def without(entry: PoolEntry, rows: TrainingRows, held: Collection[str]) -> TrainingRows:
+    """An entry's rows but for these workloads. Where any is left out, `data_hash` is that of the rest: what was learnt
+    from more rows is not taken for it."""
+    left_out = {row.workload_id for row in rows.every} & frozenset(held)
+    if not left_out:
         return rows
     return rows.model_copy(
         update={
-            "kernels": tuple(row for row in rows.kernels if row.workload_id not in held),
-            "models": tuple(row for row in rows.models if row.workload_id not in held),
-            "data_hash": digest([entry_id, rows.data_hash, sorted(held)]),
+            "kernels": tuple(row for row in rows.kernels if row.workload_id not in left_out),
+            "models": tuple(row for row in rows.models if row.workload_id not in left_out),
+            "data_hash": digest([entry.id, rows.data_hash, sorted(left_out)]),
         }
     )
 
 
-def _holdouts(tx: Transaction, ids: set[str]) -> set[str]:
+def held_of(tx: Transaction, every: Sequence[TrainingRows]) -> frozenset[str]:
+    """Workloads of these rows that are hold-outs anywhere on this farm."""
+    ids = {row.workload_id for rows in every for row in rows.every}
     found = tx.execute(_HOLDOUTS, {"digests": [workload_digest(id_) for id_ in sorted(ids)]})
-    return {workload_text(one) for one in found.scalars()}
+    return frozenset(workload_text(one) for one in found.scalars())
 
 
 _HOLDOUTS = text("""

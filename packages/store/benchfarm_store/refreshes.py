@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.adapting import DonorChoice
+from benchfarm_core.boards import MARK_PREFIXES, is_single_use
 from benchfarm_core.jobs import PriorityClass
 from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_core.refreshing import AGAIN_MAX, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, Since, may_have_drifted
+from benchfarm_core.refreshing import AGAIN_MAX, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, Since, may_be_due
 from benchfarm_core.workloads import WORKLOAD, ArchitectureWorkload, GeneratedModelWorkload, KernelWorkload
 from benchfarm_store import measurements, planning, specs
 from benchfarm_store.adaptation_items import PROTOCOL
@@ -85,12 +86,14 @@ def due_on(tx: Transaction, platform: str) -> list[Due]:
 def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
     own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
     own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
+    own |= {"marked": [f"{prefix}%" for prefix in MARK_PREFIXES.values()]}
     rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S})
     return [row for row in rows if _may_be_due(row)]
 
 
 def _may_be_due(row: Row[Any]) -> bool:
-    if row.waits or not may_have_drifted(_since(row)):
+    # of single use: what learnt there before boards were marked, or marks meant that, is history
+    if row.waits or is_single_use(row.spec["board_model"]) or not may_be_due(_since(row)):
         return False
     return row.seen != _seen(row) or not (row.is_done or row.attempts >= ATTEMPTS_MAX)
 
@@ -103,13 +106,13 @@ def _due(row: Row[Any]) -> Due:
 
 def _since(row: Row[Any]) -> Since:
     moved = row.canaries / row.canaries_then - 1 if row.canaries and row.canaries_then else 0.0
-    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first)
+    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first, row.rules_at is not None)
 
 
 def _seen(row: Row[Any]) -> str:
     since = _since(row)
     told = (row.made_at, row.newest_at, since.new, since.is_other_generation, since.have_canaries_moved)
-    return " ".join(map(str, told))
+    return " ".join(map(str, told if row.rules_at is None else (*told, row.rules_at)))
 
 
 # another version of an engine is another platform, which begins without predictors and has a neighbour that knows
@@ -140,7 +143,7 @@ _DUE = text(f"""
         EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN generations g ON g.id = b.generation_id
             WHERE o.platform_id = p.id AND g.created_at > newest.created_at) AS is_other_generation,
-        l.wanted_at, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
+        rules.rules_at, l.wanted_at, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
         coalesce(l.wanted_at > :now - make_interval(secs => :again_s) AND ({_OPEN_HOLDOUTS}), false) AS waits,
         (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id
             AND (d.state = 'succeeded' OR d.predictors @> '[{{"is_active": true}}]')
@@ -149,6 +152,12 @@ _DUE = text(f"""
         LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject
         LEFT JOIN LATERAL (SELECT v.created_at, v.canaries FROM predictors v
             WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
+        CROSS JOIN LATERAL (SELECT max(f.measured_at) AS rules_at FROM fusions f
+            WHERE a.subject = :model AND f.measured_at > newest.created_at
+                AND f.engine || '-' || f.version || f.options = split_part(p.key, '/', 3)
+                AND f.precision = split_part(p.key, '/', 4)
+                AND (f.board_model = split_part(p.key, '/', 1)
+                    OR NOT f.board_model LIKE ANY(CAST(:marked AS text[])))) rules
         LEFT JOIN LATERAL (SELECT o.measured_at FROM results o WHERE a.is_first AND o.platform_id = p.id
             ORDER BY o.measured_at DESC OFFSET :searched LIMIT 1) oldest ON true
         CROSS JOIN LATERAL (SELECT count(DISTINCT c.workload_id) AS new, max(c.measured_at) AS newest_at FROM (
@@ -225,7 +234,7 @@ def want_holdouts_again(tx: Transaction, due: Due) -> int:
         purpose=Purpose.HOLDOUT,
     )
     tx.execute(_WANTED, {"platform": due.platform_id, "subject": due.subject, "now": tx.now})
-    planning.wake_boards(tx, [due.platform_id])
+    planning.wake_boards(tx, [due.platform_id], len(wanted))
     return len(wanted)
 
 

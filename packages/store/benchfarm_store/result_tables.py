@@ -82,6 +82,9 @@ summaries = Table(
     Column("launches", SmallInteger, nullable=False),
     Column("clock_proof", SmallInteger, nullable=False),
     Column("active", Boolean, nullable=False),
+    Column(
+        "noisy", Boolean, nullable=False, server_default=text("false"), comment="it counts for want of a better answer"
+    ),
     Column("grade", Text, nullable=False),
     Column("canary", Text),
     PrimaryKeyConstraint("measurement_id", "rule_version"),

@@ -73,8 +73,8 @@ def resolve_workloads(
 def resolve_generated(request: AnyRequest) -> Resolved | None:
     """One request's workload, without a transaction: None for an upload, which the account must be seen to have.
 
-    The cost of an architecture is not worked out, for which it is laid out: half a millisecond. Raises InvalidRequest
-    for what the catalogue refuses.
+    Costs are not worked out, for which networks are laid out: one to two milliseconds each. Raises InvalidRequest for
+    what the catalogue refuses.
     """
     return None if isinstance(request, UploadRequest) else _resolver(request, {}, costs=False)()
 
@@ -104,9 +104,9 @@ def _pair(a: Resolved, b: Resolved, where: pairs.Beside) -> Resolved:
 
 def _resolver(request: AnyRequest, uploads: dict[str, Resolved], *, costs: bool) -> Callable[[], Resolved]:
     if isinstance(request, KernelRequest):
-        return lambda: _kernel(request)
+        return lambda: _kernel(request, costs=costs)
     if isinstance(request, GeneratedModelRequest):
-        return lambda: _generated(request)
+        return lambda: _generated(request, costs=costs)
     if isinstance(request, ArchitectureRequest):
         return lambda: _architecture(request, costs=costs)
     return lambda: _upload(request, uploads)
@@ -121,15 +121,15 @@ def _named(field: str, resolve: Callable[[], Resolved]) -> Resolved:
         ) from error
 
 
-def _kernel(request: KernelRequest) -> Resolved:
+def _kernel(request: KernelRequest, *, costs: bool) -> Resolved:
     kind = kernel_type(request.type)
     workload = kind.workload(request.config)
-    return Resolved(workload, kind.cost_rule(workload.config))
+    return Resolved(workload, kind.cost_rule(workload.config) if costs else None)
 
 
-def _generated(request: GeneratedModelRequest) -> Resolved:
+def _generated(request: GeneratedModelRequest, *, costs: bool) -> Resolved:
     recipe = model_recipe(request.name)
-    return Resolved(recipe.workload(request.config), recipe.cost(request.config))
+    return Resolved(recipe.workload(request.config), recipe.cost(request.config) if costs else None)
 
 
 def _architecture(request: ArchitectureRequest, *, costs: bool) -> Resolved:

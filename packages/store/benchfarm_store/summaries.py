@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from sqlalchemy import Row, insert, text
 
+from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.quality import RULE_VERSION, CanaryGolden, accepted_launches, summarise
-from benchfarm_core.summaries import Summary
+from benchfarm_core.summaries import Summary, as_noisy
 from benchfarm_store import sample_codec
 from benchfarm_store.clock_evidence import CLOCKS_OF_RESULT, clocks_in
 from benchfarm_store.database import Transaction
@@ -22,7 +23,7 @@ MAX_DERIVED: Final = 500
 SUMMARY_COLUMNS = """
     s.rule_version, s.median_ms, s.normalised_ms, s.canary, s.low_ms, s.high_ms, s.interval_coverage, s.spread,
     s.grade, s.clock_proof, s.launches, s.blocks, s.clean_share, s.load_ms, s.first_ms, s.peak_pss_bytes,
-    s.model_pss_bytes, s.mapped_weights_bytes
+    s.model_pss_bytes, s.mapped_weights_bytes, s.noisy AS is_noisy
 """
 
 
@@ -59,6 +60,7 @@ def summary_of(row: Any) -> Summary | None:
         peak_pss_bytes=row.peak_pss_bytes,
         model_pss_bytes=row.model_pss_bytes,
         mapped_weights_bytes=row.mapped_weights_bytes,
+        noisy=row.is_noisy,
     )
 
 
@@ -66,7 +68,8 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
     """Give up to `limit` results whose samples are kept a summary by `RULE_VERSION`, and make it the active one.
 
     Returns how many; 0 means that nothing is left. A result that the rule finds inconclusive keeps the summary
-    it has; one that another transaction holds is left for the next time.
+    it has; one that another transaction holds is left for the next time. What was noisy stays so: what the board's
+    canaries took then is not known any more.
     """
     rows = tx.execute(_OUTDATED, {"version": RULE_VERSION, "limit": limit}).all()
     ids = [row.measurement_id for row in rows]
@@ -77,8 +80,8 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
-    SELECT s.measurement_id, s.clock_proof, d.data, t.spec::text AS protocol, p.spec->'engine'->>'name' AS engine,
-        c.sgemm_ns, c.mobilenet_ns,
+    SELECT s.measurement_id, s.clock_proof, s.noisy AS is_noisy, d.data, t.spec::text AS protocol,
+        p.spec->'engine'->>'name' AS engine, p.key AS platform, c.sgemm_ns, c.mobilenet_ns,
         l.sgemm_ns AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
@@ -104,8 +107,12 @@ def _derive(row: Row[Any]) -> Summary | FailureCode:
         golden=CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns),
         clock_proof=CLOCK_PROOFS[row.clock_proof],
         beside=_beside(row),
+        is_enforced=is_witness_enforced(row.platform),
     )
-    return without_gate(found) if is_ungated(row.engine) and isinstance(found, Summary) else found
+    if isinstance(found, FailureCode):
+        return found
+    summary = without_gate(found) if is_ungated(row.engine) else found
+    return as_noisy(summary) if row.is_noisy else summary
 
 
 def _beside(row: Row[Any]) -> CanaryGolden | None:
@@ -127,10 +134,10 @@ def _activate(tx: Transaction, ids: Sequence[int], derived: dict[int, Summary]) 
 _COPY = text("""
     INSERT INTO summaries (measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread,
         clean_share, blocks, rule_version, launches, clock_proof, active, grade, canary, load_ms, first_ms,
-        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes)
+        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes, noisy)
     SELECT measurement_id, median_ms, normalised_ms, low_ms, high_ms, interval_coverage, spread, clean_share,
         blocks, :version, launches, clock_proof, false, grade, canary, load_ms, first_ms,
-        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes
+        peak_pss_bytes, model_pss_bytes, mapped_weights_bytes, noisy
     FROM summaries WHERE active AND measurement_id = ANY(CAST(:ids AS bigint[]))
 """)
 _RETIRE = text("""

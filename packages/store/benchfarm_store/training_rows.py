@@ -1,7 +1,8 @@
 """What a platform's predictors learn from, and what judges them: results of this farm's own, told as rows.
 
 Only what a predictor may promise: `normalised_ms` by the present summary rule, graded A to C, from boards as they are
-now, by the farm's protocols with their own parameters. Uploads are private and teach nobody.
+now, by the farm's protocols with their own parameters. Uploads are private and teach nobody; so does nothing that is of
+single use (`boards.is_single_use`), whose platforms have no rows at all.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import NotFound
 from benchfarm_core.measurements import Timing
 from benchfarm_core.operator_pairs import PAIR_MODEL
@@ -154,7 +156,8 @@ _FREE: Final = """
         WHERE h.workload_id = m.workload_id AND h.purpose = 'holdout' AND h.state <> 'cancelled')
 """
 TEACHING: Final = f"{_PRESENT} WHERE {_FREE}"
-"""All results that may teach, of results `r`, measurements `m` and workloads `w`; see `training_rows`."""
+"""All results that may teach, of results `r`, measurements `m` and workloads `w`; see `training_rows`. Which platforms
+have such results at all is not asked here."""
 _COLUMNS: Final = """
     w.digest::text AS digest, w.spec::text AS workload, m.timing, m.purpose, s.normalised_ms, s.grade, r.measured_at
 """
@@ -201,7 +204,8 @@ def _found(tx: Transaction, platform_id: int, results: Iterable[Row[Any]]) -> Fo
     row = tx.execute(_PLATFORM, {"id": platform_id}).one_or_none()
     if row is None:
         raise NotFound("there is no such platform")
-    return FoundRows(row.key, engine_rules(tx, Platform.model_validate(row.spec)), [*results])
+    rules = engine_rules(tx, Platform.model_validate(row.spec))
+    return FoundRows(row.key, rules, [] if is_single_use(row.key) else [*results])
 
 
 def told(found: FoundRows) -> TrainingRows:

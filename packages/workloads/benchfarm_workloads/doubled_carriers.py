@@ -57,8 +57,8 @@ class DoubledCarrier:
     twice: Carrier
 
 
-def double(type_name: str, config: Mapping[str, object]) -> DoubledCarrier:
-    """Both carriers of a kernel; the same ones on every machine.
+def double(type_name: str, config: Mapping[str, object], taken: frozenset[KernelKey] = frozenset()) -> DoubledCarrier:
+    """Both carriers of a kernel; the same ones on every machine. taken: kernels besides, that no adapter is to be like.
 
     Raises:
         InvalidRequest: a kernel type or configuration that the catalogue does not have, or (`timing_impossible`) one
@@ -68,7 +68,9 @@ def double(type_name: str, config: Mapping[str, object]) -> DoubledCarrier:
     why = why_not_doubled(type_name, canonical)
     if why is not None:
         raise InvalidRequest(why, code="timing_impossible", field="config")
-    return DoubledCarrier(_drawn(type_name, canonical, copies=1), _drawn(type_name, canonical, copies=2))
+    avoided = taken | {kernel_key(type_name, canonical)}
+    once, twice = (_drawn(type_name, canonical, avoided, copies=copies) for copies in (1, 2))
+    return DoubledCarrier(once, twice)
 
 
 def why_not_doubled(type_name: str, canonical: Config) -> str | None:
@@ -89,8 +91,8 @@ def _size(dims: Dims) -> str:
     return " x ".join(map(str, dims))
 
 
-def _drawn(type_name: str, config: Config, *, copies: int) -> Carrier:
-    draft, tensors = _Draft(frozenset({kernel_key(type_name, config)})), kernel_type(type_name).tensor_rule(config)
+def _drawn(type_name: str, config: Config, taken: frozenset[KernelKey], *, copies: int) -> Carrier:
+    draft, tensors = _Draft(taken), kernel_type(type_name).tensor_rule(config)
     first = [draft.given(dims) if is_stem(dims) else draft.adapted(dims, type_name) for dims in tensors.inputs]
     draft.exits(draft.kernel(FIRST, type_name, config, first))
     begun = len(draft.layers)
@@ -124,7 +126,7 @@ def _replaced(tensors: Tensors) -> int | None:
 
 @dataclass(slots=True)
 class _Draft:
-    """A carrier that is being written. taken: the kernel that no adapter may be like."""
+    """A carrier that is being written. taken: kernels that no adapter may be like."""
 
     taken: frozenset[KernelKey]
     inputs: dict[str, Dims] = field(default_factory=dict)

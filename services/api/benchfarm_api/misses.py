@@ -13,8 +13,8 @@ from benchfarm_store.database import Database
 from benchfarm_store.latency import REFUSED, Asked
 from benchfarm_store.tokens import Caller
 
-CANNOT_BE: Final = frozenset({"format_not_opened", "timing_impossible"})
-"""Why an answer has no number, where no measurement gives one either."""
+CANNOT_BE: Final = frozenset({"format_not_opened", "timing_impossible", "platform_single_use"})
+"""Why an answer has no number, where no measurement that a question asked for gives one either."""
 
 _LISTS: Final = "a kernel list is not measured: ask for its kernels"
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchfarm_api import misses
 from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_api.misses import Misses
+from benchfarm_core.boards import why_single_use
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import (
     MAX_ANSWERS,
@@ -289,9 +290,12 @@ def _platform_said(
     asked = answering.asked
     one = asked.platforms[place]
     by_subject: dict[str, _Said | _Refusal] = {}
+    why = why_single_use(one.key)
     for subject in {asked.subjects[number] for number in one.gaps}:
         head, sheet = one.heads.get(subject), sheets.get(subject)
-        if answering.measured_only:
+        if why is not None:
+            by_subject[subject] = _Refusal("platform_single_use", why)
+        elif answering.measured_only:
             by_subject[subject] = _Refusal("not_measured", "nothing usable is measured; a job measures it")
         elif head is None:
             by_subject[subject] = _no_predictor(asked.timing, subject, one.key, is_pinned=answering.is_pinned)

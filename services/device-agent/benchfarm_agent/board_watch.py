@@ -9,9 +9,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from benchfarm_agent.ailments import Ailments
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.pauses import Pauses
 from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused
@@ -27,6 +28,11 @@ RESTORE_S: Final = 20.0
 DESCRIBE_S: Final = 180.0
 """The first time a board may have to be given a runner over a slow line, and each engine may take a while to answer."""
 TRY_AGAIN_S: Final = 5.0
+AILING: Final = "ailing"
+"""The standing of a board that answers and cannot measure, while something is done for it."""
+RECOVERED_WITHIN_S: Final = 60.0
+GOING_S: Final = 10.0
+"""How long a board that was told to reboot may still answer."""
 DOOR_CLOSED: Final = (HostKeyUnknown, HostKeyChanged, KeyRefused)
 """A board that cannot be reached although it answers."""
 
@@ -86,6 +92,10 @@ class BoardWatch:
         self._is_closed = False
         self._reports: dict[str, BoardReport] = {}
         self._faults: dict[str, Exception] = {}
+        self._rests: dict[str, _Rest] = {}
+        self.ailments = Ailments()
+        self.is_at_work: Callable[[Board], bool] = lambda _: False
+        """Whether a lease is in progress on a board."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
         self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
@@ -107,6 +117,11 @@ class BoardWatch:
         return tuple(self._present[label] for label in sorted(self._present))
 
     @property
+    def is_closing(self) -> bool:
+        """Whether boards are put back for the last time: nobody is to reach into that."""
+        return self._is_closed
+
+    @property
     def is_settled(self) -> bool:
         """Whether every fixed way has been tried."""
         return not self._untried
@@ -124,7 +139,10 @@ class BoardWatch:
     def remove(self, label: str, why: str) -> None:
         """The way is no more: its board, if it has one, is gone at once."""
         self._faults.pop(label, None)
+        self.ailments.forget(label)
         self._leave(label, why)
+        if label in self._standings and self._standings[label].state == AILING:
+            self.note(label, "gone", why)  # as if it had been there: it is missed
         if (task := self._tasks.pop(label, None)) is not None:
             task.cancel()
 
@@ -134,6 +152,27 @@ class BoardWatch:
             if present.board is board and present.report != report:
                 self._present[label] = PresentBoard(board, report)
                 self.on_change()
+
+    def label_of(self, board: Board) -> str:
+        """The way that leads to a board that is there; empty for one that is not."""
+        return next((label for label, present in self._present.items() if present.board is board), "")
+
+    def rest(self, board: Board) -> None:
+        """Has a board rest that `ailments` doubt: it is not there any more, until something was done for it.
+
+        Harmless for any other. To be called while no lease is in progress on it.
+        """
+        label = self.label_of(board)
+        why = self.ailments.why(label)
+        if why is not None and label in self._rests:
+            self._leave(label, why)
+            self.note(label, AILING, why)
+            self._rests[label].asked.set()
+
+    def recovered(self, label: str) -> None:
+        """What could be done for a board that rests was done. Harmless for any other."""
+        if (rest := self._rests.get(label)) is not None:
+            rest.over.set()
 
     def labels(self) -> frozenset[str]:
         """The ways that are followed."""
@@ -232,12 +271,25 @@ class BoardWatch:
         self.note(way.label, "ready", report.model_name)
         self.on_change()
         why = "it is not watched any more"
+        rest = self._rests[way.label] = _Rest()
         try:
-            why = await way.gone(board)
+            why = await _gone_or_resting(way, board, rest)
         finally:
             now = self._present.get(way.label)
             if now is not None and now.board is board:  # else it was removed, and may be back already
                 self._leave(way.label, why)
+        if rest.asked.is_set():
+            await self._rested(way.label, rest)
+
+    async def _rested(self, label: str, rest: "_Rest") -> None:
+        """Waits until something was done for a board, or nobody does anything; then it begins anew."""
+        try:
+            async with asyncio.timeout(RECOVERED_WITHIN_S):
+                await rest.over.wait()
+            await asyncio.sleep(GOING_S)
+        except TimeoutError:
+            logger.warning("board %s: nothing was done for it", label)
+        self.ailments.forget(label)
 
     def _twin(self, label: str, report: BoardReport) -> str | None:
         """Another way to the same board. A way to this host by another road is lawful where it is marked as one."""
@@ -260,14 +312,34 @@ class BoardWatch:
 
     async def _close(self) -> None:
         """Boards are put back while whatever reaches them is still there."""
+        self._is_closed = True
         boards = [present.board for present in self._present.values()]
         self._present.clear()
         self.on_change = lambda: None
-        self._is_closed = True
         await _ended(self._tasks.values())
         await asyncio.gather(*(put_back(board) for board in boards))
         await _ended(self._following)
         await asyncio.gather(*(way.close() for way in self._ways.values()), return_exceptions=True)
+
+
+@dataclass
+class _Rest:
+    """Whether a board is to rest, and whether that is over."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _gone_or_resting(way: Way, board: Board, rest: _Rest) -> str:
+    """Why a board is away, or why it was not there any more when it was to rest: that was told already."""
+    gone, asked = asyncio.ensure_future(way.gone(board)), asyncio.ensure_future(rest.asked.wait())
+    try:
+        await asyncio.wait((gone, asked), return_when=asyncio.FIRST_COMPLETED)
+        return gone.result() if gone.done() else AILING
+    finally:
+        gone.cancel()
+        asked.cancel()
+        await asyncio.gather(gone, asked, return_exceptions=True)
 
 
 async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -2,9 +2,8 @@
 
 import contextlib
 import logging
-import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,29 +14,32 @@ from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.host_facts import machine_id
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
-from benchfarm_agent.boards.local import LocalBoard
+from benchfarm_agent.boards.local import LOCAL, LocalBoard
 from benchfarm_agent.boards.remote import Place, RemoteBoard
 from benchfarm_agent.boards.remote_runner import MissingRunner, RunnerKit
-from benchfarm_agent.boards.sensors import GateLimits
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.lab_file import LabFile
+from benchfarm_agent.lab_gate import gate_limits
 from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
 from benchfarm_agent.ports.interface import Port
+from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.recovery import Recovery
 from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_abi
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
+from benchfarm_agent.ways_back import WayBack, advice, put_back_unlisted
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.boards import BoardMark
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
 
 logger = logging.getLogger(__name__)
 
 REBOOT_S: Final = 10.0
+NOT_PUT_BACK: Final = "not put back"
+"""The standing of a board that is changed still and that the lab's file does not name."""
 ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
 _ADVICE: Final = {
     "unauthorized": "unlock it and allow USB debugging for this lab's key",
@@ -62,12 +64,23 @@ class RemoteLab:
         """This agent's name in the locks on boards."""
         return digest([machine_id(), str(self.state.root)], length=12)
 
-    def board(self, place: Place, port: Port, facts: BoardFacts, root: str, kit: RunnerKit | MissingRunner) -> Board:
-        """The board behind a port, with the agent's folder at `root`."""
+    def board(
+        self,
+        place: Place,
+        port: Port,
+        facts: BoardFacts,
+        root: str,
+        kit: RunnerKit | MissingRunner,
+        target: SshTarget | None = None,
+    ) -> Board:
+        """The board behind a port, with the agent's folder at `root`. target: where an SSH host is."""
         folder = BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
-        limits = gate_limits(self.settings, len(facts.cores), place.marks)
+        gate = self.lab_file.gate_of(place.label)
+        limits = gate_limits(self.settings, len(facts.cores), place.marks, gate)
         tool = self._tool(place.label, facts.abi)
-        return RemoteBoard(place, port, facts, folder, kit, Journal(self.state.journal), limits, tool=tool)
+        back = WayBack(kind=place.kind, label=place.label, root=root, target=target).model_dump_json()
+        journal = Journal(self.state.journal)
+        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back)
 
     def _tool(self, label: str, abi: str) -> BenchmarkKit | None:
         binary = self.lab_file.find_benchmark_model(label, target_of_abi(abi) or abi)
@@ -76,12 +89,6 @@ class RemoteLab:
         except OSError as error:
             logger.warning("%s cannot be read any more: %s", binary, error.strerror)
             return None
-
-
-def gate_limits(settings: Settings, cores: int, marks: Collection[BoardMark]) -> GateLimits:
-    """When a board takes no launch. One that shares this host's cores sees all that runs here, which is no reason."""
-    limit = math.inf if "shared_host" in marks else settings.gate_foreign_threads
-    return GateLimits(max_temperature_c=settings.max_temperature_c, foreign_threads=cores if limit is None else limit)
 
 
 class AdbWay:
@@ -186,7 +193,8 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
 
         ways += [SshWay(lab, host) for host in lab_file.ssh]
     if lab_file.local:
-        ways.append(FixedWay(LocalBoard(state, Journal(state.journal), settings)))
+        gate = lab_file.gate_of(LOCAL)
+        ways.append(FixedWay(LocalBoard(state, Journal(state.journal), settings, gate=gate)))
     sources: list[Source] = []
     if lab_file.adb:
         sources.append(AdbSource(lab, AdbServer(state.adb, adb=find_adb())))
@@ -194,5 +202,7 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
         sources.append(Recovery(lab_file))
     watch_ = BoardWatch(ways, sources)
     watch_.on_note = partial(write_standings, state.standings, watch_)
+    for name, why in (await put_back_unlisted(state, lab_file, settings, lab.board)).items():
+        watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))
     async with watch_.open():
         yield watch_

@@ -8,6 +8,8 @@ from statistics import mean
 from typing import Final
 
 from benchfarm_agent.boards.interface import Conditions
+from benchfarm_agent.boards.linux_facts import SENSOR_PATTERNS, Sensors, sensors_of
+from benchfarm_agent.boards.sensors import BoardConditions, sensor_files, told_by
 
 LOOKS: Final = 5
 BETWEEN_LOOKS_S: Final = 0.003
@@ -50,16 +52,36 @@ def read_conditions(cores: Iterable[int], root: Path = Path("/")) -> Conditions:
     )
 
 
+class HostSensors:
+    """What tells this host's heat and power, looked for once and read as any Linux board's."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._sensors: Sensors | None = None
+
+    def read(self) -> BoardConditions:
+        """The conditions now; what there is no sensor for is None."""
+        if self._sensors is None:
+            self._sensors = self._found()
+        return told_by({path: self._text(path) for path in sensor_files(self._sensors)}, self._sensors)
+
+    def _found(self) -> Sensors:
+        below = (path for pattern in SENSOR_PATTERNS for path in self._root.glob(pattern.lstrip("/")))
+        paths = sorted(f"/{path.relative_to(self._root)}" for path in below)
+        return sensors_of(paths, lambda name: self._text(name) or "")
+
+    def _text(self, path: str) -> str | None:
+        return _text(self._root / path.lstrip("/"))
+
+
 def temperature_c(root: Path = Path("/")) -> float | None:
-    """The hottest thermal zone, or None without sensors. Readings outside -40..200 are a sensor's way to say no."""
-    milli = (_number(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp"))
-    degrees = [value / 1000 for value in milli if value is not None and -40_000 < value < 200_000]
-    return max(degrees, default=None)
+    """The processor's hottest sensor, or None without one that can be believed."""
+    return HostSensors(root).read().temperature_c
 
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return None
 

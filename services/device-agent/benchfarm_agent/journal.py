@@ -24,9 +24,25 @@ class Journal:
             return {}
         return {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else {}
 
+    def unsettled(self) -> tuple[str, ...]:
+        """The boards on which something is left to be put back; a damaged file counts as nothing."""
+        return tuple(sorted(path.stem for path in self._folder.glob("*.json") if self.entries(path.stem)))
+
     def is_settled(self) -> bool:
-        """Whether nothing is left to be put back on any board; a damaged file counts as nothing."""
-        return not any(self.entries(path.stem) for path in self._folder.glob("*.json"))
+        """Whether nothing is left to be put back on any board."""
+        return not self.unsettled()
+
+    def note_way(self, board: str, way: str) -> None:
+        """Notes how a board is reached, before anything is changed on it. It stays: the next change may need it."""
+        if self.way(board) != way:
+            write_whole(self._folder / f"{board}.way", way.encode())
+
+    def way(self, board: str) -> str:
+        """How a board was reached when something was last changed on it; empty where nothing says so."""
+        try:
+            return (self._folder / f"{board}.way").read_text()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
 
     def remember(self, board: str, name: str, value: str, *, durable: bool = True) -> None:
         """Notes a value before it is changed. The first note of a name stays: it is what was found."""

@@ -16,6 +16,15 @@ known_hosts_file = "known_hosts"
 board = "pi5"
 cycle = ["uhubctl", "-a", "cycle", "-p", "3"]
 
+[gate]                               # when no board takes a launch; what is left out stays as docs/board-health.md says
+charging = "required"                # or "refused", or "any"
+min_battery_percent = 50
+
+[[board_gate]]                       # the same for some boards, before [gate]
+boards = ["pi5"]                     # `local` is this machine
+max_temperature_c = 75
+cool_to_c = 55
+
 [[benchmark_model]]                  # LiteRT's own program, an engine beside the runner's: times without checks
 abi = "aarch64"
 binary = "benchmark_model"           # relative to this file
@@ -30,6 +39,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
+from benchfarm_agent.lab_gate import NO_GATE, LabBoardGate, LabGate
 from benchfarm_agent.toml_file import TomlFile, TomlPart, open_toml
 from benchfarm_core.boards import BoardMark
 from benchfarm_core.platforms import Name
@@ -90,7 +100,8 @@ class BenchmarkModel(TomlPart):
 
 
 class LabFile(TomlPart):
-    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns.
+    """The boards of one lab. adb: all phones, none, or those whose serial matches one of the patterns. gate: when none
+    of them takes a launch; board_gate: the same for some, the first that names a board.
 
     no_recovery: boards that the agent does nothing for while they are away: no restart, no reboot, no power hook.
     """
@@ -101,6 +112,8 @@ class LabFile(TomlPart):
     no_recovery: tuple[_Pattern, ...] = Field(default=(), max_length=1000)
     ssh: tuple[SshHost, ...] = Field(default=(), max_length=1000)
     power: tuple[PowerHook, ...] = Field(default=(), max_length=1000)
+    gate: LabGate = NO_GATE
+    board_gate: tuple[LabBoardGate, ...] = Field(default=(), max_length=1000)
     benchmark_model: tuple[BenchmarkModel, ...] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")
@@ -129,6 +142,12 @@ class LabFile(TomlPart):
         """What a board's numbers are to be marked with; label: an SSH host's name or a phone's serial."""
         return ("shared_host",) if matches_one(label, self.shared_host) else ()
 
+    def gate_of(self, label: str) -> LabGate:
+        """When a board takes no launch; label: an SSH host's name, a phone's serial or `local`."""
+        fits = (one for one in self.board_gate if matches_one(label, one.boards))
+        found = next(fits, None)
+        return self.gate if found is None else found.over(self.gate)
+
     def find_benchmark_model(self, label: str, abi: str) -> Path | None:
         """The first binary for a board with such a label and processor."""
         fits = (one.binary for one in self.benchmark_model if one.abi == abi and matches_one(label, one.boards))
@@ -151,6 +170,7 @@ def read_lab_file(path: Path | None) -> LabFile:
 def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
     """The same with whole paths. Raises InvalidRequest for a file that cannot be read."""
     folder = file.path.resolve().parent
+    _check_gates(lab, file)
     programs = tuple(_program(one, number, folder, file) for number, one in enumerate(lab.benchmark_model))
     hosts = []
     for number, host in enumerate(lab.ssh):
@@ -162,6 +182,15 @@ def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
             reason = f"ssh.{number + 1}.key_file: cannot read {key_file} ({error.strerror}): {_KEY_ADVICE}"
             raise file.wrong(("ssh", number, "key_file"), reason) from error
     return lab.model_copy(update={"ssh": tuple(hosts), "benchmark_model": programs})
+
+
+def _check_gates(lab: LabFile, file: TomlFile) -> None:
+    """Raise InvalidRequest for limits that contradict each other, a board's own with those that hold for all too."""
+    if (why := lab.gate.why_wrong()) is not None:
+        raise file.wrong(("gate",), f"gate: {why}; change it")
+    for number, one in enumerate(lab.board_gate):
+        if (why := one.over(lab.gate).why_wrong()) is not None:
+            raise file.wrong(("board_gate", number), f"board_gate.{number + 1}: {why}; change it")
 
 
 def _program(given: BenchmarkModel, number: int, folder: Path, file: TomlFile) -> BenchmarkModel:

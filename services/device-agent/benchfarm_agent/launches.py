@@ -12,13 +12,14 @@ from benchfarm_agent.freights import carried_failure
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
+from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
-from benchfarm_core.comparing import speaks, wants_more_pairs
+from benchfarm_core.comparing import speaks, unenforced_pairs, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
 from benchfarm_core.platforms import EngineSpec
 from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
-from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, wants_more_launches
+from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, unenforced, wants_more_launches
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class LeaseLaunches:
         self._found = _Findings(samples={measurement_id: [] for measurement_id in self._items})
         self._dropped: set[int] = set()
         self._stopping = False
+        self.came_to_a_visit = False
+        """Whether a runner ever got as far as a workload: else whatever failed says nothing of any workload."""
 
     def drop(self, measurement_ids: Iterable[int]) -> None:
         """Leaves measurements out of later launches: nobody wants them any more."""
@@ -163,11 +166,16 @@ class LeaseLaunches:
         return [mid for mid in open_ if mid in unsure and self._is_worth_a_visit(mid, open_, unsure)]
 
     def _sound(self) -> Mapping[int, Sequence[LaunchSamples]]:
-        """What was found, less launches in which the board slowed itself down: the farm takes no number of them."""
+        """What was found as the farm counts it: without launches in which the board slowed itself down, and as they are
+        where the witness is not enforced."""
         clocks = {one.launch_no: one.clock for one in self._found.evidence if one.clock is not None}
-        if not any(map(is_throttled, clocks.values())):
-            return self._found.samples
-        return {mid: unthrottled(samples, clocks) for mid, samples in self._found.samples.items()}
+        found: Mapping[int, Sequence[LaunchSamples]] = self._found.samples
+        if any(map(is_throttled, clocks.values())):
+            found = {mid: unthrottled(samples, clocks) for mid, samples in found.items()}
+        if is_witness_enforced(self._grant.platform.board_model):
+            return found
+        counted = unenforced_pairs if is_comparison(self._grant.protocol) else unenforced
+        return {mid: counted(samples) for mid, samples in found.items()}
 
     def _is_worth_a_visit(self, measurement_id: int, open_: Sequence[int], unsure: set[int]) -> bool:
         """Of a carrier only when several of its kernels want one: it takes as long for one as for all."""
@@ -214,6 +222,7 @@ class LeaseLaunches:
         self._running = None
         self._on_running(None)
         record = read_lines(lines, visits=order, launch_no=launch_no)
+        self.came_to_a_visit |= bool(record.visited()) or record.running is not None
         return _of_this_version(record, self._grant.platform.engine), ended
 
     def _order(self, launch_no: int, order: list[int]) -> LaunchOrder:

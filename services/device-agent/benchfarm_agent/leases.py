@@ -33,6 +33,10 @@ _T = TypeVar("_T")
 GATE_LOOK_S: Final = 0.05
 GATE_LOOK_AFAR_S: Final = 0.5
 """Looking is work for the board itself."""
+BOARD_AT_FAULT: Final = frozenset(
+    {FailureCode.PIN_NOT_VERIFIED, FailureCode.RUNNER_DIED, FailureCode.RUNNER_GARBAGE, FailureCode.DISK_FULL}
+)
+"""What is held against a board where no workload was visited. Not `BOARD_LOST`, which is also another agent's lock."""
 DRAIN_PATIENCE_S: Final = 2.0
 ORPHAN_PATIENCE_S: Final = 5.0
 AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
@@ -174,6 +178,17 @@ class LeaseWork:
                 self._launches.lose_board(why)
             self._halt()
 
+    def ailment(self) -> str | None:
+        """Why the board could not measure in this lease, which has ended as done, by a fault of its own.
+
+        Empty where it could, None where that is not known. A workload that no runner has seen is not to blame.
+        """
+        if self._launches is not None and self._launches.came_to_a_visit:
+            return ""
+        codes = {result.failure for result in self._results}
+        at_fault = [str(code) for code in BOARD_AT_FAULT if code in codes]
+        return at_fault[0] if at_fault and codes <= BOARD_AT_FAULT else None
+
     def _halt(self) -> None:
         """Stops the board now."""
         self._halted.set()
@@ -311,7 +326,8 @@ class LeaseWork:
 
     async def _gate(self) -> str | None:
         """Waits for good conditions; None when they are there, else why they did not come in time."""
-        until_s = boottime_s() + self._lab.settings.gate_wait_s
+        wait_s = self._board.gate_wait_s
+        until_s = boottime_s() + (self._lab.settings.gate_wait_s if wait_s is None else wait_s)
         pause_s = GATE_LOOK_S if self._board.on_this_host else GATE_LOOK_AFAR_S
         while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
             self._on_gate(why)

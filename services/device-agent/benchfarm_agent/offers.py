@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from benchfarm_agent import VERSION
+from benchfarm_agent.ailments import DRIFTED
 from benchfarm_agent.board_watch import BoardWatch, PresentBoard
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
@@ -85,6 +86,7 @@ class OfferDesk:
         """Set once the boards that are always there have been named."""
         watch.on_change = self._on_boards
         watch.on_recovery = self._on_recovery
+        watch.is_at_work = self._is_at_work
 
     async def begin(self) -> None:
         """Names the boards that are there first to the farm, for as long as that takes: an agent waits for its farm.
@@ -254,7 +256,14 @@ class OfferDesk:
             self._lose(token)
         for offer in answer.offers:  # at once: an offer runs out while boards are named anew
             self._take(offer)
+        self._doubt(answer.drifted_boards)
         await self._regain(idle, answer.unknown_boards)
+
+    def _doubt(self, board_ids: Sequence[str]) -> None:
+        """The farm saw these boards drift: those that are idle rest at once, if something would be done for them."""
+        for board in [self._by_id[board_id] for board_id in board_ids if board_id in self._idle]:
+            self._watch.ailments.doubt(self._watch.label_of(board), DRIFTED)
+            self._watch.rest(board)
 
     def _lose(self, token: str) -> None:
         """Stops a lease. It is named to the farm no longer, whose answer to the next poll would come at once."""
@@ -358,6 +367,7 @@ class OfferDesk:
             for token in tokens:
                 self._busy.pop(token, None)
                 self._live.pop(token, None)
+            self._watch.rest(board)
             now = self._by_id.get(offer.board_id)
             if now is not None and self._is_there(now):
                 self._idle.add(offer.board_id)
@@ -372,6 +382,8 @@ class OfferDesk:
             reason = await work.run()
             measurements, wall_s = len(now.grant.items), boottime_s() - now.asked_s
             facts = {"board_id": offer.board_id, "measurements": measurements, "wall_s": wall_s}
+            if reason == "done":
+                self._watch.ailments.note_lease(self._watch.label_of(board), work.ailment())
             logger.info("lease ended: %s", reason, extra=facts)
             now = work.next
 
@@ -398,7 +410,11 @@ class OfferDesk:
 
     def _goes_on(self, board: Board) -> bool:
         """Whether a board takes the next lease as soon as one has ended."""
-        return not self._draining and self._is_there(board)
+        is_doubted = self._watch.ailments.why(self._watch.label_of(board)) is not None
+        return not self._draining and self._is_there(board) and not is_doubted
+
+    def _is_at_work(self, board: Board) -> bool:
+        return any(name == board.name for name, _ in self._busy.values())
 
     def _list_soon(self) -> None:
         if self._listing is None and not self._draining:

@@ -3,6 +3,9 @@
 Each rung has its time, its limit and a pause after it, and is told to the farm for the board's history. A board that
 the lab's file names under `no_recovery` is left alone, and so is one that answers, whatever it answers; one that is
 really this machine, or was never there, is not rebooted.
+
+A board that answers and cannot measure (`ailments.py`) rests and is rebooted. The adb server has all phones, so it is
+started again only while no other phone is at work: their boards go for a moment, and nobody's lease with them.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.board_watch import AILING, BoardWatch
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.lab_file import LabFile, PowerHook, matches_one
 from benchfarm_agent.power_hooks import run_hook
@@ -95,6 +98,7 @@ class Recovery:
 
     async def follow(self, watch: BoardWatch) -> None:
         """Until cancelled."""
+        watch.ailments.may_recover = lambda label: self._may_reboot(watch, label)
         try:
             while True:
                 self._look(watch)
@@ -105,6 +109,8 @@ class Recovery:
             await asyncio.gather(*self._climbing.values(), return_exceptions=True)
 
     def _look(self, watch: BoardWatch) -> None:
+        if watch.is_closing:
+            return
         states = {one.label: one.state for one in watch.standings()}
         for label in sorted(states.keys() | self._hooks.keys()):
             state = states.get(label, "")
@@ -127,6 +133,8 @@ class Recovery:
         """What may be done for a board now, the mildest first."""
         if matches_one(label, self._lab_file.no_recovery):
             return []
+        if state == AILING:
+            return [rung._replace(after_s=0.0) for rung in self._ladder if rung.step == RecoveryStep.REBOOT]
         if watch.answers(label):
             return []
         rungs = [rung for rung in self._ladder if rung.step in self._able(watch, label, state) and self._may(rung)]
@@ -144,9 +152,20 @@ class Recovery:
         # what never worked no reboot mends, and what merely takes long may be at work
         if self._lab_file.marks(label) or not watch.was_there(label) or not watch.is_unreachable(label):
             able -= {RecoveryStep.REBOOT}
-        if any(one.report.kind == "adb" for one in watch.present()):  # its phones would all go
+        if any(one.report.kind == "adb" and watch.is_at_work(one.board) for one in watch.present()):
             able -= {RecoveryStep.RESTART_ADB}
         return able
+
+    def _may_reboot(self, watch: BoardWatch, label: str) -> bool:
+        """Whether a board that answers would be rebooted if it rested now."""
+        way: object = watch.way(label)
+        if self._lab_file.marks(label) or matches_one(label, self._lab_file.no_recovery):
+            return False
+        if not isinstance(way, Recoverable) or RecoveryStep.REBOOT not in way.steps:
+            return False
+        rung = next((one for one in self._ladder if one.step == RecoveryStep.REBOOT), None)
+        last_s = self._absences.setdefault(label, Absence(boottime_s())).last_s.get(RecoveryStep.REBOOT)
+        return rung is not None and (last_s is None or boottime_s() - last_s >= rung.again_s)
 
     def _may(self, rung: Rung) -> bool:
         """Whether the adb server was left alone for long enough, whichever phone it was last restarted for."""
@@ -154,7 +173,7 @@ class Recovery:
         return rung.step != RecoveryStep.RESTART_ADB or last_s is None or boottime_s() - last_s >= rung.again_s
 
     async def _climb(self, watch: BoardWatch, label: str, rung: Rung) -> None:
-        logger.warning("board %s stays away: %s", label, rung.step)
+        logger.warning("board %s stays away or cannot measure: %s", label, rung.step)
         detail = ""
         try:
             async with asyncio.timeout(rung.limit_s):
@@ -164,6 +183,7 @@ class Recovery:
         finally:
             self._climbing.pop(label, None)
             self._absences[label].until_s = boottime_s() + rung.pause_s
+        watch.recovered(label)
         watch.tell_recovery(label, rung.step, detail)
 
     async def _do(self, watch: BoardWatch, label: str, step: RecoveryStep) -> None:

@@ -44,7 +44,7 @@ class SshWay:
         place = Place("ssh", self.label, self._lab.lab_file.marks(self.label), self._host.note)
         self._find = partial(self._find_kit, facts)
         self._kit = await self._find()
-        return self._lab.board(place, self._port, facts, await self._root(facts), self._kit)
+        return self._lab.board(place, self._port, facts, await self._root(facts), self._kit, target_of(self._host))
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)

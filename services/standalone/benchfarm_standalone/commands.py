@@ -105,12 +105,13 @@ def _tell(farm: Farm, *, as_json: bool) -> None:
     token_file = farm.home.admin_token_file
     if as_json:
         told = {"url": farm.url, "pid": os.getpid(), "home": str(farm.home.path), "admin_token_file": str(token_file)}
-        print(json.dumps(told), flush=True)
+        print(json.dumps({**told, "donors": farm.donors}), flush=True)
         return
     lines = (
         f"Benchfarm is up at {farm.url}",
         f"  admin token  {token_file}",
         f"  logs         {farm.home.log_dir}",
+        f"  donors       {', '.join(farm.donors) or 'none'}",
         f"  first steps  benchfarm login {farm.url} --token-file {shlex.quote(str(token_file))}",
         "Ctrl-C stops it.",
     )

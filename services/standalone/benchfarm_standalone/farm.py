@@ -84,6 +84,15 @@ class Farm:
         """The token of the farm's first administrator."""
         return self.home.admin_token_file.read_text().strip()
 
+    @property
+    def donors(self) -> list[str]:
+        """Keys of the platforms that the starter pool lends; none where there is no such pool."""
+        try:
+            told = json.loads(self.home.starter_pool_file.read_text())
+        except (OSError, ValueError):
+            return []
+        return [str(one) for one in told.get("donors", [])] if isinstance(told, dict) else []
+
     def pid(self, name: str) -> int:
         """Process id of ``postgres``, ``valkey``, ``api``, ``worker``, ``trainer`` or ``agent``."""
         child = self._supervisor.children.get(name)
@@ -151,6 +160,7 @@ class Farm:
         await self._supervisor.start(*(self._with_socket_dir(tree.bound(server)) for server in servers))
         await self._supervisor.run_to_end(tree.migrate())
         await self._supervisor.run_to_end(tree.bootstrap())
+        await self._supervisor.run_to_end(tree.starter_pool())
         await self._supervisor.start(tree.api(), tree.worker())
         await self._supervisor.start(tree.trainer(), *([tree.agent()] if self._local_board else []))
         log.info("the farm is ready after %.1f s", time.monotonic() - began_s)

@@ -28,7 +28,7 @@ LONGEST_WORDS_BYTES = 65536
 
 class FarmProcess:
     """A farm in a process of its own, as a context manager: inside the block it is ready. Its boards run no golden
-    suite unless the environment says so.
+    suite, and it takes in no starter pool, unless the environment says so.
 
     Args:
         home: folder with all that the farm keeps.
@@ -57,7 +57,7 @@ class FarmProcess:
         # A database of the caller's own is used when it is meant for this farm, not because it happens to be set.
         own = {name: value for name, value in inherited().items() if name != "DATABASE_URL"}
         # The suite that looks after boards would measure beside what the caller has measured.
-        self._env = {"BENCHFARM_GOLDEN_EVERY_S": "0", **own, **(env or {})}
+        self._env = {"BENCHFARM_GOLDEN_EVERY_S": "0", "BENCHFARM_STARTER_POOL": "none", **own, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -51,6 +51,11 @@ class Home:
         return self.agent_dir / "enrol.token"
 
     @property
+    def starter_pool_file(self) -> Path:
+        """What became of the starter pool, as JSON."""
+        return self.path / "starter-pool.json"
+
+    @property
     def state_file(self) -> Path:
         """What runs now, as JSON: see ``Farm``."""
         return self.path / "farm.json"

@@ -1,6 +1,6 @@
 """The processes of a farm on one machine: what is run with which arguments and environment, in order of dependence.
 
-    Postgres, Valkey -> migrate -> bootstrap -> API, worker -> trainer, agent
+    Postgres, Valkey -> migrate -> bootstrap -> starter pool -> API, worker -> trainer, agent
 
 Only command lines, environment names and files tie this package to the services: it imports none of them.
 """
@@ -47,6 +47,12 @@ class Tree:
         admin = ("--admin-token-file", str(self.home.admin_token_file))
         enrol = ("--enrol-token-file", str(self.home.enrol_token_file))
         return self._python("bootstrap", "benchfarm_store", "bootstrap", *admin, *enrol)
+
+    def starter_pool(self) -> Service:
+        """One-shot: take in the donors that come with the project. One that is refused keeps no farm from starting."""
+        return self._python(
+            "starter-pool", "benchfarm_store", "starter-pool", "--told", str(self.home.starter_pool_file)
+        )
 
     def api(self) -> Service:
         """The API on the socket that the supervisor holds: calls wait in it while the API is restarted."""

@@ -27,18 +27,20 @@ from benchfarm_core.adapting import (
     round_s,
     why_stop,
 )
+from benchfarm_core.boards import refuse_single_use
 from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
 from benchfarm_core.profilers import in_situ_by
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
-from benchfarm_store.adaptation_donors import find_donors, lent
+from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_worker import asking, pool, publishing
 from benchfarm_worker.fitting import Known, kernel_types, most_informative, whole_model
+from benchfarm_worker.lending import lent
 from benchfarm_workloads.fusing import FusionRules
 
 MAX_DONORS: Final = 4
@@ -95,6 +97,7 @@ def step(database: Database, adaptation_id: str, boot_id: str, wait_s: float) ->
         )
         return
     try:
+        refuse_single_use(found.platform.key)  # one that was begun before results there were of single use
         with suppress(_Passed):
             _STEPS[found.state](context)
     except Unavailable:
@@ -226,7 +229,7 @@ def _see(context: Context) -> Seen:
         rules = fusions.engine_rules(tx, one.platform)
         board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
-    own, others = training_rows.told(found), [lent(donor) for donor in donors]
+    own, others = training_rows.told(found), lent(context.database, donors)
     return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 

@@ -9,13 +9,14 @@ from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
 from benchfarm_core.refreshing import JUDGES_MIN, judges_since, rows_of
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, predictors, training_rows
-from benchfarm_store.adaptation_donors import find_donors, lent
+from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
 from benchfarm_store.training_rows import FoundRows
 from benchfarm_worker import fitting
 from benchfarm_worker.fitting import Known
+from benchfarm_worker.lending import lent
 
 MAX_DONORS: Final = 4
 """Platforms that one predictor may start from: each costs seconds, and the nearest teach most."""
@@ -64,7 +65,7 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
         donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
     own = training_rows.told(own_found)
     found = judges(judging_rows(judging), own, subject, None if active is None else active.made_at)
-    fit = fitting.fit_or_why(Known.of(own, found.held, [lent(one) for one in donors]), subject)
+    fit = fitting.fit_or_why(Known.of(own, found.held, lent(database, donors)), subject)
 
     def take(tx: Transaction, judged: Judged | str) -> bool:
         if not adaptations.hold(tx, one) or _is_made(tx, one, subject):

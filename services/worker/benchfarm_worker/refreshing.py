@@ -20,13 +20,14 @@ from benchfarm_core.refreshing import (
 )
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
-from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent
+from benchfarm_store.adaptation_donors import FoundDonor, find_donors
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
 from benchfarm_store.training_rows import FoundRows, told
 from benchfarm_worker import fitting, publishing, resting
 from benchfarm_worker.fitting import Known
+from benchfarm_worker.lending import lent
 from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows
     again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
     with database.transaction() as tx:
         seen = _see(tx, due, again_at)
-    case = _case(due, reason, own, seen)
+    case = _case(due, reason, own, seen, lent(database, seen.donors))
     fit = _fit(case, due.subject)
     if fit is None:
         return False
@@ -156,12 +157,12 @@ def _see(tx: Transaction, due: Due, again_at: datetime | None) -> _Seen:
     )
 
 
-def _case(due: Due, reason: RefreshReason, own: TrainingRows, seen: _Seen) -> _Case:
+def _case(due: Due, reason: RefreshReason, own: TrainingRows, seen: _Seen, others: Sequence[TrainingRows]) -> _Case:
     declared = publishing.judging_rows(seen.judging)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
-    others, former = [lent(one) for one in seen.donors], told(seen.former)
+    former = told(seen.former)
     everything = _Lesson(own, [_former(former), *others] if former.every else others)
-    if reason is RefreshReason.GENERATION:
+    if reason in (RefreshReason.GENERATION, RefreshReason.FUSION):
         return _Case(judges, (everything,))
     if seen.again and is_another_board(told(seen.first), declared, due.subject):
         before, since = parted(own, due.made_at)

@@ -16,13 +16,15 @@ from benchfarm_agent.ports.board_scripts import (
     reading,
     supervised,
     texts_of,
+    timed,
 )
-from benchfarm_agent.ports.interface import BoardUnreachable, Ran
+from benchfarm_agent.ports.interface import BoardUnreachable, Ran, Streamed
 from benchfarm_core.errors import InvalidRequest
 from tests.agent.ports.conftest import is_gone
 from tests.agent.ports.local_shell import shells
 
 MARK = new_name()
+STREAM: dict[str, Any] = {"line_bytes_max": 1000, "silence_s": 10.0, "lines_max": 5}
 
 
 @pytest.mark.parametrize("name", ["bash", "mksh", "toybox"])
@@ -34,6 +36,9 @@ def test_other_shells_understand_the_scripts(running, tmp_path: Path, name: str)
         port = found[name]
         ran = await port.run(["sh", "-c", "cat; echo e >&2; exit 3"], stdin=b"\0in", timeout_s=10)
         assert ran == Ran(3, b"\0in", b"e\n")
+        streamed = await port.stream(["sh", "-c", "echo e >&2; sleep 0.5"], stdin=b"in", on_line=print, **STREAM)
+        assert streamed == Streamed(0, None, "e\n")
+        assert 0.4 < (streamed.ran_s or 0) < 5
         path = tmp_path / "value"
         path.write_text("1\n")
         await port.write(str(path), "2")
@@ -163,3 +168,11 @@ def test_paths_are_spread_over_commands_and_keep_their_order() -> None:
 )
 def test_what_was_read_is_told_apart_from_what_was_not(said: bytes, texts: dict[str, str | None] | None) -> None:
     assert texts_of(said, ["/a", "/b"], "M") == texts
+
+
+def test_only_what_the_supervision_says_last_is_a_time() -> None:
+    said = f"words {MARK}:ran 10.50 12.75\n".encode()
+    assert timed(MARK, said) == (b"words ", 2.25)
+    assert timed(MARK, f"{MARK}:ran 12.00 11.00\n".encode()) == (b"", 0.0)
+    for other in (said + b"more", said.replace(b"10.50", b"x"), f"{new_name()}:ran 10.50 12.75\n".encode(), b""):
+        assert timed(MARK, other) == (other, None)

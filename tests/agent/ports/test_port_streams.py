@@ -36,6 +36,8 @@ def test_lines_come_as_they_are_said(on_board: OnBoard) -> None:
             **LIMITS,
         )
         assert streamed == Streamed(4, None, "err\n")
+        assert streamed.ran_s is not None, "by the board's own clock"
+        assert 0.4 < streamed.ran_s <= time.monotonic() - began_s + 0.1
         assert [line for line, _ in lines] == [b"\0request\xff", b"second", b"last"]
         assert lines[1][1] - lines[0][1] > 0.3
 

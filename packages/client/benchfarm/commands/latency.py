@@ -46,7 +46,7 @@ def latency(
     workloads: WorkloadOptions,
     platform: Annotated[list[str] | None, typer.Option(help=f"{PLATFORM_HELP} Repeatable.")] = None,
     max_age: Annotated[str, typer.Option(metavar="DURATION", help="Oldest measurement that counts.")] = "30d",
-    min_grade: Annotated[Grade, typer.Option(help="Worst grade that counts.")] = Grade.C,
+    min_grade: Annotated[Grade, typer.Option(help="Worst grade that counts; D never does.")] = Grade.C,
     timing: Annotated[Timing, typer.Option(help="in_situ: kernels inside a model; these are never predicted.")] = (
         Timing.ALONE
     ),
@@ -62,7 +62,7 @@ def latency(
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
     if misses.on_miss == OnMiss.MEASURE and misses.tolerance is None:
         raise InvalidRequest("--on-miss measure needs a --tolerance: what is less exact is measured", field="tolerance")
-    typed = {"max_age_s": "--max-age", "tolerance": "--tolerance"}
+    typed = {"max_age_s": "--max-age", "tolerance": "--tolerance", "min_grade": "--min-grade"}
     with told_as_typed(typed):
         age_s = parse_duration_s(max_age, field="max_age_s")
     with session.client() as client, told_as_typed(typed):

@@ -31,10 +31,13 @@ def results_tables(results: Results, protocol: Protocol | None = None) -> Render
 
 
 def tally_text(results: Results) -> str:
-    """How many items have a result, and of which grades: ``60 of 62 measured: 12 A, 40 B, 8 C``."""
-    grades = Counter(str(item.summary.grade) for item in results if item.summary)
+    """How many items have a result, and of which grades: ``60 of 62 measured: 12 A, 40 B, 8 D, 2 of them noisy``."""
+    summaries = [item.summary for item in results if item.summary]
+    grades = Counter(str(summary.grade) for summary in summaries)
     counts = ", ".join(f"{count} {grade}" for grade, count in sorted(grades.items()))
-    return f"{len(results.measured)} of {len(results)} measured{': ' if counts else ''}{counts}"
+    noisy = sum(summary.noisy for summary in summaries)
+    marked = f", {noisy} of them noisy" if noisy else ""
+    return f"{len(results.measured)} of {len(results)} measured{': ' if counts else ''}{counts}{marked}"
 
 
 def reasons(results: Results) -> Counter[str]:
@@ -42,9 +45,9 @@ def reasons(results: Results) -> Counter[str]:
     return Counter(reason_text(item) for item in results.unmeasured)
 
 
-def grade_text(grade: Grade | None, clock_proof: ClockProof | None) -> str:
-    """Grade and clock proof, always together: "B, unpinned"."""
-    return f"{grade}, {clock_proof}" if grade and clock_proof else "-"
+def grade_text(grade: Grade | None, clock_proof: ClockProof | None, *, noisy: bool = False) -> str:
+    """Grade and clock proof, always together: "B, unpinned"; of a noisy result that too."""
+    return f"{grade}, {clock_proof}{', noisy' if noisy else ''}" if grade and clock_proof else "-"
 
 
 def interval_text(low_ms: float | None, high_ms: float | None, coverage: float | None) -> str:
@@ -97,7 +100,7 @@ def _row(item: ItemView) -> tuple[object, ...]:
         ms_text(summary.median_ms),
         ms_text(summary.normalised_ms),
         interval_text(summary.low_ms, summary.high_ms, summary.interval_coverage),
-        grade_text(summary.grade, summary.clock_proof),
+        grade_text(summary.grade, summary.clock_proof, noisy=summary.noisy),
         summary.launches,
         item.source,
     )

@@ -17,14 +17,11 @@ from torch.nn.functional import leaky_relu, linear, relu
 
 from benchfarm_predictor.features import kernel_features
 from benchfarm_predictor.models import Features
-from benchfarm_predictor.networks import Activation, Layer, Network
+from benchfarm_predictor.networks import Layer, Network
+from benchfarm_predictor.training.litepred_layers import SLOPE, WIDTHS, activation_of
 from benchfarm_predictor.training.measured import Measured
 from benchfarm_predictor.training.networks import one_thread
 
-WIDTHS: Final = (16, 32, 64, 128, 128, *(256,) * 7, 128, 64, 16, 1)
-LEAKY_LAYERS: Final = (13, 14)
-"""Counted from 1."""
-SLOPE: Final = 0.3
 BATCH_ROWS: Final = 32
 MAX_ROWS: Final = 10_000
 LEAST_MS: Final = 1.17e-6
@@ -80,7 +77,7 @@ def _fitted(
         for epoch in range(recipe.epochs):
             optimiser.param_groups[0]["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
             for rows in _batches(len(want), generator):
-                said, true = _forward(parameters, x[rows]), want[rows]
+                said, true = forward(parameters, x[rows]), want[rows]
                 loss = ((said - true).abs() / true.clamp(min=LEAST_MS)).mean()
                 optimiser.zero_grad()
                 loss.backward()
@@ -93,15 +90,8 @@ def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
     yield from order.split(BATCH_ROWS)
 
 
-def activation_of(layer: int) -> Activation:
-    """What follows a layer, counted from 1."""
-    if layer == len(WIDTHS):
-        return "none"
-    return "leaky_relu" if layer in LEAKY_LAYERS else "relu"
-
-
-def _forward(parameters: list[Tensor], x: Tensor) -> Tensor:
-    """float32[b, d] to float32[b] in ms."""
+def forward(parameters: list[Tensor], x: Tensor) -> Tensor:
+    """The weights and biases of each layer on float32[b, d]: float32[b] in ms."""
     for layer in range(1, len(parameters) // 2 + 1):
         x = linear(x, parameters[2 * layer - 2], parameters[2 * layer - 1])
         match activation_of(layer):

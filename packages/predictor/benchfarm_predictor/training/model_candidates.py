@@ -1,7 +1,8 @@
 """Candidates for whole models: bases and what corrects them, each judged on rows that it did not see.
 
 Bases: a ridge on whole-model sums, sums of kernels with their correction, donors. Corrections learn the ratio to a base
-from what whole models are made of (``SumFeatures("shares")``). All of it is closed form and needs numpy alone.
+from what whole models are made of (``SumFeatures("shares")``), and are held within what they were taught on
+(``bounded.py``). All of it is closed form and needs numpy alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from benchfarm_predictor.bounded import Bounded, Boxes, bounded
 from benchfarm_predictor.combined import Residual, Scaled, Stacked
 from benchfarm_predictor.composition import SUM_PENALTIES, fit_sum_correction, fit_whole_model
 from benchfarm_predictor.kernel_lists import KernelLists
@@ -208,14 +210,19 @@ def _scaled(problem: ModelProblem, base: Base) -> Candidate:
 
 
 def _corrected(problem: ModelProblem, base: Base, name: str, correct: Correct) -> Candidate:
-    """The base with a correction, fitted once on all rows and once without each fold."""
+    """The base with a correction, fitted once on all rows and once without each fold, and held within each time."""
     unseen = np.empty(len(problem.rows))
     for fold, start in zip(problem.folds, base.by_fold, strict=True):
         if len(fold.held):
-            model = correct(fold.train_rows.lists, (problem.target - start)[fold.train], problem.seed)
+            model = _held(correct, fold.train_rows, (problem.target - start)[fold.train], problem.seed)
             unseen[fold.held] = start[fold.held] + np.log(model.predict(fold.held_rows.lists))
-    correction = correct(problem.rows.lists, problem.target - base.full, problem.seed)
+    correction = _held(correct, problem.rows, problem.target - base.full, problem.seed)
     return Candidate(f"{base.name}+{name}", _family(base), Residual(base.model, correction), unseen)
+
+
+def _held(correct: Correct, rows: MeasuredModels, ratios: Floats, seed: int) -> Bounded:
+    """A correction that leaves neither the ratios nor the search spaces of its rows. ``ratios``: float64[n] in log."""
+    return bounded(correct(rows.lists, ratios, seed), Boxes.around(rows.lists, rows.spaces), ratios)
 
 
 def _means(found: Sequence[Candidate]) -> Iterator[Candidate]:

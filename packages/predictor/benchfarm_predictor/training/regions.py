@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchfarm_predictor.combined import MAX_WIDENING, Regional, Residual, Scaled, Stacked
+from benchfarm_predictor.bounded import Boxes
+from benchfarm_predictor.combined import MAX_WIDENING, Farther, Regional, Residual, Scaled, Stacked
 from benchfarm_predictor.conformal import Intervals, calibrate
 from benchfarm_predictor.kernels import Floats, Ints
 from benchfarm_predictor.models import Model
@@ -124,7 +125,15 @@ class RegionalChoice:
             offsets=offsets,
             widenings=widenings,
             lent=len(self.lent),
+            farther=self._farther(float(widenings[-1])),
         )
+
+    def _farther(self, widening: float) -> Farther:
+        """Nobody grows by less than what is least elsewhere: with regions that are as wide themselves it is all the
+        same far away from them."""
+        rows, own = self.problem.rows, self.elsewhere.own
+        growth = max(float(np.log(widening)), own.least)
+        return Farther(Boxes.around(rows.lists, rows.spaces), own.tried, growth, self.elsewhere.farther)
 
     @property
     def _outlines(self) -> tuple[Outline, ...]:

@@ -55,7 +55,15 @@ def boosted(features: KernelFeatures, kernels: Kernels, target: Floats, seed: in
 
 
 def random_forest(measured: Measured, seed: int) -> Trees:
-    """nn-Meter's predictor (MobiSys 2021) as its builder fits it for a processor: milliseconds from plain columns."""
+    """nn-Meter's predictor (MobiSys 2021): milliseconds from plain columns."""
+    features = kernel_features(measured.kernels, "published")
+    fitted = published_forest(measured, seed)
+    return Trees(features, _forest(fitted.estimators_), target="ms", combine="mean", compare="float32")
+
+
+def published_forest(measured: Measured, seed: int) -> Any:
+    """scikit-learn's own forest, fitted as nn-Meter's builder fits it for a processor: it predicts float64[n] in ms
+    from float32[n, d], the features `published`."""
     from sklearn.ensemble import RandomForestRegressor
 
     features = kernel_features(measured.kernels, "published")
@@ -65,8 +73,7 @@ def random_forest(measured: Measured, seed: int) -> Trees:
         max_features=min(FOREST_FEATURES, len(features.names)),
         random_state=seed,
     )
-    fitted.fit(_narrow(features, measured.kernels), measured.latency_ms)
-    return Trees(features, _forest(fitted.estimators_), target="ms", combine="mean", compare="float32")
+    return fitted.fit(_narrow(features, measured.kernels), measured.latency_ms)
 
 
 def _narrow(features: KernelFeatures, kernels: Kernels) -> np.ndarray[Any, np.dtype[np.float32]]:

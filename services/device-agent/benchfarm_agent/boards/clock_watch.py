@@ -90,17 +90,22 @@ class ClockWatch:
             await self._port.run(["touch", self._flag], timeout_s=_LIMIT_S)
             self._sampler = asyncio.create_task(self._sample())
 
-    async def end(self) -> ClockEvidence:
-        """What was seen since `begin`. Raises TransientDeviceError."""
+    async def end(self, launch_s: float) -> ClockEvidence:
+        """What was seen since `begin` of a launch that lasted so long meanwhile. Raises TransientDeviceError.
+
+        All that the clock was off is held against the launch alone, which is shorter than the watch around it: the
+        residency of the launch is never told better than it was.
+        """
         after, (seen, off), status, folders = await asyncio.gather(
             self._port.read(self._files()), self._samples(), self._status(), self._core_folders()
         )
-        watched_s = max(_uptime_s(after) - _uptime_s(self._before), 0.0)
+        around_s = max(_uptime_s(after) - _uptime_s(self._before), 0.0)
+        watched_s = min(launch_s, around_s)
         return ClockEvidence(
             asked_khz=self._point.freq_khz,
-            residency=self._residency(after, watched_s) if self._sampler is None else None,
+            residency=self._residency(after, around_s, watched_s) if self._sampler is None else None,
             watched_s=watched_s,
-            samples=seen,
+            samples=min(seen, int(launch_s / SAMPLE_EVERY_S)),
             samples_off=off,
             throttle_events=self._throttle_events(after, status),
             cores_lost=folders != self._folders_before or self._has_lost_cores(after),
@@ -124,15 +129,15 @@ class ClockWatch:
     def _counts(texts: Mapping[str, str | None], policy: ClockPolicy) -> dict[int, int]:
         return time_in_state(texts[f"{policy.folder}/stats/time_in_state"])
 
-    def _residency(self, after: Mapping[str, str | None], watched_s: float) -> float | None:
-        """The lowest share, over the point's clocks, of the watched time at the asked frequency."""
+    def _residency(self, after: Mapping[str, str | None], around_s: float, launch_s: float) -> float | None:
+        """The lowest share, over the point's clocks, of the launch's time at the asked frequency."""
         shares = [
-            residency(self._counts(self._before, policy), self._counts(after, policy), khz, watched_s)
+            residency(self._counts(self._before, policy), self._counts(after, policy), khz, around_s)
             for policy in self._policies
             for khz in self._point.freq_khz
         ]
         known = [share for share in shares if share is not None]
-        return min(known) if known and len(known) == len(shares) else None
+        return residency_of_launch(min(known), around_s, launch_s) if known and len(known) == len(shares) else None
 
     def _throttle_events(self, after: Mapping[str, str | None], status: int | None) -> int | None:
         """How often the board slowed itself down, by everything that it counts; None where it counts nothing."""
@@ -211,6 +216,15 @@ def residency(before: Mapping[int, int], after: Mapping[int, int], khz: int, wat
     if counted <= 0 or (counted + 1) * TICK_S < watched_s * COUNTED_MIN:
         return None
     return spent.get(khz, 0) / counted
+
+
+def residency_of_launch(share: float, around_s: float, launch_s: float) -> float | None:
+    """The least share of a launch at a frequency that had this share of the time around it; None of no time at all.
+
+    The count is read before and after the launch. Were the clock off in all of what lies between, the launch would be
+    the better for a longer watch: so all that it was off counts as the launch's.
+    """
+    return max(0.0, 1 - (1 - share) * around_s / launch_s) if launch_s > 0 else None
 
 
 def _policies(facts: BoardFacts, point: OperatingPoint) -> Sequence[ClockPolicy]:

@@ -73,6 +73,10 @@ class Board(Protocol):
     def on_this_host(self) -> bool:
         """Whether work of the agent itself would disturb a launch."""
 
+    @property
+    def gate_wait_s(self) -> float | None:
+        """How long a lease waits at the gate before it is given back; None: as long as the agent's setting says."""
+
     async def describe(self) -> BoardReport:
         """What the board is, which engines it has and where it can measure. Reads, changes nothing."""
 

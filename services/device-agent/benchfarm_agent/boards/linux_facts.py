@@ -38,8 +38,10 @@ FIXED_PERFORMANCE: Final = "set-fixed-performance-mode-enabled"
 _DMI: Final = "/sys/class/dmi/id"
 _ONLINE: Final = f"{CPU}/online"
 _THERMAL: Final = "/sys/class/thermal"
-_FOLDERS: Final = (f"{_THERMAL}/thermal_zone*", f"{_THERMAL}/cooling_device*", "/sys/class/power_supply/*")
-_HEATS: Final = "/sys/class/hwmon/hwmon*/temp1_input"
+_SUPPLIES: Final = "/sys/class/power_supply/"
+_FOLDERS: Final = (f"{_THERMAL}/thermal_zone*", f"{_THERMAL}/cooling_device*", f"{_SUPPLIES}*")
+SENSOR_PATTERNS: Final = (*_FOLDERS, "/sys/class/hwmon/hwmon*/temp1_input")
+"""Where Linux keeps what tells heat, cooling and power."""
 _CORES: Final = f"{CPU}/cpu[0-9]*"
 _FIRMWARE_THROTTLE: Final = ("/sys/devices/platform/*/*firmware/get_throttled",)
 _DEVICE_TREE: Final = "/proc/device-tree"
@@ -173,7 +175,7 @@ async def read_board_facts(port: Port) -> BoardFacts:
 
     Raises BoardUnreachable.
     """
-    found = await find_paths(port, [*CLOCK_PATTERNS, _CORES, *_FOLDERS, _HEATS, *_FIRMWARE_THROTTLE])
+    found = await find_paths(port, [*CLOCK_PATTERNS, _CORES, *SENSOR_PATTERNS, *_FIRMWARE_THROTTLE])
     paths = list(found)
     folders = clock_folders(paths)
     present = _present_cores(paths)
@@ -293,6 +295,7 @@ def _single_files() -> list[str]:
 def _kind_files(paths: Iterable[str]) -> list[str]:
     """What each zone, cooling device and supply is called, and each chip with a temperature."""
     kinds = [f"{path}/type" for path in paths if path.startswith(tuple(one.rstrip("*") for one in _FOLDERS))]
+    kinds += [f"{path}/scope" for path in paths if path.startswith(_SUPPLIES)]
     return kinds + [path.replace("temp1_input", "name") for path in paths if path.endswith("/temp1_input")]
 
 
@@ -300,7 +303,7 @@ def _facts(
     told: _Told, host: HostFacts, text_of: TextOf, *, clusters: tuple[Cluster, ...], paths: list[str], is_host: bool
 ) -> BoardFacts:
     maker, model, soc = _what(told, text_of)
-    sensors = _sensors(paths, text_of)
+    sensors = sensors_of(paths, text_of)
     zones = [text_of(f"{path}/type") for path in paths if path.startswith(f"{_THERMAL}/thermal_zone")]
     return BoardFacts(
         host=host,
@@ -364,7 +367,12 @@ def _is_emulated(told: _Told, host: HostFacts, text_of: TextOf) -> bool:
     )
 
 
-def _sensors(paths: list[str], text_of: TextOf) -> Sensors:
+def sensors_of(paths: list[str], text_of: TextOf) -> Sensors:
+    """What of the paths of `SENSOR_PATTERNS` belongs to the processor and the board's own battery: a mouse has one too.
+
+    `text_of` knows what they are called (`type`, `scope`, a chip's `name`).
+    """
+
     def named(beginning: str) -> list[tuple[str, str]]:
         return [(path, text_of(f"{path}/type")) for path in paths if path.startswith(beginning)]
 
@@ -375,6 +383,10 @@ def _sensors(paths: list[str], text_of: TextOf) -> Sensors:
     return Sensors(
         heats=tuple(of_cpu or [path for path, _ in heats]),
         coolings=tuple(path for path, kind in named(f"{_THERMAL}/cooling_device") if _CPU_COOLING.search(kind)),
-        supplies=tuple(path for path, kind in named("/sys/class/power_supply/") if kind == "Battery"),
+        supplies=tuple(
+            path
+            for path, kind in named(_SUPPLIES)
+            if kind == "Battery" and text_of(f"{path}/scope").strip() != "Device"
+        ),
         firmware_throttle=next((path for path in paths if path.endswith("/get_throttled")), None),
     )

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -17,12 +18,14 @@ from typing import Any, Final
 from benchfarm_agent.boards.host_clocks import HostClocks, host_port
 from benchfarm_agent.boards.host_facts import boot_id, host_model, machine_id, memory_text, read_host_facts
 from benchfarm_agent.boards.interface import LINE_BYTES_MAX, Conditions, Cut, LaunchExit, LaunchOrder
-from benchfarm_agent.conditions import read_conditions, temperature_c, why_busy
+from benchfarm_agent.boards.sensors import BoardGate
+from benchfarm_agent.conditions import HostSensors, read_conditions, why_busy
 from benchfarm_agent.engine_checks import EngineChecks
 from benchfarm_agent.engine_environments import EngineEnvironments
 from benchfarm_agent.engine_probe import probe_engines
 from benchfarm_agent.files import write_whole
 from benchfarm_agent.journal import Journal
+from benchfarm_agent.lab_gate import NO_GATE, LabGate, gate_limits
 from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.processes import kill_group, oom_kills, start_child, start_ticks
 from benchfarm_agent.settings import Settings
@@ -38,6 +41,8 @@ STDERR_TAIL_BYTES: Final = 4096
 MEMORY_FLOOR_BYTES: Final = 4 * 1024**3
 """Address space, of which libraries and thread arenas take gigabytes without using them."""
 CPU_S_PER_THREAD: Final = 3600
+LOCAL: Final = "local"
+"""What this host is called among boards."""
 RUNNER: Final = "runner"
 """The journal's name for a launch in progress: the pid and start of its process group."""
 
@@ -45,8 +50,18 @@ RUNNER: Final = "runner"
 class LocalBoard:
     """The host that the agent runs on. Nothing on it is changed but its clock, where that can be and is asked for."""
 
-    def __init__(self, state: StateDir, journal: Journal, settings: Settings, port: Port | None = None) -> None:
-        """port: the way to its clocks, by default that of this very host."""
+    def __init__(
+        self,
+        state: StateDir,
+        journal: Journal,
+        settings: Settings,
+        port: Port | None = None,
+        *,
+        gate: LabGate = NO_GATE,
+        sensors: HostSensors | None = None,
+    ) -> None:
+        """port: the way to its clocks; sensors: what tells its heat; by default those of this very host. gate: when it
+        takes no launch, as the lab says."""
         self._state = state
         self._journal = journal
         self._settings = settings
@@ -54,17 +69,24 @@ class LocalBoard:
         self._checks = EngineChecks(self._environments, self._runner_argv, state.scratch)
         self._facts = read_host_facts()
         self._clocks = HostClocks(port or host_port(state.scratch), journal, self.name, self._facts.cores)
+        self._sensors = sensors or HostSensors()
+        self._limits = gate_limits(settings, len(self._facts.cores), gate=gate)
+        self._gate = BoardGate(self._limits, self.name)
         self._running: asyncio.subprocess.Process | None = None
         self._cut: Cut | None = None
         self._shared: Path | None = None  # where launches of one lease find what an engine made of a model
 
     @property
     def name(self) -> str:
-        return "local"
+        return LOCAL
 
     @property
     def on_this_host(self) -> bool:
         return True
+
+    @property
+    def gate_wait_s(self) -> float | None:
+        return self._limits.wait_s
 
     async def describe(self) -> BoardReport:
         serial = machine_id() or _own_id(self._state.hardware_id)
@@ -78,7 +100,12 @@ class LocalBoard:
             model_name=f"{self._facts.cpu_name}, {len(self._facts.cores)} cores, "
             f"{memory_text(self._facts.memory_bytes)}"[:200],
             generation=self._facts.generation,
-            facts={"hostname": socket.gethostname()[:200], BOOT: boot_id(), **self._facts.describe()},
+            facts={
+                "hostname": socket.gethostname()[:200],
+                BOOT: boot_id(),
+                **self._facts.describe(),
+                **self._oddities(),
+            },
             engines=await probe_engines(self._runner_argv, self._state.scratch),
             operating_points=operating_points(self._facts.physical_cores),
             clock_proof=self._clocks.proof,
@@ -93,11 +120,8 @@ class LocalBoard:
         del point  # any clock asks for no more than quiet
         if (why := await self._clocks.why_not_put_back()) is not None:
             return why
-        hottest = temperature_c()
-        if hottest is not None and hottest > self._settings.max_temperature_c:
-            return f"{hottest:.0f} degrees are above {self._settings.max_temperature_c:.0f}"
-        limit = self._settings.gate_foreign_threads
-        return await why_busy(len(self._facts.cores) if limit is None else limit)
+        seen = replace(self._sensors.read(), runnable_threads=None)  # one look at the load would say too much
+        return self._gate.why_not_now(seen) or await why_busy(self._limits.foreign_threads)
 
     async def prepare(self, lease_token: str) -> None:
         del lease_token  # the state folder's lock is this host's
@@ -129,7 +153,7 @@ class LocalBoard:
                 async with self._runner(str(order.request["engine"]), scratch) as process:
                     stderr_tail = await self._attend(process, request, order, on_line)
                 wall_ms = (time.monotonic() - begun_s) * 1000
-                seen = None if clock is None else await clock.end()
+                seen = None if clock is None else await clock.end(wall_ms / 1000)
         assert process.returncode is not None
         return LaunchExit(
             returncode=process.returncode,
@@ -141,6 +165,11 @@ class LocalBoard:
             stderr_tail=stderr_tail,
             clock=seen,
         )
+
+    def _oddities(self) -> dict[str, str]:
+        """Sensors that nothing is made of, for people."""
+        told = [f"{sensor} says {degrees:g} degrees" for sensor, degrees in self._sensors.read().implausible]
+        return {"implausible_sensors": "; ".join(told)[:200]} if told else {}
 
     async def stop(self) -> None:
         if self._running is not None:

@@ -67,8 +67,11 @@ class RemoteBoard:
         limits: GateLimits,
         *,
         tool: BenchmarkKit | None = None,
+        way_back: str = "",
     ) -> None:
+        """way_back: how the board is reached, for the journal."""
         self._tool = tool
+        self._way_back = way_back
         self._place = place
         self._port = port
         self._facts = facts
@@ -77,8 +80,9 @@ class RemoteBoard:
         self._journal = journal
         self._clocks = Clocks(facts)
         self._sensors = BoardSensors(port, facts)
-        self._gate = BoardGate(limits)
         self._parts = facts.report_parts(place.label, place.marks)
+        self._gate = BoardGate(limits, self.name)
+        self.gate_wait_s = limits.wait_s
         if kit.timing:
             self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
         self._lease: str | None = None
@@ -143,6 +147,7 @@ class RemoteBoard:
     async def pin(self, point: OperatingPoint) -> None:
         if not accepts(self._parts["ranges"], point):
             raise TransientDeviceError(f"this board cannot be brought to {point.key}")
+        self._journal.note_way(self.name, self._way_back)
         with self._noting_loss():
             await self._clocks.pin(self._port, point, self._journal, self.name)
         self._point = point
@@ -185,7 +190,8 @@ class RemoteBoard:
             began_unix_s, begun_s = time.time(), time.monotonic()
             streamed = await self._stream(order, spoken, scratch)
             wall_ms = (time.monotonic() - begun_s) * 1000
-            seen = None if clock is None else await clock.end()
+            lasted_s = wall_ms / 1000 if streamed.ran_s is None else streamed.ran_s  # without the way to the board
+            seen = None if clock is None else await clock.end(lasted_s)
         returncode = _signed(streamed.returncode)
         kills = await self._oom_kills() - kills_before if returncode == -signal.SIGKILL else 0
         return LaunchExit(

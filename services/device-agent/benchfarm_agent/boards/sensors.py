@@ -4,17 +4,20 @@ Garbage from a sensor is no reading. On Android without root the same is told by
 work: what it says is kept for a while.
 """
 
+import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchfarm_agent.boards.clusters import CPU, number
 from benchfarm_agent.boards.interface import Conditions
-from benchfarm_agent.boards.linux_facts import BoardFacts, cooling_states
+from benchfarm_agent.boards.linux_facts import BoardFacts, Sensors, cooling_states
 from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.ports.interface import Port
+
+logger = logging.getLogger(__name__)
 
 DUMP_EVERY_S: Final = 15.0
 IDLE_DRIFT_S: Final = 3600.0
@@ -39,6 +42,7 @@ class BoardConditions(Conditions):
 
     `temperature_c` is the hottest of the processor's. `runnable_threads` of the whole board, the look included.
     `cooling_state`: how far the board slows itself down, 0 for not at all (on Android its thermal status).
+    `implausible`: by sensor what was set aside because no board that measures is so hot.
     """
 
     runnable_threads: int | None = None
@@ -47,6 +51,7 @@ class BoardConditions(Conditions):
     is_charging: bool | None = None
     is_screen_on: bool | None = None
     cooling_state: int | None = None
+    implausible: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,20 +64,24 @@ class Idle:
 
 @dataclass(frozen=True)
 class GateLimits:
-    """When measuring is in vain. `over_idle_c` starts a cool-down, which ends at `cool_to_c` above idle.
+    """When measuring is in vain. `over_idle_c` starts a cool-down, which ends at `cool_over_idle_c` above idle; with
+    `cool_to_c` the maximum starts one, and it ends at that temperature.
 
-    `foreign_threads` that want to run beside the look. `is_charging` None: both are fine.
+    `foreign_threads` that want to run beside the look. `is_charging` None: both are fine. `wait_s`: how long a lease
+    waits for its board; None: as long as the agent lets all wait.
     """
 
     max_temperature_c: float = 85.0
     over_idle_c: float = 8.0
-    cool_to_c: float = 4.0
+    cool_over_idle_c: float = 4.0
+    cool_to_c: float | None = None
     max_battery_c: float = 37.0
     battery_over_idle_c: float = 3.0
     min_battery_percent: float = 30.0
     foreign_threads: float = 1.0
     is_charging: bool | None = None
     may_screen_be_on: bool = False
+    wait_s: float | None = None
 
 
 def why_not_now(conditions: BoardConditions, idle: Idle, limits: GateLimits, *, is_cooling: bool = False) -> str | None:
@@ -102,10 +111,15 @@ def idle_after(idle: Idle, conditions: Conditions, battery_c: float | None, *, p
 
 
 class BoardGate:
-    """The rule with what it has to remember of one board: its idle temperatures, and whether it cools down."""
+    """The rule with what it has to remember of one board: its idle temperatures, and whether it cools down.
 
-    def __init__(self, limits: GateLimits) -> None:
+    A sensor whose reading is set aside is told once, in the agent's log, under the board's name.
+    """
+
+    def __init__(self, limits: GateLimits, board: str = "") -> None:
         self._limits = limits
+        self._board = board
+        self._told: set[str] = set()
         self._idle = Idle()
         self._is_cooling = False
         self._looked_s: float | None = None
@@ -123,10 +137,17 @@ class BoardGate:
         now = boottime_s() if now_s is None else now_s
         passed_s = 0.0 if self._looked_s is None else max(now - self._looked_s, 0.0)
         self._looked_s = now
+        self._tell(conditions.implausible)
         self._idle = idle_after(self._idle, conditions, conditions.battery_c, passed_s=passed_s)
         why = why_not_now(conditions, self._idle, self._limits, is_cooling=self._is_cooling)
         self._is_cooling = is_too_hot(conditions, self._idle, self._limits, is_cooling=self._is_cooling)
         return why
+
+    def _tell(self, implausible: tuple[tuple[str, float], ...]) -> None:
+        for sensor, degrees in implausible:
+            if sensor not in self._told:
+                self._told.add(sensor)
+                logger.warning("%s says %g degrees, which is set aside", sensor, degrees, extra={"board": self._board})
 
 
 class BoardSensors:
@@ -145,12 +166,8 @@ class BoardSensors:
         return conditions_from(texts, dump, self._facts, cores)
 
     def _files(self, cores: tuple[int, ...]) -> list[str]:
-        sensors = self._facts.sensors
         return [
-            _LOADAVG,
-            *sensors.heats,
-            *(f"{folder}/cur_state" for folder in sensors.coolings),
-            *(f"{folder}/{name}" for folder in sensors.supplies for name in _SUPPLY),
+            *sensor_files(self._facts.sensors),
             *_clock_files(self._facts, cores),
             *(f"{CPU}/cpu{core}/thermal_throttle/core_throttle_count" for core in cores),
         ]
@@ -167,12 +184,31 @@ def conditions_from(
     texts: Mapping[str, str | None], dump: str, facts: BoardFacts, cores: tuple[int, ...]
 ) -> BoardConditions:
     """The conditions that these files and Android's words tell."""
-    sensors = facts.sensors
     clocks = [path.rpartition("/")[0] for path in _clock_files(facts, cores) if path.endswith("_cur_freq")]
     freqs = [number(texts.get(f"{folder}/scaling_cur_freq")) for folder in clocks]
-    heats = [degrees for path in sensors.heats if (degrees := degrees_c(texts.get(path))) is not None]
     throttles = (number(texts.get(f"{CPU}/cpu{core}/thermal_throttle/core_throttle_count")) for core in cores)
     counted = [count for count in throttles if count is not None]
+    return replace(
+        told_by(texts, facts.sensors, dump),
+        freq_khz=tuple(freq for freq in freqs if freq is not None and freq > 0),
+        governor=(texts.get(f"{clocks[0]}/scaling_governor") if clocks else None) or None,
+        throttle_count=sum(counted) if counted else None,
+    )
+
+
+def sensor_files(sensors: Sensors) -> list[str]:
+    """The files that `told_by` wants to have read."""
+    return [
+        _LOADAVG,
+        *sensors.heats,
+        *(f"{folder}/cur_state" for folder in sensors.coolings),
+        *(f"{folder}/{name}" for folder in sensors.supplies for name in _SUPPLY),
+    ]
+
+
+def told_by(texts: Mapping[str, str | None], sensors: Sensors, dump: str = "") -> BoardConditions:
+    """What the sensors' files, and Android's words, tell of load, heat, battery and screen."""
+    heats = [degrees for path in sensors.heats if (degrees := degrees_c(texts.get(path))) is not None]
     states = cooling_states(texts, sensors).values()
     battery = _battery_of(texts, sensors.supplies) or _battery_in(dump)
     screen = _WAKEFULNESS.search(dump)
@@ -180,16 +216,14 @@ def conditions_from(
     load, runnable = _load(texts.get(_LOADAVG))
     return BoardConditions(
         load_1m=load,
-        freq_khz=tuple(freq for freq in freqs if freq is not None and freq > 0),
-        governor=(texts.get(f"{clocks[0]}/scaling_governor") if clocks else None) or None,
         temperature_c=max(heats or _heats_in(dump), default=None),
-        throttle_count=sum(counted) if counted else None,
         runnable_threads=runnable,
         battery_percent=battery.get("percent"),
         battery_c=battery.get("degrees"),
         is_charging=None if "status" not in battery else battery["status"] in (_CHARGING, _FULL),
         is_screen_on=None if screen is None else screen[1] in ("Awake", "Dreaming"),
         cooling_state=max(states, default=int(status[1]) if status else None),
+        implausible=_too_hot_to_be_true(texts, sensors),
     )
 
 
@@ -198,7 +232,18 @@ def degrees_c(text: str | None) -> float | None:
     raw = number(text)
     if raw is None or raw == 0:  # a zone that is switched off reads 0
         return None
-    return _plausible(raw if abs(raw) < 200 else raw / 10 if 0 < raw < 1500 else raw / 1000)
+    return _plausible(_degrees(raw))
+
+
+def _degrees(raw: int) -> float:
+    return raw if abs(raw) < 200 else raw / 10 if 0 < raw < 1500 else raw / 1000
+
+
+def _too_hot_to_be_true(texts: Mapping[str, str | None], sensors: Sensors) -> tuple[tuple[str, float], ...]:
+    """What is far too cold is how many sensors say no, and nothing to tell."""
+    readings = ((path.split("/")[-2], number(texts.get(path))) for path in sensors.heats)
+    degrees = ((name, _degrees(raw)) for name, raw in readings if raw is not None)
+    return tuple((name, one) for name, one in degrees if one >= _PLAUSIBLE_C[1])
 
 
 def _plausible(degrees: float) -> float | None:
@@ -262,15 +307,24 @@ def _too_hot(conditions: BoardConditions, idle: Idle, limits: GateLimits, *, is_
     now_c, battery_c = conditions.temperature_c, conditions.battery_c
     if now_c is not None and now_c > limits.max_temperature_c:
         return f"{now_c:.0f} degrees are above {limits.max_temperature_c:.0f}"
-    if now_c is not None and idle.temperature_c is not None:
-        allowed_c = limits.cool_to_c if is_cooling else limits.over_idle_c
-        if now_c > idle.temperature_c + allowed_c:
-            return f"{now_c:.0f} degrees: it cools down to {idle.temperature_c + limits.cool_to_c:.0f}"
+    if now_c is not None and (bounds := _cool_down(idle, limits)) is not None:
+        begins_c, ends_c = bounds
+        if now_c > (ends_c if is_cooling else begins_c):
+            return f"{now_c:.0f} degrees: it cools down to {ends_c:.0f}"
     if battery_c is not None and battery_c > limits.max_battery_c:
         return f"the battery's {battery_c:.0f} degrees are above {limits.max_battery_c:.0f}"
     if battery_c is not None and idle.battery_c is not None and battery_c > idle.battery_c + limits.battery_over_idle_c:
         return f"the battery's {battery_c:.0f} degrees are too far above its idle {idle.battery_c:.0f}"
     return None
+
+
+def _cool_down(idle: Idle, limits: GateLimits) -> tuple[float, float] | None:
+    """Above what a cool-down begins, and where it ends; None while rest is not known."""
+    if limits.cool_to_c is not None:
+        return limits.max_temperature_c, limits.cool_to_c
+    if idle.temperature_c is None:
+        return None
+    return idle.temperature_c + limits.over_idle_c, idle.temperature_c + limits.cool_over_idle_c
 
 
 def _battery(conditions: BoardConditions, limits: GateLimits) -> str | None:

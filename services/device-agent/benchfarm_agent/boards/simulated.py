@@ -96,6 +96,7 @@ class SimulatedBoard:
     """One simulated board. max_temperature_c: the agent's own limit, beside the profile's gate."""
 
     on_this_host = False
+    gate_wait_s = None
 
     def __init__(
         self, profile: SimulatedProfile, unit: Unit, clock: SimulatedClock, *, max_temperature_c: float = math.inf

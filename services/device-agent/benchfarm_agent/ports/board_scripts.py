@@ -27,12 +27,12 @@ _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 # group, because setsid has no reason to fork in the background of a shell without job control. Who refuses goes on
 # reading: a connection that is closed upon somebody who still sends may lose what was said last.
 _SUPERVISED: Final = f"""
-name=$1 limit=$2 size=$3 leader=$4
-shift 4
+name=$1 limit=$2 size=$3 leader=$4 timed=$5
+shift 5
 refuse() {{ echo "$name $1" >&2; cat <&3 >/dev/null; exit 125; }}
 exec 3<&0 </dev/null
 trap : HUP PIPE
-in=/dev/null d=
+in=/dev/null d= u=
 if [ -n "$name" ]; then
   for t in {FOLDERS}; do
     [ -n "$t" ] && [ -d "$t" ] && [ -w "$t" ] && mkdir -m 700 "$t/$name" && d=$t/$name && break
@@ -42,6 +42,7 @@ if [ -n "$name" ]; then
   in=$d/stdin
   head -c "$size" <&3 | cat >"$in" || {{ rm -rf "$d"; refuse "has no room for its input"; }}
 fi
+[ -z "$timed" ] || read -r u x 2>/dev/null </proc/uptime
 setsid sh -c "$leader" sh "$limit" "$@" <"$in" 3<&- &
 p=$!
 [ -z "$d" ] || echo "$p" >"$d/pid"
@@ -49,7 +50,10 @@ p=$!
 w=$!
 wait "$p"
 r=$?
+v=
+[ -z "$u" ] || read -r v x 2>/dev/null </proc/uptime
 kill -KILL "-$p" "$w" 2>/dev/null
+[ -z "$v" ] || echo "$name:ran $u $v" >&2
 [ -z "$d" ] || rm -rf "$d"
 exit "$r"
 """
@@ -140,14 +144,25 @@ def command(script: str, *parameters: str) -> str:
     return f"exec sh -c {quoted([script, 'sh', *parameters])}"
 
 
-def supervised(argv: Sequence[str], *, limit_s: float, name: str = "", stdin_bytes: int = 0) -> str:
+def supervised(
+    argv: Sequence[str], *, limit_s: float, name: str = "", stdin_bytes: int = 0, is_timed: bool = False
+) -> str:
     """A command as a process group of its own, ended by the end of the connection or after `limit_s`.
 
     With a `name` the first `stdin_bytes` from the connection are its standard input; a folder of that name keeps
     them, and the number of the group for `ending`, until it is over. A board that cannot keep them says so on the
-    standard error, with the name, see `is_refused`.
+    standard error, with the name, see `is_refused`. One that is timed ends with how long it took, see `timed`.
     """
-    return command(_SUPERVISED, name, str(math.ceil(limit_s)), str(stdin_bytes), _LEADER, *argv)
+    words = (name, str(math.ceil(limit_s)), str(stdin_bytes), _LEADER, "1" if is_timed else "")
+    return command(_SUPERVISED, *words, *argv)
+
+
+def timed(name: str, stderr: bytes) -> tuple[bytes, float | None]:
+    """What a timed command said by itself, and for how many seconds of the board's clock it ran; None where unknown."""
+    told = re.search(re.escape(name.encode()) + rb":ran ([0-9]{1,12}\.[0-9]{2}) ([0-9]{1,12}\.[0-9]{2})\n$", stderr)
+    if told is None:
+        return stderr, None
+    return stderr[: told.start()], max(0.0, float(told[2]) - float(told[1]))
 
 
 def is_refused(name: str, stderr: bytes) -> bool:

@@ -9,7 +9,7 @@ PortTransferFailed       the board is there and a file could not be put on it or
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -60,12 +60,14 @@ class Streamed:
     """How a launch on a board ended.
 
     `returncode` as a shell tells it (128 + n for signal n), None when the launch was cut. `cut`: why it was ended,
-    None when it ended by itself. `stderr_tail` is for people.
+    None when it ended by itself. `stderr_tail` is for people. `ran_s`: from its start to its end by the board's own
+    clock, None where the board did not tell.
     """
 
     returncode: int | None
     cut: Cut | None
     stderr_tail: str = ""
+    ran_s: float | None = field(default=None, compare=False)
 
 
 class Port(Protocol):

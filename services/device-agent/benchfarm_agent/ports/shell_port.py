@@ -21,6 +21,7 @@ from benchfarm_agent.ports.board_scripts import (
     storing,
     supervised,
     texts_of,
+    timed,
     writing,
 )
 from benchfarm_agent.ports.channel import Channel, Said
@@ -126,7 +127,7 @@ class ShellPort(abc.ABC):
         limit_s: float = LAUNCH_LIMIT_S,
     ) -> Streamed:
         name = new_name()
-        command = supervised(argv, limit_s=limit_s + LATER_S, name=name, stdin_bytes=len(stdin))
+        command = supervised(argv, limit_s=limit_s + LATER_S, name=name, stdin_bytes=len(stdin), is_timed=True)
         lines = Lines(on_line, line_bytes_max=line_bytes_max, lines_max=lines_max)
         streamed, is_ended = None, True
         try:
@@ -250,7 +251,8 @@ async def _follow(channel: Channel, lines: Lines, name: str, *, silence_s: float
             return Streamed(None, "silent", _readable(stderr_tail))
         if isinstance(said, int):
             is_good = lines.end()
-            return Streamed(said if is_good else None, None if is_good else "garbage", _readable(stderr_tail))
+            stderr_tail, ran_s = timed(name, stderr_tail)
+            return Streamed(said if is_good else None, None if is_good else "garbage", _readable(stderr_tail), ran_s)
         if said.source == "stderr":
             stderr_tail = (stderr_tail + said.data)[-STDERR_TAIL_BYTES:]
             if is_refused(name, stderr_tail):

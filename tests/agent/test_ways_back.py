@@ -1,0 +1,166 @@
+"""Boards that left the lab's file while they were changed are put back by the next start, or that is told clearly."""
+
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchfarm_agent.board_ways import NOT_PUT_BACK, AdbWay, RemoteLab, open_boards
+from benchfarm_agent.journal import Journal
+from benchfarm_agent.lab_file import LabFile, SshHost
+from benchfarm_agent.ports.ssh_target import SshTarget
+from benchfarm_agent.settings import Settings
+from benchfarm_agent.ssh_way import SshWay
+from benchfarm_agent.standings import Standing
+from benchfarm_agent.state_dir import StateDir
+from benchfarm_agent.ways_back import WayBack
+from benchfarm_core.platforms import OperatingPoint
+from tests.agent.ports.conftest import adb_server
+from tests.peers.phone_files import DEFAULT_GOVERNOR
+from tests.peers.phones import Phone
+from tests.peers.qemu_board import POLICIES, QemuBoard
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+NOBODY = LabFile(local=False)
+NOTE = {"clock:/sys/none/scaling_governor": "schedutil"}
+
+
+@pytest.fixture
+def settings(state: StateDir) -> Settings:
+    return Settings(url="http://127.0.0.1:1", state_dir=state.root)
+
+
+async def started(settings: Settings, state: StateDir, lab_file: LabFile) -> tuple[Standing, ...]:
+    """What an agent with this file tells of boards that are not put back."""
+    async with open_boards(settings, state, lab_file) as watch:
+        return tuple(one for one in watch.standings() if one.state == NOT_PUT_BACK)
+
+
+def host_of(board: QemuBoard, **changes: Any) -> SshHost:
+    ssh = board.ssh
+    known: dict[str, Any] = {"key_file": ssh.key_file, "known_hosts_file": ssh.known_hosts_file, "runner": "native"}
+    return SshHost(**{"name": "pi", "host": ssh.host, "port": ssh.port, "user": ssh.user, **known, **changes})
+
+
+def settings_of(board: QemuBoard) -> list[str]:
+    names = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
+    return board.read(" ".join(f"{POLICIES}/policy{number}/{name}" for number in (0, 2) for name in names)).split()
+
+
+def left_pinned(running: Run, settings: Settings, state: StateDir, host: SshHost) -> str:
+    """Pins a board and lets go of it, as `kill -9` does; its name in the journal."""
+
+    async def pinned() -> str:
+        way = SshWay(RemoteLab(settings, state, LabFile(local=False, ssh=(host,))), host)
+        board = await way.open()
+        await board.pin(OperatingPoint(mode="pinned", cores=(2,), threads=1, freq_khz=(1_300_000,)))
+        await way.close()
+        return board.name
+
+    name: str = running(pinned())
+    assert Journal(state.journal).unsettled() == (name,)
+    return name
+
+
+def test_a_board_that_left_the_file_is_put_back(
+    running: Run, settings: Settings, state: StateDir, qemu_board: QemuBoard
+) -> None:
+    found = settings_of(qemu_board)
+    left_pinned(running, settings, state, host_of(qemu_board))
+    assert settings_of(qemu_board) != found
+    assert running(started(settings, state, NOBODY)) == ()
+    assert settings_of(qemu_board) == found
+    assert Journal(state.journal).is_settled()
+
+
+def test_a_board_whose_section_changed_is_put_back_over_the_old_way(
+    running: Run, settings: Settings, state: StateDir, qemu_board: QemuBoard
+) -> None:
+    found = settings_of(qemu_board)
+    left_pinned(running, settings, state, host_of(qemu_board))
+    moved = LabFile(local=False, ssh=(host_of(qemu_board, user="somebody"),))
+    assert running(started(settings, state, moved)) == ()
+    assert settings_of(qemu_board) == found
+
+
+def test_another_board_in_its_place_is_left_alone_and_that_is_told(
+    running: Run, settings: Settings, state: StateDir, qemu_board: QemuBoard
+) -> None:
+    name, journal = left_pinned(running, settings, state, host_of(qemu_board)), Journal(state.journal)
+    pinned = settings_of(qemu_board)
+    for suffix in (".json", ".way"):
+        (state.journal / f"{name}{suffix}").rename(state.journal / f"ssh-other{suffix}")
+    (told,) = running(started(settings, state, NOBODY))
+    assert (told.label, "another board answers" in told.detail) == ("ssh-other", True)
+    assert settings_of(qemu_board) == pinned
+    assert journal.unsettled() == ("ssh-other",)
+
+
+def test_a_phone_that_is_not_wanted_any_more_is_put_back(
+    running: Run, settings: Settings, state: StateDir, phone: Phone
+) -> None:
+    def governors() -> set[str]:
+        return {phone.read(f"{cluster.policy}/scaling_governor") for cluster in phone.model.clusters}
+
+    async def pinned() -> None:
+        async with adb_server(state.adb, phone.address) as server:
+            way = AdbWay(RemoteLab(settings, state, LabFile(adb=True)), server, phone.address)
+            board = await way.open()
+            report = await board.describe()
+            await board.pin(next(point for point in report.operating_points if point.mode == "pinned"))
+            await way.close()
+
+    running(pinned())
+    assert governors() != {DEFAULT_GOVERNOR}
+    assert running(started(settings, state, NOBODY)) == ()
+    assert governors() == {DEFAULT_GOVERNOR}
+    assert Journal(state.journal).is_settled()
+
+
+def test_what_cannot_be_put_back_says_why_and_what_to_do(
+    running: Run, settings: Settings, state: StateDir, tmp_path: Path
+) -> None:
+    journal = Journal(state.journal)
+    target = SshTarget("127.0.0.1", "farm", tmp_path / "key", tmp_path / "known_hosts", 1)
+    journal.note_way("ssh-away", WayBack(kind="ssh", label="pi", root="/tmp/x", target=target).model_dump_json())
+    for name in ("ssh-away", "ssh-unknown"):
+        journal.remember_all(name, NOTE)
+    journal.note_way("ssh-unknown", "garbage")
+    away, unknown = running(started(settings, state, NOBODY))
+    assert (away.label, unknown.label) == ("ssh-away", "ssh-unknown")
+    assert "pi, farm@127.0.0.1:1" in away.detail
+    assert "nothing says how it was reached" in unknown.detail
+    for one in (away, unknown):
+        assert str(state.journal / f"{one.label}.json") in one.advice
+    assert journal.unsettled() == ("ssh-away", "ssh-unknown"), "the next start tries again"
+
+
+def test_this_host_is_put_back_where_it_is_no_board_any_more(running: Run, settings: Settings, state: StateDir) -> None:
+    Journal(state.journal).remember("local", "runner", "999999999:1")
+    assert running(started(settings, state, NOBODY)) == ()
+    assert Journal(state.journal).is_settled()
+
+
+def test_a_board_that_is_listed_waits_for_its_own_way() -> None:
+    target = SshTarget("10.0.0.5", "farm", Path("/k"), Path("/h"))
+    back = WayBack(kind="ssh", label="pi5", root="/r", target=target)
+    assert WayBack.model_validate_json(back.model_dump_json()) == back
+    host = SshHost(name="renamed", host="10.0.0.5", user="farm", key_file=Path("/other"))
+    assert back.is_listed(LabFile(ssh=(host,)))
+    for change in ({"host": "10.0.0.6"}, {"port": 2222}, {"user": "root"}):
+        assert not back.is_listed(LabFile(ssh=(host.model_copy(update=change),)))
+    phone = WayBack(kind="adb", label="R58M1", root="/r")
+    assert all(phone.is_listed(LabFile(adb=adb)) for adb in (True, ("R58*",)))
+    assert not any(phone.is_listed(LabFile(adb=adb)) for adb in (False, ("R59*",)))
+
+
+def test_a_way_is_noted_once_and_kept(state: StateDir) -> None:
+    journal = Journal(state.journal)
+    assert journal.way("a") == ""
+    journal.note_way("a", json.dumps({"to": 1}))
+    journal.remember("a", "x", "1")
+    journal.forget("a", "x")
+    assert journal.way("a") == '{"to": 1}'
+    assert journal.is_settled()
