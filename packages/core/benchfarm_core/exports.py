@@ -7,7 +7,7 @@ from pydantic import Field
 
 from benchfarm_core.architectures import MAX_GENES, Genes
 from benchfarm_core.ed25519 import KEY_BYTES
-from benchfarm_core.values import Answer, Value, at_most
+from benchfarm_core.values import Answer, Value
 
 TABLE_FORMAT: Final = 1
 MAX_TABLE_BYTES: Final = 16 * 1024 * 1024
@@ -16,10 +16,8 @@ KEPT_TABLES: Final = 4
 MAX_MISSES: Final = 1000
 """Architectures of one report, and of one export."""
 
-_GeneChoices = Annotated[tuple[int, ...], Field(min_length=1, max_length=1000)]
-OnlyGenes = Annotated[
-    dict[Annotated[str, Field(max_length=40)], _GeneChoices], Field(max_length=MAX_GENES), at_most(MAX_GENES)
-]
+_GeneChoices = Annotated[tuple[int, ...], Field(min_length=1, max_length=1000, fail_fast=True)]
+OnlyGenes = Annotated[dict[Annotated[str, Field(max_length=40)], _GeneChoices], Field(max_length=MAX_GENES)]
 
 
 class ExportRequest(Value):

@@ -12,7 +12,7 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.refusals import needs_kind
 from benchfarm_core.summaries import Grade, ReusableGrade
-from benchfarm_core.values import Answer, Instant, Value, at_most
+from benchfarm_core.values import Answer, Instant, Value
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
@@ -54,11 +54,9 @@ class Pin(Value):
     """
 
     predictors: tuple[Annotated[str, Field(max_length=20)], ...] = Field(default=(), max_length=MAX_PINNED)
-    fusions: Annotated[
-        dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]],
-        Field(max_length=MAX_PINNED),
-        at_most(MAX_PINNED),
-    ] = {}
+    fusions: dict[Annotated[str, Field(max_length=300)], Annotated[str, Field(max_length=64)]] = Field(
+        default={}, max_length=MAX_PINNED
+    )
     as_of: Instant | None = None
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, get_args
 
@@ -28,31 +28,59 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     _numbers: ClassVar[frozenset[str]] = frozenset()
     _truths: ClassVar[frozenset[str]] = frozenset()
+    _longest: ClassVar[Mapping[str, int]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
         cls._numbers = frozenset(name for name, kind in kinds.items() if kind & {int, float} and bool not in kind)
         cls._truths = frozenset(name for name, kind in kinds.items() if bool in kind and not kind & {int, float})
+        cls._longest = {
+            name: most
+            for name, field in cls.model_fields.items()
+            if field.annotation not in (str, str | None) and (most := _longest(field.metadata)) is not None
+        }
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, data: Any) -> Any:
-        """`false` would be taken for 0, and 0 for `false`."""
+    def _looked_over(cls, data: Any) -> Any:
+        """`false` would be taken for 0, and 0 for `false`. What is too long is not looked at: of a list's million wrong
+        items each would be told before its length."""
         if not isinstance(data, dict):
             return data
         if len(data) > MAX_FIELDS:
             raise ValueError(f"it has {len(data)} fields; no object has more than {MAX_FIELDS}")
         wrong = [("int_type", name) for name in cls._numbers if isinstance(data.get(name), bool)]
         wrong += [("bool_type", name) for name in cls._truths if type(data.get(name)) in (int, float)]
-        if wrong:
+        long = [
+            name
+            for name, most in cls._longest.items()
+            if isinstance(found := data.get(name), _SIZED) and len(found) > most
+        ]
+        if wrong or long:
             errors = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for kind, name in sorted(wrong)]
+            errors += [_too_long(name, data[name], cls._longest[name]) for name in long]
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return data
 
 
+_SIZED: Final = (list, tuple, dict)
+
+
+def _longest(metadata: Sequence[Any]) -> int | None:
+    """The most items of a field; None also where it looks at them by itself before."""
+    if any(isinstance(each, BeforeValidator) for each in metadata):
+        return None
+    return next((most for each in metadata if (most := getattr(each, "max_length", None)) is not None), None)
+
+
+def _too_long(name: str, value: Sized, most: int) -> InitErrorDetails:
+    told = {"field_type": type(value).__name__.capitalize(), "max_length": most, "actual_length": len(value)}
+    return InitErrorDetails(type="too_long", loc=(name,), input=None, ctx=told)
+
+
 def at_most(most: int) -> BeforeValidator:
-    """For a dictionary, before its entries are looked at: of a million wrong ones each would be told, as of fields."""
+    """For a dictionary, where the field that holds it does not look: its entries come after its size."""
 
     def check(given: Any) -> Any:
         if isinstance(given, Mapping) and len(given) > most:
