@@ -1,4 +1,4 @@
-"""A lease's clock is its second fastest canary, no longer what a twentieth of them stay below.
+"""A lease's clock is its fastest canary, no longer what a twentieth of them stay below.
 
 Where a processor has a fast mode that it is seldom in, the twentieth lay in it or beside it by luck. What the farm
 keeps of old leases cannot say what their fastest was, so both sides of the old quotient, the reference and what each

@@ -216,15 +216,15 @@ def launch_floor_ns(launch: LaunchSamples) -> float | None:
 
 
 def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
-    """Each canary's fastest run in some launches, in ns; of twenty runs and more the second fastest, which confirms it.
+    """Each canary's fastest run in some launches, in ns.
 
-    A canary is the same work in every lease, so however many runs there are, its fastest tell the same clock. What a
+    A canary is the same work in every lease, so however many runs there are, the fastest tells the same clock. What a
     share of them stays above does not: where a processor is in its fast mode for a twentieth of the time, that share
     lies in it or beside it by luck (docs/measurement.md, "Which clock a lease had").
     """
     names: tuple[CanaryName, CanaryName] = ("sgemm", "mobilenet")
-    runs = {name: sorted(ns for launch in launches for _, ns in launch.canaries.get(name, ())) for name in names}
-    return {name: times[min(1, int(FLOOR_SHARE * len(times)))] for name, times in runs.items() if times}
+    runs = {name: [ns for launch in launches for _, ns in launch.canaries.get(name, ())] for name in names}
+    return {name: min(times) for name, times in runs.items() if times}
 
 
 def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:
