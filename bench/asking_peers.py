@@ -7,10 +7,10 @@ network of sixteen layers; a model is one call for each of its kernel types. Bes
 call for each kernel type of all models together, and one more that neither of them has: equal kernels once.
 
 What is timed of them is the calling alone. Their features are made before, a row for each kernel of each model, and
-they may use every core. REST is given genes, and its time ends with the last byte of the answer, which has intervals,
-over one connection to one API process; warm are the very architectures that the peers get, which that process never
-saw, cold as many others. The forests are fitted to made-up latencies of the kernels that are asked. The networks are
-not fitted, since what they say takes no other time.
+they use one core or all, whichever is faster: small matrices are slower on several. REST is given genes, and its time
+ends with the last byte of the answer, which has intervals, over one connection to one API process; warm are the very
+architectures that the peers get, which that process never saw, cold as many others. The forests are fitted to made-up
+latencies of the kernels that are asked. The networks are not fitted, since what they say takes no other time.
 """
 
 import sys
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from bench.asked_farm import SPACE, Item, Row, Taken, asked_farm, whole_model
 from bench.asking import cold_and_warm
@@ -52,8 +53,8 @@ GOAL_EACH: Final = 100.0
 GOAL_BATCHED: Final = 3.0
 ROWS_AT_ONCE: Final = 8192
 """Of a network: its layers' outputs then fit into caches."""
-REPEATS: Final = 2
-FORESTS_EACH: Final = 40
+REPEATS: Final = 1
+FORESTS_EACH: Final = 20
 NETWORKS_EACH: Final = 1_000
 """Architectures that are called one by one."""
 
@@ -185,12 +186,13 @@ def batched(calls: Calls, kernels: Mapping[str, AskedKernels], count: int, *, is
 
 
 def timed(step: Callable[[], object]) -> Taken:
-    """The best of several runs, by the clock on the wall; CPU seconds of all threads."""
+    """The best of several runs with one thread and with all, by the clock on the wall; CPU seconds of all threads."""
     found = []
-    for _ in range(REPEATS):
-        began_s, used_s = time.perf_counter(), time.process_time()
-        step()
-        found.append(Taken(time.perf_counter() - began_s, time.process_time() - used_s))
+    for threads in (1, None) * REPEATS:
+        with threadpool_limits(threads):
+            began_s, used_s = time.perf_counter(), time.process_time()
+            step()
+            found.append(Taken(time.perf_counter() - began_s, time.process_time() - used_s))
     return min(found)
 
 
