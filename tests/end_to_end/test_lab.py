@@ -12,7 +12,6 @@ from benchfarm_core.boards import BoardState, BoardView
 from benchfarm_core.jobs import ItemView, JobRequest, JobView
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import ProtocolRequest
-from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_workloads.draws import draw_mixed
@@ -95,7 +94,7 @@ def ended(client: Client, job: JobView) -> list[ItemView]:
 
 
 def graded(client: Client, board_model: str, seed: int, said: Callable[[], str], **more: str) -> list[ItemView]:
-    """The items that got a grade, of the first job that has some. What else becomes of items is none but inconclusive.
+    """The items that got a number, of the first job that has some. What else becomes of items is none but inconclusive.
 
     A busy machine makes single measurements inconclusive, three times in a row too. That none of some fifteen kernels
     has a number is not its fault: then the board, its runner or its witness says so always.
@@ -103,7 +102,7 @@ def graded(client: Client, board_model: str, seed: int, said: Callable[[], str],
     for number in range(GRADED_TRIES):
         items = ended(client, submitted(client, board_model, 3, seed=seed + 1000 * number, **more))
         assert all(item.summary or item.failure == "inconclusive" for item in items), (items, said())
-        if found := [item for item in items if item.summary is not None and item.summary.grade in Grade]:
+        if found := [item for item in items if item.summary is not None]:
             return found
     raise AssertionError(f"no number with a grade of {GRADED_TRIES} jobs on {board_model}: {said()}")
 
@@ -196,7 +195,7 @@ def test_an_emulated_board_is_pinned_and_measured_on_by_the_native_runner(
     job = submitted(client, board.board_model, 2, seed=4)
     items = list(client.items(client.wait(job.id, timeout_s=600).id))
     assert all(item.summary or item.failure == "inconclusive" for item in items), (items, agent.said())
-    measured = [item for item in items if item.summary and item.summary.grade in Grade]
+    measured = [item for item in items if item.summary]
     assert measured, items
     assert all(AT_ITS_HIGHEST in item.platform for item in measured)
     assert all(item.summary.clock_proof is not ClockProof.UNPINNED for item in measured if item.summary)

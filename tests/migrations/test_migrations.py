@@ -245,24 +245,3 @@ def test_the_program(empty_database_url, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DATABASE_URL", f"postgresql://farm@/x?host={tmp_path}")
     assert program.main(["migrate"]) == 1
     assert "away" in capsys.readouterr().err
-
-
-def test_normalised_times_stay_where_the_clock_of_a_lease_is_told_otherwise(empty_database_url):
-    config = migrations.config(empty_database_url)
-    command.upgrade(config, "0003")
-    engine = create_database_engine(empty_database_url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql((Path(__file__).parent / "rows_0003.sql").read_text())
-    command.upgrade(config, "0026")
-    seen = "SELECT g.sgemm_ns, l.sgemm_ns FROM canary_goldens g, leases l WHERE l.id = g.lease_id"
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE canary_goldens SET sgemm_ns = 830000, sgemm_recent_ns = ARRAY[830000, 765000, 850000]"
-        )
-        connection.exec_driver_sql("UPDATE leases SET sgemm_ns = 850000 WHERE id = 1")
-    command.upgrade(config, "0027")
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql(seen).one() == (765_000, round(850_000 * 765 / 830))
-        others = connection.exec_driver_sql("SELECT count(*) FROM leases WHERE sgemm_ns IS NOT NULL").scalar_one()
-    engine.dispose()
-    assert others == 1, "leases without canaries have none"

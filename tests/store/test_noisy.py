@@ -100,7 +100,7 @@ def test_what_is_marked_is_neither_reused_nor_taught_nor_an_answer(
 ):
     measure_beside_neighbours(farm, agent, ok_result, last=last)
     again = job_of(3, seed=2, platforms=[PLATFORM], max_age_s=3600)
-    question = LatencyRequest(platforms=(PLATFORM,), items=again.workloads, min_grade=Grade.D)
+    question = LatencyRequest(platforms=(PLATFORM,), items=again.workloads)
     with farm.transaction() as tx:
         answers = measured_answers(latency.ask(tx, question, ann))
         platform_id = farm.scalar("SELECT id FROM platforms WHERE key = :key", key=PLATFORM)

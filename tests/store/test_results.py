@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -200,12 +201,42 @@ def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_
     with farm.transaction() as tx:
         assert summaries.rederive(tx) == 3
     assert normalised() == told
-    farm.run("UPDATE leases SET sgemm_ns = NULL, mobilenet_ns = NULL")  # as leases of older versions are
+    # as leases of older versions are
+    farm.run("UPDATE leases SET sgemm_ns = NULL, fastest_ns = NULL, mobilenet_ns = NULL")
     farm.run("DELETE FROM summaries WHERE NOT active")
     farm.run("UPDATE summaries SET rule_version = 0")
     with farm.transaction() as tx:
         assert summaries.rederive(tx) == 3
     assert normalised()[second] == pytest.approx(1 / 1.1, rel=1e-3)
+
+
+def test_the_first_lease_that_tells_its_fastest_canary_takes_the_old_reference_over(
+    farm, ann, agent, job_of, ok_result
+):
+    def measure(seed: int, canaries_ns: Sequence[int]) -> float:
+        farm.submit_planned(ann, job_of(1, seed=seed, platforms=["host-a/c0.t1.free/onnxruntime-1.31.1/fp32"]))
+        grant = agent.must_take()
+        result = ok_result(grant.items[0].measurement_id)
+        seen = {"sgemm": tuple((0, ns) for ns in canaries_ns), "mobilenet": ((0, min(canaries_ns) // 4),)}
+        launches = tuple(visit.model_copy(update={"canaries": seen}) for visit in result.launches)
+        agent.send(grant, result.model_copy(update={"launches": launches}))
+        agent.release(grant)
+        normalised_ms: float = farm.scalar(f"SELECT normalised_ms FROM summaries WHERE measurement_id = {result.measurement_id}")
+        return normalised_ms
+
+    old_ms = measure(1, [2_000_000])
+    farm.run("UPDATE leases SET fastest_ns = NULL")  # as before rule version 8
+    farm.run("UPDATE canary_goldens SET fastest_ns = NULL")
+    often = [2_000_000] * 30
+    assert measure(2, [1_840_000, *often]) == pytest.approx(old_ms, rel=1e-6), "a fast mode that is met once"
+    assert farm.scalar("SELECT array[sgemm_ns, fastest_ns] FROM canary_goldens") == [2_000_000, 1_840_000]
+    assert farm.scalar("SELECT sgemm_recent_ns FROM canary_goldens") == [1_840_000], "the history begins with it"
+    assert measure(3, [1_840_000] * 5 + often) == pytest.approx(old_ms, rel=1e-6)
+    farm.run("UPDATE summaries SET rule_version = 7")
+    with farm.transaction() as tx:
+        assert summaries.rederive(tx) == 3
+    found = farm.scalar("SELECT array_agg(normalised_ms) FROM summaries WHERE active")
+    assert found == [pytest.approx(old_ms, rel=1e-6)] * 3
 
 
 def test_a_measurement_shows_its_evidence_and_samples(farm, ann, agent, job_of, ok_result):

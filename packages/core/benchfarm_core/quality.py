@@ -227,6 +227,13 @@ def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
     return {name: min(times) for name, times in runs.items() if times}
 
 
+def clock_by_share(launches: Sequence[LaunchSamples]) -> int | None:
+    """What rule versions 1 to 7 took for the clock of a lease, in ns: what a twentieth of its SGEMM runs stay below. It
+    hands old references over to `canary_floors`."""
+    runs = [ns for launch in launches for _, ns in launch.canaries.get(CLOCK_CANARY, ())]
+    return _floor(runs) if runs else None
+
+
 def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:
     """Whether the clock canary's floor is farther from the board's history than drift explains: a broken board."""
     seen, known = observed.get(CLOCK_CANARY), golden.of(CLOCK_CANARY)

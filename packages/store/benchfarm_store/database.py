@@ -51,7 +51,7 @@ class Transaction:
     def __init__(self, connection: Connection, now: datetime) -> None:
         self.connection = connection
         self.now = now
-        self.messages: list[Message] = []
+        self._queued: dict[Message, None] = {}
 
     def execute(self, statement: Executable, params: Parameters | None = None) -> CursorResult[Any]:
         """Run one statement; a sequence of parameters makes a bulk insert."""
@@ -72,18 +72,22 @@ class Transaction:
 
     def after_commit(self, message: Message) -> None:
         """Send a message once the commit has succeeded; the same one is sent once."""
-        if message not in self.messages:
-            self.messages.append(message)
+        self._queued[message] = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """What is sent once the commit has succeeded, in order."""
+        return list(self._queued)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what happens inside when it raises; locks taken inside are given back too."""
-        kept = list(self.messages)
+        kept = dict(self._queued)
         try:
             with self.connection.begin_nested():
                 yield
         except BaseException:  # boundary: whatever undid the savepoint, its messages are undone with it
-            self.messages = kept
+            self._queued = kept
             raise
 
 

@@ -6,9 +6,12 @@ that stays for two leases is how the board is now. What is quiet is the lowest o
 of them that may have been lucky: noisy minutes last for several. All are floors, the fastest runs of their lease, which
 are kept with the lease: they normalise its results. Leases with uploads give none of these: a stranger's file ran in
 the process that timed them, so each of their results is normalised by its own canaries.
+
+Before rule version 8 the clock of a lease was what a share of its canaries stayed below. What was normalised by it
+keeps its reference (`sgemm_ns`); `fastest_ns` is the reference since, handed over by the first lease that tells both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median_low
 from typing import Final, NamedTuple
 
@@ -34,28 +37,39 @@ class Canaries(NamedTuple):
     is_kept: bool
 
 
-def find(tx: Transaction, generation_id: int, platform_id: int, seen: Mapping[CanaryName, int]) -> Canaries:
-    """Reference and history; a canary without a reference gets what is `seen` now (floors in ns)."""
+def find(
+    tx: Transaction,
+    generation_id: int,
+    platform_id: int,
+    seen: Mapping[CanaryName, int],
+    *,
+    by_lease: bool,
+    by_share: Callable[[], int | None],
+) -> Canaries:
+    """Reference and history; a canary without a reference gets what is `seen` now (floors in ns).
+
+    by_lease: whether times are divided by the clock of their lease, or each by its own canaries. by_share: the lease's
+    clock as it was told before rule version 8.
+    """
     row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
+    own = CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet"))
     if row is None:
-        return Canaries(
-            generation_id,
-            platform_id,
-            CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet")),
-            CanaryGolden(),
-            CanaryGolden(),
-            False,
-        )
+        return Canaries(generation_id, platform_id, own, CanaryGolden(), CanaryGolden(), False)
+    sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, by_share) if by_lease else row.sgemm_ns
     return Canaries(
         generation_id,
         platform_id,
-        CanaryGolden(
-            sgemm_ns=row.sgemm_ns or seen.get("sgemm"), mobilenet_ns=row.mobilenet_ns or seen.get("mobilenet")
-        ),
+        CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
         True,
     )
+
+
+def _handed_over(reference_ns: int | None, seen_ns: int | None, by_share: Callable[[], int | None]) -> int | None:
+    """The old reference on the scale of fastest canaries: a lease's times are the same by both."""
+    share_ns = by_share() if reference_ns and seen_ns else None
+    return round(reference_ns * seen_ns / share_ns) if reference_ns and seen_ns and share_ns else reference_ns
 
 
 _FIND = Prepared(
@@ -77,15 +91,16 @@ def of_lease(tx: Transaction, lease_id: int, seen: Mapping[CanaryName, int]) -> 
     Later results of the lease are normalised by the same ones, and so is whatever is derived again.
     """
     row = tx.execute_prepared(_OF_LEASE, lease_id, seen.get("sgemm"), seen.get("mobilenet")).one()
-    return CanaryGolden(sgemm_ns=row.sgemm_ns, mobilenet_ns=row.mobilenet_ns)
+    return CanaryGolden(sgemm_ns=row.fastest_ns, mobilenet_ns=row.mobilenet_ns)
 
 
 _OF_LEASE = Prepared(
     "canaries_of_lease",
     "bigint, bigint, bigint",
     """
-    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, $2), mobilenet_ns = coalesce(mobilenet_ns, $3)
-    WHERE id = $1 RETURNING sgemm_ns, mobilenet_ns
+    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, $2), fastest_ns = coalesce(fastest_ns, $2),
+        mobilenet_ns = coalesce(mobilenet_ns, $3)
+    WHERE id = $1 RETURNING fastest_ns, mobilenet_ns
     """,
 )
 
@@ -115,6 +130,7 @@ _DERIVE_AGAIN = text("""
 def _extended(name: CanaryName) -> str:
     both = f"(g.{name}_recent_ns || excluded.{name}_recent_ns)"
     return f"""CASE WHEN g.lease_id = excluded.lease_id THEN g.{name}_recent_ns
+        WHEN g.fastest_ns IS NULL THEN excluded.{name}_recent_ns
         ELSE {both}[greatest(1, cardinality({both}) - {QUIET_LEASES} + 1):] END"""
 
 
@@ -122,10 +138,11 @@ _REMEMBER = Prepared(
     "canaries_remember",
     "int, int, bigint, timestamptz, bigint, bigint, bigint[], bigint[]",
     f"""
-    INSERT INTO canary_goldens AS g (generation_id, platform_id, lease_id, measured_at, sgemm_ns, mobilenet_ns,
-        sgemm_recent_ns, mobilenet_recent_ns)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    INSERT INTO canary_goldens AS g (generation_id, platform_id, lease_id, measured_at, sgemm_ns, fastest_ns,
+        mobilenet_ns, sgemm_recent_ns, mobilenet_recent_ns)
+    VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8)
     ON CONFLICT (generation_id, platform_id) DO UPDATE SET sgemm_ns = coalesce(g.sgemm_ns, excluded.sgemm_ns),
+        fastest_ns = coalesce(g.fastest_ns, excluded.fastest_ns),
         mobilenet_ns = coalesce(g.mobilenet_ns, excluded.mobilenet_ns),
         sgemm_recent_ns = {_extended("sgemm")}, mobilenet_recent_ns = {_extended("mobilenet")},
         lease_id = excluded.lease_id

@@ -34,6 +34,7 @@ from benchfarm_core.quality import (
     accepted_launches,
     canary_floors,
     check_result,
+    clock_by_share,
     drifted,
     is_noisy,
     summarise,
@@ -317,9 +318,16 @@ def _judge(
     ok = {id_: one.launches for id_, one in packed.items()}
     # a process that opened a stranger's file says nothing that other results are judged by
     has_uploads = lease.held.has_uploads
-    trusted = () if has_uploads else ok.values()
-    seen = canary_floors([launch for launches in trusted for launch in unthrottled(launches, lease.clocks)])
-    canaries = goldens.find(tx, lease.row.generation_id, lease.row.platform_id, seen)
+    told = [one for launches in (() if has_uploads else ok.values()) for one in unthrottled(launches, lease.clocks)]
+    seen = canary_floors(told)
+    canaries = goldens.find(
+        tx,
+        lease.row.generation_id,
+        lease.row.platform_id,
+        seen,
+        by_lease=not has_uploads,
+        by_share=lambda: clock_by_share(told),
+    )
     beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, seen)
     good: list[_Good] = []
     bad: list[_Bad] = []

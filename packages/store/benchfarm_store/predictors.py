@@ -36,7 +36,7 @@ from benchfarm_workloads.kernels import kernel_type
 
 ANY_PREDICTOR: Final = PredictorsWanted()
 CANARIES_NOW: Final = """
-    (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY latest.ns::float8 / c.sgemm_ns)
+    (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY latest.ns::float8 / coalesce(c.fastest_ns, c.sgemm_ns))
         FROM canary_goldens c JOIN boards b ON b.generation_id = c.generation_id
         CROSS JOIN LATERAL (
             SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY ns) AS ns FROM unnest(c.sgemm_recent_ns) AS ns) latest

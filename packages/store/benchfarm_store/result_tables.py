@@ -100,6 +100,7 @@ canary_goldens = Table(
     Column("platform_id", ForeignKey("platforms.id"), nullable=False),
     Column("sgemm_ns", BigInteger),
     Column("mobilenet_ns", BigInteger),
+    Column("fastest_ns", BigInteger, comment="the reference for fastest canaries; null: no lease since has told one"),
     Column("lease_id", ForeignKey("leases.id"), nullable=False, comment="the latest lease in the history"),
     Column("sgemm_recent_ns", ARRAY(BigInteger), nullable=False),
     Column("mobilenet_recent_ns", ARRAY(BigInteger), nullable=False),

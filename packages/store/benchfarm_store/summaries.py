@@ -81,8 +81,9 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
     SELECT s.measurement_id, s.clock_proof, s.noisy AS is_noisy, d.data, t.spec::text AS protocol,
-        p.spec->'engine'->>'name' AS engine, p.key AS platform, c.sgemm_ns, c.mobilenet_ns,
-        l.sgemm_ns AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
+        p.spec->'engine'->>'name' AS engine, p.key AS platform, c.mobilenet_ns,
+        CASE WHEN l.fastest_ns IS NULL THEN c.sgemm_ns ELSE c.fastest_ns END AS sgemm_ns,
+        coalesce(l.fastest_ns, l.sgemm_ns) AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
     FROM summaries s
     JOIN samples d ON d.measurement_id = s.measurement_id
     JOIN results r ON r.measurement_id = s.measurement_id

@@ -155,6 +155,11 @@ leases = Table(
     Column("running_measurement_id", BigInteger, comment="the last one reported as started"),
     Column("sgemm_ns", BigInteger, comment="the canary's floor in its first results"),
     Column("mobilenet_ns", BigInteger, comment="the same of the other canary"),
+    Column(
+        "fastest_ns",
+        BigInteger,
+        comment="the clock's canary at its fastest; null: sgemm_ns is what a twentieth of its runs stayed below",
+    ),
     Column("agent_id", ForeignKey("agents.id"), nullable=False),
     Column("board_id", ForeignKey("boards.id"), nullable=False),
     Column("generation_id", ForeignKey("generations.id"), nullable=False),

@@ -170,8 +170,8 @@ class BoardWatch:
             self._rests[label].asked.set()
 
     def recovered(self, label: str) -> None:
-        """What could be done for a board that rests was done. Harmless for any other."""
-        if (rest := self._rests.get(label)) is not None:
+        """What could be done for a board that rests was done. Harmless for any other, also one that will rest later."""
+        if (rest := self._rests.get(label)) is not None and rest.asked.is_set():
             rest.over.set()
 
     def labels(self) -> frozenset[str]:

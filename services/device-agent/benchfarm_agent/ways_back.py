@@ -108,6 +108,8 @@ async def _why_not_local(board: LocalBoard, journal: Journal) -> str | None:
         await board.restore()
     except TransientDeviceError as error:
         return error.detail
+    except OSError as error:  # of its journal
+        return str(error)
     return "its clocks cannot be set any more" if journal.entries(board.name) else None
 
 
