@@ -198,4 +198,4 @@ class Kept:
 def identity_of(planned: Plan, engine: str, *, floor: bool) -> str:
     """What rounds must share to be taken together. Raises EngineUnavailable."""
     read = "floors" if floor else "medians"
-    return f"plan {planned.digest}, {read}, {engine} {load_engine(engine).version}, {machine()}"
+    return f"plan {planned.digest}, {read}, {engine} {load_engine(engine).version()}, {machine()}"

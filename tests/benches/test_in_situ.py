@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from bench import in_situ, in_situ_plan
 from bench.architectures import FAMILIES
 from bench.in_situ import Asked, Ratios
-from bench.in_situ_measure import Answers, Kept, NotMeasured, measure
+from bench.in_situ_measure import Answers, Kept, NotMeasured, identity_of, measure
 from bench.in_situ_plan import KNOWN_MODELS, Plan, kernel_of, neighbours, plan, portions, refuse_shared
 from benchfarm_workloads.carriers import Carrier, pack
 from benchfarm_workloads.doubled_carriers import double, why_not_doubled
@@ -151,6 +152,7 @@ def test_a_model_with_a_kernel_that_has_no_neighbours_has_no_sum() -> None:
     assert (found.stored_ns, found.alone_ns) == (math.inf, math.inf)
 
 
+TWO = {name: plan([name]) for name in ("squeezenet", "resnet18")}
 ROUND: Answers = {"one": {"plain_ns": 1.0}}
 
 
@@ -166,6 +168,15 @@ def test_rounds_are_added_to_what_is_kept(tmp_path: Path) -> None:
         Kept(tmp_path).rounds("mnn", "bignas", "plan 2")
 
 
+def test_rounds_are_of_one_plan_one_reading_and_one_version_of_the_engine() -> None:
+    squeezenet, resnet18 = TWO.values()
+    of = identity_of(squeezenet, "onnxruntime", floor=True)
+    assert of == identity_of(plan(["squeezenet"]), "onnxruntime", floor=True)
+    assert f" onnxruntime {version('onnxruntime')}, " in of
+    others = [identity_of(resnet18, "onnxruntime", floor=True), identity_of(squeezenet, "onnxruntime", floor=False)]
+    assert of not in others
+
+
 def measured_by_then(monkeypatch: pytest.MonkeyPatch, *, ends: Callable[[str], bool]) -> list[tuple[str, int]]:
     """Takes the place of engines: which portions were measured, and how many rounds were asked for."""
     seen: list[tuple[str, int]] = []
@@ -179,9 +190,6 @@ def measured_by_then(monkeypatch: pytest.MonkeyPatch, *, ends: Callable[[str], b
 
     monkeypatch.setattr(in_situ, "measure", fake)
     return seen
-
-
-TWO = {name: plan([name]) for name in ("squeezenet", "resnet18")}
 
 
 def test_the_portion_with_the_fewest_rounds_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
