@@ -78,7 +78,7 @@ def _read(path: Path) -> Plan | None:
 def _plant(plan: Plan) -> None:
     say = _Said(Path(plan.said))
     if plan.fault == "clock":
-        step_the_clock(say)
+        step_the_clock(say, say.lines)
     elif plan.fault == "full_disk":
         mount_small_scratch(say)
     load = registry.load_engine
@@ -90,10 +90,11 @@ def _plant(plan: Plan) -> None:
 
 
 class _Said:
-    """Lines in a file that is open before the process may open no more."""
+    """Lines in a file that is open before the process may open no more. lines: those of earlier processes."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.lines = len(path.read_text().splitlines())
 
     def __call__(self, text: str) -> None:
         os.write(self._file, text.encode() + b"\n")
@@ -247,13 +248,13 @@ DEEDS: Final[Mapping[str, Deed]] = {
 }
 
 
-def step_the_clock(say: Callable[[str], None]) -> None:
-    """Every look of this process at the wall clock sees another day: one ahead, one behind, in turn. Most look once, so
-    processes begin at different ones."""
-    real, looks = time.clock_gettime, count(os.getpid())
+def step_the_clock(say: Callable[[str], None], looks: int = 0) -> None:
+    """Every look of this process at the wall clock sees another day: one ahead, one behind, in turn. looks: how many
+    there were before, for most processes look once."""
+    real, number = time.clock_gettime, count(looks)
 
     def stepped_s() -> float:
-        offset_s = DAY_S if next(looks) % 2 == 0 else -DAY_S
+        offset_s = DAY_S if next(number) % 2 == 0 else -DAY_S
         say(f"saw the wall clock {offset_s:+.0f} s off")
         return real(time.CLOCK_REALTIME) + offset_s
 
