@@ -14,7 +14,7 @@ from benchfarm_core.exports import ExportRequest
 from benchfarm_core.jobs import ItemSource, JobState
 from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.pool import PoolExport
-from benchfarm_core.predictors import PredictorEvidence
+from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_store import (
     adaptations,
     exports,
@@ -29,7 +29,7 @@ from benchfarm_store import (
     training_rows,
 )
 from tests.store.predictor_bytes import predictor_bytes
-from tests.store.probing import Probing
+from tests.store.probing import CONV, Probing
 
 POINT = "c0.t1.free/onnxruntime-1.31.1/fp32"
 WAIT_S = 10.0
@@ -105,29 +105,32 @@ def _wait_for_a_lock(farm) -> None:
         time.sleep(0.01)
 
 
-def test_a_question_is_answered_by_none_of_it(farm, ann, lab, key, job_of):
+def test_a_question_is_answered_by_none_of_it(farm, ann, agent, lab, key, job_of):
     request = job_of(2, platforms=[key])
     farm.submit_planned(ann, request)
     lab.measure_all()
-    question = LatencyRequest.model_validate({"platforms": [key], "items": request.workloads})
-    publish(farm, key)
-    with farm.transaction() as tx:
-        asked = latency.ask(tx, question, ann)
-    assert (dict(asked.best), asked.platforms[0].gaps, dict(asked.platforms[0].heads)) == ({}, (0, 1), {})
+    pinned = [publish(farm, key, subject) for subject in {one.type for one in request.workloads}]
+    for pin in (None, {"predictors": pinned}):
+        question = {"platforms": [key, f"host-a/{POINT}"], "items": request.workloads, "pin": pin}
+        with farm.transaction() as tx:
+            asked = latency.ask(tx, LatencyRequest.model_validate(question), ann)
+        one, _ = asked.platforms
+        assert (dict(asked.best), one.gaps, dict(one.heads)) == ({}, (0, 1), {})
 
 
-def publish(farm, key) -> None:
-    """A predictor from before the board was marked."""
+def publish(farm, key, subject=WHOLE_MODEL) -> str:
+    """A predictor from before the board was marked; its id."""
     with farm.transaction() as tx:
-        predictors.publish(
+        made = predictors.publish(
             tx,
             platform_id=row_of(farm, key),
-            subject="model",
-            file=predictor_bytes(key, "model", b"1"),
+            subject=subject,
+            file=predictor_bytes(key, subject, b"1"),
             evidence=PredictorEvidence(),
             reason="once",
             activate=True,
         )
+        return made.id
 
 
 def row_of(farm, key) -> int:
@@ -163,9 +166,8 @@ def test_its_old_predictors_are_not_made_anew_and_are_in_no_pool(farm, ann, lab,
     probing = Probing(farm, ann, lab)
     probing.ask(key)
     lab.measure_all()
-    publish(farm, key)
+    publish(farm, key, CONV)
     farm.run("UPDATE predictors SET created_at = created_at - interval '1 hour'")
-    farm.run("UPDATE generations SET created_at = now()")
     public_id = probing.id_of(key)
     with farm.transaction() as tx:
         assert refreshes.due_on(tx, public_id) == []
@@ -209,7 +211,7 @@ def test_the_witness_is_recorded_and_fails_nobody_on_a_shared_host_alone(farm, a
     assert (view.state, view.inconclusive) == ("done", 0)
     assert view.summary is not None
     assert (view.summary.launches, view.summary.clean_share) == (3, 0.0)
-    farm.run("UPDATE summaries SET rule_version = 1")
+    farm.run("UPDATE summaries SET rule_version = 1, median_ms = 99")
     with farm.transaction() as tx:
         assert summaries.rederive(tx) == 1
     with farm.transaction() as tx:
