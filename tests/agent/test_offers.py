@@ -63,7 +63,8 @@ class OneOffer:
             return self.instead[verb].pop(0)
         match verb:
             case "boards":
-                return 200, {"boards": [{"board_id": BOARD, "state": "idle", "health": "good", "reason": ""}]}
+                named = {"board_id": BOARD, "state": "idle", "health": "good", "reason": ""}
+                return 200, {"boards": [named for _ in call.body["boards"]]}
             case "poll":
                 return await self._polled(call)
             case "accept":
