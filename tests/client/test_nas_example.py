@@ -12,7 +12,7 @@ from benchfarm import ArchitectureRequest, BenchfarmError, LatencyConstraint, Se
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from examples import nas_ofa
-from examples.nas_report import write_report
+from examples.nas_report import Limit, write_report
 from tests.client.test_predictions import publish
 from tests.predictor.predictors import PLATFORM, model_predictor
 
@@ -84,7 +84,7 @@ def test_what_was_measured_before_is_no_prediction_and_is_measured_again(searche
         wait(sdk.submit(workloads=[request(genome)], platforms=[PLATFORM]).id)
         search = Search(sdk, [LatencyConstraint(PLATFORM, 1e6)])
         assert search.judge([genome.architecture])[0].answers[0].source == "measured"
-        limit = nas_ofa.Limit((PLATFORM,), (PLATFORM,), (1e6,), 1.0)
+        limit = Limit((PLATFORM,), (PLATFORM,), (1e6,), 1.0)
         (picked,) = nas_ofa.measured_picks(sdk, limit, [(genome, "ours")], search, wait)
         assert (picked.predicted_ms, picked.low_ms, picked.is_met) == (None, None, True)
         ids = {item.measurement_id for job_id in jobs for item in sdk.items(job_id)}
