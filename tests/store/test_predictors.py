@@ -130,7 +130,7 @@ def test_what_was_rolled_back_or_rejected_is_not_published_again_by_itself(farm,
     [
         ({"file": predictor_bytes(WIDE)}, InvalidRequest, "predictor_file_foreign"),
         ({"file": predictor_bytes(KEY, "model")}, InvalidRequest, "predictor_file_foreign"),
-        ({"file": predictor_bytes(KEY, format=2)}, InvalidRequest, "predictor_file_foreign"),
+        ({"file": predictor_bytes(KEY, format=3)}, InvalidRequest, "predictor_file_foreign"),
         ({"file": b"PK\3\4" + bytes(60)}, InvalidRequest, "predictor_file_damaged"),
         ({"file": predictor_bytes(KEY, header={"kernel_type": "fc"})}, InvalidRequest, "predictor_file_damaged"),
         ({"file": b""}, InvalidRequest, "predictor_file_damaged"),
