@@ -53,7 +53,7 @@ GOAL_EACH: Final = 100.0
 GOAL_BATCHED: Final = 3.0
 ROWS_AT_ONCE: Final = 8192
 """Of a network: its layers' outputs then fit into caches."""
-REPEATS: Final = 1
+REPEATS: Final = 3
 FORESTS_EACH: Final = 20
 NETWORKS_EACH: Final = 1_000
 """Architectures that are called one by one."""

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from bench.corpus_plan import WANTED_PLATFORMS, family, holdout_count, holdouts, thread_twin
 from bench.corpus_rows import PlatformCorpus, Row, workload_of
-from bench.platforms import LASTING
+from bench.platforms import REFUSALS
 from benchfarm_core.adapting import mix_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
@@ -136,9 +136,9 @@ def planned_holdouts(every: Sequence[PlatformCorpus]) -> int:
 
 
 def is_refused(corpus: PlatformCorpus, name: str) -> bool:
-    """Whether a platform was seen to refuse a space: all of its hold-outs that were measured, by their own fault."""
+    """Whether a platform was seen to refuse a space: all of its hold-outs that were measured. Wrong results miss."""
     rows = corpus.listed("holdout", name)
-    return bool(rows) and all(row.failure in LASTING for row in rows)
+    return bool(rows) and all(row.failure in REFUSALS for row in rows)
 
 
 def _pair(key: str) -> tuple[str, str]:

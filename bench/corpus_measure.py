@@ -145,6 +145,8 @@ def pack(kept: Kept, rows: Path) -> list[Path]:
     board = kept.board()
     written: list[Path] = []
     for (key, generation), measured in sorted(kept.own().items()):
+        if board is not None and generation != board.generation:
+            continue  # packed when it was measured, by the rules of then
         found = [row for one in measured for row in one.rows]
         manifest = manifest_of(key, generation, found, kept.sessions(), fused=kept.fused(key), board=board)
         written += write(Generation(manifest, tuple(found), {one.name: one.wall_s for one in measured}), rows)

@@ -327,7 +327,7 @@ def test_without_names_real_boards_with_rows_are_exported(farm, lab, probing, re
     marked = KEY.replace("host-a", "sim-a")
     simulated.measure(marked)
     compared(farm)
-    with pytest.raises(InvalidRequest, match="not what they look like"):
+    with pytest.raises(InvalidRequest, match="are of simulated boards"):
         lab.export()
     probing.measure(WIDE)
     compared(farm)

@@ -221,7 +221,8 @@ def test_the_first_lease_that_tells_its_fastest_canary_takes_the_old_reference_o
         launches = tuple(visit.model_copy(update={"canaries": seen}) for visit in result.launches)
         agent.send(grant, result.model_copy(update={"launches": launches}))
         agent.release(grant)
-        normalised_ms: float = farm.scalar(f"SELECT normalised_ms FROM summaries WHERE measurement_id = {result.measurement_id}")
+        told = "SELECT normalised_ms FROM summaries WHERE measurement_id = :id"
+        normalised_ms: float = farm.scalar(told, id=result.measurement_id)
         return normalised_ms
 
     old_ms = measure(1, [2_000_000])

@@ -68,7 +68,8 @@ class LatencyConstraint:
         found = ComparableMs.of(answer)
         if found is None:
             return 0.0
-        end_ms = found.high_ms if self.limit_ms >= found.median_ms else found.low_ms
+        is_above = self.limit_ms >= found.median_ms or found.low_ms <= 0  # without a low end it reaches as far down
+        end_ms = found.high_ms if is_above else found.low_ms
         distance = log(self.limit_ms / found.median_ms)
         width = abs(log(end_ms / found.median_ms)) if end_ms > 0 else inf
         coverage = min(answer.coverage or NO_GUARANTEE, MOST_SURE)

@@ -62,9 +62,14 @@ class Boxes:
 
     @classmethod
     def around(cls, lists: KernelLists, groups: Sequence[str | None]) -> "Boxes":
-        """A box around each group of rows, with some slack; ``groups``: of each of the n rows, at least one."""
+        """A box around each group of rows, with some slack; ``groups``: of each of the n rows, at least one.
+
+        Rows of no group are like nobody but themselves: each has a box of its own, as far as there is room for it.
+        """
         x, labels = SHARES.matrix(lists), np.array([each or "" for each in groups])
-        parts = [x[labels == name] for name in sorted(set(labels.tolist()))]
+        parts = [x[labels == name] for name in sorted(set(labels.tolist()) - {""})]
+        alone = x[labels == ""][: MAX_BOXES - len(parts)]
+        parts += [alone[at : at + 1] for at in range(len(alone))]
         low, high = np.stack([each.min(axis=0) for each in parts]), np.stack([each.max(axis=0) for each in parts])
         slack = LEAST_SLACK + SLACK * (high - low)
         return cls(low - slack, high + slack)

@@ -8,6 +8,7 @@ away, 2 wrong usage.
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from benchfarm_core.errors import BenchfarmError
@@ -52,7 +53,8 @@ def _starter_pool(url: str, wanted: str, told: Path | None) -> None:
     finally:
         database.dispose()
     if told is not None:
-        told.write_text(found.model_dump_json())
+        with suppress(OSError):  # a full disk keeps no farm from starting; the next start takes the file in again
+            told.write_text(found.model_dump_json())
     print(f"starter pool: {', '.join(found.donors) or 'none'}{f' ({found.why})' if found.why else ''}")
 
 

@@ -228,14 +228,14 @@ Made = tuple[PoolEntry, list[bytes]]
 
 def _worth_exporting(tx: Transaction) -> list[str]:
     """Raises InvalidRequest, TooLarge: nothing is left out unsaid."""
-    rows = tx.execute(_OWN, {"version": PROBES_VERSION}).all()
+    rows = [row for row in tx.execute(_OWN, {"version": PROBES_VERSION}).all() if not is_single_use(row.key)]
     worth = [row.public_id for row in rows if not is_marked(row.key)]
     if not rows:
         raise InvalidRequest("no platform of this farm was probed or has a predictor yet", field="names")
     if not worth:
         raise InvalidRequest(
-            f"all {len(rows)} platforms that were probed or have a predictor are of boards that are not what they look "
-            "like (shared, emulated or simulated): name what is to be exported all the same",
+            f"all {len(rows)} platforms that were probed or have a predictor are of simulated boards: name what is "
+            "to be exported all the same",
             field="names",
         )
     if len(worth) > MAX_ENTRIES:

@@ -255,8 +255,8 @@ def hold_answering(tx: Transaction, platform_id: int, subject: str) -> str | Non
 
 
 def active(tx: Transaction, platform_ids: Collection[int], as_of: datetime | None = None) -> list[Head]:
-    """The versions that answer on some platforms, by platform and subject; `as_of`: only of subjects of which there was
-    a version then."""
+    """The versions that answer on some platforms, by platform and subject; `as_of`: only of subjects of which a
+    version answered by then."""
     rows = tx.execute(_HEADS, {"platforms": sorted(set(platform_ids)), "as_of": as_of})
     return [_head(row) for row in rows]
 
@@ -265,7 +265,8 @@ _HEADS = text("""
     SELECT id, platform_id, subject, version, sha256, size_bytes FROM predictors d
     WHERE platform_id = ANY(CAST(:platforms AS int[])) AND state = 'active'
         AND (CAST(:as_of AS timestamptz) IS NULL OR EXISTS (SELECT FROM predictors e
-            WHERE e.platform_id = d.platform_id AND e.subject = d.subject AND e.created_at <= :as_of))
+            WHERE e.platform_id = d.platform_id AND e.subject = d.subject
+                AND e.created_at <= :as_of AND e.activated_at IS NOT NULL))
     ORDER BY platform_id, subject
 """)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from benchfarm_core.access import Role
-from benchfarm_core.errors import BenchfarmError
+from benchfarm_core.errors import BenchfarmError, NotFound
 from benchfarm_core.pool_files import OpenedEntry, open_entries
 from benchfarm_core.values import Value
 from benchfarm_store import pool_entries
@@ -44,26 +44,30 @@ def chosen_file(wanted: str) -> Path | None:
     """The file that is meant: the shipped one, another one by its path, or none; None too where none is shipped."""
     if wanted == NONE:
         return None
-    path = FILE if wanted in ("", SHIPPED) else Path(wanted)
-    return path if path.exists() else None
+    if wanted in ("", SHIPPED):
+        return FILE if FILE.exists() else None
+    return Path(wanted)
 
 
 def load(database: Database, file: Path | None, before: StarterPool) -> StarterPool:
-    """Take the file in, unless `before` says that it was; a file that is refused keeps no farm from starting."""
+    """Take the file in, unless `before` says that it was; a file that is refused keeps no farm from starting.
+
+    What was taken in before is remembered meanwhile: an operator may have deleted it.
+    """
     if file is None:
-        return StarterPool()
+        return before.model_copy(update={"donors": (), "why": ""})
     try:
         data = file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 == before.sha256:
             with database.transaction(read_only=True) as tx:
-                return before.model_copy(update={"donors": _still_there(tx, before.entries)})
+                return before.model_copy(update={"donors": _still_there(tx, before.entries), "why": ""})
         opened = open_entries(data, OwnKernels(), CATALOGUE_VERSION)
         with database.transaction() as tx:
             return _taken_in(tx, opened, sha256)
     except (BenchfarmError, OSError) as error:
         why = error.detail if isinstance(error, BenchfarmError) else str(error.strerror)
-        return StarterPool(why=why)
+        return before.model_copy(update={"donors": (), "why": why})
 
 
 def _taken_in(tx: Transaction, opened: list[OpenedEntry], sha256: str) -> StarterPool:
@@ -73,8 +77,10 @@ def _taken_in(tx: Transaction, opened: list[OpenedEntry], sha256: str) -> Starte
 
 
 def _first_admin(tx: Transaction) -> Caller:
-    """Whose bytes the entries count against. Raises NoResultFound before `bootstrap`."""
-    number = tx.execute(select(accounts.c.id).where(accounts.c.name == FIRST_ACCOUNT)).scalar_one()
+    """Whose bytes the entries count against. Raises NotFound before `bootstrap`."""
+    number = tx.execute(select(accounts.c.id).where(accounts.c.name == FIRST_ACCOUNT)).scalar_one_or_none()
+    if number is None:
+        raise NotFound(f"there is no account {FIRST_ACCOUNT!r} for the starter pool's bytes")
     return Caller(
         token_id=AUTHOR, account_id=account_text(number), account=FIRST_ACCOUNT, role=Role.ADMIN, agent_id=None
     )
