@@ -11,6 +11,9 @@ import asyncssh
 
 from benchfarm_agent.ports.ssh_target import SshTarget
 
+COMMANDS_END_S = 5.0
+"""How long commands of lost connections may take to end by themselves."""
+
 
 class SshServer:
     """Listens on loopback. Its clients get in with `key`; it shows `host_key`."""
@@ -22,6 +25,7 @@ class SshServer:
         self._key = asyncssh.generate_private_key("ssh-ed25519")
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._commands: set[asyncio.Task[Any]] = set()
         folder.mkdir(parents=True, exist_ok=True)
         self._key.write_private_key(str(folder / "key"))
         (folder / "authorized").write_bytes(self._key.export_public_key())
@@ -57,9 +61,15 @@ class SshServer:
         if self._acceptor is not None:
             self._acceptor.close()
             await self._acceptor.wait_closed()
+        if self._commands:  # their pipes belong to this event loop
+            await asyncio.wait(tuple(self._commands), timeout=COMMANDS_END_S)
 
     async def _serve(self, process: "asyncssh.SSHServerProcess[bytes]") -> None:
         assert process.command is not None
+        command = asyncio.current_task()
+        assert command is not None
+        self._commands.add(command)
+        command.add_done_callback(self._commands.discard)
         child = await asyncio.create_subprocess_exec(
             "sh",
             "-c",
