@@ -303,7 +303,7 @@ def test_a_poll_whose_agent_has_hung_up_brings_no_board_back(
 
 def test_an_empty_poll_ends_with_its_time(lab: "Lab") -> None:
     began_s = time.monotonic()
-    nothing = {"offers": [], "ended_leases": [], "unknown_boards": [], "drifted_boards": []}
+    nothing: dict[str, list[str]] = {"offers": [], "ended_leases": [], "unknown_boards": [], "drifted_boards": []}
     assert lab.poll(wait_s=0.2) == nothing
     assert 0.15 < time.monotonic() - began_s < 3
 
