@@ -4,8 +4,9 @@ python -m bench.lease_clocks [--rounds 4] [--engines onnxruntime,openvino,litert
 
 Rounds are as leases: the same kernels, launches as an agent makes them. Each is judged by the farm's rule, with its
 canaries' floors told as what a twentieth of their runs stay below (rule versions 1 to 7), as the fastest run (since
-8), and with the times as they are. Compared are each round and the next one. The table goes to
-docs/measurement.md.
+8), and with the times as they are. Compared are each round and the next one. A last table tells pairs by how far the
+fastest of a kernel's own canaries lay above the lease's, which decided whether it had drifted before the lease's did.
+The tables go to docs/measurement.md.
 """
 
 import argparse
@@ -31,6 +32,7 @@ SEED = 37
 KERNEL = PROTOCOLS["kernel"]
 UNIT_NS = 1_000_000
 TWENTIETH = 0.05
+BANDS = (0.0, 0.02, 0.05, 0.08, 0.15)
 _NAMES: tuple[CanaryName, CanaryName] = ("sgemm", "mobilenet")
 Row = dict[str, object]
 Found = Mapping[int, Sequence[LaunchSamples]]
@@ -97,6 +99,29 @@ def row_of(name: str, made: Sequence[Sequence[Found]], grades: Sequence[Grade]) 
     return {"engine": name, "grades": "".join(grades), **pairs, **{way: _off(values) for way, values in seen.items()}}
 
 
+def missed(found: Found) -> dict[int, float]:
+    """By how much a kernel's own fastest SGEMM lies above that of its lease, of those that have some."""
+    lease_ns = by_rule([launch for samples in found.values() for launch in samples]).sgemm_ns or 1
+    own = {number: by_rule(samples).sgemm_ns for number, samples in found.items()}
+    return {number: own_ns / lease_ns - 1 for number, own_ns in own.items() if own_ns}
+
+
+def missed_rows(made: Sequence[Sequence[Found]]) -> list[Row]:
+    """How far reusable answers of a round and the next are apart, by the larger of their misses."""
+    told: dict[float, list[float]] = defaultdict(list)
+    for one, other in (pair for rounds in made for pair in pairwise(rounds)):
+        answered, again = answers(one, by_rule), answers(other, by_rule)
+        miss, miss_again = missed(one), missed(other)
+        for number in answered.keys() & again.keys() & miss.keys() & miss_again.keys():
+            if max(answered[number][0], again[number][0]) < Grade.D:
+                band = max(low for low in BANDS if low <= max(miss[number], miss_again[number]))
+                told[band].append(abs(answered[number][1] / again[number][1] - 1))
+    return [
+        {"own canaries above the lease's": f"{low:.0%} or more", "pairs": len(told[low]), "apart": _off(told[low])}
+        for low in BANDS
+    ]
+
+
 def clocks_row(engine: str, made: Sequence[Found]) -> Row:
     """The clock of each round in us, in both ways."""
     rounds = [[launch for samples in found.values() for launch in samples] for found in made]
@@ -139,6 +164,8 @@ def main() -> None:
     write_section("Which clock a lease had", command_run(), rows, path=MEASUREMENT)
     clocks = [clocks_row(engine, found) for engine, found in made.items()]
     write_section("Which clock a lease had, round by round", command_run(), clocks, path=MEASUREMENT)
+    missing = "What a kernel's own canaries say of its number"
+    write_section(missing, command_run(), missed_rows(everything), path=MEASUREMENT)
 
 
 if __name__ == "__main__":

@@ -24,3 +24,9 @@ def test_what_a_twentieth_stays_below_is_a_lottery() -> None:
         "a twentieth": "7.83% / 7.83%", "fastest": "0.00% / 0.00%", "undivided": "0.00% / 0.00%",
     }  # fmt: skip
     assert lease_clocks.clocks_row("litert", rounds)["fastest"] == "76.5, 76.5"
+
+
+def test_kernels_are_told_by_how_far_their_own_canaries_missed_the_clock_of_the_lease() -> None:
+    bands = [row["pairs"] for row in lease_clocks.missed_rows([[a_lease(2), a_lease(6)]])]
+    assert bands == [1, 0, 0, 9, 0], "the first kernel met the fast mode in both rounds, the others missed it by 8.5 %"
+    assert lease_clocks.missed(a_lease(30)) == dict.fromkeys(range(10), 0.0)

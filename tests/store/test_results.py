@@ -179,6 +179,27 @@ def test_the_first_canaries_are_the_reference_and_a_broken_board_shows(farm, ann
     assert farm.scalar("SELECT mobilenet_ns FROM canary_goldens") == 2_000_000
 
 
+def test_a_measurement_is_no_drift_where_its_lease_saw_the_clock_that_the_board_has(
+    farm, ann, agent, job_of, ok_result
+):
+    """A dozen canaries of one measurement may all miss the processor's fastest mode, those of a lease hardly."""
+    platform = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+
+    def measure(seed: int, canaries_ns: tuple[int, ...]) -> list[str]:
+        farm.submit_planned(ann, job_of(len(canaries_ns), seed=seed, platforms=[platform]))
+        grant = agent.must_take()
+        of_each = zip(grant.items, canaries_ns, strict=True)
+        agent.send(grant, *(ok_result(item.measurement_id, canary_ns=ns) for item, ns in of_each))
+        agent.release(grant)
+        ids = [item.measurement_id for item in grant.items]
+        with farm.transaction() as tx:
+            return [results.get_measurement(tx, id_, ann).state for id_ in ids]
+
+    assert measure(1, (2_000_000, 2_000_000)) == [MeasurementState.DONE] * 2
+    assert measure(3, (2_600_000, 2_100_000)) == [MeasurementState.DONE] * 2
+    assert measure(5, (2_600_000, 2_500_000)) == [MeasurementState.WANTED] * 2, "the lease as a whole is off"
+
+
 def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_again(
     farm, ann, agent, job_of, ok_result
 ):

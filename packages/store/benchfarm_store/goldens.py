@@ -27,10 +27,14 @@ _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
 
 
 class Canaries(NamedTuple):
-    """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`)."""
+    """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`).
+
+    seen: what all results of the lease that came together saw, in ns; nothing of one with uploads.
+    """
 
     generation_id: int
     platform_id: int
+    seen: Mapping[CanaryName, int]
     reference: CanaryGolden
     history: CanaryGolden
     quiet: CanaryGolden
@@ -54,11 +58,12 @@ def find(
     row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
     own = CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet"))
     if row is None:
-        return Canaries(generation_id, platform_id, own, CanaryGolden(), CanaryGolden(), False)
+        return Canaries(generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), False)
     sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, by_share) if by_lease else row.sgemm_ns
     return Canaries(
         generation_id,
         platform_id,
+        seen,
         CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
