@@ -1,11 +1,13 @@
 """How well a measurement repeats: an hour apart on a quiet machine, and beside a busy loop on every core.
 
 python -m bench.repeatability [loaded|apart|all] [--apart-min 60] [--kernels 100] [--engines onnxruntime,openvino,...]
+    [--protocol kernel]
 
 Quiet runs are separate jobs of one farm, so both are normalised by the same reference. The loaded run follows a
 quiet one at once: quiet means measured within ten minutes before. Accepted under load: measured with a grade that is
 reused (A-C). Beside load, each accepted workload above 1 ms is held to 3 %; what is not accepted is told with its
 reason. The second quiet run of an engine begins at least `--apart-min` minutes after the end of its first.
+Another protocol than `kernel` has sections of its own, with the same goals.
 """
 
 import argparse
@@ -24,11 +26,13 @@ from bench.measuring import kernels, measure
 from bench.report import command_run, write_section
 from benchfarm import Client
 from benchfarm_core.jobs import ItemView
+from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.summaries import is_reusable
 from benchfarm_core.workloads import GeneratedModelRequest, KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
 SEED = 71
+PROTOCOL = "kernel"
 ENGINES = ("onnxruntime", "openvino", "litert", "ncnn", "mnn")
 MODELS = ("mobilenet_v2", "resnet18", "mobilenet_v3_large")
 QUIET_MEDIAN, QUIET_P90 = 0.01, 0.03
@@ -118,12 +122,12 @@ def _loaded_rows(engine: str, quiet: Run, loaded: Run) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def run_engine(client: Client, engine: str, count: int) -> Run:
+def run_engine(client: Client, engine: str, given: argparse.Namespace) -> Run:
     """Drawn kernels and the models, measured anew."""
     models = tuple(GeneratedModelRequest(name=name) for name in MODELS)
-    drawn: tuple[KernelRequest | GeneratedModelRequest, ...] = kernels(SEED, count)
+    drawn: tuple[KernelRequest | GeneratedModelRequest, ...] = kernels(SEED, given.kernels)
     began_s = time.monotonic()
-    items = measure(client, drawn + models, engine, 1)
+    items = measure(client, drawn + models, engine, 1, protocol=ProtocolRequest(name=given.protocol))
     accepted, rejected = dict[str, float](), dict[str, str]()
     graded = dict[str, tuple[str, float]]()
     for item in items:
@@ -174,6 +178,7 @@ def main() -> int:
     parser.add_argument("--apart-min", type=float, default=60.0)
     parser.add_argument("--kernels", type=int, default=100)
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--protocol", default=PROTOCOL, choices=(PROTOCOL, "standard"))
     given = parser.parse_args()
     engines = tuple(given.engines.split(","))
     with (
@@ -184,13 +189,13 @@ def main() -> int:
         before: dict[str, Run] = {}
         loaded: dict[str, Run] = {}
         for engine in engines:  # quiet right before, engine by engine
-            before[engine] = run_engine(client, engine, given.kernels)
+            before[engine] = run_engine(client, engine, given)
             if given.what != "apart":
                 with busy_loops():
-                    loaded[engine] = run_engine(client, engine, given.kernels)
+                    loaded[engine] = run_engine(client, engine, given)
         rows = beside_load(before, loaded) if loaded else []
         if rows:
-            write_section("Beside a busy loop on every core", command_run(), rows)
+            write_section(_section("Beside a busy loop on every core", given), command_run(), rows)
         if given.what != "loaded":
             rows += _again(client, before, given)
     return 0 if all(row["met"] for row in rows) else 1
@@ -201,11 +206,15 @@ def _again(client: Client, before: Mapping[str, Run], given: argparse.Namespace)
     after: dict[str, Run] = {}
     for engine, run in before.items():
         time.sleep(max(0.0, run.ended_s + 60 * given.apart_min - time.monotonic()))
-        after[engine] = run_engine(client, engine, given.kernels)
+        after[engine] = run_engine(client, engine, given)
     rows = an_hour_apart(before, after)
-    write_section("Quiet runs an hour apart", command_run(), rows)
-    write_section("Quiet runs an hour apart, by grade", command_run(), by_grade(before, after))
+    write_section(_section("Quiet runs an hour apart", given), command_run(), rows)
+    write_section(_section("Quiet runs an hour apart, by grade", given), command_run(), by_grade(before, after))
     return rows
+
+
+def _section(name: str, given: argparse.Namespace) -> str:
+    return name if given.protocol == PROTOCOL else f"{name}, protocol {given.protocol}"
 
 
 if __name__ == "__main__":
