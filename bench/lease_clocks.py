@@ -83,11 +83,13 @@ def answers(found: Found, way: Callable[[Sequence[LaunchSamples]], CanaryGolden]
 
 
 def apart(made: Sequence[Found], way: str) -> dict[Grade, list[float]]:
-    """How far answers of a round and the next are apart, by the worse of their grades."""
+    """How far answers of a round and the next are apart, by the worse of their grades: those of the farm's rule, so
+    that all ways are told of the same pairs."""
     told: dict[Grade, list[float]] = defaultdict(list)
-    for one, other in pairwise(answers(found, WAYS[way]) for found in made):
-        for number in one.keys() & other.keys():
-            told[max(one[number][0], other[number][0])].append(abs(one[number][1] / other[number][1] - 1))
+    for one, other in pairwise((answers(found, WAYS[way]), answers(found, by_rule)) for found in made):
+        for number in set.intersection(*(set(found) for found in (*one, *other))):
+            grade = max(one[1][number][0], other[1][number][0])
+            told[grade].append(abs(one[0][number][1] / other[0][number][1] - 1))
     return told
 
 

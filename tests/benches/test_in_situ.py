@@ -106,8 +106,8 @@ def test_a_goal_is_missed_where_a_portion_is_missing() -> None:
     one, missing, verdict = in_situ.rows_of("mnn", {"one": ratios(1.0)}, {"bignas": "no time was left"})
     assert (one["model"], missing["model"]) == ("one", "bignas: not measured: no time was left")
     assert verdict["met"] is False
-    [only] = in_situ.rows_of("mnn", {}, {"bignas": "no time was left"})
-    assert "met" not in only
+    _, nothing = in_situ.rows_of("mnn", {}, {"bignas": "no time was left"})
+    assert nothing["met"] is False
 
 
 def test_a_sum_without_one_of_its_kernels_is_not_told() -> None:
@@ -226,4 +226,4 @@ def test_a_child_gives_whole_rounds_and_is_ended_in_time() -> None:
     found = in_situ.ratios_of(planned, "onnxruntime", [round_], floor=True)["squeezenet"]
     assert all(0.2 < each < 5 for each in (found.stored, found.alone, found.profile))
     with pytest.raises(NotMeasured, match="ended after 1 s"):
-        measure(planned, "onnxruntime", 1, floor=True, end_s=0.0)
+        measure(plan(["resnet18"]), "onnxruntime", 1, floor=True, end_s=0.0)  # no machine has a round of it in a second

@@ -229,7 +229,7 @@ def canary_floors(launches: Sequence[LaunchSamples]) -> dict[CanaryName, int]:
 
 def clock_by_share(launches: Sequence[LaunchSamples]) -> int | None:
     """What rule versions 1 to 7 took for the clock of a lease, in ns: what a twentieth of its SGEMM runs stay below. It
-    hands old references over to `canary_floors`."""
+    hands old references over to `canary_floors`, and is still the clock of results without a lease's canaries."""
     runs = [ns for launch in launches for _, ns in launch.canaries.get(CLOCK_CANARY, ())]
     return _floor(runs) if runs else None
 
@@ -446,8 +446,8 @@ def _moved(launches: Sequence[LaunchSamples], limit: float | None) -> bool:
 
 
 def _canaries(launches: Sequence[LaunchSamples]) -> CanaryGolden:
-    floors = canary_floors(launches)
-    return CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
+    """A measurement's own, where its lease has none: its clock by the scale of `CanaryGolden`'s oldest references."""
+    return CanaryGolden(sgemm_ns=clock_by_share(launches), mobilenet_ns=canary_floors(launches).get("mobilenet"))
 
 
 def _normalised_ms(floor_ns: float, beside: CanaryGolden, golden: CanaryGolden) -> float | None:

@@ -8,7 +8,8 @@ are kept with the lease: they normalise its results. Leases with uploads give no
 the process that timed them, so each of their results is normalised by its own canaries.
 
 Before rule version 8 the clock of a lease was what a share of its canaries stayed below. What was normalised by it
-keeps its reference (`sgemm_ns`); `fastest_ns` is the reference since, handed over by the first lease that tells both.
+keeps its reference (`sgemm_ns`), and so does what its own canaries normalise, of which there are few; `fastest_ns` is
+the reference of leases since, handed over by the first one that tells both.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
 class Canaries(NamedTuple):
     """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`).
 
-    seen: what all results of the lease that came together saw, in ns; nothing of one with uploads.
+    seen: what all results of the lease that came together saw, in ns; nothing of one with uploads. share_ns: their
+    clock by the scale of `sgemm_ns`, where that has no reference yet.
     """
 
     generation_id: int
@@ -38,6 +40,7 @@ class Canaries(NamedTuple):
     reference: CanaryGolden
     history: CanaryGolden
     quiet: CanaryGolden
+    share_ns: int | None
     is_kept: bool
 
 
@@ -58,7 +61,7 @@ def find(
     row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
     own = CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet"))
     if row is None:
-        return Canaries(generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), False)
+        return Canaries(generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), by_share(), False)
     sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, by_share) if by_lease else row.sgemm_ns
     return Canaries(
         generation_id,
@@ -67,6 +70,7 @@ def find(
         CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
+        by_share() if row.sgemm_ns is None else None,
         True,
     )
 
@@ -116,7 +120,8 @@ def remember(
     """Add a lease's canaries to the history, once per lease; the reference waits for an accepted result."""
     if not seen or not (keep_reference or canaries.is_kept):
         return
-    told = [canaries.reference.of(name) if keep_reference else None for name in _NAMES]
+    references = (canaries.share_ns, *(canaries.reference.of(name) for name in _NAMES))
+    told = references if keep_reference else (None, None, None)
     recent = [[seen[name]] if name in seen else [] for name in _NAMES]
     tx.execute_prepared(_REMEMBER, canaries.generation_id, canaries.platform_id, lease_id, tx.now, *told, *recent)
     if not canaries.is_kept:
@@ -141,11 +146,11 @@ def _extended(name: CanaryName) -> str:
 
 _REMEMBER = Prepared(
     "canaries_remember",
-    "int, int, bigint, timestamptz, bigint, bigint, bigint[], bigint[]",
+    "int, int, bigint, timestamptz, bigint, bigint, bigint, bigint[], bigint[]",
     f"""
     INSERT INTO canary_goldens AS g (generation_id, platform_id, lease_id, measured_at, sgemm_ns, fastest_ns,
         mobilenet_ns, sgemm_recent_ns, mobilenet_recent_ns)
-    VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     ON CONFLICT (generation_id, platform_id) DO UPDATE SET sgemm_ns = coalesce(g.sgemm_ns, excluded.sgemm_ns),
         fastest_ns = coalesce(g.fastest_ns, excluded.fastest_ns),
         mobilenet_ns = coalesce(g.mobilenet_ns, excluded.mobilenet_ns),
