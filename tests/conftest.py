@@ -8,9 +8,11 @@ import itertools
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -21,6 +23,7 @@ from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.socket_dir import private_socket_dir
 from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
+from tests.peers.scratch import memory_dir, scratch_dir
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,24 +38,19 @@ pytest_plugins = ["tests.peers.fixtures"]
 # The golden suite would measure beside whatever a test has measured; tests of it ask for it.
 os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
 
-TEMPLATE = "farm_template"
+LEFT_WITHIN_S = 0.1
 VALKEY_DATABASES = 16
 
 _numbers = itertools.count(1)
 
 
-def _execute(postgres: EmbeddedPostgres, statement: str) -> None:
-    """One statement outside a transaction, in the maintenance database."""
-    with closing(psycopg2.connect(host=str(postgres.socket_dir), user="farm", dbname="postgres")) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-
-
 @pytest.fixture(scope="session")
-def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Data and logs of the session's servers; gone after the session."""
-    path = tmp_path_factory.mktemp("servers")
+def server_dir() -> Iterator[Path]:
+    """Data and logs of the session's servers; gone after the session.
+
+    In memory where there is room: a database of a test's own is some 280 files, and a disk takes ten times as long.
+    """
+    path = scratch_dir(memory_dir())
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -75,34 +73,63 @@ def postgres_server(server_dir: Path, socket_dir: Path) -> Iterator[EmbeddedPost
         yield postgres
 
 
+Databases = Callable[[str], AbstractContextManager[str]]
+"""Of a template's name: a block with the name of a copy of it, which is gone after the block."""
+
+
 @pytest.fixture(scope="session")
-def template_database(postgres_server: EmbeddedPostgres) -> str:
+def databases(postgres_server: EmbeddedPostgres) -> Iterator[Databases]:
+    """Makes databases, by one connection to the maintenance database that outlives each of them."""
+    with (
+        closing(psycopg2.connect(host=str(postgres_server.socket_dir), user="farm", dbname="postgres")) as connection,
+        connection.cursor() as cursor,
+    ):
+        connection.autocommit = True
+
+        @contextmanager
+        def copy_of(template: str) -> Iterator[str]:
+            name = f"test_{next(_numbers)}"
+            cursor.execute(f'create database "{name}" template "{template}" strategy file_copy')
+            yield name
+            _wait_until_left(cursor, name)
+            # By force: a test that failed may have left connections open.
+            cursor.execute(f'drop database "{name}" with (force)')
+
+        yield copy_of
+
+
+def _wait_until_left(cursor: Any, database: str) -> None:
+    """Connections that the test closed end a moment later; dropping a database sleeps 100 ms where it meets one."""
+    until_s = time.monotonic() + LEFT_WITHIN_S
+    while time.monotonic() < until_s:
+        cursor.execute("select from pg_stat_activity where datname = %s", (database,))
+        if not cursor.rowcount:
+            return
+        time.sleep(0.002)  # wait: polls a condition with a limit
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
     """Name of a database with the newest schema and no rows of its own, for copying."""
     from benchfarm_store import migrations
 
-    _execute(postgres_server, f'create database "{TEMPLATE}" template template0 strategy file_copy')
-    migrations.upgrade(postgres_server.database_url(TEMPLATE))
-    return TEMPLATE
-
-
-def _database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    _execute(postgres, f'create database "{name}" template "{template}" strategy file_copy')
-    yield postgres.database_url(name)
-    # By force: a test that failed may have left connections open.
-    _execute(postgres, f'drop database "{name}" with (force)')
+    with databases("template0") as name:
+        migrations.upgrade(postgres_server.database_url(name))
+        yield name
 
 
 @pytest.fixture
-def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+def database_url(postgres_server: EmbeddedPostgres, databases: Databases, template_database: str) -> Iterator[str]:
     """URL of a database of this test's own with the newest schema."""
-    yield from _database(postgres_server, template_database)
+    with databases(template_database) as name:
+        yield postgres_server.database_url(name)
 
 
 @pytest.fixture
-def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+def empty_database_url(postgres_server: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
     """URL of a database of this test's own with nothing in it: for tests of the migrations."""
-    yield from _database(postgres_server, "template0")
+    with databases("template0") as name:
+        yield postgres_server.database_url(name)
 
 
 @pytest.fixture(scope="session")

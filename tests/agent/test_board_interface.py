@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchfarm_agent.boards.interface import Board, LaunchExit, LaunchOrder
-from benchfarm_agent.boards.linux_facts import read_board_facts
+from benchfarm_agent.boards.linux_facts import BOOT_ID, BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place
 from benchfarm_agent.boards.simulated import SimulatedBoard
 from benchfarm_agent.ports.adb_port import AdbPort
@@ -50,7 +50,7 @@ def board(request: pytest.FixtureRequest, running: Run, state: StateDir, tmp_pat
         yield simulated_board_with
         return
     port, root = _reached(request, tmp_path)
-    facts = running(read_board_facts(port))
+    facts = running(_facts_of(port, is_emulated=request.param == "qemu"))
     place = Place("adb" if request.param == "adb" else "ssh", "bench-1")
 
     def make(*faults: str) -> Board:
@@ -79,6 +79,18 @@ def _reached(request: pytest.FixtureRequest, folder: Path) -> tuple[Port, str]:
         target = SshTarget(ssh.host, ssh.user, ssh.key_file, ssh.known_hosts_file, ssh.port)
         return SshPort(target), "/var/lib/benchfarm-runner"
     return local_shell(folder / "calls"), str(folder / "board")
+
+
+_known: dict[str, BoardFacts] = {}  # by boot: an emulated board needs seconds to tell them
+
+
+async def _facts_of(port: Port, *, is_emulated: bool) -> BoardFacts:
+    if not is_emulated:
+        return await read_board_facts(port)
+    boot_id = (await port.read([BOOT_ID]))[BOOT_ID] or ""
+    if boot_id not in _known:
+        _known[boot_id] = await read_board_facts(port)
+    return _known[boot_id]
 
 
 @pytest.fixture

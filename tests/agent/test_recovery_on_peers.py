@@ -10,6 +10,7 @@ import pytest
 from benchfarm_agent import board_watch
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import AdbSource, RemoteLab
+from benchfarm_agent.boards import linux_facts, remote
 from benchfarm_agent.lab_file import LabFile, SshHost
 from benchfarm_agent.ports.adb_server import AdbServer
 from benchfarm_agent.processes import watch_children_without_threads
@@ -84,8 +85,10 @@ def test_a_board_that_cannot_measure_is_rebooted_and_begins_anew(
 
 @pytest.mark.timeout(400)
 def test_a_hanging_phone_has_the_adb_server_restarted_once_no_other_is_at_work(
-    settings: Settings, state: StateDir, phones: list[Phone]
+    settings: Settings, state: StateDir, phones: list[Phone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(linux_facts, "FACTS_LIMIT_S", 5.0)  # of a phone that says nothing
     hanging, other = phones[:2]
     lab_file = LabFile(local=False, adb=(hanging.address, other.address))
     server = AdbServer(state.adb)

@@ -7,13 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import psycopg2
 import pytest
 
 from benchfarm import Client
@@ -25,6 +23,7 @@ from benchfarm_standalone.postgres import EmbeddedPostgres
 from benchfarm_standalone.valkey import EmbeddedValkey
 from benchfarm_store import accounts, dispatching, planning, tokens
 from benchfarm_store.database import Database
+from tests.conftest import Databases
 
 _numbers = itertools.count(1)
 TimeMs = Callable[[dict[str, Any], int], float | None]
@@ -187,15 +186,12 @@ def _launch(number: int, run_ms: float) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def module_database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+def module_database_url(
+    postgres_server: EmbeddedPostgres, databases: Databases, template_database: str
+) -> Iterator[str]:
     """A database of the test file's own with the newest schema."""
-    name = f"client_{next(_numbers)}"
-    with closing(psycopg2.connect(host=str(postgres_server.socket_dir), user="farm", dbname="postgres")) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f'create database "{name}" template "{template_database}" strategy file_copy')
-            yield postgres_server.database_url(name)
-            cursor.execute(f'drop database "{name}" with (force)')
+    with databases(template_database) as name:
+        yield postgres_server.database_url(name)
 
 
 @pytest.fixture(scope="module")

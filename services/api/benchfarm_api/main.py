@@ -57,7 +57,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Benchfarm",
         lifespan=_lifespan,
-        generate_unique_id_function=lambda route: route.name,
         # No interactive page: it would load scripts from other hosts. The description is docs/openapi.json.
         openapi_url=None,
     )

@@ -14,6 +14,7 @@ from benchfarm_core.values import Value
 T = TypeVar("T")
 
 MAX_PAGE: Final = 1000
+PREFIX: Final = "/v1"
 
 
 class PageQuery(Value):
@@ -41,6 +42,11 @@ def page_of(entries: Sequence[T], query: PageQuery) -> Page[T]:
     return Page(items=list(entries[start:end]), next_cursor=str(end) if end < len(entries) else None)
 
 
-def new_router(noun: str) -> APIRouter:
-    """A router whose routes are guarded."""
-    return APIRouter(route_class=GuardedRoute, tags=[noun])
+def new_router(noun: str, *, prefix: str = PREFIX) -> APIRouter:
+    """A router whose routes are guarded, and whole: their paths and operation ids are final."""
+    return APIRouter(
+        route_class=GuardedRoute,
+        prefix=prefix,
+        tags=[noun],
+        generate_unique_id_function=lambda route: route.name,
+    )

@@ -13,7 +13,7 @@ from benchfarm_core.values import Answer
 from benchfarm_store import migrations
 
 router = new_router("health")
-metrics_router = new_router("health")
+metrics_router = new_router("health", prefix="")
 
 
 class HealthView(Answer):
