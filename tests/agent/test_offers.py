@@ -218,6 +218,27 @@ def test_a_board_that_drifted_rests_while_it_is_idle(
     at_desk(local_board(), play)
 
 
+def test_a_board_that_drifted_at_work_rests_before_its_next_lease(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """That a lease went well says nothing against a drift; no lease is lost by it."""
+    tokens = [f"l_{number:032x}" for number in range(1, 100)]
+    one_offer.following = [one_offer.grant.model_copy(update={"lease_token": token}) for token in tokens]
+
+    async def play(desk: OfferDesk) -> None:
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+        assert desk.lease_tokens(), "it goes from lease to lease"
+        one_offer.drifted = [BOARD]
+        await true_soon(lambda: states(desk) == [AILING])
+        assert desk.lease_tokens() == frozenset()
+
+    at_desk(local_board(), play)
+    ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
+    assert [body["wants_next"] for body in ends[-2:]] == [True, False]
+    assert {body["release"]["reason"] for body in ends} == {"done"}
+
+
 def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:

@@ -83,7 +83,7 @@ def climbed(running: Callable[[Any], Any], lab: LabFile, *ways: Way, known: bool
     told: list[tuple[str, str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch(ways, [Recovery(lab, QUICK)])
+        watch = BoardWatch(ways, recovery=Recovery(lab, QUICK))
         watch.on_recovery = lambda board, step, detail: told.append((board.serial, str(step), detail))
         if known:
             watch._reports = {way.label: report(way.label) for way in ways}
@@ -124,7 +124,7 @@ def test_a_power_hook_runs_when_its_board_stays_away(running: Callable[[Any], An
     told: list[tuple[str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch([Way("a", fails=(RECONNECT, RESTART, REBOOT))], [Recovery(lab, QUICK)])
+        watch = BoardWatch([Way("a", fails=(RECONNECT, RESTART, REBOOT))], recovery=Recovery(lab, QUICK))
         watch._reports = {"a": report("a")}
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
         async with watch.open():
@@ -141,7 +141,7 @@ def test_a_hook_that_fails_says_so(running: Callable[[Any], Any]) -> None:
     told: list[str] = []
 
     async def play() -> None:
-        watch = BoardWatch([Way("a")], [Recovery(LabFile(local=False, power=(hook,)), ())])
+        watch = BoardWatch([Way("a")], recovery=Recovery(LabFile(local=False, power=(hook,)), ()))
         watch._reports = {"a": report("a")}
         watch.on_recovery = lambda _, step, detail: told.append(f"{step}: {detail}")
         async with watch.open():
@@ -272,7 +272,7 @@ def ailing(
     states: list[str] = []
 
     async def play() -> None:
-        watch = BoardWatch([way], [Recovery(LabFile(local=False, **file), QUICK)])
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False, **file), QUICK))
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
         watch.on_note = lambda: states.extend(one.state for one in watch.standings()[:1])
         async with watch.open():
@@ -330,7 +330,7 @@ def test_a_reboot_that_was_tried_is_not_tried_again_for_an_hour(
     way.fails = (REBOOT,)
 
     async def play() -> None:
-        watch = BoardWatch([way], [Recovery(LabFile(local=False), LADDER)])
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False), LADDER))
         async with watch.open():
             await true_soon(lambda: bool(watch.present()))
             watch.ailments.doubt("a", "drift")
@@ -351,7 +351,7 @@ def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
         away, there = Way("away"), open_way("there")
 
         async def play(away: Way = away, there: Way = there, is_at_work: bool = is_at_work) -> None:
-            watch = BoardWatch([there], [Recovery(LabFile(local=False), QUICK)])
+            watch = BoardWatch([there], recovery=Recovery(LabFile(local=False), QUICK))
             watch.is_at_work = lambda _: is_at_work
             async with watch.open():
                 await true_soon(lambda: bool(watch.present()))

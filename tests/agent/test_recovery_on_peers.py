@@ -63,7 +63,7 @@ def test_a_board_that_cannot_measure_is_rebooted_and_begins_anew(
     told: list[tuple[str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch([SshWay(RemoteLab(settings, state, lab_file), host)], [Recovery(lab_file, LADDER)])
+        watch = BoardWatch([SshWay(RemoteLab(settings, state, lab_file), host)], recovery=Recovery(lab_file, LADDER))
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
 
         def boots() -> list[object]:

@@ -336,17 +336,17 @@ def _view(row: Any, show_serial: bool) -> BoardView:
     )
 
 
-def drifted(tx: Transaction, agent_id: str, board_ids: Sequence[str]) -> list[str]:
-    """Those of an agent's boards whose latest golden run drifted and that are to be looked at again.
+def drifted(tx: Transaction, agent_id: str) -> list[str]:
+    """Those of an agent's boards, at work or not, whose latest golden run drifted and that are to be looked at again.
 
     One that was quarantined for it, or has rebooted since, is not: a new run is due for that.
     """
-    return list(tx.execute(_DRIFTED_NOW, {"agent": agent_id, "ids": list(board_ids)}).scalars())
+    return list(tx.execute(_DRIFTED_NOW, {"agent": agent_id}).scalars())
 
 
 _DRIFTED_NOW = text(f"""
     SELECT b.public_id FROM boards b CROSS JOIN LATERAL (
         SELECT outcome, boot_id FROM golden_runs WHERE board_id = b.id ORDER BY wanted_at DESC LIMIT 1) last
-    WHERE b.agent_id = :agent AND b.public_id = ANY(:ids) AND b.health IN ('good', 'suspect') AND b.marks = '[]'
+    WHERE b.agent_id = :agent AND b.health IN ('good', 'suspect') AND b.marks = '[]'
         AND last.outcome = 'drifted' AND last.boot_id = coalesce(b.facts->>'{BOOT}', '')
 """)

@@ -80,9 +80,15 @@ class BoardWatch:
     do must be short.
     """
 
-    def __init__(self, ways: Iterable[Way] = (), sources: Iterable[Source] = ()) -> None:
+    def __init__(
+        self, ways: Iterable[Way] = (), sources: Iterable[Source] = (), *, recovery: Source | None = None
+    ) -> None:
+        """recovery: what reaches into boards that stay away; it ends before boards are put back, the sources after."""
         self._fixed = tuple(ways)
         self._sources = tuple(sources)
+        self._recovery = recovery
+        self._recovering: list[asyncio.Task[None]] = []
+        self._held_back: list[str] = []  # kinds, once for each that holds them
         self._ways: dict[str, Way] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._following: list[asyncio.Task[None]] = []
@@ -108,6 +114,8 @@ class BoardWatch:
             for way in self._fixed:
                 self.add(way)
             self._following = [asyncio.create_task(self._guarded(source)) for source in self._sources]
+            if self._recovery is not None:
+                self._recovering = [asyncio.create_task(self._guarded(self._recovery))]
             yield self
         finally:
             await self._close()
@@ -168,6 +176,21 @@ class BoardWatch:
             self._leave(label, why)
             self.note(label, AILING, why)
             self._rests[label].asked.set()
+
+    def hold_back(self, kind: str) -> Callable[[], None]:
+        """Boards of a kind take no offer from now on until what this returns is called; leases in progress go on."""
+        self._held_back.append(kind)
+        self.on_change()
+
+        def let_go() -> None:
+            self._held_back.remove(kind)
+            self.on_change()
+
+        return let_go
+
+    def is_held_back(self, board: Board) -> bool:
+        """Whether a board that is there takes no offer now."""
+        return any(one.board is board and one.report.kind in self._held_back for one in self._present.values())
 
     def recovered(self, label: str) -> None:
         """What could be done for a board that rests was done. Harmless for any other, also one that will rest later."""
@@ -313,6 +336,7 @@ class BoardWatch:
     async def _close(self) -> None:
         """Boards are put back while whatever reaches them is still there."""
         self._is_closed = True
+        await _ended(self._recovering)
         boards = [present.board for present in self._present.values()]
         self._present.clear()
         self.on_change = lambda: None

@@ -198,9 +198,8 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
     sources: list[Source] = []
     if lab_file.adb:
         sources.append(AdbSource(lab, AdbServer(state.adb, adb=find_adb())))
-    if lab_file.power or lab_file.adb or lab_file.ssh:
-        sources.append(Recovery(lab_file))
-    watch_ = BoardWatch(ways, sources)
+    recovery = Recovery(lab_file) if lab_file.power or lab_file.adb or lab_file.ssh else None
+    watch_ = BoardWatch(ways, sources, recovery=recovery)
     watch_.on_note = partial(write_standings, state.standings, watch_)
     for name, why in (await put_back_unlisted(state, lab_file, settings, lab.board)).items():
         watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))

@@ -84,7 +84,7 @@ async def poll_offers(
                 offers=leases.offers_for(tx, agent_id, poll.idle),
                 ended_leases=leases.ended(tx, agent_id, poll.leases) if poll.leases else [],
                 unknown_boards=leases.unknown_boards(tx, agent_id, poll.idle) if poll.idle else [],
-                drifted_boards=boards.drifted(tx, agent_id, poll.idle) if poll.idle else [],
+                drifted_boards=boards.drifted(tx, agent_id),
             )
 
     channel = agent_channel(agent_id)
