@@ -239,6 +239,31 @@ def test_a_board_that_drifted_at_work_rests_before_its_next_lease(
     assert {body["release"]["reason"] for body in ends} == {"done"}
 
 
+def test_a_board_that_is_held_back_takes_no_offer_until_it_is_let_go(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    offer = {"lease_token": one_offer.grant.lease_token, "board_id": BOARD, "expires_in_s": 10}
+    offered = {"offers": [offer], "ended_leases": [], "unknown_boards": []}
+
+    def idle_polls() -> list[bool]:
+        return [bool(body["idle"]) for body in one_offer.bodies("poll")]
+
+    async def play(desk: OfferDesk) -> None:
+        await true_soon(lambda: any(idle_polls()))
+        let_go = desk._watch.hold_back("local")
+        one_offer.instead["poll"] = [(200, offered)]  # to a poll that had gone out before
+        await true_soon(lambda: idle_polls()[-3:] == [False] * 3)
+        assert desk._busy == {}
+        let_go()
+        one_offer.is_offered = False
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+
+    at_desk(local_board(), play)
+    assert len(one_offer.bodies("accept")) == 1
+    assert one_offer.bodies("release")[0]["reason"] == "done"
+
+
 def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:

@@ -354,14 +354,79 @@ def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
             watch = BoardWatch([there], recovery=Recovery(LabFile(local=False), QUICK))
             watch.is_at_work = lambda _: is_at_work
             async with watch.open():
-                await true_soon(lambda: bool(watch.present()))
-                (one,) = watch.present()
-                watch._present["there"] = replace(one, report=one.report.model_copy(update={"kind": "adb"}))
+                await there_over_adb(watch)
                 watch.add(away)
                 await asyncio.sleep(0.4)
 
         running(play())
         assert (RESTART in away.done) is not is_at_work
+
+
+async def there_over_adb(watch: BoardWatch) -> Board:
+    """The one board that is there, as if it were a phone."""
+    await true_soon(lambda: bool(watch.present()))
+    (one,) = watch.present()
+    watch._present["there"] = replace(one, report=one.report.model_copy(update={"kind": "adb"}))
+    return one.board
+
+
+def test_no_phone_takes_an_offer_while_the_adb_server_is_restarted(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
+) -> None:
+    held: list[bool] = []
+
+    class Restarting(Way):
+        async def recover(self, step: RecoveryStep) -> None:
+            await super().recover(step)
+            if step == RESTART:
+                held.append(watch.is_held_back(phone))
+
+    ladder = (Rung(RESTART, 0.0, 0.0),)
+    away, there = Restarting("away"), open_way("there")
+    watch = BoardWatch([there], recovery=Recovery(LabFile(local=False), ladder))
+    phone: Board
+
+    async def play() -> None:
+        nonlocal phone
+        async with watch.open():
+            phone = await there_over_adb(watch)
+            states: list[bool] = []
+            watch.on_change = lambda: states.append(watch.is_held_back(phone))
+            watch.add(away)
+            await true_soon(lambda: states == [True, False])
+
+    running(play())
+    assert held == [True]
+
+
+def test_what_is_done_for_a_board_ends_before_boards_are_put_back(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reboot that goes through meanwhile would take the clocks that are being set."""
+    happened: list[str] = []
+
+    class Endless(Way):
+        async def recover(self, step: RecoveryStep) -> None:
+            await super().recover(step)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                happened.append(f"{step} ended")
+
+    async def put_back(board: Board) -> None:
+        happened.append("put back")
+        await board.restore()
+
+    monkeypatch.setattr(board_watch, "put_back", put_back)
+    away, there = Endless("away"), open_way("there")
+
+    async def play() -> None:
+        watch = BoardWatch([away, there], recovery=Recovery(LabFile(local=False), QUICK))
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present() and away.done))
+
+    running(play())
+    assert happened == ["reconnect ended", "put back"]
 
 
 def test_a_board_reboots_by_the_first_command_that_it_takes(running: Callable[[Any], Any], tmp_path: Path) -> None:
