@@ -346,6 +346,20 @@ def test_an_agent_that_could_not_put_a_board_back_does_not_say_that_it_leaves(
     assert all(body["boards"] for body in one_offer.bodies("boards"))
 
 
+def test_a_board_whose_address_another_one_has_keeps_no_agent_from_leaving(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, state: StateDir
+) -> None:
+    """The next start would not find it either."""
+
+    async def leaves_a_note(desk: OfferDesk) -> None:
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+        Journal(state.journal).remember("another", "governor", "schedutil")
+        desk._watch.displaced.add("another")
+
+    at_desk(local_board(), leaves_a_note, leaves=True)
+    assert one_offer.bodies("boards")[-1]["boards"] == []
+
+
 def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, caplog: pytest.LogCaptureFixture
 ) -> None:

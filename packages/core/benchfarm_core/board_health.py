@@ -112,7 +112,8 @@ def why_due(
 ) -> GoldenReason | None:
     """Why a board's suite is due now; None when it is not. `boot_id` is empty where the board tells none.
 
-    A run that drifted is repeated so long after its end, however long it waited for its board: meanwhile that is rebooted.
+    A run that drifted is repeated so long after its end, however long it waited for its board, which may be rebooted
+    meanwhile.
     """
     if last is None:
         return GoldenReason.ENROLLED

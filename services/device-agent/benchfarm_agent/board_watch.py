@@ -102,6 +102,10 @@ class BoardWatch:
         self.ailments = Ailments()
         self.is_at_work: Callable[[Board], bool] = lambda _: False
         """Whether a lease is in progress on a board."""
+        self.displaced: set[str] = set()
+        """Boards, as the journal calls them, that are changed still while others answer at their addresses."""
+        self.on_put_back: Callable[[str, Board], None] = lambda *_: None
+        """Told of each board that answers at the end of a way, by the way's name, once it is as it was found."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
         self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
@@ -239,6 +243,11 @@ class BoardWatch:
         logger.log(level, "board %s is %s", label, state, extra={"why": detail, "advice": advice})
         self.on_note()
 
+    def unnote(self, label: str) -> None:
+        """Nothing is to be told of a label any more. Harmless for one that is not known."""
+        if self._standings.pop(label, None) is not None:
+            self.on_note()
+
     async def _guarded(self, source: Source) -> None:
         """A source that fails by a fault of the agent is taken up again: its boards are of no use without."""
         pauses = Pauses()
@@ -278,6 +287,7 @@ class BoardWatch:
             board = await way.open()
         async with asyncio.timeout(RESTORE_S):
             await board.restore()
+        self.on_put_back(way.label, board)
         async with asyncio.timeout(DESCRIBE_S):
             report = await board.describe()
         other = self._twin(way.label, report)

@@ -30,7 +30,7 @@ from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_ab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_agent.ways_back import WayBack, advice, put_back_unlisted
+from benchfarm_agent.ways_back import WayBack, advice, advice_displaced, displaced, put_back_unlisted
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 REBOOT_S: Final = 10.0
 NOT_PUT_BACK: Final = "not put back"
-"""The standing of a board that is changed still and that the lab's file does not name."""
+"""The standing of a board that is changed still, and to which nothing in the lab's file leads any more."""
 ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
 _ADVICE: Final = {
     "unauthorized": "unlock it and allow USB debugging for this lab's key",
@@ -203,5 +203,16 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
     watch_.on_note = partial(write_standings, state.standings, watch_)
     for name, why in (await put_back_unlisted(state, lab_file, settings, lab.board)).items():
         watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))
+    watch_.on_put_back = partial(_tell_displaced, watch_, state, lab_file)
     async with watch_.open():
         yield watch_
+
+
+def _tell_displaced(watch_: BoardWatch, state: StateDir, lab_file: LabFile, label: str, board: Board) -> None:
+    """A board is there: it is missed no more, and those are that were changed when its way led to them."""
+    if board.name in watch_.displaced:
+        watch_.displaced.discard(board.name)
+        watch_.unnote(board.name)
+    for name, address in displaced(Journal(state.journal), lab_file, label, board.name).items():
+        watch_.displaced.add(name)
+        watch_.note(name, NOT_PUT_BACK, f"another board answers at {address} now", advice_displaced(state, name))

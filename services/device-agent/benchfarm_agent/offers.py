@@ -228,8 +228,10 @@ class OfferDesk:
 
         While something of a lease is still owed the farm hears nothing: it would end that lease at once. Nor does it
         while a board is not as it was found: the next start of this agent puts it back, and nobody is to measure then.
+        That start cannot put back a board whose address another one has: such a board keeps nobody waiting.
         """
-        if self._lab.spool.leftovers() or not Journal(StateDir(self._lab.settings.state_dir).journal).is_settled():
+        unsettled = Journal(StateDir(self._lab.settings.state_dir).journal).unsettled()
+        if self._lab.spool.leftovers() or not self._watch.displaced.issuperset(unsettled):
             return
         request = RegisterBoards(protocol_version=PROTOCOL_VERSION, agent_version=VERSION, boards=())
         try:
