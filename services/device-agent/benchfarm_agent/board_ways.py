@@ -74,13 +74,17 @@ class RemoteLab:
         target: SshTarget | None = None,
     ) -> Board:
         """The board behind a port, with the agent's folder at `root`. target: where an SSH host is."""
-        folder = BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
+        folder = self.folder(port, root, facts)
         gate = self.lab_file.gate_of(place.label)
         limits = gate_limits(self.settings, len(facts.cores), place.marks, gate)
         tool = self._tool(place.label, facts.abi)
         back = WayBack(kind=place.kind, label=place.label, root=root, target=target).model_dump_json()
         journal = Journal(self.state.journal)
         return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back)
+
+    def folder(self, port: Port, root: str, facts: BoardFacts) -> BoardFolder:
+        """The agent's folder on a board."""
+        return BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
 
     def _tool(self, label: str, abi: str) -> BenchmarkKit | None:
         binary = self.lab_file.find_benchmark_model(label, target_of_abi(abi) or abi)
