@@ -343,6 +343,28 @@ def test_a_reboot_that_was_tried_is_not_tried_again_for_an_hour(
     assert way.done == [REBOOT]
 
 
+def test_a_board_that_was_away_is_not_rebooted_for_what_was_doubted_before(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
+) -> None:
+    """It may have started anew by itself: whether it drifted the farm says again."""
+    way = open_way("a")
+
+    async def play() -> None:
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False), LADDER))
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present()))
+            watch.ailments.doubt("a", "drift")
+            assert watch.ailments.why("a") == "drift"
+            watch.remove("a", "unplugged")
+            watch.ailments.doubt("a", "drift")  # by an answer that was on its way
+            watch.add(way)
+            await true_soon(lambda: bool(watch.present()))
+            assert watch.ailments.why("a") is None
+
+    running(play())
+    assert way.done == []
+
+
 def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
     running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
 ) -> None:

@@ -47,6 +47,10 @@ class Ailments:
         if self._doubted.get(label) != DRIFTED:
             self._doubted.pop(label, None)
 
+    def come_back(self, label: str) -> None:
+        """It was away, and may have started anew: whether it is doubted is seen again."""
+        self._doubted.pop(label, None)
+
     def forget(self, label: str) -> None:
         """It begins anew."""
         self._in_a_row.pop(label, None)

@@ -298,6 +298,7 @@ class BoardWatch:
             return
         pauses.reset()
         self._faults.pop(way.label, None)
+        self.ailments.come_back(way.label)
         self._present[way.label] = PresentBoard(board, report)
         self._reports[way.label] = report
         self._untried.discard(way.label)
