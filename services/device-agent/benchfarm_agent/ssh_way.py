@@ -4,7 +4,6 @@ from functools import partial
 from typing import Final
 
 from benchfarm_agent.board_ways import RemoteLab, reboot
-from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
@@ -60,16 +59,17 @@ class SshWay:
         place = Place("ssh", self.label, self._lab.lab_file.marks(self.label), self._host.note)
         root = await self._root(facts)
         self._find = partial(self._find_kit, facts)
-        self._bring = partial(self._bring_kit, facts, self._lab.folder(self._port, root, facts))
+        self._folder = self._lab.folder(self._port, root, facts)
         self._is_bringing = await self._is_new(facts, root)
         self._kit = MissingRunner(self._host.engines, NOT_YET) if self._is_bringing else await self._find()
         return self._lab.board(place, self._port, facts, root, self._kit, target_of(self._host))
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
-        if self._is_bringing:
-            return await gone_or_anew(board.away(), self._bring())
-        return await gone_or_mended(board.away(), self._find, self._kit)
+        if not self._is_bringing:
+            return await gone_or_mended(board.away(), self._find, self._kit)
+        # looks whether the board is there would wait behind the runner on a slow line: its transfer sees by itself
+        return await gone_or_anew(board.away(), self._make()) or await self._put()
 
     @property
     def steps(self) -> frozenset[RecoveryStep]:
@@ -92,13 +92,17 @@ class SshWay:
         ran = await self._port.run(["sh", "-c", _HAS_NONE, "sh", f"{root}/runner"], timeout_s=ASK_S)
         return ran.stdout.strip() == b"none"
 
-    async def _bring_kit(self, facts: BoardFacts, folder: BoardFolder) -> str:
-        """Makes the runner and puts it on the board; why that is taken up anew, which then tells what went wrong."""
+    async def _make(self) -> str:
+        """Has the runner made; nothing is said of it yet."""
+        self._kit = await self._find()
+        return ""
+
+    async def _put(self) -> str:
+        """Puts the runner on the board; why that is taken up anew, which then tells what went wrong."""
         said = "there is a runner for it now"
         try:
-            kit = await self._find_kit(facts)
-            if not isinstance(kit, MissingRunner):
-                await kit.ensure(self._port, folder)
+            if not isinstance(self._kit, MissingRunner):
+                await self._kit.ensure(self._port, self._folder)
         except (TransientDeviceError, OSError) as error:
             said = f"its runner could not be put there: {error}"[:300]
         self._was_brought = True
