@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.local import LOCAL, LocalBoard
 from benchfarm_agent.boards.remote import Place, RemoteBoard
 from benchfarm_agent.boards.remote_runner import MissingRunner, RunnerKit
+from benchfarm_agent.boards.sensors import BoardGate
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.lab_file import LabFile
 from benchfarm_agent.lab_gate import gate_limits
@@ -58,6 +59,8 @@ class RemoteLab:
     settings: Settings
     state: StateDir
     lab_file: LabFile
+    gates: dict[str, BoardGate] = field(default_factory=dict)
+    """By the boards' names: what is known of their heat outlives their absences."""
 
     @property
     def owner(self) -> str:
@@ -80,7 +83,7 @@ class RemoteLab:
         tool = self._tool(place.label, facts.abi)
         back = WayBack(kind=place.kind, label=place.label, root=root, target=target).model_dump_json()
         journal = Journal(self.state.journal)
-        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back)
+        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back, gates=self.gates)
 
     def folder(self, port: Port, root: str, facts: BoardFacts) -> BoardFolder:
         """The agent's folder on a board."""
