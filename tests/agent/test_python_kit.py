@@ -6,7 +6,6 @@ import platform
 import shutil
 import sys
 import tarfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +29,6 @@ from tests.agent.scripted_farm import true_soon
 
 Run = Callable[[Any], Any]
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
-LISTED_S = 3.0
 HERE = Interpreter(sys.executable, OWN, platform.machine(), "glibc")
 
 
@@ -155,9 +153,7 @@ def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
         packing = asyncio.Lock()
         monkeypatch.setattr(runner_kits, "_packing", packing)
         async with packing, open_boards(settings, state, lab_file) as watch:
-            began_s = time.monotonic()
             await true_soon(lambda: told(watch) == ssh_way.NOT_YET)
-            assert time.monotonic() - began_s < LISTED_S
             assert watch.present()[0].report.board_model
             packing.release()
             await true_soon(lambda: told(watch) not in ("", ssh_way.NOT_YET))

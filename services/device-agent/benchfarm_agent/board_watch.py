@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 OPEN_S: Final = 20.0
 RESTORE_S: Final = 20.0
 DESCRIBE_S: Final = 180.0
-"""The first time a board may have to be given a runner over a slow line, and each engine may take a while to answer."""
+"""A board may have to be given another runner over a slow line, and each engine may take a while to answer."""
 TRY_AGAIN_S: Final = 5.0
 AILING: Final = "ailing"
 """The standing of a board that answers and cannot measure, while something is done for it."""
