@@ -7,6 +7,10 @@ import pytest
 
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import AdbSource, RemoteLab
+from benchfarm_agent.boards.interface import Board
+from benchfarm_agent.boards.linux_facts import read_board_facts
+from benchfarm_agent.boards.remote import Place
+from benchfarm_agent.boards.remote_runner import MissingRunner
 from benchfarm_agent.lab_file import LabFile
 from benchfarm_agent.lab_gate import LabGate, gate_limits
 from benchfarm_agent.ports.adb_server import AdbServer
@@ -14,6 +18,9 @@ from benchfarm_agent.ports.adb_watch import AdbDevice
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.boards import BoardMark
+from benchfarm_core.platforms import OperatingPoint
+from tests.agent.tree_port import TreePort, laid_out
+from tests.agent.trees import RASPBERRY_PI
 
 Run = Callable[[Any], Any]
 
@@ -74,3 +81,22 @@ def test_a_board_that_shares_this_host_is_not_held_up_by_what_runs_here(lab: Cal
     said = LabGate(foreign_threads=2)
     assert gate_limits(strict, 8, (), said).foreign_threads == 2
     assert gate_limits(strict, 8, shared, said).foreign_threads > 10**9
+
+
+def test_a_board_that_comes_back_hot_cools_down_to_where_it_was_at_rest(
+    lab: Callable[..., RemoteLab], running: Run
+) -> None:
+    """A phone that is pulled out and plugged in again in mid-job has not rested by it."""
+    ours, point = lab(), OperatingPoint(mode="free", cores=(0,), threads=1)
+    heat = "/sys/class/thermal/thermal_zone0/temp"
+    with laid_out(RASPBERRY_PI) as root:
+        port = TreePort(root)
+
+        def plugged_in() -> Board:
+            facts = running(read_board_facts(port))
+            return ours.board(Place("ssh", "pi"), port, facts, f"{root}/tmp/board", MissingRunner((), "none"))
+
+        port.put(heat, "40000")
+        assert running(plugged_in().gate(point)) is None
+        port.put(heat, "60000")
+        assert running(plugged_in().gate(point)) == "60 degrees: it cools down to 44"

@@ -185,6 +185,12 @@ def test_all_phones_or_none() -> None:
             "board_gate.2: cool_over_idle_c, 2, is above over_idle_c, 1",
         ),
         (GATES.replace("50.5", "71"), 7, "board_gate.1: cool_to_c, 71, is above max_temperature_c, 70"),
+        (
+            GATES.replace("50.5", "86").replace("max_temperature_c = 70\n", ""),
+            7,
+            "board_gate.1: cool_to_c, 86, is above max_temperature_c, 85 (left out; BENCHFARM_AGENT_MAX_TEMPERATURE_C)",
+        ),
+        ("[gate]\ncool_to_c = 90", 1, "gate: cool_to_c, 90, is above max_temperature_c, 85 (left out; "),
         (GATES.replace("50.5", "nan"), 11, "board_gate.1.cool_to_c: "),
         (GATES.replace('boards = ["pi*", "local"]\n', ""), 7, "board_gate.1.boards: is missing"),
         (GATES.replace("[gate]", "[[gate]]"), 1, "gate: "),
@@ -194,6 +200,13 @@ def test_an_error_names_its_line_and_what_to_do(lab: Path, text: str, line: int,
     said = refusal(lab, text)
     assert said.startswith(f"line {line}: {reason}"), said
     assert len(said) > len(f"line {line}: {reason}")
+
+
+def test_the_agents_own_limit_holds_where_a_lab_names_none(lab: Path) -> None:
+    lab.write_text("[gate]\ncool_to_c = 70\n")
+    assert read_lab_file(lab, max_temperature_c=70).gate.cool_to_c == 70
+    with pytest.raises(InvalidRequest, match=r"line 1: gate: cool_to_c, 70, is above max_temperature_c, 69\.5 "):
+        read_lab_file(lab, max_temperature_c=69.5)
 
 
 def test_what_is_no_text_is_refused(lab: Path) -> None:

@@ -218,6 +218,52 @@ def test_a_board_that_drifted_rests_while_it_is_idle(
     at_desk(local_board(), play)
 
 
+def test_a_board_that_drifted_at_work_rests_before_its_next_lease(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """That a lease went well says nothing against a drift; no lease is lost by it."""
+    tokens = [f"l_{number:032x}" for number in range(1, 100)]
+    one_offer.following = [one_offer.grant.model_copy(update={"lease_token": token}) for token in tokens]
+
+    async def play(desk: OfferDesk) -> None:
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+        assert desk.lease_tokens(), "it goes from lease to lease"
+        one_offer.drifted = [BOARD]
+        await true_soon(lambda: states(desk) == [AILING])
+        assert desk.lease_tokens() == frozenset()
+
+    at_desk(local_board(), play)
+    ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
+    assert [body["wants_next"] for body in ends[-2:]] == [True, False]
+    assert {body["release"]["reason"] for body in ends} == {"done"}
+
+
+def test_a_board_that_is_held_back_takes_no_offer_until_it_is_let_go(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    offer = {"lease_token": one_offer.grant.lease_token, "board_id": BOARD, "expires_in_s": 10}
+    offered = {"offers": [offer], "ended_leases": [], "unknown_boards": []}
+
+    def idle_polls() -> list[bool]:
+        return [bool(body["idle"]) for body in one_offer.bodies("poll")]
+
+    async def play(desk: OfferDesk) -> None:
+        await true_soon(lambda: any(idle_polls()))
+        let_go = desk._watch.hold_back("local")
+        one_offer.instead["poll"] = [(200, offered)]  # to a poll that had gone out before
+        await true_soon(lambda: idle_polls()[-3:] == [False] * 3)
+        assert desk._busy == {}
+        let_go()
+        one_offer.is_offered = False
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+
+    at_desk(local_board(), play)
+    assert len(one_offer.bodies("accept")) == 1
+    assert one_offer.bodies("release")[0]["reason"] == "done"
+
+
 def test_an_agent_waits_for_its_farm_and_says_once_that_it_is_new(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:
@@ -300,6 +346,20 @@ def test_an_agent_that_could_not_put_a_board_back_does_not_say_that_it_leaves(
 
     at_desk(local_board(), leaves_a_note, leaves=True)
     assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_a_board_whose_address_another_one_has_keeps_no_agent_from_leaving(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard, state: StateDir
+) -> None:
+    """The next start would not find it either."""
+
+    async def leaves_a_note(desk: OfferDesk) -> None:
+        await true_soon(lambda: bool(one_offer.bodies("release")))
+        Journal(state.journal).remember("another", "governor", "schedutil")
+        desk._watch.displaced.add("another")
+
+    at_desk(local_board(), leaves_a_note, leaves=True)
+    assert one_offer.bodies("boards")[-1]["boards"] == []
 
 
 def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(

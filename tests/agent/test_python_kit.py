@@ -1,6 +1,7 @@
 """The Python runner's archive: what is in it, that it is made once, that a board runs it and notices a change."""
 
 import asyncio
+import os
 import platform
 import shutil
 import sys
@@ -12,13 +13,19 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent import python_kit, runner_kits
+from benchfarm_agent import python_kit, runner_kits, ssh_way
+from benchfarm_agent.board_watch import BoardWatch
+from benchfarm_agent.board_ways import open_boards
 from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote_runner import MissingRunner, PythonKit
+from benchfarm_agent.lab_file import LabFile, SshHost
 from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
+from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
+from tests.agent.ports.ssh_server import ssh_server
 from tests.agent.remote_boards import local_shell, remote_board
+from tests.agent.scripted_farm import true_soon
 
 Run = Callable[[Any], Any]
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -124,6 +131,57 @@ def test_a_board_without_a_runner_is_taken_up_when_there_is_one(running: Run, mo
     assert running(runner_kits.gone_or_mended(away(), find, missing)) == "there is a runner for it now"
     found[:] = [missing] * 100
     assert running(runner_kits.gone_or_mended(away(), find, missing)) == "unplugged"
+
+
+@pytest.mark.usefixtures("tiny_lock")
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
+    state: StateDir, running: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    root = tmp_path / "root"
+    monkeypatch.setattr(ssh_way, "ROOTS_ROOT", str(root))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
+
+    def told(watch: BoardWatch) -> str:
+        """What the board tells of its engine; empty where it is not there."""
+        engines = [one for present in watch.present() for one in present.report.engines]
+        return engines[0].reason or "it answers" if engines else ""
+
+    async def first(lab_file: LabFile) -> str:
+        """What the engine says in the end of an agent's first look at the board."""
+        packing = asyncio.Lock()
+        monkeypatch.setattr(runner_kits, "_packing", packing)
+        async with packing, open_boards(settings, state, lab_file) as watch:
+            await true_soon(lambda: told(watch) == ssh_way.NOT_YET)
+            assert watch.present()[0].report.board_model
+            packing.release()
+            await true_soon(lambda: told(watch) not in ("", ssh_way.NOT_YET))
+            await packing.acquire()
+            return told(watch)
+
+    async def next_start(lab_file: LabFile) -> list[str]:
+        async with open_boards(settings, state, lab_file) as watch:
+            seen: list[str] = []
+            watch.on_change = lambda: seen.append(told(watch))
+            await true_soon(lambda: bool(watch.present()))
+            return seen
+
+    async def play() -> None:
+        async with ssh_server(tmp_path / "server") as ssh:
+            ssh.be_known()
+            to = ssh.target
+            keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
+            host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, engines=(engine,), **keys)
+            lab_file = LabFile(local=False, ssh=(host,))
+            said = await first(lab_file)
+            if engine == "torch":
+                assert "there is no list of packages for torch" in said
+            else:
+                assert len(list((root / "runner").iterdir())) == 1
+                assert await next_start(lab_file) == [said], "a board that has one is listed with its engines"
+
+    running(play())
 
 
 def _tools_without_python(folder: Path) -> Path:

@@ -83,7 +83,7 @@ def climbed(running: Callable[[Any], Any], lab: LabFile, *ways: Way, known: bool
     told: list[tuple[str, str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch(ways, [Recovery(lab, QUICK)])
+        watch = BoardWatch(ways, recovery=Recovery(lab, QUICK))
         watch.on_recovery = lambda board, step, detail: told.append((board.serial, str(step), detail))
         if known:
             watch._reports = {way.label: report(way.label) for way in ways}
@@ -124,7 +124,7 @@ def test_a_power_hook_runs_when_its_board_stays_away(running: Callable[[Any], An
     told: list[tuple[str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch([Way("a", fails=(RECONNECT, RESTART, REBOOT))], [Recovery(lab, QUICK)])
+        watch = BoardWatch([Way("a", fails=(RECONNECT, RESTART, REBOOT))], recovery=Recovery(lab, QUICK))
         watch._reports = {"a": report("a")}
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
         async with watch.open():
@@ -141,7 +141,7 @@ def test_a_hook_that_fails_says_so(running: Callable[[Any], Any]) -> None:
     told: list[str] = []
 
     async def play() -> None:
-        watch = BoardWatch([Way("a")], [Recovery(LabFile(local=False, power=(hook,)), ())])
+        watch = BoardWatch([Way("a")], recovery=Recovery(LabFile(local=False, power=(hook,)), ()))
         watch._reports = {"a": report("a")}
         watch.on_recovery = lambda _, step, detail: told.append(f"{step}: {detail}")
         async with watch.open():
@@ -272,7 +272,7 @@ def ailing(
     states: list[str] = []
 
     async def play() -> None:
-        watch = BoardWatch([way], [Recovery(LabFile(local=False, **file), QUICK)])
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False, **file), QUICK))
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
         watch.on_note = lambda: states.extend(one.state for one in watch.standings()[:1])
         async with watch.open():
@@ -330,7 +330,7 @@ def test_a_reboot_that_was_tried_is_not_tried_again_for_an_hour(
     way.fails = (REBOOT,)
 
     async def play() -> None:
-        watch = BoardWatch([way], [Recovery(LabFile(local=False), LADDER)])
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False), LADDER))
         async with watch.open():
             await true_soon(lambda: bool(watch.present()))
             watch.ailments.doubt("a", "drift")
@@ -343,6 +343,28 @@ def test_a_reboot_that_was_tried_is_not_tried_again_for_an_hour(
     assert way.done == [REBOOT]
 
 
+def test_a_board_that_was_away_is_not_rebooted_for_what_was_doubted_before(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
+) -> None:
+    """It may have started anew by itself: whether it drifted the farm says again."""
+    way = open_way("a")
+
+    async def play() -> None:
+        watch = BoardWatch([way], recovery=Recovery(LabFile(local=False), LADDER))
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present()))
+            watch.ailments.doubt("a", "drift")
+            assert watch.ailments.why("a") == "drift"
+            watch.remove("a", "unplugged")
+            watch.ailments.doubt("a", "drift")  # by an answer that was on its way
+            watch.add(way)
+            await true_soon(lambda: bool(watch.present()))
+            assert watch.ailments.why("a") is None
+
+    running(play())
+    assert way.done == []
+
+
 def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
     running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
 ) -> None:
@@ -351,17 +373,82 @@ def test_the_adb_server_is_left_alone_while_another_phone_is_at_work(
         away, there = Way("away"), open_way("there")
 
         async def play(away: Way = away, there: Way = there, is_at_work: bool = is_at_work) -> None:
-            watch = BoardWatch([there], [Recovery(LabFile(local=False), QUICK)])
+            watch = BoardWatch([there], recovery=Recovery(LabFile(local=False), QUICK))
             watch.is_at_work = lambda _: is_at_work
             async with watch.open():
-                await true_soon(lambda: bool(watch.present()))
-                (one,) = watch.present()
-                watch._present["there"] = replace(one, report=one.report.model_copy(update={"kind": "adb"}))
+                await there_over_adb(watch)
                 watch.add(away)
                 await asyncio.sleep(0.4)
 
         running(play())
         assert (RESTART in away.done) is not is_at_work
+
+
+async def there_over_adb(watch: BoardWatch) -> Board:
+    """The one board that is there, as if it were a phone."""
+    await true_soon(lambda: bool(watch.present()))
+    (one,) = watch.present()
+    watch._present["there"] = replace(one, report=one.report.model_copy(update={"kind": "adb"}))
+    return one.board
+
+
+def test_no_phone_takes_an_offer_while_the_adb_server_is_restarted(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay]
+) -> None:
+    held: list[bool] = []
+
+    class Restarting(Way):
+        async def recover(self, step: RecoveryStep) -> None:
+            await super().recover(step)
+            if step == RESTART:
+                held.append(watch.is_held_back(phone))
+
+    ladder = (Rung(RESTART, 0.0, 0.0),)
+    away, there = Restarting("away"), open_way("there")
+    watch = BoardWatch([there], recovery=Recovery(LabFile(local=False), ladder))
+    phone: Board
+
+    async def play() -> None:
+        nonlocal phone
+        async with watch.open():
+            phone = await there_over_adb(watch)
+            states: list[bool] = []
+            watch.on_change = lambda: states.append(watch.is_held_back(phone))
+            watch.add(away)
+            await true_soon(lambda: states == [True, False])
+
+    running(play())
+    assert held == [True]
+
+
+def test_what_is_done_for_a_board_ends_before_boards_are_put_back(
+    running: Callable[[Any], Any], open_way: Callable[[str], OpenWay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reboot that goes through meanwhile would take the clocks that are being set."""
+    happened: list[str] = []
+
+    class Endless(Way):
+        async def recover(self, step: RecoveryStep) -> None:
+            await super().recover(step)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                happened.append(f"{step} ended")
+
+    async def put_back(board: Board) -> None:
+        happened.append("put back")
+        await board.restore()
+
+    monkeypatch.setattr(board_watch, "put_back", put_back)
+    away, there = Endless("away"), open_way("there")
+
+    async def play() -> None:
+        watch = BoardWatch([away, there], recovery=Recovery(LabFile(local=False), QUICK))
+        async with watch.open():
+            await true_soon(lambda: bool(watch.present() and away.done))
+
+    running(play())
+    assert happened == ["reconnect ended", "put back"]
 
 
 def test_a_board_reboots_by_the_first_command_that_it_takes(running: Callable[[Any], Any], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_board_that_cannot_measure_is_rebooted_and_begins_anew(
     told: list[tuple[str, str]] = []
 
     async def play() -> None:
-        watch = BoardWatch([SshWay(RemoteLab(settings, state, lab_file), host)], [Recovery(lab_file, LADDER)])
+        watch = BoardWatch([SshWay(RemoteLab(settings, state, lab_file), host)], recovery=Recovery(lab_file, LADDER))
         watch.on_recovery = lambda _, step, detail: told.append((str(step), detail))
 
         def boots() -> list[object]:
@@ -97,7 +97,7 @@ def test_a_hanging_phone_has_the_adb_server_restarted_once_no_other_is_at_work(
 
     async def play() -> None:
         source = AdbSource(RemoteLab(settings, state, lab_file), server)
-        watch = BoardWatch((), [source, Recovery(lab_file, ladder)])
+        watch = BoardWatch((), [source], recovery=Recovery(lab_file, ladder))
         watch.is_at_work = lambda board: at_work["other"] and watch.label_of(board) == other.address
 
         def is_ready(phone: Phone) -> bool:

@@ -18,6 +18,8 @@ from benchfarm_agent.state_dir import StateDir
 from benchfarm_agent.ways_back import WayBack
 from benchfarm_core.platforms import OperatingPoint
 from tests.agent.ports.conftest import adb_server
+from tests.agent.ports.ssh_server import ssh_server
+from tests.agent.scripted_farm import true_soon
 from tests.peers.phone_files import DEFAULT_GOVERNOR
 from tests.peers.phones import Phone
 from tests.peers.qemu_board import POLICIES, QemuBoard
@@ -96,6 +98,44 @@ def test_another_board_in_its_place_is_left_alone_and_that_is_told(
     assert (told.label, "another board answers" in told.detail) == ("ssh-other", True)
     assert settings_of(qemu_board) == pinned
     assert journal.unsettled() == ("ssh-other",)
+
+
+def test_a_board_whose_address_another_one_has_is_told_until_it_is_back(
+    running: Run, settings: Settings, state: StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.ssh_way.ROOTS_ROOT", str(tmp_path / "root"))
+    journal = Journal(state.journal)
+
+    async def looked(lab_file: LabFile, *, missed: str = "") -> tuple[str, list[Standing], set[str]]:
+        """The name of the board that answers, what is told of boards that are changed, and which are displaced."""
+        async with open_boards(settings, state, lab_file) as watch:
+            if missed:
+                watch.displaced.add(missed)
+                watch.note(missed, NOT_PUT_BACK)
+            await true_soon(lambda: bool(watch.present()))
+            (one,) = watch.present()
+            told = [standing for standing in watch.standings() if standing.state == NOT_PUT_BACK]
+            return one.board.name, told, set(watch.displaced)
+
+    async def play() -> None:
+        async with ssh_server(tmp_path / "server") as ssh:
+            ssh.be_known()
+            to = ssh.target
+            keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
+            host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, runner="native", **keys)
+            lab_file = LabFile(local=False, ssh=(host,))
+            back = WayBack(kind="ssh", label="pi-before", root="/tmp/x", target=to)
+            journal.note_way("ssh-other", back.model_dump_json())
+            journal.remember_all("ssh-other", NOTE)
+            name, (told,), displaced = await looked(lab_file)
+            assert (told.label, displaced) == ("ssh-other", {"ssh-other"})
+            assert f"another board answers at pi-before, {to.user}@{to.address} now" in told.detail
+            assert "give it its address back" in told.advice
+            assert str(state.journal / "ssh-other.json") in told.advice
+            journal.forget_all("ssh-other", NOTE)
+            assert (await looked(lab_file, missed=name))[1:] == ([], set())
+
+    running(play())
 
 
 def test_a_phone_that_is_not_wanted_any_more_is_put_back(

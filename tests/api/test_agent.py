@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from benchfarm_api.main import create_app
@@ -324,6 +325,22 @@ def test_a_poll_tells_which_boards_wait_for_quiet(lab: "Lab", alice: httpx2.Clie
     assert alice.get(f"/v1/boards/{lab.boards[0]}/why").json()["gate_wait"] is None
     for wrong in ({"b": {"waited_s": -1, "reason": ""}}, {"b": {"waited_s": 0, "reason": "x" * 301}}):
         assert lab.post("poll", {**poll, "waits": wrong}).status_code == 422
+
+
+def test_a_poll_tells_which_boards_drifted_at_work_too(lab: "Lab", alice: httpx2.Client) -> None:
+    grant = lab.lease(submitted(alice, platforms={"threads": [1]}))
+    with lab.database.transaction() as tx:
+        tx.execute(_DRIFTED, {"board": lab.boards[0]})
+    boards, lab.boards = lab.boards, []
+    assert lab.poll()["drifted_boards"] == []
+    assert lab.poll(leases=[grant["lease_token"]])["drifted_boards"] == boards
+
+
+_DRIFTED = text("""
+    INSERT INTO golden_runs (board_id, generation_id, reason, outcome, wanted_at, ended_at, boot_id)
+    SELECT id, generation_id, 'day', 'drifted', now(), now(), coalesce(facts->>'boot_id', '')
+    FROM boards WHERE public_id = :board
+""")
 
 
 def test_a_board_of_another_agent_is_unknown(lab: "Lab") -> None:

@@ -31,7 +31,7 @@ NAMES = (*GOLDEN_SUITE, *CANARIES)
 
 
 def last(**changes: Any) -> LastGolden:
-    fields: dict[str, Any] = {"wanted_at": NOW, "generation_id": 1, "boot_id": "b1", "outcome": STEADY}
+    fields: dict[str, Any] = {"wanted_at": NOW, "ended_at": NOW, "generation_id": 1, "boot_id": "b1", "outcome": STEADY}
     return LastGolden(**(fields | changes))
 
 
@@ -55,6 +55,14 @@ def test_when_the_suite_is_due():
     assert due(last(outcome=DRIFTED), after_s=600) == GoldenReason.AGAIN
     assert due(last(outcome=GoldenOutcome.LAPSED), after_s=600) == GoldenReason.AGAIN
     assert due(last(outcome=GoldenOutcome.FAILED), after_s=600) is None
+
+
+@pytest.mark.parametrize("every_s", [DAY_S, 3600.0])
+def test_a_board_has_time_for_a_reboot_however_long_the_run_that_drifted_waited_for_it(every_s):
+    known = last(wanted_at=NOW - timedelta(hours=2), outcome=DRIFTED)
+    assert due(known, after_s=599, every_s=every_s) is None
+    assert due(known, after_s=600, every_s=every_s) == GoldenReason.AGAIN
+    assert due(known, after_s=1, boot_id="b2", every_s=every_s) == GoldenReason.REBOOTED
 
 
 def platforms_of(*keys):

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from benchfarm_core.comparing import (
     CHANGES_MAX,
+    LONG_BLOCK_NS,
     Comparison,
     ComparisonVerdict,
     Estimate,
     clean_pairs,
     compare,
+    counts_processor_time,
     estimate,
     round_changes,
     speaks,
@@ -214,6 +216,50 @@ def test_where_the_witness_is_not_enforced_disturbed_rounds_count_and_tell() -> 
     clean = one_launch(0)
     assert unenforced_pairs([clean])[0] is clean
     assert not wants_more_pairs(unenforced_pairs(launches), PROTOCOL)
+
+
+def disturbed_rounds() -> list[LaunchSamples]:
+    """Launches whose first round has no clean pair; in each other one the last quarter waited, on b's side alone."""
+    quarter = PAIRS // 4
+    waited = (10**6,) * PAIRS + ((0,) * (PAIRS - quarter) + (10**6,) * quarter) * (ROUNDS - 1)
+    found = [one_launch(number, delays_ns=waited) for number in range(5)]
+    for number, launch in enumerate(found):
+        assert launch.beside is not None
+        slow = tuple(
+            ns + delay if i >= PAIRS else ns
+            for i, (ns, delay) in enumerate(zip(launch.beside.blocks_ns, waited, strict=True))
+        )
+        found[number] = launch.model_copy(update={"beside": launch.beside.model_copy(update={"blocks_ns": slow})})
+    return found
+
+
+def test_where_the_witness_is_not_enforced_a_silent_round_leaves_the_clean_pairs_of_the_others() -> None:
+    launches = disturbed_rounds()
+    counted = unenforced_pairs(launches)
+    kept = [PAIRS, *[PAIRS - PAIRS // 4] * (ROUNDS - 1)]
+    for before, after in zip(launches, counted, strict=True):
+        taken = clean_pairs(after)
+        assert [sum(taken[PAIRS * i : PAIRS * (i + 1)]) for i in range(ROUNDS)] == kept
+        assert round_changes(after)[1:] == round_changes(before), "the others say what they said"
+    found = compare(launches, PROTOCOL, is_enforced=False)
+    assert isinstance(found, Comparison)
+    assert (found.pairs, found.rounds) == (5 * sum(kept), 5 * ROUNDS)
+    assert found.b_ms == pytest.approx(found.a_ms, rel=0.02), "what waited is in no number"
+
+
+def test_where_waits_alone_make_blocks_short_every_pair_counts_as_it_is() -> None:
+    """Else the waits of other rounds would be taken off, which only blocks that are long without them allow."""
+    block = LONG_BLOCK_NS + 100_000
+    waited = (200_000,) * PAIRS * (ROUNDS - 2) + (0, 0, 200_000, 200_000) * (PAIRS // 2)
+    launch = one_launch(0, delays_ns=waited)
+    assert launch.beside is not None
+    blocks = (block,) * len(waited)
+    beside = launch.beside.model_copy(update={"blocks_ns": blocks})
+    launch = launch.model_copy(update={"blocks_ns": blocks, "beside": beside})
+    assert not counts_processor_time(launch)
+    (found,) = unenforced_pairs([launch])
+    assert round_changes(found) == [0.0] * ROUNDS
+    assert (found.delays_ns, all(clean_pairs(found))) == ((0,) * len(waited), True)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,11 @@ key_file = "{ssh.key_file}"
 known_hosts_file = "{ssh.known_hosts_file}"
 """
     )
-    wait_until(lambda: bool(online(client, "ssh")), "the board is listed")
+    took_s = wait_until(lambda: bool(online(client, "ssh")), "the board is listed")
+    assert took_s < LISTED_S, agent.said()
+    wait_until(
+        lambda: any(one.available for board in online(client, "ssh") for one in board.engines), "its runner is there"
+    )
     (board,) = online(client, "ssh")
     found = graded(client, board.board_model, 3, agent.said, engine="onnxruntime")
     assert {item.board_id for item in found} == {board.id}

@@ -25,7 +25,11 @@ def look(farm, every_s=DAY):
 
 def later(farm, hours):
     """As if so much time had gone since everything that the suite did."""
-    farm.run("UPDATE golden_runs SET wanted_at = wanted_at - make_interval(hours => :h)", h=hours)
+    farm.run(
+        "UPDATE golden_runs SET wanted_at = wanted_at - make_interval(hours => :h),"
+        " ended_at = ended_at - make_interval(hours => :h)",
+        h=hours,
+    )
 
 
 def runs(farm, board):
@@ -178,7 +182,7 @@ def test_two_drifts_in_a_row_quarantine_a_board_and_a_release_measures_it_anew(f
     assert health(farm, board) == Health.GOOD
 
 
-def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, report_of):
+def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, report_of, job_of):
     agent = farm.agent(ann, report_of(facts={"boot_id": "b1"}))
 
     def named(agent_id=None):
@@ -190,10 +194,32 @@ def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, 
     days(farm, agent, 1, run_ns=1_400_000)
     assert named() == agent.boards
     assert named("a_other") == []
+    assert look(farm) == (0, 0), "time for a reboot"
+    farm.submit_planned(ann, job_of(max_age_s=0))
+    grant = agent.must_take(agent.boards[0])
+    with farm.transaction() as tx:
+        assert boards.drifted(tx, agent.id, [], [grant.lease_token]) == agent.boards, "at work too"
+        assert boards.drifted(tx, "a_other", [], [grant.lease_token]) == []
+        assert boards.drifted(tx, agent.id, [], []) == []
+    agent.release(grant)
     agent.register(report_of(facts={"boot_id": "b2"}))
     assert named() == []
     assert look(farm) == (0, 1)
     assert runs(farm, agent.boards[0])[0].reason == GoldenReason.REBOOTED
+
+
+def test_a_run_that_waited_for_its_busy_board_is_not_repeated_before_a_reboot(farm, agent):
+    days(farm, agent, 4)
+    later(farm, 25)
+    assert look(farm) == (0, 1)
+    later(farm, 1)
+    agent.measure_all(run_ns=1_400_000)
+    assert look(farm) == (1, 0)
+    with farm.transaction() as tx:
+        assert boards.drifted(tx, agent.id, agent.boards) == agent.boards
+    later(farm, 1)
+    assert look(farm) == (0, 1)
+    assert runs(farm, agent.boards[0])[0].reason == GoldenReason.AGAIN
 
 
 def test_a_slower_board_as_a_whole_is_seen_by_its_canaries(farm, agent):

@@ -114,7 +114,8 @@ class Offer(Answer):
 class PollAnswer(Answer):
     """Offers for idle boards, and leases of the agent that are no longer live: stop their boards.
 
-    `drifted_boards`: idle ones whose golden suite has just drifted and is to be run again: time for a reboot.
+    `drifted_boards`: those of the agent, idle or at work, whose golden suite has just drifted and is to be run again:
+    time for a reboot, between two leases.
     """
 
     offers: list[Offer]

@@ -92,9 +92,10 @@ KEPT: Final = frozenset({GoldenOutcome.BEGUN, GoldenOutcome.STEADY})
 
 
 class LastGolden(NamedTuple):
-    """A board's latest run."""
+    """A board's latest run; `ended_at` of one that has an outcome."""
 
     wanted_at: datetime
+    ended_at: datetime
     generation_id: int
     boot_id: str
     outcome: GoldenOutcome | None
@@ -109,7 +110,11 @@ def why_due(
     now: datetime,
     every_s: float,
 ) -> GoldenReason | None:
-    """Why a board's suite is due now; None when it is not. `boot_id` is empty where the board tells none."""
+    """Why a board's suite is due now; None when it is not. `boot_id` is empty where the board tells none.
+
+    A run that drifted is repeated so long after its end, however long it waited for its board, which may be rebooted
+    meanwhile.
+    """
     if last is None:
         return GoldenReason.ENROLLED
     if last.generation_id != generation_id:
@@ -118,8 +123,10 @@ def why_due(
         return GoldenReason.REBOOTED
     if released_at is not None and released_at > last.wanted_at:
         return GoldenReason.RELEASED
-    repeated = last.outcome in (GoldenOutcome.DRIFTED, GoldenOutcome.LAPSED)
-    if repeated and now - last.wanted_at >= timedelta(seconds=min(CONFIRM_S, every_s)):
+    confirm_s = min(CONFIRM_S, every_s)
+    if last.outcome == GoldenOutcome.DRIFTED:
+        return GoldenReason.AGAIN if now - last.ended_at >= timedelta(seconds=confirm_s) else None
+    if last.outcome == GoldenOutcome.LAPSED and now - last.wanted_at >= timedelta(seconds=confirm_s):
         return GoldenReason.AGAIN
     return GoldenReason.DAY if now - last.wanted_at >= timedelta(seconds=every_s) else None
 

@@ -12,7 +12,7 @@ Launches are added until the interval answers. Every look at it may err, so its 
 exclude zero by a margin. Every change of a rule here is a new `COMPARISON_RULE_VERSION`; kept samples derive it anew.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import accumulate, pairwise
 from math import exp, log
@@ -28,7 +28,7 @@ from benchfarm_core.protocols import COMPARED_ROUNDS_MIN, Protocol
 from benchfarm_core.quality import DELAY_FLOOR_NS, DELAY_SHARE, as_clean
 from benchfarm_core.values import Value
 
-COMPARISON_RULE_VERSION: Final = 2
+COMPARISON_RULE_VERSION: Final = 3
 
 COVERAGE: Final = 0.99
 """Of the interval at one look. There are up to `launches_max` looks, and what is added between them is not much."""
@@ -143,13 +143,17 @@ def round_changes(launch: LaunchSamples) -> list[float]:
     clean = clean_pairs(launch)
     scale = log(launch.iterations / beside.iterations)
     ratios = [scale + log(b / a) for a, b in zip(*_times_ns(launch), strict=True)]
-    bounds = [0, *accumulate(beside.rounds)]
     found: list[float] = []
-    for begin, end in pairwise(bounds):
+    for begin, end in _rounds_of(beside):
         orders = [[ratios[i] for i in range(begin, end) if clean[i] and i % 2 == first] for first in (0, 1)]
         if all(orders):
             found.append(sum(map(median, orders)) / 2)
     return found
+
+
+def _rounds_of(beside: SideSamples) -> list[tuple[int, int]]:
+    """Where each round of a launch begins and ends, in pairs."""
+    return list(pairwise([0, *accumulate(beside.rounds)]))
 
 
 def speaks(launch: LaunchSamples) -> bool:
@@ -158,13 +162,33 @@ def speaks(launch: LaunchSamples) -> bool:
 
 
 def unenforced_pairs(launches: Iterable[LaunchSamples]) -> list[LaunchSamples]:
-    """Launches as they count where the witness is recorded and not enforced (`boards.is_witness_enforced`): of one with
-    a round that says nothing every pair does."""
-    return [launch if _all_speak(launch) else as_clean(launch) for launch in launches]
+    """Launches as they count where the witness is recorded and not enforced (`boards.is_witness_enforced`): of a round
+    without clean pairs of both orders every pair does, of the others the clean ones."""
+    return [_with_all_rounds(launch) for launch in launches]
 
 
-def _all_speak(launch: LaunchSamples) -> bool:
-    return launch.beside is not None and len(round_changes(launch)) == len(launch.beside.rounds)
+def _with_all_rounds(launch: LaunchSamples) -> LaunchSamples:
+    """A launch as if the witness had seen nobody in the rounds that say nothing.
+
+    Where these waits alone make its blocks short (`counts_processor_time`) it is so in all rounds: the waits of the
+    others would be taken off.
+    """
+    if launch.beside is None or counts_processor_time(launch):
+        return launch
+    clean, silent = clean_pairs(launch), set[int]()
+    for begin, end in _rounds_of(launch.beside):
+        if not all(any(clean[i] for i in range(begin, end) if i % 2 == first) for first in (0, 1)):
+            silent.update(range(begin, end))
+    if not silent:
+        return launch
+    beside = launch.beside.model_copy(update=_nobody_in(launch.beside, silent))
+    found = launch.model_copy(update={**_nobody_in(launch, silent), "beside": beside})
+    return as_clean(launch) if counts_processor_time(found) else found
+
+
+def _nobody_in(side: LaunchSamples | SideSamples, pairs: Collection[int]) -> dict[str, tuple[int, ...]]:
+    seen = {"delays_ns": side.delays_ns, "switches": side.switches}
+    return {name: tuple(0 if i in pairs else one for i, one in enumerate(values)) for name, values in seen.items()}
 
 
 def estimate(changes: Sequence[float]) -> Estimate:

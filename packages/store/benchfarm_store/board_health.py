@@ -105,7 +105,7 @@ def _may_be_due(tx: Transaction, every_s: float, seen: Sequence[int]) -> Sequenc
 def _why_due(tx: Transaction, board: Row[Any], every_s: float) -> GoldenReason | None:
     last = None
     if board.wanted_at is not None:
-        last = LastGolden(board.wanted_at, board.last_generation, board.last_boot_id, board.outcome)
+        last = LastGolden(board.wanted_at, board.ended_at, board.last_generation, board.last_boot_id, board.outcome)
     return why_due(
         last,
         generation_id=board.generation_id,
@@ -120,8 +120,8 @@ def _why_due(tx: Transaction, board: Row[Any], every_s: float) -> GoldenReason |
 # day's budget.
 _MAY_BE_DUE = text(f"""
     SELECT b.id, b.public_id, b.generation_id, coalesce(b.facts->>'{BOOT}', '') AS boot_id, last.wanted_at,
-        last.generation_id AS last_generation, last.boot_id AS last_boot_id, last.outcome, released.at AS released_at,
-        {BUDGET_S} - spent.board_s AS left_s
+        last.ended_at, last.generation_id AS last_generation, last.boot_id AS last_boot_id, last.outcome,
+        released.at AS released_at, {BUDGET_S} - spent.board_s AS left_s
     FROM boards b JOIN agents a ON a.id = b.agent_id
     LEFT JOIN LATERAL (
         SELECT * FROM golden_runs WHERE board_id = b.id ORDER BY wanted_at DESC LIMIT 1) last ON true

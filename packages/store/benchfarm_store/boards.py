@@ -39,7 +39,7 @@ from benchfarm_store import (
 )
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json
+from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, lease_column, rows_json
 from benchfarm_store.tables import boards
 from benchfarm_store.tokens import Caller
 
@@ -336,17 +336,22 @@ def _view(row: Any, show_serial: bool) -> BoardView:
     )
 
 
-def drifted(tx: Transaction, agent_id: str, board_ids: Sequence[str]) -> list[str]:
-    """Those of an agent's boards whose latest golden run drifted and that are to be looked at again.
+def drifted(tx: Transaction, agent_id: str, board_ids: Sequence[str], lease_tokens: Sequence[str] = ()) -> list[str]:
+    """Those of an agent's boards, by their ids or by the leases at work on them, whose latest golden run drifted and
+    that are to be looked at again.
 
     One that was quarantined for it, or has rebooted since, is not: a new run is due for that.
     """
-    return list(tx.execute(_DRIFTED_NOW, {"agent": agent_id, "ids": list(board_ids)}).scalars())
+    tokens = [lease_column(token) for token in lease_tokens]
+    return list(tx.execute(_DRIFTED_NOW, {"agent": agent_id, "ids": list(board_ids), "tokens": tokens}).scalars())
 
 
 _DRIFTED_NOW = text(f"""
     SELECT b.public_id FROM boards b CROSS JOIN LATERAL (
         SELECT outcome, boot_id FROM golden_runs WHERE board_id = b.id ORDER BY wanted_at DESC LIMIT 1) last
-    WHERE b.agent_id = :agent AND b.public_id = ANY(:ids) AND b.health IN ('good', 'suspect') AND b.marks = '[]'
+    WHERE b.id IN (
+            SELECT id FROM boards WHERE public_id = ANY(:ids)
+            UNION SELECT board_id FROM leases WHERE token = ANY(CAST(:tokens AS uuid[])))
+        AND b.agent_id = :agent AND b.health IN ('good', 'suspect') AND b.marks = '[]'
         AND last.outcome = 'drifted' AND last.boot_id = coalesce(b.facts->>'{BOOT}', '')
 """)

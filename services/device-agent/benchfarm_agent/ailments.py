@@ -25,7 +25,7 @@ class Ailments:
     def note_lease(self, label: str, why: str | None) -> None:
         """A lease has ended: why the board could not measure in it; empty where it could, None where nobody knows."""
         if why == "":
-            self.forget(label)
+            self._measured(label)
         if not why:
             return
         self._in_a_row[label] = self._in_a_row.get(label, 0) + 1
@@ -40,6 +40,16 @@ class Ailments:
     def why(self, label: str) -> str | None:
         """Why a board takes no lease; None where it does."""
         return self._doubted.get(label)
+
+    def _measured(self, label: str) -> None:
+        """It can measure after all; that it drifted says no lease."""
+        self._in_a_row.pop(label, None)
+        if self._doubted.get(label) != DRIFTED:
+            self._doubted.pop(label, None)
+
+    def come_back(self, label: str) -> None:
+        """It was away, and may have started anew: whether it is doubted is seen again."""
+        self._doubted.pop(label, None)
 
     def forget(self, label: str) -> None:
         """It begins anew."""

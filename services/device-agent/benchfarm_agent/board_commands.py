@@ -67,7 +67,7 @@ def trust(
     from benchfarm_agent.ssh_way import target_of
 
     try:
-        hosts = {host.name: host for host in read_lab_file(boards).ssh}
+        hosts = {host.name: host for host in _read(boards, Settings(url=_NO_FARM, state_dir=Path())).ssh}
         if name not in hosts:
             raise NotFound(
                 f"boards.toml has no SSH host {name[:60]!r}; it has {', '.join(hosts) or 'none'}", field="name"
@@ -88,9 +88,14 @@ def table(standings: list[Standing]) -> list[str]:
     return lines
 
 
+def _read(boards: Path | None, settings: Settings) -> LabFile:
+    """As the agent reads it, whose settings say what the file leaves out. Raises InvalidRequest."""
+    return read_lab_file(boards, max_temperature_c=settings.max_temperature_c)
+
+
 def _looked(state_dir: Path, boards: Path | None, wait_s: float) -> list[Standing]:
     watch_children_without_threads()
-    lab_file = read_lab_file(boards)
+    lab_file = _read(boards, Settings(url=_NO_FARM, state_dir=state_dir))
     state, lock = open_state_dir(state_dir)
     logger = logging.getLogger("benchfarm_agent")
     level = logger.level

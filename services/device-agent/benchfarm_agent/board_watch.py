@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 OPEN_S: Final = 20.0
 RESTORE_S: Final = 20.0
 DESCRIBE_S: Final = 180.0
-"""The first time a board may have to be given a runner over a slow line, and each engine may take a while to answer."""
+"""A board may have to be given another runner over a slow line, and each engine may take a while to answer."""
 TRY_AGAIN_S: Final = 5.0
 AILING: Final = "ailing"
 """The standing of a board that answers and cannot measure, while something is done for it."""
@@ -80,9 +80,15 @@ class BoardWatch:
     do must be short.
     """
 
-    def __init__(self, ways: Iterable[Way] = (), sources: Iterable[Source] = ()) -> None:
+    def __init__(
+        self, ways: Iterable[Way] = (), sources: Iterable[Source] = (), *, recovery: Source | None = None
+    ) -> None:
+        """recovery: what reaches into boards that stay away; it ends before boards are put back, the sources after."""
         self._fixed = tuple(ways)
         self._sources = tuple(sources)
+        self._recovery = recovery
+        self._recovering: list[asyncio.Task[None]] = []
+        self._held_back: list[str] = []  # kinds, once for each that holds them
         self._ways: dict[str, Way] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._following: list[asyncio.Task[None]] = []
@@ -96,6 +102,10 @@ class BoardWatch:
         self.ailments = Ailments()
         self.is_at_work: Callable[[Board], bool] = lambda _: False
         """Whether a lease is in progress on a board."""
+        self.displaced: set[str] = set()
+        """Boards, as the journal calls them, that are changed still while others answer at their addresses."""
+        self.on_put_back: Callable[[str, Board], None] = lambda *_: None
+        """Told of each board that answers at the end of a way, by the way's name, once it is as it was found."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
         self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
@@ -108,6 +118,8 @@ class BoardWatch:
             for way in self._fixed:
                 self.add(way)
             self._following = [asyncio.create_task(self._guarded(source)) for source in self._sources]
+            if self._recovery is not None:
+                self._recovering = [asyncio.create_task(self._guarded(self._recovery))]
             yield self
         finally:
             await self._close()
@@ -169,6 +181,21 @@ class BoardWatch:
             self.note(label, AILING, why)
             self._rests[label].asked.set()
 
+    def hold_back(self, kind: str) -> Callable[[], None]:
+        """Boards of a kind take no offer from now on until what this returns is called; leases in progress go on."""
+        self._held_back.append(kind)
+        self.on_change()
+
+        def let_go() -> None:
+            self._held_back.remove(kind)
+            self.on_change()
+
+        return let_go
+
+    def is_held_back(self, board: Board) -> bool:
+        """Whether a board that is there takes no offer now."""
+        return any(one.board is board and one.report.kind in self._held_back for one in self._present.values())
+
     def recovered(self, label: str) -> None:
         """What could be done for a board that rests was done. Harmless for any other, also one that will rest later."""
         if (rest := self._rests.get(label)) is not None and rest.asked.is_set():
@@ -216,6 +243,11 @@ class BoardWatch:
         logger.log(level, "board %s is %s", label, state, extra={"why": detail, "advice": advice})
         self.on_note()
 
+    def unnote(self, label: str) -> None:
+        """Nothing is to be told of a label any more. Harmless for one that is not known."""
+        if self._standings.pop(label, None) is not None:
+            self.on_note()
+
     async def _guarded(self, source: Source) -> None:
         """A source that fails by a fault of the agent is taken up again: its boards are of no use without."""
         pauses = Pauses()
@@ -255,6 +287,7 @@ class BoardWatch:
             board = await way.open()
         async with asyncio.timeout(RESTORE_S):
             await board.restore()
+        self.on_put_back(way.label, board)
         async with asyncio.timeout(DESCRIBE_S):
             report = await board.describe()
         other = self._twin(way.label, report)
@@ -265,6 +298,7 @@ class BoardWatch:
             return
         pauses.reset()
         self._faults.pop(way.label, None)
+        self.ailments.come_back(way.label)
         self._present[way.label] = PresentBoard(board, report)
         self._reports[way.label] = report
         self._untried.discard(way.label)
@@ -313,6 +347,7 @@ class BoardWatch:
     async def _close(self) -> None:
         """Boards are put back while whatever reaches them is still there."""
         self._is_closed = True
+        await _ended(self._recovering)
         boards = [present.board for present in self._present.values()]
         self._present.clear()
         self.on_change = lambda: None

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.local import LOCAL, LocalBoard
 from benchfarm_agent.boards.remote import Place, RemoteBoard
 from benchfarm_agent.boards.remote_runner import MissingRunner, RunnerKit
+from benchfarm_agent.boards.sensors import BoardGate
 from benchfarm_agent.journal import Journal
 from benchfarm_agent.lab_file import LabFile
 from benchfarm_agent.lab_gate import gate_limits
@@ -30,7 +31,7 @@ from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_ab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_agent.ways_back import WayBack, advice, put_back_unlisted
+from benchfarm_agent.ways_back import WayBack, advice, advice_displaced, displaced, put_back_unlisted
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 REBOOT_S: Final = 10.0
 NOT_PUT_BACK: Final = "not put back"
-"""The standing of a board that is changed still and that the lab's file does not name."""
+"""The standing of a board that is changed still, and to which nothing in the lab's file leads any more."""
 ANDROID_ROOT: Final = "/data/local/tmp/benchfarm"
 _ADVICE: Final = {
     "unauthorized": "unlock it and allow USB debugging for this lab's key",
@@ -58,6 +59,8 @@ class RemoteLab:
     settings: Settings
     state: StateDir
     lab_file: LabFile
+    gates: dict[str, BoardGate] = field(default_factory=dict)
+    """By the boards' names: what is known of their heat outlives their absences."""
 
     @property
     def owner(self) -> str:
@@ -74,13 +77,17 @@ class RemoteLab:
         target: SshTarget | None = None,
     ) -> Board:
         """The board behind a port, with the agent's folder at `root`. target: where an SSH host is."""
-        folder = BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
+        folder = self.folder(port, root, facts)
         gate = self.lab_file.gate_of(place.label)
         limits = gate_limits(self.settings, len(facts.cores), place.marks, gate)
         tool = self._tool(place.label, facts.abi)
         back = WayBack(kind=place.kind, label=place.label, root=root, target=target).model_dump_json()
         journal = Journal(self.state.journal)
-        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back)
+        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back, gates=self.gates)
+
+    def folder(self, port: Port, root: str, facts: BoardFacts) -> BoardFolder:
+        """The agent's folder on a board."""
+        return BoardFolder(port, root, owner=self.owner, is_shared=facts.is_root)
 
     def _tool(self, label: str, abi: str) -> BenchmarkKit | None:
         binary = self.lab_file.find_benchmark_model(label, target_of_abi(abi) or abi)
@@ -198,11 +205,21 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
     sources: list[Source] = []
     if lab_file.adb:
         sources.append(AdbSource(lab, AdbServer(state.adb, adb=find_adb())))
-    if lab_file.power or lab_file.adb or lab_file.ssh:
-        sources.append(Recovery(lab_file))
-    watch_ = BoardWatch(ways, sources)
+    recovery = Recovery(lab_file) if lab_file.power or lab_file.adb or lab_file.ssh else None
+    watch_ = BoardWatch(ways, sources, recovery=recovery)
     watch_.on_note = partial(write_standings, state.standings, watch_)
     for name, why in (await put_back_unlisted(state, lab_file, settings, lab.board)).items():
         watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))
+    watch_.on_put_back = partial(_tell_displaced, watch_, state, lab_file)
     async with watch_.open():
         yield watch_
+
+
+def _tell_displaced(watch_: BoardWatch, state: StateDir, lab_file: LabFile, label: str, board: Board) -> None:
+    """A board is there: it is missed no more, and those are that were changed when its way led to them."""
+    if board.name in watch_.displaced:
+        watch_.displaced.discard(board.name)
+        watch_.unnote(board.name)
+    for name, address in displaced(Journal(state.journal), lab_file, label, board.name).items():
+        watch_.displaced.add(name)
+        watch_.note(name, NOT_PUT_BACK, f"another board answers at {address} now", advice_displaced(state, name))

@@ -39,6 +39,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
+from benchfarm_agent.boards.sensors import GateLimits
 from benchfarm_agent.lab_gate import NO_GATE, LabBoardGate, LabGate
 from benchfarm_agent.toml_file import TomlFile, TomlPart, open_toml
 from benchfarm_core.boards import BoardMark
@@ -159,18 +160,22 @@ def matches_one(label: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(label, pattern) for pattern in patterns)
 
 
-def read_lab_file(path: Path | None) -> LabFile:
-    """The lab's boards; without a file this machine alone. Raises InvalidRequest with the line and the reason."""
+def read_lab_file(path: Path | None, *, max_temperature_c: float = GateLimits().max_temperature_c) -> LabFile:
+    """The lab's boards; without a file this machine alone. Raises InvalidRequest with the line and the reason.
+
+    max_temperature_c: the agent's setting, which holds where the file names no limit.
+    """
     if path is None:
         return LabFile()
     file = open_toml(path, _SETTING, advice=_ADVICE, reasons=_REASONS)
-    return _with_files(file.parsed(LabFile), file)
+    lab = file.parsed(LabFile)
+    _check_gates(lab, file, max_temperature_c)
+    return _with_files(lab, file)
 
 
 def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
     """The same with whole paths. Raises InvalidRequest for a file that cannot be read."""
     folder = file.path.resolve().parent
-    _check_gates(lab, file)
     programs = tuple(_program(one, number, folder, file) for number, one in enumerate(lab.benchmark_model))
     hosts = []
     for number, host in enumerate(lab.ssh):
@@ -184,12 +189,12 @@ def _with_files(lab: LabFile, file: TomlFile) -> LabFile:
     return lab.model_copy(update={"ssh": tuple(hosts), "benchmark_model": programs})
 
 
-def _check_gates(lab: LabFile, file: TomlFile) -> None:
+def _check_gates(lab: LabFile, file: TomlFile, max_temperature_c: float) -> None:
     """Raise InvalidRequest for limits that contradict each other, a board's own with those that hold for all too."""
-    if (why := lab.gate.why_wrong()) is not None:
+    if (why := lab.gate.why_wrong(max_temperature_c)) is not None:
         raise file.wrong(("gate",), f"gate: {why}; change it")
     for number, one in enumerate(lab.board_gate):
-        if (why := one.over(lab.gate).why_wrong()) is not None:
+        if (why := one.over(lab.gate).why_wrong(max_temperature_c)) is not None:
             raise file.wrong(("board_gate", number), f"board_gate.{number + 1}: {why}; change it")
 
 

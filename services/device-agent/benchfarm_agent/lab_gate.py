@@ -11,6 +11,8 @@ from benchfarm_agent.settings import Settings
 from benchfarm_agent.toml_file import TomlPart
 from benchfarm_core.boards import BoardMark
 
+HOTTEST_SETTING: Final = "BENCHFARM_AGENT_MAX_TEMPERATURE_C"
+"""Where the agent's own limit of temperature is set."""
 _CHARGING: Final = {"any": None, "required": True, "refused": False}
 _ABOVE_IDLE: Final = frozenset({"over_idle_c", "cool_over_idle_c"})
 _TO_A_TARGET: Final = frozenset({"cool_to_c"})
@@ -46,12 +48,16 @@ class LabGate(TomlPart):
             raise ValueError("cool_to_c is degrees, the others are above idle: a board cools down one way or the other")
         return self
 
-    def why_wrong(self) -> str | None:
-        """What of all that holds for a board contradicts itself; of one table it is not known yet."""
-        limits = GateLimits(**self.limits)
-        hottest_c, target_c = self.max_temperature_c, self.cool_to_c
-        if hottest_c is not None and target_c is not None and target_c > hottest_c:
-            return f"cool_to_c, {target_c:g}, is above max_temperature_c, {hottest_c:g}"
+    def why_wrong(self, max_temperature_c: float) -> str | None:
+        """What of all that holds for a board contradicts itself; of one table it is not known yet.
+
+        max_temperature_c: the agent's own limit, where the lab names none.
+        """
+        limits = GateLimits(**{"max_temperature_c": max_temperature_c, **self.limits})
+        hottest_c, target_c = limits.max_temperature_c, limits.cool_to_c
+        if target_c is not None and target_c > hottest_c:
+            whose = "" if self.max_temperature_c is not None else f" (left out; {HOTTEST_SETTING})"
+            return f"cool_to_c, {target_c:g}, is above max_temperature_c, {hottest_c:g}{whose}"
         if limits.cool_over_idle_c > limits.over_idle_c:
             ends_c, begins_c = limits.cool_over_idle_c, limits.over_idle_c
             return f"cool_over_idle_c, {ends_c:g}, is above over_idle_c, {begins_c:g}"

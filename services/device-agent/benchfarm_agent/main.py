@@ -55,7 +55,7 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings, state: StateDir) -> None:
     end_on_signals(cancel_this_task())
-    lab_file = read_lab_file(settings.boards)
+    lab_file = read_lab_file(settings.boards, max_temperature_c=settings.max_temperature_c)
     async with (
         open_farm(settings, state) as farm,
         open_boards(settings, state, lab_file) as watch,

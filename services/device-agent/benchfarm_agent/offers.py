@@ -228,8 +228,10 @@ class OfferDesk:
 
         While something of a lease is still owed the farm hears nothing: it would end that lease at once. Nor does it
         while a board is not as it was found: the next start of this agent puts it back, and nobody is to measure then.
+        That start cannot put back a board whose address another one has: such a board keeps nobody waiting.
         """
-        if self._lab.spool.leftovers() or not Journal(StateDir(self._lab.settings.state_dir).journal).is_settled():
+        unsettled = Journal(StateDir(self._lab.settings.state_dir).journal).unsettled()
+        if self._lab.spool.leftovers() or not self._watch.displaced.issuperset(unsettled):
             return
         request = RegisterBoards(protocol_version=PROTOCOL_VERSION, agent_version=VERSION, boards=())
         try:
@@ -248,7 +250,7 @@ class OfferDesk:
 
     async def _poll(self) -> None:
         self._changed.clear()
-        idle = sorted(self._idle.difference(self._resting))
+        idle = sorted(id_ for id_ in self._idle.difference(self._resting) if not self._is_held_back(id_))
         answer = await self._answer_or_change(idle)
         if answer is None:
             return
@@ -260,10 +262,14 @@ class OfferDesk:
         await self._regain(idle, answer.unknown_boards)
 
     def _doubt(self, board_ids: Sequence[str]) -> None:
-        """The farm saw these boards drift: those that are idle rest at once, if something would be done for them."""
-        for board in [self._by_id[board_id] for board_id in board_ids if board_id in self._idle]:
-            self._watch.ailments.doubt(self._watch.label_of(board), DRIFTED)
-            self._watch.rest(board)
+        """The farm saw these boards drift: they rest if something would be done for them, those at work after their
+        lease, with whose end none comes any more."""
+        for board_id in self._by_id.keys() & set(board_ids):
+            board = self._by_id[board_id]
+            if self._is_there(board):
+                self._watch.ailments.doubt(self._watch.label_of(board), DRIFTED)
+            if board_id in self._idle:
+                self._watch.rest(board)
 
     def _lose(self, token: str) -> None:
         """Stops a lease. It is named to the farm no longer, whose answer to the next poll would come at once."""
@@ -345,7 +351,7 @@ class OfferDesk:
 
     def _take(self, offer: Offer) -> None:
         board = self._by_id.get(offer.board_id)
-        if board is None or offer.board_id not in self._idle or self._draining:
+        if board is None or offer.board_id not in self._idle or self._draining or self._is_held_back(offer.board_id):
             return
         self._idle.discard(offer.board_id)
         self._busy[offer.lease_token] = (board.name, None)
@@ -412,6 +418,9 @@ class OfferDesk:
         """Whether a board takes the next lease as soon as one has ended."""
         is_doubted = self._watch.ailments.why(self._watch.label_of(board)) is not None
         return not self._draining and self._is_there(board) and not is_doubted
+
+    def _is_held_back(self, board_id: str) -> bool:
+        return self._watch.is_held_back(self._by_id[board_id])
 
     def _is_at_work(self, board: Board) -> bool:
         return any(name == board.name for name, _ in self._busy.values())

@@ -5,7 +5,8 @@ the lab's file names under `no_recovery` is left alone, and so is one that answe
 really this machine, or was never there, is not rebooted.
 
 A board that answers and cannot measure (`ailments.py`) rests and is rebooted. The adb server has all phones, so it is
-started again only while no other phone is at work: their boards go for a moment, and nobody's lease with them.
+started again only while no other phone is at work, and none takes an offer meanwhile: their boards go for a moment, and
+nobody's lease with them.
 """
 
 import asyncio
@@ -122,7 +123,14 @@ class Recovery:
                 rung = next_rung(self._rungs(watch, label, state), absence, boottime_s())
                 if rung is not None:
                     self._note_begin(absence, rung)
-                    self._climbing[label] = asyncio.create_task(self._climb(watch, label, rung))
+                    self._begin(watch, label, rung)
+
+    def _begin(self, watch: BoardWatch, label: str, rung: Rung) -> None:
+        """To be called in the step in which it was seen that no phone is at work: no offer is taken in between."""
+        let_go = watch.hold_back("adb") if rung.step == RecoveryStep.RESTART_ADB else None
+        task = self._climbing[label] = asyncio.create_task(self._climb(watch, label, rung))
+        if let_go is not None:
+            task.add_done_callback(lambda _: let_go())
 
     def _note_begin(self, absence: Absence, rung: Rung) -> None:
         absence.last_s[rung.step] = boottime_s()

@@ -57,9 +57,12 @@ def _native_kit(folder: Path, abi: str) -> Kit:
 
 async def gone_or_mended(away: Awaitable[str], find: Callable[[], Awaitable[Kit]], kit: Kit) -> str:
     """Why a board is gone; one without a runner is taken up anew when there is one."""
-    if not isinstance(kit, MissingRunner):
-        return await away
-    tasks = {asyncio.ensure_future(away), asyncio.ensure_future(_mended(find))}
+    return await gone_or_anew(away, _mended(find)) if isinstance(kit, MissingRunner) else await away
+
+
+async def gone_or_anew(away: Awaitable[str], anew: Awaitable[str]) -> str:
+    """Why a board is gone, or why it is taken up anew, whichever is first. Raises what that one raises."""
+    tasks = {asyncio.ensure_future(away), asyncio.ensure_future(anew)}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()

@@ -7,16 +7,26 @@ from benchfarm_agent.board_ways import RemoteLab, reboot
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
+from benchfarm_agent.boards.remote_runner import MissingRunner
 from benchfarm_agent.lab_file import SshHost
 from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.ports.ssh_target import SshTarget
-from benchfarm_agent.runner_kits import Kit, gone_or_mended, native_kit, python_kit
+from benchfarm_agent.runner_kits import (
+    Kit,
+    gone_or_anew,
+    gone_or_mended,
+    native_kit,
+    python_kit,
+    target_of_abi,
+)
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.errors import TransientDeviceError
 
 ROOTS_ROOT: Final = "/var/lib/benchfarm-runner"
 """Where another user can reach it: root's own folder is closed to the runner, which is not root."""
 ASK_S: Final = 10.0
+NOT_YET: Final = "its runner is being put there: once it is, the board is asked what this engine can do"
+_HAS_NONE: Final = '[ -z "$(ls -A "$1" 2>/dev/null)" ] && echo none'
 _HOME: Final = 'printf %s "${XDG_CACHE_HOME:-$HOME/.cache}/benchfarm"'
 
 
@@ -26,7 +36,11 @@ def target_of(host: SshHost) -> SshTarget:
 
 
 class SshWay:
-    """One host of the lab's file; it is tried again and again while it is away."""
+    """One host of the lab's file; it is tried again and again while it is away.
+
+    Making a Python runner and putting it there takes minutes over a slow line. A board that never had one is listed
+    before, without engines, and taken up anew with them.
+    """
 
     is_fixed = False
 
@@ -34,6 +48,7 @@ class SshWay:
         self._lab = lab
         self._host = host
         self._port = SshPort(target_of(host))
+        self._was_brought = False  # a runner to this board, or it was seen why that does not go
 
     @property
     def label(self) -> str:
@@ -42,13 +57,19 @@ class SshWay:
     async def open(self) -> Board:
         facts = await read_board_facts(self._port)
         place = Place("ssh", self.label, self._lab.lab_file.marks(self.label), self._host.note)
+        root = await self._root(facts)
         self._find = partial(self._find_kit, facts)
-        self._kit = await self._find()
-        return self._lab.board(place, self._port, facts, await self._root(facts), self._kit, target_of(self._host))
+        self._folder = self._lab.folder(self._port, root, facts)
+        self._is_bringing = await self._is_new(facts, root)
+        self._kit = MissingRunner(self._host.engines, NOT_YET) if self._is_bringing else await self._find()
+        return self._lab.board(place, self._port, facts, root, self._kit, target_of(self._host))
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
-        return await gone_or_mended(board.away(), self._find, self._kit)
+        if not self._is_bringing:
+            return await gone_or_mended(board.away(), self._find, self._kit)
+        # looks whether the board is there would wait behind the runner on a slow line: its transfer sees by itself
+        return await gone_or_anew(board.away(), self._make()) or await self._put()
 
     @property
     def steps(self) -> frozenset[RecoveryStep]:
@@ -60,6 +81,32 @@ class SshWay:
 
     async def close(self) -> None:
         await self._port.close()
+
+    async def _is_new(self, facts: BoardFacts, root: str) -> bool:
+        """Whether the board never had a runner, and nothing else of it measures meanwhile."""
+        has_tool = (
+            self._lab.lab_file.find_benchmark_model(self.label, target_of_abi(facts.abi) or facts.abi) is not None
+        )
+        if self._host.runner != "python" or self._was_brought or has_tool:
+            return False
+        ran = await self._port.run(["sh", "-c", _HAS_NONE, "sh", f"{root}/runner"], timeout_s=ASK_S)
+        return ran.stdout.strip() == b"none"
+
+    async def _make(self) -> str:
+        """Has the runner made; nothing is said of it yet."""
+        self._kit = await self._find()
+        return ""
+
+    async def _put(self) -> str:
+        """Puts the runner on the board; why that is taken up anew, which then tells what went wrong."""
+        said = "there is a runner for it now"
+        try:
+            if not isinstance(self._kit, MissingRunner):
+                await self._kit.ensure(self._port, self._folder)
+        except (TransientDeviceError, OSError) as error:
+            said = f"its runner could not be put there: {error}"[:300]
+        self._was_brought = True
+        return said
 
     async def _find_kit(self, facts: BoardFacts) -> Kit:
         if self._host.runner == "python":

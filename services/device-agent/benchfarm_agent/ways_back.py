@@ -49,10 +49,14 @@ class WayBack(Value):
 
     def is_listed(self, lab_file: LabFile) -> bool:
         """Whether the lab's file leads there still: then the board is put back as soon as it is there."""
+        return bool(self.labels(lab_file))
+
+    def labels(self, lab_file: LabFile) -> frozenset[str]:
+        """The names of the lab's ways that lead there still."""
         if self.target is None:
-            return lab_file.wants_adb(self.label)
+            return frozenset({self.label} if lab_file.wants_adb(self.label) else ())
         there = (self.target.host, self.target.port, self.target.user)
-        return any((host.host, host.port, host.user) == there for host in lab_file.ssh)
+        return frozenset(host.name for host in lab_file.ssh if (host.host, host.port, host.user) == there)
 
     @property
     def address(self) -> str:
@@ -81,12 +85,25 @@ async def put_back_unlisted(
     return {name: why for name, why in zip(names, whys, strict=True) if why is not None}
 
 
+def displaced(journal: Journal, lab_file: LabFile, label: str, name: str) -> dict[str, str]:
+    """The addresses of boards that were changed when the way `label` led to them, where the board `name` answers now:
+    by their names in the journal."""
+    backs = {other: _way_back(other, journal) for other in journal.unsettled() if other != name}
+    return {other: back.address for other, back in backs.items() if back is not None and label in back.labels(lab_file)}
+
+
 def advice(state: StateDir, name: str) -> str:
     """What an operator does about a board that is not put back."""
-    return (
-        "name it in boards.toml again and start the agent while it is there; or restart the board, which forgets its "
-        f"clocks, and remove {state.journal / name}.json"
-    )
+    return f"name it in boards.toml again and start the agent while it is there; or {_by_hand(state, name)}"
+
+
+def advice_displaced(state: StateDir, name: str) -> str:
+    """The same where another board has its address."""
+    return f"give it its address back, and it is put back at once; or {_by_hand(state, name)}"
+
+
+def _by_hand(state: StateDir, name: str) -> str:
+    return f"restart the board, which forgets its clocks, and remove {state.journal / name}.json"
 
 
 def _is_listed(name: str, back: WayBack | None, lab_file: LabFile) -> bool:

@@ -71,6 +71,7 @@ async def poll_offers(
 ) -> PollAnswer:
     """Wait for offers to idle boards, and for the end of leases that the agent still works on."""
     agents.check_version(poll.protocol_version)
+    idle_or_busy = bool(poll.idle or poll.leases)
     untold = [] if poll.waits is None else [poll.waits]  # once: a later poll of the agent may know better
 
     def look() -> PollAnswer:
@@ -84,7 +85,7 @@ async def poll_offers(
                 offers=leases.offers_for(tx, agent_id, poll.idle),
                 ended_leases=leases.ended(tx, agent_id, poll.leases) if poll.leases else [],
                 unknown_boards=leases.unknown_boards(tx, agent_id, poll.idle) if poll.idle else [],
-                drifted_boards=boards.drifted(tx, agent_id, poll.idle) if poll.idle else [],
+                drifted_boards=boards.drifted(tx, agent_id, poll.idle, poll.leases) if idle_or_busy else [],
             )
 
     channel = agent_channel(agent_id)

@@ -68,8 +68,9 @@ class RemoteBoard:
         *,
         tool: BenchmarkKit | None = None,
         way_back: str = "",
+        gates: dict[str, BoardGate] | None = None,
     ) -> None:
-        """way_back: how the board is reached, for the journal."""
+        """way_back: how the board is reached, for the journal. gates: what is remembered of boards' heat, by name."""
         self._tool = tool
         self._way_back = way_back
         self._place = place
@@ -81,7 +82,8 @@ class RemoteBoard:
         self._clocks = Clocks(facts)
         self._sensors = BoardSensors(port, facts)
         self._parts = facts.report_parts(place.label, place.marks)
-        self._gate = BoardGate(limits, self.name)
+        # one that comes back hot is no board at rest
+        self._gate = ({} if gates is None else gates).setdefault(self.name, BoardGate(limits, self.name))
         self.gate_wait_s = limits.wait_s
         if kit.timing:
             self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
