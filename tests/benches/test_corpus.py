@@ -1,8 +1,11 @@
 """The evaluation corpus: what it is drawn of, how it goes on, and what its tables say of made-up rows."""
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from math import exp
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +23,8 @@ from bench.corpus_cells import (
     planned_holdouts,
 )
 from bench.corpus_generations import read
-from bench.corpus_kept import Kept
-from bench.corpus_measure import Limits, expected_s, is_wanted, pack, rows_of
+from bench.corpus_kept import Board, Kept
+from bench.corpus_measure import Limits, expected_s, is_next, is_wanted, pack, rows_of
 from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
 from bench.corpus_rows import (
     Measured,
@@ -94,21 +97,34 @@ def test_portions_are_every_list_once_and_in_order() -> None:
         assert sum(portion.size for portion in own) == length
 
 
-def test_the_first_round_has_all_of_everything() -> None:
-    first = [portion for portion in portions(ORT) if portion.turn == 0]
-    for kind in ("train", "holdout", "again", "in_situ", "alone"):
-        assert [portion.space for portion in first if portion.kind == kind] == EVERY_SPACE
-    order = [portion.kind for portion in first]
-    assert order.index("again") > max(at for at, kind in enumerate(order) if kind == "holdout")
-    assert [portion.timing for portion in first if portion.kind == "probe"].count(Timing.IN_SITU) == 1
+def test_stages_begin_with_the_bridge_and_tell_one_main_space_after_the_other() -> None:
+    found = portions(ORT)
+    assert [portion.stage for portion in found] == sorted(portion.stage for portion in found)
+    assert found[0].is_bridge
+    first = [portion for portion in found if portion.stage == 1]
+    assert {(portion.kind, portion.space) for portion in first} == {("train", MOBILE), ("holdout", MOBILE)}
+    assert [sum(one.size for one in first if one.kind == kind) for kind in ("train", "holdout")] == [100, 50]
+    second = [portion for portion in found if portion.stage == 2]
+    assert {(portion.kind, portion.space) for portion in second} == {
+        (kind, MOBILE) for kind in ("in_situ", "alone", "again")
+    }
+    assert {portion.space for portion in found if portion.stage in {3, 4}} == {PROXYLESS}
+    names = [corpus_plan.stage_name(stage) for stage in sorted({portion.stage for portion in found})]
+    assert len(set(names)) == len(names) == 10
+    assert [portion.turn for portion in found[-30:]] == sorted(portion.turn for portion in found[-30:])
 
 
-def test_a_round_of_all_platforms_comes_before_the_next_unless_one_by_one() -> None:
-    turns = [portion.turn for portion in schedule([ORT, NCNN])]
-    assert turns == sorted(turns)
-    assert len({portion.platform for portion in list(schedule([ORT, NCNN]))[:100]}) == 2
+def test_a_stage_of_all_platforms_comes_before_the_next_and_each_family_before_a_second_of_it() -> None:
+    int8 = ORT.replace("fp32", "int8")
+    every = list(schedule([ORT, int8, NCNN]))
+    assert [portion.stage for portion in every] == sorted(portion.stage for portion in every)
+    stage = [portion for portion in every if portion.stage == 1]
+    platforms = [portion.platform for portion in stage]
+    assert platforms.index(int8) > max(at for at, key in enumerate(platforms) if key != int8)
+    families = [portion.turn for portion in stage if portion.platform != int8]
+    assert families == sorted(families), "they take turns"
     keys = [portion.platform for portion in schedule([ORT, NCNN], one_by_one=True)]
-    assert keys == sorted(keys, reverse=True)
+    assert keys == sorted(keys, key=[ORT, NCNN].index)
 
 
 def test_in_situ_only_where_it_is_timed() -> None:
@@ -118,6 +134,9 @@ def test_in_situ_only_where_it_is_timed() -> None:
 # --- how it goes on
 
 
+LIMITS = Limits(minutes=1, train_s=60, kernels_s=20)
+
+
 def done(portion: Portion, **changes: Any) -> Measured:
     rows = [row.model_copy(update=changes) for row in made_rows(portion, Platform(1))]
     name, generation = portion.name, rows[0].generation
@@ -125,46 +144,124 @@ def done(portion: Portion, **changes: Any) -> Measured:
 
 
 def test_what_is_done_is_not_measured_again(tmp_path: Path) -> None:
-    limits = Limits(minutes=1, train_s=60, kernels_s=20)
     first, second = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
     kept = Kept(tmp_path)
-    assert is_wanted(kept, first, limits, GENERATION)
+    assert is_next(kept, first, LIMITS, GENERATION)
+    assert not is_next(kept, second, LIMITS, GENERATION), "its list would be no prefix"
     assert expected_s(kept, second) == 0
     kept.add(first, done(first))
     later = Kept(tmp_path)
-    assert [is_wanted(later, one, limits, GENERATION) for one in (first, second)] == [False, True]
+    assert [is_next(later, one, LIMITS, GENERATION) for one in (first, second)] == [False, True]
     assert expected_s(later, second) == 30.0
+    teaching = next(one for one in portions(ORT) if (one.kind, one.space) == ("train", "bert"))
+    assert expected_s(later, teaching) == 60.0, "twice as many"
     assert list(later.own()) == [(ORT, GENERATION)]
-    (tmp_path / corpus_plan.file_name(ORT) / f"{first.name}.json").write_text('{"key": "cut')
-    assert is_wanted(Kept(tmp_path), first, limits, GENERATION), "cut short while it was written"
+    (file,) = tmp_path.glob(f"*/*/{first.name}.json")
+    file.write_text('{"key": "cut')
+    assert is_wanted(Kept(tmp_path), first, LIMITS, GENERATION), "cut short while it was written"
 
 
-def test_another_machine_goes_on_where_the_committed_rows_stop(tmp_path: Path) -> None:
-    """All but the bridge, which each generation measures: by it their times are comparable."""
-    limits = Limits(minutes=1, train_s=60, kernels_s=20)
-    here, rows = Kept(tmp_path / "here"), tmp_path / "rows"
+def measured_by(portion: Portion, generation: str, crooked: float = 0.0) -> Measured:
+    """As another generation measured it; `crooked`: every second one so much slower, in log."""
+    found = done(portion, generation=generation).model_copy(update={"generation": generation})
+    rows = [
+        row.model_copy(update={"normalised_ms": row.normalised_ms * exp(crooked * (at % 2))})
+        for at, row in enumerate(found.rows)
+        if row.normalised_ms
+    ]
+    return found.model_copy(update={"rows": tuple(rows)})
+
+
+def committed(folder: Path) -> tuple[Path, Portion, Portion, Portion]:
+    """The first machine's rows: the bridge and the first of two portions, which are told too."""
+    here, rows = Kept(folder / "here"), folder / "rows"
     judging, later = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
     (bridge,) = [one for one in portions(ORT) if one.is_bridge]
     here.begin(SESSION)
     for portion in (judging, bridge):
         here.add(portion, done(portion))
-    files = pack(here, rows)
-    before = {path: path.read_bytes() for path in files}
+    pack(here, rows)
+    return rows, bridge, judging, later
+
+
+def test_another_machine_goes_on_where_the_committed_rows_stop(tmp_path: Path) -> None:
+    """All but the bridge, which each generation measures: by it their times are comparable."""
+    rows, bridge, judging, later = committed(tmp_path)
+    before = {path: path.read_bytes() for path in rows.glob("*/*")}
     there = Kept(tmp_path / "there", read_generations(rows))
-    assert not is_wanted(there, judging, limits, "other")
-    assert not is_wanted(there, bridge, limits, GENERATION)
-    assert is_wanted(there, bridge, limits, "other")
-    assert is_wanted(there, later, limits, "other")
-    assert expected_s(there, later) == 30.0
+    assert not is_wanted(there, bridge, LIMITS, GENERATION)
+    assert is_wanted(there, bridge, LIMITS, "other")
+    assert not is_wanted(there, later, LIMITS, "other"), "first the bridge tells whose rows count"
     there.begin(SESSION.model_copy(update={"began_unix_s": SESSION.began_unix_s + 9}))
-    for portion in (later, bridge):
-        there.add(portion, done(portion, generation="other").model_copy(update={"generation": "other"}))
+    there.add(bridge, measured_by(bridge, "other"))
+    assert not is_wanted(there, judging, LIMITS, "other")
+    assert is_next(there, later, LIMITS, "other")
+    assert expected_s(there, later) == 30.0
+    there.add(later, measured_by(later, "other"))
     added = pack(there, rows)
-    assert not {*added} & {*files}, "what another machine committed stays as it is"
-    assert {path: path.read_bytes() for path in files} == before
+    assert not {*added} & {*before}, "what another machine committed stays as it is"
+    assert {path: path.read_bytes() for path in before} == before
     (found,) = read(rows)
     assert len(found.listed("holdout", "bert")) == judging.size + later.size
     assert {row.session for row in found.rows} == {0, 1}
+
+
+def test_what_no_bridge_joins_is_measured_again(tmp_path: Path) -> None:
+    """Rows that are left out are there for nobody: neither the other machine's for the one that goes on, nor, for a
+    third one that is like the first, what the second measured."""
+    rows, bridge, judging, later = committed(tmp_path)
+    there = Kept(tmp_path / "there", read_generations(rows))
+    there.begin(SESSION.model_copy(update={"began_unix_s": SESSION.began_unix_s + 9}))
+    there.add(bridge, measured_by(bridge, "other", crooked=0.3))
+    assert is_next(there, judging, LIMITS, "other")
+    assert not is_next(there, later, LIMITS, "other")
+    there.add(judging, measured_by(judging, "other", crooked=0.3))
+    there.add(later, measured_by(later, "other", crooked=0.3))
+    pack(there, rows)
+    third = Kept(tmp_path / "third", read_generations(rows))
+    third.add(bridge, measured_by(bridge, "third"))
+    assert not is_wanted(third, judging, LIMITS, "third")
+    assert is_next(third, later, LIMITS, "third")
+
+
+class Farm:
+    """What `measure_on` asks of a farm beside the measuring."""
+
+    def jobs(self, **_: object) -> list[object]:
+        return []
+
+    def platform_fusion(self, _: str) -> Any:
+        return SimpleNamespace(measured=[])
+
+
+def test_every_portion_is_written_as_it_comes_and_a_busy_board_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, asked = tmp_path / "rows", list[str]()
+    chosen = [one for one in portions(ORT) if one.is_bridge or (one.kind, one.space, one.turn) == ("train", MOBILE, 0)]
+    board = Board({ORT: ORT}, GENERATION, {})
+
+    def measuring(_client: object, _board: object, portion: Portion, *_: object) -> Measured:
+        asked.append(portion.name)
+        if len(asked) == 3:
+            raise SystemExit(143)
+        is_busy = len(asked) == 1
+        return done(portion, normalised_ms=None, grade=None, failure="inconclusive") if is_busy else done(portion)
+
+    monkeypatch.setattr(corpus_measure, "measured_portion", measuring)
+    kept = Kept(tmp_path / "kept")
+    kept.note_board(board)
+    run = corpus_measure.Run(LIMITS, time.monotonic() + 60, rows)
+    with pytest.raises(SystemExit):
+        corpus_measure.measure_on(Farm(), kept, board, chosen, run)  # type: ignore[arg-type]
+    assert asked == ["probe-networks-000", "probe-networks-000", f"train-{MOBILE}-000"]
+    said = capsys.readouterr().out
+    assert "2 portions wanted, about 0.0 min, and 2 of which nobody knows" in said
+    assert "too few of it could be measured" in said
+    assert [one.name for one in read_generations(rows)[0].measured] == ["probe-networks-000"]
+    again = Kept(tmp_path / "kept", read_generations(rows))
+    assert corpus_measure.measure_on(Farm(), again, board, chosen, run) == 1, "only what was cut short"  # type: ignore[arg-type]
+    assert asked[3:] == [f"train-{MOBILE}-000"]
 
 
 def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured(tmp_path: Path) -> None:
@@ -176,7 +273,7 @@ def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured
     judging = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "autoformer")]
     kept.add(judging[0], done(judging[0], normalised_ms=None, grade=None, failure="wrong_result"))
     assert not is_wanted(kept, judging[1], Limits(1, 60, 20), GENERATION)
-    rows = [row for measured in kept.of_list(judging[0]) for row in measured.rows]
+    rows = [row for measured in kept.of_list(judging[0], GENERATION) for row in measured.rows]
     assert counts_of(rows)["holdout autoformer"] == "0 of 10, 10 wrong_result"
 
 
@@ -330,6 +427,8 @@ def test_donors_are_of_other_families_and_lend_nothing_that_judges(made: list[Pl
     assert [other.key for other in corpus_cells.lenders(made[0], made)] == [NCNN]
     twin = PlatformCorpus(made[0].manifest.model_copy(update={"key": ORT.replace("fp32", "int8")}), [])
     assert corpus_cells.lenders(made[0], [*made, twin]) == [made[1]]
+    marked = PlatformCorpus(made[1].manifest.model_copy(update={"key": f"shared-{NCNN}"}), made[1].rows)
+    assert corpus_cells.lenders(made[0], [*made, marked]) == corpus_cells.others(made[0], [*made, marked]) == [made[1]]
     rows = corpus_cells.lent(made[1])
     assert len(rows.models) == 60
     assert not {row.workload_id for row in rows.models} & corpus_cells.held_out()
