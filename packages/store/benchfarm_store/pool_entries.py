@@ -199,16 +199,6 @@ def find_rows(tx: Transaction, entry_id: str) -> FoundEntry:
     return FoundEntry(get_manifest(tx, entry_id), load_part(tx, entry_id))
 
 
-def load_rows(tx: Transaction, entry_id: str) -> TrainingRows:
-    """The rows of an entry without what is a hold-out anywhere on this farm: a donor must not know what judges.
-
-    They are unpacked here, in the transaction. Raises NotFound, InvalidRequest as `FoundEntry.unpacked`.
-    """
-    found = find_rows(tx, entry_id)
-    rows = found.unpacked()
-    return without(found.entry, rows, held_of(tx, [rows]))
-
-
 def without(entry: PoolEntry, rows: TrainingRows, held: Collection[str]) -> TrainingRows:
     """An entry's rows but for these workloads. Where any is left out, `data_hash` is that of the rest: what was learnt
     from more rows is not taken for it."""
