@@ -237,6 +237,13 @@ def test_an_entry_from_before_the_present_probe_set_is_looked_at_again(farm, lab
     assert member.probes == 0
     with farm.transaction() as tx:
         assert likenesses.due_members(tx) == [entry_id]
+        assert likenesses.probed_entries(tx) == [], "whoever compares unpacks nothing"
+        assert pool_entries.outdated(tx) == [entry_id]
+        packed = pool_entries.find_rows(tx, entry_id)
+    with farm.transaction() as tx:
+        pool_entries.keep_probes(tx, pool_entries.FoundProbes.of(entry_id, packed))
+    with farm.transaction() as tx:
+        assert pool_entries.outdated(tx) == []
         (found,) = likenesses.probed_entries(tx)
         assert likenesses.due_members(tx) == [entry_id], "nobody has compared it yet"
     assert len(found.times) == 80
