@@ -33,7 +33,7 @@ from bench.platforms import LASTING, platform_keys
 from bench.report import COMMIT, command_run, machine
 from benchfarm import Client
 from benchfarm_agent.boards.host_facts import read_host_facts
-from benchfarm_core.boards import mark_prefix
+from benchfarm_core.boards import is_single_use, mark_prefix
 from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.measurement_sets import SetPlatform
 from benchfarm_core.platforms import parse_platform_key
@@ -54,6 +54,7 @@ SHOWN_FACTS: Final = frozenset("cpu cores physical_cores caches memory_bytes hyp
 """Of a board, in the manifests: what says how alike two of them are, and no name of a machine."""
 HOPELESS_ROWS: Final = 10
 """Where none of so many of a list could be measured, the rest is left."""
+ENDINGS: Final = (signal.SIGTERM, signal.SIGHUP)
 PASSES: Final = 2
 """Over the portions of a stage: what a board was too busy for is tried again once the others had their turn."""
 
@@ -72,12 +73,15 @@ def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, on
 
     Raises ValueError where the rows would be more than is committed.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it goes on
+            signal.signal(number, _stop)
     until_s = time.monotonic() + 60 * limits.minutes
     with FarmProcess(kept.farm) as farm, Client(farm.url, farm.admin_token) as client:
         board = board_of(client, chosen_platforms(platform_keys(client), wanted))
         kept.note_board(board)
+        if any(map(is_single_use, board.keys)):
+            print("this machine is marked: what it measures lends to nobody, so no table with donors is made of it")
         pack(kept, rows)  # what an earlier run measured and could not write any more
         portions = list(schedule(list(board.keys), one_by_one=one_by_one))
         return measure_on(client, kept, board, portions, Run(limits, until_s, rows))
@@ -85,7 +89,7 @@ def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, on
 
 def _stop(number: int, _frame: object) -> None:
     """End orderly: a farm that nobody stops stays. Whoever asks once more does not cut that short."""
-    for each in (signal.SIGTERM, signal.SIGHUP):
+    for each in ENDINGS:
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)
 
