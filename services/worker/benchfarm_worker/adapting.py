@@ -128,6 +128,16 @@ def _is_judged_all_the_same(context: Context) -> bool:
 def _begin(context: Context) -> None:
     """Declare what judges, then want the probes. Each part is a transaction of its own, so that no other planner waits
     for long; who dies between two declares the same again."""
+    with claims.kept(context.database, context.adaptation):
+        probes = _declare(context)
+    with _held(context) as tx:
+        _want_probes(tx, context, probes)
+        adaptations.worked(tx, context.adaptation, context.worked_s)
+        adaptations.move(tx, context.adaptation, AdaptationState.PROBING)
+
+
+def _declare(context: Context) -> list[Costed]:
+    """What judges is declared; the probes that are to be wanted then."""
     request, platform = context.adaptation.request, context.adaptation.platform
     drawn: list[tuple[Sequence[AskedWorkload], int]] = [
         *asking.holdout_architectures(request),
@@ -140,10 +150,7 @@ def _begin(context: Context) -> None:
     for asks, count in judging:
         with _held(context) as tx:
             adaptation_items.declare_holdouts(tx, context.whose, asks, count)
-    with _held(context) as tx:
-        _want_probes(tx, context, probes)
-        adaptations.worked(tx, context.adaptation, context.worked_s)
-        adaptations.move(tx, context.adaptation, AdaptationState.PROBING)
+    return probes
 
 
 class _Passed(Exception):
