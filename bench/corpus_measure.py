@@ -141,6 +141,11 @@ def measure_on(client: Client, kept: Kept, board: Board, portions: Sequence[Port
             for portion in own:
                 if is_next(kept, portion, run.limits, board.generation):
                     done += _is_done(client, kept, board, portion, session, run)
+    for key in board.keys:
+        if kept.awaits_bridge(key, board.generation):
+            print(
+                f"{short(key)}: without its bridge nothing else was measured, for nobody could compare it", flush=True
+            )
     print(f"after {run.spent_min:.1f} min: {overview(kept, portions, run.limits, board.generation)}", flush=True)
     return done
 
