@@ -45,6 +45,8 @@ from benchfarm_standalone.farm_process import FarmProcess
 
 PROTOCOL: Final = "kernel"
 PORTION_LIMIT_S: Final = 900.0
+PATIENCE, PATIENCE_MIN_S = 6.0, 120.0
+"""A portion that takes so many times as long as expected is given up: what hangs does not take the whole run."""
 GRACE_S: Final = 60.0
 """What a portion may take beyond the run's minutes, on a board that was not quiet; then it is given up."""
 LEASES_END_S: Final = 20.0
@@ -167,10 +169,10 @@ def overview(kept: Kept, portions: Iterable[Portion], limits: Limits, generation
 
 def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, run: Run) -> bool:
     """Measure a portion, keep it and write its rows, if it fits into what is left of the time."""
-    left_s = run.left_s
-    if left_s <= 0 or expected_s(kept, portion) > left_s:
+    left_s, wanted_s = run.left_s, expected_s(kept, portion)
+    if left_s <= 0 or wanted_s > left_s:
         return False
-    measured = measured_portion(client, board, portion, session, min(PORTION_LIMIT_S, left_s + GRACE_S))
+    measured = measured_portion(client, board, portion, session, limit_s(wanted_s, left_s))
     if measured is None:
         return False
     print(f"[{run.spent_min:.1f} of {run.limits.minutes:g} min] {_line(portion, measured)}", flush=True)
@@ -182,6 +184,13 @@ def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session
     if portion.is_bridge:
         print(f"    {_relation(kept, portion.platform, board.generation)}", flush=True)
     return True
+
+
+def limit_s(wanted_s: float, left_s: float) -> float:
+    """How long a portion is waited for that is expected to take `wanted_s` (0: nobody knows), where the run has so much
+    left."""
+    patience_s = max(PATIENCE_MIN_S, PATIENCE * wanted_s) if wanted_s else PORTION_LIMIT_S
+    return min(PORTION_LIMIT_S, patience_s, left_s + GRACE_S)
 
 
 def _relation(kept: Kept, key: str, generation: str) -> str:

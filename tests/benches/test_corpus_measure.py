@@ -169,6 +169,14 @@ def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured
     assert counts_of(rows)["holdout autoformer"] == "0 of 10, 10 wrong_result"
 
 
+def test_what_hangs_does_not_take_the_whole_run() -> None:
+    assert corpus_measure.limit_s(0, 1500) == corpus_measure.PORTION_LIMIT_S
+    assert corpus_measure.limit_s(5, 1500) == 120
+    assert corpus_measure.limit_s(50, 1500) == 300
+    assert corpus_measure.limit_s(500, 1500) == corpus_measure.PORTION_LIMIT_S
+    assert corpus_measure.limit_s(5, 10) == 70, "a little beyond the run's minutes"
+
+
 def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
     portion = Portion(ORT, "train", "bert", 0, 10)
     busy, refused = (
