@@ -70,14 +70,14 @@ _RAN = text(f"""
         SELECT measurement_id, purpose = 'holdout' AS judges FROM adaptation_items
         WHERE adaptation_id = CAST(:id AS uuid) AND source <> 'known'),
     had AS MATERIALIZED (
-        SELECT DISTINCT l.id
+        SELECT l.id
         FROM adaptations a
             JOIN queues q ON q.platform_id = a.platform_id
             JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
                 AND {_ENDED} >= a.created_at
-            JOIN lease_items i ON i.lease_id = l.id
-            JOIN mine USING (measurement_id)
-        WHERE a.id = CAST(:id AS uuid)),
+        WHERE a.id = CAST(:id AS uuid) AND EXISTS (
+            SELECT FROM lease_items i
+            WHERE i.lease_id = l.id AND i.measurement_id IN (SELECT measurement_id FROM mine) OFFSET 0)),
     ran AS (
         SELECT i.measurement_id, m.expected_s, m.state, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
         FROM had JOIN leases l ON l.id = had.id
