@@ -79,6 +79,8 @@ def _tables(given: argparse.Namespace) -> int:
         title, table = corpus_tables.SETTINGS[setting]
         with one_thread():
             rows = table(corpus)
+        if not rows:
+            print(f"{title}: nothing to judge; which rows it takes, docs/predictor.md says")
         missed += sum(row.get("met") is False for row in rows)
         if rows:
             write_section(

@@ -14,7 +14,7 @@ from bench.platforms import REFUSALS
 from benchfarm_core.adapting import mix_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
-from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows
+from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows, may_lend
 from benchfarm_core.shares import inclusive
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_predictor import predictor_file
@@ -197,13 +197,18 @@ def _is_of(row: Row, name: str) -> bool:
 
 
 def others(corpus: PlatformCorpus, every: Sequence[PlatformCorpus]) -> list[PlatformCorpus]:
-    """All platforms but this one and its thread twins."""
-    return [other for other in every if thread_twin(other.key) != thread_twin(corpus.key)]
+    """All platforms that may lend to it but itself and its thread twins."""
+    return [each for each in every if _may_lend(each, corpus) and thread_twin(each.key) != thread_twin(corpus.key)]
 
 
 def lenders(corpus: PlatformCorpus, every: Sequence[PlatformCorpus]) -> list[PlatformCorpus]:
-    """Platforms of other families: another board model, or another engine."""
-    return [other for other in every if family(other.key) != family(corpus.key)]
+    """Platforms that may lend to it of other families: another board model, or another engine."""
+    return [each for each in every if _may_lend(each, corpus) and family(each.key) != family(corpus.key)]
+
+
+def _may_lend(donor: PlatformCorpus, corpus: PlatformCorpus) -> bool:
+    """As the product has it: what a marked machine measured teaches nobody else."""
+    return may_lend(parse_platform_key(donor.key).board_model, parse_platform_key(corpus.key).board_model)
 
 
 @cache

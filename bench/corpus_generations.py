@@ -8,10 +8,11 @@ not mix with older ones unsaid. The corpus outlives machines, so here:
 - a *generation* is one board in one state, on one farm, by one version of the rules. Another machine is another one, if
   only because the clock that times are normalised to is the first lease's of its farm;
 - every generation measures the bridge, the probe set's networks. Where it tells two generations to be alike but for a
-  factor, rows of the later one are brought to the first one's clock; where it does not, they are left out, and said.
+  factor, their rows are brought to one clock; where it does not, those are told that are more together, and the others
+  are left out, and said. What is left out counts as not measured: see `counting`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, exp, log
 from pathlib import Path
 from statistics import median
@@ -84,29 +85,66 @@ def read(folder: Path) -> list[PlatformCorpus]:
     return [joined(generations) for _, generations in sorted(by_key.items())]
 
 
+def counting(by_name: Mapping[str, Sequence[Row]], own: str) -> frozenset[str]:
+    """The generations of a platform whose rows are told together with those of `own`, itself among them.
+
+    Rows of all others would be left out beside what `own` measures, so for it they are not there.
+
+    Args:
+        by_name: rows of every generation, those that began earlier first.
+        own: a generation, which may have measured nothing yet; then it stands alone.
+    """
+    groups = [group for base in by_name if own in (group := _group(by_name, base))]
+    return frozenset(max(groups, key=lambda group: _told_count(by_name, group), default={own: None}))
+
+
+def _group(by_name: Mapping[str, Sequence[Row]], base: str) -> dict[str, Bridge | None]:
+    """The generations that can be told by the clock of `base`, which is the first of them."""
+    bridges = {name: bridge(by_name[base], rows) for name, rows in by_name.items() if name != base}
+    return {base: None} | {name: found for name, found in bridges.items() if found.holds}
+
+
+def _told_count(by_name: Mapping[str, Sequence[Row]], group: Mapping[str, Bridge | None]) -> int:
+    """Measurements that teach or judge, each once."""
+    return len({_place(row) for name in group for row in by_name[name] if row.is_usable})
+
+
 def joined(generations: Sequence[Generation]) -> PlatformCorpus:
-    """The generations of one platform on the clock of the first one; those that no bridge joins are left out."""
-    first, *others = sorted(generations, key=lambda each: (_began(each), each.manifest.generation))
+    """The generations of one platform on the clock of one of them, so that as much as possible is told: of equals the
+    earliest. Those that no bridge joins to it are left out."""
+    ordered = {each.manifest.generation: each for each in sorted(generations, key=age)}
+    by_name = {name: each.rows for name, each in ordered.items()}
+    base = max(by_name, key=lambda name: _told_count(by_name, _group(by_name, name)))
+    first, others = ordered[base], [each for name, each in ordered.items() if name != base]
     rows, sessions, notes = list(first.rows), list(first.manifest.sessions), list[str]()
     seen = {_place(row) for row in rows}
     for other in others:
         found = bridge(first.rows, other.rows)
-        name = other.manifest.generation
-        by = f"{found.networks} networks, factor {found.factor:.3f}, {ALIKE_SHARE:.0%} within {found.spread:.1%}"
+        name, said = other.manifest.generation, bridge_text(found)
         if not found.holds:
-            notes.append(f"generation {name}: {len(other.rows)} rows left out, not comparable ({by})")
+            notes.append(f"generation {name}: {len(other.rows)} rows left out, not comparable ({said})")
             continue
-        notes.append(f"generation {name}: {len(other.rows)} rows brought to the clock of the first ({by})")
+        notes.append(f"generation {name}: {len(other.rows)} rows brought to the clock of {base} ({said})")
         rows += [_moved(row, found.factor, len(sessions)) for row in other.rows if _place(row) not in seen]
         seen |= {_place(row) for row in other.rows}
         sessions += other.manifest.sessions
-    said = {
+    said_of_all = {
         "sessions": tuple(sessions),
         "counts": counts_of(rows),
         "board_s": round(sum(row.board_s for row in rows), 1),
         "fused": next((each.manifest.fused for each in [first, *others] if each.manifest.fused), ()),
     }
-    return PlatformCorpus(first.manifest.model_copy(update=said), rows, tuple(notes))
+    return PlatformCorpus(first.manifest.model_copy(update=said_of_all), rows, tuple(notes))
+
+
+def bridge_text(found: Bridge) -> str:
+    """A bridge for people."""
+    return f"{found.networks} networks, factor {found.factor:.3f}, {ALIKE_SHARE:.0%} within {found.spread:.1%}"
+
+
+def age(generation: Generation) -> tuple[int, str]:
+    """Sorts generations from the earliest on."""
+    return _began(generation), generation.manifest.generation
 
 
 def _began(generation: Generation) -> int:
@@ -119,6 +157,6 @@ def _place(row: Row) -> tuple[str, str, int]:
 
 
 def _moved(row: Row, factor: float, sessions: int) -> Row:
-    """On the first generation's clock; `median_ms` stays what was seen. `sessions`: how many come before its own."""
+    """On another generation's clock; `median_ms` stays what was seen. `sessions`: how many come before its own."""
     moved_ms = None if row.normalised_ms is None else row.normalised_ms * factor
     return row.model_copy(update={"normalised_ms": moved_ms, "session": row.session + sessions})

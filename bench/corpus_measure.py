@@ -1,20 +1,22 @@
 """Measures the evaluation corpus on a farm of its own, portion by portion.
 
 What is done lies in two places. The folder with the rows is committed: whatever any machine measured is there, and
-nobody measures it again. The folder to keep has the farm and its portions, because the clock that times are normalised
-to is the board's first: another farm is another generation (`corpus_generations.py`).
+nobody measures it again whose rows are told together with it. The folder to keep has the farm and its portions, because
+the clock that times are normalised to is the board's first: another farm is another generation
+(`corpus_generations.py`). Both are written after every portion: whatever ends a run, no more than one is lost.
 """
 
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.corpus_generations import generation_name, hardware_key
 from bench.corpus_kept import Board, Kept
-from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, schedule, short
+from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, schedule, short, stage_name
 from bench.corpus_rows import (
     LICENCE,
     Fused,
@@ -31,7 +33,7 @@ from bench.platforms import LASTING, platform_keys
 from bench.report import COMMIT, command_run, machine
 from benchfarm import Client
 from benchfarm_agent.boards.host_facts import read_host_facts
-from benchfarm_core.boards import mark_prefix
+from benchfarm_core.boards import is_single_use, mark_prefix
 from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.measurement_sets import SetPlatform
 from benchfarm_core.platforms import parse_platform_key
@@ -43,6 +45,8 @@ from benchfarm_standalone.farm_process import FarmProcess
 
 PROTOCOL: Final = "kernel"
 PORTION_LIMIT_S: Final = 900.0
+PATIENCE, PATIENCE_MIN_S = 6.0, 120.0
+"""A portion that takes so many times as long as expected is given up: what hangs does not take the whole run."""
 GRACE_S: Final = 60.0
 """What a portion may take beyond the run's minutes, on a board that was not quiet; then it is given up."""
 LEASES_END_S: Final = 20.0
@@ -52,6 +56,9 @@ SHOWN_FACTS: Final = frozenset("cpu cores physical_cores caches memory_bytes hyp
 """Of a board, in the manifests: what says how alike two of them are, and no name of a machine."""
 HOPELESS_ROWS: Final = 10
 """Where none of so many of a list could be measured, the rest is left."""
+ENDINGS: Final = (signal.SIGTERM, signal.SIGHUP)
+PASSES: Final = 2
+"""Over the portions of a stage: what a board was too busy for is tried again once the others had their turn."""
 
 
 class Limits(NamedTuple):
@@ -64,20 +71,29 @@ class Limits(NamedTuple):
 
 
 def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, one_by_one: bool) -> int:
-    """Measure until all is done or the time is over, then write the rows; how many portions came.
+    """Measure until all is done or the time is over; how many portions came. The rows are written as they come.
 
     Raises ValueError where the rows would be more than is committed.
     """
-    # a farm that nobody stops stays
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it goes on
+            signal.signal(number, _stop)
     until_s = time.monotonic() + 60 * limits.minutes
-    try:
-        with FarmProcess(kept.farm) as farm, Client(farm.url, farm.admin_token) as client:
-            board = board_of(client, chosen_platforms(platform_keys(client), wanted))
-            kept.note_board(board)
-            return measure_on(client, kept, board, schedule(list(board.keys), one_by_one=one_by_one), limits, until_s)
-    finally:
-        pack(kept, rows)
+    with FarmProcess(kept.farm) as farm, Client(farm.url, farm.admin_token) as client:
+        board = board_of(client, chosen_platforms(platform_keys(client), wanted))
+        kept.note_board(board)
+        if any(map(is_single_use, board.keys)):
+            print("this machine is marked: what it measures lends to nobody, so no table with donors is made of it")
+        pack(kept, rows)  # what an earlier run measured and could not write any more
+        portions = list(schedule(list(board.keys), one_by_one=one_by_one))
+        return measure_on(client, kept, board, portions, Run(limits, until_s, rows))
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End orderly: a farm that nobody stops stays. Whoever asks once more does not cut that short."""
+    for each in ENDINGS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def board_of(client: Client, keys: Sequence[str]) -> Board:
@@ -93,41 +109,94 @@ def board_of(client: Client, keys: Sequence[str]) -> Board:
     return Board(known, generation_name(board.id, board.generation, RULE_VERSION), shown)
 
 
-def measure_on(
-    client: Client, kept: Kept, board: Board, wanted: Iterable[Portion], limits: Limits, until_s: float
-) -> int:
-    """Measure those portions that are still wanted until `time.monotonic` has come so far; how many came."""
+class Run(NamedTuple):
+    """One call of `measure`: it ends when `time.monotonic` has come to `until_s`; `rows`: where they are written."""
+
+    limits: Limits
+    until_s: float
+    rows: Path
+
+    @property
+    def left_s(self) -> float:
+        """Seconds."""
+        return self.until_s - time.monotonic()
+
+    @property
+    def spent_min(self) -> float:
+        """Minutes of it."""
+        return self.limits.minutes - self.left_s / 60
+
+
+def measure_on(client: Client, kept: Kept, board: Board, portions: Sequence[Portion], run: Run) -> int:
+    """Measure those portions that are still wanted while there is time, stage by stage; how many came."""
     for state in (JobState.QUEUED, JobState.PLANNING, JobState.RUNNING):
         for job in list(client.jobs(state=state)):
             client.cancel(job.id)  # of a run that was cut short
-    portions = list(wanted)
     kept.note_fused({key: _fused(client, own) for key, own in board.keys.items()})
     session = kept.begin(_session())
-    done, blocked = 0, set[tuple[str, str, str]]()
-    for portion in portions:
-        # without one of its portions a list is no prefix of its draw
-        if portion.list_name in blocked or not is_wanted(kept, portion, limits, board.generation):
-            continue
-        if _is_done(client, kept, board, portion, session, until_s - time.monotonic()):
-            done += 1
-        else:
-            blocked.add(portion.list_name)
+    print(overview(kept, portions, run.limits, board.generation), flush=True)
+    done = 0
+    for stage, found in groupby(portions, key=lambda portion: portion.stage):
+        own = list(found)
+        _say_stage(kept, stage, own, run, board.generation)
+        for _ in range(PASSES):
+            for portion in own:
+                if is_next(kept, portion, run.limits, board.generation):
+                    done += _is_done(client, kept, board, portion, session, run)
+    for key in board.keys:
+        if kept.awaits_bridge(key, board.generation):
+            print(
+                f"{short(key)}: without its bridge nothing else was measured, for nobody could compare it", flush=True
+            )
+    print(f"after {run.spent_min:.1f} min: {overview(kept, portions, run.limits, board.generation)}", flush=True)
     return done
 
 
-def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, left_s: float) -> bool:
-    """Measure a portion and keep it, if it fits into what is left of the time."""
-    if left_s <= 0 or expected_s(kept, portion) > left_s:
+def _say_stage(kept: Kept, stage: int, portions: Sequence[Portion], run: Run, generation: str) -> None:
+    if run.left_s > 0 and any(is_wanted(kept, portion, run.limits, generation) for portion in portions):
+        print(f"{stage_name(stage)}: {overview(kept, portions, run.limits, generation)}", flush=True)
+
+
+def overview(kept: Kept, portions: Iterable[Portion], limits: Limits, generation: str) -> str:
+    """How many portions are wanted still, and about how long those take of which that can be told; lists of what
+    teaches may end sooner."""
+    wanted = [portion for portion in portions if is_wanted(kept, portion, limits, generation)]
+    told_s = [seconds for portion in wanted if (seconds := expected_s(kept, portion))]
+    unknown = len(wanted) - len(told_s)
+    untold = f", and {unknown} of which nobody knows" if unknown else ""
+    return f"{len(wanted)} portions wanted, about {sum(told_s) / 60:.1f} min{untold}"
+
+
+def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, run: Run) -> bool:
+    """Measure a portion, keep it and write its rows, if it fits into what is left of the time."""
+    left_s, wanted_s = run.left_s, expected_s(kept, portion)
+    if left_s <= 0 or wanted_s > left_s:
         return False
-    measured = measured_portion(client, board, portion, session, min(PORTION_LIMIT_S, left_s + GRACE_S))
+    measured = measured_portion(client, board, portion, session, limit_s(wanted_s, left_s))
     if measured is None:
         return False
-    print(_line(portion, measured), flush=True)
+    print(f"[{run.spent_min:.1f} of {run.limits.minutes:g} min] {_line(portion, measured)}", flush=True)
     if is_crowded(measured):
         print("    not kept: too few of it could be measured on a board that is as busy", flush=True)
         return False
     kept.add(portion, measured)
+    pack(kept, run.rows, portion.platform)
+    if portion.is_bridge:
+        print(f"    {_relation(kept, portion.platform, board.generation)}", flush=True)
     return True
+
+
+def limit_s(wanted_s: float, left_s: float) -> float:
+    """How long a portion is waited for that is expected to take `wanted_s` (0: nobody knows), where the run has so much
+    left."""
+    patience_s = max(PATIENCE_MIN_S, PATIENCE * wanted_s) if wanted_s else PORTION_LIMIT_S
+    return min(PORTION_LIMIT_S, patience_s, left_s + GRACE_S)
+
+
+def _relation(kept: Kept, key: str, generation: str) -> str:
+    """What the bridge says of the generations that measured a platform before."""
+    others = sorted(kept.counting(key, generation) - {generation})
+    return f"told together with {', '.join(others)}" if others else "told together with no earlier generation"
 
 
 def is_crowded(measured: Measured) -> bool:
@@ -140,15 +209,16 @@ def _session() -> Session:
     return Session(began_unix_s=int(time.time()), commit=COMMIT or "unknown", machine=machine(), command=command_run())
 
 
-def pack(kept: Kept, rows: Path) -> list[Path]:
-    """Write what is kept as the files that are committed; those of other generations stay as they are."""
+def pack(kept: Kept, rows: Path, key: str | None = None) -> list[Path]:
+    """Write what is kept, of one platform or of all, as the files that are committed; those of other generations stay
+    as they are."""
     board = kept.board()
     written: list[Path] = []
-    for (key, generation), measured in sorted(kept.own().items()):
-        if board is not None and generation != board.generation:
+    for (own, generation), measured in sorted(kept.own().items()):
+        if key not in {None, own} or (board is not None and generation != board.generation):
             continue  # packed when it was measured, by the rules of then
         found = [row for one in measured for row in one.rows]
-        manifest = manifest_of(key, generation, found, kept.sessions(), fused=kept.fused(key), board=board)
+        manifest = manifest_of(own, generation, found, kept.sessions(), fused=kept.fused(own), board=board)
         written += write(Generation(manifest, tuple(found), {one.name: one.wall_s for one in measured}), rows)
     return written
 
@@ -210,11 +280,23 @@ def _is(key: str, engine: str, precision: str) -> bool:
     return (platform.engine.name, platform.precision) == (engine, precision) and not platform.engine.options
 
 
+def is_next(kept: Kept, portion: Portion, limits: Limits, generation: str) -> bool:
+    """Whether it is wanted, and what comes before it in its list is done: without one of its portions a list is no
+    prefix of its draw."""
+    before = portion.before
+    return is_wanted(kept, portion, limits, generation) and (before is None or kept.is_done(before, generation))
+
+
 def is_wanted(kept: Kept, portion: Portion, limits: Limits, generation: str) -> bool:
-    """Whether it is still to be measured: not done, its list not hopeless, and of what teaches not enough yet."""
+    """Whether it is still to be measured: not done, its list not hopeless, and of what teaches not enough yet. Where
+    others measured before, nothing but the bridge is until it tells which of their rows count."""
     if kept.is_done(portion, generation):
         return False
-    rows = [row for measured in kept.of_list(portion) for row in measured.rows]
+    if portion.is_bridge:
+        return True
+    if kept.awaits_bridge(portion.platform, generation):
+        return False
+    rows = [row for measured in kept.of_list(portion, generation) for row in measured.rows]
     if len(rows) >= HOPELESS_ROWS and not any(row.is_usable for row in rows):
         return False
     limit_s = {"train": limits.train_s, "in_situ": limits.kernels_s, "alone": limits.kernels_s}.get(portion.kind)
@@ -222,8 +304,8 @@ def is_wanted(kept: Kept, portion: Portion, limits: Limits, generation: str) -> 
 
 
 def expected_s(kept: Kept, portion: Portion) -> float:
-    """Seconds that a portion may take, by what the latest of its list took; 0 where nobody knows."""
-    done = kept.of_list(portion)
+    """Seconds that a portion may take, by what the latest one like it took; 0 where nobody knows."""
+    done = kept.of_kind(portion)
     return done[-1].wall_s * portion.size / max(1, len(done[-1].rows)) if done else 0.0
 
 

@@ -1,8 +1,9 @@
 """The evaluation corpus: which workloads it has, and in which order they are measured.
 
 All is drawn by seed. Hold-outs judge and never teach; what teaches is drawn by another seed and holds none of them. It
-is measured in portions of some workloads, each a prefix of its list continued, and portions go round: wherever it
-stops, every list was measured about as far as the others.
+is measured in portions of some workloads, each a prefix of its list continued, in stages: first what tells one space on
+all platforms, of each engine family before a second one of it, then the next space. Wherever it stops, what there is
+says as much as that time can.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,9 @@ KINDS: Final[tuple[Kind, ...]] = ("train", "holdout", "in_situ", "alone", "probe
 """In the order of a round: the second measurement of a hold-out comes some minutes after the first."""
 BRIDGE: Final[tuple[Kind, str]] = ("probe", "networks")
 PROBES_MAX: Final = 100
+FIRST_TURNS: Final = 5
+"""Rounds of a main space before the next one begins: 100 architectures that teach and 50 that judge say what is reached
+in it; as many again say it more sharply, and come last."""
 Wanted = ArchitectureWorkload | KernelWorkload
 
 
@@ -67,11 +71,6 @@ class Portion(NamedTuple):
         return f"{self.kind}-{self.space}-{self.start:03d}"
 
     @property
-    def list_name(self) -> tuple[str, str, str]:
-        """Names the list that it is a part of."""
-        return self.platform, self.kind, self.space
-
-    @property
     def timing(self) -> Timing:
         """How its workloads are timed."""
         in_situ = self.kind == "in_situ" or (self.kind == "probe" and self.space == Timing.IN_SITU)
@@ -86,6 +85,22 @@ class Portion(NamedTuple):
     def turn(self) -> int:
         """The round in which it is measured."""
         return self.start // portion_size(self.kind)
+
+    @property
+    def before(self) -> "Portion | None":
+        """The one before it in its list."""
+        size = portion_size(self.kind)
+        return self._replace(start=self.start - size, size=size) if self.start else None
+
+    @property
+    def stage(self) -> int:
+        """What it is for: portions of a stage come before all of the next one; `stage_name` says what they tell."""
+        if self.is_bridge:
+            return 0
+        if self.space not in MAIN_SPACES or self.turn >= FIRST_TURNS:
+            return 2 * len(MAIN_SPACES) + 1
+        judged = self.kind in {"train", "holdout"}
+        return 2 * MAIN_SPACES.index(self.space) + (1 if judged else 2)
 
     @property
     def is_bridge(self) -> bool:
@@ -157,17 +172,33 @@ def listed(kind: Kind, name: str, platform: str) -> tuple[Wanted, ...]:
     return alone if kind == "alone" else in_situ
 
 
+def stage_name(stage: int) -> str:
+    """What the portions of a stage tell, for people."""
+    if stage == 0:
+        return "the bridge: networks by which machines are compared"
+    if stage > 2 * len(MAIN_SPACES):
+        return "the rest: other spaces, probes, more of every space"
+    name = MAIN_SPACES[(stage - 1) // 2]
+    return f"{name}: what teaches and judges" if stage % 2 else f"{name}: kernels, and its hold-outs again"
+
+
 def portions(key: str) -> list[Portion]:
-    """All portions of a platform, round by round; within a round every space has its turn."""
+    """All portions of a platform, stage by stage; within one by rounds, in which every list has its turn."""
     found = [portion for kind in KINDS for name in _names(kind, key) for portion in _cut(key, kind, name)]
-    return sorted(found, key=lambda portion: (portion.turn, KINDS.index(portion.kind)))
+    return sorted(found, key=lambda portion: (portion.stage, portion.turn, KINDS.index(portion.kind)))
 
 
 def schedule(keys: Sequence[str], *, one_by_one: bool = False) -> Iterator[Portion]:
-    """The portions of several platforms: all of a round before the next, or one platform after the other."""
+    """The portions of several platforms: a round of all of them before the next, or one platform after the other. The
+    first platform of each engine family is through with a stage before the second of any begins it."""
     every = [portion for key in keys for portion in portions(key)]
     order = {key: number for number, key in enumerate(keys)}
-    return iter(every if one_by_one else sorted(every, key=lambda portion: (portion.turn, order[portion.platform])))
+    place = {key: sum(family(other) == family(key) for other in keys[:number]) for key, number in order.items()}
+    return iter(
+        every
+        if one_by_one
+        else sorted(every, key=lambda one: (one.stage, place[one.platform], one.turn, order[one.platform]))
+    )
 
 
 def _names(kind: Kind, key: str) -> tuple[str, ...]:

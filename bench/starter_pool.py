@@ -18,6 +18,7 @@ from typing import Final
 from bench.corpus_cells import held_out
 from bench.corpus_generations import read
 from bench.corpus_rows import DATA, LICENCE, PlatformCorpus, Row, workload_of
+from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import TooLarge
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.pool_files import (
@@ -56,7 +57,7 @@ def main() -> int:
     corpus = read(given.rows)
     made = [one for each in corpus if (one := entry_of(each, given.models)) is not None]
     if not made:
-        print(f"no platform in {given.rows.name} has {LEAST_ROWS} rows that teach: no starter pool is made")
+        print(f"no platform in {given.rows.name} may lend {LEAST_ROWS} rows that teach: no starter pool is made")
         return 0
     try:
         data = pool_of(made)
@@ -85,7 +86,9 @@ def pool_of(made: Sequence[Made]) -> bytes:
 
 
 def entry_of(corpus: PlatformCorpus, models: int) -> Made | None:
-    """A platform's rows and predictors; None of one with too few rows."""
+    """A platform's rows and predictors; None of one with too few rows, and of one that lends to nobody."""
+    if is_single_use(corpus.key):
+        return None
     rows = corpus.training_rows(lent_rows(corpus, models))
     if len(rows.every) < LEAST_ROWS:
         return None

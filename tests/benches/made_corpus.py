@@ -17,7 +17,7 @@ from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.spaces import kernels
 from tests.predictor.training.farm_rows import Platform
 
-HOST = "shared-made-up/c1.t1.free/{}-1.0/fp32"
+HOST = "host-0123456789ab/c1.t1.free/{}-1.0/fp32"
 BOARD_S = 0.5
 NOISE = 0.01
 GENERATION = "0a1b2c3d"

@@ -1,13 +1,11 @@
-"""The evaluation corpus: what it is drawn of, how it goes on, and what its tables say of made-up rows."""
+"""The evaluation corpus: what it is drawn of, in which order, and what its tables say of made-up rows."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench import corpus, corpus_cells, corpus_measure, corpus_mix, corpus_plan, corpus_tables
+from bench import corpus, corpus_cells, corpus_mix, corpus_plan, corpus_tables
 from bench.corpus_cells import (
     KNOWN_GOAL,
     LEAST_POOLED,
@@ -19,30 +17,15 @@ from bench.corpus_cells import (
     picked_elsewhere,
     planned_holdouts,
 )
-from bench.corpus_generations import read
-from bench.corpus_kept import Kept
-from bench.corpus_measure import Limits, expected_s, is_wanted, pack, rows_of
-from bench.corpus_plan import Kind, Portion, holdouts, kernels_of, portions, schedule, teachers
-from bench.corpus_rows import (
-    Measured,
-    PlatformCorpus,
-    counts_of,
-    read_generations,
-    text_of,
-    workload_of,
-    write,
-)
+from bench.corpus_plan import Kind, holdouts, kernels_of, portions, schedule, teachers
+from bench.corpus_rows import PlatformCorpus, write
 from bench.corpus_tables import pooled
-from benchfarm_core.jobs import ItemState, ItemView
-from benchfarm_core.measurements import MeasurementState, Purpose, Timing
-from benchfarm_core.platforms import platform_id
-from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.measurements import Timing
 from benchfarm_core.summaries import Grade
-from benchfarm_core.views import AttemptView, MeasurementView
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_workloads.probes import probe_set
 from benchfarm_workloads.spaces import spaces
-from tests.benches.made_corpus import GENERATION, HOST, SESSION, Lists, made_corpus, made_generation, made_rows
+from tests.benches.made_corpus import HOST, Lists, made_corpus, made_generation
 from tests.predictor.training.farm_rows import Platform
 
 MOBILE, PROXYLESS = "ofa_mobilenet_v3", "proxylessnas"
@@ -94,206 +77,38 @@ def test_portions_are_every_list_once_and_in_order() -> None:
         assert sum(portion.size for portion in own) == length
 
 
-def test_the_first_round_has_all_of_everything() -> None:
-    first = [portion for portion in portions(ORT) if portion.turn == 0]
-    for kind in ("train", "holdout", "again", "in_situ", "alone"):
-        assert [portion.space for portion in first if portion.kind == kind] == EVERY_SPACE
-    order = [portion.kind for portion in first]
-    assert order.index("again") > max(at for at, kind in enumerate(order) if kind == "holdout")
-    assert [portion.timing for portion in first if portion.kind == "probe"].count(Timing.IN_SITU) == 1
+def test_stages_begin_with_the_bridge_and_tell_one_main_space_after_the_other() -> None:
+    found = portions(ORT)
+    assert [portion.stage for portion in found] == sorted(portion.stage for portion in found)
+    assert found[0].is_bridge
+    first = [portion for portion in found if portion.stage == 1]
+    assert {(portion.kind, portion.space) for portion in first} == {("train", MOBILE), ("holdout", MOBILE)}
+    assert [sum(one.size for one in first if one.kind == kind) for kind in ("train", "holdout")] == [100, 50]
+    second = [portion for portion in found if portion.stage == 2]
+    assert {(portion.kind, portion.space) for portion in second} == {
+        (kind, MOBILE) for kind in ("in_situ", "alone", "again")
+    }
+    assert {portion.space for portion in found if portion.stage in {3, 4}} == {PROXYLESS}
+    names = [corpus_plan.stage_name(stage) for stage in sorted({portion.stage for portion in found})]
+    assert len(set(names)) == len(names) == 10
+    assert [portion.turn for portion in found[-30:]] == sorted(portion.turn for portion in found[-30:])
 
 
-def test_a_round_of_all_platforms_comes_before_the_next_unless_one_by_one() -> None:
-    turns = [portion.turn for portion in schedule([ORT, NCNN])]
-    assert turns == sorted(turns)
-    assert len({portion.platform for portion in list(schedule([ORT, NCNN]))[:100]}) == 2
+def test_a_stage_of_all_platforms_comes_before_the_next_and_each_family_before_a_second_of_it() -> None:
+    int8 = ORT.replace("fp32", "int8")
+    every = list(schedule([ORT, int8, NCNN]))
+    assert [portion.stage for portion in every] == sorted(portion.stage for portion in every)
+    stage = [portion for portion in every if portion.stage == 1]
+    platforms = [portion.platform for portion in stage]
+    assert platforms.index(int8) > max(at for at, key in enumerate(platforms) if key != int8)
+    families = [portion.turn for portion in stage if portion.platform != int8]
+    assert families == sorted(families), "they take turns"
     keys = [portion.platform for portion in schedule([ORT, NCNN], one_by_one=True)]
-    assert keys == sorted(keys, reverse=True)
+    assert keys == sorted(keys, key=[ORT, NCNN].index)
 
 
 def test_in_situ_only_where_it_is_timed() -> None:
     assert not [one for one in portions(HOST.format("ncnn").replace("fp32", "int8")) if one.timing is Timing.IN_SITU]
-
-
-# --- how it goes on
-
-
-def done(portion: Portion, **changes: Any) -> Measured:
-    rows = [row.model_copy(update=changes) for row in made_rows(portion, Platform(1))]
-    name, generation = portion.name, rows[0].generation
-    return Measured(key=portion.platform, name=name, wall_s=30.0, generation=generation, rows=tuple(rows))
-
-
-def test_what_is_done_is_not_measured_again(tmp_path: Path) -> None:
-    limits = Limits(minutes=1, train_s=60, kernels_s=20)
-    first, second = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
-    kept = Kept(tmp_path)
-    assert is_wanted(kept, first, limits, GENERATION)
-    assert expected_s(kept, second) == 0
-    kept.add(first, done(first))
-    later = Kept(tmp_path)
-    assert [is_wanted(later, one, limits, GENERATION) for one in (first, second)] == [False, True]
-    assert expected_s(later, second) == 30.0
-    assert list(later.own()) == [(ORT, GENERATION)]
-    (tmp_path / corpus_plan.file_name(ORT) / f"{first.name}.json").write_text('{"key": "cut')
-    assert is_wanted(Kept(tmp_path), first, limits, GENERATION), "cut short while it was written"
-
-
-def test_another_machine_goes_on_where_the_committed_rows_stop(tmp_path: Path) -> None:
-    """All but the bridge, which each generation measures: by it their times are comparable."""
-    limits = Limits(minutes=1, train_s=60, kernels_s=20)
-    here, rows = Kept(tmp_path / "here"), tmp_path / "rows"
-    judging, later = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
-    (bridge,) = [one for one in portions(ORT) if one.is_bridge]
-    here.begin(SESSION)
-    for portion in (judging, bridge):
-        here.add(portion, done(portion))
-    files = pack(here, rows)
-    before = {path: path.read_bytes() for path in files}
-    there = Kept(tmp_path / "there", read_generations(rows))
-    assert not is_wanted(there, judging, limits, "other")
-    assert not is_wanted(there, bridge, limits, GENERATION)
-    assert is_wanted(there, bridge, limits, "other")
-    assert is_wanted(there, later, limits, "other")
-    assert expected_s(there, later) == 30.0
-    there.begin(SESSION.model_copy(update={"began_unix_s": SESSION.began_unix_s + 9}))
-    for portion in (later, bridge):
-        there.add(portion, done(portion, generation="other").model_copy(update={"generation": "other"}))
-    added = pack(there, rows)
-    assert not {*added} & {*files}, "what another machine committed stays as it is"
-    assert {path: path.read_bytes() for path in files} == before
-    (found,) = read(rows)
-    assert len(found.listed("holdout", "bert")) == judging.size + later.size
-    assert {row.session for row in found.rows} == {0, 1}
-
-
-def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
-    teaching = [one for one in portions(ORT) if (one.kind, one.space) == ("train", "bert")]
-    kept.add(teaching[0], done(teaching[0]))
-    assert is_wanted(kept, teaching[1], Limits(1, train_s=10.5, kernels_s=20), GENERATION)
-    assert not is_wanted(kept, teaching[1], Limits(1, train_s=10.0, kernels_s=20), GENERATION)
-    judging = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "autoformer")]
-    kept.add(judging[0], done(judging[0], normalised_ms=None, grade=None, failure="wrong_result"))
-    assert not is_wanted(kept, judging[1], Limits(1, 60, 20), GENERATION)
-    rows = [row for measured in kept.of_list(judging[0]) for row in measured.rows]
-    assert counts_of(rows)["holdout autoformer"] == "0 of 10, 10 wrong_result"
-
-
-def test_what_a_busy_board_could_not_measure_is_not_done() -> None:
-    portion = Portion(ORT, "train", "bert", 0, 10)
-    busy, refused = (
-        done(portion, normalised_ms=None, grade=None, failure=why) for why in ("inconclusive", "wrong_result")
-    )
-    assert corpus_measure.is_crowded(busy)
-    assert not corpus_measure.is_crowded(refused)
-    assert not corpus_measure.is_crowded(busy.model_copy(update={"rows": (*busy.rows[:5], *refused.rows[5:])}))
-
-
-def test_the_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "kept")
-    kept.begin(SESSION)
-    chosen = [one for turn in (0, 2) for one in [each for each in portions(ORT) if each.turn == turn][:30:10]]
-    for portion in chosen:
-        kept.add(portion, done(portion))
-    files = pack(kept, tmp_path / "rows")
-    assert [path.name for path in files] == [
-        f"{GENERATION}-r00.csv.gz",
-        f"{GENERATION}-r02.csv.gz",
-        f"{GENERATION}.json",
-    ]
-    before = [path.read_bytes() for path in files]
-    (found,) = read(tmp_path / "rows")
-    own = [row for portion in chosen for row in done(portion).rows]
-    assert [row.workload for row in found.rows] == [row.workload for row in PlatformCorpus(found.manifest, own).rows]
-    assert found.manifest.board_s == pytest.approx(0.5 * len(found.rows), abs=0.1)
-    assert all(text_of(workload_of(row)) == row.workload for row in found.rows)
-    (generation,) = read_generations(tmp_path / "rows")
-    assert {one.name for one in generation.measured} == {portion.name for portion in chosen}
-    write(generation, tmp_path / "rows")
-    assert [path.read_bytes() for path in files] == before, "the same rows are the same bytes"
-    files[0].write_bytes(files[0].read_bytes()[:-20])
-    with pytest.raises((ValueError, EOFError)):
-        read(tmp_path / "rows")
-
-
-def test_no_more_is_written_than_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generation = made_generation(made_corpus("onnxruntime", Platform(1), {("holdout", "bert"): 10}))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "there.csv.gz").write_bytes(bytes(3000))
-    monkeypatch.setattr("bench.corpus_rows.MAX_BYTES", 3100)
-    with pytest.raises(ValueError, match="more than 3100"):
-        write(generation, tmp_path)
-    assert not list(tmp_path.glob("*/*.json"))
-
-
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
-
-
-def item(portion: Portion, at: int, failure: str | None) -> ItemView:
-    return ItemView(
-        item_no=at,
-        workload_id="w",
-        workload=portion.workloads[at],
-        label="",
-        platform_id=platform_id(portion.platform),
-        platform=portion.platform,
-        repeat=1,
-        state=ItemState.FAILED,
-        source=None,
-        reason="",
-        failure=failure,
-        measurement_id=at,
-        origin=None,
-        board_id=None,
-        measured_at=None,
-        summary=None,
-    )
-
-
-def view(found: ItemView, lease_id: str, begun_s: float, ended_s: float) -> MeasurementView:
-    begun, ended = (NOW + timedelta(seconds=seconds) for seconds in (begun_s, ended_s))
-    return MeasurementView(
-        measurement_id=found.item_no,
-        state=MeasurementState.FAILED,
-        workload=found.workload,
-        platform=found.platform,
-        protocol=PROTOCOLS["kernel"],
-        timing=found.timing,
-        repeat_no=0,
-        purpose=Purpose.JOB,
-        attempts=1,
-        inconclusive=0,
-        failure=None,
-        detail="",
-        summary=None,
-        evidence=AttemptView(
-            lease_id=lease_id, board_id="b", started_at=begun, ended_at=ended, end_reason="done", launches=[]
-        ),
-        samples=[],
-    )
-
-
-def test_a_portion_pays_for_all_its_leases() -> None:
-    portion = Portion(ORT, "train", "bert", 20, 3)
-    items = [item(portion, at, "noisy" if at == 2 else None) for at in range(3)]
-    views = [view(items[0], "8", 0, 4), view(items[1], "8", 1, 4), None]
-    rows = rows_of(portion, items, views, 12.0, 3)
-    assert [row.board_s for row in rows] == [6.0, 6.0, 0.0]
-    assert [(row.lease_id, row.lease_s) for row in rows] == [("8", 4.0), ("8", 4.0), ("", 0.0)]
-    assert [(row.number, row.session) for row in rows] == [(20, 3), (21, 3), (22, 3)]
-    assert rows_of(portion, items, views, 12.0, 3, GENERATION)[0].generation == GENERATION
-    assert [row.failure for row in rows] == ["failed", "failed", "noisy"]
-    assert [row.board_s for row in rows_of(portion, items, [None] * 3, 12.0, 3)] == [4.0] * 3
-
-
-def test_platforms_are_named_by_engine_and_precision(capsys: pytest.CaptureFixture[str]) -> None:
-    offered = [ORT, NCNN, ORT.replace("1.0/", "1.0~a=b/")]
-    assert corpus_measure.chosen_platforms(offered, ["ncnn:fp32", "onnxruntime:fp32"]) == [NCNN, ORT]
-    assert corpus_measure.chosen_platforms(offered, []) == [ORT, NCNN]
-    assert "litert fp32 is not offered here" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="no platform tvm:fp32 here"):
-        corpus_measure.chosen_platforms(offered, ["tvm:fp32"])
 
 
 # --- what is learnt from, and what comes of it
@@ -330,6 +145,8 @@ def test_donors_are_of_other_families_and_lend_nothing_that_judges(made: list[Pl
     assert [other.key for other in corpus_cells.lenders(made[0], made)] == [NCNN]
     twin = PlatformCorpus(made[0].manifest.model_copy(update={"key": ORT.replace("fp32", "int8")}), [])
     assert corpus_cells.lenders(made[0], [*made, twin]) == [made[1]]
+    marked = PlatformCorpus(made[1].manifest.model_copy(update={"key": f"shared-{NCNN}"}), made[1].rows)
+    assert corpus_cells.lenders(made[0], [*made, marked]) == corpus_cells.others(made[0], [*made, marked]) == [made[1]]
     rows = corpus_cells.lent(made[1])
     assert len(rows.models) == 60
     assert not {row.workload_id for row in rows.models} & corpus_cells.held_out()

@@ -4,7 +4,7 @@ from math import exp
 
 import pytest
 
-from bench.corpus_generations import BRIDGED_MIN, bridge, generation_name, hardware_key, joined
+from bench.corpus_generations import BRIDGED_MIN, bridge, counting, generation_name, hardware_key, joined
 from bench.corpus_rows import Generation, Row
 from tests.benches.made_corpus import BOARD_S, SESSION, made_corpus, made_generation
 from tests.predictor.training.farm_rows import Platform
@@ -64,6 +64,27 @@ def test_without_a_bridge_that_holds_nothing_is_mixed() -> None:
     few = joined([first(), other()._replace(rows=tuple(rows))])
     assert {row.generation for row in few.rows} == {first().manifest.generation}
     assert not bridge(first().rows, []).holds
+
+
+def test_of_generations_that_are_not_comparable_those_are_told_that_are_more() -> None:
+    """A first one of a few rows leaves out nobody who measured more."""
+    small = first()
+    rows = [row for row in small.rows if row.kind == "probe" or row.number < 2]
+    told = joined([small._replace(rows=tuple(rows)), other(crooked=0.3)])
+    assert {row.generation for row in told.rows} == {"later"}
+    assert told.manifest.generation == "later"
+    (note,) = told.notes
+    assert note.startswith(f"generation {small.manifest.generation}: {len(rows)} rows left out")
+
+
+def test_what_counts_beside_a_generation_is_what_is_told_with_it() -> None:
+    early, late, apart = first().rows, other().rows, other(crooked=0.3).rows
+    by_name = {"early": early, "late": late, "apart": apart}
+    assert counting(by_name, "early") == counting(by_name, "late") == {"early", "late"}
+    assert counting(by_name, "apart") == {"apart"}
+    assert counting(by_name, "new") == {"new"}, "its bridge was not measured"
+    probes = [row for row in early if row.kind == "probe"]
+    assert counting(by_name | {"new": probes}, "new") == {"early", "late", "new"}
 
 
 def test_a_bridge_looks_past_a_few_that_are_off() -> None:

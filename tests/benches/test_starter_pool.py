@@ -61,6 +61,11 @@ def test_it_holds_what_teaches_with_predictors_and_provenance(
     assert read(data).manifest.farm == starter_pool.ORIGIN
 
 
+def test_what_a_marked_machine_measured_is_lent_to_nobody(corpus: PlatformCorpus) -> None:
+    marked = corpus.manifest.model_copy(update={"key": f"shared-{corpus.key}"})
+    assert starter_pool.entry_of(PlatformCorpus(marked, corpus.rows), 20) is None
+
+
 def test_of_few_rows_nothing_is_lent(corpus: PlatformCorpus) -> None:
     few = PlatformCorpus(corpus.manifest, [row for row in corpus.rows if row.number < 4 and row.kind == "train"])
     assert starter_pool.entry_of(few, 20) is None

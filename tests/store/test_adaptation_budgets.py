@@ -134,6 +134,21 @@ def test_the_sweep_gives_up_what_a_long_lease_leaves_no_time_for(lab, agent):
     assert lab.open_items(one) == taken, "a board has them already"
 
 
+def test_what_fits_is_told_by_one_look_at_the_leases_of_its_platform(lab, farm, ann, agent, ok_result):
+    """It is looked at whenever a lease ends, while its rows are held, and others measure there for hours. A lease
+    without any of its own adds nothing."""
+    farm.submit_planned(ann, job_on(kernels(5, seed=3)))
+    first = agent.must_take()
+    one = probing(lab, budget_s=20)
+    agent.finish(first, *(ok_result(item.measurement_id) for item in first.items))
+    lasted(lab, 500)
+    lab.want(one, asks(MANY), purpose=Purpose.PROBE, round_no=0)
+    assert lab.view(one).board_s == 0, "these seconds were another's"
+    with farm.statements() as said, farm.transaction() as tx:
+        adaptation_budgets.keep(tx)
+    assert len([each for each in said if "lease_items" in each and "adaptation_items" in each]) == 1
+
+
 def test_each_round_keeps_to_its_own_share(lab, agent, ok_result):
     """Of 100 s the probes have taken 20; the first round may take 10."""
     one = probing(lab, budget_s=100)

@@ -23,7 +23,7 @@ from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Precision
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import adaptation_items, adaptations, host_leases
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptation_items import Ask
 from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
@@ -465,7 +465,7 @@ def test_without_predictors_elsewhere_there_is_no_donor(lab):
     one = lab.claimed(lab.start().id)
     with lab.farm.transaction() as tx:
         for choice in DonorChoice:
-            assert donor_rows(tx, one.platform_id, one.platform, choice, 3) == []
+            assert find_donors(tx, one.platform_id, one.platform, choice, 3) == []
 
 
 def test_a_host_measures_while_a_board_of_its_run_has_a_lease(lab, farm, ann, job_of):

@@ -11,7 +11,7 @@ from benchfarm_core.pool import Likeness
 from benchfarm_core.pool_files import open_entries
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_store import adaptation_donors, likenesses, pool, pool_entries
-from benchfarm_store.adaptation_donors import donor_rows
+from benchfarm_store.adaptation_donors import find_donors, lent, told_donors
 from benchfarm_store.training_rows import FoundRows
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
@@ -59,7 +59,8 @@ def lab(farm, ann, agent):
         def donors(self, subject, limit=9):
             with farm.transaction() as tx:
                 own = parse_platform_key(KEY)
-                return donor_rows(tx, probing.row_of(KEY), own, DonorChoice.ANY, limit, subject)
+                found = find_donors(tx, probing.row_of(KEY), own, DonorChoice.ANY, limit, subject)
+                return lent(tx, told_donors(found))
 
         def keys(self, subject, limit=9):
             return [one.platform for one in self.donors(subject, limit)]

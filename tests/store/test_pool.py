@@ -19,7 +19,8 @@ from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store import latency, likenesses, pool, pool_entries, predictors
-from benchfarm_store.adaptation_donors import FoundDonor, donor_rows, lent, told_donors
+from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent, told_donors
+from benchfarm_store.training_rows import told
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from benchfarm_workloads.probes import probe_set
@@ -85,6 +86,12 @@ def publish(farm, probing, subject=WHOLE_MODEL):
 # entries
 
 
+def entry_rows(tx, entry_id):
+    """What an entry lends: its rows without what is a hold-out on this farm."""
+    (rows,) = lent(tx, told_donors([FoundDonor(pool_entries.find_rows(tx, entry_id), WHOLE_MODEL)]))
+    return rows
+
+
 def test_an_entry_is_taken_once_and_read_back_as_it_was(farm, lab):
     came = lab.bring(with_predictor())
     (entry_id,) = came.entries
@@ -95,9 +102,8 @@ def test_an_entry_is_taken_once_and_read_back_as_it_was(farm, lab):
     assert (again.entries, again.repeated, again.rows) == ([], [entry_id], 0)
     assert (lab.stored_bytes(), farm.scalar("SELECT count(*) FROM pool_entries")) == (paid, 1)
     with farm.transaction() as tx:
-        assert pool_entries.load_rows(tx, entry_id) == made_rows()
+        assert entry_rows(tx, entry_id) == made_rows()
         assert pool_entries.load_files(tx, entry_id) == {WHOLE_MODEL: predictor_bytes(ELSEWHERE, WHOLE_MODEL)}
-        assert pool.donor_rows(tx, entry_id, CONV) == made_rows()
         assert pool.donor_file(tx, entry_id, WHOLE_MODEL) == predictor_bytes(ELSEWHERE, WHOLE_MODEL)
         assert pool.donor_file(tx, entry_id, CONV) is None
     (member,) = lab.members()
@@ -128,7 +134,7 @@ def test_nothing_of_an_entry_stands_among_the_farms_own_and_none_answers(farm, l
     kernel = probe_set().kernels[0]
     asked = LatencyRequest(platforms=(KEY,), items=(KernelRequest(type=kernel.type, config=kernel.config),))
     with farm.transaction() as tx:
-        assert pool.donor_rows(tx, probing.id_of(KEY), CONV).kernels == ()
+        assert told(pool.find_donor_rows(tx, probing.id_of(KEY), CONV)).kernels == ()
         pointing = tx.execute(
             text(
                 "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
@@ -149,7 +155,7 @@ def test_a_deleted_entry_is_gone_with_all_that_hung_on_it(farm, lab, probing):
     with farm.transaction() as tx:
         assert pool_entries.delete_entry(tx, entry_id).key == ELSEWHERE
     with farm.transaction() as tx:
-        for unknown in (pool_entries.delete_entry, pool_entries.load_rows, pool_entries.get_manifest):
+        for unknown in (pool_entries.delete_entry, pool_entries.find_rows, pool_entries.get_manifest):
             with pytest.raises(NotFound):
                 unknown(tx, entry_id)
     for table in ("pool_entries", "pool_predictors", "likenesses"):
@@ -179,14 +185,14 @@ def test_a_donor_does_not_know_what_is_a_hold_out_here(farm, lab, probing):
     probing.measure()
     farm.run("UPDATE measurements SET purpose = 'holdout'")
     with farm.transaction() as tx:
-        rows = pool_entries.load_rows(tx, entry_id)
-        again = pool_entries.load_rows(tx, entry_id)
+        rows = entry_rows(tx, entry_id)
+        again = entry_rows(tx, entry_id)
     assert {row.kernel_type for row in rows.kernels} == {"dwconv-bn-act", "linear"}
     assert len(rows.models) == 11
     assert again.data_hash == rows.data_hash != made_rows().data_hash, "whoever keeps what they taught sees the change"
     farm.run("UPDATE measurements SET purpose = 'train' WHERE id = (SELECT max(id) FROM measurements)")
     with farm.transaction() as tx:
-        assert pool_entries.load_rows(tx, entry_id).data_hash not in (rows.data_hash, made_rows().data_hash)
+        assert entry_rows(tx, entry_id).data_hash not in (rows.data_hash, made_rows().data_hash)
 
 
 def test_an_entry_is_read_packed_and_lends_the_same_when_it_is_unpacked_outside(farm, lab, probing):
@@ -195,7 +201,7 @@ def test_an_entry_is_read_packed_and_lends_the_same_when_it_is_unpacked_outside(
     farm.run("UPDATE measurements SET purpose = 'holdout'")
     with farm.transaction() as tx:
         found = pool.find_donor_rows(tx, entry_id, WHOLE_MODEL)
-        whole = pool_entries.load_rows(tx, entry_id)
+        whole = entry_rows(tx, entry_id)
     assert isinstance(found, pool_entries.FoundEntry)
     known = told_donors([FoundDonor(found, WHOLE_MODEL), FoundDonor(found, CONV)])
     assert known[0].rows == made_rows(), "with what is a hold-out here"
@@ -214,10 +220,10 @@ def test_what_was_cancelled_as_a_hold_out_lends_all_the_same(farm, lab, probing)
     probing.ask()
     farm.run("UPDATE measurements SET purpose = 'holdout'")
     with farm.transaction() as tx:
-        assert pool_entries.load_rows(tx, entry_id).data_hash != made_rows().data_hash
+        assert entry_rows(tx, entry_id).data_hash != made_rows().data_hash
     farm.run("UPDATE measurements SET state = 'cancelled'")
     with farm.transaction() as tx:
-        assert pool_entries.load_rows(tx, entry_id).data_hash == made_rows().data_hash, "none was measured"
+        assert entry_rows(tx, entry_id).data_hash == made_rows().data_hash, "none was measured"
 
 
 def test_an_entry_from_before_the_present_probe_set_is_looked_at_again(farm, lab):
@@ -231,6 +237,13 @@ def test_an_entry_from_before_the_present_probe_set_is_looked_at_again(farm, lab
     assert member.probes == 0
     with farm.transaction() as tx:
         assert likenesses.due_members(tx) == [entry_id]
+        assert likenesses.probed_entries(tx) == [], "whoever compares unpacks nothing"
+        assert pool_entries.outdated(tx) == [entry_id]
+        packed = pool_entries.find_rows(tx, entry_id)
+    with farm.transaction() as tx:
+        pool_entries.keep_probes(tx, pool_entries.FoundProbes.of(entry_id, packed))
+    with farm.transaction() as tx:
+        assert pool_entries.outdated(tx) == []
         (found,) = likenesses.probed_entries(tx)
         assert likenesses.due_members(tx) == [entry_id], "nobody has compared it yet"
     assert len(found.times) == 80
@@ -277,7 +290,7 @@ def test_donors_come_by_likeness_and_what_is_no_real_board_lends_to_none(farm, l
         with pytest.raises(NotFound):
             pool.donors(tx, 9999, WHOLE_MODEL, Timing.ALONE)
         with pytest.raises(NotFound):
-            pool.donor_rows(tx, "p_nobody", WHOLE_MODEL)
+            pool.find_donor_rows(tx, "p_nobody", WHOLE_MODEL)
 
 
 # files
@@ -290,7 +303,7 @@ def test_what_is_exported_is_what_predictors_learn_from(farm, lab, probing):
     data = lab.export(names=(KEY,))
     (found,) = opened(data)
     with farm.transaction() as tx:
-        rows = pool.donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL)
+        rows = told(pool.find_donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL))
         own = pool_entries.own_origin(tx)
         assert pool.donor_file(tx, probing.id_of(KEY), WHOLE_MODEL) == file
         assert pool.donor_file(tx, probing.id_of(KEY), CONV) is None
@@ -399,7 +412,7 @@ def test_an_architecture_brings_its_kernels_along(farm, lab, probing, ann, agent
     agent.measure_all()
     (found,) = opened(lab.export(names=(KEY,)))
     with farm.transaction() as tx:
-        (model,) = pool.donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL).models
+        (model,) = told(pool.find_donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL)).models
     assert found.rows.models[0].kernels == model.kernels
     assert found.rows.models[0].space == "bert"
 
@@ -417,7 +430,8 @@ def test_an_adaptation_starts_from_what_is_near_of_entries_too(farm, lab, probin
 
     def donors(choice: DonorChoice, limit: int = 9) -> list[str]:
         with farm.transaction() as tx:
-            rows = donor_rows(tx, probing.row_of(KEY), parse_platform_key(KEY), choice, limit)
+            found = find_donors(tx, probing.row_of(KEY), parse_platform_key(KEY), choice, limit)
+            rows = lent(tx, told_donors(found))
         return [one.platform for one in rows]
 
     assert donors(DonorChoice.ANY) == [kin, other, ELSEWHERE]

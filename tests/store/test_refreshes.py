@@ -7,9 +7,9 @@ from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_core.platforms import Precision
+from benchfarm_core.platforms import Precision, parse_platform_key
 from benchfarm_core.predictors import PredictorEvidence
-from benchfarm_core.refreshing import AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_ROWS, Since
+from benchfarm_core.refreshing import AGAIN_EVERY_S, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_ROWS, Since
 from benchfarm_store import fusions, predictors, refreshes
 from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
@@ -21,8 +21,8 @@ from tests.store.predictor_bytes import predictor_bytes
 class Bench(AdaptingLab):
     """Publishes made-up predictors, measures kernels, and looks."""
 
-    def publish(self, number=0, *, subject="fc", learnt=10, key=KEY):
-        evidence = PredictorEvidence(rows={"alone": learnt, "models": 3})
+    def publish(self, number=0, *, subject="fc", learnt=10, key=KEY, rules=None):
+        evidence = PredictorEvidence(rows={"alone": learnt, "models": 3}, rules=rules)
         with self.farm.transaction() as tx:
             return predictors.publish(
                 tx,
@@ -104,9 +104,14 @@ def test_kernels_in_situ_are_no_kernels_alone(bench, ok_result):
     assert bench.due() == {}
 
 
-def fuse(bench, key=KEY):
+def fuse(bench, key=KEY, *, fused=True):
     with bench.farm.transaction() as tx:
-        fusions.report(tx, key, FusionReport(rows=(FusionRow(first="Conv", second="Relu", by_profile=True),)))
+        fusions.report(tx, key, FusionReport(rows=(FusionRow(first="Conv", second="Relu", by_profile=fused),)))
+
+
+def rules_now(bench):
+    with bench.farm.transaction() as tx:
+        return fusions.rules_digest(fusions.engine_rules(tx, parse_platform_key(KEY)))
 
 
 def test_whole_models_are_due_after_fusion_was_measured(bench):
@@ -123,6 +128,18 @@ def test_whole_models_are_due_after_fusion_was_measured(bench):
     assert set(bench.due()) == {"model"}
     bench.publish(1, subject="model")
     assert bench.due() == {}, "a version that was refused was an attempt"
+
+
+def test_fusion_that_is_measured_again_and_says_the_same_calls_for_nothing(bench, ok_result):
+    fuse(bench)
+    bench.publish()
+    bench.publish(subject="model", rules=rules_now(bench))
+    fuse(bench)
+    assert bench.due() == {}
+    fuse(bench, fused=False)
+    assert bench.due() == {"model": Since(3, 0, has_new_rules=True)}
+    fuse(bench)
+    assert bench.due() == {}, "it is as it was"
 
 
 def test_fusion_of_another_engine_or_precision_is_none_of_it(bench):
@@ -302,6 +319,20 @@ def want_holdouts_again(bench, farm, ok_result):
     with farm.transaction() as tx:
         refreshes.begin(tx, due)
         refreshes.want_holdouts_again(tx, due)
+
+
+def test_holdouts_are_measured_again_once_a_day_at_the_most(bench, farm, ok_result):
+    want_holdouts_again(bench, farm, ok_result)
+    assert bench.measure(ok_result) == JUDGES_MIN
+    bench.publish(1)
+    bench.fc(ok_result, LOOK_ROWS, seed=5)
+    (due,) = bench.found()
+    assert not due.may_be_judged_again
+    bench.look()
+    assert bench.due() == {}, "there is nothing else to see"
+    farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :s)", s=AGAIN_EVERY_S)
+    (due,) = bench.found()
+    assert due.may_be_judged_again
 
 
 def test_holdouts_that_no_board_measures_are_not_waited_for_for_ever(bench, farm, ok_result):

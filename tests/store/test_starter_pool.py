@@ -3,10 +3,10 @@
 import pytest
 
 from benchfarm_core.pool_files import read
+from benchfarm_core.predictor_headers import read_header
 from benchfarm_store import pool, pool_entries, starter_pool
-from benchfarm_store.__main__ import main
 from benchfarm_store.bootstrap import bootstrap
-from benchfarm_store.starter_pool import NONE, SHIPPED, StarterPool, chosen_file, load, read_told
+from benchfarm_store.starter_pool import NONE, SHIPPED, StarterPool, chosen_file, load
 from tests.pool_rows import KEY as ELSEWHERE
 from tests.pool_rows import made_file
 
@@ -31,24 +31,24 @@ def keys(farm):
 
 
 def test_it_is_taken_in_once_and_what_is_deleted_stays_deleted(first, file):
-    told = load(first.database, file, StarterPool())
+    told = load(first.database, file, StarterPool(), read_header)
     assert (told.donors, told.why) == ((ELSEWHERE,), "")
     assert keys(first) == [ELSEWHERE]
     (entry,) = read(file.read_bytes()).manifest.entries
     assert told.entries == (entry.id,)
-    assert load(first.database, file, told) == told
+    assert load(first.database, file, told, read_header) == told
     with first.transaction() as tx:
         (member,) = pool_entries.list_entries(tx)
         assert member.author == f"admin/{starter_pool.AUTHOR}"
         pool_entries.delete_entry(tx, entry.id)
-    assert load(first.database, file, told).donors == ()
+    assert load(first.database, file, told, read_header).donors == ()
     assert keys(first) == [], "an operator took it away"
 
 
 def test_a_file_that_is_refused_is_told_and_keeps_no_farm_from_starting(first, tmp_path):
     broken = tmp_path / "broken.pool"
     broken.write_bytes(made_file()[:-1])
-    told = load(first.database, broken, StarterPool())
+    told = load(first.database, broken, StarterPool(), read_header)
     assert (told.donors, told.sha256) == ((), "")
     assert "part" in told.why
     assert keys(first) == []
@@ -61,18 +61,4 @@ def test_the_file_is_the_shipped_one_another_one_or_none(file, tmp_path, monkeyp
     assert chosen_file(SHIPPED) == tmp_path / "shipped.pool"
     assert chosen_file(NONE) is None
     assert chosen_file(str(file)) == file
-    assert load(None, None, StarterPool()) == StarterPool()  # type: ignore[arg-type]
-
-
-def test_the_command_tells_what_came_of_it(first, database_url, file, tmp_path, monkeypatch, capsys):
-    told = tmp_path / "told.json"
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("BENCHFARM_STARTER_POOL", str(file))
-    assert main(["starter-pool", "--told", str(told)]) == 0
-    assert capsys.readouterr().out == f"starter pool: {ELSEWHERE}\n"
-    assert read_told(told).donors == (ELSEWHERE,)
-    monkeypatch.setenv("BENCHFARM_STARTER_POOL", NONE)
-    assert main(["starter-pool"]) == 0
-    assert capsys.readouterr().out == "starter pool: none\n"
-    told.write_text("cut sh")
-    assert read_told(told) == StarterPool()
+    assert load(None, None, StarterPool(), read_header) == StarterPool()  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Adaptations step by step: what each step leaves in Postgres, and that dying between any two loses nothing."""
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
 from benchfarm_store import adaptation_items, adaptations, predictors
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database
-from benchfarm_worker import adapting, fitting, publishing
+from benchfarm_worker import adapting, claims, fitting, publishing
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.training import own_boot_id, run
@@ -405,3 +406,36 @@ def test_rows_of_one_space_reach_no_target_of_all_spaces(lab: AdaptingLab, monke
         assert unseen.within_10 > 0.5
         with lab.farm.transaction() as tx:
             adaptations.cancel(tx, made.id, by=lab.by)
+
+
+@pytest.mark.parametrize(
+    ("state", "module", "name"), [(S.TRAINING, adapting, "whole_model"), (S.JUDGING, publishing, "publish_for")]
+)
+def test_while_something_is_computed_its_claim_is_renewed(
+    lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch, state: AdaptationState, module: Any, name: str
+) -> None:
+    """However long it takes: another trainer does not compute it too."""
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=state)
+    lab.measure(ok)
+    monkeypatch.setattr(claims, "EVERY_S", 0.02)
+    really, others = getattr(module, name), list[Adaptation | None]()
+
+    def slow(*arguments: Any) -> Any:
+        until_s, before = time.monotonic() + 10, claimed_until(lab)
+        while claimed_until(lab) <= before:
+            assert time.monotonic() < until_s, "it runs out"
+            time.sleep(0.01)  # wait: for the thread that renews, with a limit
+        with lab.farm.transaction() as tx:
+            others.append(adaptations.claim(tx, made.id))
+        return really(*arguments)
+
+    monkeypatch.setattr(module, name, slow)
+    after = step(lab, made.id)
+    assert after is not state
+    assert set(others) == {None}
+    assert claimed_until(lab) is None, "and it is given back"
+
+
+def claimed_until(lab: AdaptingLab) -> Any:
+    return lab.farm.scalar("SELECT claimed_until FROM adaptations")

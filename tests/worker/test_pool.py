@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from benchfarm_core.messages import TaskMessage
 from benchfarm_core.pool_files import open_entries
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, TrainingRows
 from benchfarm_store import likenesses, pool_entries
+from benchfarm_store.database import Database, Transaction
 from benchfarm_store.likenesses import Probed
 from benchfarm_worker.likening import EVERY_S, Likening
 from benchfarm_worker.pool import compare, step
@@ -162,6 +164,40 @@ def test_a_platform_that_lost_its_probes_is_like_nobody(farm: Farm, probing: Pro
     take(farm, "p_nobody")
     take(farm, "e_" + "0" * 32)
     assert (matrix(farm), due(farm)) == ({}, [])
+
+
+def test_entries_of_another_probe_set_are_unpacked_outside_of_transactions(
+    farm: Farm, probing: Probing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes up to a second, and whoever compares holds a lock."""
+    opened = open_entries(made_file(made_rows(spread=0.2, seed=9)), OwnKernels(), CATALOGUE_VERSION)
+    with farm.transaction() as tx:
+        (entry_id,) = pool_entries.import_entries(tx, opened, by=probing.by).entries
+    farm.run("UPDATE pool_entries SET probes_version = 0, probes = '{}'")
+    really, begin, transactions = pool_entries.unpack, Database.transaction, list[None]()
+    unpacked: list[int] = []
+
+    @contextmanager
+    def transaction(database: Database, **fields: Any) -> Iterator[Transaction]:
+        with begin(database, **fields) as tx:
+            transactions.append(None)
+            try:
+                yield tx
+            finally:
+                transactions.pop()
+
+    def unpack(*arguments: Any) -> Any:
+        unpacked.append(len(transactions))
+        return really(*arguments)
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+    monkeypatch.setattr(pool_entries, "unpack", unpack)
+    take(farm, entry_id)
+    assert unpacked == [0]
+    elsewhere = opened[0].rows.platform
+    assert set(matrix(farm)) == {(elsewhere, KEY), (elsewhere, WIDE)}
+    take(farm, entry_id)
+    assert unpacked == [0], "once for all"
 
 
 def test_while_another_compares_a_step_leaves_it(farm: Farm, probing: Probing) -> None:

@@ -12,7 +12,9 @@ from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWan
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import kernel_lists, predictors, refreshes, training_rows
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.fusions import rules_digest
 from benchfarm_worker import refreshing
+from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
 from tests.store.conftest import Farm, ok
@@ -68,6 +70,7 @@ def test_new_results_make_a_version_that_answers_only_if_it_is_better(lab: Adapt
     assert first.evidence.holdout is not None
     assert second.evidence.holdout is not None
     assert second.evidence.holdout.count == first.evidence.holdout.count, "judged on the same hold-outs"
+    assert second.evidence.rules == first.evidence.rules == rules_digest(FusionRules()), "nothing was measured of it"
     is_better = second.evidence.holdout.mape < first.evidence.holdout.mape
     states = (PredictorState.SUPERSEDED, PredictorState.ACTIVE)
     assert (first.state, second.state) == (states if is_better else (PredictorState.ACTIVE, PredictorState.REJECTED))
@@ -130,6 +133,10 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(
     assert second is not None
     assert second.count == SMALL["holdouts"] + 6, "the board is what it was, so half of what was missed judges too"
     measure(lab, 24, slower=1.6)
+    assert look(lab) == [None]
+    assert lab.measure(ok) == 0, "hold-outs were measured again today"
+    assert look(lab) == []
+    lab.farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - interval '1 day'")
     assert look(lab) == [None]
     assert lab.measure(ok) >= SMALL["holdouts"]
     with monkeypatch.context() as patched:

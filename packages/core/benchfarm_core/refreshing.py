@@ -34,6 +34,9 @@ AGAIN_MAX: Final = 24
 """Hold-outs of one subject that are measured again."""
 AGAIN_S: Final = 86_400.0
 """What was not measured again by then judges nobody."""
+AGAIN_EVERY_S: Final = 86_400.0
+"""Hold-outs of one subject are measured again so often at the most: a clock that goes to and fro calls for them with
+every version, and boards have other work."""
 ATTEMPTS_MAX: Final = 3
 """Looks at the same rows that nobody has brought to an end."""
 
@@ -61,7 +64,7 @@ class Since(NamedTuple):
     `learnt`, `new`: rows that it was made of, and workloads that were measured later. `is_other_generation`: whether a
     board of the platform has begun another generation. `canaries`: the clock's canary now over what it was, less one.
     `is_first`: there is no version yet, but one of another version of the engine. `has_new_rules`: whether it was
-    measured since what the engine fuses; of predictors of whole models alone.
+    measured since that the engine fuses other operators than it was made by; of predictors of whole models alone.
     """
 
     learnt: int
@@ -95,6 +98,11 @@ def why_due(since: Since, fresh: int) -> RefreshReason | None:
     if since.has_new_rules:  # by other kernel lists new rows lie beside what is predicted, whatever the board does
         return RefreshReason.FUSION
     return RefreshReason.ROWS if fresh >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
+
+
+def may_be_judged_again(wanted_at: datetime | None, now: datetime) -> bool:
+    """Whether hold-outs may be measured again that were last wanted again then."""
+    return wanted_at is None or (now - wanted_at).total_seconds() >= AGAIN_EVERY_S
 
 
 def may_be_due(since: Since) -> bool:

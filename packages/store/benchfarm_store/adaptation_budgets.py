@@ -32,9 +32,9 @@ def spent(tx: Transaction, adaptation_id: str) -> Spent:
     """What it took of boards so far: the length of the leases that had its measurements, whosever they were,
     conversions, canaries and lost ones included. A lease that others share is split by what each of its measurements
     was expected to take. What was known costs nothing anew and is told apart."""
-    parameters = {"id": adaptation_id, "now": tx.now}
-    row = tx.execute(_SPENT, parameters).one()
-    return Spent(row.board_s, row.holdout_board_s, tx.execute(_KNOWN_SPENT, parameters).scalar_one())
+    ran = _ran(tx, adaptation_id)
+    known_s = tx.execute(_KNOWN_SPENT, {"id": adaptation_id, "now": tx.now}).scalar_one()
+    return Spent(ran.learnt_s, ran.judged_s, known_s)
 
 
 # one that ran out and was not found yet ended then
@@ -43,25 +43,54 @@ _SHARE: Final = f"""
     greatest(0, extract(epoch FROM {_ENDED} - l.accepted_at))::float8
         * m.expected_s::float8 / nullif(sum(m.expected_s::float8) OVER (PARTITION BY l.id), 0)
 """
-# every account's queue of the platform: a measurement that it joined is measured in another's
-_RAN: Final = f"""
-    WITH ran AS (
-        SELECT i.measurement_id, m.expected_s, m.state, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
+
+
+class _Ran(NamedTuple):
+    """What leases took of an adaptation's own measurements: all of them for what teaches and for what judges, those
+    that have ended, with the expected seconds of what was done in them, and those that go on, of what teaches alone."""
+
+    learnt_s: float
+    judged_s: float
+    ended_s: float
+    ended_expected_s: float
+    live_s: float
+    live_expected_s: float
+
+
+def _ran(tx: Transaction, adaptation_id: str) -> _Ran:
+    """One look for all of it: leases end while their rows are held."""
+    return _Ran._make(tx.execute(_RAN, {"id": adaptation_id, "now": tx.now}).one())
+
+
+# every account's queue of the platform: a measurement that it joined is measured in another's. Which of the leases had
+# any of its own is told by keys alone; measurements are read of those. Of leases that go on nobody knows what they will
+# have measured
+_RAN = text(f"""
+    WITH mine AS MATERIALIZED (
+        SELECT measurement_id, purpose = 'holdout' AS judges FROM adaptation_items
+        WHERE adaptation_id = CAST(:id AS uuid) AND source <> 'known'),
+    had AS MATERIALIZED (
+        SELECT l.id
         FROM adaptations a
             JOIN queues q ON q.platform_id = a.platform_id
             JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
                 AND {_ENDED} >= a.created_at
+        WHERE a.id = CAST(:id AS uuid) AND EXISTS (
+            SELECT FROM lease_items i
+            WHERE i.lease_id = l.id AND i.measurement_id IN (SELECT measurement_id FROM mine) OFFSET 0)),
+    ran AS (
+        SELECT i.measurement_id, m.expected_s, m.state, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
+        FROM had JOIN leases l ON l.id = had.id
             JOIN lease_items i ON i.lease_id = l.id
-            JOIN measurements m ON m.id = i.measurement_id
-        WHERE a.id = CAST(:id AS uuid)),
-    own AS (
-        SELECT r.*, i.purpose = 'holdout' AS judges FROM ran r JOIN adaptation_items i
-            ON i.adaptation_id = CAST(:id AS uuid) AND i.measurement_id = r.measurement_id AND i.source <> 'known')
-"""
-_SPENT = text(f"""
-    {_RAN}
-    SELECT coalesce(sum(took_s) FILTER (WHERE NOT judges), 0) AS board_s,
-        coalesce(sum(took_s) FILTER (WHERE judges), 0) AS holdout_board_s
+            JOIN measurements m ON m.id = i.measurement_id),
+    own AS (SELECT * FROM ran JOIN mine USING (measurement_id))
+    SELECT coalesce(sum(took_s) FILTER (WHERE NOT judges), 0),
+        coalesce(sum(took_s) FILTER (WHERE judges), 0),
+        coalesce(sum(took_s) FILTER (WHERE NOT goes_on), 0),
+        coalesce((SELECT sum(expected_s) FROM (
+            SELECT DISTINCT measurement_id, expected_s FROM own WHERE state = 'done' AND NOT goes_on) d), 0)::float8,
+        coalesce(sum(took_s) FILTER (WHERE goes_on AND NOT judges), 0),
+        coalesce(sum(expected_s) FILTER (WHERE goes_on AND NOT judges), 0)::float8
     FROM own
 """)
 _KNOWN_SPENT = text(f"""
@@ -87,25 +116,19 @@ class Pace(NamedTuple):
 def pace_of(tx: Transaction, adaptation_id: str, platform_id: int, platform: Platform) -> Pace:
     """The pace of an adaptation's own leases; before there is any, of the latest ones on its platform (its row, and
     itself), or on those that are nearest to it."""
-    own = tx.execute(_OWN_PACE, {"id": adaptation_id, "now": tx.now}).one()
-    if own.took_s > 0 and own.expected_s > 0:
-        return Pace(pace(own.took_s, own.expected_s, PACE_UNKNOWN), is_known=True)
+    return _pace(tx, _ran(tx, adaptation_id), platform_id, platform)
+
+
+def _pace(tx: Transaction, own: _Ran, platform_id: int, platform: Platform) -> Pace:
+    if own.ended_s > 0 and own.ended_expected_s > 0:
+        return Pace(pace(own.ended_s, own.ended_expected_s, PACE_UNKNOWN), is_known=True)
     engine = {"board_model": platform.board_model, "engine": platform.engine.name}
     rows = tx.execute(_PAST, {"platform": platform_id, "latest": PAST_LEASES, **engine}).all()
     past = [PastLease(row.nearness, row.took_s, row.expected_s) for row in rows]
-    is_known = own.took_s > 0 or any(one.nearness == 0 for one in past)
+    is_known = own.ended_s > 0 or any(one.nearness == 0 for one in past)
     return Pace(pace_before(past), is_known)
 
 
-# of leases that go on nobody knows what they will have measured
-_OWN_PACE = text(f"""
-    {_RAN}
-    SELECT coalesce(sum(took_s) FILTER (WHERE NOT goes_on), 0) AS took_s,
-        coalesce((SELECT sum(expected_s) FROM (
-            SELECT DISTINCT measurement_id, expected_s FROM own WHERE state = 'done' AND NOT goes_on) d), 0)::float8
-            AS expected_s
-    FROM own
-""")
 _PAST = text("""
     WITH past AS (
         SELECT l.id, l.queue_id, l.accepted_at, l.ended_at FROM (
@@ -154,15 +177,14 @@ def _keep_one(tx: Transaction, row: Row[Any]) -> int:
     waiting = [(one.id, one.expected_s) for one in tx.execute(_WAITING, {"id": row.id})]
     if not waiting:
         return 0
-    found = pace_of(tx, row.id, row.platform_id, Platform.model_validate(row.spec)).value
-    spent_s = spent(tx, row.id).board_s
-    live = tx.execute(_LIVE, {"id": row.id, "now": tx.now}).one()
+    ran = _ran(tx, row.id)
+    found = _pace(tx, ran, row.platform_id, Platform.model_validate(row.spec)).value
     running = Running(
         limit_s=limit_s(row.budget_s, row.round, row.before_s),
-        spent_s=spent_s,
-        due_s=max(0.0, found * live.expected_s - live.took_s),
+        spent_s=ran.learnt_s,
+        due_s=max(0.0, found * ran.live_expected_s - ran.live_s),
         pace=found,
-        has_begun=live.expected_s > 0 or spent_s > row.before_s + 1e-6,
+        has_begun=ran.live_expected_s > 0 or ran.learnt_s > row.before_s + 1e-6,
     )
     return give_up(tx, row.id, beyond_limit(waiting, running))
 
@@ -172,11 +194,6 @@ _WAITING = text("""
         JOIN measurements m ON m.id = i.measurement_id AND m.state = 'wanted'
     WHERE i.adaptation_id = CAST(:id AS uuid) AND i.purpose <> 'holdout' AND NOT i.given_up
     ORDER BY m.wanted_at, m.id
-""")
-_LIVE = text(f"""
-    {_RAN}
-    SELECT coalesce(sum(took_s), 0) AS took_s, coalesce(sum(expected_s), 0)::float8 AS expected_s
-    FROM own WHERE goes_on AND NOT judges
 """)
 
 

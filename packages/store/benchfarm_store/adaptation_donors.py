@@ -33,22 +33,16 @@ class ToldDonor(NamedTuple):
     entry: PoolEntry | None
 
 
-def donor_rows(
+def find_donors(
     tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
-) -> list[TrainingRows]:
-    """What at most `limit` platforms can lend to one (its row, and itself) for a subject: other versions of its engine,
-    then the others in the order of their likeness in that subject, or in whole models where nothing is known of it.
+) -> list[FoundDonor]:
+    """What at most `limit` platforms can lend to one (its row, and itself) for a subject, only read: what takes time is
+    `told_donors`, outside the transaction. Other versions of its engine come first, then the others in the order of
+    their likeness in that subject, or in whole models where nothing is known of it.
 
     Those that were compared and are not near are left out, own ones that were not compared come last. Each platform
     lends once, by its key: an own one before what was imported, and of that the newest. Raises NotFound.
     """
-    return lent(tx, told_donors(find_donors(tx, platform_id, platform, choice, limit, subject)))
-
-
-def find_donors(
-    tx: Transaction, platform_id: int, platform: Platform, choice: DonorChoice, limit: int, subject: str = WHOLE_MODEL
-) -> list[FoundDonor]:
-    """As `donor_rows`, but only read: what takes time is `told_donors`, outside the transaction."""
     if choice == DonorChoice.NONE:
         return []
     heads = {head.platform_id for head in predictors.donors(tx, platform_id, subject)}

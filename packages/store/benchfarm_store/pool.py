@@ -30,7 +30,7 @@ from benchfarm_core.pool_files import (
 )
 from benchfarm_core.pool_rows import MAX_COUNTED, count_kernels, pack
 from benchfarm_core.predictor_headers import read_header
-from benchfarm_core.predictors import TrainingRows, is_marked, may_lend
+from benchfarm_core.predictors import is_marked, may_lend
 from benchfarm_store import likenesses, platforms, pool_entries, predictors, training_rows
 from benchfarm_store.database import Transaction
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
@@ -76,18 +76,10 @@ _MEMBERS_PLATFORMS = text("""
 """)
 
 
-def donor_rows(tx: Transaction, donor_id: str, subject: str) -> TrainingRows:
-    """What a donor's predictors of a subject learn from, without what is a hold-out anywhere on this farm.
-
-    Raises NotFound, and InvalidRequest (`pool_file_foreign`) for an entry with kernels of another catalogue.
-    """
-    if is_entry_id(donor_id):
-        return pool_entries.load_rows(tx, donor_id)
-    return training_rows.told(training_rows.find_rows(tx, _platform_row(tx, donor_id), subject))
-
-
 def find_donor_rows(tx: Transaction, donor_id: str, subject: str) -> training_rows.FoundRows | pool_entries.FoundEntry:
-    """As `donor_rows`, but only read: an entry's are packed still, with what is a hold-out on this farm."""
+    """What a donor's predictors of a subject learn from, only read: an entry's are packed still, with what is a
+    hold-out on this farm. Raises NotFound.
+    """
     if is_entry_id(donor_id):
         return pool_entries.find_rows(tx, donor_id)
     return training_rows.find_rows(tx, _platform_row(tx, donor_id), subject)

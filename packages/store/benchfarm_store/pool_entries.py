@@ -199,16 +199,6 @@ def find_rows(tx: Transaction, entry_id: str) -> FoundEntry:
     return FoundEntry(get_manifest(tx, entry_id), load_part(tx, entry_id))
 
 
-def load_rows(tx: Transaction, entry_id: str) -> TrainingRows:
-    """The rows of an entry without what is a hold-out anywhere on this farm: a donor must not know what judges.
-
-    They are unpacked here, in the transaction. Raises NotFound, InvalidRequest as `FoundEntry.unpacked`.
-    """
-    found = find_rows(tx, entry_id)
-    rows = found.unpacked()
-    return without(found.entry, rows, held_of(tx, [rows]))
-
-
 def without(entry: PoolEntry, rows: TrainingRows, held: Collection[str]) -> TrainingRows:
     """An entry's rows but for these workloads. Where any is left out, `data_hash` is that of the rest: what was learnt
     from more rows is not taken for it."""
@@ -255,25 +245,42 @@ def load_files(tx: Transaction, entry_id: str) -> dict[str, bytes]:
 
 
 def probed(tx: Transaction) -> list[ProbedEntry]:
-    """All entries with their times of probes; of entries from before the present probe set these are found now."""
+    """All entries with their times of probes; those of before the present probe set have none until somebody has looked
+    at them again: see `outdated`."""
     table = pool_entries.c
-    for row in tx.execute(select(table.public_id).where(table.probes_version != PROBES_VERSION)).all():
-        _look_again(tx, row.public_id)
-    found = tx.execute(select(table.public_id, table.manifest, table.probes).order_by(table.id))
+    statement = select(table.public_id, table.manifest, table.probes).where(table.probes_version == PROBES_VERSION)
     return [
         ProbedEntry(row.public_id, PoolEntry.model_validate(row.manifest).platform.board_model, _times(row.probes))
-        for row in found
+        for row in tx.execute(statement.order_by(table.id))
     ]
 
 
-def _look_again(tx: Transaction, entry_id: str) -> None:
-    entry = get_manifest(tx, entry_id)
-    try:
-        times = _probe_times(unpack(load_part(tx, entry_id), entry.rows.size_bytes, CATALOGUE_VERSION))
-    except InvalidRequest:  # kernels of an older catalogue: such an entry is like nobody
-        times = {}
-    changes = {"probes": times, "probes_version": PROBES_VERSION, "compared_at": None}
-    tx.execute(update(pool_entries).where(pool_entries.c.public_id == entry_id).values(**changes))
+def outdated(tx: Transaction) -> list[str]:
+    """The ids of entries whose probes were looked for by another probe set."""
+    table = pool_entries.c
+    statement = select(table.public_id).where(table.probes_version != PROBES_VERSION).order_by(table.id)
+    return list(tx.execute(statement).scalars())
+
+
+class FoundProbes(NamedTuple):
+    """An entry's times of the present probe set, as its column holds them."""
+
+    entry_id: str
+    times: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, entry_id: str, found: FoundEntry) -> "FoundProbes":
+        """Unpacks its rows, which takes up to a second: no transaction is needed for it."""
+        try:
+            return cls(entry_id, _probe_times(found.unpacked()))
+        except InvalidRequest:  # kernels of an older catalogue: such an entry is like nobody
+            return cls(entry_id, {})
+
+
+def keep_probes(tx: Transaction, found: FoundProbes) -> None:
+    """Keep them; the entry is to be compared anew. One that is gone meanwhile stays so."""
+    changes = {"probes": found.times, "probes_version": PROBES_VERSION, "compared_at": None}
+    tx.execute(update(pool_entries).where(pool_entries.c.public_id == found.entry_id).values(**changes))
 
 
 def _times(probes: dict[str, dict[str, float]]) -> Times:

@@ -16,12 +16,21 @@ from benchfarm_core.measurements import Purpose, Timing
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_core.refreshing import AGAIN_MAX, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, Since, may_be_due
+from benchfarm_core.refreshing import (
+    AGAIN_MAX,
+    AGAIN_S,
+    ATTEMPTS_MAX,
+    JUDGES_MIN,
+    Since,
+    may_be_due,
+    may_be_judged_again,
+)
 from benchfarm_core.workloads import WORKLOAD, ArchitectureWorkload, GeneratedModelWorkload, KernelWorkload
 from benchfarm_store import measurements, planning, specs
 from benchfarm_store.adaptation_items import PROTOCOL
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import clock_level, priority_number
+from benchfarm_store.fusions import engine_rules, rules_digest
 from benchfarm_store.kernel_lists import is_current
 from benchfarm_store.measurements import IS_AGAIN
 from benchfarm_store.predictors import CANARIES_NOW
@@ -39,8 +48,9 @@ SEARCHED_MAX: Final = 20_000
 class Due(NamedTuple):
     """A subject with new results on a platform (its row), since a moment.
 
-    `seen` names what there is to look at. `wanted_at`: when its hold-outs were last wanted again. `donors`: whom the
-    platform's latest adaptation could start from.
+    `seen` names what there is to look at. `wanted_at`: when its hold-outs were last wanted again;
+    `may_be_judged_again`: whether that is long enough ago. `donors`: whom the platform's latest adaptation could start
+    from.
     """
 
     platform_id: int
@@ -50,6 +60,7 @@ class Due(NamedTuple):
     made_at: datetime
     seen: str
     wanted_at: datetime | None
+    may_be_judged_again: bool
     donors: DonorChoice
 
 
@@ -58,7 +69,7 @@ def wake(tx: Transaction) -> int:
     by then are given up."""
     late = tx.execute(_HOLD_LATE, {"now": tx.now, "again_s": AGAIN_S}).scalars().all()
     measurements.cancel_again(tx, late)
-    found = list(dict.fromkeys(row.public_id for row in _found(tx, None)))[:MAX_DUE]
+    found = list(dict.fromkeys(one.row.public_id for one in _found(tx, None)))[:MAX_DUE]
     for platform_id in found:
         ask(tx, platform_id)
     return len(found)
@@ -80,39 +91,61 @@ def ask(tx: Transaction, platform: str) -> None:
 
 def due_on(tx: Transaction, platform: str) -> list[Due]:
     """The subjects of a platform (its id) that may be due, those that were looked at longest ago first."""
-    return [_due(row) for row in _found(tx, platform)]
+    return [_due(tx, one) for one in _found(tx, platform)]
 
 
-def _found(tx: Transaction, platform: str | None) -> list[Row[Any]]:
+class _Found(NamedTuple):
+    """A subject as it stands in the store, and what happened since its newest version."""
+
+    row: Row[Any]
+    since: Since
+
+
+def _found(tx: Transaction, platform: str | None) -> list[_Found]:
     own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
     own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
     own |= {"marked": [f"{prefix}%" for prefix in MARK_PREFIXES.values()]}
-    rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S})
-    return [row for row in rows if _may_be_due(row)]
+    rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S}).all()
+    found = [_Found(row, _since(tx, row)) for row in rows]
+    return [one for one in found if _may_be_due(tx, one)]
 
 
-def _may_be_due(row: Row[Any]) -> bool:
+def _may_be_due(tx: Transaction, one: _Found) -> bool:
+    row = one.row
     # of single use: what learnt there before boards were marked, or marks meant that, is history
-    if row.waits or is_single_use(row.spec["board_model"]) or not may_be_due(_since(row)):
+    if row.waits or is_single_use(row.spec["board_model"]) or not may_be_due(one.since):
         return False
-    return row.seen != _seen(row) or not (row.is_done or row.attempts >= ATTEMPTS_MAX)
+    return row.seen != _seen(tx, one) or not (row.is_done or row.attempts >= ATTEMPTS_MAX)
 
 
-def _due(row: Row[Any]) -> Due:
+def _due(tx: Transaction, one: _Found) -> Due:
+    row = one.row
     donors = DonorChoice(row.donors or DonorChoice.ANY)
-    platform = Platform.model_validate(row.spec)
-    return Due(row.platform_id, platform, row.subject, _since(row), row.made_at, _seen(row), row.wanted_at, donors)
+    platform, again = Platform.model_validate(row.spec), may_be_judged_again(row.wanted_at, tx.now)
+    seen = _seen(tx, one)
+    return Due(row.platform_id, platform, row.subject, one.since, row.made_at, seen, row.wanted_at, again, donors)
 
 
-def _since(row: Row[Any]) -> Since:
+def _since(tx: Transaction, row: Row[Any]) -> Since:
     moved = row.canaries / row.canaries_then - 1 if row.canaries and row.canaries_then else 0.0
-    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first, row.rules_at is not None)
+    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first, _has_new_rules(tx, row))
 
 
-def _seen(row: Row[Any]) -> str:
-    since = _since(row)
-    told = (row.made_at, row.newest_at, since.new, since.is_other_generation, since.have_canaries_moved)
-    return " ".join(map(str, told if row.rules_at is None else (*told, row.rules_at)))
+def _has_new_rules(tx: Transaction, row: Row[Any]) -> bool:
+    """Whether kernel lists are made by others since: measured again, most rules stay as they are."""
+    if row.rules_at is None:
+        return False
+    now = rules_digest(engine_rules(tx, Platform.model_validate(row.spec)))
+    return row.rules_then is None or bool(row.rules_then != now)
+
+
+def _seen(tx: Transaction, one: _Found) -> str:
+    row, since = one
+    told = [row.made_at, row.newest_at, since.new, since.is_other_generation, since.have_canaries_moved]
+    told += [row.rules_at] if since.has_new_rules else []
+    # once hold-outs may be measured again there is something else to see
+    told += [] if may_be_judged_again(row.wanted_at, tx.now) else ["judged"]
+    return " ".join(map(str, told))
 
 
 # another version of an engine is another platform, which begins without predictors and has a neighbour that knows
@@ -139,6 +172,7 @@ _OPEN_HOLDOUTS: Final = """
 _DUE = text(f"""
     SELECT a.platform_id, p.public_id, p.spec, a.subject, a.is_first, a.learnt, came.new, came.newest_at,
         coalesce(newest.created_at, to_timestamp(0)) AS made_at, newest.canaries AS canaries_then,
+        newest.rules AS rules_then,
         {CANARIES_NOW.format(platform="p.id")} AS canaries,
         EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN generations g ON g.id = b.generation_id
@@ -150,7 +184,7 @@ _DUE = text(f"""
             ORDER BY d.id DESC LIMIT 1) AS donors
     FROM ({_SUBJECTS}) a JOIN platforms p ON p.id = a.platform_id
         LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject
-        LEFT JOIN LATERAL (SELECT v.created_at, v.canaries FROM predictors v
+        LEFT JOIN LATERAL (SELECT v.created_at, v.canaries, v.evidence->>'rules' AS rules FROM predictors v
             WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
         CROSS JOIN LATERAL (SELECT max(f.measured_at) AS rules_at FROM fusions f
             WHERE a.subject = :model AND f.measured_at > newest.created_at

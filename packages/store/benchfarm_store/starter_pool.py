@@ -1,10 +1,12 @@
 """The starter pool: platforms whose rows and predictors come with the project, so that a fresh farm has donors.
 
 It is a pool file like any other (`benchfarm_core/pool_files.py`), lies beside this module, and is made by
-`python -m bench.starter_pool`. A farm takes it in when it starts, once: what an operator deletes of it stays deleted.
+`python -m bench.starter_pool`. A farm takes it in when it starts (`benchfarm_worker/starter_pool.py`), once: what an
+operator deletes of it stays deleted.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +51,13 @@ def chosen_file(wanted: str) -> Path | None:
     return Path(wanted)
 
 
-def load(database: Database, file: Path | None, before: StarterPool) -> StarterPool:
+def load(
+    database: Database, file: Path | None, before: StarterPool, read_predictor: Callable[[bytes], object]
+) -> StarterPool:
     """Take the file in, unless `before` says that it was; a file that is refused keeps no farm from starting.
 
-    What was taken in before is remembered meanwhile: an operator may have deleted it.
+    What was taken in before is remembered meanwhile: an operator may have deleted it. `read_predictor` looks at each
+    predictor's file, as `pool_files.open_entries` has it: the store reads headers alone.
     """
     if file is None:
         return before.model_copy(update={"donors": (), "why": ""})
@@ -62,7 +67,7 @@ def load(database: Database, file: Path | None, before: StarterPool) -> StarterP
         if sha256 == before.sha256:
             with database.transaction(read_only=True) as tx:
                 return before.model_copy(update={"donors": _still_there(tx, before.entries), "why": ""})
-        opened = open_entries(data, OwnKernels(), CATALOGUE_VERSION)
+        opened = open_entries(data, OwnKernels(), CATALOGUE_VERSION, read_predictor)
         with database.transaction() as tx:
             return _taken_in(tx, opened, sha256)
     except (BenchfarmError, OSError) as error:

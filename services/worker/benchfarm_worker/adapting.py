@@ -1,8 +1,9 @@
 """One step of an adaptation: look at its state in Postgres, do the one next thing, leave.
 
-Whatever takes seconds is computed between transactions. The last of them holds the adaptation's row and writes only if
-it still stands as the step found it, so a step may be taken twice, or by two processes at once. What fails for the
-adaptation's own reasons ends it; anything else is tried again when the claim has run out.
+Whatever takes seconds is computed between transactions, and the claim is kept meanwhile (`claims.py`). The last of them
+holds the adaptation's row and writes only if it still stands as the step found it, so a step may be taken twice, or by
+two processes at once. What fails for the adaptation's own reasons ends it; anything else is tried again when the claim
+has run out.
 """
 
 import logging
@@ -38,7 +39,7 @@ from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Costed, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
-from benchfarm_worker import asking, pool, publishing
+from benchfarm_worker import asking, claims, pool, publishing
 from benchfarm_worker.fitting import Known, kernel_types, most_informative, whole_model
 from benchfarm_worker.lending import lent
 from benchfarm_workloads.fusing import FusionRules
@@ -127,6 +128,16 @@ def _is_judged_all_the_same(context: Context) -> bool:
 def _begin(context: Context) -> None:
     """Declare what judges, then want the probes. Each part is a transaction of its own, so that no other planner waits
     for long; who dies between two declares the same again."""
+    with claims.kept(context.database, context.adaptation):
+        probes = _declare(context)
+    with _held(context) as tx:
+        _want_probes(tx, context, probes)
+        adaptations.worked(tx, context.adaptation, context.worked_s)
+        adaptations.move(tx, context.adaptation, AdaptationState.PROBING)
+
+
+def _declare(context: Context) -> list[Costed]:
+    """What judges is declared; the probes that are to be wanted then."""
     request, platform = context.adaptation.request, context.adaptation.platform
     drawn: list[tuple[Sequence[AskedWorkload], int]] = [
         *asking.holdout_architectures(request),
@@ -139,10 +150,7 @@ def _begin(context: Context) -> None:
     for asks, count in judging:
         with _held(context) as tx:
             adaptation_items.declare_holdouts(tx, context.whose, asks, count)
-    with _held(context) as tx:
-        _want_probes(tx, context, probes)
-        adaptations.worked(tx, context.adaptation, context.worked_s)
-        adaptations.move(tx, context.adaptation, AdaptationState.PROBING)
+    return probes
 
 
 class _Passed(Exception):
@@ -233,16 +241,51 @@ def _see(context: Context) -> Seen:
     return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
 
 
+class _Learnt(NamedTuple):
+    """What a round came to: what was seen, the predictor of whole models that it makes, how good that is where it was
+    asked for, whether that is enough, and what the next round may measure."""
+
+    seen: Seen
+    fit: PlatformFit | None
+    unseen: HoldoutScore | None
+    standing: Standing
+    asks: list[tuple[list[Costed], float]]
+
+
 def _train(context: Context) -> None:
     """Learn from what there is, say how good that is, and decide whether another round follows."""
     if _rests(context):
         return
-    one = context.adaptation
+    with claims.kept(context.database, context.adaptation):
+        learnt = _learn(context)
+    one, fit = context.adaptation, learnt.fit
+    stop = why_stop(learnt.standing)
+    with _held(context) as tx:
+        point = CurvePoint(
+            round=one.round,
+            at=tx.now,
+            board_s=learnt.seen.board_s,
+            rows=learnt.seen.known.rows.counts,
+            unseen=learnt.unseen,
+            chosen=[] if fit is None else [name[:200] for name in fit.chosen],
+            train_s=context.worked_s,
+        )
+        adaptations.worked(tx, one, point.train_s)
+        adaptations.keep_round(tx, one, point, [donor.name for donor in learnt.seen.known.donors])
+        if stop is None and _want(tx, context, learnt.asks, one.request.budget_s - learnt.seen.board_s):
+            adaptations.move(tx, one, AdaptationState.MEASURING, round_no=one.round + 1)
+            return
+        stop = stop or why_stop(learnt.standing._replace(is_more=False))
+        adaptation_items.raise_holdouts(tx, context.whose)
+        adaptations.move(tx, one, AdaptationState.JUDGING, "" if stop is None else stop.reason)
+
+
+def _learn(context: Context) -> _Learnt:
+    one, asked = context.adaptation, context.adaptation.request
     if one.round == 0:  # its probes have come, and donors are chosen by how alike they are
         pool.step(context.database, one.platform.id, context.boot_id, 0.0)
     seen = _see(context)
     fit = whole_model(seen.known)
-    asked = one.request
     unseen = expected(fit, asked.spaces)
     scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
@@ -251,29 +294,11 @@ def _train(context: Context) -> None:
     standing = Standing(
         asked.target, asked.budget_s, seen.board_s, one.round, scores, apart, True, is_hopeless=hopeless
     )
-    stop = why_stop(standing)
-    asks = _next_round(context, seen, fit) if stop is None else []
+    asks = _next_round(context, seen, fit) if why_stop(standing) is None else []
     if asks:
         with context.database.transaction() as tx:
             adaptation_items.prepare(tx, context.whose, [*chain.from_iterable(each for each, _ in asks)])
-    with _held(context) as tx:
-        point = CurvePoint(
-            round=one.round,
-            at=tx.now,
-            board_s=seen.board_s,
-            rows=seen.known.rows.counts,
-            unseen=unseen,
-            chosen=[] if fit is None else [name[:200] for name in fit.chosen],
-            train_s=context.worked_s,
-        )
-        adaptations.worked(tx, one, point.train_s)
-        adaptations.keep_round(tx, one, point, [donor.name for donor in seen.known.donors])
-        if stop is None and _want(tx, context, asks, asked.budget_s - seen.board_s):
-            adaptations.move(tx, one, AdaptationState.MEASURING, round_no=one.round + 1)
-            return
-        stop = stop or why_stop(standing._replace(is_more=False))
-        adaptation_items.raise_holdouts(tx, context.whose)
-        adaptations.move(tx, one, AdaptationState.JUDGING, "" if stop is None else stop.reason)
+    return _Learnt(seen, fit, unseen, standing, asks)
 
 
 def expected(fit: PlatformFit | None, spaces: Sequence[str]) -> HoldoutScore | None:
@@ -317,8 +342,9 @@ def _judge(context: Context) -> None:
             return
     if _rests(context):
         return
-    seen = _see(context)
-    one = context.adaptation
+    with claims.kept(context.database, context.adaptation) as keeping:
+        seen = _see(context)
+    one = keeping.adaptation
     told_s = 0.0
     for subject in [WHOLE_MODEL, *kernel_types(seen.known)]:
         if _rests(context._replace(adaptation=one)):
@@ -327,10 +353,11 @@ def _judge(context: Context) -> None:
             adaptations.worked(tx, one, context.worked_s - told_s)
             told_s = context.worked_s
             renewed = adaptations.renew(tx, one)
-        if renewed is None:  # it took too long, and somebody else does the rest
+        if renewed is None:  # it was lost, and somebody else does the rest
             return
-        one = renewed
-        publishing.publish_for(context.database, one, subject)
+        with claims.kept(context.database, renewed) as keeping:
+            publishing.publish_for(context.database, renewed, subject)
+        one = keeping.adaptation
     with context.database.transaction() as tx:
         if adaptations.hold(tx, one):
             adaptations.worked(tx, one, context.worked_s - told_s)

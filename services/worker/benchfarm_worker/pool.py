@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
+from benchfarm_core.errors import NotFound
 from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import Likeness, is_entry_id
 from benchfarm_core.predictors import may_lend
 from benchfarm_predictor.similarity import rank_donors
-from benchfarm_store import likenesses
+from benchfarm_store import likenesses, pool_entries
 from benchfarm_store.database import Database
 from benchfarm_store.likenesses import Probed
 from benchfarm_worker import resting
@@ -28,6 +30,7 @@ def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> Non
     """
     if resting.rests(database, "liken", member_id, boot_id, wait_s):
         return
+    look_again(database)
     with database.transaction() as tx:
         if not likenesses.hold(tx):
             logger.info("somebody else compares, the sweep asks again", extra={"member_id": member_id})
@@ -47,6 +50,21 @@ def step(database: Database, member_id: str, boot_id: str, wait_s: float) -> Non
         found = [*compare([own], [*others, *entries]), *compare(others, [own])]
         likenesses.keep_platform(tx, own, found)
     logger.info("compared over the probe set", extra={"member_id": member_id, "likenesses": len(found)})
+
+
+def look_again(database: Database) -> int:
+    """Find the present probes in entries that came before them; how many. Their rows are unpacked between two
+    transactions: each takes up to a second, and whoever compares holds a lock."""
+    with database.transaction(read_only=True) as tx:
+        ids = pool_entries.outdated(tx)
+    for entry_id in ids:
+        with suppress(NotFound):  # somebody has just deleted it
+            with database.transaction(read_only=True) as tx:
+                packed = pool_entries.find_rows(tx, entry_id)
+            found = pool_entries.FoundProbes.of(entry_id, packed)
+            with database.transaction() as tx:
+                pool_entries.keep_probes(tx, found)
+    return len(ids)
 
 
 def compare(targets: Iterable[Probed], donors: Sequence[Probed]) -> list[Likeness]:

@@ -12,6 +12,7 @@ from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, p
 from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.fusions import rules_digest
 from benchfarm_store.predictors import Answering
 from benchfarm_store.training_rows import FoundRows
 from benchfarm_worker import fitting
@@ -75,7 +76,8 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
         else:
             spent = adaptation_budgets.spent(tx, one.id)
             board_s = spent.board_s + spent.known_board_s
-            made = keep(tx, one.platform_id, subject, judged, board_s=board_s, adaptation_id=one.id)
+            rules = rules_digest(own_found.rules)
+            made = keep(tx, one.platform_id, subject, judged, rules=rules, board_s=board_s, adaptation_id=one.id)
         if made is not None:
             adaptations.keep_predictor(tx, one, made)
         return made is not None
@@ -158,14 +160,15 @@ def keep(
     subject: str,
     judged: Judged,
     *,
+    rules: str,
     board_s: float = 0.0,
     adaptation_id: str | None = None,
 ) -> AdaptedPredictor | None:
     """Publish what was judged: it answers from the commit on, or is kept as rejected. None, and nothing is changed,
-    where another one answers than it was judged beside."""
+    where another one answers than it was judged beside. `rules`: by which its kernel lists were made."""
     if predictors.hold_answering(tx, platform_id, subject) != judged.beside:
         return None
-    evidence = judged.fit.evidence(board_s=board_s, holdout=judged.holdout, adaptation_id=adaptation_id)
+    evidence = judged.fit.evidence(board_s=board_s, holdout=judged.holdout, adaptation_id=adaptation_id, rules=rules)
     reason = judged.verdict.reason
     view = predictors.publish(
         tx,

@@ -22,6 +22,7 @@ from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.adaptation_donors import FoundDonor, find_donors
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.fusions import rules_digest
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
 from benchfarm_store.training_rows import FoundRows, told
@@ -56,7 +57,7 @@ def step(database: Database, platform_id: str, boot_id: str, wait_s: float) -> N
 
 def refresh(database: Database, due: Due) -> RefreshReason | None:
     """Make one subject's predictor anew, if it is due; why it was. None where it was not, where too little was there
-    to learn from, or where what judges it is measured first."""
+    to learn from, or where what judges it is measured first, or was measured again too shortly before."""
     with database.transaction() as tx:
         refreshes.begin(tx, due)
     with database.transaction() as tx:
@@ -66,9 +67,12 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
     reason = _why(due, own, active)
     if reason in BOARD_REASONS and not _are_wanted(due):
         with database.transaction() as tx:
+            if not due.may_be_judged_again:
+                refreshes.end(tx, due)  # in some hours there is something else to see
+                return None
             if refreshes.want_holdouts_again(tx, due):
                 return None
-    is_made = reason is not None and _make(database, due, reason, own)
+    is_made = reason is not None and _make(database, due, reason, own, rules_digest(found.rules))
     with database.transaction() as tx:
         refreshes.end(tx, due)
     return reason if is_made else None
@@ -114,8 +118,9 @@ class _Case(NamedTuple):
     judges_from: datetime | None = None
 
 
-def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows) -> bool:
-    """Fit, judge and publish; whether there was enough to learn from."""
+def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows, rules: str) -> bool:
+    """Fit, judge and publish; whether there was enough to learn from. `rules`: the hash of what kernel lists were made
+    by."""
     again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
     with database.transaction() as tx:
         seen = _see(tx, due, again_at)
@@ -125,7 +130,7 @@ def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows
         return False
 
     def take(tx: Transaction, judged: Judged) -> bool:
-        made = publishing.keep(tx, due.platform_id, due.subject, judged)
+        made = publishing.keep(tx, due.platform_id, due.subject, judged, rules=rules)
         if made is not None:
             if case.judges_from is not None:
                 refreshes.judge_from(tx, due, case.judges_from)

@@ -116,9 +116,14 @@ class PlatformFit:
         return write(self.predictor)
 
     def evidence(
-        self, *, board_s: float = 0.0, holdout: HoldoutScore | None = None, adaptation_id: str | None = None
+        self,
+        *,
+        board_s: float = 0.0,
+        holdout: HoldoutScore | None = None,
+        adaptation_id: str | None = None,
+        rules: str | None = None,
     ) -> PredictorEvidence:
-        """What is published with it."""
+        """What is published with it. `rules`: the hash of those that its rows' kernel lists were made by."""
         return PredictorEvidence(
             chosen=tuple(name[:200] for name in self.chosen[:100]),
             rows=dict(self.rows),
@@ -127,6 +132,7 @@ class PlatformFit:
             holdout=holdout,
             unseen=self.unseen,
             adaptation_id=adaptation_id,
+            rules=rules,
         )
 
 
