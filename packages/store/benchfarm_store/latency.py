@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import InvalidRequest, TooLarge
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
+from benchfarm_core.latency import MAX_ANSWERS, AnswerRow, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
@@ -81,7 +81,7 @@ class Asked:
     refusals: Mapping[int, "Refused"] = field(default_factory=dict)
     pin: Pin = field(default_factory=Pin)
 
-    def answers(self, rest: Callable[[int, int, int], LatencyAnswer]) -> Iterator[LatencyAnswer]:
+    def rows(self, rest: Callable[[int, int, int], AnswerRow]) -> Iterator[AnswerRow]:
         """Items outer, platforms inner, one after the other: two hundred thousand at once are half a gigabyte.
 
         `rest` answers what is not measured, by item, number and place of platform.
@@ -89,9 +89,11 @@ class Asked:
         for item_no, number in enumerate(self.numbers):
             for place, one in enumerate(self.platforms):
                 if number == REFUSED:
-                    yield unanswered(item_no, one.key, self.timing, *self.refusals[item_no])
+                    yield vars(unanswered(item_no, one.key, self.timing, *self.refusals[item_no]))
+                elif (measured := self.measured(item_no, number, place)) is not None:
+                    yield vars(measured)
                 else:
-                    yield self.measured(item_no, number, place) or rest(item_no, number, place)
+                    yield rest(item_no, number, place)
 
     def measured(self, item_no: int, number: int, place: int) -> LatencyAnswer | None:
         """What is measured of a workload on a platform, told of an item; None where nothing usable is."""
