@@ -232,7 +232,7 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
     }
     reused = {place: row.id for place, row in enumerate(rows) if not is_single_use(row.key)}
     best = _best(tx, request, as_of, dict(enumerate(places)), reused)
-    gaps = [[n for n in workloads if (n, place) not in best] for place in range(len(rows))]
+    gaps = [[n for n in workloads if not best or (n, place) not in best] for place in range(len(rows))]
     choice = pins.choice(tx, request, [id_ for place, id_ in reused.items() if gaps[place]])
     summing = {place: id_ for place, id_ in reused.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
     first = len(places)
