@@ -32,6 +32,7 @@ from benchfarm_store.encodings import CLOCK_PROOFS, rows_json, workload_digest
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.spaces import space
 
 AskedWorkload = AnySingle | KernelListRequest
 """A kernel list has no workload of its own: nobody can run it."""
@@ -168,8 +169,10 @@ class _NamedItem(NamedTuple):
 
 def _item_named(item: LatencyItem) -> _NamedItem:
     try:
-        if isinstance(item, KernelListRequest):
-            workload: AskedWorkload = _canonical(item)
+        if isinstance(item, ArchitectureRequest):  # thousands; costs, which others have, are not wanted here
+            workload: AskedWorkload = space(item.space).workload(item.genes)
+        elif isinstance(item, KernelListRequest):
+            workload = _canonical(item)
         elif (resolved := specs.resolve_generated(item)) is not None:
             workload = _single(resolved)
         else:

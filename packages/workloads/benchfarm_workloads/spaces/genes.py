@@ -22,7 +22,7 @@ class Gene:
     """One gene: an integer, or a list with one for each stage or block.
 
     places: the choices of each place, ascending, given the genes before. ``allowed``: all of that as a text for people.
-    alike: the choices, where each place of a list has the same ones, whatever the genes before are.
+    alike: the choices, where every place has the same ones, whatever the genes before are.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Gene:
         Raises:
             Misfit: the value or one of its places, with what is allowed there.
         """
+        if not self.is_list and self.alike is not None and type(given) is int and given in self.alike:
+            return given
         places = self.places(known)
         if not self.is_list:
             return _checked(self.name, given, places[0])
@@ -62,7 +64,7 @@ class Gene:
 def number(name: str, unit: str, meaning: str, choices: Sequence[int]) -> Gene:
     """A gene of one integer."""
     only = (tuple(choices),)
-    return Gene(name, unit, meaning, choices_text(choices), False, lambda _: only)
+    return Gene(name, unit, meaning, choices_text(choices), False, lambda _: only, frozenset(only[0]))
 
 
 def number_by(name: str, unit: str, meaning: str, other: str, table: Mapping[int, Choices]) -> Gene:
