@@ -190,7 +190,7 @@ def _ask_once(
     )
     if answer.headers.get("content-type", "").partition(";")[0] not in COLUMNS_TYPES:
         rows = connection.value(LatencyResponse, answer)
-        return LatencyColumns.of(columns_of(rows.answers)), rows.pin, rows.measuring
+        return LatencyColumns.of(columns_of(map(vars, rows.answers))), rows.pin, rows.measuring
     return _unpacked(answer)
 
 

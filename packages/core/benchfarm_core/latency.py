@@ -1,6 +1,6 @@
 """The latency question: measured where it is known, predicted where it can be, and which of the two it was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
@@ -149,6 +149,11 @@ class LatencyAnswer(Answer):
     field: str | None = None
 
 
+AnswerRow = Mapping[str, Any]
+"""The fields of a `LatencyAnswer` in their order: of two hundred thousand answers most of the time is spent on making
+objects of them."""
+
+
 class Measuring(Answer):
     """What a question with `on_miss: measure` had queued: workloads on platforms, each once.
 
@@ -187,16 +192,17 @@ def half_width(median_ms: float, low_ms: float, high_ms: float) -> float:
     return (high_ms - low_ms) / (2 * median_ms)
 
 
-def is_within(tolerance: float, answer: LatencyAnswer) -> bool:
+def is_within(tolerance: float, answer: AnswerRow) -> bool:
     """Whether an answer is as exact as was asked: what was measured always is, as it is what there is to be known.
 
     An interval that guarantees nothing never is.
     """
-    if answer.source == "measured":
+    if answer["source"] == "measured":
         return True
-    if answer.median_ms is None or answer.low_ms is None or answer.high_ms is None or not answer.coverage:
+    median_ms, low_ms, high_ms = answer["median_ms"], answer["low_ms"], answer["high_ms"]
+    if None in (median_ms, low_ms, high_ms) or not answer["coverage"]:
         return False
-    return half_width(answer.median_ms, answer.low_ms, answer.high_ms) <= tolerance
+    return half_width(median_ms, low_ms, high_ms) <= tolerance
 
 
 def predicted(

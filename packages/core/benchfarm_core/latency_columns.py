@@ -16,7 +16,7 @@ from math import isnan, nan
 from typing import Any, Final, Self
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.latency import AnswerRow, LatencyAnswer
 
 COLUMNS_TYPES: Final = ("application/vnd.msgpack", "application/msgpack", "application/x-msgpack")
 """Media types by which columns are asked for; the first is the registered one."""
@@ -97,15 +97,14 @@ class LatencyColumns:
         return map(self.answer, range(self.count))
 
 
-def columns_of(answers: Iterable[LatencyAnswer]) -> dict[str, Any]:
+def columns_of(answers: Iterable[AnswerRow]) -> dict[str, Any]:
     """Answers as a document, which MessagePack takes as it is. They are read one by one, and take 116 bytes each
     beside their values."""
     numbers = {name: array("d") for name in NUMBERS}
     codes = {name: array("i") for name in CODED}
     known: dict[str, dict[Any, int]] = {name: {} for name in CODED}
     count = 0
-    for one in answers:
-        fields = one.__dict__
+    for fields in answers:
         for name, column in numbers.items():
             value = fields[name]
             column.append(nan if value is None else value)

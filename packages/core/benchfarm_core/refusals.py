@@ -35,7 +35,7 @@ def needs_kind(*kinds: str) -> Callable[[Any], Any]:
     """A check before an object is taken for one of several kinds: pydantic would not say which there are."""
 
     def check(given: Any) -> Any:
-        if isinstance(given, Mapping) and "kind" not in given:
+        if (type(given) is dict or isinstance(given, Mapping)) and "kind" not in given:  # items are thousands
             raise KindMissing(f"it is missing; it can be {', '.join(kinds)}")
         return given
 

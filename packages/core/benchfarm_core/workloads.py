@@ -1,13 +1,14 @@
 """What is measured: kernels, architectures, other models, each named by the hash of its canonical form."""
 
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from benchfarm_core.architectures import Architecture, Genes, genes_text
+from benchfarm_core.architectures import Architecture, Genes, GeneValues, genes_text
 from benchfarm_core.platforms import Name, Platform, Precision
 from benchfarm_core.refusals import needs_kind
-from benchfarm_core.values import Value, at_most, digest
+from benchfarm_core.values import Value, at_most, canonical_json, digest, text_digest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -227,8 +228,27 @@ class Cost(Value):
 
 def workload_id(workload: AnyWorkload) -> str:
     """The workload's name: the hash of its canonical JSON."""
-    # the fields of an architecture are JSON as they are, and questions name thousands
-    return "w_" + digest(dict(workload) if type(workload) is ArchitectureWorkload else workload)
+    # questions name thousands of architectures, and to build an encoder for each takes longer than to hash its text
+    if type(workload) is ArchitectureWorkload:
+        return "w_" + text_digest(_architecture_json(workload))
+    return "w_" + digest(workload)
+
+
+def _architecture_json(workload: ArchitectureWorkload) -> str:
+    """The canonical JSON; a test holds it to that of every other value."""
+    genes = ",".join(f"{_quoted(name)}:{_numbers(workload.genes[name])}" for name in sorted(workload.genes))
+    space = f'"space":{_quoted(workload.space)},"space_version":{workload.space_version}'
+    return f'{{"genes":{{{genes}}},"kind":"architecture",{space}}}'
+
+
+def _numbers(values: GeneValues) -> str:
+    return str(values) if isinstance(values, int) else str([*values]).replace(" ", "")
+
+
+@lru_cache(1000)
+def _quoted(name: str) -> str:
+    """Of spaces and genes there are few."""
+    return canonical_json(name)
 
 
 def workload_label(workload: AnyWorkload) -> str:

@@ -15,11 +15,13 @@ import numpy as np
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
+from benchfarm_predictor.known_blocks import KnownBlocks
 from benchfarm_predictor.models import Batch, damaged
 from benchfarm_predictor.predictions import MAX_LISTED, Predictions, answer
 from benchfarm_predictor.predictor_file import WHOLE_MODEL, Predictor
 from benchfarm_workloads.columns import Scalar
-from benchfarm_workloads.network_kernels import Part
+from benchfarm_workloads.network_kernels import NetworkKernels, Part
+from benchfarm_workloads.spaces.genes import Known
 
 KernelItem = tuple[int, str, Mapping[str, Scalar]]
 """The item's number, kernel type, configuration."""
@@ -83,10 +85,19 @@ def model_sheet(items: Iterable[ModelItem]) -> Sheet:
             rows[number] = len(rows)
             yield parts
 
-    return Sheet(WHOLE_MODEL, KernelLists.of_blocks(lists(), _kernels_of), rows)
+    return Sheet(WHOLE_MODEL, KernelLists.of_blocks(lists(), kernels_of), rows)
 
 
-def _kernels_of(part: Part) -> Sequence[CountedKernel]:
+def space_sheet(
+    known: KnownBlocks, kernels: NetworkKernels, numbers: Sequence[int], architectures: Iterable[Known]
+) -> Sheet:
+    """Architectures of one space, a row each; ``numbers``: theirs, which differ. ``kernels``: those of the engine's
+    rules. What is known of their blocks is as ``model_sheet`` makes it, and kept from question to question."""
+    return Sheet(WHOLE_MODEL, known.lists(kernels, architectures), {number: at for at, number in enumerate(numbers)})
+
+
+def kernels_of(part: Part) -> Sequence[CountedKernel]:
+    """The kernels of a part, and what stands for those that the catalogue does not have."""
     return [*part.kernels, *foreign_kernels(part.unknown)] if part.unknown else part.kernels
 
 

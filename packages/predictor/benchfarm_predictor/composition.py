@@ -98,7 +98,7 @@ class KernelSum:
 
     def kernel_sums(self, lists: KernelLists) -> Floats:
         """Sums of the kernels' own predictions, not corrected: float64[n] in ms."""
-        return lists.sums(self._each)
+        return lists.sums(self._each, self, "ms")
 
     def guessed_share(self, lists: KernelLists, judged: Collection[str] = ()) -> Floats:
         """How much of each model's sum is guessed: float64[n] in [0, 1]. Guesses of ``judged`` types do not count."""
@@ -113,7 +113,7 @@ class KernelSum:
         def guessed(kernels: Kernels) -> Floats:
             return np.zeros(len(kernels)) if self._is_sure(kernels, judged) else self._each(kernels)
 
-        return lists.sums(guessed)
+        return lists.sums(guessed, self, f"guessed beside {sorted(judged)}")
 
     def _is_sure(self, kernels: Kernels, judged: Collection[str]) -> bool:
         return self.knows(kernels) or kernels.type in judged

@@ -17,6 +17,9 @@ CountedKernel = tuple[str, Mapping[str, Scalar], int]
 
 Columns = tuple[Ints, Ints, Ints]
 B = TypeVar("B")
+T = TypeVar("T")
+Keep = Callable[[object, str, Callable[[], Any]], Any]
+"""What was kept of kernel lists, by what it follows from and a name; else what the last argument makes."""
 _NO_BLOCK: Final = -1
 """Stands for the empty block of a list that has none."""
 
@@ -70,6 +73,16 @@ class Blocks:
         """int64[n]: how many blocks each list has."""
         return np.diff(self.starts, append=len(self.block))
 
+    def added(self, of_block: Floats) -> Floats:
+        """Sums over the blocks of each list: float64[blocks] to float64[n]."""
+        found: Floats = np.add.reduceat(of_block[self.block], self.starts) if len(self.starts) else np.zeros(0)
+        return found
+
+    def largest(self, of_block: Floats) -> Floats:
+        """The largest among the blocks of each list: float64[blocks] to float64[n]."""
+        found: Floats = np.maximum.reduceat(of_block[self.block], self.starts) if len(self.starts) else np.zeros(0)
+        return found
+
     def entries(self, type_name: str) -> Entries:
         """The kernels of one type in the lists themselves."""
         return Entries(self.lists.by_type[type_name].kernels, lambda: self._columns(type_name))
@@ -89,7 +102,8 @@ class KernelLists:
     """n kernel lists. ``by_type`` has each kernel type that occurs, in order of first appearance.
 
     ``matrices``: feature matrices made so far, by what made them. ``blocks``: what the lists are made of, where they
-    were made of blocks: sums are then worked out of each block once. ``made`` is as that of ``Kernels``.
+    were made of blocks: sums are then worked out of each block once. ``made`` is as that of ``Kernels``. ``keep``: what
+    keeps sums of these lists for others who ask for the same ones.
     """
 
     size: int
@@ -97,6 +111,7 @@ class KernelLists:
     matrices: dict[object, Floats] = field(default_factory=dict, repr=False)
     blocks: Blocks | None = field(default=None, repr=False)
     made: dict[object, Any] = field(default_factory=dict, repr=False)
+    keep: Keep | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, lists: Iterable[Iterable[CountedKernel]]) -> "KernelLists":
@@ -144,10 +159,11 @@ class KernelLists:
                 block.append(_NO_BLOCK)
         numbers, beginnings = (np.array(each, dtype=np.int64) for each in (block, starts))
         numbers[numbers == _NO_BLOCK] = len(different)
-        return cls._joined(Blocks(cls.of([*map(kernels, different), ()]), numbers, beginnings))
+        return cls.joined(Blocks(cls.of([*map(kernels, different), ()]), numbers, beginnings))
 
     @classmethod
-    def _joined(cls, blocks: Blocks) -> "KernelLists":
+    def joined(cls, blocks: Blocks) -> "KernelLists":
+        """The lists that are made of these blocks."""
         return cls(len(blocks.starts), {name: blocks.entries(name) for name in blocks.lists.by_type}, blocks=blocks)
 
     def __len__(self) -> int:
@@ -156,12 +172,30 @@ class KernelLists:
     @property
     def kernel_counts(self) -> Floats:
         """How many kernels each list holds: float64[n]."""
-        return self.sums(lambda kernels: np.ones(len(kernels)))
+        return self.sums(_ones, _ones)
 
-    def sums(self, values: Callable[[Kernels], Floats]) -> Floats:
-        """float64[n]: per list the sum of count x value; ``values`` gives float64[u] for one type's u kernels."""
+    def kept(self, follows_from: object, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` makes of these lists, or made of them before; nobody changes it.
+
+        ``follows_from``, which can be referred to weakly, and ``name`` say what it is.
+        """
+        if self.keep is None:
+            return make()
+        found: T = self.keep(follows_from, name, make)
+        return found
+
+    def sums(self, values: Callable[[Kernels], Floats], follow_from: object = None, name: str = "") -> Floats:
+        """float64[n]: per list the sum of count x value; ``values`` gives float64[u] for one type's u kernels.
+
+        ``follow_from``: an object from which, and from ``name``, these follow alone: sums of blocks may be kept then.
+        """
         if self.blocks is not None:
-            return _added(self.blocks, self.blocks.lists.sums(values))
+            return self.blocks.added(self.blocks.lists.sums(values, follow_from, name))
+        if follow_from is not None:
+            return self.kept(follow_from, name, lambda: self._summed(values))
+        return self._summed(values)
+
+    def _summed(self, values: Callable[[Kernels], Floats]) -> Floats:
         total = np.zeros(self.size)
         for entries in self.by_type.values():
             total += self.sums_of(entries, values(entries.kernels))
@@ -171,7 +205,7 @@ class KernelLists:
         """The same for one type: float64[u] to float64[n]."""
         if self.blocks is not None:
             lists = self.blocks.lists
-            return _added(self.blocks, lists.sums_of(lists.by_type[entries.kernels.type], values))
+            return self.blocks.added(lists.sums_of(lists.by_type[entries.kernels.type], values))
         weights = values[entries.kernel] * entries.count
         return np.bincount(entries.owner, weights=weights, minlength=self.size).astype(np.float64)
 
@@ -179,8 +213,7 @@ class KernelLists:
         """Per list the largest value among its kernels of one type, 0 where it has none: float64[u] to float64[n]."""
         if self.blocks is not None:
             lists = self.blocks.lists
-            largest = lists.maxima_of(lists.by_type[entries.kernels.type], values)
-            return np.maximum.reduceat(largest[self.blocks.block], self.blocks.starts) if self.size else np.zeros(0)
+            return self.blocks.largest(lists.maxima_of(lists.by_type[entries.kernels.type], values))
         largest = np.zeros(self.size)
         np.maximum.at(largest, entries.owner, values[entries.kernel])
         return largest
@@ -189,7 +222,7 @@ class KernelLists:
         """Some of the lists, in that order; a list may come twice."""
         chosen = np.arange(self.size)[rows]
         if self.blocks is not None and len(chosen):
-            return KernelLists._joined(_some(self.blocks, chosen))
+            return KernelLists.joined(_some(self.blocks, chosen))
         taken = {name: _taken(entries, chosen) for name, entries in self.by_type.items()}
         return KernelLists(len(chosen), {name: entries for name, entries in taken.items() if len(entries.owner)})
 
@@ -230,18 +263,18 @@ class _Collected:
         return Entries(kernels, lambda: (owner, kernel, count))
 
 
-def _added(blocks: Blocks, of_block: Floats) -> Floats:
-    """Sums over the blocks of each list: float64[blocks] to float64[n]."""
-    found: Floats = np.add.reduceat(of_block[blocks.block], blocks.starts) if len(blocks.starts) else np.zeros(0)
-    return found
+def _ones(kernels: Kernels) -> Floats:
+    return np.ones(len(kernels))
 
 
 def _some(blocks: Blocks, chosen: Ints) -> Blocks:
-    """The blocks of the chosen lists, and only the different ones that they hold."""
+    """The blocks of the chosen lists, and only the different ones that they hold, unless sums of all are kept."""
     ends = blocks.starts + blocks.lengths
     lengths = blocks.lengths[chosen]
     starts = np.cumsum(lengths) - lengths
     at = np.arange(int(lengths.sum())) + np.repeat(ends[chosen] - lengths - starts, lengths)
+    if blocks.lists.keep is not None:
+        return Blocks(blocks.lists, blocks.block[at], starts)
     used, block = np.unique(blocks.block[at], return_inverse=True)
     return Blocks(blocks.lists.take(used), block.astype(np.int64), starts)
 

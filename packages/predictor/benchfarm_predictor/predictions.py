@@ -86,7 +86,7 @@ def answer(predictor: Predictor, batch: Batch, listed: int = MAX_LISTED) -> Pred
     found, model, trained = numbers(predictor, batch), predictor.model, predictor.trained
     unknown: tuple[tuple[str, ...], ...] = ((),) * len(batch)
     outside = unknown
-    if found.unknown is not None:
+    if found.unknown is not None and any(has.any() for has in found.unknown.types.values()):
         unknown = _listed(found.unknown.by_row(), listed)
     if trained is not None and found.octaves is not None:
         outside = _outside(trained, batch, listed)

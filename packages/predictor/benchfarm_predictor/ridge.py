@@ -29,8 +29,7 @@ from benchfarm_predictor.models import (
     milliseconds,
     scales,
 )
-from benchfarm_predictor.sums import SumFeatures, in_order
-from benchfarm_predictor.tabled_lists import TabledLists
+from benchfarm_predictor.sums import SumFeatures
 from benchfarm_predictor.training_rows import checked_ms
 
 PENALTIES: Final = tuple(float(value) for value in np.logspace(-6, 3, 19))
@@ -70,12 +69,10 @@ class Ridge:
 
     def predict(self, batch: Batch) -> Floats:
         """float64[n] in ms."""
-        if isinstance(self.features, SumFeatures) and isinstance(batch, TabledLists):
+        if isinstance(self.features, SumFeatures):  # one after the other, as a model alone has them
             output = self._of_columns(self.features.columns(batch), len(batch))
         else:
-            x = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target)
-            is_whole = isinstance(self.features, SumFeatures)  # these one after the other, as a model alone has them
-            output = np.asarray(in_order((x * self.weights).T)) if is_whole else x @ self.weights
+            output = _standardised(self.features.matrix(batch), self.centre, self.scale, self.target) @ self.weights
         return milliseconds(output + self.offset, self.target, self.floor_ms)
 
     def _of_columns(self, columns: Sequence[Column], count: int) -> Floats:

@@ -89,7 +89,7 @@ class SumFeatures:
 
     def matrix(self, batch: Batch) -> Floats:
         """float64[n, d], read-only. Raises InvalidRequest, ``kernel_unknown``, for a batch of single kernels."""
-        columns = self.columns(batch)
+        columns = self.columns(batch)  # a batch of single kernels is refused, whatever was made of it
         if self not in batch.matrices:
             matrix = np.empty((len(batch), len(columns)))
             for at, column in enumerate(columns):
@@ -105,6 +105,8 @@ class SumFeatures:
             raise InvalidRequest(
                 f"the predictor takes whole models, not kernels {batch.type[:40]}", code="kernel_unknown"
             )
+        if self not in batch.made and self in batch.matrices:
+            return tuple(batch.matrices[self].T)
         if self not in batch.made:
             batch.made[self] = self._made(batch)
         found: tuple[Column, ...] = batch.made[self]
@@ -133,6 +135,17 @@ def raw_sums(lists: KernelLists) -> Mapping[str, Column]:
 
 
 def _sums(lists: KernelLists) -> dict[str, Column]:
+    if lists.blocks is None:
+        return lists.kept(raw_sums, "", lambda: _own_sums(lists))
+    blocks = lists.blocks
+    added: dict[str, Column] = {}
+    for name, values in raw_sums(blocks.lists).items():
+        if isinstance(values, np.ndarray) and values.any():
+            added[name] = (blocks.largest if name in _MAXIMA else blocks.added)(values)
+    return {KERNELS: np.zeros(len(lists)), **added}
+
+
+def _own_sums(lists: KernelLists) -> dict[str, Column]:
     sums: dict[str, Floats] = {}
     for entries in lists.by_type.values():
         for name, values in raw_values(entries.kernels).items():

@@ -54,13 +54,11 @@ class TrainedRange:
         """
         if isinstance(batch, Kernels):
             return self._octaves(batch)
-        share = np.zeros(len(batch))
-        weight = np.zeros(len(batch))
         if isinstance(batch, TabledLists):
             share, weight = batch.total(OUTSIDE_BYTES), np.asarray(in_order(model_bytes(batch.totals)))
-        for entries in batch.by_type.values():
-            share += batch.sums_of(entries, self.outside_bytes(entries.kernels))
-            weight += batch.sums_of(entries, _size_bytes(entries.kernels))
+        else:
+            share = batch.sums(self.outside_bytes, self, "outside_bytes")
+            weight = batch.sums(_size_bytes, _size_bytes)
         found: Floats = share / np.maximum(weight, 1) + self._octaves(totals(batch))
         return found
 

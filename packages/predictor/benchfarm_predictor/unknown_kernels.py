@@ -159,7 +159,7 @@ def _largest_share(lists: KernelLists, flags: Mapping[str, Floats]) -> Floats:
         return shares
     for measure in (_count, _flops, _bytes):
         if measure not in lists.made:
-            lists.made[measure] = lists.sums(measure)
+            lists.made[measure] = lists.sums(measure, measure)
         whole, part = lists.made[measure], np.zeros(len(lists))
         for name, each in flags.items():
             entries = lists.by_type[name]

@@ -105,14 +105,11 @@ def _part(found: KernelList) -> Part:
 def fusings(tx: Transaction, asked: Sequence[Platform]) -> tuple[list[int], tuple[FusionRules, ...]]:
     """What the platforms' engines fuse: the place of each platform's rules among the different ones, and those."""
     places: dict[frozenset[tuple[Pair, bool]], int] = {}
-    rules: list[FusionRules] = []
-    engines: dict[tuple[str, str, str], int] = {}
-    found = []
-    for platform in asked:
-        engine = (platform.engine.key, platform.precision, platform.board_model)
-        if engine not in engines:
-            own = fusions.engine_rules(tx, platform)
-            engines[engine] = places.setdefault(frozenset(own.measured.items()), len(places))
-            rules += [own] if engines[engine] == len(rules) else []
-        found.append(engines[engine])
-    return found, tuple(rules)
+    engines = {(one.engine.key, one.precision, one.board_model): one for one in asked}
+    rules: dict[int, FusionRules] = {}
+    place_of: dict[tuple[str, str, str], int] = {}
+    for engine, own in zip(engines, fusions.engines_rules(tx, list(engines.values())), strict=True):
+        place_of[engine] = places.setdefault(frozenset(own.measured.items()), len(places))
+        rules.setdefault(place_of[engine], own)
+    found = [place_of[one.engine.key, one.precision, one.board_model] for one in asked]
+    return found, tuple(rules.values())

@@ -1,6 +1,7 @@
 """How ids and small ordered values look in rows and how they look to people."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +11,7 @@ from benchfarm_core.jobs import PriorityClass
 from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof
 
 CLOCK_PROOFS: Final = tuple(sorted(ClockProof, key=CLOCK_PROOF_ORDER.__getitem__))
+_DIGITS: Final = re.compile("[0-9a-f]{32}")
 PRIORITIES: Final = (PriorityClass.LOW, PriorityClass.NORMAL, PriorityClass.HIGH)
 
 
@@ -43,7 +45,11 @@ def workload_text(digest: str) -> str:
 
 def workload_digest(workload_id: str) -> str:
     """The digest column of a workload id. Raises NotFound when the text is no such id."""
-    return _uuid(workload_id.removeprefix("w_"), "workload")
+    hexadecimal = workload_id.removeprefix("w_")
+    if _DIGITS.fullmatch(hexadecimal):  # nearly always, and questions name thousands
+        parts = (hexadecimal[:8], hexadecimal[8:12], hexadecimal[12:16], hexadecimal[16:20], hexadecimal[20:])
+        return "-".join(parts)
+    return _uuid(hexadecimal, "workload")
 
 
 def lease_token(column: str) -> str:

@@ -16,7 +16,7 @@ from benchfarm_core.workloads import workload_id
 from benchfarm_store import measurements, memory, platforms, specs
 from benchfarm_store.agents import IS_ONLINE
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, rows_json, workload_digest
+from benchfarm_store.encodings import CLOCK_PROOFS, clock_level, workload_digest
 from benchfarm_store.timings import way_of
 
 CHUNK: Final = 1000
@@ -155,13 +155,13 @@ def workload_rows(tx: Transaction, wanted: Sequence[specs.Resolved]) -> dict[str
 
 def known_workloads(tx: Transaction, digests: Collection[str]) -> dict[str, int]:
     """Rows of the workloads of these digests that are known."""
-    found = tx.execute(_WORKLOADS, {"rows": rows_json([{"digest": digest} for digest in sorted(digests)])})
+    found = tx.execute(_WORKLOADS, {"digests": ",".join(sorted(digests))})
     return {row.digest: row.id for row in found}
 
 
 _WORKLOADS = text("""
-    SELECT w.id, w.digest::text AS digest FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid)
-    JOIN workloads w ON w.digest = x.digest
+    SELECT w.id, w.digest::text AS digest
+    FROM unnest(CAST(string_to_array(:digests, ',') AS uuid[])) AS x(digest) JOIN workloads w ON w.digest = x.digest
 """)
 
 

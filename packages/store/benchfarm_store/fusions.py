@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, not_, or_, select, text
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import Row, text
 
 from benchfarm_core.boards import MARK_PREFIXES
 from benchfarm_core.errors import InvalidRequest, NotFound
@@ -28,7 +27,7 @@ from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_store import models, platforms
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
-from benchfarm_store.tables import FUSION_KEY, fusions
+from benchfarm_store.tables import FUSION_KEY
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules, fuse
@@ -69,13 +68,26 @@ _RECORD = text(f"""
 def fusion_rules(tx: Transaction, platform: Platform) -> list[FusionView]:
     """What was measured of a platform's engine at its precision, by pair: on boards of its model; a pair that was not
     measured there, on the model where it was measured last. Models with marks lend nothing to others."""
-    wanted = (fusions.c[name] == value for name, value in _engine(platform).items())
-    is_own = fusions.c.board_model == platform.board_model
-    pair = (fusions.c.first, fusions.c.second)
-    is_marked = or_(*(fusions.c.board_model.startswith(prefix, autoescape=True) for prefix in MARK_PREFIXES.values()))
-    rows = select(fusions).ext(distinct_on(*pair)).where(*wanted, or_(is_own, not_(is_marked)))
-    nearest = rows.order_by(*pair, is_own.desc(), fusions.c.measured_at.desc())
-    return [_view(row) for row in tx.execute(nearest)]
+    return [_view(row) for row in _nearest(tx, [platform])[0]]
+
+
+def _nearest(tx: Transaction, every: Sequence[Platform]) -> list[list[Row[Any]]]:
+    """The rows of `fusion_rules` for each of some platforms, all by one statement."""
+    engines = [{"at": at, "model": one.board_model, **_engine(one)} for at, one in enumerate(every)]
+    marks = list(MARK_PREFIXES.values())
+    found: list[list[Row[Any]]] = [[] for _ in every]
+    for row in tx.execute(_NEAREST, {"engines": rows_json(engines), "marks": marks}) if engines else ():
+        found[row.at].append(row)
+    return found
+
+
+_NEAREST = text("""
+    SELECT DISTINCT ON (x.at, f.first, f.second) x.at, f.* FROM jsonb_to_recordset(CAST(:engines AS jsonb))
+        AS x(at int, model text, engine text, version text, options text, precision text)
+    JOIN fusions f ON (f.engine, f.version, f.options, f.precision) = (x.engine, x.version, x.options, x.precision)
+        AND (f.board_model = x.model OR NOT f.board_model ^@ ANY(CAST(:marks AS text[])))
+    ORDER BY x.at, f.first, f.second, f.board_model = x.model DESC, f.measured_at DESC
+""")
 
 
 def rules_digest(rules: FusionRules) -> str:
@@ -94,10 +106,13 @@ def _engine(platform: Platform) -> dict[str, str]:
     }
 
 
-def _view(row: Row[Any]) -> FusionView:
+def _fused(row: Row[Any]) -> bool:
     verdicts = (row.by_latency, row.by_profile)
-    decided = verdicts != (None, None)
-    fused = fused_verdict(*verdicts) if decided else (row.first, row.second) in DEFAULT_FUSIONS
+    return fused_verdict(*verdicts) if verdicts != (None, None) else (row.first, row.second) in DEFAULT_FUSIONS
+
+
+def _view(row: Row[Any]) -> FusionView:
+    verdicts, fused = (row.by_latency, row.by_profile), _fused(row)
     disagree = None not in verdicts and len(set(verdicts)) > 1
     return FusionView.model_validate(row._asdict() | {"fused": fused, "disagree": disagree})
 
@@ -120,7 +135,7 @@ def get_fusions(tx: Transaction, name: str) -> FusionsView:
     )
 
 
-def _source(platform: Platform, measured: Sequence[FusionView]) -> RulesSource:
+def _source(platform: Platform, measured: Sequence[FusionView] | Sequence[Row[Any]]) -> RulesSource:
     if not measured:
         return "default"
     own = any(one.board_model == platform.board_model for one in measured)
@@ -180,19 +195,24 @@ def _rules(tx: Transaction, name: str) -> tuple[str, FusionRules, RulesSource]:
     """The platform's key, what its engine fuses, and where that is from. Raises InvalidRequest."""
     row = platforms.find(tx, name)
     spec = Platform.model_validate(row.spec)
-    measured = fusion_rules(tx, spec)
+    [measured] = _nearest(tx, [spec])
     return row.key, _decided(measured), _source(spec, measured)
 
 
 def engine_rules(tx: Transaction, platform: Platform) -> FusionRules:
     """What a platform's engine fuses, as far as it was measured: what kernel lists are made by."""
-    return _decided(fusion_rules(tx, platform))
+    return engines_rules(tx, [platform])[0]
 
 
-def _decided(measured: Sequence[FusionView]) -> FusionRules:
+def engines_rules(tx: Transaction, every: Sequence[Platform]) -> list[FusionRules]:
+    """The same of several platforms' engines."""
+    return [_decided(rows) for rows in _nearest(tx, every)]
+
+
+def _decided(measured: Sequence[Row[Any]]) -> FusionRules:
     """A pair of which neither way could tell counts as not measured."""
     decided = (one for one in measured if one.by_latency is not None or one.by_profile is not None)
-    return FusionRules({(one.first, one.second): one.fused for one in decided})
+    return FusionRules({(one.first, one.second): _fused(one) for one in decided})
 
 
 def _kernels(chains: Sequence[Sequence[Part]], *, is_old: bool) -> list[ModelKernel]:

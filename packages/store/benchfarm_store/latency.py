@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import InvalidRequest, TooLarge
-from benchfarm_core.latency import MAX_ANSWERS, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
+from benchfarm_core.latency import MAX_ANSWERS, AnswerRow, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL
@@ -32,6 +32,7 @@ from benchfarm_store.encodings import CLOCK_PROOFS, rows_json, workload_digest
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.spaces import space
 
 AskedWorkload = AnySingle | KernelListRequest
 """A kernel list has no workload of its own: nobody can run it."""
@@ -81,7 +82,7 @@ class Asked:
     refusals: Mapping[int, "Refused"] = field(default_factory=dict)
     pin: Pin = field(default_factory=Pin)
 
-    def answers(self, rest: Callable[[int, int, int], LatencyAnswer]) -> Iterator[LatencyAnswer]:
+    def rows(self, rest: Callable[[int, int, int], AnswerRow]) -> Iterator[AnswerRow]:
         """Items outer, platforms inner, one after the other: two hundred thousand at once are half a gigabyte.
 
         `rest` answers what is not measured, by item, number and place of platform.
@@ -89,9 +90,11 @@ class Asked:
         for item_no, number in enumerate(self.numbers):
             for place, one in enumerate(self.platforms):
                 if number == REFUSED:
-                    yield unanswered(item_no, one.key, self.timing, *self.refusals[item_no])
+                    yield vars(unanswered(item_no, one.key, self.timing, *self.refusals[item_no]))
+                elif (measured := self.measured(item_no, number, place)) is not None:
+                    yield vars(measured)
                 else:
-                    yield self.measured(item_no, number, place) or rest(item_no, number, place)
+                    yield rest(item_no, number, place)
 
     def measured(self, item_no: int, number: int, place: int) -> LatencyAnswer | None:
         """What is measured of a workload on a platform, told of an item; None where nothing usable is."""
@@ -166,8 +169,10 @@ class _NamedItem(NamedTuple):
 
 def _item_named(item: LatencyItem) -> _NamedItem:
     try:
-        if isinstance(item, KernelListRequest):
-            workload: AskedWorkload = _canonical(item)
+        if isinstance(item, ArchitectureRequest):  # thousands; costs, which others have, are not wanted here
+            workload: AskedWorkload = space(item.space).workload(item.genes)
+        elif isinstance(item, KernelListRequest):
+            workload = _canonical(item)
         elif (resolved := specs.resolve_generated(item)) is not None:
             workload = _single(resolved)
         else:
@@ -230,7 +235,7 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
     }
     reused = {place: row.id for place, row in enumerate(rows) if not is_single_use(row.key)}
     best = _best(tx, request, as_of, dict(enumerate(places)), reused)
-    gaps = [[n for n in workloads if (n, place) not in best] for place in range(len(rows))]
+    gaps = [[n for n in workloads if not best or (n, place) not in best] for place in range(len(rows))]
     choice = pins.choice(tx, request, [id_ for place, id_ in reused.items() if gaps[place]])
     summing = {place: id_ for place, id_ in reused.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
     first = len(places)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Subquery, literal_column, select, text, union_all
+from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.boards import EngineOption, EngineReport
@@ -28,10 +28,6 @@ _OFFERED: Final = """
     EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             WHERE o.platform_id = platforms.id AND b.health <> 'retired')
 """
-_IS_STALE: Final[ColumnElement[bool]] = literal_column(
-    f"(position('~' IN platforms.key) > 0 AND NOT {_OFFERED})"
-).label("is_stale")
-"""Made for options that no board offers now, which may be of no effect: boards are asked what such a key means."""
 ALIAS: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,59}")
 
 
@@ -124,19 +120,19 @@ def _each_once(rows: Iterable[Row[Any]]) -> list[Found]:
 def _known_rows(tx: Transaction, names: Sequence[str]) -> dict[str, Row[Any]]:
     """The rows of those names that are an id, a key or an alias."""
     # a text with a zero byte cannot be sent to Postgres and names nothing
-    known = _named([name for name in dict.fromkeys(names) if "\x00" not in name])
-    found = tx.execute(select(known.c.name, platforms, _IS_STALE).join(known, known.c.id == platforms.c.id))
+    found = tx.execute(_KNOWN, {"names": [name for name in dict.fromkeys(names) if "\x00" not in name]})
     return {row.name: row for row in found}
 
 
-def _named(names: Sequence[str]) -> Subquery:
-    """Which platform each of some names is: one query, however many there are."""
-    columns, aliases = platforms.c, platform_aliases.c
-    return union_all(
-        select(columns.public_id.label("name"), columns.id).where(columns.public_id.in_(names)),
-        select(columns.key, columns.id).where(columns.key.in_(names)),
-        select(aliases.alias, aliases.platform_id).where(aliases.alias.in_(names)),
-    ).subquery()
+_KNOWN = text(f"""
+    SELECT x.name, platforms.*, (position('~' IN platforms.key) > 0 AND NOT {_OFFERED}) AS is_stale
+    FROM (SELECT public_id AS name, id FROM platforms WHERE public_id = ANY(CAST(:names AS text[]))
+          UNION ALL SELECT key, id FROM platforms WHERE key = ANY(CAST(:names AS text[]))
+          UNION ALL SELECT alias, platform_id FROM platform_aliases WHERE alias = ANY(CAST(:names AS text[]))) x
+    JOIN platforms ON platforms.id = x.id
+""")
+"""`is_stale`: made for options that no board offers now, which may be of no effect: boards are asked what such a key
+means. Written out, for every question asks it."""
 
 
 def _not_found(tx: Transaction, name: str) -> InvalidRequest:

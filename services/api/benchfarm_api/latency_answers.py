@@ -13,19 +13,16 @@ from typing import Any, Final
 import msgpack
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from benchfarm_api.predicting import Answered
-from benchfarm_core.latency import LatencyAnswer
 from benchfarm_core.latency_columns import COLUMNS_TYPES, columns_of
 
 JSON_TYPE: Final = "application/json"
 ROWS_AT_ONCE: Final = 500
 PIECE_BYTES: Final = 256 * 1024
-
-_ROWS: Final = TypeAdapter(list[LatencyAnswer])
 
 
 class PacedResponse(Response):
@@ -89,12 +86,12 @@ def _chained(first: bytes, second: bytes, rest: Iterable[bytes]) -> Iterator[byt
 
 def _rows(answered: Answered) -> Iterator[bytes]:
     """A `LatencyResponse` as JSON; the first piece holds all of a small one."""
-    answers = answered.answers()
+    left = answered.rows()
     begun = b'{"answers":['
-    rows = list(islice(answers, ROWS_AT_ONCE))
+    rows = list(islice(left, ROWS_AT_ONCE))
     while rows:
-        made = begun + _ROWS.dump_json(rows)[1:-1]
-        rows = list(islice(answers, ROWS_AT_ONCE))
+        made = begun + to_json(rows)[1:-1]
+        rows = list(islice(left, ROWS_AT_ONCE))
         if not rows:
             yield made + _end(answered)
         else:
@@ -118,7 +115,7 @@ def _columns(answered: Answered) -> Iterator[bytes]:
 def _document(answered: Answered) -> dict[str, Any]:
     measuring = answered.measuring
     return {
-        **columns_of(answered.answers()),
+        **columns_of(answered.rows()),
         "pin": answered.pin.model_dump(mode="json"),
         "measuring": None if measuring is None else measuring.model_dump(mode="json"),
     }

@@ -21,12 +21,18 @@ from benchfarm_api.parts import Parts
 from benchfarm_api.router import include_all
 from benchfarm_api.settings import Settings
 from benchfarm_api.wakeups import Wakeups
+from benchfarm_predictor.answers import kernels_of
+from benchfarm_predictor.known_blocks import KeptSums, RememberedBlocks
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_workloads.network_kernels import RememberedKernels
 
 KERNELS_BYTES: Final = 8 * 2**20
 """What is remembered of the kernels of architectures: thousands of blocks, as of one space in all resolutions."""
+BLOCKS_BYTES: Final = 8 * 2**20
+"""What is remembered of blocks beside that, as columns: thirteen thousand."""
+SUMS_BYTES: Final = 24 * 2**20
+"""What is kept of what versions say of blocks: of a few hundred versions for one space in all resolutions."""
 STALE_S: Final = 3600.0
 """What a dead process left of an upload is removed at the next start, when no live one can still be at it."""
 
@@ -48,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics=metrics,
         predictors=predictors,
         kernels=RememberedKernels(KERNELS_BYTES),
+        blocks=RememberedBlocks(BLOCKS_BYTES, kernels_of, KeptSums(SUMS_BYTES)),
         uploads=asyncio.Semaphore(settings.benchfarm_uploads_at_once),
         uploading_accounts=set(),
         inspections=asyncio.Semaphore(settings.benchfarm_inspections_at_once),

@@ -76,7 +76,7 @@ def _of_platform(asked: Asked, request: LatencyRequest, place: int, answers: Ans
         if number not in first:
             continue
         said = answers(first[number], number, place)
-        if said.error in CANNOT_BE or is_within(request.tolerance, said):
+        if said.error in CANNOT_BE or is_within(request.tolerance, vars(said)):
             continue
         item, workload = request.items[first[number]], asked.workloads[number]
         if isinstance(item, KernelListRequest) or isinstance(workload, KernelListRequest):

@@ -13,6 +13,7 @@ from benchfarm_api.messages import HintSender
 from benchfarm_api.metrics import Metrics
 from benchfarm_api.settings import Settings
 from benchfarm_api.wakeups import Wakeups
+from benchfarm_predictor.known_blocks import RememberedBlocks
 from benchfarm_store.database import Database
 from benchfarm_store.files import Files
 from benchfarm_workloads.network_kernels import RememberedKernels
@@ -30,6 +31,7 @@ class Parts:
     metrics: Metrics
     predictors: LoadedPredictors
     kernels: RememberedKernels
+    blocks: RememberedBlocks
     uploads: asyncio.Semaphore
     uploading_accounts: set[int]
     inspections: asyncio.Semaphore

@@ -8,7 +8,7 @@ kernel and each model is in one batch, which the predictors of all platforms sha
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchfarm_api import misses
 from benchfarm_api.loaded_predictors import LoadedPredictors
@@ -17,6 +17,7 @@ from benchfarm_core.boards import why_single_use
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import (
     MAX_ANSWERS,
+    AnswerRow,
     LatencyAnswer,
     LatencyRequest,
     Measuring,
@@ -30,8 +31,9 @@ from benchfarm_core.latency import (
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL
-from benchfarm_core.workloads import KernelWorkload, UploadedWorkload
-from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet
+from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload, UploadedWorkload
+from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet, space_sheet
+from benchfarm_predictor.known_blocks import RememberedBlocks
 from benchfarm_predictor.predictions import MAX_LISTED
 from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store import asked_kernels, latency, predictors
@@ -41,6 +43,7 @@ from benchfarm_store.latency import Asked, AskedPlatform, AskedWorkload
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
+from benchfarm_workloads.spaces import space
 
 MAX_NAMED: Final = 5
 """Operators that a refusal names."""
@@ -50,6 +53,14 @@ MAX_TEXTS: Final = 200_000
 LEAST_LISTED: Final = 3
 
 Load = Callable[[Head], Predictor]
+
+
+class Remembered(NamedTuple):
+    """What is remembered from question to question: predictors, kernels of blocks, and what was said of blocks."""
+
+    predictors: LoadedPredictors
+    kernels: RememberedKernels
+    blocks: RememberedBlocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +83,25 @@ class Answered:
         """What is to be measured, where that was asked."""
         return self.misses.measuring
 
-    def answers(self) -> Iterator[LatencyAnswer]:
+    def rows(self) -> Iterator[AnswerRow]:
         """Items outer, platforms inner; as often as it is called."""
-        answers = self.asked.answers(self._rest)
-        return answers if self.tolerance is None else map(self._held_to_it, answers)
+        rows = self.asked.rows(self._rest)
+        return rows if self.tolerance is None else map(self._held_to_it, rows)
 
-    def _rest(self, item_no: int, number: int, place: int) -> LatencyAnswer:
-        found = self.said[place].answer(item_no, number)
+    def _rest(self, item_no: int, number: int, place: int) -> AnswerRow:
+        found = self.said[place].row(item_no, number)
         job_id = self.misses.job_ids.get((number, place))
-        return found if job_id is None else found.model_copy(update={"job_id": job_id})
+        return found if job_id is None else {**found, "job_id": job_id}
 
-    def _held_to_it(self, found: LatencyAnswer) -> LatencyAnswer:
+    def _held_to_it(self, found: AnswerRow) -> AnswerRow:
         assert self.tolerance is not None
-        within = None if found.error is not None else is_within(self.tolerance, found)
-        return found.model_copy(update={"within_tolerance": within})
+        within = None if found["error"] is not None else is_within(self.tolerance, found)
+        return {**found, "within_tolerance": within}
 
 
 def answer(
     database: Database,
-    loaded: LoadedPredictors,
-    remembered: RememberedKernels,
+    remembered: Remembered,
     request: LatencyRequest,
     by: Caller,
     budget_s: float,
@@ -109,9 +119,10 @@ def answer(
     uploads = asked_kernels.upload_parts(asked.kernels, partial(_graphs, database))
     answering = _Answering(
         asked,
-        tuple(map(remembered.of, asked.kernels.rules)),
+        tuple(map(remembered.kernels.of, asked.kernels.rules)),
+        remembered.blocks,
         uploads,
-        lambda head: loaded.get(head, partial(_file, database, head)),
+        lambda head: remembered.predictors.get(head, partial(_file, database, head)),
         listed_of(len(asked.numbers) * len(asked.platforms)),
         request.on_miss == OnMiss.ERROR,
         request.pin is not None and request.pin.as_of is not None,
@@ -140,11 +151,13 @@ def _file(database: Database, head: Head) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Answering:
-    """What answers a question: kernels by rules, those of its uploads, predictors, how much each answer tells, whether
-    measurements alone were asked for, and whether what came after a pin's moment does not count."""
+    """What answers a question: kernels by rules, blocks of spaces, kernels of its uploads, predictors, how much each
+    answer tells, whether measurements alone were asked for, and whether what came after a pin's moment does not
+    count."""
 
     asked: Asked
     kernels: Sequence[NetworkKernels]
+    blocks: RememberedBlocks
     uploads: UploadParts
     load: Load
     listed: int
@@ -162,9 +175,13 @@ class _Refusal:
 
 @dataclass(frozen=True, eq=False)
 class _Said:
-    """What one version says of the rows of a sheet: as lists, which are read one by one ten times as fast as arrays."""
+    """What one version says of the rows of a sheet on a platform: as lists, which are read one by one ten times as fast
+    as arrays.
 
-    head: Head
+    `like`: an answer with all that its answers have in common; to check each of them takes six times as long.
+    """
+
+    like: AnswerRow
     rows: Mapping[int, int]
     ms: list[float]
     low_ms: list[float]
@@ -173,20 +190,19 @@ class _Said:
     unknown: tuple[tuple[str, ...], ...]
     outside: tuple[tuple[str, ...], ...]
 
-    def answer(self, item_no: int, platform: str, number: int) -> LatencyAnswer:
-        row = self.rows[number]
-        return predicted(
-            item_no,
-            platform,
-            ms=self.ms[row],
-            low_ms=self.low_ms[row],
-            high_ms=self.high_ms[row],
-            coverage=self.coverage[row],
-            predictor_id=self.head.id,
-            predictor_version=self.head.version,
-            unknown_kernels=self.unknown[row],
-            outside=self.outside[row],
-        )
+    def row(self, item_no: int, number: int) -> AnswerRow:
+        at = self.rows[number]
+        return {
+            **self.like,
+            "item_no": item_no,
+            "median_ms": self.ms[at],
+            "low_ms": self.low_ms[at],
+            "high_ms": self.high_ms[at],
+            "normalised_ms": self.ms[at],
+            "coverage": self.coverage[at],
+            "unknown_kernels": self.unknown[at],
+            "outside": self.outside[at],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +218,14 @@ class _PlatformSaid:
     def key(self) -> str:
         return self.asked.platforms[self.place].key
 
-    def answer(self, item_no: int, number: int) -> LatencyAnswer:
+    def row(self, item_no: int, number: int) -> AnswerRow:
         said = self.refusals.get(number) or self.by_subject[self.asked.subjects[number]]
-        if isinstance(said, _Said):
-            return said.answer(item_no, self.key, number)
+        return said.row(item_no, number) if isinstance(said, _Said) else vars(self._unsaid(item_no, number, said))
+
+    def answer(self, item_no: int, number: int) -> LatencyAnswer:
+        return LatencyAnswer(**self.row(item_no, number))
+
+    def _unsaid(self, item_no: int, number: int, said: _Refusal) -> LatencyAnswer:
         if number in self.asked.lists and said.code == "no_predictor" and self.asked.timing == Timing.ALONE:
             return self._sum(item_no, number)
         return unanswered(item_no, self.key, self.asked.timing, said.code, said.detail)
@@ -256,6 +276,12 @@ def _models(
     asked = answering.asked
     gaps = {number for place in places for number in asked.platforms[place].gaps}
     wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
+    architectures = [one for number in wanted if isinstance(one := asked.workloads[number], ArchitectureWorkload)]
+    names = {one.space for one in architectures}
+    if len(architectures) == len(wanted) and len(names) == 1:  # as searches ask
+        kernels = answering.kernels[fusing]
+        blocks = answering.blocks.of(space(names.pop()), kernels)
+        return space_sheet(blocks, kernels, wanted, [one.genes for one in architectures]), refusals
     sheet = model_sheet(_model_items(answering, wanted, fusing, refusals))
     return sheet if sheet.rows else None, refusals
 
@@ -300,11 +326,11 @@ def _platform_said(
         elif head is None:
             by_subject[subject] = _no_predictor(asked.timing, subject, one.key, is_pinned=answering.is_pinned)
         elif sheet is not None:  # else each of its models is refused for itself
-            by_subject[subject] = _sheet_said(head, sheet, answering)
+            by_subject[subject] = _sheet_said(head, one.key, sheet, answering)
     return _PlatformSaid(asked, place, by_subject, {**refusals, **_unopened(asked, one)})
 
 
-def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Refusal:
+def _sheet_said(head: Head, platform: str, sheet: Sheet, answering: _Answering) -> _Said | _Refusal:
     try:
         found = answer_sheet(answering.load(head), sheet, answering.listed)
     except InvalidRequest as error:
@@ -312,7 +338,7 @@ def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Ref
     except NotFound as error:
         return _Refusal("unavailable", f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
     return _Said(
-        head=head,
+        like=_like(head, platform),
         rows=sheet.rows,
         ms=found.latency_ms.tolist(),
         low_ms=found.low_ms.tolist(),
@@ -320,6 +346,16 @@ def _sheet_said(head: Head, sheet: Sheet, answering: _Answering) -> _Said | _Ref
         coverage=found.coverage.tolist(),
         unknown=found.unknown,
         outside=found.outside,
+    )
+
+
+def _like(head: Head, platform: str) -> AnswerRow:
+    """An answer of a version on a platform, without its numbers."""
+    id_, version = head.id, head.version
+    return vars(
+        predicted(
+            0, platform, ms=0.0, low_ms=0.0, high_ms=0.0, coverage=0.0, predictor_id=id_, predictor_version=version
+        )
     )
 
 

@@ -22,6 +22,7 @@ class Gene:
     """One gene: an integer, or a list with one for each stage or block.
 
     places: the choices of each place, ascending, given the genes before. ``allowed``: all of that as a text for people.
+    alike: the choices, where every place has the same ones, whatever the genes before are.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Gene:
     allowed: str
     is_list: bool
     places: Callable[[Known], tuple[Choices, ...]]
+    alike: frozenset[int] | None = None
 
     def canonical(self, given: object, known: Known) -> GeneValues:
         """The gene's values as they are stored.
@@ -37,6 +39,8 @@ class Gene:
         Raises:
             Misfit: the value or one of its places, with what is allowed there.
         """
+        if not self.is_list and self.alike is not None and type(given) is int and given in self.alike:
+            return given
         places = self.places(known)
         if not self.is_list:
             return _checked(self.name, given, places[0])
@@ -44,7 +48,9 @@ class Gene:
             raise Misfit(f"{self.name}={_shown(given)} must be a list: {self.allowed}")
         if len(given) != len(places):
             raise Misfit(f"{self.name} has {len(given)} values, not {len(places)}: {self.allowed}")
-        if {*map(type, given)} <= {int} and all(map(contains, places, given)):
+        if {*map(type, given)} <= {int} and (
+            self.alike.issuperset(given) if self.alike is not None else all(map(contains, places, given))
+        ):
             return tuple(given)  # nearly always: no text is made for what is right
         pairs = enumerate(zip(given, places, strict=True))
         return tuple(_checked(f"{self.name}[{at}]", value, choices) for at, (value, choices) in pairs)
@@ -58,7 +64,7 @@ class Gene:
 def number(name: str, unit: str, meaning: str, choices: Sequence[int]) -> Gene:
     """A gene of one integer."""
     only = (tuple(choices),)
-    return Gene(name, unit, meaning, choices_text(choices), False, lambda _: only)
+    return Gene(name, unit, meaning, choices_text(choices), False, lambda _: only, frozenset(only[0]))
 
 
 def number_by(name: str, unit: str, meaning: str, other: str, table: Mapping[int, Choices]) -> Gene:
@@ -74,7 +80,8 @@ def numbers(name: str, unit: str, meaning: str, places: Sequence[Sequence[int]])
     text = (
         f"{len(fixed)} values, each {texts[0]}" if len(set(texts)) == 1 else f"{len(fixed)} values: {'; '.join(texts)}"
     )
-    return Gene(name, unit, meaning, text, True, lambda _: fixed)
+    alike = frozenset(fixed[0]) if len(set(fixed)) == 1 else None
+    return Gene(name, unit, meaning, text, True, lambda _: fixed, alike)
 
 
 def per_block(
@@ -82,7 +89,8 @@ def per_block(
 ) -> Gene:
     """A gene with a place for each block that there is. blocks: their number; ``text`` says it."""
     each = tuple(choices)
-    return Gene(name, unit, meaning, f"{choices_text(choices)}, {text}", True, lambda known: (each,) * blocks(known))
+    said = f"{choices_text(choices)}, {text}"
+    return Gene(name, unit, meaning, said, True, lambda known: (each,) * blocks(known), frozenset(each))
 
 
 def choices_text(choices: Sequence[int]) -> str:

@@ -40,11 +40,18 @@ _HEAD: Final = 99
 def _v3_blocks(genes: Known) -> list[Block]:
     """A block's genes are its window and its expansion; the first and the last have none."""
     hw = integer(genes, "hw")
+    stem, head = _v3_ends(hw)
     places: list[Place] = []
     for stage, depth in enumerate(integers(genes, "depth")):
         places += _v3_places(hw, stage, depth)
     blocks = zip(places, integers(genes, "kernel"), integers(genes, "expand"), strict=True)
-    return [(place(-1, False, 3, hw),), *blocks, (place(_HEAD, False, _V3_STAGES[-1][0], _v3_hw(hw, len(_V3_STAGES))),)]
+    return [stem, *blocks, head]
+
+
+@lru_cache(1000)
+def _v3_ends(hw: int) -> tuple[Block, Block]:
+    """The first block and the last, for images of height ``hw``."""
+    return (place(-1, False, 3, hw),), (place(_HEAD, False, _V3_STAGES[-1][0], _v3_hw(hw, len(_V3_STAGES))),)
 
 
 @lru_cache(1000)

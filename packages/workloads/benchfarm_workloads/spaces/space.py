@@ -57,20 +57,27 @@ class Space:
         return self._architecture(self._canonical(genes))
 
     def _canonical(self, genes: Mapping[str, object]) -> dict[str, GeneValues]:
+        known: dict[str, GeneValues] = {}
+        for gene in self.genes:
+            if gene.name not in genes:
+                self._refuse_strange(genes)
+                raise self._refusal(gene.name, f"the gene {gene.name} is missing; it must be {gene.allowed}")
+            try:
+                known[gene.name] = gene.canonical(genes[gene.name], known)
+            except Misfit as error:
+                self._refuse_strange(genes)
+                raise self._refusal(gene.name, str(error)) from error
+        if len(genes) > len(known):
+            self._refuse_strange(genes)
+        return known
+
+    def _refuse_strange(self, genes: Mapping[str, object]) -> None:
+        """A gene that the space does not have is told before what is wrong with others."""
         names = [gene.name for gene in self.genes]
         for name in genes:
             if name not in names:
                 shown = str(name)[:40]
                 raise self._refusal(shown, f"there is no gene {shown!r}; genes are {', '.join(names)}")
-        known: dict[str, GeneValues] = {}
-        for gene in self.genes:
-            if gene.name not in genes:
-                raise self._refusal(gene.name, f"the gene {gene.name} is missing; it must be {gene.allowed}")
-            try:
-                known[gene.name] = gene.canonical(genes[gene.name], known)
-            except Misfit as error:
-                raise self._refusal(gene.name, str(error)) from error
-        return known
 
     def network(self, architecture: Architecture) -> Network:
         """The layers, each a kernel of the catalogue.

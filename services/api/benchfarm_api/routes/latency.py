@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from benchfarm_api import latency_answers, predicting
 from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
+from benchfarm_api.predicting import Remembered
 from benchfarm_api.problems import columns_too, conflict, not_found
 from benchfarm_api.routes import new_router
 from benchfarm_core.latency import LatencyRequest, LatencyResponse
@@ -21,6 +22,7 @@ def ask_latency(question: LatencyRequest, request: Request, caller: CallerDep, p
     200,000 answers: items x distinct platforms. `Accept: application/vnd.msgpack` gives columns instead of rows.
     """
     budget_s = parts.settings.benchfarm_asked_budget_s
-    answered = predicting.answer(parts.database, parts.predictors, parts.kernels, question, caller, budget_s)
+    remembered = Remembered(parts.predictors, parts.kernels, parts.blocks)
+    answered = predicting.answer(parts.database, remembered, question, caller, budget_s)
     stall_s = parts.settings.benchfarm_answer_stall_s
     return latency_answers.response(answered, request.headers.get("Accept", ""), stall_s)

@@ -1,0 +1,198 @@
+"""Blocks of search spaces that questions have met: their kernels as columns, and what versions say of them, kept.
+
+A search asks for architectures of one space again and again, which are made of the same few thousand blocks. What a
+predictor takes from an architecture are sums over its kernels; those of a block are worked out when a version is first
+asked for it, and only added up from then on. They are exact, as in the tables of `space_tables.py`: it does not matter
+when, and beside which other blocks, they were worked out.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
+from typing import Any, Final
+from weakref import ReferenceType, ref
+
+import numpy as np
+
+from benchfarm_predictor.kernel_lists import Blocks, CountedKernel, Entries, KernelLists
+from benchfarm_predictor.kernels import Ints
+from benchfarm_workloads.network_kernels import NetworkKernels, Part
+from benchfarm_workloads.spaces.blocks import Block
+from benchfarm_workloads.spaces.genes import Known
+from benchfarm_workloads.spaces.space import Space
+
+BLOCK_BYTES: Final = 600
+"""What a known block takes in memory with its columns, beside the kernels that `NetworkKernels` remembers; a test holds
+blocks to it."""
+KEPT_BYTES: Final = 400
+"""What an entry takes beside its numbers."""
+_GROWTH: Final = 8
+"""Columns are made anew when there is one new block for so many old ones: over many small questions each block is laid
+out a dozen times."""
+
+KernelsOf = Callable[[Part], Sequence[CountedKernel]]
+_What = tuple[object, ...]
+
+
+class KeptSums:
+    """What was worked out of blocks, within a bound; the least recently used goes first. Any thread may ask.
+
+    Who is asked for again is known by a weak reference: what a version said goes before long when the version has gone.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = Lock()
+        self._kept: OrderedDict[_What, tuple[Any, int]] = OrderedDict()
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """About what is kept takes."""
+        return self._held_bytes
+
+    def of(self, blocks: object, follows_from: object, name: str, make: Callable[[], Any]) -> Any:
+        """What was made of these blocks before, or what ``make`` makes; two that miss the same at once both make it."""
+        what = (ref(blocks), ref(follows_from), name)
+        with self._lock:
+            if what in self._kept:
+                self._kept.move_to_end(what)
+                return self._kept[what][0]
+        made = make()
+        size_bytes = KEPT_BYTES + _size_bytes(made)
+        with self._lock:
+            if what not in self._kept and size_bytes <= self._limit_bytes:
+                self._kept[what] = made, size_bytes
+                self._held_bytes += size_bytes
+            while self._held_bytes > self._limit_bytes:
+                _, (_, gone_bytes) = self._kept.popitem(last=False)
+                self._held_bytes -= gone_bytes
+        return made
+
+
+def _size_bytes(made: Any) -> int:
+    """Of an array, or of several by name."""
+    return sum(map(_size_bytes, made.values())) if isinstance(made, Mapping) else int(np.asarray(made).nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """The first ``count`` blocks as columns."""
+
+    count: int
+    lists: KernelLists
+    kept: KeptSums
+
+    def for_a_question(self) -> KernelLists:
+        """The same columns; features that a question has made of them go with it, what is summed up stays."""
+        by_type = {
+            name: Entries(replace(each.kernels, matrices={}, made={}), partial(_columns, each))
+            for name, each in self.lists.by_type.items()
+        }
+        return KernelLists(self.lists.size, by_type, keep=partial(self.kept.of, self))
+
+
+def _columns(entries: Entries) -> tuple[Ints, Ints, Ints]:
+    return entries.owner, entries.kernel, entries.count
+
+
+@dataclass(eq=False)
+class KnownBlocks:
+    """The blocks of one space by the rules of one engine, numbered as they were met. Any thread may ask.
+
+    Attributes:
+        kernels_of: what counts as the kernels of a block.
+    """
+
+    space: Space
+    kernels_of: KernelsOf
+    kept: KeptSums
+    _lock: Lock = field(default_factory=Lock, repr=False)
+    _numbers: dict[Block, int] = field(default_factory=dict, repr=False)
+    _lists: list[Sequence[CountedKernel]] = field(default_factory=list, repr=False)
+    _laid_out: _Columns | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def lists(self, kernels: NetworkKernels, architectures: Iterable[Known]) -> KernelLists:
+        """The kernel lists of the architectures of these canonical genes; ``kernels``: those of the engine's rules."""
+        block, starts = array("q"), array("q")
+        for genes in architectures:
+            starts.append(len(block))
+            blocks = self.space.plan.blocks(genes)
+            if not isinstance(blocks, list):
+                blocks = [*blocks]
+            try:
+                block.extend(map(self._numbers.__getitem__, blocks))
+            except KeyError:
+                del block[starts[-1] :]
+                block.extend([self._number(kernels, each) for each in blocks])
+        numbers, beginnings = (np.frombuffer(each, dtype=np.int64) for each in (block, starts))
+        return KernelLists.joined(self._blocks(numbers, beginnings))
+
+    def _number(self, kernels: NetworkKernels, block: Block) -> int:
+        known = self._numbers.get(block)
+        if known is not None:
+            return known
+        found = self.kernels_of(kernels.block(self.space, block))
+        with self._lock:
+            if block not in self._numbers:  # else another thread has learnt it meanwhile
+                self._lists.append(found)
+                self._numbers[block] = len(self._lists) - 1
+            return self._numbers[block]
+
+    def _blocks(self, numbers: Ints, starts: Ints) -> Blocks:
+        """Few new blocks among many known ones are laid out for the question alone, with all that it holds."""
+        laid_out = self._laid_out
+        if laid_out is None or (len(numbers) and numbers.max() >= laid_out.count):
+            used, own = np.unique(numbers, return_inverse=True)
+            count, before = len(self._lists), 0 if laid_out is None else laid_out.count
+            if _GROWTH * (count - before) < before and 2 * len(used) < count:
+                return Blocks(KernelLists.of([self._lists[at] for at in used.tolist()]), own.astype(np.int64), starts)
+            laid_out = self._lay_out(count)
+        return Blocks(laid_out.for_a_question(), numbers, starts)
+
+    def _lay_out(self, count: int) -> _Columns:
+        made = _Columns(count, KernelLists.of(self._lists[:count]), self.kept)
+        with self._lock:
+            if self._laid_out is None or self._laid_out.count < count:
+                self._laid_out = made
+        return made
+
+
+class RememberedBlocks:
+    """`KnownBlocks` by space and rules, all together about within a bound. Any thread may ask."""
+
+    def __init__(self, limit_bytes: int, kernels_of: KernelsOf, kept: KeptSums) -> None:
+        self._limit_bytes = limit_bytes
+        self._kernels_of = kernels_of
+        self._kept_sums = kept
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[ReferenceType[NetworkKernels], str, int], KnownBlocks] = OrderedDict()
+
+    @property
+    def held_bytes(self) -> int:
+        """About what is remembered takes, what is kept of it included."""
+        return self._blocks_bytes(None) + self._kept_sums.held_bytes
+
+    def of(self, space: Space, kernels: NetworkKernels) -> KnownBlocks:
+        """Those of a space by the rules of ``kernels``.
+
+        Where all together are above the bound others are forgotten, the least recently asked for first, and then these.
+        """
+        key = (ref(kernels), space.name, space.version)
+        with self._lock:
+            found = self._kept.pop(key, None)
+            while self._kept and self._blocks_bytes(found) > self._limit_bytes:
+                self._kept.popitem(last=False)
+            if found is None or self._blocks_bytes(found) > self._limit_bytes:
+                found = KnownBlocks(space, self._kernels_of, self._kept_sums)
+            self._kept[key] = found
+            return found
+
+    def _blocks_bytes(self, beside: KnownBlocks | None) -> int:
+        return BLOCK_BYTES * (sum(map(len, self._kept.values())) + (0 if beside is None else len(beside)))
