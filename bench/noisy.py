@@ -98,7 +98,7 @@ def judged(engine: str, made: Sequence[Round]) -> list[Row]:
             count += len(one.found)
             lost += len(one.found) - len(found)
             for number in found.keys() & truth.keys():
-                is_kept = not is_noisy(one.found[number], KERNEL, quiet)
+                is_kept = not is_noisy(one.found[number], KERNEL, quiet, one.floors)
                 (kept if is_kept else noisy).append(abs(found[number] / truth[number] - 1))
         near = [_ratio(one.floors) / _ratio(quiet) for one, _ in answers if one.beside == beside]
         rows.append({

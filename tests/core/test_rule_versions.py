@@ -16,8 +16,8 @@ from tests.core.test_differences import doubled
 from tests.core.test_quality import launch
 
 # A rule that gives other numbers, or words, for these launches: raise its version and pin what it gives now.
-SUMMARIES = {8: "73ce57fe69946791"}
-DIFFERENCES = {8: "16b8a9ca925ad1d5"}
+SUMMARIES = {9: "73ce57fe69946791"}
+DIFFERENCES = {9: "16b8a9ca925ad1d5"}
 COMPARISONS = {3: "037b1ab3ac449e7d"}
 
 GOLDEN = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)

@@ -188,10 +188,10 @@ def test_a_measurement_is_no_drift_where_its_lease_saw_the_clock_that_the_board_
     def measure(seed: int, canaries_ns: tuple[int, ...]) -> list[str]:
         farm.submit_planned(ann, job_of(len(canaries_ns), seed=seed, platforms=[platform]))
         grant = agent.must_take()
-        of_each = zip(grant.items, canaries_ns, strict=True)
-        agent.send(grant, *(ok_result(item.measurement_id, canary_ns=ns) for item, ns in of_each))
-        agent.release(grant)
         ids = [item.measurement_id for item in grant.items]
+        of_each = zip(ids, canaries_ns, strict=True)
+        agent.send(grant, *(ok_result(id_, canary_ns=ns, neighbours=2_000_000 / ns) for id_, ns in of_each))
+        agent.release(grant)
         with farm.transaction() as tx:
             return [results.get_measurement(tx, id_, ann).state for id_ in ids]
 

@@ -39,7 +39,7 @@ from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 8
+RULE_VERSION: Final = 9
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -77,6 +77,9 @@ QUIET_LIMIT: Final = 1.08
 """A launch was quiet when the MobileNet canary beside it came this near to the canary's floor in its lease: it feels
 neighbours about as much as a kernel does, so this is a look at them and not at the value."""
 QUIET_LAUNCHES: Final = 2
+NOISY_LIMIT: Final = 1.15
+"""A measurement none of whose launches saw MobileNet come this near to its quiet floor, by the clock of the lease, never
+met the machine that its lease is divided by: its launches may agree, and all be slow (docs/decisions/0040)."""
 
 CanaryName = Literal["sgemm", "mobilenet"]
 
@@ -271,14 +274,19 @@ def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
     return sum(ns is not None and ns <= QUIET_LIMIT * quiet_ns for ns in near)
 
 
-def is_noisy(launches: Sequence[LaunchSamples], protocol: Protocol, quiet: CanaryGolden) -> bool:
+def is_noisy(
+    launches: Sequence[LaunchSamples], protocol: Protocol, quiet: CanaryGolden, lease: CanaryGolden | None = None
+) -> bool:
     """Whether neighbours whom no witness sees were there throughout, so that a quiet moment was never measured: in too
     few launches MobileNet is near what it takes in the board's quiet leases (docs/measurement.md, "A noisy minute").
 
     quiet: floors of the quietest of the latest leases. Each launch is held to the clock that its own SGEMM tells. False
     where nothing is known, of launches without canaries, and where the witness saw a crowd: then there is somebody, and
-    `summarise` asks whether launches confirm each other.
+    `summarise` asks whether launches confirm each other. lease: the canaries' floors in the lease; whoever the witness
+    saw, it is noisy where no launch came near them or, by their clock, near those of quiet leases.
     """
+    if lease is not None and _met_nothing_quiet(launches, quiet, lease):
+        return True
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks):
         return False
@@ -288,6 +296,16 @@ def is_noisy(launches: Sequence[LaunchSamples], protocol: Protocol, quiet: Canar
     limit = QUIET_LIMIT * quiet.mobilenet_ns / quiet.sgemm_ns
     near = sum(found.get("mobilenet", inf) <= limit * found.get("sgemm", 0) for found in floors)
     return near < min(QUIET_LAUNCHES, protocol.launches_min)
+
+
+def _met_nothing_quiet(launches: Sequence[LaunchSamples], quiet: CanaryGolden, lease: CanaryGolden) -> bool:
+    own_ns = canary_floors(launches).get("mobilenet")
+    if own_ns is None or lease.mobilenet_ns is None:
+        return False
+    known_ns: float = lease.mobilenet_ns
+    if lease.sgemm_ns and quiet.sgemm_ns and quiet.mobilenet_ns:
+        known_ns = min(known_ns, quiet.mobilenet_ns * lease.sgemm_ns / quiet.sgemm_ns)
+    return own_ns > NOISY_LIMIT * known_ns
 
 
 def judged_floors(launches: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None = None) -> list[float]:

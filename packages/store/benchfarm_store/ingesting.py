@@ -373,7 +373,7 @@ def _judge_launches(
         return FailureCode.PIN_NOT_VERIFIED
     found = _answer(lease, canaries, beside, kept, clock_proof)
     # comparisons do not ask, nor where neighbours belong to the board
-    if lease.is_enforced and isinstance(found, Summary) and is_noisy(kept, lease.protocol, canaries.quiet):
+    if lease.is_enforced and isinstance(found, Summary) and is_noisy(kept, lease.protocol, canaries.quiet, beside):
         found = FailureCode.NOISY if noisy_left > 0 else as_noisy(found)
     return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
 
