@@ -195,7 +195,7 @@ def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, 
     assert named() == agent.boards
     assert named("a_other") == []
     assert look(farm) == (0, 0), "time for a reboot"
-    farm.submit_planned(ann, job_of(max_age_s=0))
+    farm.submit_planned(ann, job_of(1))
     grant = agent.must_take(agent.boards[0])
     with farm.transaction() as tx:
         assert boards.drifted(tx, agent.id, [], [grant.lease_token]) == agent.boards, "at work too"
