@@ -58,7 +58,7 @@ def publish(lab: AdaptingLab, fit: PlatformFit, rows: TrainingRows) -> list[bool
     kept = []
 
     def take(tx: Transaction, judged: publishing.Judged) -> bool:
-        kept.append(publishing.keep(tx, platform_row(lab), FC, judged) is not None)
+        kept.append(publishing.keep(tx, platform_row(lab), FC, judged, rules="r") is not None)
         return kept[-1]
 
     publishing.publish(lab.farm.database, platform_row(lab), FC, fit, rows, take)
