@@ -78,8 +78,8 @@ QUIET_LIMIT: Final = 1.08
 neighbours about as much as a kernel does, so this is a look at them and not at the value."""
 QUIET_LAUNCHES: Final = 2
 NOISY_LIMIT: Final = 1.15
-"""A measurement none of whose launches saw MobileNet come this near to its quiet floor, by the clock of the lease, never
-met the machine that its lease is divided by: its launches may agree, and all be slow (docs/decisions/0040)."""
+"""A measurement none of whose launches saw MobileNet come this near to its quiet floor, by the clock of the lease, met
+another machine than the one that it is divided by: its launches may agree, and all be slow (docs/decisions/0040)."""
 
 CanaryName = Literal["sgemm", "mobilenet"]
 
