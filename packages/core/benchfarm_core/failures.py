@@ -96,8 +96,8 @@ INCONCLUSIVE_CODES: Final = frozenset(
     }
 )
 """Transient outcomes that say the conditions were not good enough, not that anything broke. `DIFFERENCE_UNCLEAR`: what
-a second copy of a kernel takes is no more than how far that is uncertain. `NOISY`: no witness saw anybody, and the
-canary was slower throughout than the board has it (`quality.is_noisy`)."""
+a second copy of a kernel takes is no more than how far that is uncertain. `NOISY`: the canary was slower
+throughout than the board or the lease has it (`quality.is_noisy`)."""
 
 
 def fault_of(code: FailureCode) -> Fault:
