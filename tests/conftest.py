@@ -40,8 +40,18 @@ os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
 
 LEFT_WITHIN_S = 0.1
 VALKEY_DATABASES = 16
+PEERS = frozenset({"phones", "qemu_board", "ssh_host"})
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that ask for real peers come first: of several pytest-xdist workers one gets them all and starts each once.
+
+    An emulated board takes long to start, and some of a core for as long as the session lasts.
+    """
+    files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,8 @@ _NOUNS: Final = (
 def include_all(app: FastAPI) -> None:
     """Add every route to an application, as it stands.
 
-    `include_router` would build each of a hundred routes again, with all models of its requests and answers, when the
-    application is first asked something: twice the processor's time of a start.
+    `include_router` would build each of a hundred routes again, with the models of its requests and answers, when the
+    application is first asked something.
     """
     for router in (*(noun.router for noun in _NOUNS), health.metrics_router):
         app.router.routes.extend(router.routes)
