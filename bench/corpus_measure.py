@@ -163,8 +163,10 @@ def overview(kept: Kept, portions: Iterable[Portion], limits: Limits, generation
     wanted = [portion for portion in portions if is_wanted(kept, portion, limits, generation)]
     told_s = [seconds for portion in wanted if (seconds := expected_s(kept, portion))]
     unknown = len(wanted) - len(told_s)
-    untold = f", and {unknown} of which nobody knows" if unknown else ""
-    return f"{len(wanted)} portions wanted, about {sum(told_s) / 60:.1f} min{untold}"
+    said = [f"{len(wanted)} portions wanted"]
+    said += [f"about {sum(told_s) / 60:.1f} min"] if told_s else []
+    said += [f"of {unknown} nobody knows how long they take"] if unknown else []
+    return ", ".join(said)
 
 
 def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, run: Run) -> bool:

@@ -148,7 +148,7 @@ def test_every_portion_is_written_as_it_comes_and_a_busy_board_is_asked_again(
         corpus_measure.measure_on(Farm(), kept, board, chosen, run)  # type: ignore[arg-type]
     assert asked == ["probe-networks-000", "probe-networks-000", f"train-{MOBILE}-000"]
     said = capsys.readouterr().out
-    assert "2 portions wanted, about 0.0 min, and 2 of which nobody knows" in said
+    assert "2 portions wanted, of 2 nobody knows how long they take" in said
     assert "too few of it could be measured" in said
     assert [one.name for one in read_generations(rows)[0].measured] == ["probe-networks-000"]
     again = Kept(tmp_path / "kept", read_generations(rows))

@@ -20,7 +20,7 @@ from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store import latency, likenesses, pool, pool_entries, predictors
 from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent, told_donors
-from benchfarm_store.training_rows import told
+from benchfarm_store.training_rows import FoundRows, told
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from benchfarm_workloads.probes import probe_set
@@ -92,6 +92,13 @@ def entry_rows(tx, entry_id):
     return rows
 
 
+def own_rows(tx, platform_id, subject):
+    """What a platform of this farm lends."""
+    found = pool.find_donor_rows(tx, platform_id, subject)
+    assert isinstance(found, FoundRows)
+    return told(found)
+
+
 def test_an_entry_is_taken_once_and_read_back_as_it_was(farm, lab):
     came = lab.bring(with_predictor())
     (entry_id,) = came.entries
@@ -134,7 +141,7 @@ def test_nothing_of_an_entry_stands_among_the_farms_own_and_none_answers(farm, l
     kernel = probe_set().kernels[0]
     asked = LatencyRequest(platforms=(KEY,), items=(KernelRequest(type=kernel.type, config=kernel.config),))
     with farm.transaction() as tx:
-        assert told(pool.find_donor_rows(tx, probing.id_of(KEY), CONV)).kernels == ()
+        assert own_rows(tx, probing.id_of(KEY), CONV).kernels == ()
         pointing = tx.execute(
             text(
                 "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
@@ -303,7 +310,7 @@ def test_what_is_exported_is_what_predictors_learn_from(farm, lab, probing):
     data = lab.export(names=(KEY,))
     (found,) = opened(data)
     with farm.transaction() as tx:
-        rows = told(pool.find_donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL))
+        rows = own_rows(tx, probing.id_of(KEY), WHOLE_MODEL)
         own = pool_entries.own_origin(tx)
         assert pool.donor_file(tx, probing.id_of(KEY), WHOLE_MODEL) == file
         assert pool.donor_file(tx, probing.id_of(KEY), CONV) is None
@@ -412,7 +419,7 @@ def test_an_architecture_brings_its_kernels_along(farm, lab, probing, ann, agent
     agent.measure_all()
     (found,) = opened(lab.export(names=(KEY,)))
     with farm.transaction() as tx:
-        (model,) = told(pool.find_donor_rows(tx, probing.id_of(KEY), WHOLE_MODEL)).models
+        (model,) = own_rows(tx, probing.id_of(KEY), WHOLE_MODEL).models
     assert found.rows.models[0].kernels == model.kernels
     assert found.rows.models[0].space == "bert"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchfarm_core import pool_rows
 from benchfarm_core.access import Role
 from benchfarm_core.measurements import Timing
 from benchfarm_core.messages import TaskMessage
@@ -174,7 +175,7 @@ def test_entries_of_another_probe_set_are_unpacked_outside_of_transactions(
     with farm.transaction() as tx:
         (entry_id,) = pool_entries.import_entries(tx, opened, by=probing.by).entries
     farm.run("UPDATE pool_entries SET probes_version = 0, probes = '{}'")
-    really, begin, transactions = pool_entries.unpack, Database.transaction, list[None]()
+    really, begin, transactions = pool_rows.unpack, Database.transaction, list[None]()
     unpacked: list[int] = []
 
     @contextmanager
@@ -191,7 +192,7 @@ def test_entries_of_another_probe_set_are_unpacked_outside_of_transactions(
         return really(*arguments)
 
     monkeypatch.setattr(Database, "transaction", transaction)
-    monkeypatch.setattr(pool_entries, "unpack", unpack)
+    monkeypatch.setattr("benchfarm_store.pool_entries.unpack", unpack)
     take(farm, entry_id)
     assert unpacked == [0]
     elsewhere = opened[0].rows.platform

@@ -10,7 +10,7 @@ from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_store.bootstrap import bootstrap
 from benchfarm_store.starter_pool import NONE, StarterPool, read_told
-from benchfarm_worker.starter_pool import main
+from benchfarm_worker.__main__ import main
 from tests.pool_rows import KEY as ELSEWHERE
 from tests.pool_rows import entry_of, made_file, made_rows, manifest_of
 from tests.store.conftest import Farm
@@ -27,6 +27,11 @@ def first(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     farm.database.dispose()
 
 
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["benchfarm_worker", "starter-pool", *arguments])
+    return main()
+
+
 def named(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "made.pool").write_bytes(data)
     monkeypatch.setenv("BENCHFARM_STARTER_POOL", str(tmp_path / "made.pool"))
@@ -37,11 +42,11 @@ def test_the_command_tells_what_came_of_it(
 ) -> None:
     told = tmp_path / "told.json"
     named(made_file(), tmp_path, monkeypatch)
-    assert main(["--told", str(told)]) == 0
+    assert run(monkeypatch, "--told", str(told)) == 0
     assert capsys.readouterr().out == f"starter pool: {ELSEWHERE}\n"
     assert read_told(told).donors == (ELSEWHERE,)
     monkeypatch.setenv("BENCHFARM_STARTER_POOL", NONE)
-    assert main([]) == 0
+    assert run(monkeypatch) == 0
     assert capsys.readouterr().out == "starter pool: none\n"
     told.write_text("cut sh")
     assert read_told(told) == StarterPool()
@@ -54,7 +59,7 @@ def test_a_predictor_with_a_good_header_and_nothing_behind_it_is_refused(
     packed = {"subject": WHOLE_MODEL, "sha256": part_hash(file), "lineage": Lineage.model_validate(LINEAGE)}
     entry, part = entry_of(made_rows(), predictors=(packed,))
     named(write(manifest_of([entry]), [part, file]), tmp_path, monkeypatch)
-    assert main([]) == 0, "it keeps no farm from starting"
+    assert run(monkeypatch) == 0, "it keeps no farm from starting"
     said = capsys.readouterr().out
     assert said.startswith("starter pool: none (")
     assert "damaged" in said
@@ -63,5 +68,5 @@ def test_a_predictor_with_a_good_header_and_nothing_behind_it_is_refused(
 
 def test_without_a_database_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    assert main([]) == 2
+    assert run(monkeypatch) == 2
     assert "DATABASE_URL" in capsys.readouterr().err

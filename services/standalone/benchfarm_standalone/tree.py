@@ -50,7 +50,9 @@ class Tree:
 
     def starter_pool(self) -> Service:
         """One-shot: take in the donors that come with the project. One that is refused keeps no farm from starting."""
-        return self._python("starter-pool", "benchfarm_worker.starter_pool", "--told", str(self.home.starter_pool_file))
+        return self._python(
+            "starter-pool", "benchfarm_worker", "starter-pool", "--told", str(self.home.starter_pool_file)
+        )
 
     def api(self) -> Service:
         """The API on the socket that the supervisor holds: calls wait in it while the API is restarted."""

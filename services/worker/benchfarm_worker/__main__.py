@@ -3,6 +3,10 @@
 `run` without `--queues` serves all queues but `train` and ticks by itself (one machine); with `--queues` it serves
 those only and a single `beat` ticks for all. `train` is for a process of its own: `run --queues train` computes one
 thing at a time, in one thread, with the lowest priority.
+
+`python -m benchfarm_worker starter-pool` takes in what BENCHFARM_STARTER_POOL names, into the farm of DATABASE_URL:
+`shipped` (the pool file that comes with the project, if there is one), `none`, or the path of another. It needs no
+broker. Exit codes: 0 done, 1 the database is away, 2 wrong usage.
 """
 
 import argparse
@@ -18,6 +22,8 @@ from pydantic import ValidationError
 
 from benchfarm_core.log import configure
 from benchfarm_core.messages import QUEUES, TRAIN_QUEUE
+from benchfarm_store.starter_pool import SHIPPED
+from benchfarm_worker import starter_pool
 from benchfarm_worker.celery_app import TRAIN_LIMIT_S, create_celery
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.tasks import register
@@ -25,6 +31,7 @@ from benchfarm_worker.watchdog import SILENT_S, Watchdog
 
 QUICK_QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUES.values() if queue != TRAIN_QUEUE))
 LOWEST_PRIORITY: Final = 19
+STARTER_POOL: Final = "starter-pool"
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Small matrices on many cores cost more than they save, and the other cores may be measuring."""
 
@@ -39,6 +46,8 @@ def create_worker(settings: Settings) -> Celery:
 def main() -> int:
     """Parse, configure, run until stopped."""
     arguments = _parse()
+    if arguments.verb == STARTER_POOL:
+        return _starter_pool(arguments.told)
     configure("worker" if arguments.verb == "run" else "beat")
     try:
         settings = Settings()
@@ -60,6 +69,14 @@ def main() -> int:
     return 0
 
 
+def _starter_pool(told: Path | None) -> int:
+    url = os.environ.get("DATABASE_URL", "")
+    if not url:
+        sys.stderr.write("set DATABASE_URL to the farm's Postgres\n")
+        return 2
+    return starter_pool.take_in(url, os.environ.get("BENCHFARM_STARTER_POOL", SHIPPED), told)
+
+
 def _stand_back() -> None:
     """Training disturbs neither the farm nor what is measured on this host; numpy reads these when it is imported."""
     os.nice(LOWEST_PRIORITY)
@@ -75,8 +92,9 @@ def _say_ready(ready_file: Path | None, **_: object) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchfarm_worker")
-    parser.add_argument("verb", choices=("run", "beat"))
+    parser.add_argument("verb", choices=("run", "beat", STARTER_POOL))
     parser.add_argument("--queues", default="", help="comma-separated, of: " + ", ".join((*QUICK_QUEUES, TRAIN_QUEUE)))
+    parser.add_argument("--told", type=Path, default=None, help="of the starter pool: what came of it, as JSON")
     arguments = parser.parse_args()
     unknown = set(filter(None, arguments.queues.split(","))) - set(QUEUES.values())
     if unknown:
