@@ -2,8 +2,8 @@
 
 A search asks for architectures of one space again and again, which are made of the same few thousand blocks. What a
 predictor takes from an architecture are sums over its kernels; those of a block are worked out when a version is first
-asked for it, and only added up from then on. They are exact, as in the tables of `space_tables.py`: it does not matter
-when, and beside which other blocks, they were worked out.
+asked for it, and only added up from then on. They are added exactly, as in the tables of `space_tables.py`; a
+kernel's own number may differ in its last digits with the kernels that are predicted beside it.
 """
 
 from array import array

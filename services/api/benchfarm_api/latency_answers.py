@@ -90,7 +90,7 @@ def _rows(answered: Answered) -> Iterator[bytes]:
     begun = b'{"answers":['
     rows = list(islice(left, ROWS_AT_ONCE))
     while rows:
-        made = begun + to_json(rows)[1:-1]
+        made = begun + to_json(rows, inf_nan_mode="null")[1:-1]
         rows = list(islice(left, ROWS_AT_ONCE))
         if not rows:
             yield made + _end(answered)

@@ -23,7 +23,6 @@ from pydantic import ValidationError
 from benchfarm_core.log import configure
 from benchfarm_core.messages import QUEUES, TRAIN_QUEUE
 from benchfarm_store.starter_pool import SHIPPED
-from benchfarm_worker import starter_pool
 from benchfarm_worker.celery_app import TRAIN_LIMIT_S, create_celery
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.tasks import register
@@ -74,6 +73,8 @@ def _starter_pool(told: Path | None) -> int:
     if not url:
         sys.stderr.write("set DATABASE_URL to the farm's Postgres\n")
         return 2
+    from benchfarm_worker import starter_pool  # brings numpy, which no other process here is to load this early
+
     return starter_pool.take_in(url, os.environ.get("BENCHFARM_STARTER_POOL", SHIPPED), told)
 
 
