@@ -62,7 +62,12 @@ WAITER = """
     Path(os.environ["BENCHFARM_READY_FILE"]).touch()
     signal.pause()
 """
-PROGRAMS = {"benchfarm_store": STORE, "benchfarm_api": API, "benchfarm_worker": WAITER, "benchfarm_agent": WAITER}
+WORKER = f"""
+    import sys
+    if sys.argv[1] == "starter-pool":
+        sys.exit()
+{WAITER}"""
+PROGRAMS = {"benchfarm_store": STORE, "benchfarm_api": API, "benchfarm_worker": WORKER, "benchfarm_agent": WAITER}
 SERVICES = ("postgres", "valkey", "api", "worker", "trainer", "agent")
 
 
