@@ -24,6 +24,7 @@ from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.socket_dir import private_socket_dir
 from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
 from tests.peers.scratch import memory_dir, scratch_dir
+from tests.quiet import is_quiet
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,8 +33,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
-# Real phones and boards, for every folder.
-pytest_plugins = ["tests.peers.fixtures"]
+# Real phones and boards for every folder, and who may run beside whom.
+pytest_plugins = ["tests.peers.fixtures", "tests.quiet"]
 
 # The golden suite would measure beside whatever a test has measured; tests of it ask for it.
 os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
@@ -48,10 +49,11 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that ask for real peers come first: of several pytest-xdist workers one gets them all and starts each once.
 
-    An emulated board takes long to start, and some of a core for as long as the session lasts.
+    An emulated board takes long to start, and some of a core for as long as the session lasts. Tests that nothing runs
+    beside come last, so that no worker waits for another one's long test.
     """
     files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: item.path not in files)
+    items.sort(key=lambda item: (is_quiet(item), item.path not in files))
 
 
 @pytest.fixture(scope="session")
