@@ -32,6 +32,7 @@ from benchfarm_core.workloads import (
     UploadedWorkload,
 )
 from benchfarm_workloads.kernels import kernel_type
+from benchfarm_workloads.models import ZOO_VERSION
 from benchfarm_workloads.spaces import space
 from tests.agent.conftest import grant_of, run
 from tests.agent.simulated_boards import SteppedClock, profile_with, simulated_board
@@ -295,7 +296,7 @@ def test_what_a_real_agent_could_not_prepare_fails_here_too(workload: Any, code:
 
 
 def test_models_and_uploads_take_a_time_of_their_own(running: Callable[[Any], Any]) -> None:
-    model = GeneratedModelWorkload(zoo_version=1, name="resnet18", config={})
+    model = GeneratedModelWorkload(zoo_version=ZOO_VERSION, name="resnet18", config={})
     drawn = ArchitectureWorkload(**dict(space("fbnet_v3").draw("0")))
     uploads = [UploadedWorkload(sha256=digit * 64, dims={}, inputs=()) for digit in "12"]
     lines, _ = running(launched(simulated_board(profile_with(noise=QUIET)), grant_for(model, drawn, *uploads)))

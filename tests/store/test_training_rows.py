@@ -28,7 +28,7 @@ ARCHITECTURE = {"kind": "architecture", "space": "bert", "genes": SMALL}
 PAIR = {"kind": "model", "name": "operator_pair", "config": {"first": "Conv", "second": "Relu", "part": "both"}}
 OTHER_VERSIONS = """
     UPDATE workloads SET spec = CAST(CAST(spec AS jsonb) || jsonb_build_object(
-        CASE kind WHEN 'kernel' THEN 'catalogue_version' ELSE 'zoo_version' END, 2) AS json)
+        CASE kind WHEN 'kernel' THEN 'catalogue_version' ELSE 'zoo_version' END, 9) AS json)
 """
 
 

@@ -19,14 +19,14 @@ from benchfarm_workloads.onnx_canary import build_canary, canary_inputs, canary_
 
 MODELS = [recipe.name for recipe in model_recipes() if recipe.name != PAIR_MODEL]
 FILES = {
-    "mobilenet_v2": "8ce6f44cf9ef",
-    "resnet18": "06081949357e",
-    "mobilenet_v3_large": "490de6b060f3",
-    "efficientnet_b0": "c627ae7f0dc5",
+    "mobilenet_v2": "15e74129eaa8",
+    "resnet18": "6d0384110df0",
+    "mobilenet_v3_large": "e907c8657fa1",
+    "efficientnet_b0": "74c3aff95425",
     "squeezenet": "77e9db1c18f3",
     "shufflenet_v2": "60afce044267",
-    "vit_tiny": "0ac397c6c79a",
-    "bert_tiny": "ef84942fec04",
+    "vit_tiny": "a79da01aa179",
+    "bert_tiny": "af9b6583fab6",
 }
 
 

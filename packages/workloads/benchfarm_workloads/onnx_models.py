@@ -14,8 +14,8 @@ from benchfarm_workloads.onnx_kernels import emit_kernel
 from benchfarm_workloads.spaces import space
 
 BRANCH_GAIN: Final = 0.25
-"""Of He's scale, where an architecture's branch ends in a sum: over forty blocks sums would leave the range of 16-bit
-numbers, as trained networks never do."""
+"""Of He's scale, where a branch ends in a sum: over forty blocks sums would leave the range of 16-bit numbers, and what
+8 bits lose would grow with each of them, as in trained networks it does not."""
 
 _SUMS: Final = frozenset({"add-act", "token-add"})
 
@@ -42,10 +42,10 @@ def build_architecture(architecture: Architecture) -> tuple[bytes, tuple[InputSp
     network = space(architecture.space).network(architecture)
     named = [architecture.space, architecture.space_version, dict(architecture.genes)]
     seed = int(digest(named, length=16), 16)
-    return build_network(network, seed=seed, branch_gain=BRANCH_GAIN), network_inputs(network)
+    return build_network(network, seed=seed), network_inputs(network)
 
 
-def build_network(network: Network, *, seed: int, branch_gain: float = 1.0) -> bytes:
+def build_network(network: Network, *, seed: int, branch_gain: float = BRANCH_GAIN) -> bytes:
     """The ONNX file of a network with weights from ``seed``; ``branch_gain``: of those that end a branch."""
     graph, shapes = OnnxGraph(network.name, seed), network.shapes()
     branch_ends = _branch_ends(network)
