@@ -21,8 +21,8 @@ class SupportRow(Answer):
     `code`: `ok` or a failure code; `fault` says whose it was: what is the farm's or passing says nothing of the
     engine. `subject`: the operator that a failure is about. `options`: the engine's, as in platform keys.
     `effective_precision`: what the engine computed these ok's in; another than `precision` where it has no such form of
-    what they need, null where nobody told. `max_relative_l2`: the largest error of the correctness gate. `mean_s`: board
-    time of one, null where unknown.
+    what they need, null where nobody told. `max_relative_l2`: the largest error of the correctness gate. `mean_s`:
+    board time of one, null where unknown.
     """
 
     family: str
@@ -76,7 +76,7 @@ def support_text(rows: Iterable[SupportRow]) -> str:
 
 
 def computed_otherwise(rows: Iterable[SupportRow]) -> dict[str, int]:
-    """How many ok's were not computed in the platform's precision as far as anybody told, by what they were computed in.
+    """How many ok's were not told to be in the platform's precision, by what they were computed in.
 
     What nobody told is `an unknown precision`: it is not taken for the platform's.
     """
