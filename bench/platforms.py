@@ -136,7 +136,8 @@ def support_rows(found: Iterable[SupportRow]) -> list[Row]:
     """The matrix as a table: workload families down, engines with options and precision across, `all` at the end.
 
     A cell says how many attempts were ok with their largest error (relative L2), how many of these were not computed in
-    the platform's precision, and how many ended in each typed failure. Attempts that were repeated for passing reasons are among them: every attempt is counted.
+    the platform's precision, and how many ended in each typed failure. Attempts that were repeated for passing reasons
+    are among them: every attempt is counted.
     """
     cells: dict[tuple[str, str], list[SupportRow]] = defaultdict(list)
     for one in found:
