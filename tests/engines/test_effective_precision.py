@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from benchfarm_engines.registry import load_engine
-from tests.engines.conftest import Workload, conv_graph, graph, normal
+from tests.engines.conftest import PROTOCOL, Workload, conv_graph, graph, normal
 
 KINDS = ("conv", "maxpool", "softmax")
 SAID = {
@@ -56,8 +56,6 @@ def test_each_kernel_tells_what_it_was_computed_in(
 
 @pytest.mark.parametrize("engine", ["ncnn", "onnxruntime"])
 def test_memory_tells_it_unasked(launch: Any, kernels: list[Workload], engine: str) -> None:
-    from tests.engines.conftest import PROTOCOL
-
     softmax = kernels[KINDS.index("softmax")].visit(0, max_relative_l2=0.1)
     line = launch([softmax], engine=engine, precision="int8", protocol={**PROTOCOL, "purpose": "memory"}).done[0]
     assert (line["outcome"], line["effective_precision"]) == ("ok", "fp32")

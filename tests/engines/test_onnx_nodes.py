@@ -19,7 +19,7 @@ def test_nodes_are_those_of_the_package(name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"\x3a\x7f", b"\x3a", b"\x3b", b"\xff\xff", b"\x08"])
 def test_what_is_cut_short_is_no_graph(content: bytes) -> None:
-    with pytest.raises(ValueError, match="field|number"):
+    with pytest.raises(ValueError, match=r"field|number"):
         nodes_of(content)
 
 

@@ -59,14 +59,14 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
             _, at = _varint(content, at)
         elif kind == _BYTES:
             size, at = _varint(content, at)
+            if at + size > len(content):
+                raise ValueError(f"the file ends within field {number}")
             yield number, content[at : at + size]
             at += size
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             at += 8 if kind == _EIGHT_BYTES else 4
         else:
             raise ValueError(f"field {number} is of no kind that ONNX has")
-    if at > len(content):
-        raise ValueError("the file ends within a field")
 
 
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
