@@ -25,7 +25,14 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemView, JobRequest
 from benchfarm_core.platforms import Platform, Precision, parse_platform_key
 from benchfarm_core.protocols import ProtocolRequest
-from benchfarm_core.support import OK, SupportRow, failure_text, largest_relative_l2
+from benchfarm_core.support import (
+    OK,
+    SupportRow,
+    computed_otherwise,
+    failure_text,
+    largest_relative_l2,
+    precision_text,
+)
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
@@ -108,6 +115,7 @@ def platform_row(platform: Platform, items: Sequence[ItemView], errors: Sequence
         "wrong_result": wrong,
         "unanswered": len(items) - answered - wrong,
         "of these": ", ".join(f"{code} {count}" for code, count in failures.most_common()),
+        "computed in": _computed_in(items),
         "answered": f"{answered / len(items):.1%}",
         "median error": median(errors) if errors else "",
         "largest error": max(errors, default=""),
@@ -127,8 +135,9 @@ def platform_row(platform: Platform, items: Sequence[ItemView], errors: Sequence
 def support_rows(found: Iterable[SupportRow]) -> list[Row]:
     """The matrix as a table: workload families down, engines with options and precision across, `all` at the end.
 
-    A cell says how many attempts were ok with their largest error (relative L2), and how many ended in each typed
-    failure. Attempts that were repeated for passing reasons are among them: every attempt is counted.
+    A cell says how many attempts were ok with their largest error (relative L2), how many of these were not computed in
+    the platform's precision, and how many ended in each typed failure. Attempts that were repeated for passing reasons
+    are among them: every attempt is counted.
     """
     cells: dict[tuple[str, str], list[SupportRow]] = defaultdict(list)
     for one in found:
@@ -147,11 +156,18 @@ def _support_cell(rows: Sequence[SupportRow]) -> str:
     good = [row for row in rows if row.code == OK]
     errors = [row.max_relative_l2 for row in good if row.max_relative_l2 is not None]
     told = [f"{sum(row.count for row in good)} ok" + (f" ({max(errors):.1e})" if errors else "")] if good else []
+    told += [f"{count} of these in {name}" for name, count in computed_otherwise(good).items()]
     failures: Counter[str] = Counter()
     for row in rows:
         if row.code != OK:
             failures[failure_text(row.code, row.subject)] += row.count
     return "; ".join([*told, *(f"{count} {name}" for name, count in failures.most_common())]) or "-"
+
+
+def _computed_in(items: Iterable[ItemView]) -> str:
+    """What the measured ones were computed in, as far as their engine told."""
+    counts = Counter(precision_text(item.effective_precision) for item in items if item.summary)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
 def _grades(items: Sequence[ItemView]) -> str:

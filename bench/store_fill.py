@@ -228,9 +228,10 @@ _LAUNCHES_SQL = text("""
     SELECT l.id, n, CAST(:evidence AS jsonb) FROM leases l, generate_series(0, 2) n
 """)
 _RESULTS_SQL = text("""
-    INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
+    INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256,
+        effective_precision)
     SELECT m.id, l.id, l.ended_at, me.platform_id, l.generation_id,
-        sha256(int8send(m.id))
+        sha256(int8send(m.id)), 'fp32'
     FROM measured m JOIN leases l ON l.id = m.lease JOIN measurements me ON me.id = m.id
 """)
 _SUMMARIES_SQL = text("""

@@ -160,6 +160,7 @@ FAULTS: dict[str, Any] = {
     "wide": slow_when_first,
     "contended": lambda visit: done(visit, switches=[1] * 10),
     "stderr": lambda _: noise(),
+    "tells": lambda visit: done(visit, **({"effective_precision": "fp32"} if REQUEST.get("asks_precision") else {})),
     "engine-unavailable": lambda _: refuse_launch("engine_unavailable"),
 }
 FAULTS |= {f"then-{later}": lambda visit, later=later: unsteady(visit, later) for later in tuple(FAULTS)}

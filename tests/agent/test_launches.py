@@ -68,6 +68,34 @@ def test_a_launch_with_an_upload_is_strict(
     assert {json.loads(order)["limits"]["strict"] for order in orders} == {uploaded}
 
 
+@pytest.mark.parametrize(
+    ("faults", "asked"), [(["tells@all"], [True, False, False]), (["tells@1"], [True] * 3), ([], [True] * 3)]
+)
+def test_a_launch_asks_for_the_precision_until_all_have_told(
+    local_board: Callable[..., LocalBoard],
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    tmp_path: Path,
+    faults: list[str],
+    asked: list[bool],
+) -> None:
+    orders: list[bytes] = []
+
+    class Noting(LocalBoard):
+        def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
+            orders.append(super()._request(order, scratch))
+            return orders[-1]
+
+    path = tmp_path / "file"
+    items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3) for number in (1, 2)]
+    work = LeaseLaunches(local_board(*faults, kind=Noting), grant(2), items, Canary(path, ()), lambda _: None)
+    running(work.run())
+    assert [json.loads(order)["asks_precision"] for order in orders] == asked
+    told = {result.measurement_id: result.effective_precision for result in work.results()}
+    everybody = "tells@all" in faults
+    assert told == {1: "fp32" if faults else None, 2: "fp32" if everybody else None}
+
+
 def test_the_order_is_by_chance_but_repeatable() -> None:
     orders = [shuffled(range(20), "l_a", launch) for launch in range(3)]
     assert orders == [shuffled(range(19, -1, -1), "l_a", launch) for launch in range(3)]

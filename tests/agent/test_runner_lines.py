@@ -51,6 +51,7 @@ DONE = {
     "gate_relative_l2": 0.0,
     "timed_ms": 1.0,
     "canary_ms": 0.1,
+    "effective_precision": "int8",
 }
 STARTED = {"event": "started", "visit": 4}
 END = {"event": "end", "wall_ms": 1.0, "peak_rss_bytes": 5, "first_block_unix_s": 2.0}
@@ -166,6 +167,32 @@ def test_what_a_failure_is_about_is_plain(said: object, kept: str) -> None:
     failure = read(READY, STARTED, refused, END).failures[4]
     assert failure.subject == kept
     MeasurementResult(measurement_id=4, outcome="failed", failure=failure.code, subject=failure.subject)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("bf16", "bf16"),
+        ("as_given", "as_given"),
+        ("fp32+fp16", "other"),
+        ("x" * 5000, "other"),
+        (7, "other"),
+        (["int8"], "other"),
+    ],
+)
+def test_what_a_visit_was_computed_in_is_one_of_the_farms_words(said: object, kept: str) -> None:
+    record = read(READY, STARTED, {**DONE, "effective_precision": said}, END)
+    assert (record.garbage, record.precisions) == (None, {4: kept})
+    MeasurementResult(measurement_id=4, outcome="ok", effective_precision=record.precisions[4])
+
+
+def test_a_runner_that_does_not_say_what_it_computed_in_leaves_it_unknown() -> None:
+    for silent in (
+        {**DONE, "effective_precision": None},
+        {k: v for k, v in DONE.items() if k != "effective_precision"},
+    ):
+        record = read(READY, STARTED, silent, END)
+        assert (set(record.samples), record.precisions) == ({4}, {})
 
 
 def test_only_started_lines_name_a_visit_during_a_launch() -> None:

@@ -152,6 +152,7 @@ def test_every_protocol_gets_what_it_looks_at(protocol: str) -> None:
     assert record.garbage is None
     result = MeasurementResult(measurement_id=1, outcome="ok", launches=(record.samples[1],))
     check_result(result, wanted)
+    assert record.precisions == ({} if protocol == "compare" else {1: "fp32"})
 
 
 def test_a_visit_takes_the_time_that_its_samples_say() -> None:

@@ -20,6 +20,7 @@ def test_outcomes_of_all_accounts_are_one_matrix(
     job = alice.post("/v1/jobs", json={"workloads": kernels(2), "protocol": {"name": "quick"}}).json()
     grant = lab.lease(job["id"])
     good, bad = lab.good_results(grant)
+    good["effective_precision"] = "bf16"
     lacking = {"outcome": "failed", "failure": "unsupported_operator", "detail": "no", "subject": "HardSwish"}
     results = [good, {"measurement_id": bad["measurement_id"], **lacking}]
     assert lab.report(grant, results).status_code == 200
@@ -29,6 +30,8 @@ def test_outcomes_of_all_accounts_are_one_matrix(
         ("unsupported_operator", "HardSwish", "user", 1),
     ]
     assert found[0]["max_relative_l2"] == 1e-7
+    assert [row["effective_precision"] for row in found] == ["bf16", None]
+    assert alice.get(f"/v1/measurements/{good['measurement_id']}").json()["effective_precision"] == "bf16"
     first = alice.get("/v1/support?limit=1").json()
     second = alice.get("/v1/support", params={"limit": 1, "cursor": first["next_cursor"]}).json()
     assert [*first["items"], *second["items"]] == found
@@ -41,6 +44,16 @@ def test_a_subject_that_is_no_plain_word_is_refused(alice: httpx2.Client, lab: "
     failed = {"measurement_id": grant["items"][0]["measurement_id"], "outcome": "failed", "failure": "wrong_result"}
     for subject in ("x" * 61, "a\nb", "é"):
         answer = lab.report(grant, [{**failed, "subject": subject}])
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert alice.get("/v1/support").json()["items"] == []
+
+
+def test_a_precision_that_is_none_of_the_farms_words_is_refused(alice: httpx2.Client, lab: "Lab") -> None:
+    job = alice.post("/v1/jobs", json={"workloads": kernels(1), "protocol": {"name": "quick"}}).json()
+    grant = lab.lease(job["id"])
+    (good,) = lab.good_results(grant)
+    for word in ("fp8", "", "someone's secret", 8):
+        answer = lab.report(grant, [{**good, "effective_precision": word}])
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert alice.get("/v1/support").json()["items"] == []
 

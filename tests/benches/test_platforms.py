@@ -70,7 +70,13 @@ def test_a_platform_that_only_refuses_is_none() -> None:
 
 
 def outcome(
-    family: str, engine: str, code: str, count: int, error: float | None = None, subject: str = ""
+    family: str,
+    engine: str,
+    code: str,
+    count: int,
+    error: float | None = None,
+    subject: str = "",
+    computed_in: str | None = "int8",
 ) -> SupportRow:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     return SupportRow.model_validate({
@@ -78,6 +84,7 @@ def outcome(
         "board_model": "m", "outcome": "ok" if code == OK else "failed", "code": code,
         "fault": fault_of_outcome(code), "subject": subject, "count": count, "max_relative_l2": error,
         "last_relative_l2": error, "mean_s": None, "first_at": at, "last_at": at, "measurement_id": None,
+        "effective_precision": computed_in if code == OK else None,
     })  # fmt: skip
 
 
@@ -93,3 +100,23 @@ def test_the_matrix_says_how_many_were_ok_how_far_off_and_why_not() -> None:
     assert act == {"family": "act", mnn: f"2 ok (2.0e-03); {lacking}", ncnn: "1 ok"}
     assert fc == {"family": "fc", mnn: "3 ok (1.0e-03)", ncnn: "-"}
     assert every == {"family": "all", mnn: f"5 ok (2.0e-03); {lacking}", ncnn: "1 ok"}
+
+
+def test_ok_in_another_precision_is_counted_beside_the_ok() -> None:
+    found = [
+        outcome("softmax", "ncnn", OK, 4, computed_in="fp32"), outcome("fc", "ncnn", OK, 5),
+        outcome("fc", "ncnn", OK, 1, computed_in=None),
+    ]  # fmt: skip
+    cells = {row["family"]: row["ncnn~edges=int8/int8"] for row in support_rows(found)}
+    assert cells == {
+        "softmax": "4 ok; 4 of these in fp32",
+        "fc": "6 ok; 1 of these in an unknown precision",
+        "all": "10 ok; 4 of these in fp32; 1 of these in an unknown precision",
+    }
+
+
+def test_a_platform_says_what_its_kernels_were_computed_in() -> None:
+    said = ["int8", "fp32", "int8", None]
+    told = [one.model_copy(update={"effective_precision": word}) for one, word in zip(items(4), said, strict=True)]
+    row = platform_row(MNN, [*told, *items(0, timeout=1)], [], 1.0)
+    assert row["computed in"] == "2 int8, 1 fp32, 1 an unknown precision"

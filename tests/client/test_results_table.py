@@ -54,6 +54,17 @@ def test_a_noisy_result_is_marked_beside_its_grade(noisy: bool) -> None:
     assert ("1 D, 1 of them noisy" in text) == noisy
 
 
+@pytest.mark.parametrize("protocol", ["kernel", "memory"])
+@pytest.mark.parametrize(("told", "marked"), [("fp32", True), ("int8", False), (None, False)])
+def test_another_precision_than_the_platforms_is_told(protocol: str, told: str | None, marked: bool) -> None:
+    one = ItemView.model_validate(
+        {**item().model_dump(), "platform": "host/c0.t1.free/ncnn-1.0/int8", "effective_precision": told}
+    )
+    text = shown(one, protocol)
+    assert ("new, in fp32" in text) == marked
+    assert ("1 A, 1 of them in fp32" in text) == marked
+
+
 @pytest.mark.parametrize(
     ("protocol", "words"), [("profile", ("profiled sum ms", "normalised sum ms")), ("kernel", ("median ms",))]
 )

@@ -62,6 +62,8 @@ class Session:
     def computes_in(self):
         if DEED == "later precision" and self.number > 1:
             return "bf16"
+        if DEED == "speechless" and self.number > 1:
+            raise KeyError("runtimePrecision")
         return "bf16" if DEED == "precision" else "fp32"
     def close(self):
         pass
@@ -215,6 +217,29 @@ def test_an_int8_graph_without_a_product_is_no_disobedience(hostile: Any) -> Non
 
 def test_a_model_alone_in_its_process_is_asked_for_its_precision(hostile: Any) -> None:
     assert hostile("precision", protocol=MEMORY).done[0]["code"] == "precision_not_obeyed"
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, PROFILE], ids=["kernel", "profile"])
+def test_another_precision_is_told_with_what_was_timed_and_no_failure(hostile: Any, protocol: dict[str, Any]) -> None:
+    line = hostile("later precision", protocol=protocol, asks_precision=True).done[0]
+    assert (line["outcome"], line["effective_precision"]) == ("ok", "bf16")
+
+
+def test_a_precision_that_nobody_asks_for_is_not_told(hostile: Any) -> None:
+    assert "effective_precision" not in hostile("later precision").done[0]
+
+
+def test_an_engine_that_trips_over_the_question_has_measured_all_the_same(hostile: Any) -> None:
+    line = hostile("speechless", asks_precision=True).done[0]
+    assert line["outcome"] == "ok", line
+    assert "effective_precision" not in line
+
+
+def test_a_pair_tells_no_precision(hostile: Any) -> None:
+    """It has two, and none is stored for it."""
+    line = hostile("nothing", more={"beside": {}}, asks_precision=True).done[0]
+    assert line["outcome"] == "ok", line
+    assert "effective_precision" not in line
 
 
 def test_an_engine_that_sleeps_is_a_timeout(hostile: Any) -> None:

@@ -64,6 +64,8 @@ def test_a_whole_request() -> None:
     assert request.visits[0].inputs[0].shape == (1, 4)
     assert request.cache is None
     assert read({**GOOD, "cache": "/k"}).cache == "/k"
+    assert not request.asks_precision
+    assert read({**GOOD, "asks_precision": True}).asks_precision
 
 
 def test_later_additions_are_let_through() -> None:
@@ -82,6 +84,7 @@ PLACES: list[tuple[tuple[str | int, ...], object]] = [
     (("limits", "readable"), [1]),
     (("limits", "uid"), -1),
     (("limits", "strict"), "yes"),
+    (("asks_precision",), "yes"),
     (("protocol", "visit_ms"), 1.5),
     (("protocol", "visit_timeout_s"), 0),
     (("canaries", "mobilenet"), None),

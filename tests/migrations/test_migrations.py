@@ -205,6 +205,39 @@ def test_who_wanted_a_platform_with_options_first_is_found_in_the_queues(empty_d
     assert found == {"plain": None, "wanted~a=1": "bob", "planned~a=1": None}
 
 
+def test_outcomes_by_what_they_were_computed_in_are_one_row_again_before_that_was_told(empty_database_url):
+    config = migrations.config(empty_database_url)
+    command.upgrade(config, "0003")
+    engine = create_database_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql((Path(__file__).parent / "rows_0003.sql").read_text())
+    command.upgrade(config, "0027")
+    columns = (
+        "family, engine, version, options, precision, board_model, code, subject, count, seconds, relative_l2_max,"
+        " relative_l2_last, measurement_id, first_at, last_at"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"INSERT INTO support_outcomes ({columns}) VALUES ('fc', 'e', '1', '', 'int8', 'm', 'ok', '', 3, 1.5, 1e-3,"
+            " 1e-4, 1, '2026-01-01Z', '2026-01-02Z')"
+        )
+    before = contents(engine)
+    command.upgrade(config, "0028")
+    assert contents(engine, of=before) == before
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT effective_precision FROM results")).scalars().all() == [None]
+        assert connection.execute(text("SELECT effective_precision FROM support_outcomes")).scalars().all() == [""]
+        connection.exec_driver_sql(
+            f"INSERT INTO support_outcomes ({columns}, effective_precision) VALUES ('fc', 'e', '1', '', 'int8', 'm',"
+            " 'ok', '', 4, 0.5, 2e-3, NULL, 2, '2026-01-03Z', '2026-01-04Z', 'fp32')"
+        )
+    command.downgrade(config, "0027")
+    (row,) = contents(engine)["support_outcomes"]
+    engine.dispose()
+    assert (row["count"], row["seconds"], row["relative_l2_max"], row["relative_l2_last"]) == (7, 2.0, 2e-3, 1e-4)
+    assert (row["measurement_id"], row["first_at"].day, row["last_at"].day) == (2, 1, 4)
+
+
 def test_each_farm_has_its_own_salt(empty_database_url, database_url):
     migrations.upgrade(empty_database_url)
     salts = set()

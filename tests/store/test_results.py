@@ -53,6 +53,20 @@ def test_what_comes_after_the_lease_is_kept_as_an_orphan_and_never_an_answer(far
     assert farm.scalar("SELECT count(*) FROM results") == 6
 
 
+@pytest.mark.parametrize("word", ["fp32", "int8", "other", None])
+def test_what_a_result_was_computed_in_is_kept_with_it(farm, ann, agent, job_of, ok_result, word):
+    job = farm.submit_planned(ann, job_of(1, platforms=["host-a/c0.t1.free/onnxruntime-1.31.1/fp32"]))
+    grant = agent.must_take()
+    (item,) = grant.items
+    agent.send(grant, ok_result(item.measurement_id).model_copy(update={"effective_precision": word}))
+    agent.release(grant)
+    with farm.transaction() as tx:
+        view = results.get_measurement(tx, item.measurement_id, ann)
+        (listed,) = results.list_results(tx, ann).items
+        (row,) = jobs.items(tx, job.id, ann).items
+    assert view.effective_precision == listed.effective_precision == row.effective_precision == word
+
+
 def test_a_token_that_never_was_is_refused(farm, ann, agent, job_of, report_of, ok_result):
     farm.submit_planned(ann, job_of(1))
     grant = agent.must_take()

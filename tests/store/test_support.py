@@ -6,6 +6,7 @@ import pytest
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import JobRequest
+from benchfarm_core.support import support_text
 from benchfarm_store import models, support
 
 ENGINE = ("onnxruntime", "1.31.1", "", "fp32", "host-a")
@@ -71,6 +72,33 @@ def test_a_larger_error_stays_and_the_latest_is_kept_beside_it(farm, ann, agent,
         agent.send(grant, good.model_copy(update={"launches": launches}))
     (row,) = matrix(farm)
     assert (row.count, row.max_relative_l2, row.last_relative_l2) == (3, 3e-5, 2e-6)
+
+
+def told(result, word):
+    return result.model_copy(update={"effective_precision": word})
+
+
+def test_what_was_computed_in_another_precision_is_a_row_of_its_own(farm, ann, agent, ok_result, failed_result):
+    farm.submit_planned(ann, fc(6))
+    grant = agent.must_take()
+    *ids, bad = [item.measurement_id for item in grant.items]
+    words = ("fp32", "bf16", "bf16", "other", None)
+    agent.send(
+        grant,
+        *(told(ok_result(id_), word) for id_, word in zip(ids, words, strict=True)),
+        told(failed_result(bad, "wrong_result"), "bf16"),
+    )
+    found = {(row.code, row.effective_precision): row.count for row in matrix(farm)}
+    assert found == {
+        ("ok", None): 1, ("ok", "bf16"): 2, ("ok", "fp32"): 1, ("ok", "other"): 1, ("wrong_result", None): 1,
+    }  # fmt: skip
+    assert support_text(matrix(farm)) == (
+        "mixed: ok (2 of 5 in bf16, 1 of 5 in an unknown precision, 1 of 5 in another precision), wrong_result"
+    )
+    with farm.transaction() as tx:
+        page = support.list_support(tx, limit=2)
+        rest = support.list_support(tx, cursor=page.next_cursor, limit=10)
+    assert [*page.items, *rest.items] == matrix(farm)
 
 
 def test_many_agents_at_once_count_every_outcome(farm, ann, report_of, ok_result, failed_result):

@@ -21,12 +21,12 @@ _COMPARISON: Final = (
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
     "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
-    *_MEMORY, "timing", *_LATER,
+    *_MEMORY, "timing", *_LATER, "effective_precision",
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",
     "repeat_no", "purpose", "origin", "board_id", "generation", "measured_at", *_SUMMARY,
-    *_MEMORY, "bundle_id", "in_situ_by", *_LATER,
+    *_MEMORY, "bundle_id", "in_situ_by", *_LATER, "effective_precision",
 )  # fmt: skip
 """Written out, so that a new field of the API moves no column of a stored table."""
 

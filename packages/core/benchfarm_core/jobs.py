@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from benchfarm_core.boards import BoardFilter, GateWait
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
-from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM, ClockProof, PlatformFilter
+from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM, ClockProof, EffectivePrecision, PlatformFilter
 from benchfarm_core.protocols import Protocol, ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.values import Answer, Value
@@ -201,6 +201,7 @@ class ItemView(Answer):
     measured_at: datetime | None
     summary: Summary | None
     comparison: Comparison | None = None
+    effective_precision: EffectivePrecision | None = None
 
 
 class Page(Answer, Generic[T]):

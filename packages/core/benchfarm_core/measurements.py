@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import Field
 
 from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode, fault_of
+from benchfarm_core.platforms import EffectivePrecision
 from benchfarm_core.values import Value
 from benchfarm_core.workloads import Sha256
 
@@ -169,7 +170,8 @@ def plain_subject(said: object) -> str:
 class MeasurementResult(Value):
     """The outcome of one measurement of the lease: samples of every launch, or a typed failure.
 
-    `subject`: what the failure is about, in a word: the operator that the engine lacks.
+    `subject`: what the failure is about, in a word: the operator that the engine lacks. `effective_precision`: what the
+    engine computed a workload of its own graph in; null where it was not asked, or does not tell.
     """
 
     measurement_id: MeasurementId
@@ -179,6 +181,7 @@ class MeasurementResult(Value):
     subject: str = Field(default="", max_length=SUBJECT_CHARS, pattern=r"^[\x20-\x7e]*$")
     launches: tuple[LaunchSamples, ...] = Field(default=(), max_length=64)
     artifact_sha256: Sha256 | None = None
+    effective_precision: EffectivePrecision | None = None
 
 
 class Tries(NamedTuple):

@@ -26,6 +26,18 @@ class Precision(StrEnum):
     AS_GIVEN = "as_given"
 
 
+EffectivePrecision = Precision | Literal["other"]
+"""What an engine computed a workload in, as it says itself; ``other``: several at once, or none of the farm's words."""
+
+
+def effective_precision(said: object) -> EffectivePrecision | None:
+    """An engine's word for what it computed in; None where it said none."""
+    if said is None:
+        return None
+    known = [one for one in Precision if one == said]
+    return known[0] if known else "other"
+
+
 class ClockProof(StrEnum):
     """How sure the farm is of the clock during a measurement, weakest first."""
 

@@ -1,12 +1,13 @@
 """The support matrix: what came of every attempt to measure a workload family in an engine at a precision."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Literal
 
 from benchfarm_core.failures import FailureCode, Fault, fault_of
 from benchfarm_core.measurements import LaunchSamples
-from benchfarm_core.platforms import Precision
+from benchfarm_core.platforms import EffectivePrecision, Precision
 from benchfarm_core.values import Answer
 
 _FAILURES: Final = frozenset(map(str, FailureCode))
@@ -19,7 +20,9 @@ class SupportRow(Answer):
 
     `code`: `ok` or a failure code; `fault` says whose it was: what is the farm's or passing says nothing of the
     engine. `subject`: the operator that a failure is about. `options`: the engine's, as in platform keys.
-    `max_relative_l2`: the largest error of the correctness gate. `mean_s`: board time of one, null where unknown.
+    `effective_precision`: what the engine computed these ok's in; another than `precision` where it has no such form of
+    what they need, null where nobody told. `max_relative_l2`: the largest error of the correctness gate. `mean_s`:
+    board time of one, null where unknown.
     """
 
     family: str
@@ -39,6 +42,7 @@ class SupportRow(Answer):
     first_at: datetime
     last_at: datetime
     measurement_id: int | None
+    effective_precision: EffectivePrecision | None = None
 
 
 def fault_of_outcome(code: str) -> Fault | None:
@@ -59,15 +63,41 @@ def largest_relative_l2(launches: Iterable[LaunchSamples]) -> float | None:
 def support_text(rows: Iterable[SupportRow]) -> str:
     """What one family comes to in one engine at one precision: `ok`, the failure, or `mixed` with both.
 
-    A fault of the farm or a passing one counts only where there is nothing else.
+    A fault of the farm or a passing one counts only where there is nothing else. Behind `ok` stands how many were
+    computed in another precision: `ok (3 of 5 in fp32)`.
     """
     found = list(rows)
     telling = [row for row in found if row.fault in (None, "user")] or found
     failures = sorted({failure_text(row.code, row.subject) for row in telling if row.outcome != "ok"})
-    good = any(row.outcome == "ok" for row in telling)
+    good = [row for row in telling if row.outcome == "ok"]
     if not failures:
-        return "ok" if good else "-"
-    return f"mixed: ok, {', '.join(failures)}" if good else ", ".join(failures)
+        return _ok_text(good) if good else "-"
+    return f"mixed: {_ok_text(good)}, {', '.join(failures)}" if good else ", ".join(failures)
+
+
+def computed_otherwise(rows: Iterable[SupportRow]) -> dict[str, int]:
+    """How many ok's were not told to be in the platform's precision, by what they were computed in.
+
+    What nobody told is `an unknown precision`: it is not taken for the platform's.
+    """
+    counts: Counter[str] = Counter()
+    for row in rows:
+        if row.outcome == "ok" and row.effective_precision != row.precision:
+            counts[precision_text(row.effective_precision)] += row.count
+    return dict(counts.most_common())
+
+
+def precision_text(found: EffectivePrecision | None) -> str:
+    """What something was computed in, for people."""
+    if found is None:
+        return "an unknown precision"
+    return "another precision" if found == "other" else str(found)
+
+
+def _ok_text(good: list[SupportRow]) -> str:
+    total = sum(row.count for row in good)
+    parts = [f"{count} of {total} in {name}" for name, count in computed_otherwise(good).items()]
+    return f"ok ({', '.join(parts)})" if parts else OK
 
 
 def failure_text(code: str, subject: str) -> str:

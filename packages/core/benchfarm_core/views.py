@@ -7,7 +7,7 @@ from benchfarm_core.boards import EngineOption
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose, Timing
 from benchfarm_core.operating_ranges import OperatingRange
-from benchfarm_core.platforms import EngineSpec, OperatingPoint, Precision
+from benchfarm_core.platforms import EffectivePrecision, EngineSpec, OperatingPoint, Precision
 from benchfarm_core.profilers import InSituBy
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.summaries import Summary
@@ -72,6 +72,7 @@ class ResultView(Answer):
     """A stored result with its summary. `bundle_id`: the bundle that brought it from an air-gapped board.
 
     `in_situ_by`: of a time in situ, whether the engine's profiler told it or the difference of two carriers.
+    `effective_precision`: what the engine computed it in, which may be another than the platform's; null: unknown.
     """
 
     measurement_id: int
@@ -91,6 +92,7 @@ class ResultView(Answer):
     summary: Summary
     bundle_id: str | None = None
     in_situ_by: InSituBy | None = None
+    effective_precision: EffectivePrecision | None = None
 
 
 class AttemptView(Answer):
@@ -108,7 +110,7 @@ class MeasurementView(Answer):
     """A measurement with its evidence and, while they are kept, its samples.
 
     `in_situ_by`: as of a result; by difference, a launch's samples are of the carrier that holds the kernel once, and
-    `beside` of the one that holds it twice.
+    `beside` of the one that holds it twice. `effective_precision`: as of a result.
     """
 
     measurement_id: int
@@ -128,6 +130,7 @@ class MeasurementView(Answer):
     evidence: AttemptView | None
     samples: list[LaunchSamples]
     in_situ_by: InSituBy | None = None
+    effective_precision: EffectivePrecision | None = None
 
 
 class KernelColumn(Answer):

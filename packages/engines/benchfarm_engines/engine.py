@@ -107,7 +107,11 @@ class Session(Protocol):
         """Copies of the outputs of the latest run, in graph order."""
 
     def computes_in(self) -> str:
-        """The precision that the opened model computes in, asked of the engine; may take milliseconds."""
+        """The precision that the opened model computes in, asked of the engine; may take milliseconds.
+
+        That of its products: the platform's where any of them is. Of a model without products it is what all the other
+        operators compute in: ``int8`` where none of them computes with floating-point numbers.
+        """
 
     def close(self) -> None:
         """Frees the model; the session is of no use afterwards."""

@@ -117,6 +117,7 @@ class LaunchRequest:
     """Everything that one launch does, in the order in which it does it.
 
     cache: a writable folder that launches of one lease share, None for none; see ``engine.OpenRequest``.
+    asks_precision: whether each visit of one workload is to tell what it was computed in.
     """
 
     engine: str
@@ -129,6 +130,7 @@ class LaunchRequest:
     canaries: CanaryRequest
     visits: tuple[Visit, ...]
     cache: str | None
+    asks_precision: bool = False
 
 
 def read_launch_request(text: bytes) -> LaunchRequest:
@@ -151,6 +153,7 @@ def read_launch_request(text: bytes) -> LaunchRequest:
         canaries=_canaries(root.object("canaries")),
         visits=tuple(_visit(each) for each in root.objects("visits")),
         cache=root.text("cache") if root.fields.get("cache") is not None else None,
+        asks_precision=root.switch("asks_precision"),
     )
 
 

@@ -38,6 +38,8 @@ _MISSING: Final = (
 _NOTICE: Final = re.compile(r"^(INFO|VERBOSE|WARNING): .*$", re.MULTILINE)
 _EIGHT_BITS: Final = (np.int8, np.uint8)
 _PRODUCTS: Final = frozenset({"BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+_EDGES: Final = frozenset({"DELEGATE", "DEQUANTIZE", "QUANTIZE"})
+"""What stands around operators, and the delegate that takes some of them over, beside which they are still listed."""
 
 
 class LiteRt:
@@ -129,17 +131,19 @@ class _LiteRtSession:
         return [(float(scale), int(zero_point)) for scale, zero_point in steps]
 
     def computes_in(self) -> str:
-        """int8 where any product gives 8 bits, or of a model without products any tensor holds them.
+        """By what operators give: 8-bit weights alone make no int8, for LiteRT multiplies them in fp32.
 
-        8-bit weights alone make no int8: LiteRT multiplies them in fp32. A file that runs as it is runs in its own
-        types.
+        A file that runs as it is runs in its own types.
         """
         if self._request.precision == "as_given":
             return "as_given"
         types = {each["index"]: each["dtype"] for each in self._interpreter.get_tensor_details()}
         operators = self._interpreter._get_ops_details()  # noqa: SLF001
-        given = [types.get(int(each["outputs"][0])) for each in operators if each["op_name"] in _PRODUCTS]
-        return "int8" if set(given or types.values()).intersection(_EIGHT_BITS) else "fp32"
+        given = [(each["op_name"], types.get(int(each["outputs"][0]))) for each in operators if len(each["outputs"])]
+        products = [kind for name, kind in given if name in _PRODUCTS]
+        others = {kind for name, kind in given if name not in _EDGES}
+        in_8_bits = set(_EIGHT_BITS).intersection(products or others)
+        return "int8" if in_8_bits and (products or np.float32 not in others) else "fp32"
 
     def close(self) -> None:
         del self._invoke, self._interpreter

@@ -54,7 +54,7 @@ def measure_memory(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[s
         for _ in range(RUNS):
             session.run()
         memory = _memory(before, loaded, _usage(), Path(visit.artifact))
-        distance = _checked(session, visit, request)
+        checked = _checked(session, visit, request)
     finally:
         session.close()
     return {
@@ -68,18 +68,20 @@ def measure_memory(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[s
         "canary_ms": 0.0,
         "open_ms": (opened_ns - begun_ns) / 1e6,
         "first_ms": (ran_ns - opened_ns) / 1e6,
-        "gate_relative_l2": distance,
+        **checked,
         "memory": memory,
     }
 
 
-def _checked(session: Session, visit: Visit, request: LaunchRequest) -> float:
-    """Threads and precision are asked of the model itself: no canary is open here."""
+def _checked(session: Session, visit: Visit, request: LaunchRequest) -> dict[str, Any]:
+    """The error and the precision, as a `done` line carries them. Both and the threads are asked of the model itself:
+    no canary is open here."""
     if session.threads != request.threads:
         raise EngineFailure(FailureCode.THREADS_NOT_OBEYED, f"the engine took {session.threads} threads")
-    refuse_other_precision(session.computes_in(), request.precision)
+    seen = session.computes_in()
+    refuse_other_precision(seen, request.precision)
     references = [load_reference(Path(gate.reference)) for gate in visit.gates]
-    return check_session(session, visit, references)[0]
+    return {"gate_relative_l2": check_session(session, visit, references)[0], "effective_precision": seen}
 
 
 def _memory(before: _Usage, loaded: _Usage, after: _Usage, artifact: Path) -> dict[str, int]:

@@ -26,6 +26,7 @@ from benchfarm_engines.engine import (
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
 from benchfarm_engines.in_step import in_step
+from benchfarm_engines.onnx_nodes import computes_in_8_bits, nodes_of
 from benchfarm_engines.profile_events import read_inferences
 from benchfarm_engines.task_threads import thread_ids
 
@@ -40,8 +41,6 @@ _TYPES: Final = {"float32": "float", "float64": "double"}
 _ERRORS_ONLY: Final = 3
 _UNSUPPORTED_SIGNS: Final = ("not a registered function/op", "No Op registered for", "opset", "NOT_IMPLEMENTED")
 _MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
-_INTEGER_SIGNS: Final = (b"QLinear", b"QGemm", b"MatMulInteger")
-"""Operators that a rewritten graph has where it multiplies in 8 bits."""
 
 # The native errors share no base of their own.
 _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
@@ -195,8 +194,8 @@ class _OnnxRuntimeSession:
         return [np.array(value.numpy()) for value in self._binding.get_outputs()]
 
     def computes_in(self) -> str:
-        """int8 where the graph that is executed multiplies in 8 bits at all, whatever was asked for."""
-        return "int8" if self._request.precision == "int8" and _multiplies_in_8_bits(self._request) else "fp32"
+        """By the graph that is executed. What nobody quantised computes in fp32."""
+        return "int8" if self._request.precision == "int8" and _computes_in_8_bits(self._request) else "fp32"
 
     def close(self) -> None:
         del self._call, self._binding, self._session
@@ -240,12 +239,11 @@ class _ProfiledSession(_OnnxRuntimeSession):
         super().close()
 
 
-def _multiplies_in_8_bits(request: OpenRequest) -> bool:
+def _computes_in_8_bits(request: OpenRequest) -> bool:
     with tempfile.TemporaryDirectory(prefix="rewritten-") as folder:
         rewritten = Path(folder) / "model.onnx"
         _build(request, rewritten=rewritten)
-        content = rewritten.read_bytes()
-    return any(sign in content for sign in _INTEGER_SIGNS)
+        return computes_in_8_bits(nodes_of(rewritten.read_bytes()))
 
 
 def _failure(error: Exception, request: OpenRequest) -> EngineFailure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +37,8 @@ _HINTS: Final = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """What is computed in where the graph does not say 8 bits."""
 
 _PRODUCTS: Final = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul"})
+_MOVERS: Final = frozenset({"Const", "Convert", "FakeQuantize", "Input", "Output", "Reorder", "Reshape"})
+"""What stands between others and computes nothing of the model."""
 _EIGHT_BITS: Final = frozenset({"i8", "u8"})
 _NS_PER_US: Final = 1000
 _LAYERS: Final = "originalLayersNames"
@@ -182,11 +184,11 @@ class _OpenVinoSession:
 
     def computes_in(self) -> str:
         """The compiled model's property, unless the nodes that it executes say otherwise."""
-        nodes = [node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops()]
-        computing = [info for info in nodes if "runtimePrecision" in info]
+        infos = [node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops()]
+        nodes = [_computed(info) for info in infos if "runtimePrecision" in info]
         if self._asked == "int8":
-            return "int8" if any(_multiplies_in_8_bits(info) for info in computing) else self._precision
-        in_bf16 = any(info["runtimePrecision"].astype(str) == "bf16" for info in computing)
+            return "int8" if _computes_in_8_bits(nodes) else self._precision
+        in_bf16 = any(precision == "bf16" for _, precision in nodes)
         return "bf16" if in_bf16 else "fp32" if self._precision == "bf16" else self._precision
 
     def close(self) -> None:
@@ -233,9 +235,16 @@ def _origins(compiled: Any) -> dict[str, tuple[str, ...]]:
     return {name: tuple(layers.split(",")) for name, layers in named.items() if layers}
 
 
-def _multiplies_in_8_bits(info: Any) -> bool:
-    is_product = "layerType" in info and info["layerType"].astype(str) in _PRODUCTS
-    return is_product and info["runtimePrecision"].astype(str) in _EIGHT_BITS
+def _computed(info: Any) -> tuple[str, str]:
+    """An executed node's type and precision, as OpenVINO names them."""
+    return info["layerType"].astype(str) if "layerType" in info else "", info["runtimePrecision"].astype(str)
+
+
+def _computes_in_8_bits(nodes: Sequence[tuple[str, str]]) -> bool:
+    """See ``Session.computes_in``."""
+    products = [precision in _EIGHT_BITS for kind, precision in nodes if kind in _PRODUCTS]
+    others = [precision in _EIGHT_BITS for kind, precision in nodes if kind not in _MOVERS]
+    return any(products) if products else bool(others) and all(others)
 
 
 def _code(error: Exception) -> FailureCode:

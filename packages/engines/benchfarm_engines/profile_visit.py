@@ -20,7 +20,7 @@ from benchfarm_engines.gate import load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.run_watch import RunWatch
-from benchfarm_engines.visit import Bench, artifact_inputs, check_session
+from benchfarm_engines.visit import Bench, artifact_inputs, check_session, told_precision
 
 RUNS_MIN: Final = 5
 RUNS_MAX: Final = 50
@@ -40,7 +40,7 @@ def measure_profile(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
     Raises EngineFailure, `profile_unavailable` in its detail where the engine has no profiler.
     """
     with profiled_session(visit, request, bench) as (session, facts):
-        profiled = _profiled(session, request, bench)
+        profiled = _profiled(session, request, bench) | told_precision(session, request)
     return profiled | facts
 
 

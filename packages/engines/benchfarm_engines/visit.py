@@ -112,9 +112,11 @@ def _measure(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str, An
         distance = max(
             distance, check_session(session, visit, references)[0]
         )  # what was timed, not the first run alone
+        told = told_precision(session, request)
     finally:
         session.close()
     return {
+        **told,
         **_sample_fields(samples),
         "open_ms": (opened - begun) / 1e6,
         "first_ms": (ran - opened) / 1e6,
@@ -158,6 +160,20 @@ def check_session(
     first = own if each is None else max(own, check_each(outputs, references[0], each))
     pairs = in_step(references[1:], visit.gates[1:])
     return [first, *(_beside_twin(outputs, own, references[0], *pair) for pair in pairs)]
+
+
+def told_precision(session: Session, request: LaunchRequest) -> dict[str, str]:
+    """What a workload was computed in, as a `done` line carries it; nothing where the launch is not asked for it.
+
+    Behind all that is timed, since some engines open the model once more for it. Another precision than the platform's
+    is no failure: what an engine has no lower form of, a model in it pays in fp32 too.
+    """
+    if not request.asks_precision:
+        return {}
+    try:
+        return {"effective_precision": session.computes_in()}
+    except Exception:  # boundary: an engine that trips over the question has measured all the same
+        return {}
 
 
 def refuse_other_precision(seen: str, asked: str) -> None:

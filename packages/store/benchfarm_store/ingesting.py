@@ -264,6 +264,7 @@ def _attempts(held: Held, good: Sequence[_Good], bad: Sequence[_Bad]) -> list[su
             subject=subject,
             relative_l2=_error_of_itself(held, result),
             seconds=visit_s(result.launches),
+            effective_precision=(result.effective_precision or "") if code == OK else "",
         )
         for result, code, subject in attempts
     ]
@@ -450,7 +451,8 @@ def _result_row(one: _Good) -> dict[str, Any]:
     """A result, with its summary where there is one."""
     id_ = one.result.measurement_id
     summary = summary_columns(id_, one.answer) if isinstance(one.answer, Summary) else {}
-    return {"measurement_id": id_, "artifact": one.result.artifact_sha256, **summary}
+    precision = one.result.effective_precision
+    return {"measurement_id": id_, "artifact": one.result.artifact_sha256, "effective_precision": precision, **summary}
 
 
 _SUMMARY: Final = ", ".join(summaries.c.keys())
@@ -460,10 +462,11 @@ _WRITE_GOOD = Prepared(
     "jsonb, bigint, timestamptz, int, int, bigint[], bytea[]",
     f"""
     WITH good AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text)),
+        SELECT * FROM jsonb_to_recordset($1) AS x(measurement_id bigint, artifact text, effective_precision text)),
     written AS (
-        INSERT INTO results (measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256)
-        SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex') FROM good),
+        INSERT INTO results (
+            measurement_id, lease_id, measured_at, platform_id, generation_id, artifact_sha256, effective_precision)
+        SELECT measurement_id, $2, $3, $4, $5, decode(artifact, 'hex'), effective_precision FROM good),
     packed AS (
         INSERT INTO samples (measurement_id, data)
         SELECT id, data FROM unnest($6, $7) AS x(id, data)),

@@ -27,7 +27,7 @@ def list_items(
 _ITEMS = text(f"""
     SELECT i.item_no, i.timing, i.state, i.source, i.reason, i.failure, i.measurement_id, i.repeat,
         w.digest::text AS digest, w.spec::text AS workload, p.public_id AS platform_id, p.key AS platform,
-        f.name AS origin, b.public_id AS board_id, r.measured_at, {SUMMARY_COLUMNS},
+        f.name AS origin, b.public_id AS board_id, r.measured_at, r.effective_precision, {SUMMARY_COLUMNS},
         {COMPARISON_COLUMNS}
     FROM (
         SELECT i.*, coalesce(j.options->>'timing', 'alone') AS timing,
@@ -72,4 +72,5 @@ def _item(row: Any) -> ItemView:
         measured_at=row.measured_at,
         summary=summary_of(row) if row.state == ItemState.SUCCEEDED else None,
         comparison=comparison_of(row) if row.state == ItemState.SUCCEEDED else None,
+        effective_precision=row.effective_precision,
     )

@@ -27,9 +27,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from benchfarm_core.events import EventKind
 from benchfarm_core.summaries import Grade
-from benchfarm_store.schema import at, metadata, one_of
+from benchfarm_store.schema import EMPTY, at, metadata, one_of
 
-SUPPORT_KEY: Final = ("family", "engine", "version", "options", "precision", "board_model", "code", "subject")
+SUPPORT_KEY: Final = (
+    "family", "engine", "version", "options", "precision", "board_model", "code", "subject", "effective_precision",
+)  # fmt: skip
 FUSION_KEY: Final = ("engine", "version", "options", "precision", "board_model", "first", "second")
 
 launches = Table(
@@ -50,6 +52,7 @@ results = Table(
     Column("platform_id", Integer, nullable=False, comment="as the measurement has it, for the list by time"),
     Column("generation_id", ForeignKey("generations.id"), nullable=False),
     Column("artifact_sha256", LargeBinary),
+    Column("effective_precision", Text, comment="what the engine computed in, by its own word; null: nobody told"),
     Index("ix_results_time", "measured_at"),
     Index("ix_results_platform", "platform_id", "measured_at"),
 )
@@ -146,6 +149,9 @@ support_outcomes = Table(
     Column("board_model", Text, nullable=False),
     Column("code", Text, nullable=False, comment="ok or a failure code"),
     Column("subject", Text, nullable=False, comment="the operator that a failure is about"),
+    Column(
+        "effective_precision", Text, nullable=False, server_default=EMPTY, comment="of an ok; empty where nobody told"
+    ),
     Column("count", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False, comment="of board time, where known"),
     Column("relative_l2_max", Double),

@@ -57,7 +57,7 @@ def list_results(
 _RESULTS = f"""
     SELECT r.measurement_id, r.measured_at, w.digest::text AS digest, w.spec::text AS workload,
         p.public_id AS platform_id, p.key AS platform, t.spec::text AS protocol, m.timing, m.repeat_no, m.purpose,
-        f.name AS origin, b.public_id AS board_id, g.name AS generation, {SUMMARY_COLUMNS},
+        f.name AS origin, b.public_id AS board_id, g.name AS generation, r.effective_precision, {SUMMARY_COLUMNS},
         (SELECT n.public_id FROM bundle_parts i JOIN bundles n ON n.id = i.bundle_id
          WHERE i.lease_id = r.lease_id LIMIT 1) AS bundle_id
     FROM results r
@@ -120,6 +120,7 @@ def _result(row: Any) -> ResultView:
         summary=summary,
         bundle_id=row.bundle_id,
         in_situ_by=_in_situ_by(row),
+        effective_precision=row.effective_precision,
     )
 
 
@@ -153,18 +154,20 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
         evidence=_evidence(tx, row.id),
         samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
         in_situ_by=_in_situ_by(row),
+        effective_precision=row.effective_precision,
     )
 
 
 _MEASUREMENT = text(f"""
-    SELECT m.*, w.spec::text AS workload, p.key AS platform, t.spec::text AS protocol, d.data, {SUMMARY_COLUMNS},
-        {COMPARISON_COLUMNS}
+    SELECT m.*, w.spec::text AS workload, p.key AS platform, t.spec::text AS protocol, d.data, r.effective_precision,
+        {SUMMARY_COLUMNS}, {COMPARISON_COLUMNS}
     FROM measurements m
     JOIN workloads w ON w.id = m.workload_id
     JOIN platforms p ON p.id = m.platform_id
     JOIN protocols t ON t.id = m.protocol_id
     LEFT JOIN summaries s ON s.measurement_id = m.id AND s.active
     LEFT JOIN comparisons c ON c.measurement_id = m.id
+    LEFT JOIN results r ON r.measurement_id = m.id
     LEFT JOIN samples d ON d.measurement_id = m.id
     WHERE m.id = :id AND {VISIBLE}
 """)

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, select, text, tuple_
 
 from benchfarm_core.jobs import Page
-from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.platforms import Platform, Precision, effective_precision
 from benchfarm_core.profilers import has_profiler
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
 from benchfarm_store import cursors
@@ -20,7 +20,8 @@ _COLUMNS: Final = support_outcomes.c
 class Attempt(NamedTuple):
     """What came of one attempt at a workload of a family.
 
-    `code`: `ok` or a failure code. `seconds` of board time, 0 where unknown.
+    `code`: `ok` or a failure code. `seconds` of board time, 0 where unknown. `effective_precision`: of an `ok`, empty
+    where nobody told.
     """
 
     measurement_id: int
@@ -30,6 +31,7 @@ class Attempt(NamedTuple):
     subject: str = ""
     relative_l2: float | None = None
     seconds: float = 0.0
+    effective_precision: str = ""
 
 
 def count(tx: Transaction, platform: Platform, attempts: Sequence[Attempt]) -> None:
@@ -77,6 +79,7 @@ def _key(platform: Platform, one: Attempt, subject: str) -> tuple[str, ...]:
         platform.board_model,
         one.code,
         subject,
+        one.effective_precision,
     )
 
 
@@ -153,4 +156,5 @@ def _view(row: Row[Any]) -> SupportRow:
         first_at=row.first_at,
         last_at=row.last_at,
         measurement_id=None if row.family == "upload" else row.measurement_id,
+        effective_precision=effective_precision(row.effective_precision or None),
     )

@@ -17,7 +17,7 @@ from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
 from benchfarm_core.comparing import speaks, unenforced_pairs, wants_more_pairs
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
-from benchfarm_core.platforms import EngineSpec
+from benchfarm_core.platforms import EffectivePrecision, EngineSpec
 from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
 from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, unenforced, wants_more_launches
 
@@ -53,6 +53,7 @@ class _Findings:
     samples: dict[int, list[LaunchSamples]]
     failures: dict[int, VisitFailure] = field(default_factory=dict)
     evidence: list[LaunchEvidence] = field(default_factory=list)
+    precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
 
 
 class LeaseLaunches:
@@ -131,9 +132,12 @@ class LeaseLaunches:
         return [_failure(mid, *why) for mid, why in failures if mid in open_ and mid not in done] + complete
 
     def _ok(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> MeasurementResult:
-        artifact_sha256 = self._items[measurement_id].artifact_sha256
         return MeasurementResult(
-            measurement_id=measurement_id, outcome="ok", launches=tuple(samples), artifact_sha256=artifact_sha256
+            measurement_id=measurement_id,
+            outcome="ok",
+            launches=tuple(samples),
+            artifact_sha256=self._items[measurement_id].artifact_sha256,
+            effective_precision=self._found.precisions.get(measurement_id),
         )
 
     def _is_complete(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> bool:
@@ -228,8 +232,9 @@ class LeaseLaunches:
     def _order(self, launch_no: int, order: list[int]) -> LaunchOrder:
         items = [self._items[measurement_id] for measurement_id in order]
         protocol = self._grant.protocol
+        untold = not self._found.precisions.keys() >= set(order)  # asking takes time: mostly the first launch's alone
         return LaunchOrder(
-            request=launch_request(self._grant, items, self._canary, launch_no=launch_no),
+            request=launch_request(self._grant, items, self._canary, launch_no=launch_no, asks_precision=untold),
             readable=tuple(dict.fromkeys([self._canary.artifact, *(path for item in items for path in item.files)])),
             silence_s=protocol.visit_timeout_s + GRACE_S,
             lines_max=2 * len(items) + 2,
@@ -239,6 +244,7 @@ class LeaseLaunches:
     def _keep(self, record: LaunchRecord) -> None:
         for measurement_id, samples in record.samples.items():
             self._found.samples[measurement_id].append(samples)
+        self._found.precisions |= record.precisions
         for measurement_id, failure in record.failures.items():
             blamed = VisitFailure(*self._blame(measurement_id, failure.code, failure.detail), failure.subject)
             self._found.failures[measurement_id] = blamed
@@ -287,9 +293,17 @@ def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -
 
 
 def launch_request(
-    grant: LeaseGrant, items: Sequence[PreparedItem], canary: Canary, *, launch_no: int = 0
+    grant: LeaseGrant,
+    items: Sequence[PreparedItem],
+    canary: Canary,
+    *,
+    launch_no: int = 0,
+    asks_precision: bool = False,
 ) -> dict[str, Any]:
-    """The runner contract's request, less the limits that the board adds."""
+    """The runner contract's request, less the limits that the board adds.
+
+    asks_precision: the runner is to tell what each workload is computed in; one that does not know of it tells nothing.
+    """
     platform = grant.platform
     return {
         "contract": CONTRACT,
@@ -304,6 +318,7 @@ def launch_request(
             "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs), "edges": canary.edges},
         },
         "visits": _visits(items, launch_no),
+        "asks_precision": asks_precision,
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchfarm_core.agent_protocol import GpuEvidence
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples, Ms, SideSamples, plain_subject
+from benchfarm_core.platforms import EffectivePrecision, effective_precision
 
 CONTRACT: Final = 2
 _SHORT_LINE_BYTES: Final = 200
@@ -87,11 +88,13 @@ class LaunchRecord:
     """One runner process, read.
 
     `running`: the visit that had started and not ended when the lines stop. `garbage`: why a line is no proper
-    line; nothing behind it was read. `failed`: why the launch itself could not go on.
+    line; nothing behind it was read. `failed`: why the launch itself could not go on. `precisions`: what the engine
+    computed a visit in, of those where it told.
     """
 
     ready: ReadyLine | None = None
     samples: dict[int, LaunchSamples] = field(default_factory=dict)
+    precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
     failures: dict[int, VisitFailure] = field(default_factory=dict)
     running: int | None = None
     end: EndLine | None = None
@@ -194,6 +197,9 @@ def _finish(record: LaunchRecord, content: dict[str, Any], launch_no: int) -> No
     assert isinstance(visit, int)
     if content.get("outcome") == "ok":
         record.samples[visit] = _samples(content, launch_no)
+        told = effective_precision(content.get("effective_precision"))
+        if told is not None:
+            record.precisions[visit] = told
     else:
         record.failures[visit] = _visit_failure(content)
     record.running = None

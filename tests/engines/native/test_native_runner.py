@@ -128,8 +128,10 @@ def test_int8_is_computed_as_in_python(native: Any, launch: Any, write_graph: An
     kinds = IN_INT8 | WITH_INT8_INSIDE
     kernels = [write_graph(f"native-int8-{name}", kernel(name, config)) for name, config in kinds.items()]
     visits = [one.visit(number, max_relative_l2=0.1) for number, one in enumerate(kernels)]
-    for name, (ours, theirs) in zip(kinds, both(native, launch, visits, protocol=QUICK, precision="int8"), strict=True):
+    asked = {"protocol": QUICK, "precision": "int8", "asks_precision": True}
+    for name, (ours, theirs) in zip(kinds, both(native, launch, visits, **asked), strict=True):
         assert ours["outcome"] == theirs["outcome"] == "ok", (name, ours, theirs)
+        assert ours["effective_precision"] == theirs["effective_precision"] == "int8", name
         assert ours["gate_relative_l2"] == pytest.approx(theirs["gate_relative_l2"], abs=2e-3), name
 
 

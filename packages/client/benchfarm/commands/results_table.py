@@ -13,6 +13,7 @@ from benchfarm_core.jobs import ItemView
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol, purpose_of
 from benchfarm_core.summaries import Grade
+from benchfarm_core.support import precision_text
 
 COLUMNS = ("workload", "median ms", "normalised ms", "interval ms", "grade", "launches", "from, or why not")
 
@@ -31,13 +32,22 @@ def results_tables(results: Results, protocol: Protocol | None = None) -> Render
 
 
 def tally_text(results: Results) -> str:
-    """How many items have a result, and of which grades: ``60 of 62 measured: 12 A, 40 B, 8 D, 2 of them noisy``."""
+    """How many items have a result, and of which grades: ``60 of 62 measured: 12 A, 40 B, 8 D, 2 of them noisy``; how
+    many their engines computed in another precision than the platform's: ``, 20 of them in fp32``."""
     summaries = [item.summary for item in results if item.summary]
     grades = Counter(str(summary.grade) for summary in summaries)
     counts = ", ".join(f"{count} {grade}" for grade, count in sorted(grades.items()))
     noisy = sum(summary.noisy for summary in summaries)
     marked = f", {noisy} of them noisy" if noisy else ""
+    others = Counter(found for item in results if item.summary and (found := other_precision_text(item)))
+    marked += "".join(f", {count} of them in {name}" for name, count in others.most_common())
     return f"{len(results.measured)} of {len(results)} measured{': ' if counts else ''}{counts}{marked}"
+
+
+def other_precision_text(item: ItemView) -> str | None:
+    """What an item was computed in where that is told and not the platform's precision."""
+    found, asked = item.effective_precision, item.platform.rpartition("/")[2]
+    return None if found in (None, asked) else precision_text(found)
 
 
 def reasons(results: Results) -> Counter[str]:
@@ -86,7 +96,8 @@ def _memory_row(item: ItemView) -> tuple[object, ...]:
     sizes = (
         None if size is None else f"{size / MIB:.1f}" for size in (summary.peak_pss_bytes, summary.model_pss_bytes)
     )
-    return _label(item), *sizes, ms_text(summary.load_ms), ms_text(summary.first_ms), summary.launches, item.source
+    times = ms_text(summary.load_ms), ms_text(summary.first_ms)
+    return _label(item), *sizes, *times, summary.launches, _source_text(item)
 
 
 def _row(item: ItemView) -> tuple[object, ...]:
@@ -102,5 +113,11 @@ def _row(item: ItemView) -> tuple[object, ...]:
         interval_text(summary.low_ms, summary.high_ms, summary.interval_coverage),
         grade_text(summary.grade, summary.clock_proof, noisy=summary.noisy),
         summary.launches,
-        item.source,
+        _source_text(item),
     )
+
+
+def _source_text(item: ItemView) -> str | None:
+    """Where a result is from; with what it was computed in where the platform's name says another precision."""
+    other = other_precision_text(item)
+    return item.source if other is None else f"{item.source}, in {other}"

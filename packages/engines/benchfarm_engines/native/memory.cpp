@@ -53,7 +53,8 @@ void measure_memory(const Visit& visit, const LaunchRequest& request, Bench& ben
     for (int number = 0; number < runs; ++number) session.run();
     const Usage last = usage();
     refuse_other_threads(session, request.threads);
-    refuse_other_precision(session.computes_in(), request.precision);
+    const std::string seen = session.computes_in();
+    refuse_other_precision(seen, request.precision);
     const double distance = check_session(session, visit, load_references(visit));
     BlockSamples samples;
     samples.iterations = 1;
@@ -63,7 +64,7 @@ void measure_memory(const Visit& visit, const LaunchRequest& request, Bench& ben
     line.field("canary_ms", 0.0);
     line.field("open_ms", static_cast<double>(opened - begun) / 1e6);
     line.field("first_ms", static_cast<double>(ran - opened) / 1e6);
-    line.field("gate_relative_l2", distance);
+    line.field("gate_relative_l2", distance).field("effective_precision", seen);
     const int64_t unseen = std::max<int64_t>(0, last.peak_rss - std::max(loaded.rss, last.rss));
     line.key("memory").open('{');
     line.field("base_pss_bytes", before.pss).field("loaded_pss_bytes", loaded.pss);

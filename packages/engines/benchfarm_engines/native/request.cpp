@@ -261,6 +261,7 @@ LaunchRequest read_launch_request(const std::string& text) {
     request.protocol = read_protocol(root.object("protocol"));
     request.canaries = read_canaries(root.object("canaries"));
     for (const Reader& each : root.objects("visits")) request.visits.push_back(read_visit(each));
+    request.asks_precision = root.flag("asks_precision");
     return request;
 }
 

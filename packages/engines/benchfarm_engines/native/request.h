@@ -104,6 +104,7 @@ struct LaunchRequest {
     Protocol protocol;
     CanaryRequest canaries;
     std::vector<Visit> visits;
+    bool asks_precision = false;  // whether each visit of one workload is to tell what it was computed in
 };
 
 // Throws BadRequest.

@@ -38,6 +38,7 @@ void measure_time(const Visit& visit, const LaunchRequest& request, Bench& bench
     line.field("canary_ms", ms(canary_ns));
     line.field("open_ms", ms(opened - begun)).field("first_ms", ms(ran - opened));
     line.field("gate_relative_l2", distance);
+    if (request.asks_precision) line.field("effective_precision", session.computes_in());
 }
 
 void measure(const Visit& visit, const LaunchRequest& request, Bench& bench, JsonText& line) {

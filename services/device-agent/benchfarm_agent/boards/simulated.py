@@ -296,7 +296,9 @@ class SimulatedBoard:
             b_speed = speed_of(self._profile, request, core_khz, slowness=slowness, precision=precision)
         seen = Visiting(self._profile, request, speed, chance).samples(visit, b_speed)
         await self._work_until(begins_s + seen.lasts_s)
-        on_line(_line(event="done", visit=number, outcome="ok", **seen.fields))
+        of_its_own = not visit.keys() & {"beside", "twice", "sites"}  # a graph of which one precision can be told
+        told = {"effective_precision": request["precision"]} if of_its_own else {}
+        on_line(_line(event="done", visit=number, outcome="ok", **seen.fields, **told))
         return seen.lasts_s
 
     async def _work_until(self, moment_s: float) -> None:
