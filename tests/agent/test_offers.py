@@ -19,7 +19,7 @@ from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import BoardName, BoardReport
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
@@ -56,6 +56,7 @@ class OneOffer:
     unknown: list[str] = field(default_factory=list)
     following: list[LeaseGrant] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
+    said_at_the_end: dict[str, Any] = field(default_factory=dict)
 
     async def script(self, call: Call) -> Answer:
         verb = call.path.rsplit("/", 1)[1]
@@ -69,10 +70,15 @@ class OneOffer:
                 return await self._polled(call)
             case "accept":
                 return 200, self.grant.model_dump(mode="json")
-            case "finish" if call.body["wants_next"] and self.following:
-                status, body = taken(call)
-                return status, {**body, "next_lease": self.following.pop(0).model_dump(mode="json")}
+            case "finish":
+                return self._finished(call)
         return taken(call)
+
+    def _finished(self, call: Call) -> Answer:
+        status, body = taken(call)
+        if call.body["wants_next"] and self.following:
+            body = {**body, "next_lease": self.following.pop(0).model_dump(mode="json")}
+        return status, {**body, **self.said_at_the_end}
 
     async def _polled(self, call: Call) -> Answer:
         ended = sorted(self.ended.intersection(call.body["leases"]))
@@ -239,6 +245,27 @@ def test_a_board_that_drifted_at_work_rests_before_its_next_lease(
     assert {body["release"]["reason"] for body in ends} == {"done"}
 
 
+def test_a_board_that_drifted_at_work_hears_of_it_with_the_end_of_a_lease(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """Its polls say nothing: where leases follow one another closely, each is given up for the next before it ends."""
+    tokens = [f"l_{number:032x}" for number in range(1, 100)]
+    one_offer.following = [one_offer.grant.model_copy(update={"lease_token": token}) for token in tokens]
+
+    async def play(desk: OfferDesk) -> None:
+        one_offer.said_at_the_end = {"drifted": True}
+        await true_soon(lambda: len(one_offer.bodies("release")) > 1)
+        assert states(desk) == ["ready"], "nothing would be done for it"
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: states(desk) == [AILING])
+        assert desk.lease_tokens() == frozenset()
+
+    at_desk(local_board(), play)
+    ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
+    assert [body["wants_next"] for body in ends[-2:]] == [True, False], "the last one came with another"
+    assert {body["release"]["reason"] for body in ends} == {"done"}
+
+
 def test_a_board_that_is_held_back_takes_no_offer_until_it_is_let_go(
     at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
 ) -> None:
@@ -329,10 +356,26 @@ def test_an_agent_that_owes_something_does_not_say_that_it_leaves(
     """The farm would end the lease at once, and what is handed in at the next start would come too late."""
     monkeypatch.setattr("benchfarm_agent.leases.DRAIN_PATIENCE_S", 0.05)
     one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
-    # drained while it measures: what a lease hands in already is tried for as long as the lease lasts
     at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("reports"))), leaves=True)
     assert one_offer.bodies("finish"), "it owes something"
     assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_a_drain_waits_no_longer_for_a_farm_that_is_away_where_a_lease_hands_in_already(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """Undrained it goes on for as long as the lease lasts, with pauses of seconds."""
+    one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
+    drained_s = 0.0
+
+    async def hand_in_for_a_while(_: OfferDesk) -> None:
+        nonlocal drained_s
+        await true_soon(lambda: len(one_offer.bodies("finish")) == 6)
+        drained_s = boottime_s()
+
+    at_desk(local_board(), hand_in_for_a_while)
+    assert boottime_s() - drained_s < 10, "its lease lasts for a minute"
+    assert len(one_offer.bodies("finish")) == 6, "its patience had ended"
 
 
 def test_an_agent_that_could_not_put_a_board_back_does_not_say_that_it_leaves(
@@ -360,6 +403,23 @@ def test_a_board_whose_address_another_one_has_keeps_no_agent_from_leaving(
 
     at_desk(local_board(), leaves_a_note, leaves=True)
     assert one_offer.bodies("boards")[-1]["boards"] == []
+
+
+def test_the_farm_hears_of_a_board_that_is_not_put_back_once_it_can_be_told(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    missed = BoardName(kind="ssh", serial="S-9", hardware_id="hw-9")
+
+    async def tells(desk: OfferDesk) -> None:
+        desk._watch.tell_put_back(missed, "another board answers at pi now")
+        one_offer.unknown = [GONE]  # so that boards are named once more
+        await true_soon(lambda: len(one_offer.bodies("boards")) == 2 and bool(one_offer.bodies("recoveries")))
+
+    at_desk(local_board(), tells)
+    (told,) = one_offer.bodies("recoveries")
+    assert told["board"] == missed.model_dump(mode="json")
+    assert (told["step"], told["detail"]) == ("put_back", "another board answers at pi now")
 
 
 def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(

@@ -33,13 +33,18 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
 from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
+from benchfarm_store.boards import HAS_DRIFTED
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, lease_token, rows_json
 from benchfarm_store.measurements import IS_WANTED, OF_LEASE
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
-    """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back."""
+    """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back.
+
+    A lease that came with the end of another and of which nobody ever said a word is offered again: the answer that
+    named it was lost, and its agent asks for it no more. Accepting it gives its batch.
+    """
     back = tx.execute(_COME_BACK, {"agent": agent_id, "idle": list(idle)}).all()
     board_history.record(tx, [Happened(b.id, BoardEventKind.ONLINE, agent_author(agent_id)) for b in back])
     for board in back:
@@ -62,8 +67,9 @@ _COME_BACK = text("""
 """)
 _OFFERS = text("""
     SELECT l.token::text AS token, b.public_id, l.expires_at FROM leases l JOIN boards b ON b.id = l.board_id
-    WHERE l.agent_id = :agent AND b.public_id = ANY(:idle) AND l.ended_at IS NULL AND l.accepted_at IS NULL
-        AND l.expires_at > :now
+    WHERE l.agent_id = :agent AND b.public_id = ANY(:idle) AND l.ended_at IS NULL AND l.expires_at > :now
+        AND (l.accepted_at IS NULL OR l.accepted_at = l.offered_at AND NOT EXISTS (
+            SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL OFFSET 0))
     ORDER BY l.offered_at
 """)
 
@@ -386,8 +392,10 @@ def hold_board(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
 _HOLD_BOARD = Prepared(
     "lease_board",
     "uuid, text",
-    """
-    SELECT b.id, b.public_id, b.health, b.generation_id FROM boards b
+    f"""
+    SELECT b.id, b.public_id, b.health, b.generation_id,
+        b.agent_id IS NOT DISTINCT FROM $2 AND {HAS_DRIFTED} AS has_drifted
+    FROM boards b
     WHERE b.id = (SELECT board_id FROM leases WHERE token = $1 AND agent_id = $2)
     FOR NO KEY UPDATE
     """,

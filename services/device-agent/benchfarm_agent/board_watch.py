@@ -18,7 +18,7 @@ from benchfarm_agent.pauses import Pauses
 from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused
 from benchfarm_agent.standings import Standing
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import BoardName, BoardReport
 from benchfarm_core.errors import BenchfarmError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ DESCRIBE_S: Final = 180.0
 TRY_AGAIN_S: Final = 5.0
 AILING: Final = "ailing"
 """The standing of a board that answers and cannot measure, while something is done for it."""
+RENEWED: Final = "it tells something else of itself"
+"""Not why a board is gone: it is there, and to be described anew."""
 RECOVERED_WITHIN_S: Final = 60.0
 GOING_S: Final = 10.0
 """How long a board that was told to reboot may still answer."""
@@ -60,7 +62,7 @@ class Way(Protocol):
         """The board at its end. Raises TransientDeviceError when there is none now, PermanentDeviceError when never."""
 
     async def gone(self, board: Board) -> str:
-        """Returns why once the board is away, or is another than it was."""
+        """Returns why once the board is away, or is another than it was; `RENEWED` where it is there and tells more."""
 
     async def close(self) -> None:
         """Lets go of whatever reaches the board. It is not opened again."""
@@ -108,7 +110,8 @@ class BoardWatch:
         """Told of each board that answers at the end of a way, by the way's name, once it is as it was found."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
-        self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
+        self._untold: list[tuple[BoardName, RecoveryStep, str]] = []
+        self.on_recovery: Callable[[BoardName, RecoveryStep, str], None] = lambda *_: None
         """Told what was done for a board that stayed away, and why that did not go; empty where it went."""
 
     @asynccontextmanager
@@ -227,7 +230,21 @@ class BoardWatch:
     def tell_recovery(self, label: str, step: RecoveryStep, detail: str) -> None:
         """Something was done for a board that stayed away. Of one that was never there only the log knows."""
         if (report := self._reports.get(label)) is not None:
-            self.on_recovery(report, step, detail)
+            board = BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
+            self.on_recovery(board, step, detail)
+
+    def tell_put_back(self, board: BoardName, why_not: str) -> None:
+        """A board that is not one of these now is changed still, and why; empty where it was put back after all.
+
+        It waits for `tell_untold`: this is found out before anybody can be told.
+        """
+        self._untold.append((board, RecoveryStep.PUT_BACK, why_not))
+
+    def tell_untold(self) -> None:
+        """The farm can be told now."""
+        untold, self._untold = self._untold, []
+        for one in untold:
+            self.on_recovery(*one)
 
     def note(self, label: str, state: str, detail: str = "", advice: str = "") -> None:
         """What the agent knows of a way; the log hears of it when it is news."""
@@ -307,13 +324,20 @@ class BoardWatch:
         why = "it is not watched any more"
         rest = self._rests[way.label] = _Rest()
         try:
-            why = await _gone_or_resting(way, board, rest)
+            why = await self._until_gone(way, board, rest)
         finally:
             now = self._present.get(way.label)
             if now is not None and now.board is board:  # else it was removed, and may be back already
                 self._leave(way.label, why)
         if rest.asked.is_set():
             await self._rested(way.label, rest)
+
+    async def _until_gone(self, way: Way, board: Board, rest: "_Rest") -> str:
+        """Why a board is away; what it tells anew of itself before is taken over while it is there."""
+        while (why := await _gone_or_resting(way, board, rest)) == RENEWED:
+            async with asyncio.timeout(DESCRIBE_S):
+                self.renew(board, await board.describe())
+        return why
 
     async def _rested(self, label: str, rest: "_Rest") -> None:
         """Waits until something was done for a board, or nobody does anything; then it begins anew."""
