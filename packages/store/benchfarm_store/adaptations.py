@@ -151,10 +151,12 @@ def _ask(tx: Transaction, adaptation_id: str) -> None:
 def wake(tx: Transaction) -> int:
     """Ask again for the next steps that are due and that nobody takes; how many. For the sweep.
 
-    Before that, what does not fit into budgets any more is given up, and it is counted how long boards were waited for:
-    between two sweeps at most `GAP_S`, so that a farm that was switched off waited for nobody.
+    Before that, what does not fit into budgets any more is given up, and it is counted what ended leases took and how
+    long boards were waited for: between two sweeps at most `GAP_S`, so that a farm that was switched off waited for
+    nobody.
     """
     adaptation_budgets.keep(tx)
+    adaptation_budgets.count_ended(tx)
     tx.execute(_AWAIT, {"now": tx.now, "every_s": COUNT_EVERY_S, "gap_s": GAP_S})
     found = tx.execute(_DUE, {"now": tx.now, "limit": MAX_WOKEN}).scalars().all()
     for adaptation_id in found:
