@@ -134,13 +134,17 @@ def _check(request: AdaptationRequest, platform: Platform) -> None:
         why = f"{platform.engine.name} has no normalised times"
     if why is not None:
         raise InvalidRequest(f"nothing can be learnt on {platform.key}: {why}", code="adaptation_impossible")
-    for index, name in enumerate(request.spaces):
-        try:
-            space(name)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.detail, code=error.code, field=f"spaces.{index}") from error
-    if len(set(request.spaces)) < len(request.spaces):
-        raise InvalidRequest("a search space is named twice", field="spaces")
+    for field, names in (("spaces", request.spaces), ("unseen_spaces", request.unseen_spaces)):
+        for index, name in enumerate(names):
+            try:
+                space(name)
+            except InvalidRequest as error:
+                raise InvalidRequest(error.detail, code=error.code, field=f"{field}.{index}") from error
+        if len(set(names)) < len(names):
+            raise InvalidRequest("a search space is named twice", field=field)
+    if both := set(request.spaces).intersection(request.unseen_spaces):
+        detail = f"what is unseen is not learnt from: {', '.join(sorted(both))} cannot be both"
+        raise InvalidRequest(detail, field="unseen_spaces")
 
 
 def _ask(tx: Transaction, adaptation_id: str) -> None:
