@@ -76,9 +76,10 @@ _RAN = text(f"""
     had AS MATERIALIZED (
         SELECT l.id
         FROM a JOIN queues q ON q.platform_id = a.platform_id
-            JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
-                AND (CAST(:upto AS bigint) IS NULL OR l.id <= CAST(:upto AS bigint)) AND {_ENDED} >= a.created_at
-        WHERE a.finished_at IS NULL AND EXISTS (
+            CROSS JOIN LATERAL (
+                SELECT * FROM leases WHERE queue_id = q.id AND id > a.leases_after AND accepted_at IS NOT NULL
+                    AND (CAST(:upto AS bigint) IS NULL OR id <= CAST(:upto AS bigint)) OFFSET 0) l
+        WHERE a.finished_at IS NULL AND {_ENDED} >= a.created_at AND EXISTS (
             SELECT FROM lease_items i
             WHERE i.lease_id = l.id AND i.measurement_id IN (SELECT measurement_id FROM mine) OFFSET 0)),
     ran AS (
