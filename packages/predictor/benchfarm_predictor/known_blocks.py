@@ -198,10 +198,10 @@ class RememberedBlocks:
 
     def _forget_alone(self) -> None:
         """Blocks whose kernels nobody else remembers any more, which `BLOCK_BYTES` does not count."""
-        for whose, times_forgotten, *of_space in [*self._kept]:
-            kernels = whose()
-            if kernels is None or kernels.times_forgotten != times_forgotten:
-                del self._kept[whose, times_forgotten, *of_space]
+        for key in [*self._kept]:
+            kernels = key[0]()
+            if kernels is None or kernels.times_forgotten != key[1]:
+                del self._kept[key]
 
     def _blocks_bytes(self, beside: KnownBlocks | None) -> int:
         return BLOCK_BYTES * (sum(map(len, self._kept.values())) + (0 if beside is None else len(beside)))
