@@ -1,13 +1,16 @@
 """An adaptation played through in one process: real Postgres, the worker's own steps, and a board whose times follow
 from what it is asked to run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.workloads import AnyWorkload, ArchitectureWorkload, KernelWorkload
-from benchfarm_store import adaptation_items, adaptations
+from benchfarm_store import adaptation_items, adaptations, database
 from benchfarm_store.adaptation_items import Ask, AskedWorkload, Wanted, Whose
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_workloads.kernels import kernel_type
@@ -35,7 +38,8 @@ class AdaptingLab:
     def __init__(self, farm: Any, by: Any, agent: Any, *, slower: float = 1.0) -> None:
         self.farm, self.by, self.agent, self.slower = farm, by, agent, slower
         self.pace: tuple[float, float] | None = None
-        """Seconds of every lease, and of each second that is expected of it; None: leases take no time."""
+        """Seconds of every lease, and of each second that is expected of it, to the last one; None: what this machine
+        takes to play them, which beside load is a budget's worth."""
 
     def start(self, platform: str = KEY, **fields: Any) -> AdaptationView:
         with self.farm.transaction() as tx:
@@ -101,13 +105,25 @@ class AdaptingLab:
                 else ok(item.measurement_id, run_ns=time_ns(item.workload, self.slower))
                 for item in grant.items
             ]
-            if self.pace is not None:
-                each_s, per_s = self.pace
-                self.farm.run(_LASTED, s=each_s + per_s * sum(item.expected_s for item in grant.items))
-            self.agent.send(grant, *found)
-            self.agent.release(grant)
+            with self._lasting(sum(item.expected_s for item in grant.items)):
+                self.agent.send(grant, *found)
+                self.agent.release(grant)
             count += len(grant.items)
         return count
 
+    @contextmanager
+    def _lasting(self, expected_s: float) -> Iterator[None]:
+        """The lease that goes on began as long ago as the pace says, and meanwhile the clock stands."""
+        if self.pace is None:
+            yield
+            return
+        each_s, per_s = self.pace
+        now: datetime = self.farm.scalar(_LASTED, s=each_s + per_s * expected_s)
+        with patch.object(database, "_NOW", f"SELECT CAST('{now.isoformat()}' AS timestamptz)"):
+            yield
 
-_LASTED = "UPDATE leases SET accepted_at = now() - make_interval(secs => :s) WHERE ended_at IS NULL"
+
+_LASTED = """
+    UPDATE leases SET accepted_at = clock_timestamp() - make_interval(secs => :s) WHERE ended_at IS NULL
+    RETURNING accepted_at + make_interval(secs => :s)
+"""

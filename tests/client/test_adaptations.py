@@ -101,6 +101,8 @@ def test_without_waiting_it_is_asked_for_and_looked_at_later(farm: Any, logged_i
         (("--budget", "soon"), "--budget"),
         (("--target", "perfect"), "--target"),
         (("--space", "nowhere"), "nowhere"),
+        (("--unseen-space", "nowhere"), "nowhere"),
+        (("--space", "bert", "--unseen-space", "bert"), "cannot be both"),
         (("--budget", "0"), "--budget"),
         (("--donors", "mine"), "--donors"),
     ],

@@ -195,6 +195,12 @@ def test_models(logged_in: Any, tmp_path: Path) -> None:
     assert "float32" in logged_in("models", "show", model["id"]).out
     job = logged_in("jobs", "submit", "--upload", path, "--model-id", model["id"], "--dry-run", "--json")
     assert (job.code, job.document["items"]) == (0, 1)
+    filled = ("jobs", "submit", "--upload", path, "--dry-run", "--json", "--ints")
+    assert logged_in(*filled, f"{model['inputs'][0]['name']}=7").code == 0
+    (made,) = (one for one in logged_in("models", "list", "--json").document if one["id"] != model["id"])
+    assert made["inputs"][0]["fill"]["below"] == 7
+    refused = logged_in(*filled, "nobody=7")
+    assert (refused.code, "nobody" in refused.err) == (ExitCode.USAGE, True), refused.err
     assert logged_in("models", "delete", model["id"]).code == 0
     path.write_text("no model")
     ended = logged_in("models", "upload", path)

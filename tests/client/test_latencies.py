@@ -21,6 +21,7 @@ from benchfarm.workload_text import parse_kernel
 from benchfarm_api import bodies
 from benchfarm_core.latency import LatencyAnswer, Pin, unanswered
 from benchfarm_core.measurements import Timing
+from benchfarm_core.summaries import Grade
 from benchfarm_workloads import spaces
 from tests.client.test_predictions import made, publish_again, published
 from tests.predictor.predictors import PLATFORM
@@ -164,6 +165,23 @@ def test_a_single_launch_is_no_certainty() -> None:
         at = [LatencyConstraint(PLATFORM, factor * median_ms).probability_of(found) for factor in (0.5, 1.01, 2.0)]
         assert at == pytest.approx([0.25, 0.75, 0.75])
         assert not LatencyConstraint(PLATFORM, 2 * median_ms).is_met(found)
+
+
+def test_launches_that_lie_together_by_chance_are_no_certainty() -> None:
+    """Two cover the middle every second time, however near they are; their grade says how far apart they may be."""
+    for median_ms, high_ms in ((10.0, 10.0), (10.0, 10.0001)):
+        two = answered(median_ms, median_ms, high_ms, coverage=0.5)
+        two = two.model_copy(update={"source": "measured", "grade": Grade.C})
+        at = [LatencyConstraint(PLATFORM, limit_ms).probability_of(two) for limit_ms in (9.5, 10.05, 10.5, 20.0)]
+        assert at == pytest.approx([0.24, 0.53, 0.75, 1.0], abs=0.01)
+        better = two.model_copy(update={"grade": Grade.A, "coverage": 0.75})
+        assert LatencyConstraint(PLATFORM, 10.5).probability_of(better) > 0.99
+        rough = two.model_copy(update={"grade": Grade.D})
+        assert LatencyConstraint(PLATFORM, 10.5).probability_of(rough) == pytest.approx(at[2])
+    wide = answered(10.0, 5.0, 20.0, coverage=0.5).model_copy(update={"source": "measured", "grade": Grade.C})
+    assert LatencyConstraint(PLATFORM, 20.0).probability_of(wide) == pytest.approx(0.75), "its own range is wider"
+    many = answered(10.0, 9.99, 10.01, coverage=0.97).model_copy(update={"source": "measured", "grade": Grade.A})
+    assert LatencyConstraint(PLATFORM, 10.02).probability_of(many) > 0.99, "an interval that means what it says"
 
 
 def test_intervals_of_any_kind_have_a_probability() -> None:

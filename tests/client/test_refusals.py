@@ -74,6 +74,15 @@ def test_a_full_disk_behind_stdout_is_told_once(logged_in: Any, form: list[str])
     )
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "jobs submit --help"])
+def test_nor_is_help_that_stdout_cannot_take_a_fault_of_the_command(words: str) -> None:
+    done = _to_full_disk(*words.split())
+    assert (done.returncode, done.stderr) == (
+        ExitCode.UNWRITTEN,
+        "benchfarm: cannot write to stdout: No space left on device\n",
+    )
+
+
 def test_an_error_that_stdout_cannot_take_keeps_its_exit_code(logged_in: Any) -> None:
     done = _to_full_disk("jobs", "show", JOB_ID, "--json")
     assert done.returncode == ExitCode.NOT_FOUND

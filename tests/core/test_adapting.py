@@ -197,9 +197,12 @@ def test_what_was_wanted_by_the_same_seconds_still_fits_when_it_is_looked_at() -
 def test_hold_outs_of_all_spaces_together_are_bounded() -> None:
     each = MAX_HOLDOUTS_IN_ALL // 4
     assert AdaptationRequest(spaces=("a", "b", "c", "d"), holdouts=each).judged_by == MAX_HOLDOUTS_IN_ALL
+    assert AdaptationRequest(spaces=("a",), unseen_spaces=("b", "c", "d"), holdouts=each).judged_by == 4 * each
     assert AdaptationRequest(holdouts=200).judged_by == 200
     with pytest.raises(ValueError, match="in all") as caught:
         AdaptationRequest(spaces=("a", "b", "c", "d"), holdouts=each + 1)
+    with pytest.raises(ValueError, match="in all"):
+        AdaptationRequest(spaces=("a", "b"), unseen_spaces=("c", "d"), holdouts=each + 1)
     assert "holdouts" in str(caught.value)
 
 

@@ -186,6 +186,31 @@ def test_rules_have_their_own_blocks() -> None:
     assert remembered.of(space(NAME), KERNELS) is not remembered.of(space(NAME), other)
 
 
+def test_blocks_go_with_the_kernels_that_they_were_made_of() -> None:
+    """Kernels are counted where they are found: blocks that hold forgotten ones would take more than is said."""
+    remembered = RememberedBlocks(ROOMY, kernels_of, KeptSums(ROOMY))
+    kernels, others = NetworkKernels(FusionRules(), limit_bytes=300_000), NetworkKernels(FusionRules())
+    apart = remembered.of(space(NAME), others)
+    asked_of = ref(first := remembered.of(space(NAME), kernels))
+    first.lists(kernels, (one.genes for one in draws(NAME, "forgotten", 3)))
+    assert kernels.times_forgotten == 0
+    assert remembered.of(space(NAME), kernels) is first
+    first.lists(kernels, (one.genes for one in draws(NAME, "forgotten", 200)))
+    assert kernels.times_forgotten > 0
+    del first
+    second = remembered.of(space(NAME), kernels)
+    gc.collect()
+    assert (asked_of(), len(second)) == (None, 0)
+    assert remembered.of(space(NAME), others) is apart
+    gone = ref(second)
+    del second, kernels
+    gc.collect()
+    assert gone() is not None, "nobody has asked since"
+    remembered.of(space(NAME), others)
+    gc.collect()
+    assert gone() is None
+
+
 def test_threads_share_what_is_known() -> None:
     blocks, drawn = known(), draws(NAME, "threads", 120)
     predictor = PREDICTORS["mean"]

@@ -149,6 +149,76 @@ def test_what_fits_is_told_by_one_look_at_the_leases_of_its_platform(lab, farm, 
     assert len([each for each in said if "lease_items" in each and "adaptation_items" in each]) == 1
 
 
+def sweep(lab):
+    with lab.farm.transaction() as tx:
+        adaptations.wake(tx)
+
+
+def uncounted(lab):
+    return lab.farm.scalar("SELECT count(*) FROM leases l JOIN adaptations a ON l.id > a.leases_after")
+
+
+def test_what_leases_took_that_have_ended_is_counted_once(lab, farm, ann, ok_result):
+    """The end of a lease looks at those that came since, however many there were before."""
+    farm.submit_planned(ann, job_on(kernels(5, seed=3)))
+    one = lab.start().id
+    lab.want(one, asks(3))
+    lab.declare(one, networks(2), 2)
+    lab.measure(ok_result)
+    lasted(lab, 10)
+    assert (seen := lab.view(one)).holdout_board_s == pytest.approx(10, abs=0.01), "hold-outs share no lease"
+    assert 0 < seen.board_s < 10, "it shared one with the job"
+    found = pace_of(lab, one)
+    assert uncounted(lab) >= 2
+    sweep(lab)
+    assert uncounted(lab) == 0
+    lasted(lab, 99)  # whoever looked at them again would see this
+    sweep(lab)
+    for _ in range(2):
+        again = lab.view(one)
+        assert (again.board_s, again.holdout_board_s) == pytest.approx((seen.board_s, seen.holdout_board_s))
+        assert pace_of(lab, one) == (pytest.approx(found.value), True)
+        lab.want(one, asks(2, seed=2), round_no=2)  # the next round starts where the last one ended
+    lab.measure(ok_result)
+    farm.run(
+        "UPDATE leases SET accepted_at = ended_at - interval '5 s' WHERE id > (SELECT leases_after FROM adaptations)"
+    )
+    assert lab.view(one).board_s == pytest.approx(seen.board_s + 5, abs=0.01)
+    lab.move(one, "cancelled")
+    assert lab.view(one).board_s == pytest.approx(seen.board_s + 5, abs=0.01)
+    with farm.transaction() as tx:
+        spent = adaptation_budgets.spent(tx, one)
+    assert spent.board_s == pytest.approx(seen.board_s + 5, abs=0.01), "nor is it counted twice once it has ended"
+
+
+def test_a_lease_that_goes_on_is_counted_when_it_has_ended(lab, agent, ok_result):
+    one = lab.start().id
+    lab.want(one, asks(3))
+    grant = agent.must_take()
+    sweep(lab)
+    lasted(lab, 10)
+    agent.finish(grant, *(ok_result(item.measurement_id) for item in grant.items))
+    lasted(lab, 10)
+    assert lab.view(one).board_s == pytest.approx(10, abs=0.01)
+    sweep(lab)
+    lasted(lab, 99)
+    assert lab.view(one).board_s == pytest.approx(10, abs=0.01)
+
+
+def test_what_another_transaction_holds_is_counted_by_the_next_sweep(lab, ok_result):
+    one = lab.start().id
+    lab.want(one, asks(3))
+    lab.measure(ok_result)
+    with lab.farm.transaction() as tx:
+        assert adaptations.hold(tx, lab.claimed(one))
+        with lab.farm.transaction() as other:
+            assert adaptation_budgets.count_ended(other) == 0, "it waits for nobody"
+    with lab.farm.transaction() as tx:
+        assert adaptation_budgets.count_ended(tx) == 1
+    with lab.farm.transaction() as tx:
+        assert adaptation_budgets.count_ended(tx) == 0
+
+
 def test_each_round_keeps_to_its_own_share(lab, agent, ok_result):
     """Of 100 s the probes have taken 20; the first round may take 10."""
     one = probing(lab, budget_s=100)

@@ -109,6 +109,12 @@ def test_what_cannot_be_learnt_is_refused_and_nothing_stays(lab, farm, ann, repo
     assert (caught.value.code, caught.value.field) == ("space_unknown", "spaces.1")
     with pytest.raises(InvalidRequest, match="twice"):
         lab.start(spaces=["bert", "bert"])
+    with pytest.raises(InvalidRequest) as caught:
+        lab.start(unseen_spaces=["bert", "nowhere"])
+    assert (caught.value.code, caught.value.field) == ("space_unknown", "unseen_spaces.1")
+    with pytest.raises(InvalidRequest, match="cannot be both") as caught:
+        lab.start(spaces=["bert", "autoformer"], unseen_spaces=["bert"])
+    assert caught.value.field == "unseen_spaces"
     assert farm.scalar("SELECT count(*) FROM adaptations") == 0
 
 

@@ -142,6 +142,15 @@ def test_fusion_that_is_measured_again_and_says_the_same_calls_for_nothing(bench
     assert bench.due() == {}, "it is as it was"
 
 
+def test_fusion_that_was_measured_while_a_version_was_made_calls_for_another(bench):
+    before = rules_now(bench)
+    fuse(bench)
+    bench.publish(subject="model", rules=before)
+    assert bench.due() == {"model": Since(3, 0, has_new_rules=True)}
+    bench.publish(1, subject="model", rules=rules_now(bench))
+    assert bench.due() == {}
+
+
 def test_fusion_of_another_engine_or_precision_is_none_of_it(bench):
     bench.publish(subject="model")
     bench.farm.run("""

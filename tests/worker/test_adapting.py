@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchfarm_core.adapting import ROWS_MIN, AdaptationState, AdaptationView, mix_of
+from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import TrainingWork
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
@@ -19,6 +20,7 @@ from benchfarm_worker import adapting, claims, fitting, publishing
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.training import own_boot_id, run
+from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
 from tests.predictor.training.farm_rows import MOBILE, Platform, model_rows, training_rows
 from tests.store.conftest import Farm, board_report, failed, ok
@@ -387,6 +389,39 @@ def test_rows_of_other_spaces_reach_no_target(lab: AdaptingLab, monkeypatch: pyt
     monkeypatch.setattr(adapting, "mix_of", mixed)
     assert step(lab, made.id) is S.MEASURING
     assert (lab.view(made.id).curve[-1].unseen, mixes) == (None, [0])
+
+
+def test_of_an_unseen_space_nothing_is_measured_but_what_judges(lab: AdaptingLab) -> None:
+    """What clients measured of it teaches nothing either."""
+    networks = [{"kind": "architecture", "space": MOBILE, "genes": one.genes} for one in draws(MOBILE, "client", 5)]
+    lab.farm.submit_planned(lab.by, JobRequest.model_validate({"workloads": networks, "platforms": [KEY]}))
+    lab.measure(ok)
+    made = lab.start(budget_s=30.0, unseen_spaces=[MOBILE], holdouts=5)
+    assert made.request.judged_by == 5
+    assert step(lab, made.id) is S.PROBING
+    lab.measure(ok)
+    assert spaces_of(lab, Purpose.HOLDOUT) == {MOBILE}
+    probed = spaces_of(lab, Purpose.PROBE)
+    assert "proxylessnas" in probed
+    assert MOBILE not in probed
+    context = adapting.Context(lab.farm.database, lab.claimed(made.id), "", 0.0, 0.0)
+    assert set(adapting._see(context).known.rows.models.spaces) == probed
+    lab.move(made.id, "training")
+    assert step(lab, made.id) is S.MEASURING
+    assert spaces_of(lab, Purpose.TRAIN) == set(), "kernels as it has them are"
+    assert lab.view(made.id).measured.wanted > 0
+
+
+def spaces_of(lab: AdaptingLab, purpose: Purpose) -> set[str]:
+    """Whose architectures adaptations want for a purpose."""
+    return set(lab.farm.scalar(_SPACES, purpose=purpose) or ())
+
+
+_SPACES = """
+    SELECT array_agg(DISTINCT w.spec->>'space') FROM adaptation_items i
+        JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
+    WHERE w.kind = 'architecture' AND i.purpose = :purpose
+"""
 
 
 def test_rows_of_one_space_reach_no_target_of_all_spaces(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:

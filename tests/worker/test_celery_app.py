@@ -4,7 +4,8 @@ import pytest
 import redis
 
 from benchfarm_core.messages import QUEUES, Task
-from benchfarm_worker.celery_app import HARD_LIMIT_S, create_celery
+from benchfarm_core.refreshing import MADE_WITHIN_S
+from benchfarm_worker.celery_app import HARD_LIMIT_S, TRAIN_LIMIT_S, create_celery
 from benchfarm_worker.settings import Settings
 from benchfarm_worker.tasks import register
 
@@ -29,6 +30,10 @@ def test_no_message_comes_back_while_its_first_run_can_be_alive(settings: Settin
     assert conf.task_acks_late
     assert not conf.task_reject_on_worker_lost
     assert conf.worker_prefetch_multiplier == 1
+
+
+def test_whoever_trains_is_ended_before_a_version_would_count_as_made_later() -> None:
+    assert TRAIN_LIMIT_S <= MADE_WITHIN_S
 
 
 def test_a_dead_connection_is_noticed(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from benchfarm_core.predictors import TrainingRows
 from benchfarm_predictor.training.model_donors import PlatformDonor
 from benchfarm_worker.fitting import Known
-from tests.predictor.training.farm_rows import Platform, kernel_rows, training_rows
+from tests.predictor.training.farm_rows import MOBILE, Platform, kernel_rows, model_rows, training_rows
 
 TYPE = "linear"
 OWN = training_rows(Platform(1))
@@ -38,3 +38,19 @@ def test_rows_that_name_the_same_hash_are_not_taken_for_each_other() -> None:
     slower = tuple(row.model_copy(update={"normalised_ms": 2 * row.normalised_ms}) for row in LENT.kernels)
     other = LENT.model_copy(update={"kernels": slower})
     assert min(times_ms(lender(other))) > 1.5 * min(times_ms(lender(LENT)))
+
+
+def test_architectures_of_an_unseen_space_teach_nobody() -> None:
+    """Neither the platform that measured them nor those that its donors lend."""
+    own, lent = (
+        training_rows(
+            one, [*model_rows(one, MOBILE, 14), *model_rows(one, "proxylessnas", 14)], kernel_rows(one, TYPE, 14)
+        )
+        for one in (Platform(1), Platform(2))
+    )
+    for unseen, taught in (((), {MOBILE, "proxylessnas"}), ((MOBILE,), {"proxylessnas"})):
+        known = Known.of(own, (), [lent], unseen)
+        (donor,) = known.donors
+        assert donor.models is not None
+        assert set(known.rows.models.spaces) == set(donor.models.spaces) == taught
+        assert len(known.rows.alone[TYPE]) == 14, "its kernels do"

@@ -58,6 +58,15 @@ def test_layers_one_by_one_come_to_the_kernels_of_the_whole(rules: FusionRules) 
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_architectures_have_kernels_of_the_catalogue(rules: FusionRules) -> None:
+    """Questions of one space rely on it: an architecture without any would fail them whole."""
+    kernels = NetworkKernels(rules)
+    for space in spaces.spaces():
+        for drawn in spaces.draws(space.name, "kernels", 3):
+            assert any(part.kernels for part in kernels.parts(space, drawn.genes)), space.name
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_an_activation_that_is_a_layer_belongs_to_what_it_alone_uses(rules: FusionRules) -> None:
     """Behind a convolution without one, behind one with one, and where the convolution has another user too."""
     sketch = Sketch("apart", batch=1, hw=8)

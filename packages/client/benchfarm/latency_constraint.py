@@ -1,12 +1,14 @@
 """How probable it is that a latency stays below a limit, by the interval that was answered with it."""
 
 from dataclasses import dataclass
-from math import inf, log
+from math import inf, log, log1p
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.intervals import WANTED_COVERAGE
 from benchfarm_core.latency import LatencyAnswer
+from benchfarm_core.summaries import GRADE_LIMITS, Grade
 
 NO_GUARANTEE: Final = 0.5
 """What an interval is taken to hold with where nothing is guaranteed: such an architecture has to be far below its
@@ -15,6 +17,8 @@ MOST_SURE: Final = 1 - 1e-9
 """No interval is taken to hold more surely."""
 NO_WIDTH: Final = 1e-9
 """Of a logarithm: what rounding leaves of an interval whose ends are its median."""
+SPREADS: Final = dict(GRADE_LIMITS) | {Grade.D: GRADE_LIMITS[-1][1]}
+"""How far launches of a grade may lie apart, of D at least; of fewer than three nobody says better than C."""
 _NORMAL: Final = NormalDist()
 
 
@@ -63,7 +67,8 @@ class LatencyConstraint:
         """That the latency of an answer stays within the limit; 0 where there is no number.
 
         A single launch has no interval, or one without any width: that it is met, or missed, is no surer than such an
-        interval is taken to be.
+        interval is taken to be. The interval of few launches is their whole range, and two may lie together by chance:
+        it counts as no narrower than what their grade allows.
         """
         found = ComparableMs.of(answer)
         if found is None:
@@ -72,6 +77,7 @@ class LatencyConstraint:
         end_ms = found.high_ms if is_above else found.low_ms
         distance = log(self.limit_ms / found.median_ms)
         width = abs(log(end_ms / found.median_ms)) if end_ms > 0 else inf
+        width = max(width, _least_width(answer))
         coverage = min(answer.coverage or NO_GUARANTEE, MOST_SURE)
         if width < NO_WIDTH:
             beyond = 0.0 if answer.coverage else (1 - coverage) / 2
@@ -85,3 +91,11 @@ class LatencyConstraint:
     def violation(self, answer: LatencyAnswer) -> float:
         """How much probability is lacking: at most 0 where it is met, as optimisers want it."""
         return self.probability - self.probability_of(answer)
+
+
+def _least_width(answer: LatencyAnswer) -> float:
+    """Of the logarithm on each side of the median: half of what the launches' grade allows, where they are too few for
+    an interval of less than their range; else 0."""
+    if answer.source != "measured" or answer.grade is None or not 0 < (answer.coverage or 0.0) < WANTED_COVERAGE:
+        return 0.0
+    return log1p(SPREADS[answer.grade] / 2)

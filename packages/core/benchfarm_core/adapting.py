@@ -141,26 +141,35 @@ class AdaptationRequest(Value):
     """The body of POST /v1/platforms/{platform}/adaptations.
 
     `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all
-    spaces have them, and hold-outs are drawn from all spaces. `holdouts`: architectures of each space that judge; they
-    are measured beside the budget, and at most 500 in all. `seed`: what is drawn follows from it.
+    spaces have them, and hold-outs are drawn from all spaces. `unseen_spaces`: others that are judged too, of which no
+    architecture teaches, neither the platform's own nor a donor's: kernels as they have them are drawn. `holdouts`:
+    architectures of each space that judge; they are measured beside the budget, and at most 500 in all. `seed`: what is
+    drawn follows from it.
     """
 
     budget_s: float = Field(default=BUDGET_S, ge=BUDGET_MIN_S, le=BUDGET_MAX_S, description="of boards' time")
     target: Target = Target()
     spaces: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=MAX_SPACES)
+    unseen_spaces: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=MAX_SPACES)
     holdouts: int = Field(default=20, ge=5, le=MAX_HOLDOUTS)
     donors: DonorChoice = DonorChoice.ANY
     seed: str = Field(default="0", max_length=40, pattern=r"^[\x21-\x7e]*$")
 
     @property
+    def named_spaces(self) -> tuple[str, ...]:
+        """Those that are judged on; none: all spaces are."""
+        return self.spaces + self.unseen_spaces
+
+    @property
     def judged_by(self) -> int:
         """Architectures that judge, of all spaces together."""
-        return self.holdouts * max(1, len(self.spaces))
+        return self.holdouts * max(1, len(self.named_spaces))
 
     @field_validator("holdouts")
     @classmethod
     def _bounded(cls, holdouts: int, info: ValidationInfo) -> int:
-        if holdouts * max(1, len(info.data.get("spaces", ()))) > MAX_HOLDOUTS_IN_ALL:
+        named = sum(len(info.data.get(name, ())) for name in ("spaces", "unseen_spaces"))
+        if holdouts * max(1, named) > MAX_HOLDOUTS_IN_ALL:
             raise ValueError(f"{holdouts} of each space are more than {MAX_HOLDOUTS_IN_ALL} in all")
         return holdouts
 

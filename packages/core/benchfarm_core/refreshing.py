@@ -40,6 +40,9 @@ every version, and boards have other work."""
 ATTEMPTS_MAX: Final = 3
 """Looks at the same rows that nobody has brought to an end."""
 
+MADE_WITHIN_S: Final = 600.0
+"""So long after its rows were read a version is published at the latest: whoever trains for longer is ended."""
+
 
 class RefreshReason(StrEnum):
     """Why a predictor is made anew: new rows, another state of the board or of its clock, new rows that it misses, a

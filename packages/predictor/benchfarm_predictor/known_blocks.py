@@ -172,7 +172,7 @@ class RememberedBlocks:
         self._kernels_of = kernels_of
         self._kept_sums = kept
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[ReferenceType[NetworkKernels], str, int], KnownBlocks] = OrderedDict()
+        self._kept: OrderedDict[tuple[ReferenceType[NetworkKernels], int, str, int], KnownBlocks] = OrderedDict()
 
     @property
     def held_bytes(self) -> int:
@@ -182,10 +182,12 @@ class RememberedBlocks:
     def of(self, space: Space, kernels: NetworkKernels) -> KnownBlocks:
         """Those of a space by the rules of ``kernels``.
 
-        Where all together are above the bound others are forgotten, the least recently asked for first, and then these.
+        Where all together are above the bound others are forgotten, the least recently asked for first, and then these;
+        with them go those whose kernels were forgotten.
         """
-        key = (ref(kernels), space.name, space.version)
+        key = (ref(kernels), kernels.times_forgotten, space.name, space.version)
         with self._lock:
+            self._forget_alone()
             found = self._kept.pop(key, None)
             while self._kept and self._blocks_bytes(found) > self._limit_bytes:
                 self._kept.popitem(last=False)
@@ -193,6 +195,13 @@ class RememberedBlocks:
                 found = KnownBlocks(space, self._kernels_of, self._kept_sums)
             self._kept[key] = found
             return found
+
+    def _forget_alone(self) -> None:
+        """Blocks whose kernels nobody else remembers any more, which `BLOCK_BYTES` does not count."""
+        for key in [*self._kept]:
+            kernels = key[0]()
+            if kernels is None or kernels.times_forgotten != key[1]:
+                del self._kept[key]
 
     def _blocks_bytes(self, beside: KnownBlocks | None) -> int:
         return BLOCK_BYTES * (sum(map(len, self._kept.values())) + (0 if beside is None else len(beside)))

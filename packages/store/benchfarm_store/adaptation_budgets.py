@@ -1,7 +1,8 @@
 """What adaptations take of boards, and that they keep within their budgets while a round is measured.
 
 What waits is looked at with every sweep and at the end of every lease: what would not fit any more is given up before a
-board takes it.
+board takes it. What leases took that have ended is counted once, by the sweep, so that the end of a lease looks at
+those that came since, however many others measured there before.
 """
 
 from collections.abc import Collection
@@ -57,41 +58,83 @@ class _Ran(NamedTuple):
     live_expected_s: float
 
 
-def _ran(tx: Transaction, adaptation_id: str) -> _Ran:
-    """One look for all of it: leases end while their rows are held."""
-    return _Ran._make(tx.execute(_RAN, {"id": adaptation_id, "now": tx.now}).one())
+def _ran(tx: Transaction, adaptation_id: str, upto: int | None = None) -> _Ran:
+    """One look for all of it: leases end while their rows are held. `upto`: no lease after this one counts."""
+    return _Ran._make(tx.execute(_RAN, {"id": adaptation_id, "now": tx.now, "upto": upto}).one())
 
 
 # every account's queue of the platform: a measurement that it joined is measured in another's. Which of the leases had
 # any of its own is told by keys alone; measurements are read of those. Of leases that go on nobody knows what they will
 # have measured
 _RAN = text(f"""
-    WITH mine AS MATERIALIZED (
+    WITH a AS MATERIALIZED (
+        SELECT platform_id, leases_after, created_at, board_s, holdout_board_s, finished_at FROM adaptations
+        WHERE id = CAST(:id AS uuid)),
+    mine AS MATERIALIZED (
         SELECT measurement_id, purpose = 'holdout' AS judges FROM adaptation_items
         WHERE adaptation_id = CAST(:id AS uuid) AND source <> 'known'),
     had AS MATERIALIZED (
         SELECT l.id
-        FROM adaptations a
-            JOIN queues q ON q.platform_id = a.platform_id
-            JOIN leases l ON l.queue_id = q.id AND l.id > a.leases_after AND l.accepted_at IS NOT NULL
-                AND {_ENDED} >= a.created_at
-        WHERE a.id = CAST(:id AS uuid) AND EXISTS (
+        FROM a JOIN queues q ON q.platform_id = a.platform_id
+            CROSS JOIN LATERAL (
+                SELECT * FROM leases WHERE queue_id = q.id AND id > a.leases_after AND accepted_at IS NOT NULL
+                    AND (CAST(:upto AS bigint) IS NULL OR id <= CAST(:upto AS bigint)) OFFSET 0) l
+        WHERE a.finished_at IS NULL AND {_ENDED} >= a.created_at AND EXISTS (
             SELECT FROM lease_items i
             WHERE i.lease_id = l.id AND i.measurement_id IN (SELECT measurement_id FROM mine) OFFSET 0)),
     ran AS (
-        SELECT i.measurement_id, m.expected_s, m.state, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
+        SELECT i.measurement_id, m.expected_s, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
         FROM had JOIN leases l ON l.id = had.id
             JOIN lease_items i ON i.lease_id = l.id
             JOIN measurements m ON m.id = i.measurement_id),
-    own AS (SELECT * FROM ran JOIN mine USING (measurement_id))
-    SELECT coalesce(sum(took_s) FILTER (WHERE NOT judges), 0),
-        coalesce(sum(took_s) FILTER (WHERE judges), 0),
-        coalesce(sum(took_s) FILTER (WHERE NOT goes_on), 0),
-        coalesce((SELECT sum(expected_s) FROM (
-            SELECT DISTINCT measurement_id, expected_s FROM own WHERE state = 'done' AND NOT goes_on) d), 0)::float8,
-        coalesce(sum(took_s) FILTER (WHERE goes_on AND NOT judges), 0),
-        coalesce(sum(expected_s) FILTER (WHERE goes_on AND NOT judges), 0)::float8
-    FROM own
+    since AS (
+        SELECT coalesce(sum(took_s) FILTER (WHERE NOT judges), 0) AS learnt_s,
+            coalesce(sum(took_s) FILTER (WHERE judges), 0) AS judged_s,
+            coalesce(sum(took_s) FILTER (WHERE NOT goes_on), 0) AS ended_s,
+            coalesce(sum(took_s) FILTER (WHERE goes_on AND NOT judges), 0) AS live_s,
+            coalesce(sum(expected_s) FILTER (WHERE goes_on AND NOT judges), 0)::float8 AS live_expected_s
+        FROM ran JOIN mine USING (measurement_id)),
+    done AS (
+        SELECT coalesce(sum(m.expected_s::float8), 0) AS expected_s
+        FROM mine JOIN measurements m ON m.id = mine.measurement_id AND m.state = 'done'
+        WHERE NOT EXISTS (SELECT FROM leases l WHERE l.id = m.lease_id AND l.ended_at IS NULL))
+    SELECT a.board_s + since.learnt_s, a.holdout_board_s + since.judged_s,
+        a.board_s + a.holdout_board_s + since.ended_s, done.expected_s, since.live_s, since.live_expected_s
+    FROM a, since, done
+""")
+
+
+def count_ended(tx: Transaction) -> int:
+    """Count what the leases took that have ended, up to the first that goes on, so that nobody looks at them again; of
+    how many adaptations. An adaptation that another transaction holds is left to the next sweep.
+
+    What an adaptation joins later is its own from then on: what was lost of it in leases that are counted already is
+    not. Leases of one platform are made one after the other (`dispatching`), so that none appears before those that
+    are counted; what a bundle brings takes no time.
+    """
+    rows = tx.execute(_COUNTABLE).all()
+    for row in rows:
+        ran = _ran(tx, row.id, row.upto)
+        counted = {"board_s": ran.learnt_s, "holdout_board_s": ran.judged_s, "upto": row.upto}
+        tx.execute(_COUNT, {"id": row.id, **counted})
+    return len(rows)
+
+
+_COUNTABLE = text("""
+    SELECT a.id::text AS id, x.upto
+    FROM adaptations a CROSS JOIN LATERAL (
+        SELECT coalesce(
+            (SELECT min(l.id) - 1 FROM (SELECT id, queue_id FROM leases WHERE ended_at IS NULL OFFSET 0) l
+                JOIN queues q ON q.id = l.queue_id AND q.platform_id = a.platform_id),
+            (SELECT max(l.id) FROM queues q CROSS JOIN LATERAL (
+                SELECT id FROM leases WHERE queue_id = q.id ORDER BY id DESC LIMIT 1) l
+                WHERE q.platform_id = a.platform_id)) AS upto) x
+    WHERE a.finished_at IS NULL AND x.upto > a.leases_after
+    ORDER BY a.id FOR NO KEY UPDATE OF a SKIP LOCKED
+""")
+_COUNT = text("""
+    UPDATE adaptations SET board_s = :board_s, holdout_board_s = :holdout_board_s, leases_after = :upto
+    WHERE id = CAST(:id AS uuid) AND leases_after < :upto
 """)
 _KNOWN_SPENT = text(f"""
     WITH known AS (

@@ -134,13 +134,17 @@ def _check(request: AdaptationRequest, platform: Platform) -> None:
         why = f"{platform.engine.name} has no normalised times"
     if why is not None:
         raise InvalidRequest(f"nothing can be learnt on {platform.key}: {why}", code="adaptation_impossible")
-    for index, name in enumerate(request.spaces):
-        try:
-            space(name)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.detail, code=error.code, field=f"spaces.{index}") from error
-    if len(set(request.spaces)) < len(request.spaces):
-        raise InvalidRequest("a search space is named twice", field="spaces")
+    for field, names in (("spaces", request.spaces), ("unseen_spaces", request.unseen_spaces)):
+        for index, name in enumerate(names):
+            try:
+                space(name)
+            except InvalidRequest as error:
+                raise InvalidRequest(error.detail, code=error.code, field=f"{field}.{index}") from error
+        if len(set(names)) < len(names):
+            raise InvalidRequest("a search space is named twice", field=field)
+    if both := set(request.spaces).intersection(request.unseen_spaces):
+        detail = f"what is unseen is not learnt from: {', '.join(sorted(both))} cannot be both"
+        raise InvalidRequest(detail, field="unseen_spaces")
 
 
 def _ask(tx: Transaction, adaptation_id: str) -> None:
@@ -151,10 +155,12 @@ def _ask(tx: Transaction, adaptation_id: str) -> None:
 def wake(tx: Transaction) -> int:
     """Ask again for the next steps that are due and that nobody takes; how many. For the sweep.
 
-    Before that, what does not fit into budgets any more is given up, and it is counted how long boards were waited for:
-    between two sweeps at most `GAP_S`, so that a farm that was switched off waited for nobody.
+    Before that, what does not fit into budgets any more is given up, and it is counted what ended leases took and how
+    long boards were waited for: between two sweeps at most `GAP_S`, so that a farm that was switched off waited for
+    nobody.
     """
     adaptation_budgets.keep(tx)
+    adaptation_budgets.count_ended(tx)
     tx.execute(_AWAIT, {"now": tx.now, "every_s": COUNT_EVERY_S, "gap_s": GAP_S})
     found = tx.execute(_DUE, {"now": tx.now, "limit": MAX_WOKEN}).scalars().all()
     for adaptation_id in found:

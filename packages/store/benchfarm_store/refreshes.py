@@ -21,6 +21,7 @@ from benchfarm_core.refreshing import (
     AGAIN_S,
     ATTEMPTS_MAX,
     JUDGES_MIN,
+    MADE_WITHIN_S,
     Since,
     may_be_due,
     may_be_judged_again,
@@ -105,7 +106,7 @@ def _found(tx: Transaction, platform: str | None) -> list[_Found]:
     own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
     own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
     own |= {"marked": [f"{prefix}%" for prefix in MARK_PREFIXES.values()]}
-    rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S}).all()
+    rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S, "made_s": MADE_WITHIN_S}).all()
     found = [_Found(row, _since(tx, row)) for row in rows]
     return [one for one in found if _may_be_due(tx, one)]
 
@@ -132,7 +133,7 @@ def _since(tx: Transaction, row: Row[Any]) -> Since:
 
 
 def _has_new_rules(tx: Transaction, row: Row[Any]) -> bool:
-    """Whether kernel lists are made by others since: measured again, most rules stay as they are."""
+    """Whether kernel lists are made by others than it was: measured again, most rules stay as they are."""
     if row.rules_at is None:
         return False
     now = rules_digest(engine_rules(tx, Platform.model_validate(row.spec)))
@@ -168,7 +169,8 @@ _OPEN_HOLDOUTS: Final = """
             JOIN measurements m ON m.id = i.measurement_id
         WHERE c.ended_at IS NULL AND m.platform_id = p.id AND m.state = 'leased' AND m.purpose = 'holdout')
 """
-# an adaptation that is under way will make them itself
+# an adaptation that is under way will make them itself. What fuses may have been measured between a version's rows and
+# its publication: where it says by which rules it was made, these are held against those of now
 _DUE = text(f"""
     SELECT a.platform_id, p.public_id, p.spec, a.subject, a.is_first, a.learnt, came.new, came.newest_at,
         coalesce(newest.created_at, to_timestamp(0)) AS made_at, newest.canaries AS canaries_then,
@@ -187,7 +189,9 @@ _DUE = text(f"""
         LEFT JOIN LATERAL (SELECT v.created_at, v.canaries, v.evidence->>'rules' AS rules FROM predictors v
             WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
         CROSS JOIN LATERAL (SELECT max(f.measured_at) AS rules_at FROM fusions f
-            WHERE a.subject = :model AND f.measured_at > newest.created_at
+            WHERE a.subject = :model
+                AND f.measured_at > newest.created_at
+                    - CASE WHEN newest.rules IS NULL THEN interval '0' ELSE make_interval(secs => :made_s) END
                 AND f.engine || '-' || f.version || f.options = split_part(p.key, '/', 3)
                 AND f.precision = split_part(p.key, '/', 4)
                 AND (f.board_model = split_part(p.key, '/', 1)

@@ -53,6 +53,8 @@ class NetworkKernels:
         self._is_one: dict[tuple[str, object], bool] = {}
         self._blocks: dict[str, dict[Block, Part]] = {}
         self._held_bytes = 0
+        self.times_forgotten = 0
+        """How often it has forgotten all: who keeps kernels of before holds what is counted nowhere else."""
 
     @property
     def held_bytes(self) -> int:
@@ -93,6 +95,7 @@ class NetworkKernels:
             known.clear()
         self._kernels.clear()
         self._held_bytes = 0
+        self.times_forgotten += 1
 
     def _part(self, layers: Sequence[Layer]) -> Part:
         counts: dict[int, int] = {}

@@ -144,7 +144,7 @@ def _declare(context: Context) -> list[Costed]:
         *asking.holdout_kernels(request),
     ]
     judging = [(adaptation_items.costed(map(Ask, workloads), platform), count) for workloads, count in drawn]
-    probes = adaptation_items.costed(asking.probes(platform), platform)
+    probes = adaptation_items.costed(asking.probes(platform, request.unseen_spaces), platform)
     with context.database.transaction() as tx:
         adaptation_items.prepare(tx, context.whose, [*chain.from_iterable(asks for asks, _ in judging), *probes])
     for asks, count in judging:
@@ -190,9 +190,10 @@ def _look(context: Context) -> None:
             adaptations.release(tx, one)
             return
     is_probing = one.state == AdaptationState.PROBING
-    probes = adaptation_items.costed(asking.probes(one.platform), one.platform) if is_probing else []
+    probes = asking.probes(one.platform, one.request.unseen_spaces) if is_probing else []
+    costed = adaptation_items.costed(probes, one.platform)
     with _held(context) as tx:
-        if probes and _want_probes(tx, context, probes):
+        if costed and _want_probes(tx, context, costed):
             adaptations.release(tx, one)
             return
         adaptations.move(tx, one, AdaptationState.TRAINING)
@@ -238,7 +239,7 @@ def _see(context: Context) -> Seen:
         board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
     own, others = training_rows.told(found), lent(context.database, donors)
-    return Seen(Known.of(own, held, others), rules, board_s, curve, measured)
+    return Seen(Known.of(own, held, others, one.request.unseen_spaces), rules, board_s, curve, measured)
 
 
 class _Learnt(NamedTuple):
@@ -290,7 +291,7 @@ def _learn(context: Context) -> _Learnt:
     scores = [*(point.unseen for point in seen.curve), unseen]
     hopeless = one.round > 0 and seen.measured.done == 0
     # where none was named it is for all, and rows of one say nothing of the next
-    apart = [expected(fit, [name]) for name in asking.known_spaces(asked)]
+    apart = [expected(fit, [name]) for name in asking.judged_spaces(asked)]
     standing = Standing(
         asked.target, asked.budget_s, seen.board_s, one.round, scores, apart, True, is_hopeless=hopeless
     )

@@ -4,7 +4,7 @@ Everything is drawn from texts, so that a step that is taken twice asks for the 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
 from math import log
 from typing import Final, TypeVar
@@ -35,21 +35,21 @@ LEAST_S: Final = 0.05
 """No measurement takes less of a board: it bounds how many are drawn for some seconds."""
 
 
-def known_spaces(request: AdaptationRequest) -> tuple[str, ...]:
+def judged_spaces(request: AdaptationRequest) -> tuple[str, ...]:
     """The spaces that are judged on: those that were named, or all."""
-    return request.spaces or tuple(one.name for one in spaces())
+    return request.named_spaces or tuple(one.name for one in spaces())
 
 
 def holdout_architectures(request: AdaptationRequest) -> list[tuple[list[ArchitectureWorkload], int]]:
     """Of each space, architectures that may judge, and how many do; without named spaces they share the count."""
-    names = known_spaces(request)
-    count = request.holdouts if request.spaces else -(-request.holdouts // len(names))
+    names = judged_spaces(request)
+    count = request.holdouts if request.named_spaces else -(-request.holdouts // len(names))
     return [(_drawn(name, f"holdout/{request.seed}", SPARE * count), count) for name in names]
 
 
 def holdout_kernels(request: AdaptationRequest) -> list[tuple[list[KernelWorkload], int]]:
     """Of each large kernel type, kernels that may judge and how many of them do."""
-    found = _frequencies(known_spaces(request), f"holdout/{request.seed}", FusionRules())
+    found = _frequencies(judged_spaces(request), f"holdout/{request.seed}", FusionRules())
     return [
         (_ordered([found[name]], f"holdout/{request.seed}", SPARE * HOLDOUT_KERNELS), HOLDOUT_KERNELS)
         for name in LARGE_KERNELS
@@ -57,11 +57,12 @@ def holdout_kernels(request: AdaptationRequest) -> list[tuple[list[KernelWorkloa
     ]
 
 
-def probes(platform: Platform) -> list[Ask]:
-    """The probe set, what is learnt from most first: networks, then kernels in situ, then alone."""
+def probes(platform: Platform, unseen: Collection[str] = ()) -> list[Ask]:
+    """The probe set, what is learnt from most first: networks, of none of the ``unseen`` spaces, then kernels in situ,
+    then alone."""
     wanted = probe_set().wanted_on(platform)
     alone = sorted(wanted.get(Timing.ALONE, ()), key=lambda one: isinstance(one, KernelWorkload))
-    networks = [Ask(one) for one in alone if isinstance(one, ArchitectureWorkload)]
+    networks = [Ask(one) for one in alone if isinstance(one, ArchitectureWorkload) and one.space not in unseen]
     kernels = [Ask(one) for one in alone if isinstance(one, KernelWorkload)]
     in_situ = [Ask(one, Timing.IN_SITU) for one in wanted.get(Timing.IN_SITU, ())]
     return [*networks, *_alternating([in_situ, kernels])]
@@ -78,7 +79,7 @@ def next_asks(
         drawn = [_drawn(name, seed, -(-count // len(request.spaces))) for name in request.spaces]
         asks.append(([Ask(one) for one in _alternating(drawn)], mix.architectures * limit_s))
     if mix.in_situ or mix.alone:
-        frequencies = list(_frequencies(known_spaces(request), seed, rules).values())
+        frequencies = list(_frequencies(judged_spaces(request), seed, rules).values())
         for timing, share in ((Timing.IN_SITU, mix.in_situ), (Timing.ALONE, mix.alone)):
             if share:
                 kernels = _ordered(frequencies, f"{seed}/{timing}", _bounded(share * limit_s))

@@ -1,6 +1,7 @@
 """Keeps the claim of an adaptation while something is computed for it: who computes for longer than a claim lasts is
 not dead, and what he does is not done twice by another trainer."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from benchfarm_store import adaptations
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database
 from benchfarm_worker.celery_app import TRAIN_LIMIT_S
+
+logger = logging.getLogger(__name__)
 
 EVERY_S: Final = adaptations.CLAIM_S / 4
 """A few tries may fail before a claim runs out."""
@@ -36,12 +39,18 @@ class Kept:
         # what hangs is killed by then, and its claim is to run out
         give_up_at_s = time.monotonic() + TRAIN_LIMIT_S
         while not self._is_over.wait(self._every_s) and time.monotonic() < give_up_at_s:
+            about = {"adaptation_id": self.adaptation.id, "claimed_until": str(self.adaptation.claimed_until)}
             try:
                 with self._database.transaction() as tx:
                     renewed = adaptations.renew(tx, self.adaptation)
-            except Unavailable:
+            except Unavailable as error:
+                logger.warning("a claim was not renewed, it is tried again", extra=about | {"detail": error.detail})
                 continue
-            if renewed is None:  # lost, or the adaptation has ended: whoever computes finds out when he writes
+            except Exception:  # boundary: a thread that dies says nothing, and the claim would run out unseen
+                logger.exception("a claim was not renewed: a fault of the worker, it is tried again", extra=about)
+                continue
+            if renewed is None:  # whoever computes finds out when he writes
+                logger.info("a claim was lost, or its adaptation has ended", extra=about)
                 return
             self.adaptation = renewed
 

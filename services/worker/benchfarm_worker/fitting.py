@@ -41,10 +41,18 @@ class Known(NamedTuple):
     donors: tuple[PlatformDonor, ...]
 
     @classmethod
-    def of(cls, own: TrainingRows, held: Collection[str], others: Sequence[TrainingRows]) -> "Known":
-        """From the store's rows; `held`: workloads that judge."""
-        lenders = (_lender(rows, held) for rows in others)
-        return cls(PlatformRows.of(own, held), tuple(one for one in lenders if one is not None))
+    def of(
+        cls,
+        own: TrainingRows,
+        held: Collection[str],
+        others: Sequence[TrainingRows],
+        unseen_spaces: Collection[str] = (),
+    ) -> "Known":
+        """From the store's rows; `held`: workloads that judge. Architectures of ``unseen_spaces`` teach nobody."""
+        models = (row for rows in (own, *others) for row in rows.models) if unseen_spaces else ()
+        refused = {*held, *(row.workload_id for row in models if row.space in unseen_spaces)}
+        lenders = (_lender(rows, refused) for rows in others)
+        return cls(PlatformRows.of(own, refused), tuple(one for one in lenders if one is not None))
 
 
 def _lender(rows: TrainingRows, held: Collection[str]) -> PlatformDonor | None:

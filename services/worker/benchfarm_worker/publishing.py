@@ -66,7 +66,8 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
         donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
     own = training_rows.told(own_found)
     found = judges(judging_rows(judging), own, subject, None if active is None else active.made_at)
-    fit = fitting.fit_or_why(Known.of(own, found.held, lent(database, donors)), subject)
+    known = Known.of(own, found.held, lent(database, donors), one.request.unseen_spaces)
+    fit = fitting.fit_or_why(known, subject)
 
     def take(tx: Transaction, judged: Judged | str) -> bool:
         if not adaptations.hold(tx, one) or _is_made(tx, one, subject):

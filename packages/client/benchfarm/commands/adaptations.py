@@ -43,6 +43,9 @@ class AdaptationOptions:
         list[str],
         typer.Option(help="A search space whose architectures may be measured. Repeatable; none: kernels alone."),
     ] = field(default_factory=list)
+    unseen_space: Annotated[
+        list[str], typer.Option(help="A search space that is judged and of which no architecture teaches. Repeatable.")
+    ] = field(default_factory=list)
     holdouts: Annotated[int, typer.Option(min=5, help="Architectures of each space that judge.")] = 20
     donors: Annotated[DonorChoice, typer.Option(help="From which platforms it may start.")] = DonorChoice.ANY
     seed: Annotated[str, typer.Option(help="What is drawn follows from it.")] = "0"
@@ -54,6 +57,7 @@ class AdaptationOptions:
             "budget_s": parse_duration_s(self.budget, field="budget_s"),
             "target": parse_target(self.target),
             "spaces": tuple(self.space),
+            "unseen_spaces": tuple(self.unseen_space),
             "holdouts": self.holdouts,
             "donors": self.donors,
             "seed": self.seed,
@@ -81,7 +85,8 @@ def adapt(
     What answers already stays unless the new one is better on the same hold-outs.
     """
     session = Session.of(context)
-    with told_as_typed({"budget_s": "--budget", "target": "--target", "spaces": "--space"}):
+    names = {"budget_s": "--budget", "target": "--target", "spaces": "--space", "unseen_spaces": "--unseen-space"}
+    with told_as_typed(names):
         request = options.request
     timeout_s = seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client:
@@ -193,6 +198,7 @@ def _facts(found: AdaptationView) -> RenderableType:
             "reason": found.reason,
             "asked for": f"{request.target.text} within {duration_text(request.budget_s)}",
             "spaces": list(request.spaces) or "kernels alone",
+            "unseen spaces": list(request.unseen_spaces),
             "board time": duration_text(found.board_s),
             "of hold-outs": duration_text(found.holdout_board_s),
             "known before": duration_text(found.known_board_s),

@@ -30,7 +30,7 @@ from benchfarm.commands import (
     support,
     tokens,
 )
-from benchfarm.commands.session import Session, StdoutLost
+from benchfarm.commands.session import Session, StdoutLost, lost_stdout
 from benchfarm.commands.verbs import VerbGroup
 from benchfarm.exit_codes import ExitCode
 from benchfarm.settings import Settings
@@ -107,9 +107,14 @@ def run(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # boundary: the edge to a person, where a bug too is told in one line
-        if Settings().trace:
-            traceback.print_exc()
-        return session.end(
-            ExitCode.FAULT, f"a fault of this command: {type(error).__name__}: {error} (BENCHFARM_TRACE=1 shows where)"
-        )
+        lost = lost_stdout() if isinstance(error, OSError) else None
+        return _fault(session, error) if lost is None else session.end(ExitCode.UNWRITTEN, str(lost))
     return ExitCode.OK
+
+
+def _fault(session: Session, error: Exception) -> ExitCode:
+    if Settings().trace:
+        traceback.print_exc()
+    return session.end(
+        ExitCode.FAULT, f"a fault of this command: {type(error).__name__}: {error} (BENCHFARM_TRACE=1 shows where)"
+    )

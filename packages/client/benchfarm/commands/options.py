@@ -26,7 +26,8 @@ Dims = Annotated[
     list[str] | None, typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")
 ]
 Ints = Annotated[
-    list[str] | None, typer.Option(help="An input that takes integers below a limit: token_ids=30522. Repeatable.")
+    list[str] | None,
+    typer.Option(help="An input of the uploads that takes integers below a limit: token_ids=30522. Repeatable."),
 ]
 PLATFORM_HELP: Final = "A platform's id, key or alias; `platforms --help` says how a key names options."
 Reason = Annotated[str, typer.Option(help="Why; stands in the board's history.")]
@@ -58,6 +59,7 @@ class WorkloadOptions:
         typer.Option(exists=True, dir_okay=False, help="An ONNX or .tflite file, uploaded first. Repeatable."),
     ] = field(default_factory=list)
     dim: Dims = None
+    ints: Ints = None
 
     @property
     def labels(self) -> list[str]:
@@ -70,8 +72,11 @@ class WorkloadOptions:
         named += [parse_generated_model(text) for text in self.model]
         named += [parse_architecture(text) for text in self.architecture]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
-        dims = parse_numbers(self.dim or [], field="dims")
-        return named + [UploadRequest(model_id=client.upload_model(path, dims=dims).id) for path in self.upload]
+        numbers = {
+            "dims": parse_numbers(self.dim or [], field="dims"),
+            "ints": parse_numbers(self.ints or [], field="ints"),
+        }
+        return named + [UploadRequest(model_id=client.upload_model(path, **numbers).id) for path in self.upload]
 
 
 @dataclass(frozen=True, slots=True)

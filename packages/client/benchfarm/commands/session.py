@@ -69,8 +69,21 @@ def _writing_stdout() -> Iterator[None]:
     except BrokenPipeError:
         _end_unread()
     except OSError as error:
-        _abandon(sys.stdout)
-        raise StdoutLost(f"cannot write to stdout: {error.strerror or error}") from error
+        raise _lost(error) from error
+
+
+def _lost(error: OSError) -> StdoutLost:
+    _abandon(sys.stdout)
+    return StdoutLost(f"cannot write to stdout: {error.strerror or error}")
+
+
+def lost_stdout() -> StdoutLost | None:
+    """What stands in the way of what stdout still holds, as of help, which no command writes; None: nothing does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _lost(error)
+    return None
 
 
 def _end_unread() -> NoReturn:
