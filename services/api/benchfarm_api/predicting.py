@@ -44,6 +44,7 @@ from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
 from benchfarm_workloads.spaces import space
+from benchfarm_workloads.spaces.architectures import Architectures
 
 MAX_NAMED: Final = 5
 """Operators that a refusal names."""
@@ -256,7 +257,8 @@ def _all_said(answering: _Answering) -> list[_PlatformSaid]:
 
 def _kernels(asked: Asked) -> Iterable[tuple[int, str, Mapping[str, int | str]]]:
     """The kernels that some platform can predict."""
-    wanted = {number for one in asked.platforms for number in one.gaps if asked.subjects[number] in one.heads}
+    predicted_here = [(one.gaps, one.heads.keys() - {WHOLE_MODEL}) for one in asked.platforms]
+    wanted = {number for gaps, types in predicted_here if types for number in gaps if asked.subjects[number] in types}
     for number in sorted(wanted):
         workload = asked.workloads[number]
         if isinstance(workload, KernelWorkload):
@@ -276,14 +278,25 @@ def _models(
     asked = answering.asked
     gaps = {number for place in places for number in asked.platforms[place].gaps}
     wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
-    architectures = [one for number in wanted if isinstance(one := asked.workloads[number], ArchitectureWorkload)]
-    names = {one.space for one in architectures}
-    if len(architectures) == len(wanted) and len(names) == 1:  # as searches ask
+    architectures = _of_one_space(asked.workloads, wanted)
+    if architectures is not None:
         kernels = answering.kernels[fusing]
-        blocks = answering.blocks.of(space(names.pop()), kernels)
-        return space_sheet(blocks, kernels, wanted, [one.genes for one in architectures]), refusals
+        blocks = answering.blocks.of(architectures.space, kernels)
+        return space_sheet(blocks, kernels, wanted, architectures.columns), refusals
     sheet = model_sheet(_model_items(answering, wanted, fusing, refusals))
     return sheet if sheet.rows else None, refusals
+
+
+def _of_one_space(workloads: Sequence[AskedWorkload], wanted: Sequence[int]) -> Architectures | None:
+    """The wanted ones, where all are architectures of one space, as searches ask."""
+    if not wanted:
+        return None
+    if isinstance(workloads, Architectures):
+        return workloads.take(wanted)
+    found = [one for number in wanted if isinstance(one := workloads[number], ArchitectureWorkload)]
+    if len(found) < len(wanted) or len({one.space for one in found}) > 1:
+        return None
+    return Architectures.of(space(found[0].space), [one.genes for one in found])
 
 
 def _model_items(
@@ -374,6 +387,9 @@ def _no_predictor(timing: Timing, subject: str, key: str, *, is_pinned: bool) ->
 
 def _unopened(asked: Asked, one: AskedPlatform) -> dict[int, _Refusal]:
     """What the platform cannot run at all, whatever is known of its kernels."""
+    if isinstance(asked.workloads, Architectures):  # all of one kind
+        reason = why_not_opened(asked.workloads[one.gaps[0]], one.platform) if one.gaps else None
+        return {} if reason is None else dict.fromkeys(one.gaps, _Refusal("format_not_opened", reason))
     why: dict[str, _Refusal | None] = {}
     found: dict[int, _Refusal] = {}
     for number in one.gaps:
