@@ -90,14 +90,17 @@ class Asked:
 
         `rest` answers what is not measured, by item, number and place of platform.
         """
+        places = range(len(self.platforms))
         for item_no, number in enumerate(self.numbers):
-            for place, one in enumerate(self.platforms):
-                if number == REFUSED:
-                    yield vars(unanswered(item_no, one.key, self.timing, *self.refusals[item_no]))
-                elif self.best and (measured := self.measured(item_no, number, place)) is not None:
-                    yield vars(measured)
-                else:
-                    yield rest(item_no, number, place)
+            for place in places:
+                yield self.row(item_no, number, place, rest)
+
+    def row(self, item_no: int, number: int, place: int, rest: Callable[[int, int, int], AnswerRow]) -> AnswerRow:
+        """One of them."""
+        if number == REFUSED:
+            return vars(unanswered(item_no, self.platforms[place].key, self.timing, *self.refusals[item_no]))
+        measured = self.measured(item_no, number, place) if self.best else None
+        return rest(item_no, number, place) if measured is None else vars(measured)
 
     def measured(self, item_no: int, number: int, place: int) -> LatencyAnswer | None:
         """What is measured of a workload on a platform, told of an item; None where nothing usable is."""
