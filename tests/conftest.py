@@ -24,7 +24,6 @@ from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.socket_dir import private_socket_dir
 from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
 from tests.peers.scratch import memory_dir, scratch_dir
-from tests.quiet import is_quiet
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     beside come last, so that no worker waits for another one's long test.
     """
     files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: (is_quiet(item), item.path not in files))
+    items.sort(key=lambda item: (item.get_closest_marker("quiet") is not None, item.path not in files))
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,7 @@ def held(path: Path, *, alone: bool) -> Iterator[None]:
         yield  # closing gives back
 
 
-def is_quiet(item: pytest.Item) -> bool:
-    """Whether a test measures, and wants the machine for itself."""
-    return item.get_closest_marker("quiet") is not None
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the test's time limit: waiting is not its doing
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with held(item.config.rootpath / LOCK, alone=is_quiet(item)):
+    with held(item.config.rootpath / LOCK, alone=item.get_closest_marker("quiet") is not None):
         return (yield)
