@@ -18,6 +18,7 @@ from benchfarm_predictor.kernels import Kernels
 from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store.database import Database
+from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from tests.api.conftest import board_report
 from tests.api.test_predictions import FC, FC_ITEM, GENES, KEY, TINY, ask, fc, publish, published, tiny_kernels, whole
@@ -56,6 +57,29 @@ def test_an_item_that_is_wrong_costs_its_own_answers_alone(alice: httpx2.Client,
     assert (answers[1]["field"], answers[1]["platform"]) == ("items.1.genes.hidden", KEY)
     assert "hidden=100 must be" in answers[1]["detail"]
     assert answers[4]["field"].startswith("items.4.kernels.1.config")
+
+
+@pytest.mark.parametrize("name", ["ofa_mobilenet_v3", "bert"])
+def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Client, published: Any, name: str) -> None:
+    """Also beside wrong ones and the same again; a question with a kernel is looked at item by item."""
+    drawn = [{"kind": "architecture", "space": name, "genes": one.genes} for one in spaces.draws(name, "at once", 30)]
+    first, second, *_ = drawn
+    wrong = [{**first, "genes": {**first["genes"], gene: -1}} for gene in first["genes"]]
+    items = [*drawn, *wrong, first, first, second]
+    ask(alice, *items)  # what is known of blocks does not change between the questions
+    found, (*one_by_one, _) = ask(alice, *items), ask(alice, *items, FC_ITEM)
+    assert found == one_by_one
+    assert [one["item_no"] for one in found if one["error"]] == [*range(30, 30 + len(wrong))]
+    for item, among in zip(items, found, strict=True):
+        (alone,) = ask(alice, item)
+        assert _near(alone) == pytest.approx(_near(among), rel=1e-9)
+        place = among["field"] and among["field"].replace(f"items.{among['item_no']}.", "items.0.")
+        assert {**alone, **_near(among)} == {**among, "item_no": 0, "field": place}
+
+
+def _near(one: dict[str, Any]) -> dict[str, Any]:
+    """Whose last digits may follow from how many are asked together."""
+    return {each: one[each] for each in ("median_ms", "low_ms", "high_ms", "normalised_ms")}
 
 
 def test_a_kernel_list_is_predicted_as_the_model_that_it_is_of(alice: httpx2.Client, published: Any) -> None:

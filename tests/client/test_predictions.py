@@ -2,12 +2,14 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_architecture, parse_kernel
+from benchfarm_core.latency import Pin
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import PredictorEvidence
 from benchfarm_predictor.combined import Scaled
@@ -114,6 +116,31 @@ def test_without_a_measurement_an_error_can_be_asked_for(logged_in: Any) -> None
     ended = logged_in(*asked, "--on-miss", "error")
     assert (ended.code, "not_measured" in ended.out) == (ExitCode.JOB_FAILED, True)
     assert logged_in(*asked).code == 0
+
+
+@pytest.mark.usefixtures("published")
+def test_a_pin_is_kept_in_a_file(farm: Any, made: tuple[Predictor, Predictor], logged_in: Any, tmp_path: Path) -> None:
+    asked = ("latency", "--kernel", "fc cin=74 cout=8", *HERE, "--json")
+    pin = tmp_path / "search.pin"
+    (first,) = logged_in(*asked, "--pin", pin).document
+    assert first["predictor_id"] in Pin.model_validate_json(pin.read_bytes()).predictors
+    publish_again(farm, made)
+    (held,) = logged_in(*asked, "--pin", pin).document
+    (fresh,) = logged_in(*asked).document
+    assert (held["predictor_id"], held["median_ms"]) == (first["predictor_id"], first["median_ms"])
+    assert fresh["predictor_version"] > first["predictor_version"]
+    assert [each.name for each in tmp_path.glob("search*")] == ["search.pin"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"predictors": 1}'])
+def test_a_file_without_a_pin_is_refused(farm: Any, logged_in: Any, tmp_path: Path, content: str | None) -> None:
+    pin = tmp_path / "pin"
+    if content is None:
+        pin.mkdir()
+    else:
+        pin.write_text(content)
+    ended = logged_in("latency", "--kernel", "fc cin=75 cout=8", *HERE, "--pin", pin)
+    assert (ended.code, "pin" in ended.err) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize("words", ["--tolerance nan", "--tolerance 0", "--on-miss measure", "--on-miss never"])

@@ -11,6 +11,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.architectures import Architecture
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_predictor.answers import answer_sheet, kernels_of, model_sheet, space_sheet
@@ -24,11 +25,16 @@ from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.network_kernels import NetworkKernels
 from benchfarm_workloads.spaces import draws, space
+from benchfarm_workloads.spaces.architectures import Architectures
 from tests.predictor.predictors import header
 from tests.predictor.whole_predictors import narrowed, whole_predictors
 
 NAME = "ofa_mobilenet_v3"
 ROOMY = 2**26
+
+
+def columns(drawn: Sequence[Architecture]) -> ArchitectureColumns:
+    return Architectures.of(space(drawn[0].space), [one.genes for one in drawn]).columns
 
 
 def known(limit_bytes: int = ROOMY) -> KnownBlocks:
@@ -44,7 +50,7 @@ def asked_anew(predictor: Predictor, drawn: Sequence[Architecture]) -> Predictio
 
 
 def asked(blocks: KnownBlocks, predictor: Predictor, drawn: Sequence[Architecture]) -> Predictions:
-    sheet = space_sheet(blocks, KERNELS, range(len(drawn)), (one.genes for one in drawn))
+    sheet = space_sheet(blocks, KERNELS, range(len(drawn)), columns(drawn))
     return answer_sheet(predictor, sheet)
 
 
@@ -115,10 +121,10 @@ def test_a_version_predicts_a_kernel_once_whatever_is_asked() -> None:
 
 def test_a_few_new_blocks_are_laid_out_for_their_question_alone() -> None:
     blocks, drawn = known(), draws(NAME, "few", 200)
-    every = space_sheet(blocks, KERNELS, range(200), (one.genes for one in drawn)).batch
+    every = space_sheet(blocks, KERNELS, range(200), columns(drawn)).batch
     count = len(blocks)
     [*_, new] = (one for one in draws(NAME, "new", 50) if any(each not in of(drawn) for each in block_of(one)))
-    alone = space_sheet(blocks, KERNELS, [0], [new.genes]).batch
+    alone = space_sheet(blocks, KERNELS, [0], columns([new])).batch
     assert isinstance(every, KernelLists)
     assert isinstance(alone, KernelLists)
     assert every.blocks is not None
@@ -144,7 +150,7 @@ def test_features_go_with_their_question_and_sums_stay_within_their_bound() -> N
         asked(blocks, counting()[0], drawn)
         assert kept.held_bytes <= 200_000
     assert kept.held_bytes > 100_000
-    lists = space_sheet(blocks, KERNELS, range(100), (one.genes for one in drawn)).batch
+    lists = space_sheet(blocks, KERNELS, range(100), columns(drawn)).batch
     assert isinstance(lists, KernelLists)
     assert not any(each.kernels.matrices or each.kernels.made for each in lists.by_type.values())
 
@@ -166,13 +172,13 @@ def test_the_least_recently_asked_space_is_forgotten_first() -> None:
     names = ("bert", "autoformer")
     small = {name: remembered.of(space(name), KERNELS) for name in names}
     for name, blocks in small.items():
-        blocks.lists(KERNELS, (one.genes for one in draws(name, "small", 2)))
+        blocks.lists(KERNELS, columns(draws(name, "small", 2)))
     assert all(remembered.of(space(name), KERNELS) is small[name] for name in (*names, "bert"))
     large = remembered.of(space(NAME), KERNELS)
-    large.lists(KERNELS, (one.genes for one in draws(NAME, "large", 10)))
+    large.lists(KERNELS, columns(draws(NAME, "large", 10)))
     assert remembered.held_bytes >= BLOCK_BYTES * len(large)
     assert remembered.of(space(NAME), KERNELS) is large
-    large.lists(KERNELS, (one.genes for one in draws(NAME, "larger", 300)))
+    large.lists(KERNELS, columns(draws(NAME, "larger", 300)))
     assert len(large) > 400
     assert remembered.of(space("bert"), KERNELS) is small["bert"], "what is asked for goes last"
     assert remembered.of(space(NAME), KERNELS) is not large
@@ -238,14 +244,16 @@ from benchfarm_predictor.known_blocks import KeptSums, RememberedBlocks
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads import spaces
 from benchfarm_workloads.network_kernels import NetworkKernels
+from benchfarm_workloads.spaces.architectures import Architectures
 
 space, kernels = spaces.space("ofa_mobilenet_v3"), NetworkKernels(FusionRules())
 drawn = spaces.draws(space.name, "bytes", 600)
 for one in drawn:
     kernels.parts(space, one.genes)
 remembered = RememberedBlocks(2**26, kernels_of, KeptSums(2**26))
+columns = Architectures.of(space, [one.genes for one in drawn]).columns
 tracemalloc.start()
-remembered.of(space, kernels).lists(kernels, (one.genes for one in drawn))
+remembered.of(space, kernels).lists(kernels, columns)
 print(tracemalloc.get_traced_memory()[0], remembered.held_bytes)
 """
 

@@ -5,8 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.errors import TooLarge
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import ClockProof
@@ -67,6 +68,12 @@ def _few_enough(given: Any) -> Any:
     return given
 
 
+def _at_once(given: Any, one_by_one: ValidatorFunctionWrapHandler) -> Any:
+    """Thousands of architectures are read gene by gene, where all is right at first sight."""
+    found = ArchitectureColumns.of_items(given)
+    return one_by_one(given) if found is None else found
+
+
 LatencyItem = Annotated[
     KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest | KernelListRequest,
     Field(discriminator="kind"),
@@ -89,6 +96,7 @@ class LatencyRequest(Value):
     items: Annotated[
         tuple[LatencyItem, ...],
         Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True),
+        WrapValidator(_at_once),
         BeforeValidator(_few_enough),
     ]
     timing: Timing = Timing.ALONE
@@ -97,6 +105,12 @@ class LatencyRequest(Value):
     tolerance: float | None = Field(default=None, gt=0, le=10)
     on_miss: OnMiss = OnMiss.PREDICT
     pin: Pin | None = None
+
+    @property
+    def architectures(self) -> ArchitectureColumns | None:
+        """The items gene by gene, where all are architectures of one space that name the same genes."""
+        items: object = self.items
+        return items if isinstance(items, ArchitectureColumns) else None
 
     @model_validator(mode="after")
     def _says_what_is_exact(self) -> Self:

@@ -1,7 +1,8 @@
 """What is measured: kernels, architectures, other models, each named by the hash of its canonical form."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -153,11 +154,15 @@ class GeneratedModelRequest(Value):
     config: Config = {}
 
 
+MAX_SPACE_NAME: Final = 40
+"""Characters."""
+
+
 class ArchitectureRequest(Value):
     """A network of a search space as a client names it; the farm adds the space's version."""
 
     kind: Literal["architecture"] = "architecture"
-    space: str = Field(max_length=40)
+    space: str = Field(max_length=MAX_SPACE_NAME)
     genes: Genes
 
 
@@ -228,27 +233,42 @@ class Cost(Value):
 
 def workload_id(workload: AnyWorkload) -> str:
     """The workload's name: the hash of its canonical JSON."""
-    # questions name thousands of architectures, and to build an encoder for each takes longer than to hash its text
-    if type(workload) is ArchitectureWorkload:
-        return "w_" + text_digest(_architecture_json(workload))
+    if type(workload) is ArchitectureWorkload and workload.genes:  # to build an encoder for each takes twice as long
+        each = {name: [values] for name, values in workload.genes.items()}
+        return architecture_ids(workload.space, workload.space_version, each)[0]
     return "w_" + digest(workload)
 
 
-def _architecture_json(workload: ArchitectureWorkload) -> str:
-    """The canonical JSON; a test holds it to that of every other value."""
-    genes = ",".join(f"{_quoted(name)}:{_numbers(workload.genes[name])}" for name in sorted(workload.genes))
-    space = f'"space":{_quoted(workload.space)},"space_version":{workload.space_version}'
-    return f'{{"genes":{{{genes}}},"kind":"architecture",{space}}}'
+def architecture_ids(space: str, version: int, genes: Mapping[str, Sequence[GeneValues]]) -> list[str]:
+    """The names of architectures; a test holds them to the hashes of their canonical JSON.
+
+    Genes are written as JSON all at once: one by one they take longer than to be hashed.
+
+    Args:
+        genes: by name the canonical values of each architecture, integers or lists; at least one gene.
+    """
+    named = ",".join(_quoted(name) + ":" + ("%s" if _is_plain(genes[name]) else "[%s]") for name in sorted(genes))
+    texts = [_texts(genes[name]) for name in sorted(genes)]
+    canonical = f'{{"genes":{{{named}}},"kind":"architecture","space":{_quoted(space)},"space_version":{version}}}'
+    return ["w_" + text_digest(canonical % values) for values in zip(*texts, strict=True)]
 
 
-def _numbers(values: GeneValues) -> str:
-    return str(values) if isinstance(values, int) else str([*values]).replace(" ", "")
+def _texts(given: Sequence[GeneValues]) -> list[str]:
+    """The integers, or those of each list with commas between them."""
+    if _is_plain(given):
+        return [*map(str, given)]
+    lists = [values if type(values) is list else [*cast("Sequence[int]", values)] for values in given]
+    return repr(lists)[2:-2].replace(" ", "").split("],[")
+
+
+def _is_plain(given: Sequence[GeneValues]) -> bool:
+    return isinstance(given[0], int)
 
 
 @lru_cache(1000)
 def _quoted(name: str) -> str:
-    """Of spaces and genes there are few."""
-    return canonical_json(name)
+    """As a part of a format. Of spaces and genes there are few."""
+    return canonical_json(name).replace("%", "%%")
 
 
 def workload_label(workload: AnyWorkload) -> str:

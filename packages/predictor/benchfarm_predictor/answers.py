@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
@@ -21,7 +22,6 @@ from benchfarm_predictor.predictions import MAX_LISTED, Predictions, answer
 from benchfarm_predictor.predictor_file import WHOLE_MODEL, Predictor
 from benchfarm_workloads.columns import Scalar
 from benchfarm_workloads.network_kernels import NetworkKernels, Part
-from benchfarm_workloads.spaces.genes import Known
 
 KernelItem = tuple[int, str, Mapping[str, Scalar]]
 """The item's number, kernel type, configuration."""
@@ -89,11 +89,11 @@ def model_sheet(items: Iterable[ModelItem]) -> Sheet:
 
 
 def space_sheet(
-    known: KnownBlocks, kernels: NetworkKernels, numbers: Sequence[int], architectures: Iterable[Known]
+    known: KnownBlocks, kernels: NetworkKernels, numbers: Sequence[int], architectures: ArchitectureColumns
 ) -> Sheet:
     """Architectures of one space, a row each; ``numbers``: theirs, which differ. ``kernels``: those of the engine's
     rules. What is known of their blocks is as ``model_sheet`` makes it, and kept from question to question."""
-    return Sheet(WHOLE_MODEL, known.lists(kernels, architectures), {number: at for at, number in enumerate(numbers)})
+    return Sheet(WHOLE_MODEL, known.lists(kernels, architectures), dict(zip(numbers, range(len(numbers)), strict=True)))
 
 
 def kernels_of(part: Part) -> Sequence[CountedKernel]:

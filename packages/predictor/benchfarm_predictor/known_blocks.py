@@ -8,7 +8,7 @@ kernel's own number may differ in its last digits with the kernels that are pred
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -17,11 +17,12 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_predictor.kernel_lists import Blocks, CountedKernel, Entries, KernelLists
 from benchfarm_predictor.kernels import Ints
+from benchfarm_predictor.staged_blocks import StagedBlocks
 from benchfarm_workloads.network_kernels import NetworkKernels, Part
 from benchfarm_workloads.spaces.blocks import Block
-from benchfarm_workloads.spaces.genes import Known
 from benchfarm_workloads.spaces.space import Space
 
 BLOCK_BYTES: Final = 600
@@ -32,6 +33,9 @@ KEPT_BYTES: Final = 400
 _GROWTH: Final = 8
 """Columns are made anew when there is one new block for so many old ones: over many small questions each block is laid
 out a dozen times."""
+
+_NEW: Final = -1
+"""Stands for a block that nobody asked for yet."""
 
 KernelsOf = Callable[[Part], Sequence[CountedKernel]]
 _What = tuple[object, ...]
@@ -115,13 +119,38 @@ class KnownBlocks:
     _lists: list[Sequence[CountedKernel]] = field(default_factory=list, repr=False)
     _laid_out: _Columns | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        stages = self.space.plan.stages
+        self._staged = None if stages is None else StagedBlocks(self.space, stages)
+        self._by_code = np.full(0 if self._staged is None else len(self._staged), _NEW)
+
     def __len__(self) -> int:
         return len(self._lists)
 
-    def lists(self, kernels: NetworkKernels, architectures: Iterable[Known]) -> KernelLists:
-        """The kernel lists of the architectures of these canonical genes; ``kernels``: those of the engine's rules."""
+    def lists(self, kernels: NetworkKernels, architectures: ArchitectureColumns) -> KernelLists:
+        """The kernel lists of architectures whose genes are canonical; ``kernels``: those of the engine's rules."""
+        if self._staged is None:
+            return KernelLists.joined(self._blocks(*self._met(kernels, architectures)))
+        return KernelLists.joined(self._blocks(*self._decoded(kernels, self._staged, architectures)))
+
+    def _decoded(
+        self, kernels: NetworkKernels, staged: StagedBlocks, architectures: ArchitectureColumns
+    ) -> tuple[Ints, Ints]:
+        """The numbers of all blocks, and where those of each architecture begin."""
+        codes, starts = staged.codes(architectures)
+        found = self._by_code[codes]
+        is_new = found == _NEW
+        if is_new.any():
+            new, first_met = np.unique(codes[is_new], return_index=True)
+            for code in new[np.argsort(first_met)].tolist():
+                self._by_code[code] = self._number(kernels, staged.block(code))
+            found = self._by_code[codes]
+        return found, starts
+
+    def _met(self, kernels: NetworkKernels, architectures: ArchitectureColumns) -> tuple[Ints, Ints]:
+        """The same, block by block."""
         block, starts = array("q"), array("q")
-        for genes in architectures:
+        for genes in architectures.each():
             starts.append(len(block))
             blocks = self.space.plan.blocks(genes)
             if not isinstance(blocks, list):
@@ -131,8 +160,7 @@ class KnownBlocks:
             except KeyError:
                 del block[starts[-1] :]
                 block.extend([self._number(kernels, each) for each in blocks])
-        numbers, beginnings = (np.frombuffer(each, dtype=np.int64) for each in (block, starts))
-        return KernelLists.joined(self._blocks(numbers, beginnings))
+        return np.frombuffer(block, dtype=np.int64), np.frombuffer(starts, dtype=np.int64)
 
     def _number(self, kernels: NetworkKernels, block: Block) -> int:
         known = self._numbers.get(block)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.boards import is_single_use
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.latency import MAX_ANSWERS, AnswerRow, LatencyAnswer, LatencyItem, LatencyRequest, Pin, unanswered
@@ -23,16 +24,18 @@ from benchfarm_core.workloads import (
     KernelWorkload,
     PairWorkload,
     UploadRequest,
+    architecture_ids,
     workload_id,
 )
 from benchfarm_store import asked_kernels, estimates, fusions, pins, platforms, specs
 from benchfarm_store.asked_kernels import AskedKernels
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import CLOCK_PROOFS, rows_json, workload_digest
+from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.spaces import space
+from benchfarm_workloads.spaces.architectures import Architectures
 
 AskedWorkload = AnySingle | KernelListRequest
 """A kernel list has no workload of its own: nobody can run it."""
@@ -87,14 +90,17 @@ class Asked:
 
         `rest` answers what is not measured, by item, number and place of platform.
         """
+        places = range(len(self.platforms))
         for item_no, number in enumerate(self.numbers):
-            for place, one in enumerate(self.platforms):
-                if number == REFUSED:
-                    yield vars(unanswered(item_no, one.key, self.timing, *self.refusals[item_no]))
-                elif (measured := self.measured(item_no, number, place)) is not None:
-                    yield vars(measured)
-                else:
-                    yield rest(item_no, number, place)
+            for place in places:
+                yield self.row(item_no, number, place, rest)
+
+    def row(self, item_no: int, number: int, place: int, rest: Callable[[int, int, int], AnswerRow]) -> AnswerRow:
+        """One of them."""
+        if number == REFUSED:
+            return vars(unanswered(item_no, self.platforms[place].key, self.timing, *self.refusals[item_no]))
+        measured = self.measured(item_no, number, place) if self.best else None
+        return rest(item_no, number, place) if measured is None else vars(measured)
 
     def measured(self, item_no: int, number: int, place: int) -> LatencyAnswer | None:
         """What is measured of a workload on a platform, told of an item; None where nothing usable is."""
@@ -131,19 +137,23 @@ class Refused(NamedTuple):
 
 
 class Named(NamedTuple):
-    """The items of a question as they are known without the farm: workloads with their ids, None for uploads and for
-    what is refused, by item."""
+    """The items of a question as they are known without the farm: by item the workload and its id, None for uploads. Of
+    what is refused the id is None, and its workload is not looked at."""
 
-    workloads: list[AskedWorkload | None]
+    workloads: Sequence[AskedWorkload | None]
     ids: list[str | None]
     refusals: dict[int, Refused]
 
 
 def named(request: LatencyRequest) -> Named:
     """What takes most of the time of naming what is asked; no connection is needed for it. What the catalogue or a
-    search space refuses costs its own answers alone. Equal items are named once, but for architectures, which hardly
-    ever are: to look whether one was there takes as long as to name it."""
-    found = Named([], [], {})
+    search space refuses costs its own answers alone. Architectures that were read gene by gene are named so. Of others
+    equal items are named once, but for architectures, which hardly ever are: to look whether one was there takes as
+    long as to name it."""
+    if request.architectures is not None and (at_once := _named_at_once(request.architectures)) is not None:
+        return at_once
+    workloads: list[AskedWorkload | None] = []
+    found = Named(workloads, [], {})
     known: dict[str, _NamedItem] = {}
     for index, item in enumerate(request.items):
         if isinstance(item, ArchitectureRequest | UploadRequest):
@@ -152,11 +162,34 @@ def named(request: LatencyRequest) -> Named:
             key = item.model_dump_json()
             one = known.get(key) or known.setdefault(key, _item_named(item))
         if one.error is not None:
-            place = f"items.{index}.{one.error.field}" if one.error.field else f"items.{index}"
-            found.refusals[index] = Refused(one.error.code, one.error.detail, place)
-        found.workloads.append(one.workload)
+            found.refusals[index] = _refused(index, one.error)
+        workloads.append(one.workload)
         found.ids.append(one.id)
     return found
+
+
+def _named_at_once(items: ArchitectureColumns) -> Named | None:
+    """None where each of them is refused, which is told in words of its own."""
+    try:
+        found = space(items.space)
+    except InvalidRequest:
+        return None
+    misfits = found.misfits(items)
+    if len(misfits) == len(items):
+        return None
+    genes = {name: column.given for name, column in items.genes.items()}
+    ids: list[str | None] = [*architecture_ids(found.name, found.version, genes)]
+    refusals: dict[int, Refused] = {}
+    for index in misfits:
+        error = _item_named(items[index]).error
+        assert error is not None  # what the space refuses
+        ids[index], refusals[index] = None, _refused(index, error)
+    return Named(Architectures(found, items), ids, refusals)
+
+
+def _refused(index: int, error: InvalidRequest) -> Refused:
+    place = f"items.{index}.{error.field}" if error.field else f"items.{index}"
+    return Refused(error.code, error.detail, place)
 
 
 class _NamedItem(NamedTuple):
@@ -224,62 +257,80 @@ def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | Non
     answers = len(request.items) * len(rows)
     _check_size(answers)
     as_of = pins.moment(tx, request.pin)
-    singles, ids, refusals = _with_uploads(tx, request, items or named(request), by)
+    wanted = _uploads(request)
+    singles, ids, refusals = _with_uploads(tx, wanted, items or named(request), by)
     places = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for id_ in ids if id_ is not None))}
     numbers = [REFUSED if id_ is None else places[id_] for id_ in ids]
-    workloads = {number: one for number, one in zip(numbers, singles, strict=True) if one is not None}
-    uploads = {
-        number: item.model_id
-        for number, item in zip(numbers, request.items, strict=True)
-        if isinstance(item, UploadRequest) and number != REFUSED
-    }
+    workloads = _different(singles, numbers)
+    uploads = {numbers[at]: model_id for at, model_id in wanted.items() if numbers[at] != REFUSED}
     reused = {place: row.id for place, row in enumerate(rows) if not is_single_use(row.key)}
     best = _best(tx, request, as_of, dict(enumerate(places)), reused)
-    gaps = [[n for n in workloads if not best or (n, place) not in best] for place in range(len(rows))]
+    every = range(len(workloads))
+    gaps = [[n for n in every if (n, place) not in best] if best else [*every] for place in range(len(rows))]
     choice = pins.choice(tx, request, [id_ for place, id_ in reused.items() if gaps[place]])
     summing = {place: id_ for place, id_ in reused.items() if choice.predicts and not choice.has(id_, WHOLE_MODEL)}
     first = len(places)
-    lists = _listed(workloads, places, answers, len(summing))
+    lists, workloads = _listed(workloads, places, answers, len(summing))
     if lists:
         best |= _best(tx, request, as_of, dict(list(enumerate(places))[first:]), summing)
         for place in summing:
             gaps[place] += [n for n in range(first, len(places)) if (n, place) not in best]
-    subjects = [subject_of(workload) for workload in workloads.values()]
+    subjects = _subjects(workloads)
     lacking = [sorted({subjects[n] for n in each}) if place in reused else [] for place, each in enumerate(gaps)]
     heads = [choice.heads(row.id, each) for row, each in zip(rows, lacking, strict=True)]
     asked, kernels, fused = _to_predict(tx, heads, rows, gaps, subjects, uploads)
     pin = pins.make(request.pin, [head for each in heads for head in each.values()], fused, as_of)
-    return Asked(
-        request.timing, numbers, list(workloads.values()), subjects, asked, kernels, best, as_of, lists, refusals, pin
-    )
+    return Asked(request.timing, numbers, workloads, subjects, asked, kernels, best, as_of, lists, refusals, pin)
+
+
+def _different(workloads: Sequence[AskedWorkload | None], numbers: Sequence[int]) -> Sequence[AskedWorkload]:
+    """By number, of which each follows where those before have all been met."""
+    met: list[int] = []
+    for at, number in enumerate(numbers):
+        if number == len(met):
+            met.append(at)
+    if isinstance(workloads, Architectures):
+        return workloads.take(met)
+    return [one for at in met if (one := workloads[at]) is not None]
 
 
 def _listed(
-    workloads: dict[int, AskedWorkload], places: dict[str, int], answers: int, summing: int
-) -> dict[int, list[tuple[int, int]]]:
-    """The kernels of kernel lists by number; they are added to the question's workloads, each once.
+    workloads: Sequence[AskedWorkload], places: dict[str, int], answers: int, summing: int
+) -> tuple[dict[int, list[tuple[int, int]]], Sequence[AskedWorkload]]:
+    """The kernels of kernel lists by number, and the question's workloads with these kernels, each once.
 
     Nothing where no platform sums them up. Raises TooLarge where they make too much of a question of so many answers.
     """
-    lists = {number: one for number, one in workloads.items() if isinstance(one, KernelListRequest)} if summing else {}
+    if not summing or isinstance(workloads, Architectures):
+        return {}, workloads
+    lists = {number: one for number, one in enumerate(workloads) if isinstance(one, KernelListRequest)}
     kernels = {(one.type, *one.config.items()): one for each in lists.values() for one in each.kernels}
     _check_size(answers, len(kernels) * summing)
     known: dict[tuple[object, ...], int] = {}
+    added: list[AskedWorkload] = []
     for key, one in kernels.items():
         kernel = kernel_type(one.type).workload(one.config)
         known[key] = places.setdefault(workload_id(kernel), len(places))
-        workloads.setdefault(known[key], kernel)
-    return {
+        if known[key] == len(workloads) + len(added):
+            added.append(kernel)
+    counted = {
         number: [(known[one.type, *one.config.items()], one.count) for one in each.kernels]
         for number, each in lists.items()
     }
+    return counted, [*workloads, *added]
 
 
-def _with_uploads(
-    tx: Transaction, request: LatencyRequest, items: Named, by: Caller
-) -> tuple[list[AskedWorkload | None], list[str | None], dict[int, Refused]]:
-    """The workloads of all items, their ids, and the refusals; a model of another account is one."""
-    wanted = {at: item.model_id for at, item in enumerate(request.items) if isinstance(item, UploadRequest)}
+def _uploads(request: LatencyRequest) -> dict[int, str]:
+    """Models by item."""
+    if request.architectures is not None:
+        return {}
+    return {at: item.model_id for at, item in enumerate(request.items) if isinstance(item, UploadRequest)}
+
+
+def _with_uploads(tx: Transaction, wanted: Mapping[int, str], items: Named, by: Caller) -> Named:
+    """The items with those that are uploads; a model of another account is a refusal."""
+    if not wanted:
+        return items
     found = specs.find_uploads(tx, list(wanted.values()), by.account_number)
     uploads = {model_id: _single(one) for model_id, one in found.items()}
     named_as = {model_id: workload_id(one) for model_id, one in uploads.items()}
@@ -289,7 +340,13 @@ def _with_uploads(
             singles[at], ids[at] = uploads[model_id], named_as[model_id]
         else:
             refusals[at] = Refused("not_found", f"the account has no model {model_id}", f"items.{at}.model_id")
-    return singles, ids, refusals
+    return Named(singles, ids, refusals)
+
+
+def _subjects(workloads: Sequence[AskedWorkload]) -> list[str]:
+    if isinstance(workloads, Architectures):
+        return [WHOLE_MODEL] * len(workloads)
+    return [*map(subject_of, workloads)]
 
 
 def subject_of(workload: AskedWorkload) -> str:
@@ -322,9 +379,9 @@ def _best(
 ) -> dict[tuple[int, int], Row[Any]]:
     """By number of the workload and place of the platform, of which these are ids and rows; `ids` of kernel lists are
     those of no workload."""
-    digests = {number: workload_digest(id_) for number, id_ in ids.items() if id_.startswith("w_")}
-    known = estimates.known_workloads(tx, digests.values())
-    workloads = {known[digest]: number for number, digest in digests.items() if digest in known}
+    numbers = {id_.removeprefix("w_"): number for number, id_ in ids.items() if id_.startswith("w_")}
+    known = estimates.known_workloads(tx, numbers)
+    workloads = {row: numbers[digest.replace("-", "")] for digest, row in known.items()}
     pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(rows.values())]
     parameters = {
         "pairs": rows_json(pairs),

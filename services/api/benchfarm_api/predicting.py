@@ -5,14 +5,16 @@ are read and evaluated after it, and items are named before it: no connection wa
 kernel and each model is in one batch, which the predictors of all platforms share whose engines fuse alike.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from benchfarm_api import misses
 from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_api.misses import Misses
+from benchfarm_api.predicted_rows import PredictedRows, json_text
 from benchfarm_core.boards import why_single_use
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.latency import (
@@ -39,11 +41,12 @@ from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store import asked_kernels, latency, predictors
 from benchfarm_store.asked_kernels import UploadParts, kernel_parts
 from benchfarm_store.database import Database
-from benchfarm_store.latency import Asked, AskedPlatform, AskedWorkload
+from benchfarm_store.latency import REFUSED, Asked, AskedPlatform, AskedWorkload
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
 from benchfarm_workloads.spaces import space
+from benchfarm_workloads.spaces.architectures import Architectures
 
 MAX_NAMED: Final = 5
 """Operators that a refusal names."""
@@ -87,6 +90,21 @@ class Answered:
         """Items outer, platforms inner; as often as it is called."""
         rows = self.asked.rows(self._rest)
         return rows if self.tolerance is None else map(self._held_to_it, rows)
+
+    def texts(self, items: range) -> Iterator[str]:
+        """The rows of some items that stand one behind the other, each as JSON."""
+        places = range(len(self.said))
+        return chain.from_iterable(zip(*(self._texts(items, place) for place in places), strict=True))
+
+    def _texts(self, items: range, place: int) -> Iterable[str]:
+        """On one platform; most questions have nothing but predictions of one version there."""
+        numbers = self.asked.numbers[items.start : items.stop]
+        if self.tolerance is None and not self.misses.job_ids:
+            rows = self.said[place].rows_of(numbers)
+            if rows is not None:
+                return rows.texts(items.start, numbers)
+        found = (self.asked.row(*at, place, self._rest) for at in zip(items, numbers, strict=True))
+        return map(json_text, found if self.tolerance is None else map(self._held_to_it, found))
 
     def _rest(self, item_no: int, number: int, place: int) -> AnswerRow:
         found = self.said[place].row(item_no, number)
@@ -174,53 +192,33 @@ class _Refusal:
 
 
 @dataclass(frozen=True, eq=False)
-class _Said:
-    """What one version says of the rows of a sheet on a platform: as lists, which are read one by one ten times as fast
-    as arrays.
-
-    `like`: an answer with all that its answers have in common; to check each of them takes six times as long.
-    """
-
-    like: AnswerRow
-    rows: Mapping[int, int]
-    ms: list[float]
-    low_ms: list[float]
-    high_ms: list[float]
-    coverage: list[float]
-    unknown: tuple[tuple[str, ...], ...]
-    outside: tuple[tuple[str, ...], ...]
-
-    def row(self, item_no: int, number: int) -> AnswerRow:
-        at = self.rows[number]
-        return {
-            **self.like,
-            "item_no": item_no,
-            "median_ms": self.ms[at],
-            "low_ms": self.low_ms[at],
-            "high_ms": self.high_ms[at],
-            "normalised_ms": self.ms[at],
-            "coverage": self.coverage[at],
-            "unknown_kernels": self.unknown[at],
-            "outside": self.outside[at],
-        }
-
-
-@dataclass(frozen=True, eq=False)
 class _PlatformSaid:
     """What is said on one platform by subject; `refusals`: by number, of workloads that nobody can predict here."""
 
     asked: Asked
     place: int
-    by_subject: Mapping[str, _Said | _Refusal]
+    by_subject: Mapping[str, PredictedRows | _Refusal]
     refusals: Mapping[int, _Refusal]
 
     @property
     def key(self) -> str:
         return self.asked.platforms[self.place].key
 
+    def rows_of(self, numbers: Collection[int]) -> PredictedRows | None:
+        """What one version says of all of these; None where it does not, or some are measured or refused."""
+        if self.refusals or len(self.by_subject) != 1 or REFUSED in numbers:
+            return None
+        best = self.asked.best
+        if best and any((number, self.place) in best for number in numbers):
+            return None
+        (said,) = self.by_subject.values()
+        return said if isinstance(said, PredictedRows) else None
+
     def row(self, item_no: int, number: int) -> AnswerRow:
         said = self.refusals.get(number) or self.by_subject[self.asked.subjects[number]]
-        return said.row(item_no, number) if isinstance(said, _Said) else vars(self._unsaid(item_no, number, said))
+        return (
+            said.row(item_no, number) if isinstance(said, PredictedRows) else vars(self._unsaid(item_no, number, said))
+        )
 
     def answer(self, item_no: int, number: int) -> LatencyAnswer:
         return LatencyAnswer(**self.row(item_no, number))
@@ -256,7 +254,8 @@ def _all_said(answering: _Answering) -> list[_PlatformSaid]:
 
 def _kernels(asked: Asked) -> Iterable[tuple[int, str, Mapping[str, int | str]]]:
     """The kernels that some platform can predict."""
-    wanted = {number for one in asked.platforms for number in one.gaps if asked.subjects[number] in one.heads}
+    predicted_here = [(one.gaps, one.heads.keys() - {WHOLE_MODEL}) for one in asked.platforms]
+    wanted = {number for gaps, types in predicted_here if types for number in gaps if asked.subjects[number] in types}
     for number in sorted(wanted):
         workload = asked.workloads[number]
         if isinstance(workload, KernelWorkload):
@@ -276,14 +275,25 @@ def _models(
     asked = answering.asked
     gaps = {number for place in places for number in asked.platforms[place].gaps}
     wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
-    architectures = [one for number in wanted if isinstance(one := asked.workloads[number], ArchitectureWorkload)]
-    names = {one.space for one in architectures}
-    if len(architectures) == len(wanted) and len(names) == 1:  # as searches ask
+    architectures = _of_one_space(asked.workloads, wanted)
+    if architectures is not None:
         kernels = answering.kernels[fusing]
-        blocks = answering.blocks.of(space(names.pop()), kernels)
-        return space_sheet(blocks, kernels, wanted, [one.genes for one in architectures]), refusals
+        blocks = answering.blocks.of(architectures.space, kernels)
+        return space_sheet(blocks, kernels, wanted, architectures.columns), refusals
     sheet = model_sheet(_model_items(answering, wanted, fusing, refusals))
     return sheet if sheet.rows else None, refusals
+
+
+def _of_one_space(workloads: Sequence[AskedWorkload], wanted: Sequence[int]) -> Architectures | None:
+    """The wanted ones, where all are architectures of one space, as searches ask."""
+    if not wanted:
+        return None
+    if isinstance(workloads, Architectures):
+        return workloads.take(wanted)
+    found = [one for number in wanted if isinstance(one := workloads[number], ArchitectureWorkload)]
+    if len(found) < len(wanted) or len({one.space for one in found}) > 1:
+        return None
+    return Architectures.of(space(found[0].space), [one.genes for one in found])
 
 
 def _model_items(
@@ -315,7 +325,7 @@ def _platform_said(
 ) -> _PlatformSaid:
     asked = answering.asked
     one = asked.platforms[place]
-    by_subject: dict[str, _Said | _Refusal] = {}
+    by_subject: dict[str, PredictedRows | _Refusal] = {}
     why = why_single_use(one.key)
     for subject in {asked.subjects[number] for number in one.gaps}:
         head, sheet = one.heads.get(subject), sheets.get(subject)
@@ -330,14 +340,14 @@ def _platform_said(
     return _PlatformSaid(asked, place, by_subject, {**refusals, **_unopened(asked, one)})
 
 
-def _sheet_said(head: Head, platform: str, sheet: Sheet, answering: _Answering) -> _Said | _Refusal:
+def _sheet_said(head: Head, platform: str, sheet: Sheet, answering: _Answering) -> PredictedRows | _Refusal:
     try:
         found = answer_sheet(answering.load(head), sheet, answering.listed)
     except InvalidRequest as error:
         return _Refusal(error.code, f"version {head.version} cannot answer, adapt the platform anew: {error.detail}")
     except NotFound as error:
         return _Refusal("unavailable", f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
-    return _Said(
+    return PredictedRows(
         like=_like(head, platform),
         rows=sheet.rows,
         ms=found.latency_ms.tolist(),
@@ -374,6 +384,9 @@ def _no_predictor(timing: Timing, subject: str, key: str, *, is_pinned: bool) ->
 
 def _unopened(asked: Asked, one: AskedPlatform) -> dict[int, _Refusal]:
     """What the platform cannot run at all, whatever is known of its kernels."""
+    if isinstance(asked.workloads, Architectures):  # all of one kind
+        reason = why_not_opened(asked.workloads[one.gaps[0]], one.platform) if one.gaps else None
+        return {} if reason is None else dict.fromkeys(one.gaps, _Refusal("format_not_opened", reason))
     why: dict[str, _Refusal | None] = {}
     found: dict[int, _Refusal] = {}
     for number in one.gaps:

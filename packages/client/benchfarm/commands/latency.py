@@ -1,9 +1,11 @@
 """`benchfarm latency`: how long it takes, from what is known."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import RenderableType
 
 from benchfarm.commands.options import PLATFORM_HELP, WorkloadOptions, grouped, told_as_typed
@@ -13,14 +15,14 @@ from benchfarm.commands.tables import ms_text, table
 from benchfarm.durations import parse_duration_s
 from benchfarm.exit_codes import exit_code_of_counts
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.latency import LatencyAnswer, Measuring, OnMiss
+from benchfarm_core.latency import LatencyAnswer, Measuring, OnMiss, Pin
 from benchfarm_core.measurements import Timing
 from benchfarm_core.summaries import Grade
 
 
 @dataclass(frozen=True, slots=True)
-class MissOptions:
-    """What is done where no usable measurement exists, and how exact a prediction has to be."""
+class SearchOptions:
+    """How exact a prediction has to be, what is done where no usable measurement exists, and what keeps predictors."""
 
     tolerance: Annotated[
         float | None,
@@ -33,6 +35,14 @@ class MissOptions:
             " --tolerance; error says so and predicts nothing."
         ),
     ] = OnMiss.PREDICT
+    pin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Have every question answered by the same predictors: the first one writes this file, later ones are"
+            " asked by it.",
+        ),
+    ] = None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +60,7 @@ def latency(
     timing: Annotated[Timing, typer.Option(help="in_situ: kernels inside a model; these are never predicted.")] = (
         Timing.ALONE
     ),
-    misses: MissOptions = MissOptions(),
+    search: SearchOptions = SearchOptions(),
     _json: Json = False,
 ) -> None:
     """Ask for latencies. Each answer says whether it was measured or predicted; nothing is measured for it now.
@@ -60,11 +70,12 @@ def latency(
     session = Session.of(context)
     if not platform:
         raise InvalidRequest("name at least one --platform; `benchfarm platforms list` shows them", field="platforms")
-    if misses.on_miss == OnMiss.MEASURE and misses.tolerance is None:
+    if search.on_miss == OnMiss.MEASURE and search.tolerance is None:
         raise InvalidRequest("--on-miss measure needs a --tolerance: what is less exact is measured", field="tolerance")
     typed = {"max_age_s": "--max-age", "tolerance": "--tolerance", "min_grade": "--min-grade"}
     with told_as_typed(typed):
         age_s = parse_duration_s(max_age, field="max_age_s")
+    held = None if search.pin is None else _pin_of(search.pin)
     with session.client() as client, told_as_typed(typed):
         items = workloads.requests(client)
         found = client.latency(
@@ -73,14 +84,39 @@ def latency(
             max_age_s=age_s,
             min_grade=min_grade,
             timing=timing,
-            tolerance=misses.tolerance,
-            on_miss=misses.on_miss,
+            tolerance=search.tolerance,
+            on_miss=search.on_miss,
+            pin=held,
         )
+    if search.pin is not None and found.pin is not None:
+        _keep(search.pin, found.pin)
     answers = list(found)
     session.show(answers, lambda: _table(answers, workloads.labels))
     for measuring in found.measuring:
         session.say(_measuring_text(measuring))
     context.exit(exit_code_of_counts(sum(answer.error is None for answer in answers), len(answers)))
+
+
+def _pin_of(path: Path) -> Pin | None:
+    """None where there is no such file yet. Raises InvalidRequest for one that holds no pin."""
+    try:
+        return Pin.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror or error}", field="--pin") from error
+    except ValidationError as error:
+        raise InvalidRequest(f"{path} holds no pin of a question", field="--pin") from error
+
+
+def _keep(path: Path, pin: Pin) -> None:
+    """Whole or not at all. Raises InvalidRequest where it cannot be written."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(pin.model_dump_json(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", field="--pin") from error
 
 
 def _table(answers: list[LatencyAnswer], labels: list[str]) -> RenderableType:

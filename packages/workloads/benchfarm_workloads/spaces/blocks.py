@@ -24,6 +24,20 @@ Block = tuple[Any, ...]
 """A `Place` and the block's own genes: all that its layers follow from."""
 
 
+class Stages(NamedTuple):
+    """How the blocks of a space can be told from its genes without looking at them one by one.
+
+    scale: the gene of one integer from which the first and the last block follow, and, with their stage and whether
+    they are its first, the places of all others. depth: how many blocks each stage has; stages behind those have one.
+    own: genes with a value for each block between the first and the last, as blocks have them behind their place. The
+    space has no other genes; a test holds it to its blocks.
+    """
+
+    scale: str
+    depth: str
+    own: tuple[str, ...]
+
+
 class _Sketching(Protocol):
     layers: list[Layer]
 
@@ -39,12 +53,13 @@ class Plan(Generic[S, X]):
     """How networks are put together: each block is fed by the one before it alone.
 
     blocks: those of canonical genes, in order. enter: an empty sketch that begins with a block, and its input. append:
-    the block's layers.
+    the block's layers. stages: where blocks stand in stages that are all alike.
     """
 
     blocks: Callable[[Known], Iterable[Block]]
     enter: Callable[[Block], tuple[S, X]]
     append: Callable[[S, X, Block], X]
+    stages: Stages | None = None
 
     def network(self, genes: Known) -> Network:
         """All layers."""

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import contains
+from typing import NamedTuple
 
+from benchfarm_core.architecture_columns import GeneColumn
 from benchfarm_core.architectures import GeneValues
 
 Choices = tuple[int, ...]
@@ -17,12 +19,36 @@ class Misfit(Exception):
     """What a gene holds is not allowed; the text says what is."""
 
 
+class Count(NamedTuple):
+    """How many places a list has: ``more``, and as many as the gene ``of`` adds up to."""
+
+    of: str | None
+    more: int
+
+    def __call__(self, known: Known) -> int:
+        return self.more + (0 if self.of is None else sum(integers(known, self.of)))
+
+    def differing(self, lengths: Sequence[int], genes: Mapping[str, GeneColumn]) -> Sequence[int]:
+        """The rows that have another number of places. genes: those of all rows that stand before."""
+        if self.of is None and {*lengths} == {self.more}:
+            return ()
+        wanted = [self.more] * len(lengths)
+        if self.of is not None:
+            if genes[self.of].lengths is None:
+                return range(len(lengths))
+            wanted = [self.more + added for added in map(sum, genes[self.of].given)]
+        if lengths == wanted:
+            return ()
+        return [row for row, (has, must) in enumerate(zip(lengths, wanted, strict=True)) if has != must]
+
+
 @dataclass(frozen=True, slots=True)
 class Gene:
     """One gene: an integer, or a list with one for each stage or block.
 
     places: the choices of each place, ascending, given the genes before. ``allowed``: all of that as a text for people.
-    alike: the choices, where every place has the same ones, whatever the genes before are.
+    alike: the choices, where every place has the same ones, whatever the genes before are. count: how many places there
+    are, where it follows from one gene at the most.
     """
 
     name: str
@@ -32,6 +58,24 @@ class Gene:
     is_list: bool
     places: Callable[[Known], tuple[Choices, ...]]
     alike: frozenset[int] | None = None
+    count: Count | None = None
+
+    def doubtful(self, genes: Mapping[str, GeneColumn], size: int) -> Sequence[int]:
+        """The rows of which it is not certain at once that ``canonical`` takes them as they are; genes: this one and
+        those before it, of ``size`` architectures."""
+        column, alike = genes[self.name], self.alike
+        if alike is None or (column.lengths is not None) != self.is_list:
+            return range(size)
+        found: list[int] = []
+        if not column.occurring <= alike:
+            found += [
+                row
+                for row, values in enumerate(column.given)
+                if not (alike.issuperset(values) if self.is_list else values in alike)
+            ]
+        if column.lengths is not None:
+            found += range(size) if self.count is None else self.count.differing(column.lengths, genes)
+        return found
 
     def canonical(self, given: object, known: Known) -> GeneValues:
         """The gene's values as they are stored.
@@ -81,7 +125,7 @@ def numbers(name: str, unit: str, meaning: str, places: Sequence[Sequence[int]])
         f"{len(fixed)} values, each {texts[0]}" if len(set(texts)) == 1 else f"{len(fixed)} values: {'; '.join(texts)}"
     )
     alike = frozenset(fixed[0]) if len(set(fixed)) == 1 else None
-    return Gene(name, unit, meaning, text, True, lambda _: fixed, alike)
+    return Gene(name, unit, meaning, text, True, lambda _: fixed, alike, Count(None, len(fixed)))
 
 
 def per_block(
@@ -90,7 +134,8 @@ def per_block(
     """A gene with a place for each block that there is. blocks: their number; ``text`` says it."""
     each = tuple(choices)
     said = f"{choices_text(choices)}, {text}"
-    return Gene(name, unit, meaning, said, True, lambda known: (each,) * blocks(known), frozenset(each))
+    count = blocks if isinstance(blocks, Count) else None
+    return Gene(name, unit, meaning, said, True, lambda known: (each,) * blocks(known), frozenset(each), count)
 
 
 def choices_text(choices: Sequence[int]) -> str:
@@ -119,9 +164,9 @@ def integers(known: Known, name: str) -> tuple[int, ...]:
     return values
 
 
-def blocks_of(name: str, *, more: int = 0) -> Callable[[Known], int]:
+def blocks_of(name: str, *, more: int = 0) -> Count:
     """How many blocks there are: the sum of a gene with the depth of each stage, and ``more`` that always are."""
-    return lambda known: sum(integers(known, name)) + more
+    return Count(name, more)
 
 
 def _checked(place: str, given: object, choices: Choices) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchfarm_workloads.layers import Feature, Sketch
 from benchfarm_workloads.mobile_models import eights
-from benchfarm_workloads.spaces.blocks import Block, Place, Plan, image_entry, place, strided
+from benchfarm_workloads.spaces.blocks import Block, Place, Plan, Stages, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Known, blocks_of, integer, integers, number, numbers, per_block
 from benchfarm_workloads.spaces.inverted import Inverted
 from benchfarm_workloads.spaces.space import Space
@@ -14,6 +14,8 @@ from benchfarm_workloads.spaces.space import Space
 CLASSES: Final = 1000
 RESOLUTIONS: Final = range(128, 225, 4)
 """The elastic resolution of the paper."""
+STAGES: Final = Stages("hw", "depth", ("kernel", "expand"))
+"""Of mobile networks of one width."""
 
 _PAPER: Final = "Once-for-All, Cai et al., ICLR 2020, arXiv 1908.09791"
 
@@ -105,7 +107,7 @@ OFA_MOBILENET_V3: Final = Space(
             "for each block of `depth`",
         ),
     ),
-    plan=Plan(_v3_blocks, image_entry("ofa_mobilenet_v3"), _v3_append),
+    plan=Plan(_v3_blocks, image_entry("ofa_mobilenet_v3"), _v3_append, STAGES),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from benchfarm_workloads.layers import Feature, Sketch
 from benchfarm_workloads.spaces.blocks import Block, Place, Plan, image_entry, place, strided
 from benchfarm_workloads.spaces.genes import Gene, Known, blocks_of, integer, integers, number, numbers, per_block
 from benchfarm_workloads.spaces.inverted import Inverted
-from benchfarm_workloads.spaces.once_for_all import CLASSES, RESOLUTIONS
+from benchfarm_workloads.spaces.once_for_all import CLASSES, RESOLUTIONS, STAGES
 from benchfarm_workloads.spaces.space import Space, uniform
 
 _STAGES: Final = ((24, 2), (40, 2), (80, 2), (96, 1), (192, 2), (320, 1))
@@ -92,7 +92,7 @@ PROXYLESSNAS: Final = Space(
             "for each block of `depth` and the last",
         ),
     ),
-    plan=Plan(_blocks, image_entry("proxylessnas"), _append),
+    plan=Plan(_blocks, image_entry("proxylessnas"), _append, STAGES),
     drawing=_drawing,
     drawn_as=(
         "each block but a stage's first is there in six of seven draws, as among the paper's seven candidates; all else"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.architectures import Architecture, GeneValues
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.workloads import ArchitectureWorkload, Cost
@@ -70,6 +71,20 @@ class Space:
         if len(genes) > len(known):
             self._refuse_strange(genes)
         return known
+
+    def misfits(self, architectures: ArchitectureColumns) -> list[int]:
+        """The rows that ``validate`` refuses; the genes of all others are canonical as they stand."""
+        if architectures.genes.keys() != {gene.name for gene in self.genes}:
+            return [*range(len(architectures))]
+        doubtful = {row for gene in self.genes for row in gene.doubtful(architectures.genes, len(architectures))}
+        return [row for row in sorted(doubtful) if not self._takes(architectures.genes_of(row))]
+
+    def _takes(self, genes: Known) -> bool:
+        try:
+            self._canonical(genes)
+        except InvalidRequest:
+            return False
+        return True
 
     def _refuse_strange(self, genes: Mapping[str, object]) -> None:
         """A gene that the space does not have is told before what is wrong with others."""
