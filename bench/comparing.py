@@ -209,6 +209,8 @@ def slowdowns(place: Place, known: Sequence[Chain], percent: float, off: float) 
 
 def _costs(place: Place, pairs: Sequence[Pair], launches: int) -> list[Cost]:
     """How much longer b takes than a when each is visited by itself, one right after the other, in every launch."""
+    if not pairs:
+        return []
     ready = [side for pair in pairs for side in pair]
     logs: list[list[float]] = [[] for _ in pairs]
     for launch_no in range(launches):
@@ -249,17 +251,24 @@ def aa_row(found: Sequence[Found]) -> Row:
 
 
 def planted_rows(place: Place, chosen: Sequence[Timed], trials: int) -> list[Row]:
-    """Slowdowns of 3 % and of 1 %, on the workloads for which a chain of the right length exists."""
+    """Slowdowns of 3 % and of 1 %, on the workloads for which a chain of the right length exists; without any, a row
+    with no trials."""
     known = chains(place, chosen)
     rows: list[Row] = []
     for percent, off in PLANTED.items():
         pairs = slowdowns(place, known, percent, off)
         if not pairs:
-            raise RuntimeError(f"no workload takes a chain of {percent} %")
+            print(f"no chain can be told to be {percent} % of any workload on a host this loud", file=sys.stderr)
+            rows.append(_no_chain_row(percent))
+            continue
         drawn = [pairs[n % len(pairs)] for n in range(trials)]
         found = list(_told(answers(place, drawn, f"planted {percent}")))
         rows.append(planted_row(percent, len(pairs), found))
     return rows
+
+
+def _no_chain_row(percent: float) -> Row:
+    return {"planted": f"+{percent} %", "trials": 0, "workloads": 0, "goal": _found_goal(percent), "met": False}
 
 
 def planted_row(percent: float, workloads: int, found: Sequence[Found]) -> Row:
@@ -268,9 +277,13 @@ def planted_row(percent: float, workloads: int, found: Sequence[Found]) -> Row:
     return _row(f"+{percent} %", found) | {
         f"found, {INTERVAL}": Share.of(right, len(found)).text,
         "workloads": workloads,
-        "goal": f"found >= {GOALS[percent]:.0%}",
+        "goal": _found_goal(percent),
         "met": right / len(found) >= GOALS[percent],
     }
+
+
+def _found_goal(percent: float) -> str:
+    return f"found >= {GOALS[percent]:.0%}"
 
 
 def _told(found: Iterator[Found]) -> Iterator[Found]:
@@ -314,7 +327,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if given.what in ("planted", "all"):
             planted = planted_rows(place, chosen, given.trials or PLANTED_TRIALS)
-            rows += _told_rows("planted slowdowns", given.engine, planted, whole)
+            was_tried = all(row["trials"] for row in planted)  # what could not be tried replaces no table
+            rows += _told_rows("planted slowdowns", given.engine, planted, whole and was_tried)
     return 0 if all(row["met"] for row in rows) else 1
 
 

@@ -1,9 +1,11 @@
 """What the tables of comparisons count, and how sure their shares are."""
 
+from pathlib import Path
+
 import pytest
 
-from bench.comparing import INTERVAL, Found, Pair, aa_row, planted_row
-from bench.launching import Ready
+from bench.comparing import INTERVAL, Found, Pair, Place, aa_row, planted_row, planted_rows
+from bench.launching import Files, Ready, Target
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.workloads import KernelWorkload
@@ -50,3 +52,11 @@ def test_a_slowdown_that_is_called_a_gain_is_not_found(right: int, met: bool) ->
     row = planted_row(3.0, 8, [*found(ComparisonVerdict.A_FASTER, right), *wrong])
     assert str(row[f"found, {INTERVAL}"]).startswith(f"{right}.0 % (")
     assert (row["workloads"], row["met"]) == (8, met)
+
+
+def test_where_no_chain_can_be_planted_the_goal_is_missed_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = planted_rows(Place(Files(tmp_path), Target("onnxruntime")), [], trials=100)
+    assert [(row["planted"], row["trials"], row["met"]) for row in rows] == [("+3.0 %", 0, False), ("+1.0 %", 0, False)]
+    assert "no chain can be told" in capsys.readouterr().err
