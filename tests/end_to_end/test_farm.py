@@ -237,6 +237,27 @@ def test_without_a_profiler_kernels_in_situ_are_differences(client: Client) -> N
     assert (caught.value.code, caught.value.field) == ("timing_impossible", "workloads.1")
 
 
+def test_what_an_engine_has_no_lower_form_of_is_ok_and_told(client: Client) -> None:
+    offered = [
+        *client.platforms(engine=["litert"], threads=[1], precision=["int8"]),
+        *client.platforms(engine=["openvino"], threads=[1], precision=["bf16"]),
+    ]
+    softmax = KernelRequest(type="softmax", config={"seq": 50, "dim": 96})
+    fc = KernelRequest(type="fc", config={"cin": 200, "cout": 300})
+    platforms = tuple(platform.key for platform in offered)
+    job = client.wait(client.submit(quick(8, 0, workloads=(softmax, fc), platforms=platforms)).id, timeout_s=100)
+    for item in client.items(job.id):
+        assert item.summary is not None or item.failure == "inconclusive", (item.label, item.reason)
+        if item.summary is None:
+            continue
+        asked = Precision(item.platform.rpartition("/")[2])
+        wanted = Precision.FP32 if item.workload.kind == "kernel" and item.workload.type == "softmax" else asked
+        assert item.effective_precision == client.measurement(item.measurement_id or 0).effective_precision == wanted
+        family = "softmax" if wanted is Precision.FP32 else "fc"
+        found = {row.effective_precision: row.count for row in client.support(family=family, precision=asked)}
+        assert found.get(wanted), found
+
+
 def test_a_job_that_cannot_run_says_why(client: Client) -> None:
     platform = next(iter(client.platforms(engine=["openvino"], threads=[1], precision=["fp32"])))
     with pytest.raises(InvalidRequest) as caught:

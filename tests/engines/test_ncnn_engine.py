@@ -146,6 +146,9 @@ def test_types_that_ncnn_has_in_fp32_alone_stay_fp32(name: str, tmp_path: Path) 
     [graph] = drawn_kernels(name, 1)
     made = in_int8(graph)
     assert edge_types(made) == {"float32"}
+    session = int8_session(graph, made, tmp_path)
+    assert session.computes_in() == "fp32"
+    session.close()
     assert int8_distance(graph, made, tmp_path) < INT8_GATE
 
 
