@@ -56,6 +56,7 @@ class OneOffer:
     unknown: list[str] = field(default_factory=list)
     following: list[LeaseGrant] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
+    said_at_the_end: dict[str, Any] = field(default_factory=dict)
 
     async def script(self, call: Call) -> Answer:
         verb = call.path.rsplit("/", 1)[1]
@@ -69,10 +70,15 @@ class OneOffer:
                 return await self._polled(call)
             case "accept":
                 return 200, self.grant.model_dump(mode="json")
-            case "finish" if call.body["wants_next"] and self.following:
-                status, body = taken(call)
-                return status, {**body, "next_lease": self.following.pop(0).model_dump(mode="json")}
+            case "finish":
+                return self._finished(call)
         return taken(call)
+
+    def _finished(self, call: Call) -> Answer:
+        status, body = taken(call)
+        if call.body["wants_next"] and self.following:
+            body = {**body, "next_lease": self.following.pop(0).model_dump(mode="json")}
+        return status, {**body, **self.said_at_the_end}
 
     async def _polled(self, call: Call) -> Answer:
         ended = sorted(self.ended.intersection(call.body["leases"]))
@@ -236,6 +242,27 @@ def test_a_board_that_drifted_at_work_rests_before_its_next_lease(
     at_desk(local_board(), play)
     ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
     assert [body["wants_next"] for body in ends[-2:]] == [True, False]
+    assert {body["release"]["reason"] for body in ends} == {"done"}
+
+
+def test_a_board_that_drifted_at_work_hears_of_it_with_the_end_of_a_lease(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """Its polls say nothing: where leases follow one another closely, each is given up for the next before it ends."""
+    tokens = [f"l_{number:032x}" for number in range(1, 100)]
+    one_offer.following = [one_offer.grant.model_copy(update={"lease_token": token}) for token in tokens]
+
+    async def play(desk: OfferDesk) -> None:
+        one_offer.said_at_the_end = {"drifted": True}
+        await true_soon(lambda: len(one_offer.bodies("release")) > 1)
+        assert states(desk) == ["ready"], "nothing would be done for it"
+        desk._watch.ailments.may_recover = lambda _: True
+        await true_soon(lambda: states(desk) == [AILING])
+        assert desk.lease_tokens() == frozenset()
+
+    at_desk(local_board(), play)
+    ends = [call.body for call in one_offer.calls if call.path.endswith("/finish")]
+    assert [body["wants_next"] for body in ends[-2:]] == [True, False], "the last one came with another"
     assert {body["release"]["reason"] for body in ends} == {"done"}
 
 

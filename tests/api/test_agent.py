@@ -327,13 +327,15 @@ def test_a_poll_tells_which_boards_wait_for_quiet(lab: "Lab", alice: httpx2.Clie
         assert lab.post("poll", {**poll, "waits": wrong}).status_code == 422
 
 
-def test_a_poll_tells_which_boards_drifted_at_work_too(lab: "Lab", alice: httpx2.Client) -> None:
+def test_a_poll_and_an_end_tell_which_boards_drifted_at_work_too(lab: "Lab", alice: httpx2.Client) -> None:
     grant = lab.lease(submitted(alice, platforms={"threads": [1]}))
     with lab.database.transaction() as tx:
         tx.execute(_DRIFTED, {"board": lab.boards[0]})
     boards, lab.boards = lab.boards, []
     assert lab.poll()["drifted_boards"] == []
     assert lab.poll(leases=[grant["lease_token"]])["drifted_boards"] == boards
+    ended = lab.post(f"leases/{grant['lease_token']}/finish", {"release": {"reason": "done"}})
+    assert ended.json()["drifted"] is True
 
 
 _DRIFTED = text("""

@@ -201,9 +201,11 @@ def test_a_board_that_drifted_is_named_to_its_agent_until_it_reboots(farm, ann, 
         assert boards.drifted(tx, agent.id, [], [grant.lease_token]) == agent.boards, "at work too"
         assert boards.drifted(tx, "a_other", [], [grant.lease_token]) == []
         assert boards.drifted(tx, agent.id, [], []) == []
-    agent.release(grant)
+    assert agent.finish(grant).drifted
+    assert agent.finish(grant).drifted, "said again where the answer was lost"
     agent.register(report_of(facts={"boot_id": "b2"}))
     assert named() == []
+    assert not agent.finish(agent.must_take()).drifted
     assert look(farm) == (0, 1)
     assert runs(farm, agent.boards[0])[0].reason == GoldenReason.REBOOTED
 

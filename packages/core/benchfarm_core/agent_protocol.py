@@ -308,7 +308,11 @@ class FinishRequest(Value):
 
 
 class FinishAnswer(ResultsAnswer):
-    """What became of the results. `lost`: the lease had ended otherwise, and its board is no longer the agent's."""
+    """What became of the results. `lost`: the lease had ended otherwise, and its board is no longer the agent's.
+
+    `drifted`: the board is one of those that `PollAnswer.drifted_boards` names.
+    """
 
     lost: bool
+    drifted: bool = False
     next_lease: LeaseGrant | None = None

@@ -346,12 +346,15 @@ def drifted(tx: Transaction, agent_id: str, board_ids: Sequence[str], lease_toke
     return list(tx.execute(_DRIFTED_NOW, {"agent": agent_id, "ids": list(board_ids), "tokens": tokens}).scalars())
 
 
+HAS_DRIFTED: Final = f"""(
+    b.health IN ('good', 'suspect') AND b.marks = '[]' AND coalesce((
+        SELECT outcome = 'drifted' AND boot_id = coalesce(b.facts->>'{BOOT}', '') FROM golden_runs
+        WHERE board_id = b.id ORDER BY wanted_at DESC LIMIT 1), false))"""
+"""Of a board `b`: what `drifted` says of it."""
 _DRIFTED_NOW = text(f"""
-    SELECT b.public_id FROM boards b CROSS JOIN LATERAL (
-        SELECT outcome, boot_id FROM golden_runs WHERE board_id = b.id ORDER BY wanted_at DESC LIMIT 1) last
+    SELECT b.public_id FROM boards b
     WHERE b.id IN (
             SELECT id FROM boards WHERE public_id = ANY(:ids)
             UNION SELECT board_id FROM leases WHERE token = ANY(CAST(:tokens AS uuid[])))
-        AND b.agent_id = :agent AND b.health IN ('good', 'suspect') AND b.marks = '[]'
-        AND last.outcome = 'drifted' AND last.boot_id = coalesce(b.facts->>'{BOOT}', '')
+        AND b.agent_id = :agent AND {HAS_DRIFTED}
 """)

@@ -31,7 +31,8 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
     """Take in the last results of a lease and end it. The same again changes nothing.
 
     A next batch is taken once, and by a request whose answer the agent can still be waiting for: one that was held up
-    on its way would take it for nobody.
+    on its way would take it for nobody. The answer says each time whether the board has drifted: one that goes from
+    lease to lease hears of it by no poll.
 
     What comes after the lease ended otherwise is kept as orphans, and the answer says so. Raises LeaseLost for a lease
     that the agent never had, else as `ingesting.ingest` does.
@@ -46,7 +47,8 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
         agents.heard(tx, agent_id)
         late = orphans.too_late(tx, agent_id, token, results)
         is_lost = not leases.was_released(tx, agent_id, token)
-        return Finished(FinishAnswer(**late.model_dump(), lost=is_lost), board.public_id, takes=False)
+        answer = FinishAnswer(**late.model_dump(), lost=is_lost, drifted=board.has_drifted)
+        return Finished(answer, board.public_id, takes=False)
     found = ingesting.take_in(tx, held, board, results, ends=True)
     rests = found.is_noisy and request.release.reason == "done"
     takes = request.wants_next and not rests and is_awaited(held.row.expires_at, tx.now, times)
@@ -60,7 +62,8 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
         dispatches=not takes,
     )
     support.count(tx, held.platform, found.attempts)
-    return Finished(FinishAnswer(**found.answer.model_dump(), lost=False), board.public_id, takes)
+    answer = FinishAnswer(**found.answer.model_dump(), lost=False, drifted=board.has_drifted)
+    return Finished(answer, board.public_id, takes)
 
 
 def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes, *, takes: bool) -> LeaseGrant | None:

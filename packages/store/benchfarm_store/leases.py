@@ -33,6 +33,7 @@ from benchfarm_core.protocols import Protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
 from benchfarm_store import agents, board_history, endings
 from benchfarm_store.board_history import Happened, agent_author
+from benchfarm_store.boards import HAS_DRIFTED
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, lease_token, rows_json
 from benchfarm_store.measurements import IS_WANTED, OF_LEASE
@@ -386,8 +387,10 @@ def hold_board(tx: Transaction, agent_id: str, token: str) -> Row[Any]:
 _HOLD_BOARD = Prepared(
     "lease_board",
     "uuid, text",
-    """
-    SELECT b.id, b.public_id, b.health, b.generation_id FROM boards b
+    f"""
+    SELECT b.id, b.public_id, b.health, b.generation_id,
+        b.agent_id IS NOT DISTINCT FROM $2 AND {HAS_DRIFTED} AS has_drifted
+    FROM boards b
     WHERE b.id = (SELECT board_id FROM leases WHERE token = $1 AND agent_id = $2)
     FOR NO KEY UPDATE
     """,

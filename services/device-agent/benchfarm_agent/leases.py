@@ -120,6 +120,8 @@ class LeaseWork:
         self._on_gate = on_gate
         self._goes_on = goes_on
         self.next: NextLease | None = None
+        self.has_drifted = False
+        """Whether the farm said with the end of this lease that it saw the board drift."""
         self._waits_on = False  # at the gate, in its next lease
         self._conversion_ms = 0.0
         self._stops: set[asyncio.Task[None]] = set()
@@ -368,6 +370,7 @@ class LeaseWork:
         )
         if answer.lost:
             self._keeper.lose()
+        self.has_drifted = answer.drifted
         if answer.next_lease is not None:
             self.next = NextLease(answer.next_lease, asked_s)
         return None

@@ -390,6 +390,8 @@ class OfferDesk:
             facts = {"board_id": offer.board_id, "measurements": measurements, "wall_s": wall_s}
             if reason == "done":
                 self._watch.ailments.note_lease(self._watch.label_of(board), work.ailment())
+            if work.has_drifted and self._is_there(board):
+                self._watch.ailments.doubt(self._watch.label_of(board), DRIFTED)
             logger.info("lease ended: %s", reason, extra=facts)
             now = work.next
 
