@@ -1,5 +1,6 @@
 """The agent's side of HTTP: which answers are errors of what kind, and what is tried again."""
 
+import asyncio
 import hashlib
 import socket
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchfarm_agent import farm_client
+from benchfarm_agent.clock import boottime_s
 from benchfarm_agent.farm_client import FarmClient
 from benchfarm_core import errors
 from benchfarm_core.agent_protocol import LeaseGrant, PollRequest, ReleaseRequest
@@ -105,6 +107,24 @@ def test_patience_ends(running: Run) -> None:
     work = lambda client: client.release(TOKEN, ReleaseRequest(reason="done"), patience_s=0.3)  # noqa: E731
     with pytest.raises(errors.Unavailable):
         running(with_farm(lambda _: problem(503, "unavailable"), work))
+
+
+def test_patience_that_ends_in_a_pause_ends_the_pause(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is told to stop waits for no pause."""
+    monkeypatch.setattr("benchfarm_agent.pauses.FIRST_S", 20.0)
+    left_s = [30.0]
+    work = lambda client: client.release(TOKEN, ReleaseRequest(reason="done"), patience_s=lambda: left_s[0])  # noqa: E731
+    tries_s: list[float] = []
+
+    def away(_: Call) -> Any:
+        tries_s.append(boottime_s())
+        asyncio.get_running_loop().call_later(0.1, left_s.__setitem__, 0, 0.0)
+        return problem(503, "unavailable")
+
+    with pytest.raises(errors.Unavailable):
+        running(with_farm(away, work))
+    (tried_s,) = tries_s
+    assert boottime_s() - tried_s < 5, "the pause takes ten seconds at least"
 
 
 def test_a_refusal_is_final(running: Run) -> None:

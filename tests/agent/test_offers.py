@@ -356,10 +356,26 @@ def test_an_agent_that_owes_something_does_not_say_that_it_leaves(
     """The farm would end the lease at once, and what is handed in at the next start would come too late."""
     monkeypatch.setattr("benchfarm_agent.leases.DRAIN_PATIENCE_S", 0.05)
     one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
-    # drained while it measures: what a lease hands in already is tried for as long as the lease lasts
     at_desk(local_board(), lambda _: true_soon(lambda: bool(one_offer.bodies("reports"))), leaves=True)
     assert one_offer.bodies("finish"), "it owes something"
     assert all(body["boards"] for body in one_offer.bodies("boards"))
+
+
+def test_a_drain_waits_no_longer_for_a_farm_that_is_away_where_a_lease_hands_in_already(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    """Undrained it goes on for as long as the lease lasts, with pauses of seconds."""
+    one_offer.instead["finish"] = [problem(503, "unavailable")] * 1000
+    drained_s = 0.0
+
+    async def hand_in_for_a_while(_: OfferDesk) -> None:
+        nonlocal drained_s
+        await true_soon(lambda: len(one_offer.bodies("finish")) == 6)
+        drained_s = boottime_s()
+
+    at_desk(local_board(), hand_in_for_a_while)
+    assert boottime_s() - drained_s < 10, "its lease lasts for a minute"
+    assert len(one_offer.bodies("finish")) == 6, "its patience had ended"
 
 
 def test_an_agent_that_could_not_put_a_board_back_does_not_say_that_it_leaves(

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _Any = TypeVar("_Any")
 _Model = TypeVar("_Model", bound=BaseModel)
+Patience = float | Callable[[], float]
+"""How long a call is repeated while the farm is away, in seconds from its beginning. What can change is asked anew."""
 
 PATIENCE_S: Final = 30.0
 """How long one call is repeated while the farm is away."""
@@ -48,6 +50,8 @@ ACCEPT_ANSWER_S: Final = 5.0
 CONNECT_S: Final = 5.0
 KEEP_ALIVE_S: Final = 4.0
 """Below the 5 s after which the server closes an idle connection, so that no request meets a closing one."""
+LOOK_S: Final = 0.25
+"""How often it is looked in a pause whether patience has ended."""
 
 
 class FarmClient:
@@ -105,17 +109,17 @@ class FarmClient:
         """Says what runs now in all leases. Not repeated here: the next report brings it along."""
         return _read(ReportsAnswer, await self._exchange("/v1/agent/reports", request))
 
-    async def results(self, lease_token: str, request: ResultsRequest, *, patience_s: float) -> ResultsAnswer:
+    async def results(self, lease_token: str, request: ResultsRequest, *, patience_s: Patience) -> ResultsAnswer:
         """Hands over one chunk of results."""
         path = _lease(lease_token, "results")
         return _read(ResultsAnswer, await _patiently(lambda: self._exchange(path, request), patience_s))
 
-    async def release(self, lease_token: str, request: ReleaseRequest, *, patience_s: float = PATIENCE_S) -> None:
+    async def release(self, lease_token: str, request: ReleaseRequest, *, patience_s: Patience = PATIENCE_S) -> None:
         """Gives the board back."""
         path = _lease(lease_token, "release")
         await _patiently(lambda: self._exchange(path, request), patience_s)
 
-    async def finish(self, lease_token: str, request: FinishRequest, *, patience_s: float) -> FinishAnswer:
+    async def finish(self, lease_token: str, request: FinishRequest, *, patience_s: Patience) -> FinishAnswer:
         """Hands over what is left of a lease and gives the board back. Repeating gives the same next lease."""
         path = _lease(lease_token, "finish")
         return _read(FinishAnswer, await _patiently(lambda: self._exchange(path, request), patience_s))
@@ -183,19 +187,29 @@ def _read(model: type[_Model], content: bytes) -> _Model:
 
 async def _patiently(
     attempt: Callable[[], Awaitable[_Any]],
-    patience_s: float,
+    patience_s: Patience,
     passing: type[errors.Unavailable] = errors.Unavailable,
 ) -> _Any:
     """Repeats while the fault is a passing one and patience lasts."""
-    until_s, pauses = boottime_s() + patience_s, Pauses()
+    begun_s, pauses = boottime_s(), Pauses()
     while True:
         try:
             return await attempt()
         except passing:
-            pause_s = pauses.next_s()
-            if boottime_s() + pause_s > until_s:
+            again_s = boottime_s() + pauses.next_s()
+            if not await _outlasted(again_s, begun_s, patience_s):
                 raise
-        await asyncio.sleep(pause_s)
+
+
+async def _outlasted(again_s: float, begun_s: float, patience_s: Patience) -> bool:
+    """Waits until `again_s`; False as soon as the patience of a call that began at `begun_s` ends before that."""
+    while True:
+        if again_s > begun_s + (patience_s() if callable(patience_s) else patience_s):
+            return False
+        left_s = again_s - boottime_s()
+        if left_s <= 0:
+            return True
+        await asyncio.sleep(min(left_s, LOOK_S))
 
 
 async def _receive(answer: httpx2.Response, target: Path, limit_bytes: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.clock import boottime_s
-from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.farm_client import FarmClient, Patience
 from benchfarm_agent.files import is_disk_full
 from benchfarm_agent.keeper import LeaseKeeper
 from benchfarm_agent.kept_child import Unusable
@@ -359,14 +359,14 @@ class LeaseWork:
         farm = self._lab.farm
         if not self._keeper.lost and self._spool.chunks() > 1:  # the end says by itself that nothing runs any more
             await self._lab.reports.over(self._grant.lease_token)
-            await self._spool.deliver(farm, patience_s=self._patience_s(), but_last=True)
+            await self._spool.deliver(farm, patience_s=self._patience(), but_last=True)
         if self._keeper.lost:
-            return await self._spool.deliver(farm, patience_s=self._patience_s())
+            return await self._spool.deliver(farm, patience_s=self._patience())
         self._releasing = True
         self._keeper.end()
         asked_s, wants_next = boottime_s(), ending.reason == "done" and self._goes_on()
         answer = await self._spool.finish(
-            farm, self._release_of(ending), patience_s=self._patience_s(), wants_next=wants_next
+            farm, self._release_of(ending), patience_s=self._patience(), wants_next=wants_next
         )
         if answer.lost:
             self._keeper.lose()
@@ -375,15 +375,15 @@ class LeaseWork:
             self.next = NextLease(answer.next_lease, asked_s)
         return None
 
-    def _patience_s(self) -> float:
-        if self._draining:
-            return DRAIN_PATIENCE_S
-        return ORPHAN_PATIENCE_S if self._keeper.lost else self._keeper.left_s()
+    def _patience(self) -> Patience:
+        """For calls that begin now; a drain that comes while they are repeated leaves less."""
+        undrained_s = ORPHAN_PATIENCE_S if self._keeper.lost else self._keeper.left_s()
+        return lambda: DRAIN_PATIENCE_S if self._draining else undrained_s
 
     async def _release(self, ending: _Ending) -> None:
         self._releasing = True
         release = self._release_of(ending)
-        await self._lab.farm.release(self._grant.lease_token, release, patience_s=self._patience_s())
+        await self._lab.farm.release(self._grant.lease_token, release, patience_s=self._patience())
 
     def _release_of(self, ending: _Ending) -> ReleaseRequest:
         return ReleaseRequest(

@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchfarm_agent.farm_client import FarmClient
+from benchfarm_agent.farm_client import FarmClient, Patience
 from benchfarm_agent.files import is_disk_full, write_whole
 from benchfarm_core.agent_protocol import (
     MAX_RESULTS_PER_CHUNK,
@@ -85,7 +85,7 @@ class LeaseSpool:
                 logger.error("the spool's disk is full: results wait in memory", extra={"lease": self.lease_token[:8]})
                 self._unwritten.append(chunk)
 
-    async def deliver(self, farm: FarmClient, *, patience_s: float, but_last: bool = False) -> None:
+    async def deliver(self, farm: FarmClient, *, patience_s: Patience, but_last: bool = False) -> None:
         """Sends everything; each chunk is removed once the farm has it. Raises BenchfarmError and keeps the rest.
 
         `but_last`: the last chunk is left for `finish`.
@@ -98,7 +98,7 @@ class LeaseSpool:
             await asyncio.to_thread(self._settle, one)
 
     async def finish(
-        self, farm: FarmClient, release: ReleaseRequest, *, patience_s: float, wants_next: bool
+        self, farm: FarmClient, release: ReleaseRequest, *, patience_s: Patience, wants_next: bool
     ) -> FinishAnswer:
         """Sends the one chunk that may be left, and the board back, in one request. Raises as `deliver` does."""
         owed = self._owed()
@@ -210,7 +210,7 @@ def chunks_of(results: Iterable[MeasurementResult], launches: Sequence[LaunchEvi
     return [chunk for chunk in chunks if chunk.results or chunk.launches]
 
 
-async def send_chunk(farm: FarmClient, lease_token: str, chunk: ResultsRequest, *, patience_s: float) -> None:
+async def send_chunk(farm: FarmClient, lease_token: str, chunk: ResultsRequest, *, patience_s: Patience) -> None:
     """Hands a chunk over. One bad result must not hold up the others, so a refused chunk is halved.
 
     A single result that is refused becomes a failure `runner_garbage`; the farm then knows at least that.
