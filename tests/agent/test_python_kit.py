@@ -20,10 +20,12 @@ from benchfarm_agent.boards.board_folder import BoardFolder
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote_runner import MissingRunner, PythonKit
 from benchfarm_agent.lab_file import LabFile, SshHost
+from benchfarm_agent.ports.interface import BoardUnreachable
+from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
-from tests.agent.ports.ssh_server import ssh_server
+from tests.agent.ports.ssh_server import SshServer, ssh_server
 from tests.agent.remote_boards import local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
 
@@ -136,17 +138,9 @@ def test_a_board_without_a_runner_is_taken_up_when_there_is_one(running: Run, mo
 @pytest.mark.usefixtures("tiny_lock")
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
 def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
-    state: StateDir, running: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    state: StateDir, running: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path, engine: str
 ) -> None:
-    root = tmp_path / "root"
-    monkeypatch.setattr(ssh_way, "ROOTS_ROOT", str(root))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
-
-    def told(watch: BoardWatch) -> str:
-        """What the board tells of its engine; empty where it is not there."""
-        engines = [one for present in watch.present() for one in present.report.engines]
-        return engines[0].reason or "it answers" if engines else ""
 
     async def first(lab_file: LabFile) -> str:
         """What the engine says in the end of an agent's first look at the board."""
@@ -169,11 +163,7 @@ def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
 
     async def play() -> None:
         async with ssh_server(tmp_path / "server") as ssh:
-            ssh.be_known()
-            to = ssh.target
-            keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
-            host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, engines=(engine,), **keys)
-            lab_file = LabFile(local=False, ssh=(host,))
+            lab_file = lab_of(ssh, engine)
             said = await first(lab_file)
             if engine == "torch":
                 assert "there is no list of packages for torch" in said
@@ -182,6 +172,86 @@ def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
                 assert await next_start(lab_file) == [said], "a board that has one is listed with its engines"
 
     running(play())
+
+
+@pytest.mark.usefixtures("tiny_lock")
+def test_a_first_runner_that_was_broken_off_has_all_its_time_again(
+    state: StateDir, running: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    """Not what is left to a board that is asked what it is: on a slow line that never suffices."""
+    settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
+    push, pushed_to = SshPort.push, []
+
+    async def play() -> None:
+        async with ssh_server(tmp_path / "server") as ssh, open_boards(settings, state, lab_of(ssh)) as watch:
+
+            async def breaks_off_once(port: SshPort, local: Path, remote: str, **options: Any) -> None:
+                pushed_to.append(told(watch))
+                if len(pushed_to) == 1:
+                    left_behind(root / "runner")
+                    ssh.cut()
+                    raise BoardUnreachable("the line is down")
+                await push(port, local, remote, **options)
+
+            monkeypatch.setattr(SshPort, "push", breaks_off_once)
+            await true_soon(lambda: has_answered(watch))
+
+    running(play())
+    first, again = pushed_to
+    assert first == ssh_way.NOT_YET
+    assert "once more, since that was broken off: the line is down" in again, "listed meanwhile, and says why"
+    assert len(list((root / "runner").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("tiny_lock")
+def test_a_runner_that_is_not_whole_counts_as_none(running: Run, state: StateDir, tmp_path: Path, root: Path) -> None:
+    """So the agent that comes after one that was killed gives it all its time, too."""
+    settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
+    left_behind(root / "runner")
+
+    async def play() -> list[str]:
+        async with ssh_server(tmp_path / "server") as ssh, open_boards(settings, state, lab_of(ssh)) as watch:
+            seen: list[str] = []
+            watch.on_change = lambda: seen.append(told(watch))
+            await true_soon(lambda: has_answered(watch))
+            return seen
+
+    assert running(play())[0] == ssh_way.NOT_YET
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The agent's folder on a board over SSH, which has the tests' interpreter."""
+    root = tmp_path / "root"
+    monkeypatch.setattr(ssh_way, "ROOTS_ROOT", str(root))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return root
+
+
+def told(watch: BoardWatch) -> str:
+    """What the board tells of its engine; empty where it is not there."""
+    engines = [one for present in watch.present() for one in present.report.engines]
+    return engines[0].reason or "it answers" if engines else ""
+
+
+def has_answered(watch: BoardWatch) -> bool:
+    """Whether the engine on the board was asked what it can do."""
+    return told(watch) != "" and not told(watch).startswith("its runner ")
+
+
+def lab_of(ssh: SshServer, engine: str = "onnxruntime") -> LabFile:
+    """A lab with this server as its only board, which it trusts."""
+    ssh.be_known()
+    to = ssh.target
+    keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
+    host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, engines=(engine,), **keys)
+    return LabFile(local=False, ssh=(host,))
+
+
+def left_behind(runner: Path) -> None:
+    """What a transfer leaves that the board's end, or the agent's, has broken off."""
+    (runner / "python-0123456789abcdef.part" / "packages").mkdir(parents=True)
+    (runner / "kit.tar.gz.benchfarm-0123456789abcdef").write_bytes(b"part")
 
 
 def _tools_without_python(folder: Path) -> Path:

@@ -7,8 +7,9 @@ from benchfarm_agent.board_ways import RemoteLab, reboot
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
 from benchfarm_agent.boards.remote import Place, RemoteBoard
-from benchfarm_agent.boards.remote_runner import MissingRunner
+from benchfarm_agent.boards.remote_runner import PYTHON_FOLDER, MissingRunner
 from benchfarm_agent.lab_file import SshHost
+from benchfarm_agent.ports.interface import BoardUnreachable
 from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.runner_kits import (
@@ -26,7 +27,10 @@ ROOTS_ROOT: Final = "/var/lib/benchfarm-runner"
 """Where another user can reach it: root's own folder is closed to the runner, which is not root."""
 ASK_S: Final = 10.0
 NOT_YET: Final = "its runner is being put there: once it is, the board is asked what this engine can do"
-_HAS_NONE: Final = '[ -z "$(ls -A "$1" 2>/dev/null)" ] && echo none'
+_HAS_NONE: Final = f"""
+for one in "$1"/{PYTHON_FOLDER}????????????????; do [ -d "$one" ] && exit 0; done
+echo none
+"""
 _HOME: Final = 'printf %s "${XDG_CACHE_HOME:-$HOME/.cache}/benchfarm"'
 
 
@@ -38,8 +42,8 @@ def target_of(host: SshHost) -> SshTarget:
 class SshWay:
     """One host of the lab's file; it is tried again and again while it is away.
 
-    Making a Python runner and putting it there takes minutes over a slow line. A board that never had one is listed
-    before, without engines, and taken up anew with them.
+    Making a Python runner and putting it there takes minutes over a slow line. A board that has none is listed before,
+    without engines, and taken up anew with them. What was broken off on its way there is begun anew in the same way.
     """
 
     is_fixed = False
@@ -48,7 +52,8 @@ class SshWay:
         self._lab = lab
         self._host = host
         self._port = SshPort(target_of(host))
-        self._was_brought = False  # a runner to this board, or it was seen why that does not go
+        self._was_brought = False  # a runner to this board, or it was seen why that does not go: it tells by itself
+        self._not_yet = NOT_YET
 
     @property
     def label(self) -> str:
@@ -61,13 +66,15 @@ class SshWay:
         self._find = partial(self._find_kit, facts)
         self._folder = self._lab.folder(self._port, root, facts)
         self._is_bringing = await self._is_new(facts, root)
-        self._kit = MissingRunner(self._host.engines, NOT_YET) if self._is_bringing else await self._find()
+        self._kit = MissingRunner(self._host.engines, self._not_yet) if self._is_bringing else await self._find()
         return self._lab.board(place, self._port, facts, root, self._kit, target_of(self._host))
 
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
         if not self._is_bringing:
-            return await gone_or_mended(board.away(), self._find, self._kit)
+            why = await gone_or_mended(board.away(), self._find, self._kit)
+            self._was_brought = False
+            return why
         # looks whether the board is there would wait behind the runner on a slow line: its transfer sees by itself
         return await gone_or_anew(board.away(), self._make()) or await self._put()
 
@@ -83,7 +90,7 @@ class SshWay:
         await self._port.close()
 
     async def _is_new(self, facts: BoardFacts, root: str) -> bool:
-        """Whether the board never had a runner, and nothing else of it measures meanwhile."""
+        """Whether the board has no runner, and nothing else of it measures meanwhile."""
         has_tool = (
             self._lab.lab_file.find_benchmark_model(self.label, target_of_abi(facts.abi) or facts.abi) is not None
         )
@@ -103,6 +110,9 @@ class SshWay:
         try:
             if not isinstance(self._kit, MissingRunner):
                 await self._kit.ensure(self._port, self._folder)
+        except BoardUnreachable as error:
+            self._not_yet = f"its runner is put there once more, since that was broken off: {error.detail}"
+            return f"its runner could not be put there: {error.detail}"[:300]
         except (TransientDeviceError, OSError) as error:
             said = f"its runner could not be put there: {error}"[:300]
         self._was_brought = True

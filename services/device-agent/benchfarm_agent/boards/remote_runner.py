@@ -18,6 +18,9 @@ from benchfarm_engines.native_build import TIMING
 
 UNPACK_S: Final = 120.0
 HASH_S: Final = 60.0
+PYTHON_FOLDER: Final = "python-"
+"""So begins the name of the folder that a Python runner has on its board, once it was unpacked whole; then come
+sixteen digits."""
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin:/system/bin"
 _HASH_OF: Final = 'if [ -f "$1" ]; then sha256sum "$1"; else echo absent; fi'
 _WHOLE: Final = """
@@ -117,7 +120,8 @@ class PythonKit:
         if await self._is_whole(port, path):
             return
         packed = f"{folder.runner}/kit.tar.gz"
-        await port.run(["sh", "-c", _LEAVE_ONLY, "sh", folder.runner, path], timeout_s=UNPACK_S)
+        # what is not whole goes too: where this is broken off, it is to be seen that the board has no runner
+        await port.run(["sh", "-c", _LEAVE_ONLY, "sh", folder.runner, ""], timeout_s=UNPACK_S)
         await folder.push(self._archive, packed)
         ran = await port.run(["sh", "-c", _UNPACK, "sh", self._python, packed, path], timeout_s=UNPACK_S)
         if ran.returncode != 0 or not await self._is_whole(port, path):
@@ -137,7 +141,7 @@ class PythonKit:
         return _limits(confinement) | {"uid": user, "gid": user}
 
     def _path(self, folder: BoardFolder) -> str:
-        return f"{folder.runner}/python-{self._check_sha256[:16]}"
+        return f"{folder.runner}/{PYTHON_FOLDER}{self._check_sha256[:16]}"
 
     async def _is_whole(self, port: Port, path: str) -> bool:
         ran = await port.run(["sh", "-c", _WHOLE, "sh", path], timeout_s=HASH_S)
