@@ -11,13 +11,15 @@ from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote import Place
 from benchfarm_agent.boards.remote_runner import MissingRunner
+from benchfarm_agent.journal import Journal
 from benchfarm_agent.lab_file import LabFile
 from benchfarm_agent.lab_gate import LabGate, gate_limits
 from benchfarm_agent.ports.adb_server import AdbServer
 from benchfarm_agent.ports.adb_watch import AdbDevice
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_core.boards import BoardMark
+from benchfarm_agent.ways_back import board_name
+from benchfarm_core.boards import BoardMark, BoardName
 from benchfarm_core.platforms import OperatingPoint
 from tests.agent.tree_port import TreePort, laid_out
 from tests.agent.trees import RASPBERRY_PI
@@ -81,6 +83,22 @@ def test_a_board_that_shares_this_host_is_not_held_up_by_what_runs_here(lab: Cal
     said = LabGate(foreign_threads=2)
     assert gate_limits(strict, 8, (), said).foreign_threads == 2
     assert gate_limits(strict, 8, shared, said).foreign_threads > 10**9
+
+
+def test_what_is_noted_of_the_way_to_a_board_names_it_as_the_farm_knows_it(
+    lab: Callable[..., RemoteLab], running: Run, state: StateDir
+) -> None:
+    """Another one may have its address, when it is to be told that it is changed still."""
+    ours = lab()
+    with laid_out(RASPBERRY_PI) as root:
+        port = TreePort(root)
+        facts = running(read_board_facts(port))
+        board = ours.board(Place("ssh", "pi"), port, facts, f"{root}/tmp/board", MissingRunner((), "none"))
+        report = running(board.describe())
+        point = next(one for one in report.operating_points if one.mode == "pinned")
+        running(board.pin(point))
+    name = board_name(Journal(state.journal), board.name)
+    assert name == BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
 
 
 def test_a_board_that_comes_back_hot_cools_down_to_where_it_was_at_rest(

@@ -19,7 +19,7 @@ from benchfarm_agent.offers import OfferDesk
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
 from benchfarm_core.agent_protocol import LeaseGrant
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import BoardName, BoardReport
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
@@ -403,6 +403,23 @@ def test_a_board_whose_address_another_one_has_keeps_no_agent_from_leaving(
 
     at_desk(local_board(), leaves_a_note, leaves=True)
     assert one_offer.bodies("boards")[-1]["boards"] == []
+
+
+def test_the_farm_hears_of_a_board_that_is_not_put_back_once_it_can_be_told(
+    at_desk: Callable[..., None], one_offer: OneOffer, local_board: MakeBoard
+) -> None:
+    one_offer.is_offered = True
+    missed = BoardName(kind="ssh", serial="S-9", hardware_id="hw-9")
+
+    async def tells(desk: OfferDesk) -> None:
+        desk._watch.tell_put_back(missed, "another board answers at pi now")
+        one_offer.unknown = [GONE]  # so that boards are named once more
+        await true_soon(lambda: len(one_offer.bodies("boards")) == 2 and bool(one_offer.bodies("recoveries")))
+
+    at_desk(local_board(), tells)
+    (told,) = one_offer.bodies("recoveries")
+    assert told["board"] == missed.model_dump(mode="json")
+    assert (told["step"], told["detail"]) == ("put_back", "another board answers at pi now")
 
 
 def test_an_agent_that_cannot_say_that_it_leaves_ends_all_the_same(

@@ -106,15 +106,20 @@ def test_a_board_whose_address_another_one_has_is_told_until_it_is_back(
     monkeypatch.setattr("benchfarm_agent.ssh_way.ROOTS_ROOT", str(tmp_path / "root"))
     journal = Journal(state.journal)
 
+    heard: list[tuple[str, str, str]] = []
+
     async def looked(lab_file: LabFile, *, missed: str = "") -> tuple[str, list[Standing], set[str]]:
         """The name of the board that answers, what is told of boards that are changed, and which are displaced."""
         async with open_boards(settings, state, lab_file) as watch:
+            watch.on_recovery = lambda board, step, detail: heard.append((board.serial, str(step), detail))
             if missed:
                 watch.displaced.add(missed)
                 watch.note(missed, NOT_PUT_BACK)
             await true_soon(lambda: bool(watch.present()))
             (one,) = watch.present()
             told = [standing for standing in watch.standings() if standing.state == NOT_PUT_BACK]
+            assert heard == [], "nobody can be told yet"
+            watch.tell_untold()
             return one.board.name, told, set(watch.displaced)
 
     async def play() -> None:
@@ -124,7 +129,7 @@ def test_a_board_whose_address_another_one_has_is_told_until_it_is_back(
             keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
             host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, runner="native", **keys)
             lab_file = LabFile(local=False, ssh=(host,))
-            back = WayBack(kind="ssh", label="pi-before", root="/tmp/x", target=to)
+            back = WayBack(kind="ssh", label="pi-before", root="/tmp/x", target=to, serial="S-9", hardware_id="hw")
             journal.note_way("ssh-other", back.model_dump_json())
             journal.remember_all("ssh-other", NOTE)
             name, (told,), displaced = await looked(lab_file)
@@ -132,8 +137,12 @@ def test_a_board_whose_address_another_one_has_is_told_until_it_is_back(
             assert f"another board answers at pi-before, {to.user}@{to.address} now" in told.detail
             assert "give it its address back" in told.advice
             assert str(state.journal / "ssh-other.json") in told.advice
+            assert heard == [("S-9", "put_back", f"another board answers at {back.address} now")]
+            heard.clear()
             journal.forget_all("ssh-other", NOTE)
+            journal.note_way(name, back.model_copy(update={"serial": "S-1"}).model_dump_json())
             assert (await looked(lab_file, missed=name))[1:] == ([], set())
+            assert heard == [("S-1", "put_back", "")]
 
     running(play())
 

@@ -110,7 +110,7 @@ def _fusion(drawn: int) -> dict[str, Any]:
 
 def _recovery(drawn: int) -> dict[str, Any]:
     named = {name: EXISTING["board"][name] for name in ("kind", "serial", "hardware_id")}
-    return {"board": named, "step": ("reconnect", "reboot")[drawn % 2]}
+    return {"board": named, "step": ("reconnect", "reboot", "put_back")[drawn % 3]}
 
 
 def _rollback(drawn: int) -> dict[str, Any]:

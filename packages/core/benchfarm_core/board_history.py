@@ -26,12 +26,13 @@ class BoardEventKind(StrEnum):
 
 
 class RecoveryStep(StrEnum):
-    """What an agent does for a board that stays away, the mildest first."""
+    """What an agent does for a board that stays away, the mildest first; `put_back` for one that it has changed."""
 
     RECONNECT = "reconnect"
     RESTART_ADB = "restart_adb"
     REBOOT = "reboot"
     POWER_CYCLE = "power_cycle"
+    PUT_BACK = "put_back"
 
 
 class BoardEventView(Answer):

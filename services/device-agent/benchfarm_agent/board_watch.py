@@ -18,7 +18,7 @@ from benchfarm_agent.pauses import Pauses
 from benchfarm_agent.ports.interface import BoardUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused
 from benchfarm_agent.standings import Standing
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.boards import BoardReport
+from benchfarm_core.boards import BoardName, BoardReport
 from benchfarm_core.errors import BenchfarmError
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ class BoardWatch:
         """Told of each board that answers at the end of a way, by the way's name, once it is as it was found."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
-        self.on_recovery: Callable[[BoardReport, RecoveryStep, str], None] = lambda *_: None
+        self._untold: list[tuple[BoardName, RecoveryStep, str]] = []
+        self.on_recovery: Callable[[BoardName, RecoveryStep, str], None] = lambda *_: None
         """Told what was done for a board that stayed away, and why that did not go; empty where it went."""
 
     @asynccontextmanager
@@ -227,7 +228,21 @@ class BoardWatch:
     def tell_recovery(self, label: str, step: RecoveryStep, detail: str) -> None:
         """Something was done for a board that stayed away. Of one that was never there only the log knows."""
         if (report := self._reports.get(label)) is not None:
-            self.on_recovery(report, step, detail)
+            board = BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
+            self.on_recovery(board, step, detail)
+
+    def tell_put_back(self, board: BoardName, why_not: str) -> None:
+        """A board that is not one of these now is changed still, and why; empty where it was put back after all.
+
+        It waits for `tell_untold`: this is found out before anybody can be told.
+        """
+        self._untold.append((board, RecoveryStep.PUT_BACK, why_not))
+
+    def tell_untold(self) -> None:
+        """The farm can be told now."""
+        untold, self._untold = self._untold, []
+        for one in untold:
+            self.on_recovery(*one)
 
     def note(self, label: str, state: str, detail: str = "", advice: str = "") -> None:
         """What the agent knows of a way; the log hears of it when it is news."""

@@ -31,7 +31,14 @@ from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_ab
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.standings import write_standings
 from benchfarm_agent.state_dir import StateDir
-from benchfarm_agent.ways_back import WayBack, advice, advice_displaced, displaced, put_back_unlisted
+from benchfarm_agent.ways_back import (
+    WayBack,
+    advice,
+    advice_displaced,
+    board_name,
+    displaced,
+    put_back_unlisted,
+)
 from benchfarm_core.board_history import RecoveryStep
 from benchfarm_core.errors import TransientDeviceError
 from benchfarm_core.values import digest
@@ -81,9 +88,23 @@ class RemoteLab:
         gate = self.lab_file.gate_of(place.label)
         limits = gate_limits(self.settings, len(facts.cores), place.marks, gate)
         tool = self._tool(place.label, facts.abi)
-        back = WayBack(kind=place.kind, label=place.label, root=root, target=target).model_dump_json()
+        serial, hardware_id = facts.identity(place.label)
+        back = WayBack(
+            kind=place.kind, label=place.label, root=root, target=target, serial=serial, hardware_id=hardware_id
+        )
         journal = Journal(self.state.journal)
-        return RemoteBoard(place, port, facts, folder, kit, journal, limits, tool=tool, way_back=back, gates=self.gates)
+        return RemoteBoard(
+            place,
+            port,
+            facts,
+            folder,
+            kit,
+            journal,
+            limits,
+            tool=tool,
+            way_back=back.model_dump_json(),
+            gates=self.gates,
+        )
 
     def folder(self, port: Port, root: str, facts: BoardFacts) -> BoardFolder:
         """The agent's folder on a board."""
@@ -210,6 +231,7 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
     watch_.on_note = partial(write_standings, state.standings, watch_)
     for name, why in (await put_back_unlisted(state, lab_file, settings, lab.board)).items():
         watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))
+        _tell_put_back(watch_, state, name, why)
     watch_.on_put_back = partial(_tell_displaced, watch_, state, lab_file)
     async with watch_.open():
         yield watch_
@@ -220,6 +242,17 @@ def _tell_displaced(watch_: BoardWatch, state: StateDir, lab_file: LabFile, labe
     if board.name in watch_.displaced:
         watch_.displaced.discard(board.name)
         watch_.unnote(board.name)
+        _tell_put_back(watch_, state, board.name, "")
     for name, address in displaced(Journal(state.journal), lab_file, label, board.name).items():
+        why = f"another board answers at {address} now"
+        if name not in watch_.displaced:
+            _tell_put_back(watch_, state, name, why)
         watch_.displaced.add(name)
-        watch_.note(name, NOT_PUT_BACK, f"another board answers at {address} now", advice_displaced(state, name))
+        watch_.note(name, NOT_PUT_BACK, why, advice_displaced(state, name))
+
+
+def _tell_put_back(watch_: BoardWatch, state: StateDir, name: str, why_not: str) -> None:
+    """The farm is to know of a board, by its name in the journal, that it is not put back, or was after all."""
+    known_by = board_name(Journal(state.journal), name)
+    if known_by is not None:
+        watch_.tell_put_back(known_by, why_not)

@@ -30,7 +30,7 @@ from benchfarm_core.agent_protocol import (
     RegisterBoards,
 )
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.boards import BoardName, BoardReport
+from benchfarm_core.boards import BoardName
 from benchfarm_core.errors import BenchfarmError, Forbidden, Unauthenticated, Unavailable, UpgradeRequired
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ class OfferDesk:
         self._pauses.reset()
         self._note([one.board for one in present], answer)
         self._changed.set()
+        self._watch.tell_untold()
         if is_settled:
             self.settled.set()
 
@@ -156,9 +157,8 @@ class OfferDesk:
         self._stale.set()
         self._changed.set()
 
-    def _on_recovery(self, report: BoardReport, step: RecoveryStep, detail: str) -> None:
+    def _on_recovery(self, board: BoardName, step: RecoveryStep, detail: str) -> None:
         """Something was done for a board that stays away: the farm is told for its history."""
-        board = BoardName(kind=report.kind, serial=report.serial, hardware_id=report.hardware_id)
         told = RecoveryReport(report_id=secrets.token_hex(16), board=board, step=step, detail=detail[:200])
         task = asyncio.create_task(self._tell(told))
         self._tasks.add(task)

@@ -26,6 +26,7 @@ from benchfarm_agent.ports.interface import Port
 from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
+from benchfarm_core.boards import BoardName
 from benchfarm_core.errors import BenchfarmError, TransientDeviceError
 from benchfarm_core.values import Value
 
@@ -40,12 +41,17 @@ BoardOf = Callable[[Place, Port, BoardFacts, str, MissingRunner], Board]
 
 
 class WayBack(Value):
-    """How a board was reached. label: a phone's serial or an SSH host's name; root: the agent's folder on the board."""
+    """How a board was reached. label: a phone's serial or an SSH host's name; root: the agent's folder on the board.
+
+    serial, hardware_id: what the farm knows the board by; empty where an older agent noted the way.
+    """
 
     kind: Literal["adb", "ssh"]
     label: str
     root: str
     target: SshTarget | None = None
+    serial: str = ""
+    hardware_id: str = ""
 
     def is_listed(self, lab_file: LabFile) -> bool:
         """Whether the lab's file leads there still: then the board is put back as soon as it is there."""
@@ -90,6 +96,14 @@ def displaced(journal: Journal, lab_file: LabFile, label: str, name: str) -> dic
     by their names in the journal."""
     backs = {other: _way_back(other, journal) for other in journal.unsettled() if other != name}
     return {other: back.address for other, back in backs.items() if back is not None and label in back.labels(lab_file)}
+
+
+def board_name(journal: Journal, name: str) -> BoardName | None:
+    """What the farm knows a board by that is called so in the journal; None where that was not noted."""
+    back = _way_back(name, journal)
+    if back is None or not back.serial:
+        return None
+    return BoardName(kind=back.kind, serial=back.serial, hardware_id=back.hardware_id)
 
 
 def advice(state: StateDir, name: str) -> str:

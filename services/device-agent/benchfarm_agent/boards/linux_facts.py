@@ -135,16 +135,21 @@ class BoardFacts:
         starts_with_maker = self.model.lower().startswith(self.maker.lower())
         return self.model if starts_with_maker else f"{self.maker} {self.model}"
 
+    def identity(self, label: str) -> tuple[str, str]:
+        """Its serial, for which `label` stands where the board does not tell one, and its hardware id."""
+        serial = (self.serial or label)[:200]
+        parts = [self.host.hardware] if self.is_host else [self.maker, self.model, self.soc]
+        return serial, digest([*parts, serial])
+
     def report_parts(self, label: str, marks: Iterable[BoardMark] = ()) -> ReportParts:
         """Its part of a BoardReport. `label` stands for a serial that the board does not tell."""
-        serial = (self.serial or label)[:200]
+        serial, hardware_id = self.identity(label)
         own: set[BoardMark] = {"emulated"} if self.is_emulated else set()
         given: tuple[BoardMark, ...] = tuple(sorted({*marks, *own}))
         ranges = offered_ranges(self)
-        parts = [self.host.hardware] if self.is_host else [self.maker, self.model, self.soc]
         return ReportParts(
             serial=serial,
-            hardware_id=digest([*parts, serial]),
+            hardware_id=hardware_id,
             board_model=board_model(self, serial, given),
             model_name=f"{self.name}, {len(self.cores)} cores, {memory_text(self.memory_bytes)}"[:200],
             generation=self.host.generation,
