@@ -148,10 +148,14 @@ def test_a_board_over_ssh_is_listed_before_its_first_runner_is_there(
         monkeypatch.setattr(runner_kits, "_packing", packing)
         async with packing, open_boards(settings, state, lab_file) as watch:
             await true_soon(lambda: told(watch) == ssh_way.NOT_YET)
+            seen: list[str] = []
+            watch.on_change = lambda: seen.append(told(watch))
             assert watch.present()[0].report.board_model
             packing.release()
             await true_soon(lambda: told(watch) not in ("", ssh_way.NOT_YET))
             await packing.acquire()
+            watch.on_change = lambda: None
+            assert seen == [told(watch)], "it was not away for it"
             return told(watch)
 
     async def next_start(lab_file: LabFile) -> list[str]:

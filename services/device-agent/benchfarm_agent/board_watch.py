@@ -30,6 +30,8 @@ DESCRIBE_S: Final = 180.0
 TRY_AGAIN_S: Final = 5.0
 AILING: Final = "ailing"
 """The standing of a board that answers and cannot measure, while something is done for it."""
+RENEWED: Final = "it tells something else of itself"
+"""Not why a board is gone: it is there, and to be described anew."""
 RECOVERED_WITHIN_S: Final = 60.0
 GOING_S: Final = 10.0
 """How long a board that was told to reboot may still answer."""
@@ -60,7 +62,7 @@ class Way(Protocol):
         """The board at its end. Raises TransientDeviceError when there is none now, PermanentDeviceError when never."""
 
     async def gone(self, board: Board) -> str:
-        """Returns why once the board is away, or is another than it was."""
+        """Returns why once the board is away, or is another than it was; `RENEWED` where it is there and tells more."""
 
     async def close(self) -> None:
         """Lets go of whatever reaches the board. It is not opened again."""
@@ -322,13 +324,20 @@ class BoardWatch:
         why = "it is not watched any more"
         rest = self._rests[way.label] = _Rest()
         try:
-            why = await _gone_or_resting(way, board, rest)
+            why = await self._until_gone(way, board, rest)
         finally:
             now = self._present.get(way.label)
             if now is not None and now.board is board:  # else it was removed, and may be back already
                 self._leave(way.label, why)
         if rest.asked.is_set():
             await self._rested(way.label, rest)
+
+    async def _until_gone(self, way: Way, board: Board, rest: "_Rest") -> str:
+        """Why a board is away; what it tells anew of itself before is taken over while it is there."""
+        while (why := await _gone_or_resting(way, board, rest)) == RENEWED:
+            async with asyncio.timeout(DESCRIBE_S):
+                self.renew(board, await board.describe())
+        return why
 
     async def _rested(self, label: str, rest: "_Rest") -> None:
         """Waits until something was done for a board, or nobody does anything; then it begins anew."""

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Final
 
+from benchfarm_agent.board_watch import RENEWED
 from benchfarm_agent.board_ways import RemoteLab, reboot
 from benchfarm_agent.boards.interface import Board
 from benchfarm_agent.boards.linux_facts import BoardFacts, read_board_facts
@@ -43,7 +44,7 @@ class SshWay:
     """One host of the lab's file; it is tried again and again while it is away.
 
     Making a Python runner and putting it there takes minutes over a slow line. A board that has none is listed before,
-    without engines, and taken up anew with them. What was broken off on its way there is begun anew in the same way.
+    without engines, and tells of them once it can. What was broken off on its way there is begun anew in the same way.
     """
 
     is_fixed = False
@@ -52,7 +53,6 @@ class SshWay:
         self._lab = lab
         self._host = host
         self._port = SshPort(target_of(host))
-        self._was_brought = False  # a runner to this board, or it was seen why that does not go: it tells by itself
         self._not_yet = NOT_YET
 
     @property
@@ -72,11 +72,9 @@ class SshWay:
     async def gone(self, board: Board) -> str:
         assert isinstance(board, RemoteBoard)
         if not self._is_bringing:
-            why = await gone_or_mended(board.away(), self._find, self._kit)
-            self._was_brought = False
-            return why
+            return await gone_or_mended(board.away(), self._find, self._kit)
         # looks whether the board is there would wait behind the runner on a slow line: its transfer sees by itself
-        return await gone_or_anew(board.away(), self._make()) or await self._put()
+        return await gone_or_anew(board.away(), self._make()) or await self._put(board)
 
     @property
     def steps(self) -> frozenset[RecoveryStep]:
@@ -94,7 +92,7 @@ class SshWay:
         has_tool = (
             self._lab.lab_file.find_benchmark_model(self.label, target_of_abi(facts.abi) or facts.abi) is not None
         )
-        if self._host.runner != "python" or self._was_brought or has_tool:
+        if self._host.runner != "python" or has_tool:
             return False
         ran = await self._port.run(["sh", "-c", _HAS_NONE, "sh", f"{root}/runner"], timeout_s=ASK_S)
         return ran.stdout.strip() == b"none"
@@ -104,19 +102,23 @@ class SshWay:
         self._kit = await self._find()
         return ""
 
-    async def _put(self) -> str:
-        """Puts the runner on the board; why that is taken up anew, which then tells what went wrong."""
-        said = "there is a runner for it now"
+    async def _put(self, board: RemoteBoard) -> str:
+        """Puts the runner on the board, which tells then what that can do, or why it cannot be had there.
+
+        Why the board is taken up anew where that was broken off.
+        """
+        kit = self._kit
         try:
-            if not isinstance(self._kit, MissingRunner):
-                await self._kit.ensure(self._port, self._folder)
+            if not isinstance(kit, MissingRunner):
+                await kit.ensure(self._port, self._folder)
         except BoardUnreachable as error:
             self._not_yet = f"its runner is put there once more, since that was broken off: {error.detail}"
             return f"its runner could not be put there: {error.detail}"[:300]
         except (TransientDeviceError, OSError) as error:
-            said = f"its runner could not be put there: {error}"[:300]
-        self._was_brought = True
-        return said
+            kit = MissingRunner(self._host.engines, str(error))
+        self._is_bringing, self._not_yet = False, NOT_YET
+        board.equip(kit)
+        return RENEWED
 
     async def _find_kit(self, facts: BoardFacts) -> Kit:
         if self._host.runner == "python":

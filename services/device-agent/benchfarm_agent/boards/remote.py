@@ -77,7 +77,6 @@ class RemoteBoard:
         self._port = port
         self._facts = facts
         self._folder = folder
-        self._kit = kit
         self._journal = journal
         self._clocks = Clocks(facts)
         self._sensors = BoardSensors(port, facts)
@@ -85,8 +84,7 @@ class RemoteBoard:
         # one that comes back hot is no board at rest
         self._gate = ({} if gates is None else gates).setdefault(self.name, BoardGate(limits, self.name))
         self.gate_wait_s = limits.wait_s
-        if kit.timing:
-            self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
+        self.equip(kit)
         self._lease: str | None = None
         self._point: OperatingPoint | None = None
         self._shared: str | None = None  # where launches of one lease find what an engine made of a model
@@ -99,6 +97,12 @@ class RemoteBoard:
     @property
     def name(self) -> str:
         return f"{self._place.kind}-{digest([self._parts['serial'], self._parts['hardware_id']], length=12)}"
+
+    def equip(self, kit: RunnerKit | MissingRunner) -> None:
+        """From now on this measures on the board: at its beginning, or in the place of a runner that was missing."""
+        self._kit = kit
+        if kit.timing:
+            self._parts["generation"] = digest([self._parts["generation"], kit.timing], length=16)
 
     async def describe(self) -> BoardReport:
         report = BoardReport(**self._parts, kind=self._place.kind, engines=await self._engines())
