@@ -184,7 +184,8 @@ def test_a_first_runner_that_was_broken_off_has_all_its_time_again(
 ) -> None:
     """Not what is left to a board that is asked what it is: on a slow line that never suffices."""
     settings = Settings(url="http://127.0.0.1:1", state_dir=state.root)
-    push, pushed_to = SshPort.push, []
+    push = SshPort.push
+    pushed_to: list[str] = []
 
     async def play() -> None:
         async with ssh_server(tmp_path / "server") as ssh, open_boards(settings, state, lab_of(ssh)) as watch:

@@ -9,7 +9,7 @@ from benchfarm_core.errors import InvalidRequest, LeaseLost
 from benchfarm_core.jobs import JobState
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import boards, dispatching, endings, jobs
+from benchfarm_store import boards, dispatching, endings, jobs, leases
 
 MOST_STATEMENTS = 24
 """For a whole lease, its begin and the look at the clock included, however many results it brings."""
@@ -178,6 +178,26 @@ def test_a_next_lease_of_which_nobody_speaks_costs_nobody_anything(farm, ann, ag
         assert endings.expire(tx, None) == 1
     assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(60 if is_known else 0, abs=5)
     assert farm.scalar("SELECT sum(attempts) FROM measurements") == is_known
+
+
+def test_a_next_lease_whose_answer_was_lost_is_offered_to_its_idle_board(farm, ann, agent, job_of, ok_result):
+    """Whoever says that the board is idle works on no lease there; what he does work on he is not offered."""
+
+    def offered():
+        with farm.transaction() as tx:
+            return [one.lease_token for one in leases.offers_for(tx, agent.id, agent.boards)]
+
+    farm.submit_planned(ann, job_of(200, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    assert offered() == []
+    following = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True).next_lease
+    assert offered() == [following.lease_token]
+    with farm.transaction() as tx:
+        assert leases.accept(tx, agent.id, following.lease_token, LeaseTimes()) == following
+    agent.start(following)
+    assert offered() == []
+    found = [ok_result(id_) for id_ in ids_of(following)]
+    assert agent.finish(following, *found).accepted == ids_of(following)
 
 
 def test_a_next_lease_that_its_agent_gives_back_is_paid_for(farm, ann, agent, job_of, ok_result):

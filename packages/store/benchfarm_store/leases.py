@@ -40,7 +40,11 @@ from benchfarm_store.measurements import IS_WANTED, OF_LEASE
 
 
 def offers_for(tx: Transaction, agent_id: str, idle: Sequence[str]) -> list[Offer]:
-    """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back."""
+    """Offers that wait for the agent's idle boards. A board said to be idle that was offline comes back.
+
+    A lease that came with the end of another and of which nobody ever said a word is offered again: the answer that
+    named it was lost, and its agent asks for it no more. Accepting it gives its batch.
+    """
     back = tx.execute(_COME_BACK, {"agent": agent_id, "idle": list(idle)}).all()
     board_history.record(tx, [Happened(b.id, BoardEventKind.ONLINE, agent_author(agent_id)) for b in back])
     for board in back:
@@ -63,8 +67,9 @@ _COME_BACK = text("""
 """)
 _OFFERS = text("""
     SELECT l.token::text AS token, b.public_id, l.expires_at FROM leases l JOIN boards b ON b.id = l.board_id
-    WHERE l.agent_id = :agent AND b.public_id = ANY(:idle) AND l.ended_at IS NULL AND l.accepted_at IS NULL
-        AND l.expires_at > :now
+    WHERE l.agent_id = :agent AND b.public_id = ANY(:idle) AND l.ended_at IS NULL AND l.expires_at > :now
+        AND (l.accepted_at IS NULL OR l.accepted_at = l.offered_at AND NOT EXISTS (
+            SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL OFFSET 0))
     ORDER BY l.offered_at
 """)
 
