@@ -26,7 +26,7 @@ from benchfarm_core.platforms import ClockProof
 from tests.agent.remote_boards import local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
 
-RECONNECT, RESTART, REBOOT, POWER = RecoveryStep
+RECONNECT, RESTART, REBOOT, POWER, _ = RecoveryStep
 QUICK = tuple(Rung(step, 0.0, 0.0) for step in (RECONNECT, RESTART, REBOOT))
 
 
