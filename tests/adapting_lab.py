@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
-from unittest.mock import patch
+
+import pytest
 
 from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView
 from benchfarm_core.measurements import Purpose
@@ -119,7 +120,8 @@ class AdaptingLab:
             return
         each_s, per_s = self.pace
         now: datetime = self.farm.scalar(_LASTED, s=each_s + per_s * expected_s)
-        with patch.object(database, "_NOW", f"SELECT CAST('{now.isoformat()}' AS timestamptz)"):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(database, "_NOW", f"SELECT CAST('{now.isoformat()}' AS timestamptz)")
             yield
 
 

@@ -75,12 +75,30 @@ def test_a_full_disk_behind_stdout_is_told_once(logged_in: Any, form: list[str])
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "jobs submit --help"])
-def test_nor_is_help_that_stdout_cannot_take_a_fault_of_the_command(words: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_stdout_cannot_take_is_no_fault_of_the_command(
+    words: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     done = _to_full_disk(*words.split())
     assert (done.returncode, done.stderr) == (
         ExitCode.UNWRITTEN,
         "benchfarm: cannot write to stdout: No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "jobs submit --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_nobody_reads_ends_as_everything_else_does(
+    words: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "benchfarm", *words.split()]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (ExitCode.UNREAD, "")
 
 
 def test_an_error_that_stdout_cannot_take_keeps_its_exit_code(logged_in: Any) -> None:

@@ -140,11 +140,9 @@ class DonorChoice(StrEnum):
 class AdaptationRequest(Value):
     """The body of POST /v1/platforms/{platform}/adaptations.
 
-    `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all
-    spaces have them, and hold-outs are drawn from all spaces. `unseen_spaces`: others that are judged too, of which no
-    architecture teaches, neither the platform's own nor a donor's: kernels as they have them are drawn. `holdouts`:
-    architectures of each space that judge; they are measured beside the budget, and at most 500 in all. `seed`: what is
-    drawn follows from it.
+    `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all have
+    them, and hold-outs are of all. `unseen_spaces`: judged too, and no architecture of them teaches, a donor's neither.
+    `holdouts`: architectures of each space that judge, beside the budget, at most 500 in all. `seed`: all draws follow.
     """
 
     budget_s: float = Field(default=BUDGET_S, ge=BUDGET_MIN_S, le=BUDGET_MAX_S, description="of boards' time")
@@ -156,20 +154,15 @@ class AdaptationRequest(Value):
     seed: str = Field(default="0", max_length=40, pattern=r"^[\x21-\x7e]*$")
 
     @property
-    def named_spaces(self) -> tuple[str, ...]:
-        """Those that are judged on; none: all spaces are."""
-        return self.spaces + self.unseen_spaces
-
-    @property
     def judged_by(self) -> int:
         """Architectures that judge, of all spaces together."""
-        return self.holdouts * max(1, len(self.named_spaces))
+        return self.holdouts * max(1, len(self.spaces + self.unseen_spaces))
 
     @field_validator("holdouts")
     @classmethod
     def _bounded(cls, holdouts: int, info: ValidationInfo) -> int:
-        named = sum(len(info.data.get(name, ())) for name in ("spaces", "unseen_spaces"))
-        if holdouts * max(1, named) > MAX_HOLDOUTS_IN_ALL:
+        spaces = info.data.get("spaces", ()) + info.data.get("unseen_spaces", ())
+        if holdouts * max(1, len(spaces)) > MAX_HOLDOUTS_IN_ALL:
             raise ValueError(f"{holdouts} of each space are more than {MAX_HOLDOUTS_IN_ALL} in all")
         return holdouts
 
@@ -496,8 +489,7 @@ def published_by(predictors: Sequence[AdaptedPredictor]) -> list[Subject]:
 
 def broken_off(reason: str, predictors: Sequence[AdaptedPredictor]) -> str:
     """The reason of an adaptation that ends before it is through, with what of it was published by then: that stays."""
-    published = published_by(predictors)
-    if not published:
+    if not (published := published_by(predictors)):
         return reason
     more = f" and {len(published) - NAMED} more" if len(published) > NAMED else ""
     return f"{reason[:REASON_CHARS]}; published before that: {', '.join(published[:NAMED])}{more}"
@@ -505,5 +497,4 @@ def broken_off(reason: str, predictors: Sequence[AdaptedPredictor]) -> str:
 
 def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:
     """Whether a predictor may answer instead: nearer on the same rows, and within 10 % of at most one row fewer."""
-    lost = (active.within_10 - new.within_10) * new.count
-    return new.mape < active.mape and lost <= 1 + 1e-9
+    return new.mape < active.mape and (active.within_10 - new.within_10) * new.count <= 1 + 1e-9

@@ -37,13 +37,17 @@ LEAST_S: Final = 0.05
 
 def judged_spaces(request: AdaptationRequest) -> tuple[str, ...]:
     """The spaces that are judged on: those that were named, or all."""
-    return request.named_spaces or tuple(one.name for one in spaces())
+    return _named(request) or tuple(one.name for one in spaces())
+
+
+def _named(request: AdaptationRequest) -> tuple[str, ...]:
+    return request.spaces + request.unseen_spaces
 
 
 def holdout_architectures(request: AdaptationRequest) -> list[tuple[list[ArchitectureWorkload], int]]:
     """Of each space, architectures that may judge, and how many do; without named spaces they share the count."""
     names = judged_spaces(request)
-    count = request.holdouts if request.named_spaces else -(-request.holdouts // len(names))
+    count = request.holdouts if _named(request) else -(-request.holdouts // len(names))
     return [(_drawn(name, f"holdout/{request.seed}", SPARE * count), count) for name in names]
 
 

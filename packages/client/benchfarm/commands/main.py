@@ -30,7 +30,7 @@ from benchfarm.commands import (
     support,
     tokens,
 )
-from benchfarm.commands.session import Session, StdoutLost, lost_stdout
+from benchfarm.commands.session import Session, StdoutLost, telling_stdout
 from benchfarm.commands.verbs import VerbGroup
 from benchfarm.exit_codes import ExitCode
 from benchfarm.settings import Settings
@@ -95,7 +95,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code. No exception leaves this function."""
     session = Session()
     try:
-        app(arguments, obj=session, prog_name="benchfarm")
+        with telling_stdout():
+            app(arguments, obj=session, prog_name="benchfarm")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BenchfarmError as error:
@@ -107,14 +108,9 @@ def run(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # boundary: the edge to a person, where a bug too is told in one line
-        lost = lost_stdout() if isinstance(error, OSError) else None
-        return _fault(session, error) if lost is None else session.end(ExitCode.UNWRITTEN, str(lost))
+        if Settings().trace:
+            traceback.print_exc()
+        return session.end(
+            ExitCode.FAULT, f"a fault of this command: {type(error).__name__}: {error} (BENCHFARM_TRACE=1 shows where)"
+        )
     return ExitCode.OK
-
-
-def _fault(session: Session, error: Exception) -> ExitCode:
-    if Settings().trace:
-        traceback.print_exc()
-    return session.end(
-        ExitCode.FAULT, f"a fault of this command: {type(error).__name__}: {error} (BENCHFARM_TRACE=1 shows where)"
-    )

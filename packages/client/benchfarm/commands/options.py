@@ -72,11 +72,10 @@ class WorkloadOptions:
         named += [parse_generated_model(text) for text in self.model]
         named += [parse_architecture(text) for text in self.architecture]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
-        numbers = {
-            "dims": parse_numbers(self.dim or [], field="dims"),
-            "ints": parse_numbers(self.ints or [], field="ints"),
-        }
-        return named + [UploadRequest(model_id=client.upload_model(path, **numbers).id) for path in self.upload]
+        dims = parse_numbers(self.dim or [], field="dims")
+        ints = parse_numbers(self.ints or [], field="ints")
+        uploaded = (client.upload_model(path, dims=dims, ints=ints) for path in self.upload)
+        return named + [UploadRequest(model_id=model.id) for model in uploaded]
 
 
 @dataclass(frozen=True, slots=True)

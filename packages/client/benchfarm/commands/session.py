@@ -9,11 +9,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Final, NoReturn, TextIO
+from typing import Annotated, Any, Final, NoReturn, TextIO, cast
 
 import typer
 from pydantic import TypeAdapter
@@ -69,21 +69,54 @@ def _writing_stdout() -> Iterator[None]:
     except BrokenPipeError:
         _end_unread()
     except OSError as error:
+        _abandon(sys.stdout)
         raise _lost(error) from error
 
 
 def _lost(error: OSError) -> StdoutLost:
-    _abandon(sys.stdout)
     return StdoutLost(f"cannot write to stdout: {error.strerror or error}")
 
 
-def lost_stdout() -> StdoutLost | None:
-    """What stands in the way of what stdout still holds, as of help, which no command writes; None: nothing does."""
+class _Told:
+    """stdout, whose failures end the command as those of `Session` do, whoever writes. They are the same again until
+    the end: libraries try streams out, and swallow what they meet."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.has_failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._telling():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._telling():
+            self._stream.flush()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.has_failed = True
+            if isinstance(error, BrokenPipeError):
+                raise typer.Exit(ExitCode.UNREAD) from error
+            raise _lost(error) from error
+
+
+@contextmanager
+def telling_stdout() -> Iterator[None]:
+    """Meanwhile stdout tells what it cannot take: help and the version are written by nobody of ours."""
+    told = _Told(sys.stdout)
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        return _lost(error)
-    return None
+        with redirect_stdout(cast(TextIO, told)):
+            yield
+    finally:
+        if told.has_failed:
+            _abandon(sys.stdout)
 
 
 def _end_unread() -> NoReturn:
