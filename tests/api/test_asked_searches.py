@@ -62,9 +62,10 @@ def test_an_item_that_is_wrong_costs_its_own_answers_alone(alice: httpx2.Client,
 @pytest.mark.parametrize("name", ["ofa_mobilenet_v3", "bert"])
 def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Client, published: Any, name: str) -> None:
     """Also beside wrong ones and the same again; a question with a kernel is looked at item by item."""
-    drawn = [{"kind": "architecture", "space": name, "genes": one.genes} for one in spaces.draws(name, "at once", 30)]
+    genes = [one.genes for one in spaces.draws(name, "at once", 30)]
+    changed = [{**genes[0], gene: -1} for gene in genes[0]]
+    drawn, wrong = ([{**TINY, "space": name, "genes": each} for each in some] for some in (genes, changed))
     first, second, *_ = drawn
-    wrong = [{**first, "genes": {**first["genes"], gene: -1}} for gene in first["genes"]]
     items = [*drawn, *wrong, first, first, second]
     ask(alice, *items)  # what is known of blocks does not change between the questions
     found, (*one_by_one, _) = ask(alice, *items), ask(alice, *items, FC_ITEM)
