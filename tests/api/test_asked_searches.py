@@ -77,6 +77,22 @@ def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Clie
         assert alone == {**among, "item_no": 0, "field": place}
 
 
+def test_measured_architectures_stand_among_predicted_ones(
+    alice: httpx2.Client, lab: "Lab", published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of which some have none."""
+    monkeypatch.setattr(latency_answers, "ROWS_AT_ONCE", 3)
+    drawn = [{**TINY, "genes": one.genes} for one in spaces.draws("bert", "among", 8)]
+    lab.finish(alice.post("/v1/jobs", json={"workloads": [drawn[4]]}).json()["id"])
+    pin = asked(alice, *drawn).json()["pin"]
+    found = ask(alice, *drawn, pin=pin)
+    assert [one["source"] for one in found] == [*["predicted"] * 4, "measured", *["predicted"] * 3]
+    assert found == ask(alice, *drawn, FC_ITEM, pin=pin)[:-1]
+    assert {one["within_tolerance"] for one in ask(alice, *drawn, pin=pin, tolerance=10)} <= {True, False}
+    columns = LatencyColumns.of(msgpack.unpackb(asked(alice, *drawn, pin=pin, headers=COLUMNS).content))
+    assert list(columns.answers()) == [LatencyAnswer.model_validate(one) for one in found]
+
+
 def test_a_kernel_list_is_predicted_as_the_model_that_it_is_of(alice: httpx2.Client, published: Any) -> None:
     kernels = [{"type": name, "config": config, "count": count} for name, config, count in tiny_kernels(FusionRules())]
     listed = {"kind": "kernel_list", "kernels": kernels}
