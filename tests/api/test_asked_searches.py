@@ -62,9 +62,10 @@ def test_an_item_that_is_wrong_costs_its_own_answers_alone(alice: httpx2.Client,
 @pytest.mark.parametrize("name", ["ofa_mobilenet_v3", "bert"])
 def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Client, published: Any, name: str) -> None:
     """Also beside wrong ones and the same again; a question with a kernel is looked at item by item."""
-    drawn = [{"kind": "architecture", "space": name, "genes": one.genes} for one in spaces.draws(name, "at once", 30)]
+    genes = [one.genes for one in spaces.draws(name, "at once", 30)]
+    changed = [{**genes[0], gene: -1} for gene in genes[0]]
+    drawn, wrong = ([{**TINY, "space": name, "genes": each} for each in some] for some in (genes, changed))
     first, second, *_ = drawn
-    wrong = [{**first, "genes": {**first["genes"], gene: -1}} for gene in first["genes"]]
     items = [*drawn, *wrong, first, first, second]
     ask(alice, *items)  # what is known of blocks does not change between the questions
     found, (*one_by_one, _) = ask(alice, *items), ask(alice, *items, FC_ITEM)
@@ -72,14 +73,24 @@ def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Clie
     assert [one["item_no"] for one in found if one["error"]] == [*range(30, 30 + len(wrong))]
     for item, among in zip(items, found, strict=True):
         (alone,) = ask(alice, item)
-        assert _near(alone) == pytest.approx(_near(among), rel=1e-9)
         place = among["field"] and among["field"].replace(f"items.{among['item_no']}.", "items.0.")
-        assert {**alone, **_near(among)} == {**among, "item_no": 0, "field": place}
+        assert alone == {**among, "item_no": 0, "field": place}
 
 
-def _near(one: dict[str, Any]) -> dict[str, Any]:
-    """Whose last digits may follow from how many are asked together."""
-    return {each: one[each] for each in ("median_ms", "low_ms", "high_ms", "normalised_ms")}
+def test_measured_architectures_stand_among_predicted_ones(
+    alice: httpx2.Client, lab: "Lab", published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of which some have none."""
+    monkeypatch.setattr(latency_answers, "ROWS_AT_ONCE", 3)
+    drawn = [{**TINY, "genes": one.genes} for one in spaces.draws("bert", "among", 8)]
+    lab.finish(alice.post("/v1/jobs", json={"workloads": [drawn[4]]}).json()["id"])
+    pin = asked(alice, *drawn).json()["pin"]
+    found = ask(alice, *drawn, pin=pin)
+    assert [one["source"] for one in found] == [*["predicted"] * 4, "measured", *["predicted"] * 3]
+    assert found == ask(alice, *drawn, FC_ITEM, pin=pin)[:-1]
+    assert {one["within_tolerance"] for one in ask(alice, *drawn, pin=pin, tolerance=10)} <= {True, False}
+    columns = LatencyColumns.of(msgpack.unpackb(asked(alice, *drawn, pin=pin, headers=COLUMNS).content))
+    assert list(columns.answers()) == [LatencyAnswer.model_validate(one) for one in found]
 
 
 def test_a_kernel_list_is_predicted_as_the_model_that_it_is_of(alice: httpx2.Client, published: Any) -> None:

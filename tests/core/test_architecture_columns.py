@@ -57,6 +57,7 @@ def test_architectures_of_one_space_are_read_gene_by_gene(genes: list[dict[str, 
     assert [one.genes for one in found.architectures.take(rows)] == [found.items[row].genes for row in rows]
 
 
+HEIGHTS: tuple[Any, ...] = (True, 1.0, "128", None, [128], 2**31, -(2**31), 10**5000, {})
 ODD: list[Any] = [
     {**ITEM, "space": "other"},
     {**ITEM, "space": "s" * 41},
@@ -74,7 +75,7 @@ ODD: list[Any] = [
     *({**ITEM, "genes": genes} for genes in (None, [], {}, [GENES], {**GENES, "more": 1})),
     {**ITEM, "genes": {"hw": 128, "depth": [2, 3]}},
     {**ITEM, "genes": {"hw": 128, "depth": [2, 3], "window": [3]}},
-    *({**ITEM, "genes": {**GENES, "hw": hw}} for hw in (True, 1.0, "128", None, [128], 2**31, -(2**31), 10**5000, {})),
+    *({**ITEM, "genes": {**GENES, "hw": hw}} for hw in HEIGHTS),
     *({**ITEM, "genes": {**GENES, "depth": depth}} for depth in (2, [2, True], [2, 3.0], [[2]], [2**31], "23")),
     {**ITEM, "genes": {**GENES, "depth": [1] * (MAX_PLACES + 1)}},
 ]
@@ -111,7 +112,8 @@ def test_names_and_sizes_are_held_to_their_bounds(genes: dict[str, Any]) -> None
 
 
 def test_an_empty_question_and_no_list_are_refused_as_ever() -> None:
-    for items in ([], "items", {"0": ITEM}, None):
+    given: list[Any] = [[], "items", {"0": ITEM}, None]
+    for items in given:
         found = read(items)
         assert isinstance(found, Refusal)
         assert found.field == "items"

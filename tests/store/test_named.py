@@ -6,7 +6,7 @@ import pytest
 
 from benchfarm_core.architectures import GeneValues
 from benchfarm_core.latency import LatencyRequest
-from benchfarm_core.workloads import ArchitectureRequest, workload_id
+from benchfarm_core.workloads import ArchitectureRequest, ArchitectureWorkload, workload_id
 from benchfarm_store import latency
 from benchfarm_store.latency import Named
 from benchfarm_workloads.spaces import Space, draws, space, spaces
@@ -34,9 +34,12 @@ def same(name: str, genes: list[dict[str, GeneValues]]) -> Named:
     assert found.refusals == expected.refusals
     for at, id_ in enumerate(found.ids):
         if id_ is not None:
-            assert found.workloads[at] == expected.workloads[at]
-            assert list(found.workloads[at].genes) == list(expected.workloads[at].genes)
-            assert workload_id(found.workloads[at]) == id_
+            one, other = found.workloads[at], expected.workloads[at]
+            assert isinstance(one, ArchitectureWorkload)
+            assert isinstance(other, ArchitectureWorkload)
+            assert one == other
+            assert list(one.genes) == list(other.genes)
+            assert workload_id(one) == id_
     return found
 
 

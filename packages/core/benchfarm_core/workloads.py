@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic_core import to_json
 
 from benchfarm_core.architectures import Architecture, Genes, GeneValues, genes_text
 from benchfarm_core.platforms import Name, Platform, Precision
@@ -257,8 +258,7 @@ def _texts(given: Sequence[GeneValues]) -> list[str]:
     """The integers, or those of each list with commas between them."""
     if _is_plain(given):
         return [*map(str, given)]
-    lists = [values if type(values) is list else [*cast("Sequence[int]", values)] for values in given]
-    return repr(lists)[2:-2].replace(" ", "").split("],[")
+    return to_json(given).decode()[2:-2].split("],[")
 
 
 def _is_plain(given: Sequence[GeneValues]) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import contains
-from typing import NamedTuple
 
 from benchfarm_core.architecture_columns import GeneColumn
 from benchfarm_core.architectures import GeneValues
@@ -19,7 +18,8 @@ class Misfit(Exception):
     """What a gene holds is not allowed; the text says what is."""
 
 
-class Count(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Count:
     """How many places a list has: ``more``, and as many as the gene ``of`` adds up to."""
 
     of: str | None
