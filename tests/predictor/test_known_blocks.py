@@ -198,10 +198,10 @@ def test_blocks_go_with_the_kernels_that_they_were_made_of() -> None:
     kernels, others = NetworkKernels(FusionRules(), limit_bytes=300_000), NetworkKernels(FusionRules())
     apart = remembered.of(space(NAME), others)
     asked_of = ref(first := remembered.of(space(NAME), kernels))
-    first.lists(kernels, (one.genes for one in draws(NAME, "forgotten", 3)))
+    first.lists(kernels, columns(draws(NAME, "forgotten", 3)))
     assert kernels.times_forgotten == 0
     assert remembered.of(space(NAME), kernels) is first
-    first.lists(kernels, (one.genes for one in draws(NAME, "forgotten", 200)))
+    first.lists(kernels, columns(draws(NAME, "forgotten", 200)))
     assert kernels.times_forgotten > 0
     del first
     second = remembered.of(space(NAME), kernels)

@@ -20,7 +20,7 @@ from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, 
 from benchfarm_core.workloads import IntsFill, NormalFill
 from benchfarm_workloads.fills import filled
 from benchfarm_workloads.onnx_canary import build_canary
-from benchfarm_workloads.verdicts import InspectionLimits
+from benchfarm_workloads.verdicts import MAX_FLOPS, InspectionLimits, whole_flops
 from tests.old_kernel import OLD_KERNEL
 from tests.workloads.conftest import Inspect, refused
 
@@ -170,6 +170,23 @@ def test_unknown_shapes_leave_flops_open(inspect: Inspect) -> None:
     found = inspect(model_of(nodes, [tensor("x", [3, 3])], [tensor("y", [2, 2])]))
     assert found.flops is None
     assert "no fixed shape" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "whole", "why"),
+    [
+        ([], 0, ""),
+        ([3, MAX_FLOPS - 3], MAX_FLOPS, ""),
+        ([3, MAX_FLOPS - 2], None, "more than 10^18"),
+        ([10**29, None], None, "1 counted operators have no fixed shape"),
+    ],
+)
+def test_absurd_shapes_leave_flops_open(counts: list[int | None], whole: int | None, why: str) -> None:
+    """A file may say what it likes of its inner shapes: beyond 64 bits nothing could be stored."""
+    found, reasons = whole_flops(counts)
+    assert found == whole
+    assert why in "".join(reasons)
+    assert bool(why) == bool(reasons)
 
 
 def external_data_model() -> bytes:

@@ -18,6 +18,7 @@ from benchfarm_workloads.verdicts import (
     Role,
     cleaned,
     graph_name,
+    whole_flops,
 )
 
 _UNCOUNTED: Final = frozenset({"Attention", "DeformConv", "DFT", "Einsum", "GRU", "If", "Loop", "LSTM", "RNN", "Scan"})
@@ -28,7 +29,8 @@ _AXIS_CHANGED: Final = 13
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``flops`` counts Conv, ConvTranspose, Gemm and MatMul; None when one of them has no known shape."""
+    """``flops`` counts Conv, ConvTranspose, Gemm and MatMul; None when one of them has no known shape, or
+    an absurd one."""
 
     graph: Graph
     flops: int | None
@@ -40,11 +42,9 @@ def read(model: onnx.ModelProto, weights: Mapping[str, onnx.ValueInfoProto]) -> 
     values = _values(model.graph, weights)
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=_AXIS_CHANGED)
     nodes = tuple(_node(node, opset) for node in model.graph.node)
-    flops = [_FLOPS[node.op](node, values) for node in nodes if node.op in _FLOPS]
-    known = [count for count in flops if count is not None]
-    whole = sum(known) if len(known) == len(flops) else None
+    flops, why = whole_flops(_FLOPS[node.op](node, values) for node in nodes if node.op in _FLOPS)
     graph = Graph(nodes=nodes, values=values, numbers=_numbers(model.graph))
-    return Reading(graph, whole, tuple(_reasons(nodes, values, len(flops) - len(known))))
+    return Reading(graph, flops, (*why, *_reasons(nodes, values)))
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -236,10 +236,8 @@ _FLOPS: Final[dict[str, Callable[[GraphNode, Shapes], int | None]]] = {
 }
 
 
-def _reasons(nodes: tuple[GraphNode, ...], values: Shapes, unknown: int) -> list[str]:
+def _reasons(nodes: tuple[GraphNode, ...], values: Shapes) -> list[str]:
     reasons = []
-    if unknown:
-        reasons.append(f"flops are unknown: {unknown} counted operators have no fixed shape")
     uncounted = Counter(node.op for node in nodes if node.op in _UNCOUNTED)
     if uncounted:
         names = ", ".join(f"{count} {op}" for op, count in sorted(uncounted.items()))

@@ -20,6 +20,7 @@ from benchfarm_workloads.verdicts import (
     Role,
     graph_name,
     shown,
+    whole_flops,
 )
 
 DTYPES: Final[dict[int, Dtype]] = {
@@ -104,17 +105,16 @@ def read(graphs: Sequence[FileGraph], names: Mapping[int, str], shapes: Shapes) 
     main = graphs[0]
     values = _value_names(main)
     nodes = tuple(_node(operator, names, values) for operator in main.operators)
-    flops = [
+    flops, why = whole_flops(
         _FLOPS[node.op](operator, shapes)
         for node, operator in zip(nodes, main.operators, strict=True)
         if node.op in _FLOPS
-    ]
-    known = [count for count in flops if count is not None]
+    )
     return Reading(
         Graph(nodes=nodes, values=_values(main, values, shapes), numbers=_numbers(main, values)),
-        sum(known) if len(known) == len(flops) else None,
+        flops,
         sum(_parameters(each) for each in main.tensors),
-        tuple(_reasons(nodes, len(flops) - len(known), len(graphs) - 1)),
+        (*why, *_reasons(nodes, len(graphs) - 1)),
     )
 
 
@@ -267,8 +267,8 @@ _FLOPS: Final[dict[str, Callable[[FileOperator, Shapes], int | None]]] = {
 }
 
 
-def _reasons(nodes: Sequence[GraphNode], unknown: int, bodies: int) -> list[str]:
-    reasons = [f"flops are unknown: {unknown} counted operators have no fixed shape"] if unknown else []
+def _reasons(nodes: Sequence[GraphNode], bodies: int) -> list[str]:
+    reasons = []
     uncounted = Counter(node.op for node in nodes if node.op in _UNCOUNTED)
     if uncounted:
         reasons.append("flops leave out: " + ", ".join(f"{count} {op}" for op, count in sorted(uncounted.items())))

@@ -4,6 +4,7 @@ Texts are cut and cleaned by the child and bounded again here, because a file th
 write the verdict itself.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
@@ -74,8 +75,23 @@ class Graph(Value):
     numbers: dict[Text, Annotated[tuple[float, ...], Field(max_length=MAX_NUMBERS)]] = Field(default_factory=dict)
 
 
+MAX_FLOPS: Final = 10**18
+"""Minutes of the fastest machines there are: shapes that say more are not those of a file that somebody runs."""
+
+
+def whole_flops(counts: Iterable[int | None]) -> tuple[int | None, list[str]]:
+    """The sum of all counted operators, None for one without a known shape; and why the sum is not known."""
+    counted = list(counts)
+    known = [count for count in counted if count is not None]
+    if len(known) < len(counted):
+        return None, [f"flops are unknown: {len(counted) - len(known)} counted operators have no fixed shape"]
+    if sum(known) > MAX_FLOPS:
+        return None, ["flops are unknown: by the shapes that the file says they are more than 10^18"]
+    return sum(known), []
+
+
 class Accepted(Value):
-    """The file can be measured. ``flops`` is None when a counted operator has no known shape.
+    """The file can be measured. ``flops`` is None when a counted operator has no known shape, or shapes are absurd.
 
     ``opset`` is the version of a TFLite file's schema.
     """
