@@ -23,7 +23,7 @@ def test_one_is_asked_for_followed_and_ended(alice: httpx2.Client, platform: str
     made = answer.json()
     assert answer.headers["Location"] == f"/v1/adaptations/{made['id']}"
     assert (made["platform"], made["state"], made["round"]) == (platform, "queued", 0)
-    assert made["request"] == {**SMALL, "holdouts": 20, "donors": "any", "seed": "0"}
+    assert made["request"] == {**SMALL, "unseen_spaces": [], "holdouts": 20, "donors": "any", "seed": "0"}
     assert alice.get(f"/v1/adaptations/{made['id']}").json() == made
     assert alice.get("/v1/adaptations", params={"platform": platform}).json()["items"] == [made]
     assert alice.get("/v1/adaptations", params={"state": "failed"}).json()["items"] == []
