@@ -11,7 +11,6 @@ from benchfarm_core.measurements import MeasurementState, Timing
 from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.views import ResultsWanted
 from benchfarm_store import boards, endings, jobs, results, summaries
-from tests.store.test_formats import request, uploaded
 
 
 def test_the_same_chunk_again_changes_nothing(farm, ann, agent, job_of, ok_result):
@@ -213,20 +212,6 @@ def test_a_measurement_is_no_drift_where_its_lease_saw_the_clock_that_the_board_
     assert measure(1, (2_000_000, 2_000_000)) == [MeasurementState.DONE] * 2
     assert measure(3, (2_600_000, 2_100_000)) == [MeasurementState.DONE] * 2
     assert measure(5, (2_600_000, 2_500_000)) == [MeasurementState.WANTED] * 2, "the lease as a whole is off"
-
-
-def test_an_upload_is_not_held_to_what_whole_leases_saw(farm, ann, agent, job_of, ok_result):
-    """A stranger's file runs beside its canaries, and they are few: beside neighbours all of them are slow."""
-    platform = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
-    upload = uploaded(farm, ann, "onnx")
-    for workloads, canary_ns in ((job_of(2).workloads, 2_000_000), ((upload,), 2_600_000)):
-        farm.submit_planned(ann, request(*workloads, platforms=[platform]))
-        grant = agent.must_take()
-        ids = [item.measurement_id for item in grant.items]
-        agent.send(grant, *(ok_result(id_, canary_ns=canary_ns) for id_ in ids))
-        agent.release(grant)
-        with farm.transaction() as tx:
-            assert {results.get_measurement(tx, id_, ann).state for id_ in ids} == {MeasurementState.DONE}
 
 
 def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_again(

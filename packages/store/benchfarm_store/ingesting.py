@@ -388,9 +388,8 @@ def _answer(
 ) -> Summary | Comparison | FailureCode:
     if is_comparison(lease.protocol):  # whatever drifts takes both sides along
         return compare(launches, lease.protocol, is_enforced=lease.is_enforced)
-    # a clock that wanders has modes that few of a measurement's own runs meet: the history holds whole leases' fastest.
-    # Of leases with uploads it holds nothing, and their own few runs would say who is beside them, not what broke
-    own = clock_proof == ClockProof.VERIFIED
+    # a clock that wanders has modes that few of a measurement's own runs meet: the history holds whole leases' fastest
+    own = clock_proof == ClockProof.VERIFIED or not canaries.seen
     if drifted(canary_floors(launches) if own else canaries.seen, canaries.history, clock_proof):
         return FailureCode.CANARY_DRIFT
     found = summarise(
