@@ -44,6 +44,18 @@ def test_every_launch_visits_everything_once(launches: Make, running: Run) -> No
     assert began == sorted(began)
 
 
+def noting_board() -> tuple[type[LocalBoard], list[bytes]]:
+    """A kind of board that notes what its runners are asked, and its notes."""
+    orders: list[bytes] = []
+
+    class Noting(LocalBoard):
+        def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
+            orders.append(super()._request(order, scratch))
+            return orders[-1]
+
+    return Noting, orders
+
+
 @pytest.mark.parametrize("uploaded", [False, True])
 def test_a_launch_with_an_upload_is_strict(
     local_board: Callable[..., LocalBoard],
@@ -52,18 +64,12 @@ def test_a_launch_with_an_upload_is_strict(
     tmp_path: Path,
     uploaded: bool,
 ) -> None:
-    orders: list[bytes] = []
-
-    class Noting(LocalBoard):
-        def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
-            orders.append(super()._request(order, scratch))
-            return orders[-1]
-
+    noting, orders = noting_board()
     path = tmp_path / "file"
     items = [
         PreparedItem(number, path, "0" * 64, (), path, 1e-3, uploaded=uploaded and number == 2) for number in (1, 2)
     ]
-    board = local_board(kind=Noting)
+    board = local_board(kind=noting)
     running(LeaseLaunches(board, grant(2), items, Canary(path, ()), lambda _: None).run())
     assert {json.loads(order)["limits"]["strict"] for order in orders} == {uploaded}
 
@@ -79,16 +85,10 @@ def test_a_launch_asks_for_the_precision_until_all_have_told(
     faults: list[str],
     asked: list[bool],
 ) -> None:
-    orders: list[bytes] = []
-
-    class Noting(LocalBoard):
-        def _request(self, order: LaunchOrder, scratch: Path) -> bytes:
-            orders.append(super()._request(order, scratch))
-            return orders[-1]
-
+    noting, orders = noting_board()
     path = tmp_path / "file"
     items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3) for number in (1, 2)]
-    work = LeaseLaunches(local_board(*faults, kind=Noting), grant(2), items, Canary(path, ()), lambda _: None)
+    work = LeaseLaunches(local_board(*faults, kind=noting), grant(2), items, Canary(path, ()), lambda _: None)
     running(work.run())
     assert [json.loads(order)["asks_precision"] for order in orders] == asked
     told = {result.measurement_id: result.effective_precision for result in work.results()}
