@@ -152,7 +152,8 @@ def _told(off: Sequence[float], pairs: int | None) -> str:
     if len(off) < 2:
         return f"none of {pairs}"
     missing = "" if pairs in (None, len(off)) else f", {len(off)} of {pairs}"
-    return f"{median(off):.2%} / {quantiles(off, n=10)[-1]:.1%}{missing}"
+    ninetieth = quantiles(off, n=10, method="inclusive")[-1]
+    return f"{median(off):.2%} / {ninetieth:.1%}{missing}"
 
 
 def _clock_ns(run: Mapping[int, Launches]) -> int:
