@@ -20,6 +20,7 @@ from benchfarm_api.metrics import create_metrics
 from benchfarm_api.parts import Parts
 from benchfarm_api.router import include_all
 from benchfarm_api.settings import Settings
+from benchfarm_api.turns import Turns
 from benchfarm_api.wakeups import Wakeups
 from benchfarm_predictor.answers import kernels_of
 from benchfarm_predictor.known_blocks import KeptSums, RememberedBlocks
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         inspections=asyncio.Semaphore(settings.benchfarm_inspections_at_once),
         waiting=anyio.CapacityLimiter(settings.benchfarm_waiting_threads),
         exporting=Lock(),
+        turns=Turns(),
     )
     app = FastAPI(
         title="Benchfarm",

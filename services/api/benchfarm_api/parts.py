@@ -12,6 +12,7 @@ from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_api.messages import HintSender
 from benchfarm_api.metrics import Metrics
 from benchfarm_api.settings import Settings
+from benchfarm_api.turns import Turns
 from benchfarm_api.wakeups import Wakeups
 from benchfarm_predictor.known_blocks import RememberedBlocks
 from benchfarm_store.database import Database
@@ -37,6 +38,7 @@ class Parts:
     inspections: asyncio.Semaphore
     waiting: anyio.CapacityLimiter
     exporting: Lock
+    turns: Turns
 
 
 async def parts_of(request: Request) -> Parts:

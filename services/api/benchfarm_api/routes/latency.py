@@ -23,6 +23,7 @@ def ask_latency(question: LatencyRequest, request: Request, caller: CallerDep, p
     """
     budget_s = parts.settings.benchfarm_asked_budget_s
     remembered = Remembered(parts.predictors, parts.kernels, parts.blocks)
-    answered = predicting.answer(parts.database, remembered, question, caller, budget_s)
     stall_s = parts.settings.benchfarm_answer_stall_s
-    return latency_answers.response(answered, request.headers.get("Accept", ""), stall_s)
+    with parts.turns.turn(len(question.items) * len(question.platforms)):
+        answered = predicting.answer(parts.database, remembered, question, caller, budget_s)
+        return latency_answers.response(answered, request.headers.get("Accept", ""), stall_s)
