@@ -97,6 +97,20 @@ def test_every_kernel_in_int8_is_near_fp32_and_nearer_to_its_own_graph(kind: str
             assert relative_l2(found, expected) <= 2e-2
 
 
+@pytest.mark.parametrize(("shape", "axis"), [([1, 64, 1], -1), ([2, 1, 4], 1)])
+@pytest.mark.parametrize("options", [INT8, FP32])
+def test_softmax_of_one_number_is_one(shape: list[int], axis: int, options: Any, tmp_path: Path) -> None:
+    content = graph([node("Softmax", ["x"], "y", axis=axis)], {"x": shape}, ["y"])
+    specs = read_inputs([normal(shape)])
+    arrays = make_inputs(specs)
+    made, edges = quantise(content, specs, options, OPENED_AS_IT_IS)
+    for engine in ("onnxruntime", "openvino"):
+        inputs = arrays if edges is None else to_artifact(arrays, edges.inputs)
+        outputs = outputs_of(engine, tmp_path, made, inputs)
+        found = outputs if edges is None else to_workload(outputs, edges.outputs, [tuple(shape)])
+        assert np.array_equal(found[0], np.ones(shape)), engine
+
+
 def test_the_same_bytes_for_the_same_request_and_others_for_another_seed() -> None:
     case = conv_case()
     assert quantise(*case, INT8) == quantise(*case, INT8)
