@@ -53,7 +53,6 @@ def test_every_open_dimension_is_bound_and_nothing_else_changes(x: Dims, z: Dims
     for model in (before, after):
         del model.graph.input[:]
     assert after == before
-    onnx.checker.check_model(onnx.load_from_string(bound), full_check=True)
 
 
 def test_a_large_file_keeps_its_weights() -> None:

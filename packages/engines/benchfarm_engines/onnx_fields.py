@@ -1,5 +1,7 @@
 """The fields of ONNX's messages, read off the bytes without the package for them, which boards have not."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
