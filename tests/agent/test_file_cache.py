@@ -84,7 +84,12 @@ def test_a_file_that_was_fetched_takes_a_damaged_ones_place(tmp_path: Path, dama
 def test_files_are_read_once_and_again_after_they_were_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     is_whole = file_cache._is_whole
-    monkeypatch.setattr(file_cache, "_is_whole", lambda path: read.append(path) or is_whole(path))  # type: ignore[func-returns-value]
+
+    def noted(path: Path) -> bool:
+        read.append(path)
+        return is_whole(path)
+
+    monkeypatch.setattr(file_cache, "_is_whole", noted)
     first = opened(tmp_path)
     path = first.put(CONTENT)
     assert first.has(SHA256)
@@ -102,9 +107,16 @@ def test_what_a_file_holds_is_on_the_disk_before_its_name_is(tmp_path: Path, mon
     part = cache.folder / ".fetched.part"
     part.write_bytes(b"fetched")
     done: list[str] = []
+
+    def noted(name: str, deed: Callable[..., Any]) -> Callable[..., Any]:
+        def does(*given: Any) -> Any:
+            done.append(name)
+            return deed(*given)
+
+        return does
+
     for name in ("fdatasync", "replace"):
-        deed = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *given, name=name, deed=deed: (done.append(name), deed(*given))[1])
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
     cache.put(CONTENT)
     cache.take_in(part, hashlib.sha256(b"fetched").hexdigest())
     assert done == ["fdatasync", "replace"] * 2
