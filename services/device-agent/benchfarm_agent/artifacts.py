@@ -347,9 +347,9 @@ class ArtifactCache:
             on_building(measurement_id)
             try:
                 graph, inputs = await asyncio.to_thread(make)
-                artifact = await asyncio.to_thread(self._files.put, graph)
             finally:
                 on_building(None)
+        artifact = await asyncio.to_thread(self._files.put, graph)  # the disk is waited for while the next is built
         content = await self._references.compute(artifact, _documents(inputs))
         reference = await asyncio.to_thread(self._files.put, content)
         built = _Built(artifact_sha256=artifact.name, reference_sha256=reference.name, inputs=inputs)
