@@ -151,6 +151,25 @@ def test_another_process_of_the_agent_finds_the_files_again(
     assert len(port.pushed) == before
 
 
+@pytest.mark.parametrize("content", [b"", b"content of th", bytes(20)])
+def test_a_file_that_the_board_damaged_is_put_there_again(
+    make: Callable[..., RemoteBoard],
+    port: WatchedPort,
+    files: dict[str, Path],
+    root: Path,
+    running: Run,
+    content: bytes,
+) -> None:
+    running(launched(make(), order(files, 1)))
+    damaged = root / "files" / _sha256(files["graph"])
+    damaged.chmod(0o600)
+    damaged.write_bytes(content)
+    port.pushed.clear()
+    running(launched(make(), order(files, 1)))
+    assert damaged.read_bytes() == files["graph"].read_bytes()
+    assert port.pushed == [damaged.name]
+
+
 def test_a_lock_names_the_lease_and_keeps_another_agent_out(
     make: Callable[..., RemoteBoard], root: Path, running: Run
 ) -> None:

@@ -113,6 +113,17 @@ def test_one_wrong_kernel_fails_the_carrier_though_the_whole_hides_it(launch: An
     assert all("by itself is 0.5" in line["detail"] for line in lines)
 
 
+def test_a_carrier_that_openvino_cannot_compile_fails_typed(launch: Any, carrier_visit: Any) -> None:
+    """A dense layer of 1 by 1 beside another one, as the carrier's adapters are: 2026.4 trips over its own rewriting.
+
+    Other engines compute it.
+    """
+    visit = carrier_visit([("fc", {"cin": 1, "cout": 1})])
+    lines = {engine: launch([visit], engine=engine).done[10] for engine in ("openvino", "onnxruntime")}
+    assert (lines["openvino"]["outcome"], lines["openvino"]["code"]) == ("failed", "conversion_failed")
+    assert lines["onnxruntime"]["outcome"] == "ok" or lines["onnxruntime"]["code"] == "below_clock"
+
+
 def test_engines_without_a_profiler_say_so(launch: Any, carrier_visit: Any) -> None:
     said = launch([carrier_visit([CONV, POOL])], engine="litert")
     assert {line["code"] for line in said.done.values()} == {"unsupported_operator"}

@@ -14,7 +14,7 @@ from onnx import helper
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
 from benchfarm_engines.mnn_convert import _converted
-from benchfarm_engines.mnn_engine import ENGINE
+from benchfarm_engines.mnn_engine import ENGINE, _MnnSession
 from benchfarm_engines.sealed_file import seal
 from tests.engines.catalogue import (
     CONV,
@@ -54,7 +54,26 @@ def test_no_run_copies_an_input_that_has_a_keeper(tmp_path: Path) -> None:
     both = (normal([1, 16, 8, 8]), normal([1, 16, 8, 8], name="z", seed=1))
     for each in (CONV, (add, both)):
         with opened(ENGINE, each, tmp_path) as session:
+            session.run()
+            assert session._looked  # type: ignore[attr-defined]
             assert session._spoilt == []  # type: ignore[attr-defined]
+
+
+def test_opening_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run within it would be told as loading time, and the first inference would be the second."""
+    runs: list[None] = []
+    run = _MnnSession.run
+
+    def counted(session: _MnnSession) -> None:
+        runs.append(None)
+        run(session)
+
+    monkeypatch.setattr(_MnnSession, "run", counted)
+    with opened(ENGINE, CONV, tmp_path) as session:
+        assert runs == []
+        session.run()
+        assert distance(session, CONV) < GATE
+    assert len(runs) == 1
 
 
 def test_a_file_without_keepers_computes_on_its_inputs_too(tmp_path: Path) -> None:

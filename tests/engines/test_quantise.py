@@ -24,6 +24,7 @@ from benchfarm_engines.translation import to_artifact, to_workload
 from benchfarm_workloads.draws import draw
 from benchfarm_workloads.kernels import kernel_types
 from benchfarm_workloads.onnx_kernels import build_kernel
+from benchfarm_workloads.onnx_models import build_model
 from tests.engines.catalogue import MODELS, small_model
 from tests.engines.conftest import conv_graph, graph, normal
 
@@ -49,7 +50,7 @@ def in_onnxruntime(folder: Path, content: bytes, inputs: Any, how_far: str = "no
 
 
 BEYOND_8_BITS = {"bert_tiny"}
-"""What 8 bits lose of them is more than the gate allows: `wrong_result`."""
+"""What 8 bits lose of them is more than the gate allows: `wrong_result`. By bad luck, see below."""
 
 
 def conv_case() -> tuple[bytes, tuple[InputSpec, ...]]:
@@ -68,6 +69,17 @@ def operators(content: bytes) -> list[str]:
 def test_a_generated_model_in_int8_is_near_fp32(name: str, tmp_path: Path) -> None:
     """What 8 bits lose must not grow from branch to branch, as in trained networks it does not."""
     content, specs = small_model(name)
+    arrays = make_inputs(specs)
+    made, _ = quantise(content, specs, FP32, OPENED_AS_IT_IS)
+    exact = in_onnxruntime(tmp_path, content, arrays)
+    assert relative_l2(in_onnxruntime(tmp_path, made, arrays, "all"), exact) <= 5e-2
+
+
+@pytest.mark.parametrize("config", [{"seed": 2}, {"seed": 3}, {"classes": 100}])
+def test_what_bert_tiny_loses_is_the_luck_of_its_two_outputs(config: dict[str, Any], tmp_path: Path) -> None:
+    """By its default seed both happen to be a fifth of what feeds them; its layers lose what those of others do."""
+    content, wanted = build_model("bert_tiny", config)
+    specs = read_inputs([json.loads(each.model_dump_json()) for each in wanted])
     arrays = make_inputs(specs)
     made, _ = quantise(content, specs, FP32, OPENED_AS_IT_IS)
     exact = in_onnxruntime(tmp_path, content, arrays)
@@ -95,6 +107,20 @@ def test_every_kernel_in_int8_is_near_fp32_and_nearer_to_its_own_graph(kind: str
             found = to_workload(outputs, edges.outputs, shapes)
             assert relative_l2(found, exact) <= 5e-2
             assert relative_l2(found, expected) <= 2e-2
+
+
+@pytest.mark.parametrize(("shape", "axis"), [([1, 64, 1], -1), ([2, 1, 4], 1)])
+@pytest.mark.parametrize("options", [INT8, FP32])
+def test_softmax_of_one_number_is_one(shape: list[int], axis: int, options: Any, tmp_path: Path) -> None:
+    content = graph([node("Softmax", ["x"], "y", axis=axis)], {"x": shape}, ["y"])
+    specs = read_inputs([normal(shape)])
+    arrays = make_inputs(specs)
+    made, edges = quantise(content, specs, options, OPENED_AS_IT_IS)
+    for engine in ("onnxruntime", "openvino"):
+        inputs = arrays if edges is None else to_artifact(arrays, edges.inputs)
+        outputs = outputs_of(engine, tmp_path, made, inputs)
+        found = outputs if edges is None else to_workload(outputs, edges.outputs, [tuple(shape)])
+        assert np.array_equal(found[0], np.ones(shape)), engine
 
 
 def test_the_same_bytes_for_the_same_request_and_others_for_another_seed() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from benchfarm_engines.edges import Edge
 from benchfarm_engines.engine import EngineFailure
+from benchfarm_engines.gate import relative_l2
 from benchfarm_engines.launch_request import Gate, Visit
 from benchfarm_engines.translation import to_artifact, to_workload
 from benchfarm_engines.visit import check_session
@@ -79,3 +80,38 @@ def test_a_twin_judges_only_what_is_farther_from_the_truth(output: float, passes
     else:
         with pytest.raises(EngineFailure, match="relative L2"):
             check_session(Answering(output), visit, references)  # type: ignore[arg-type]
+
+
+class AnsweringAll(Answering):
+    """A session whose latest outputs are all given."""
+
+    def __init__(self, *outputs: np.ndarray) -> None:
+        self.threads = 1
+        self._outputs = outputs
+
+    def outputs(self) -> list[np.ndarray]:
+        return list(self._outputs)
+
+
+FAR = np.full(1000, 100, np.float32)
+CODES = np.arange(120, 136, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reference", "detail"),
+    [
+        ([FAR, FAR / 100 * 2], [FAR, FAR / 100], "output 1 by itself is 1"),
+        ([CODES[::-1]], [CODES], "is 2, allowed"),  # 7 % as they stand
+        ([FAR, CODES[::-1]], [FAR, CODES], "output 1 by itself is 2"),
+    ],
+)
+def test_the_worst_output_decides_and_a_zero_point_is_no_value(
+    outputs: list[np.ndarray], reference: list[np.ndarray], detail: str
+) -> None:
+    visit = Visit(visit=0, artifact="", format="", inputs=(), edges=None, gates=(Gate("truth", 0.1),))
+    assert check_session(AnsweringAll(*reference), visit, [reference]) == [0]  # type: ignore[arg-type]
+    assert relative_l2(outputs, reference) < 0.1
+    with pytest.raises(EngineFailure, match=detail):
+        check_session(AnsweringAll(*outputs), visit, [reference])  # type: ignore[arg-type]
+    with pytest.raises(EngineFailure, match=detail):
+        check_session(AnsweringAll(*outputs), visit, [reference], each=0.9)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The correctness gate: how far an output may lie from the stored reference, by precision and engine.
 
-Distances are relative L2 over the whole output. Loosening a row needs a decision record.
+Distances are relative L2 over a whole output, of several outputs the largest. Loosening a row needs a decision record.
 """
 
 from typing import Final

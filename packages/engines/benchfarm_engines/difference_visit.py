@@ -104,13 +104,12 @@ def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> None:
     ]
     if twice_first:
         sessions.reverse()
-    limit = shared.sides[0].visit.gates[0].max_relative_l2
-    check_sides(sessions, ways, each=limit)
+    check_sides(sessions, ways)
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
     begun = time.perf_counter_ns()
     time_round(sessions, samples, shared.request.protocol, bench.witness, shared.displace)
     bench.shares.timed_ns += time.perf_counter_ns() - begun
-    check_sides(sessions, ways, each=limit)
+    check_sides(sessions, ways)
 
 
 def time_round(

@@ -57,10 +57,10 @@ class Mnn:
 
     def open(self, request: OpenRequest) -> ProfilingSession:
         """Builds a session and copies the inputs. Raises EngineFailure."""
-        _, document = unseal(request.artifact.read_bytes())
+        outputs = _outputs_of(request)
         before = thread_ids()
         try:
-            session = _MnnSession(request, document["outputs"])
+            session = _MnnSession(request, outputs)
         except EngineFailure:
             raise
         except Exception as error:  # boundary: the extension raises nothing more exact
@@ -73,6 +73,13 @@ class Mnn:
         """Living threads of MNN's one pool, which all sessions share: it grows with the first that asks for more."""
         self._pool &= thread_ids()
         return len(self._pool)
+
+
+def _outputs_of(request: OpenRequest) -> list[str]:
+    """The outputs' names. The file, which is read to look for damage, is out of memory before MNN loads it."""
+    document = unseal(request.artifact.read_bytes())[1]
+    outputs: list[str] = document["outputs"]
+    return outputs
 
 
 _Fed = tuple[Any, Any, np.ndarray[Any, Any]]
@@ -97,7 +104,7 @@ class _MnnSession:
             raise EngineFailure(FailureCode.CONVERSION_FAILED, f"MNN's outputs are {sorted(found)}, not {outputs}")
         self._outputs = [found[name] for name in outputs]
         self._call = self._net.runSession
-        self._spoilt = self._inputs_that_a_run_spoils()
+        self._looked = False
 
     def _fed_inputs(self, request: OpenRequest) -> list[_Fed]:
         tensors = self._net.getSessionInputAll(self._session)
@@ -115,19 +122,21 @@ class _MnnSession:
             tensors[name].copyFrom(fed[-1][1])
         return fed
 
-    def _inputs_that_a_run_spoils(self) -> list[_Fed]:
-        """Those whose memory MNN gave to another tensor: they are copied again before each run.
-
-        Files of our converter have none: each input has a keeper behind all else. Where MNN orders it elsewhere, a
-        slower run is better than one that computes on garbage.
-        """
-        self.run()
-        return [each for each in self._fed if not np.array_equal(_copy(each[0]), each[2])]
-
     def run(self) -> None:
         self._refill()
         if code := self._call(self._session):
             raise _failure(code)
+        if not self._looked:
+            self._look_for_spoilt()
+
+    def _look_for_spoilt(self) -> None:
+        """Behind the first run: those inputs whose memory MNN gave to another tensor are copied again before each run.
+
+        Files of our converter have none: each input has a keeper behind all else. Where MNN orders it elsewhere, a
+        slower run is better than one that computes on garbage.
+        """
+        self._spoilt = [each for each in self._fed if not np.array_equal(_copy(each[0]), each[2])]
+        self._looked = True
 
     def _refill(self) -> None:
         for tensor, host, _ in self._spoilt:
@@ -164,6 +173,8 @@ class _MnnSession:
         self._refill()
         if code := self._net.runSessionWithCallBackInfo(self._session, before, after):
             raise _failure(code)
+        if not self._looked:
+            self._look_for_spoilt()
         return times
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from benchfarm_engines.engine import (
 )
 from benchfarm_engines.engine_options import INT8_OPTIONS, Option
 from benchfarm_engines.in_step import in_step
+from benchfarm_engines.onnx_dimensions import with_sizes
 from benchfarm_engines.onnx_nodes import computes_in_8_bits, nodes_of
 from benchfarm_engines.profile_events import read_inferences
 from benchfarm_engines.task_threads import thread_ids
@@ -94,24 +95,24 @@ class OnnxRuntime:
 
 
 def _build(request: OpenRequest, *, profile: Path | None = None, rewritten: Path | None = None) -> Any:
-    """profile: how the profile's name begins; rewritten: where to leave the graph that is executed."""
-    model = request.artifact.read_bytes()
-    session = ort.InferenceSession(model, _session_options(request, {}), providers=["CPUExecutionProvider"])
-    _refuse_other_inputs(session, request)
-    open_dimensions = _open_dimensions(session, request)
-    if not (open_dimensions or profile or rewritten):
-        return session
-    # again with every dimension bound: fixed shapes are optimised differently
-    options = _session_options(request, open_dimensions)
+    """The one session of an opening: a second one would be told as the model's memory and loading time.
+
+    profile: how the profile's name begins; rewritten: where to leave the graph that is executed.
+    """
+    shapes = {name: array.shape for name, array in request.inputs.items()}
+    model = with_sizes(request.artifact.read_bytes(), shapes)  # bound: fixed shapes are optimised differently
+    options = _session_options(request)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     if rewritten is not None:
         options.optimized_model_filepath = str(rewritten)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    _refuse_other_inputs(session, request)
+    return session
 
 
-def _session_options(request: OpenRequest, dimensions: dict[str, int]) -> Any:
+def _session_options(request: OpenRequest) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1
@@ -123,8 +124,6 @@ def _session_options(request: OpenRequest, dimensions: dict[str, int]) -> Any:
     if request.beside_another:
         # Pool threads spin after a run in hope of the next one, on the cores of the session that runs now.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    for name, size in dimensions.items():
-        options.add_free_dimension_override_by_name(name, size)
     return options
 
 
@@ -149,15 +148,6 @@ def _dimensions(each: Any, array: np.ndarray[Any, Any]) -> list[tuple[int | str 
     if len(each.shape) != array.ndim:
         return [(-1, 0)]  # equal to no shape
     return list(in_step(each.shape, array.shape))
-
-
-def _open_dimensions(session: Any, request: OpenRequest) -> dict[str, int]:
-    return {
-        name: size
-        for each in session.get_inputs()
-        for name, size in _dimensions(each, request.inputs[each.name])
-        if isinstance(name, str)
-    }
 
 
 class _OnnxRuntimeSession:

@@ -73,8 +73,9 @@ class OpenVino:
         try:
             kind = _ProfiledSession if request.profiled else _OpenVinoSession
             return kind(_compiled(self._opened_core(), request), request)
-        except _ERRORS as error:
-            raise failure_without_paths(_code(error), error, request.artifact) from error
+        except _ERRORS as error:  # of a graph that others run: two dense layers in a row of which one is 1 by 1, say
+            code = _code(error, otherwise=FailureCode.CONVERSION_FAILED)
+            raise failure_without_paths(code, error, request.artifact) from error
 
     def _opened_core(self) -> Any:
         if self._core is None:
@@ -247,7 +248,8 @@ def _computes_in_8_bits(nodes: Sequence[tuple[str, str]]) -> bool:
     return any(products) if products else bool(others) and all(others)
 
 
-def _code(error: Exception) -> FailureCode:
+def _code(error: Exception, *, otherwise: FailureCode = FailureCode.ENGINE_ERROR) -> FailureCode:
+    """otherwise: of what OpenVINO says nothing about that is known here."""
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
         return FailureCode.OUT_OF_MEMORY
@@ -255,7 +257,7 @@ def _code(error: Exception) -> FailureCode:
         return FailureCode.INVALID_WORKLOAD
     if any(sign in text for sign in _UNSUPPORTED_SIGNS):
         return FailureCode.UNSUPPORTED_OPERATOR
-    return FailureCode.CONVERSION_FAILED if "FrontEnd API" in text else FailureCode.ENGINE_ERROR
+    return FailureCode.CONVERSION_FAILED if "FrontEnd API" in text else otherwise
 
 
 ENGINE: Final[Engine] = OpenVino()

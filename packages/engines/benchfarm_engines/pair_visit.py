@@ -183,15 +183,13 @@ def open_side(side: Side, found: SideSamples, request: LaunchRequest, bench: Ben
     return session
 
 
-def check_sides(
-    sessions: Sequence[Session], ways: Sequence[tuple[Side, SideSamples]], each: float | None = None
-) -> None:
+def check_sides(sessions: Sequence[Session], ways: Sequence[tuple[Side, SideSamples]]) -> None:
     """Both sides' latest outputs. Every round opens the models anew, so the first one vouches for no other.
 
-    each: how far every single output may lie off, as `check_session` has it. Raises EngineFailure.
+    Raises EngineFailure.
     """
     for session, (side, found) in in_step(sessions, ways):
-        distance = check_session(session, side.visit, side.references, each)[0]
+        distance = check_session(session, side.visit, side.references)[0]
         found.gate_relative_l2 = max(found.gate_relative_l2, distance)
 
 

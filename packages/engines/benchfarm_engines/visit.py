@@ -17,10 +17,10 @@ from benchfarm_engines.canary import Canaries
 from benchfarm_engines.edges import Edges
 from benchfarm_engines.engine import Engine, EngineFailure, OpenRequest, Session, SteppedSession
 from benchfarm_engines.engine_options import OptionValue
-from benchfarm_engines.gate import Array, BadReference, check_each, check_outputs, load_reference, relative_l2
+from benchfarm_engines.gate import Array, BadReference, check_as_one, check_beside, check_outputs, load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.inputs import aligned, make_inputs
-from benchfarm_engines.launch_request import Gate, InputSpec, LaunchRequest, Visit
+from benchfarm_engines.launch_request import InputSpec, LaunchRequest, Visit
 from benchfarm_engines.operator_cost import OperatorCost
 from benchfarm_engines.translation import to_artifact, to_workload, without_steps
 from benchfarm_engines.witness import Witness
@@ -140,8 +140,8 @@ def check_session(
 ) -> list[float]:
     """The latest run's outputs against every reference; their distances. Raises EngineFailure (wrong_result).
 
-    each: how far every single output may lie from the workload's own reference, None where only the whole counts; the
-    first distance is then the largest of all.
+    Each output counts by itself, and the distances are the largest. each: how far one may lie from the workload's own
+    reference where the gate's limit, which is less, is that of all as one vector.
 
     References behind the first are what another engine makes of the same steps of 8 bits. An output that is nearer to
     the workload's own reference than they are is not wrong for being far from them.
@@ -156,10 +156,10 @@ def check_session(
     elif isinstance(session, SteppedSession):
         outputs, real = without_steps(outputs, references[0], session.output_steps())
         references = [real, *references[1:]]
-    own = check_outputs(outputs, references[0], visit.gates[0].max_relative_l2)
-    first = own if each is None else max(own, check_each(outputs, references[0], each))
-    pairs = in_step(references[1:], visit.gates[1:])
-    return [first, *(_beside_twin(outputs, own, references[0], *pair) for pair in pairs)]
+    own, limit, as_one = references[0], visit.gates[0].max_relative_l2, each is not None
+    first = check_outputs(outputs, own, limit) if each is None else check_as_one(outputs, own, limit, each)
+    twins = in_step(references[1:], visit.gates[1:])
+    return [first, *(check_beside(outputs, own, twin, gate.max_relative_l2, as_one=as_one) for twin, gate in twins)]
 
 
 def told_precision(session: Session, request: LaunchRequest) -> dict[str, str]:
@@ -184,15 +184,6 @@ def refuse_other_precision(seen: str, asked: str) -> None:
     """
     if seen != asked and (asked, seen) != ("int8", "fp32"):
         raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, f"asked for {asked}, the engine computes in {seen}")
-
-
-def _beside_twin(
-    outputs: Sequence[Array], own: float, reference: Sequence[Array], twin: Sequence[Array], gate: Gate
-) -> float:
-    distance = relative_l2(outputs, twin)
-    if distance <= gate.max_relative_l2 or own <= relative_l2(twin, reference):
-        return distance
-    return check_outputs(outputs, twin, gate.max_relative_l2)
 
 
 def _timed(session: Session, request: LaunchRequest, bench: Bench) -> tuple[BlockSamples, int]:

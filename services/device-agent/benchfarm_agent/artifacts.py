@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -308,7 +307,7 @@ class ArtifactCache:
 
     async def _derived(self, key: Sequence[object], make: Callable[[], Awaitable[Made]]) -> _Derived:
         known = self._files.noted(key, _Derived)
-        if known is not None and self._files.has(known.sha256):
+        if known is not None and await self._are_whole(known.sha256):
             return known
         made = await make()
         path = await asyncio.to_thread(self._files.put, made.content)
@@ -326,16 +325,20 @@ class ArtifactCache:
         self, measurement_id: int, key: Sequence[object], make: Callable[[], OwnGraph], on_building: OnBuilding
     ) -> _Model:
         """A graph of ours with its reference, made where the cache does not have both."""
-        built = self._known(key) or await self._build(measurement_id, key, make, on_building)
+        built = await self._known(key) or await self._build(measurement_id, key, make, on_building)
         source = Source(self._files.path(built.artifact_sha256), _documents(built.inputs))
         return _Model(source, self._files.path(built.reference_sha256))
 
-    def _known(self, key: Sequence[object]) -> _Built | None:
+    async def _known(self, key: Sequence[object]) -> _Built | None:
         """What was built before, if its files are all there."""
         built = self._files.noted(key, _Built)
-        if built is None or not all(map(self._files.has, (built.artifact_sha256, built.reference_sha256))):
+        if built is None or not await self._are_whole(built.artifact_sha256, built.reference_sha256):
             return None
         return built
+
+    async def _are_whole(self, *sha256s: str) -> bool:
+        """Whether files are there and undamaged; on the loop a large one would hold up every other board."""
+        return await asyncio.to_thread(lambda: all(map(self._files.has, sha256s)))
 
     async def _build(
         self, measurement_id: int, key: Sequence[object], make: Callable[[], OwnGraph], on_building: OnBuilding
@@ -344,9 +347,9 @@ class ArtifactCache:
             on_building(measurement_id)
             try:
                 graph, inputs = await asyncio.to_thread(make)
-                artifact = await asyncio.to_thread(self._files.put, graph)
             finally:
                 on_building(None)
+        artifact = await asyncio.to_thread(self._files.put, graph)  # the disk is waited for while the next is built
         content = await self._references.compute(artifact, _documents(inputs))
         reference = await asyncio.to_thread(self._files.put, content)
         built = _Built(artifact_sha256=artifact.name, reference_sha256=reference.name, inputs=inputs)
@@ -362,12 +365,12 @@ class ArtifactCache:
         return _Model(source, self._files.path(side.reference_sha256), workload.format)
 
     async def _fetch(self, sha256: str) -> None:
-        if self._files.has(sha256):
+        if await self._are_whole(sha256):
             return
         part = self._files.folder / f".{secrets.token_hex(8)}.part"
         try:
             await self._farm.fetch(sha256, part, limit_bytes=self._file_limit_bytes)
-            os.replace(part, self._files.path(sha256))
+            await asyncio.to_thread(self._files.take_in, part, sha256)
         finally:
             part.unlink(missing_ok=True)
 

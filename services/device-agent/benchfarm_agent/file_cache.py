@@ -1,15 +1,20 @@
-"""Files by the hash of their content, bounded, and notes of what was made of what."""
+"""Files by the hash of their content, bounded, and notes of what was made of what.
+
+A file is held to its hash before it is used: when it is used first since the agent's start, and again when it was
+touched since. What a power cut left of one would fail its workload for good otherwise, as if it were the user's fault.
+"""
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from benchfarm_agent.files import is_disk_full, write_whole
+from benchfarm_agent.files import is_disk_full, sync_content, write_whole
 from benchfarm_core.values import Value, digest
 
 FORMAT: Final = 2
@@ -19,13 +24,25 @@ FILE_MODE: Final = 0o644
 IN_PREPARATION_S: Final = 300.0
 """Files used this lately may belong to a batch in preparation and stay even when the disk is full."""
 
+_PIECE_BYTES: Final = 1024**2
+
+logger = logging.getLogger(__name__)
+
 _Note = TypeVar("_Note", bound=Value)
+
+
+class _State(NamedTuple):
+    """What changes whenever a file does; reading it changes nothing."""
+
+    inode: int
+    size_bytes: int
+    changed_ns: int
 
 
 class FileCache:
     """The least recently used go first when `limit_bytes` is passed; what is held stays.
 
-    Where the methods write they raise OSError.
+    Where the methods write they raise OSError. Files may be used from several threads.
     """
 
     def __init__(self, folder: Path, *, limit_bytes: int) -> None:
@@ -34,6 +51,7 @@ class FileCache:
         self._notes = folder / f"notes-{FORMAT}"
         self._limit_bytes = limit_bytes
         self._held: list[frozenset[str]] = []
+        self._whole: dict[str, _State] = {}  # files that were seen to be whole, as they were then
 
     def open(self) -> None:
         """Makes the folders; removes what a killed agent and its children left, and notes of another format."""
@@ -53,9 +71,16 @@ class FileCache:
         return self.folder / sha256
 
     def has(self, sha256: str) -> bool:
-        """Whether a file is there; marks it as used just now."""
+        """Whether a file is there and whole; marks it as used just now. What is damaged is there no more.
+
+        Reads what was not seen to be whole yet, 500 MB in about a second.
+        """
+        path = self.path(sha256)
         try:
-            os.utime(self.path(sha256))
+            if self._whole.get(sha256) != _state(path) and not _is_whole(path):
+                return False  # what is made or fetched again takes its place
+            os.utime(path)
+            self._whole[sha256] = _state(path)
         except OSError:
             return False
         return True
@@ -67,13 +92,23 @@ class FileCache:
         if self.has(sha256):
             return path
         try:
-            write_whole(path, content, mode=FILE_MODE, durable=False)
+            self._write(path, content)
         except OSError as error:
             if not is_disk_full(error):
                 raise
             self._evict(0, older_than_s=IN_PREPARATION_S)
-            write_whole(path, content, mode=FILE_MODE, durable=False)
+            self._write(path, content)
         return path
+
+    def take_in(self, part: Path, sha256: str) -> None:
+        """Keeps a file of this folder, whose content was held to this hash, under it."""
+        sync_content(part)
+        os.replace(part, self.path(sha256))
+        self._whole[sha256] = _state(self.path(sha256))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_whole(path, content, mode=FILE_MODE, named=False)
+        self._whole[path.name] = _state(path)
 
     def note(self, subject: object, note: Value) -> None:
         """Remembers what was made of a subject; any JSON value names one."""
@@ -113,3 +148,20 @@ class FileCache:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
                 excess_bytes -= stat.st_size
+
+
+def _state(path: Path) -> _State:
+    stat = path.stat()
+    return _State(stat.st_ino, stat.st_size, stat.st_ctime_ns)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is what its name says. Raises OSError."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            found.update(piece)
+    if found.hexdigest() == path.name:
+        return True
+    logger.warning("a file of the cache is damaged and is made anew", extra={"file": path.name})
+    return False

@@ -23,6 +23,10 @@ from benchfarm_core.errors import TransientDeviceError
 RUN_S: Final = 10.0
 PUSH_BYTES_PER_S: Final = 200_000
 """The slowest line that a board is worth having on."""
+HASHED_BYTES_PER_S: Final = 5_000_000
+"""By the slowest board that is worth having."""
+HASHED_AT_ONCE: Final = 400
+"""Names that fit into one command."""
 FILES_BYTES_MAX: Final = 512 * 1024**2
 LOCK_STALE_S: Final = 900
 """A lock that was not renewed for so long belongs to an agent that is gone; each launch renews it."""
@@ -55,6 +59,7 @@ echo "$2 $3 $now" >"$1/lock.$2" && mv -f "$1/lock.$2" "$1/lock"
 """
 _SCRATCH: Final = 'mkdir -p "$1" && chmod "$2" "$1"'
 _REMOVE: Final = 'rm -rf "$@"'
+_HASHES: Final = 'cd "$1" && shift && sha256sum "$@"'
 
 
 class BoardFolder:
@@ -67,6 +72,7 @@ class BoardFolder:
         self._owner = owner
         self._is_shared = is_shared
         self._files: dict[str, int] = {}  # what is there, least recently used first; sizes in bytes
+        self._whole: set[str] = set()  # of these what was put there or read since the agent and the board started
 
     @property
     def runner(self) -> str:
@@ -108,12 +114,14 @@ class BoardFolder:
         wanted = {str(path): _sha256(path) for path in paths}
         sizes = {sha256: _size_bytes(path) for path, sha256 in wanted.items()}
         await self._evict(FILES_BYTES_MAX - sum(sizes.values()), besides=set(sizes))
+        await self._forget_damaged(sizes)
         for path, sha256 in wanted.items():
             if sha256 in self._files:
                 self._files[sha256] = self._files.pop(sha256)
             else:
                 await self._push(Path(path), sha256, besides=set(sizes))
             self._files[sha256] = sizes[sha256]
+            self._whole.add(sha256)
         return {path: self._file(sha256) for path, sha256 in wanted.items()}
 
     async def push(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
@@ -138,6 +146,19 @@ class BoardFolder:
 
     def _file(self, sha256: str) -> str:
         return f"{self.root}/files/{sha256}"
+
+    async def _forget_damaged(self, sizes: dict[str, int]) -> None:
+        """A board that lost its power may have kept a name and half of what it stood for: that is put there anew."""
+        unread = [sha256 for sha256 in sizes if sha256 in self._files and sha256 not in self._whole]
+        for begin in range(0, len(unread), HASHED_AT_ONCE):
+            some = unread[begin : begin + HASHED_AT_ONCE]
+            argv = ["sh", "-c", _HASHES, "sh", f"{self.root}/files", *some]
+            limit_s = RUN_S + sum(sizes[sha256] for sha256 in some) / HASHED_BYTES_PER_S
+            said = (await self._port.run(argv, timeout_s=limit_s)).stdout.decode(errors="replace")
+            self._whole.update(line[:64] for line in said.splitlines() if line[:64] == line[64:].lstrip(" *"))
+        for sha256 in unread:
+            if sha256 not in self._whole:
+                del self._files[sha256]
 
     async def _push(self, path: Path, sha256: str, *, besides: set[str]) -> None:
         try:
