@@ -142,6 +142,65 @@ def test_sides_may_be_files_models_and_kernels(farm: Any, logged_in: Any, tmp_pa
     assert (ended.code, ended.document["source"]) == (0, "known")
 
 
+def test_a_file_keeps_its_name_in_the_table(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "my_net_v2.onnx"
+    path.write_bytes(_open(8))
+    with lab(farm):
+        ended = logged_in("compare", path, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--dim", "batch=1")
+    assert "my_net_v2.onnx" in ended.out
+    assert "b: mobilenet_v2 hw=64" in ended.out
+
+
+def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "open.onnx"
+    path.write_bytes(_open(8))
+    with lab(farm):
+        ended = logged_in(
+            "compare", path, path, "--platform", PLATFORM, "--dim", "a:batch=1", "--dim", "b:batch=4", "--json"
+        )
+    sides = [ended.document["workload"][side] for side in ("a", "b")]
+    assert [side["inputs"][0]["shape"][0] for side in sides] == [1, 4], ended.err
+
+
+@pytest.mark.parametrize(
+    ("b", "dims", "text"),
+    [
+        ("fc cin=8 cout=8", ("b:batch=1",), "b:batch=1: b is no file: nothing is uploaded that has dimensions"),
+        ("FOLDER", ("batch=1",), "is a folder: name a file in it"),
+        ("other.onnx", ("batch=1",), "other.onnx: no dimension 'batch' to bind; the model has"),
+        ("open.onnx", ("batch=1", "a:batch=2"), "'batch' is given twice"),
+        ("open.onnx", ("a:batch",), "'batch' is no name=number"),
+    ],
+)
+def test_a_dimension_that_a_side_does_not_have_is_refused(
+    logged_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b: str, dims: tuple[str, ...], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("open.onnx").write_bytes(_open(8))
+    Path("other.onnx").write_bytes(_open(8, name="rows"))
+    Path("FOLDER").mkdir()
+    given = [word for one in dims for word in ("--dim", one)]
+    refused = logged_in("compare", "open.onnx", b, "--platform", PLATFORM, *given)
+    assert (refused.code, text in refused.err) == (ExitCode.USAGE, True), refused.err
+    assert not logged_in("jobs", "list", "--json").document
+
+
+def test_a_text_that_is_too_long_for_a_path_is_no_file(logged_in: Any) -> None:
+    refused = logged_in("compare", "fc cin=8 cout=8", f"fc cin=8 cout={'8' * 300}", "--platform", PLATFORM)
+    assert refused.code == ExitCode.USAGE
+    assert "8" * 20 in refused.err
+
+
+def _open(cin: int, name: str = "batch") -> bytes:
+    """A file with one dimension that is no number."""
+    import onnx
+
+    model = onnx.load_from_string(build(kernel_type("fc").workload({"cin": cin, "cout": 8})).onnx_bytes)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
