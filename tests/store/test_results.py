@@ -67,6 +67,15 @@ def test_what_a_result_was_computed_in_is_kept_with_it(farm, ann, agent, job_of,
     assert view.effective_precision == listed.effective_precision == row.effective_precision == word
 
 
+@pytest.mark.parametrize("changed", [{}, {"visit_ms": 50, "launches_min": 4}])
+def test_a_protocols_changed_parameters_stand_beside_a_result(farm, ann, agent, job_of, ok_result, changed):
+    job = farm.submit_planned(ann, job_of(1, protocol={"name": "kernel", "parameters": changed}))
+    agent.measure_all(launches=4)
+    with farm.transaction() as tx:
+        told = [*results.list_results(tx, ann).items, *jobs.items(tx, job.id, ann).items]
+    assert [one.protocol_parameters for one in told] == [changed] * 4
+
+
 def test_a_token_that_never_was_is_refused(farm, ann, agent, job_of, report_of, ok_result):
     farm.submit_planned(ann, job_of(1))
     grant = agent.must_take()

@@ -11,7 +11,7 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.profilers import InSituBy
-from benchfarm_core.protocols import PROTOCOLS, Protocol
+from benchfarm_core.protocols import PROTOCOLS, Protocol, changed_parameters
 from benchfarm_core.views import AttemptView, MeasurementView, ResultsWanted, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
@@ -100,7 +100,7 @@ def _filters(tx: Transaction, wanted: ResultsWanted) -> tuple[list[str], dict[st
 
 def _result(row: Any) -> ResultView:
     workload = WORKLOAD.validate_json(row.workload)
-    summary = summary_of(row)
+    summary, protocol = summary_of(row), Protocol.model_validate_json(row.protocol)
     assert summary is not None  # the join is an inner one
     return ResultView(
         measurement_id=row.measurement_id,
@@ -109,7 +109,7 @@ def _result(row: Any) -> ResultView:
         label=workload_label(workload),
         platform_id=row.platform_id,
         platform=row.platform,
-        protocol=Protocol.model_validate_json(row.protocol),
+        protocol=protocol,
         timing=row.timing,
         repeat_no=row.repeat_no,
         purpose=row.purpose,
@@ -121,6 +121,7 @@ def _result(row: Any) -> ResultView:
         bundle_id=row.bundle_id,
         in_situ_by=_in_situ_by(row),
         effective_precision=row.effective_precision,
+        protocol_parameters=changed_parameters(protocol),
     )
 
 
