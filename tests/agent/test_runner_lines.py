@@ -17,7 +17,7 @@ from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines, started_visit
 from benchfarm_core.agent_protocol import ResultsRequest
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import MeasurementResult, SideSamples
 from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS
 from tests.agent.conftest import grant_of
@@ -184,6 +184,13 @@ def test_what_a_visit_was_computed_in_is_one_of_the_farms_words(said: object, ke
     record = read(READY, STARTED, {**DONE, "effective_precision": said}, END)
     assert (record.garbage, record.precisions) == (None, {4: kept})
     MeasurementResult(measurement_id=4, outcome="ok", effective_precision=record.precisions[4])
+
+
+def test_a_pair_was_computed_in_two_precisions() -> None:
+    beside = {name: DONE[name] for name in SideSamples.model_fields if name in DONE}
+    beside |= {"rounds": [len(DONE["blocks_ns"])], "threads": 1, "effective_precision": "bf16"}
+    record = read(READY, STARTED, {**DONE, "beside": beside}, END)
+    assert (record.garbage, record.precisions, record.b_precisions) == (None, {4: "int8"}, {4: "bf16"})
 
 
 def test_a_runner_that_does_not_say_what_it_computed_in_leaves_it_unknown() -> None:

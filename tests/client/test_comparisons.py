@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchfarm import ComparisonVerdict, Conflict, InvalidRequest, JobKind, Results
+from benchfarm.commands.comparisons import _table
 from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_kernel
 from benchfarm_core.jobs import JobState
+from benchfarm_core.workloads import PairWorkload
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.kernels import kernel_type
 
@@ -149,6 +152,32 @@ def test_a_file_keeps_its_name_in_the_table(farm: Any, logged_in: Any, tmp_path:
         ended = logged_in("compare", path, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--dim", "batch=1")
     assert "my_net_v2.onnx" in ended.out
     assert "b: mobilenet_v2 hw=64" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("told", "b_asked", "a_text", "b_text"),
+    [
+        (("fp32", "fp32"), None, "", ""),
+        (("fp32", "fp32"), "bf16", "", ", in fp32"),
+        (("bf16", "bf16"), "bf16", ", in bf16", ""),
+        ((None, None), "bf16", "", ""),
+    ],
+)
+def test_a_side_that_was_computed_in_another_precision_says_so(
+    farm: Any, told: tuple[Any, Any], b_asked: str | None, a_text: str, b_text: str
+) -> None:
+    a, b = (parse_kernel(text) for text in farm.kernels[:2])
+    with farm.client() as client, lab(farm, slower=2.0):
+        item = client.compare(a, b, platform=PLATFORM, timeout_s=60)
+    assert isinstance(item.workload, PairWorkload)
+    asked = item.workload.model_copy(update={"b_precision": b_asked})
+    words = {"effective_precision": told[0], "b_effective_precision": told[1], "workload": asked}
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(_table(item.model_copy(update=words), "one", "two"))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines[1].endswith(f" ms{a_text}")
+    assert lines[2].endswith(f" ms{b_text}")
 
 
 def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, tmp_path: Path) -> None:

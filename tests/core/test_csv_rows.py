@@ -45,7 +45,8 @@ def test_a_text_that_a_spreadsheet_would_run_gets_a_quote(start: str) -> None:
 
 
 def test_a_mark_is_a_word_and_moves_no_column() -> None:
-    assert ITEM_COLUMNS[-3:] == RESULT_COLUMNS[-3:] == ("noisy", "effective_precision", "protocol_parameters")
+    assert RESULT_COLUMNS[-3:] == ("noisy", "effective_precision", "protocol_parameters")
+    assert ITEM_COLUMNS[-4:] == (*RESULT_COLUMNS[-3:], "b_effective_precision")
     summary = Summary(
         rule_version=1, median_ms=1, normalised_ms=1, canary=None, low_ms=1, high_ms=1, interval_coverage=0, spread=0,
         grade=Grade.D, clock_proof=ClockProof.UNPINNED, launches=1, blocks=1, clean_share=1, noisy=True,

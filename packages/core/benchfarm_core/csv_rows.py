@@ -22,7 +22,7 @@ _COMPARISON: Final = (
 ITEM_COLUMNS: Final = (
     "item_no", "workload_id", "workload", "label", "platform_id", "platform", "repeat", "state", "source", "reason",
     "failure", "measurement_id", "origin", "board_id", "measured_at", *_SUMMARY, *_COMPARISON,
-    *_MEMORY, "timing", *_LATER, *_LAST,
+    *_MEMORY, "timing", *_LATER, *_LAST, "b_effective_precision",
 )  # fmt: skip
 RESULT_COLUMNS: Final = (
     "measurement_id", "workload_id", "workload", "label", "platform_id", "platform", "protocol", "timing",

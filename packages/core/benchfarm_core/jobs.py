@@ -183,7 +183,8 @@ class JobView(Answer):
 class ItemView(Answer):
     """One item with its result, when it has one.
 
-    `protocol_parameters`: those of its job's protocol that are not the named protocol's own.
+    `protocol_parameters`: those of its job's protocol that are not the named protocol's own. `effective_precision`:
+    what the engine computed it in, of a pair its a side, and `b_effective_precision` its b side; null: unknown.
     """
 
     item_no: int
@@ -206,6 +207,7 @@ class ItemView(Answer):
     comparison: Comparison | None = None
     effective_precision: EffectivePrecision | None = None
     protocol_parameters: ChangedParameters = {}
+    b_effective_precision: EffectivePrecision | None = None
 
 
 class Page(Answer, Generic[T]):

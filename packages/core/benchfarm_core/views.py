@@ -112,7 +112,8 @@ class MeasurementView(Answer):
     """A measurement with its evidence and, while they are kept, its samples.
 
     `in_situ_by`: as of a result; by difference, a launch's samples are of the carrier that holds the kernel once, and
-    `beside` of the one that holds it twice. `effective_precision`: as of a result.
+    `beside` of the one that holds it twice. `effective_precision`: as of a result, of a pair that of its a side, and
+    `b_effective_precision` of its b side.
     """
 
     measurement_id: int
@@ -133,6 +134,7 @@ class MeasurementView(Answer):
     samples: list[LaunchSamples]
     in_situ_by: InSituBy | None = None
     effective_precision: EffectivePrecision | None = None
+    b_effective_precision: EffectivePrecision | None = None
 
 
 class KernelColumn(Answer):

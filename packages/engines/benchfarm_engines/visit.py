@@ -176,13 +176,19 @@ def told_precision(session: Session, request: LaunchRequest) -> dict[str, str]:
         return {}
 
 
-def refuse_other_precision(seen: str, asked: str) -> None:
-    """For a workload that is itself asked what it computes in. Raises EngineFailure (precision_not_obeyed).
+def told_of_carrier(session: Session, request: LaunchRequest) -> dict[str, str]:
+    """As `told_precision`, of a kernel in a carrier. A carrier in fp32 has every kernel in fp32; of a lower precision
+    its own layers have products, which say nothing of the kernel, so there nobody is asked."""
+    told = told_precision(session, request) if request.precision == "fp32" else {}
+    return told if told.get("effective_precision") == request.precision else {}
 
-    Engines answer fp32 for any 8-bit graph without a product (additions, pools), so with int8 that says nothing: that
-    the engine obeys is what the canary shows, which has products.
+
+def refuse_other_precision(seen: str, asked: str) -> None:
+    """For a session without a canary that shows that the engine obeys. Raises EngineFailure (precision_not_obeyed).
+
+    What an engine has no lower form of it computes in fp32, which is told and no disobedience, as beside a canary.
     """
-    if seen != asked and (asked, seen) != ("int8", "fp32"):
+    if seen not in (asked, "fp32"):
         raise EngineFailure(FailureCode.PRECISION_NOT_OBEYED, f"asked for {asked}, the engine computes in {seen}")
 
 

@@ -55,7 +55,7 @@ from benchfarm_store import (
     support,
 )
 from benchfarm_store.database import Prepared, Transaction
-from benchfarm_store.encodings import clock_level, lease_column, rows_json
+from benchfarm_store.encodings import clock_level, lease_column, precisions_text, rows_json
 from benchfarm_store.measurements import OF_LEASE
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
@@ -451,7 +451,7 @@ def _result_row(one: _Good) -> dict[str, Any]:
     """A result, with its summary where there is one."""
     id_ = one.result.measurement_id
     summary = summary_columns(id_, one.answer) if isinstance(one.answer, Summary) else {}
-    precision = one.result.effective_precision
+    precision = precisions_text(one.result.effective_precision, one.result.b_effective_precision)
     return {"measurement_id": id_, "artifact": one.result.artifact_sha256, "effective_precision": precision, **summary}
 
 

@@ -11,7 +11,7 @@ from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors
 from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import workload_text
+from benchfarm_store.encodings import precisions_of, workload_text
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
 
 
@@ -56,6 +56,7 @@ _ITEMS = text(f"""
 
 def _item(row: Any) -> ItemView:
     workload = WORKLOAD.validate_json(row.workload)
+    precision, b_precision = precisions_of(row.effective_precision)
     return ItemView(
         item_no=row.item_no,
         workload_id=workload_text(row.digest),
@@ -75,7 +76,8 @@ def _item(row: Any) -> ItemView:
         measured_at=row.measured_at,
         summary=summary_of(row) if row.state == ItemState.SUCCEEDED else None,
         comparison=comparison_of(row) if row.state == ItemState.SUCCEEDED else None,
-        effective_precision=row.effective_precision,
+        effective_precision=precision,
+        b_effective_precision=b_precision,
         protocol_parameters=dict(_changed(row.protocol)),
     )
 

@@ -17,7 +17,7 @@ from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
 from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import workload_digest, workload_text
+from benchfarm_store.encodings import precisions_of, workload_digest, workload_text
 from benchfarm_store.ingesting import ingest
 from benchfarm_store.pairs import VISIBLE
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
@@ -137,6 +137,7 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
     row = tx.execute(_MEASUREMENT, {"id": measurement_id, "account": by.account_number}).one_or_none()
     if row is None:
         raise NotFound("there is no such measurement")
+    precision, b_precision = precisions_of(row.effective_precision)
     return MeasurementView(
         measurement_id=row.id,
         state=row.state,
@@ -155,7 +156,8 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
         evidence=_evidence(tx, row.id),
         samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
         in_situ_by=_in_situ_by(row),
-        effective_precision=row.effective_precision,
+        effective_precision=precision,
+        b_effective_precision=b_precision,
     )
 
 

@@ -54,6 +54,7 @@ class _Findings:
     failures: dict[int, VisitFailure] = field(default_factory=dict)
     evidence: list[LaunchEvidence] = field(default_factory=list)
     precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
+    b_precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
 
 
 class LeaseLaunches:
@@ -138,6 +139,7 @@ class LeaseLaunches:
             launches=tuple(samples),
             artifact_sha256=self._items[measurement_id].artifact_sha256,
             effective_precision=self._found.precisions.get(measurement_id),
+            b_effective_precision=self._found.b_precisions.get(measurement_id),
         )
 
     def _is_complete(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> bool:
@@ -245,6 +247,7 @@ class LeaseLaunches:
         for measurement_id, samples in record.samples.items():
             self._found.samples[measurement_id].append(samples)
         self._found.precisions |= record.precisions
+        self._found.b_precisions |= record.b_precisions
         for measurement_id, failure in record.failures.items():
             blamed = VisitFailure(*self._blame(measurement_id, failure.code, failure.detail), failure.subject)
             self._found.failures[measurement_id] = blamed

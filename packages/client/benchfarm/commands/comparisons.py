@@ -29,6 +29,7 @@ from benchfarm.workload_text import parse_architecture, parse_generated_model, p
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import ItemView, JobRequest
+from benchfarm_core.support import precision_text
 from benchfarm_core.workloads import PairWorkload, UploadRequest
 
 MODEL_ID = "m_"
@@ -142,6 +143,13 @@ def _b_side(item: ItemView) -> str:
     return f" ({', '.join(differing)})" if differing else ""
 
 
+def _computed_in(item: ItemView, *, b: bool) -> str:
+    """What a side was computed in, where that is told and not the precision that it was asked for."""
+    workload, told = item.workload, item.b_effective_precision if b else item.effective_precision
+    asked = workload.b_precision if b and isinstance(workload, PairWorkload) else None
+    return "" if told in (None, asked or item.platform.rpartition("/")[2]) else f", in {precision_text(told)}"
+
+
 def _table(item: ItemView, a: str, b: str) -> RenderableType:
     found = item.comparison
     if found is None:
@@ -149,8 +157,8 @@ def _table(item: ItemView, a: str, b: str) -> RenderableType:
     return facts(
         {
             "platform": item.platform,
-            f"a: {a}": f"{ms_text(found.a_ms)} ms",
-            f"b: {b}{_b_side(item)}": f"{ms_text(found.b_ms)} ms",
+            f"a: {a}": f"{ms_text(found.a_ms)} ms{_computed_in(item, b=False)}",
+            f"b: {b}{_b_side(item)}": f"{ms_text(found.b_ms)} ms{_computed_in(item, b=True)}",
             "answer": comparison_text(found),
             "interval": f"of {found.coverage:.0%} by {found.rounds} rounds in {found.launches} launches",
             "from": item.source,
