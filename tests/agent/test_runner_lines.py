@@ -54,7 +54,7 @@ DONE = {
     "effective_precision": "int8",
 }
 STARTED = {"event": "started", "visit": 4}
-END = {"event": "end", "wall_ms": 1.0, "peak_rss_bytes": 5, "first_block_unix_s": 2.0}
+END = {"event": "end", "wall_ms": 1.0, "peak_rss_bytes": 5, "first_block_unix_s": 2.0, "twin_relative_l2": 0.01}
 
 
 def read(*lines: object, visits: tuple[int, ...] = (4, 9)) -> LaunchRecord:
@@ -200,6 +200,12 @@ def test_a_runner_that_does_not_say_what_it_computed_in_leaves_it_unknown() -> N
     ):
         record = read(READY, STARTED, silent, END)
         assert (set(record.samples), record.precisions) == ({4}, {})
+
+
+@pytest.mark.parametrize(("said", "kept"), [(0.01, 0.01), (None, None), (-1, "garbage"), ("far", "garbage")])
+def test_the_farthest_twin_stands_in_the_last_line(said: object, kept: object) -> None:
+    record = read(READY, STARTED, DONE, {**END, "twin_relative_l2": said})
+    assert (record.end.twin_relative_l2 if record.end else "garbage") == kept
 
 
 def test_only_started_lines_name_a_visit_during_a_launch() -> None:

@@ -16,7 +16,6 @@ from benchfarm_core.measurements import LaunchSamples, MeasurementResult, Memory
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import (
-    FASTEST_RUNS,
     CanaryGolden,
     canary_floors,
     check_result,
@@ -27,7 +26,6 @@ from benchfarm_core.quality import (
     quiet_canary_ns,
     spread_of,
     summarise,
-    tells_fastest,
     unenforced,
     wants_more_launches,
 )
@@ -397,15 +395,6 @@ def test_drift_against_history_depends_on_the_clock_proof() -> None:
         "the neighbours' traffic, no fault of the board"
     )
     assert not drifted({"sgemm": 120_000}, CanaryGolden(), ClockProof.VERIFIED)
-
-
-@pytest.mark.parametrize(("runs", "tells"), [((FASTEST_RUNS - 1,), False), ((FASTEST_RUNS - 200, 200), True)])
-def test_a_few_canaries_do_not_tell_the_fastest_mode(runs: tuple[int, ...], tells: bool) -> None:
-    launches = [
-        launch(n, [1]).model_copy(update={"canaries": {"sgemm": ((0, 5),) * count, "mobilenet": ((0, 9),) * 900}})
-        for n, count in enumerate(runs)
-    ]
-    assert tells_fastest(launches) is tells
 
 
 def test_the_witness_tolerates_its_own_noise() -> None:

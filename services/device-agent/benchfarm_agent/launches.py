@@ -379,6 +379,7 @@ def launch_evidence(
             temperature_c_after=after.temperature_c,
             throttled=_throttled(before, after),
             gpu=record.end.gpu if record.end else None,
+            twin_relative_l2=record.end.twin_relative_l2 if record.end else None,
             clock=_clock(ended.clock, before, after),
             ungated=ready.ungated,
         )
@@ -398,6 +399,7 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
         "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
         "throttled": any(part.throttled for part in parts) or parts[-1].throttled,
         "clock": _joined([part.clock for part in parts]),
+        "twin_relative_l2": max((p.twin_relative_l2 for p in parts if p.twin_relative_l2 is not None), default=None),
     }
     return [parts[-1].model_copy(update=sums | whole)]
 

@@ -73,6 +73,7 @@ class EndLine(_Line):
     peak_rss_bytes: int = Field(ge=0)
     first_block_unix_s: float | None = Field(default=None, ge=0)
     gpu: GpuEvidence | None = None
+    twin_relative_l2: float | None = Field(default=None, ge=0)
 
 
 class VisitFailure(NamedTuple):
