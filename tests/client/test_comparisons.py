@@ -196,7 +196,9 @@ def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, 
     [
         ("fc cin=8 cout=8", ("b:batch=1",), "b:batch=1: b is no file: nothing is uploaded that has dimensions"),
         ("FOLDER", ("batch=1",), "is a folder: name a file in it"),
-        ("other.onnx", ("batch=1",), "other.onnx: no dimension 'batch' to bind; the model has"),
+        ("closed.onnx", ("batch=1",), "closed.onnx: no dimension 'batch' to bind; the model has none"),
+        ("rows.onnx", ("batch=1",), "rows.onnx: input "),
+        ("rows.onnx", ("a:batch=1", "b:batch=1", "b:rows=1"), "rows.onnx: no dimension 'batch' to bind"),
         ("open.onnx", ("batch=1", "a:batch=2"), "'batch' is given twice"),
         ("open.onnx", ("a:batch",), "'batch' is no name=number"),
     ],
@@ -206,7 +208,9 @@ def test_a_dimension_that_a_side_does_not_have_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("open.onnx").write_bytes(_open(8))
-    Path("other.onnx").write_bytes(_open(8, name="rows"))
+    Path("rows.onnx").write_bytes(_open(8, name="rows"))
+    closed = kernel_type("fc").workload({"cin": 8, "cout": 8})
+    Path("closed.onnx").write_bytes(build(closed).onnx_bytes)
     Path("FOLDER").mkdir()
     given = [word for one in dims for word in ("--dim", one)]
     refused = logged_in("compare", "open.onnx", b, "--platform", PLATFORM, *given)

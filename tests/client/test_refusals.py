@@ -207,7 +207,9 @@ def test_a_dimension_of_one_upload_goes_to_no_other(logged_in: Any, tmp_path: Pa
     both = ("jobs", "submit", "--upload", rows, "--upload", batch)
     submitted = logged_in(*both, "--dim", f"{rows}:rows=2", "--dim", f"{batch}:batch=3", "--json")
     assert submitted.code == 0, submitted.err
-    refused(logged_in(*both, "--dim", "batch=1"), f"{rows}: no dimension 'batch' to bind", "field=dims")
+    refused(logged_in(*both, "--dim", "batch=1"), f"{rows}: input", "'rows' has no number", "code=unbound_dims")
+    stray = ("--dim", f"{rows}:rows=2", "--dim", "batch=3")
+    refused(logged_in(*both, *stray), f"{rows}: no dimension 'batch' to bind; the model has 'rows'", "field=dims")
     refused(logged_in("jobs", "submit", "--kernel", "fc cin=8 cout=8", "--dim", "batch=1"), "nothing is uploaded")
 
 
