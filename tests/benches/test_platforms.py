@@ -1,6 +1,7 @@
 """What the table of engines counts as an answer, and what the matrix beside it says."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -68,10 +69,11 @@ def test_every_error_is_held_to_its_engines_gate(errors: list[float], met: bool)
 def test_the_farthest_twin_is_that_of_all_launches() -> None:
     def view(*distances: float | None) -> MeasurementView:
         launches = [{"launch_no": n} | ({"twin_relative_l2": one} if one else {}) for n, one in enumerate(distances)]
-        evidence = AttemptView.model_construct(launches=launches)
-        return MeasurementView.model_construct(evidence=evidence)
+        made: dict[str, Any] = {"launches": launches}
+        whole: dict[str, Any] = {"evidence": AttemptView.model_construct(**made) if distances else None}
+        return MeasurementView.model_construct(**whole)
 
-    unknown = MeasurementView.model_construct(evidence=None)
+    unknown = view()
     assert farthest_twin([view(1e-3, None), unknown, view(2e-2, 4e-3)]) == 2e-2
     assert farthest_twin([view(None), unknown]) is None
     assert platform_row(MNN, items(1), [1e-3], 1.0, 2e-2)["farthest twin"] == 2e-2

@@ -51,7 +51,7 @@ def test_a_memory_tables_last_column_says_where_a_result_is_from_or_why_there_is
     for one, last in ((done, "new"), (failed, "no memory")):
         lines = shown(one, "memory").splitlines()
         head = next(line for line in lines if "peak MiB" in line)
-        row = next(line for line in lines if line.startswith("relu"))
+        row = next(line for line in lines if line.strip().startswith("relu"))
         assert row.index(last) == head.index("from, or why not")
 
 

@@ -87,8 +87,9 @@ def test_what_both_sides_were_computed_in_is_kept(farm, ann, agent, told):
     agent.send(grant, paired(id_).model_copy(update=words))
     agent.release(grant)
     with farm.transaction() as tx:
-        views = [jobs.items(tx, job.id, ann).items[0], results.get_measurement(tx, id_, ann)]
-    assert [(view.effective_precision, view.b_effective_precision) for view in views] == [told] * 2
+        item, view = jobs.items(tx, job.id, ann).items[0], results.get_measurement(tx, id_, ann)
+    assert (item.effective_precision, item.b_effective_precision) == told
+    assert (view.effective_precision, view.b_effective_precision) == told
 
 
 def test_an_answer_is_as_sure_of_its_clock_as_its_launches(farm, ann, report_of):
