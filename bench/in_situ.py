@@ -55,6 +55,8 @@ SECTION: Final = "Kernels in situ, alone and in the model"
 DIFFERENCE_SECTION: Final = "Kernels in situ by difference, alone and in the model"
 UNCLEAR: Final = "kernels whose difference is unclear"
 TENTHS: Final = "10th to 90th percentile"
+LEFT_OUT: Final = "models left out, for a kernel without a time"
+"""Of the row of all models: by column how many, since its medians and tenths are of the others."""
 NO_LIMIT_MINUTES: Final = 1e6
 
 Row = dict[str, object]
@@ -273,6 +275,7 @@ def _verdict(engine: str, found: Sequence[Ratios], *, whole: bool) -> Row:
     row |= _of_all(DELIVERED, TENTHS, stored) | _of_all(COMPOSED, "composed, 10th to 90th", (o.composed for o in found))
     row |= _of_all("alone", "alone, 10th to 90th", (one.alone for one in found))
     row |= _of_all("own profile", "own profile, 10th to 90th", (one.profile for one in found))
+    row |= _left_out({"in situ": stored, "alone": [o.alone for o in found], "profile": [o.profile for o in found]})
     return row | {
         "goal": GOAL,
         "met": whole and MEDIAN_RANGE[0] <= middle <= MEDIAN_RANGE[1] and inside >= 0.9,
@@ -282,13 +285,21 @@ def _verdict(engine: str, found: Sequence[Ratios], *, whole: bool) -> Row:
 def _without_goal(engine: str, found: Sequence[Ratios]) -> Row:
     row: Row = {"engine": engine, "model": f"all {len(found)}"}
     row |= _of_all(DIFFERENCE, TENTHS, (one.stored for one in found))
-    return row | _of_all("alone", "alone, 10th to 90th", (one.alone for one in found))
+    row |= _of_all("alone", "alone, 10th to 90th", (one.alone for one in found))
+    return row | _left_out({"in situ": [one.stored for one in found], "alone": [one.alone for one in found]})
 
 
 def _of_all(middle: str, tenths: str, ratios: Iterable[float]) -> Row:
     """The median and the tenths of what is there, by the names of their columns."""
     known = [ratio for ratio in ratios if math.isfinite(ratio)]
     return {middle: _told(median(known)) if known else "", tenths: _spread(known)}
+
+
+def _left_out(ratios: Mapping[str, Sequence[float]]) -> Row:
+    """By the name of a sum, of how many models it lacks a kernel: ``alone 12 of 56``, or ``none``."""
+    lacking = {name: sum(not math.isfinite(ratio) for ratio in here) for name, here in ratios.items()}
+    told = (f"{name} {count} of {len(ratios[name])}" for name, count in lacking.items() if count)
+    return {LEFT_OUT: ", ".join(told) or "none"}
 
 
 def _spread(ratios: Sequence[float]) -> str:

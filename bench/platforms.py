@@ -33,6 +33,7 @@ from benchfarm_core.support import (
     largest_relative_l2,
     precision_text,
 )
+from benchfarm_core.views import MeasurementView
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.farm_process import FarmProcess
 
@@ -85,22 +86,33 @@ def _row(client: Client, key: str, wanted: Sequence[KernelRequest]) -> Row:
     job = client.wait(client.submit(request).id, timeout_s=JOB_LIMIT_S)
     seconds = time.monotonic() - begun
     items = list(client.items(job.id))
-    row = platform_row(parse_platform_key(key), items, errors_of(client, items), seconds)
+    known = [item.measurement_id for item in items if item.summary and item.measurement_id is not None]
+    views = [client.measurement(one) for one in known]
+    row = platform_row(parse_platform_key(key), items, errors_of(views), seconds, farthest_twin(views))
     print({name: value for name, value in row.items() if value != ""}, flush=True)
     return row
 
 
-def errors_of(client: Client, items: Iterable[ItemView]) -> list[float]:
-    """The error (relative L2) that the gate saw of each measured item, the largest of its launches."""
-    known = [item.measurement_id for item in items if item.summary and item.measurement_id is not None]
-    errors = (largest_relative_l2(client.measurement(one).samples) for one in known)
+def errors_of(views: Iterable[MeasurementView]) -> list[float]:
+    """The error (relative L2) that the gate saw of each measurement, the largest of its launches."""
+    errors = (largest_relative_l2(view.samples) for view in views)
     return [error for error in errors if error is not None]
 
 
-def platform_row(platform: Platform, items: Sequence[ItemView], errors: Sequence[float], seconds: float) -> Row:
+def farthest_twin(views: Iterable[MeasurementView]) -> float | None:
+    """How far the farthest output lay from its twin (relative L2), by the launches of the measurements' leases."""
+    launches = (launch for view in views if view.evidence is not None for launch in view.evidence.launches)
+    told = (launch.get("twin_relative_l2") for launch in launches)
+    return max((distance for distance in told if distance is not None), default=None)
+
+
+def platform_row(
+    platform: Platform, items: Sequence[ItemView], errors: Sequence[float], seconds: float, twin: float | None = None
+) -> Row:
     """What came of a job's items on one platform.
 
-    errors: relative L2 of what was measured, one each. seconds: from the job's submission to its end.
+    errors: relative L2 of what was measured, one each. seconds: from the job's submission to its end. twin: the largest
+    distance from a twin, of int8; it may be above its gate where an output is nearer to the reference than its twin.
     """
     failures = Counter(item.failure or "no failure told" for item in items if item.summary is None)
     measured = sum(item.summary is not None for item in items)
@@ -120,6 +132,7 @@ def platform_row(platform: Platform, items: Sequence[ItemView], errors: Sequence
         "median error": median(errors) if errors else "",
         "largest error": max(errors, default=""),
         "gate": limit,
+        "farthest twin": "" if twin is None else twin,
         "grades": _grades(items),
         "seconds": round(seconds, 1),
         "per minute": round(60 * measured / seconds),

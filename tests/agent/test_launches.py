@@ -250,6 +250,16 @@ def test_times_that_a_runner_claims_add_up_to_what_evidence_can_carry(launches: 
     assert LaunchEvidence.model_validate(whole[0].model_dump()).timed_ms == work.evidence[0].timed_ms == MS_MAX
 
 
+@pytest.mark.parametrize(("told", "kept"), [([None, 0.01, 0.02], 0.02), ([0.01], 0.01), ([None, None], None)])
+def test_the_farthest_twin_of_a_launch_is_that_of_all_its_processes(
+    launches: Make, running: Run, told: list[float | None], kept: float | None
+) -> None:
+    work = launches()
+    running(work.run())
+    parts = [work.evidence[0].model_copy(update={"twin_relative_l2": one}) for one in told]
+    assert [one.twin_relative_l2 for one in merged(parts)] == [kept]
+
+
 def test_every_visit_crashing_ends_the_lease(launches: Make, running: Run) -> None:
     work = launches("segfault@all", count=4)
     running(work.run())

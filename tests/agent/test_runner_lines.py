@@ -17,7 +17,7 @@ from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines, started_visit
 from benchfarm_core.agent_protocol import ResultsRequest
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import MeasurementResult, SideSamples
 from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS
 from tests.agent.conftest import grant_of
@@ -54,7 +54,7 @@ DONE = {
     "effective_precision": "int8",
 }
 STARTED = {"event": "started", "visit": 4}
-END = {"event": "end", "wall_ms": 1.0, "peak_rss_bytes": 5, "first_block_unix_s": 2.0}
+END = {"event": "end", "wall_ms": 1.0, "peak_rss_bytes": 5, "first_block_unix_s": 2.0, "twin_relative_l2": 0.01}
 
 
 def read(*lines: object, visits: tuple[int, ...] = (4, 9)) -> LaunchRecord:
@@ -186,6 +186,13 @@ def test_what_a_visit_was_computed_in_is_one_of_the_farms_words(said: object, ke
     MeasurementResult(measurement_id=4, outcome="ok", effective_precision=record.precisions[4])
 
 
+def test_a_pair_was_computed_in_two_precisions() -> None:
+    beside = {name: DONE[name] for name in SideSamples.model_fields if name in DONE}
+    beside |= {"rounds": [2], "threads": 1, "effective_precision": "bf16"}
+    record = read(READY, STARTED, {**DONE, "beside": beside}, END)
+    assert (record.garbage, record.precisions, record.b_precisions) == (None, {4: "int8"}, {4: "bf16"})
+
+
 def test_a_runner_that_does_not_say_what_it_computed_in_leaves_it_unknown() -> None:
     for silent in (
         {**DONE, "effective_precision": None},
@@ -193,6 +200,12 @@ def test_a_runner_that_does_not_say_what_it_computed_in_leaves_it_unknown() -> N
     ):
         record = read(READY, STARTED, silent, END)
         assert (set(record.samples), record.precisions) == ({4}, {})
+
+
+@pytest.mark.parametrize(("said", "kept"), [(0.01, 0.01), (None, None), (-1, "garbage"), ("far", "garbage")])
+def test_the_farthest_twin_stands_in_the_last_line(said: object, kept: object) -> None:
+    record = read(READY, STARTED, DONE, {**END, "twin_relative_l2": said})
+    assert (record.end.twin_relative_l2 if record.end else "garbage") == kept
 
 
 def test_only_started_lines_name_a_visit_during_a_launch() -> None:

@@ -115,6 +115,14 @@ def test_a_sum_without_one_of_its_kernels_is_not_told() -> None:
     assert (row[in_situ.DIFFERENCE], row["alone"], verdict[in_situ.DIFFERENCE]) == ("", "", "")
 
 
+@pytest.mark.parametrize("engine", ["mnn", "ncnn"])
+def test_the_row_of_all_says_how_many_models_it_leaves_out(engine: str) -> None:
+    found = {"one": ratios(1.0), "two": ratios(1.0, alone=math.inf), "three": ratios(math.inf, alone=math.inf)}
+    told = [in_situ.rows_of(engine, dict(list(found.items())[:count]), {})[-1] for count in (1, 2, 3)]
+    assert [row[in_situ.LEFT_OUT] for row in told] == ["none", "alone 1 of 2", "in situ 1 of 3, alone 2 of 3"]
+    assert told[2]["alone"] == "0.900", "of the one that is left"
+
+
 def made_answers(planned: Plan, without: int | None = None) -> tuple[dict[str, dict[str, Any]], dict[object, int]]:
     """One round by difference: each kernel's time in ns is known, the first one's difference is unclear."""
     kernels = list(planned.kernels)

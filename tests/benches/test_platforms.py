@@ -1,15 +1,17 @@
 """What the table of engines counts as an answer, and what the matrix beside it says."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from bench.platforms import platform_row, support_rows
+from bench.platforms import farthest_twin, platform_row, support_rows
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState, ItemView
 from benchfarm_core.platforms import ClockProof, parse_platform_key
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.support import OK, SupportRow, fault_of_outcome
+from benchfarm_core.views import AttemptView, MeasurementView
 from benchfarm_core.workloads import KernelWorkload
 
 MNN = parse_platform_key("host/c1.t1.free/mnn-3.6.1/fp32")
@@ -62,6 +64,20 @@ def test_an_operator_that_an_engine_lacks_is_an_answer_and_a_wrong_result_is_non
 def test_every_error_is_held_to_its_engines_gate(errors: list[float], met: bool) -> None:
     row = platform_row(MNN, items(2), errors, 1.0)
     assert (row["gate"], row["largest error"], row["met"]) == (1e-2, max(errors), met)
+
+
+def test_the_farthest_twin_is_that_of_all_launches() -> None:
+    def view(*distances: float | None) -> MeasurementView:
+        launches = [{"launch_no": n} | ({"twin_relative_l2": one} if one else {}) for n, one in enumerate(distances)]
+        made: dict[str, Any] = {"launches": launches}
+        whole: dict[str, Any] = {"evidence": AttemptView.model_construct(**made) if distances else None}
+        return MeasurementView.model_construct(**whole)
+
+    unknown = view()
+    assert farthest_twin([view(1e-3, None), unknown, view(2e-2, 4e-3)]) == 2e-2
+    assert farthest_twin([view(None), unknown]) is None
+    assert platform_row(MNN, items(1), [1e-3], 1.0, 2e-2)["farthest twin"] == 2e-2
+    assert platform_row(MNN, items(1), [1e-3], 1.0)["farthest twin"] == ""
 
 
 def test_a_platform_that_only_refuses_is_none() -> None:

@@ -1,5 +1,6 @@
 """The `benchfarm` command against the real API: what it prints, where, and how it ends."""
 
+import csv
 import json
 import os
 import signal
@@ -116,6 +117,16 @@ def test_a_job_from_submission_to_table(farm: Any, logged_in: Any, kernels: tupl
     assert (tmp_path / "out.csv").read_bytes().decode() == text
     assert len(text.splitlines()) == 3
     assert logged_in("jobs", "cancel", job_id).code == ExitCode.CONFLICT
+
+
+def test_a_job_shows_its_protocols_changed_parameters(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"protocol": {"name": "quick", "parameters": {"visit_ms": 50}}}))
+    job_id = logged_in("jobs", "submit", path, "--kernel", farm.kernels[0], "--json").document["id"]
+    farm.measure(job_id)
+    assert "quick 3 visit_ms=50" in logged_in("jobs", "show", job_id).out
+    [row] = csv.DictReader(logged_in("jobs", "results", job_id, "--csv", "-").out.splitlines())
+    assert row["protocol_parameters"] == "visit_ms=50"
 
 
 def test_what_could_not_be_measured_has_its_reason_and_its_exit_code(

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchfarm import ComparisonVerdict, Conflict, InvalidRequest, JobKind, Results
+from benchfarm.commands.comparisons import _table
 from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_kernel
 from benchfarm_core.jobs import JobState
+from benchfarm_core.workloads import PairWorkload
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.kernels import kernel_type
 
@@ -140,6 +143,95 @@ def test_sides_may_be_files_models_and_kernels(farm: Any, logged_in: Any, tmp_pa
     with lab(farm):
         ended = logged_in("compare", model_id, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--json")
     assert (ended.code, ended.document["source"]) == (0, "known")
+
+
+def test_a_file_keeps_its_name_in_the_table(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "my_net_v2.onnx"
+    path.write_bytes(_open(8))
+    with lab(farm):
+        ended = logged_in("compare", path, "mobilenet_v2 hw=64", "--platform", PLATFORM, "--dim", "batch=1")
+    assert "my_net_v2.onnx" in ended.out
+    assert "b: mobilenet_v2 hw=64" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("told", "b_asked", "a_text", "b_text"),
+    [
+        (("fp32", "fp32"), None, "", ""),
+        (("fp32", "fp32"), "bf16", "", ", in fp32"),
+        (("bf16", "bf16"), "bf16", ", in bf16", ""),
+        ((None, None), "bf16", "", ""),
+    ],
+)
+def test_a_side_that_was_computed_in_another_precision_says_so(
+    farm: Any, told: tuple[Any, Any], b_asked: str | None, a_text: str, b_text: str
+) -> None:
+    a, b = (parse_kernel(text) for text in farm.kernels[:2])
+    with farm.client() as client, lab(farm, slower=2.0):
+        item = client.compare(a, b, platform=PLATFORM, timeout_s=60)
+    assert isinstance(item.workload, PairWorkload)
+    asked = item.workload.model_copy(update={"b_precision": b_asked})
+    words = {"effective_precision": told[0], "b_effective_precision": told[1], "workload": asked}
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(_table(item.model_copy(update=words), "one", "two"))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines[1].endswith(f" ms{a_text}")
+    assert lines[2].endswith(f" ms{b_text}")
+
+
+def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    path = tmp_path / "open.onnx"
+    path.write_bytes(_open(8))
+    with lab(farm):
+        ended = logged_in(
+            "compare", path, path, "--platform", PLATFORM, "--dim", "a:batch=1", "--dim", "b:batch=4", "--json"
+        )
+    sides = [ended.document["workload"][side] for side in ("a", "b")]
+    assert [side["inputs"][0]["shape"][0] for side in sides] == [1, 4], ended.err
+
+
+@pytest.mark.parametrize(
+    ("b", "dims", "text"),
+    [
+        ("fc cin=8 cout=8", ("b:batch=1",), "b:batch=1: b is no file: nothing is uploaded that has dimensions"),
+        ("FOLDER", ("batch=1",), "is a folder: name a file in it"),
+        ("closed.onnx", ("batch=1",), "closed.onnx: no dimension 'batch' to bind; the model has none"),
+        ("rows.onnx", ("batch=1",), "rows.onnx: input "),
+        ("rows.onnx", ("a:batch=1", "b:batch=1", "b:rows=1"), "rows.onnx: no dimension 'batch' to bind"),
+        ("open.onnx", ("batch=1", "a:batch=2"), "'batch' is given twice"),
+        ("open.onnx", ("a:batch",), "'batch' is no name=number"),
+    ],
+)
+def test_a_dimension_that_a_side_does_not_have_is_refused(
+    logged_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b: str, dims: tuple[str, ...], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("open.onnx").write_bytes(_open(8))
+    Path("rows.onnx").write_bytes(_open(8, name="rows"))
+    closed = kernel_type("fc").workload({"cin": 8, "cout": 8})
+    Path("closed.onnx").write_bytes(build(closed).onnx_bytes)
+    Path("FOLDER").mkdir()
+    given = [word for one in dims for word in ("--dim", one)]
+    refused = logged_in("compare", "open.onnx", b, "--platform", PLATFORM, *given)
+    assert (refused.code, text in refused.err) == (ExitCode.USAGE, True), refused.err
+    assert not logged_in("jobs", "list", "--json").document
+
+
+def test_a_text_that_is_too_long_for_a_path_is_no_file(logged_in: Any) -> None:
+    refused = logged_in("compare", "fc cin=8 cout=8", f"fc cin=8 cout={'8' * 300}", "--platform", PLATFORM)
+    assert refused.code == ExitCode.USAGE
+    assert "8" * 20 in refused.err
+
+
+def _open(cin: int, name: str = "batch") -> bytes:
+    """A file with one dimension that is no number."""
+    import onnx
+
+    model = onnx.load_from_string(build(kernel_type("fc").workload({"cin": cin, "cout": 8})).onnx_bytes)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    return bytes(model.SerializeToString())
 
 
 @pytest.mark.parametrize(

@@ -200,12 +200,25 @@ def test_what_an_upload_lacks_is_told_as_an_option(logged_in: Any, tmp_path: Pat
     assert logged_in("models", "upload", path, "--dim", "batch=1").code == 0
 
 
-def _with_open_batch() -> bytes:
+def test_a_dimension_of_one_upload_goes_to_no_other(logged_in: Any, tmp_path: Path) -> None:
+    rows, batch = tmp_path / "rows.onnx", tmp_path / "batch.onnx"
+    rows.write_bytes(_with_open_batch("rows"))
+    batch.write_bytes(_with_open_batch())
+    both = ("jobs", "submit", "--upload", rows, "--upload", batch)
+    submitted = logged_in(*both, "--dim", f"{rows}:rows=2", "--dim", f"{batch}:batch=3", "--json")
+    assert submitted.code == 0, submitted.err
+    refused(logged_in(*both, "--dim", "batch=1"), f"{rows}: input", "'rows' has no number", "code=unbound_dims")
+    stray = ("--dim", f"{rows}:rows=2", "--dim", "batch=3")
+    refused(logged_in(*both, *stray), f"{rows}: no dimension 'batch' to bind; the model has 'rows'", "field=dims")
+    refused(logged_in("jobs", "submit", "--kernel", "fc cin=8 cout=8", "--dim", "batch=1"), "nothing is uploaded")
+
+
+def _with_open_batch(name: str = "batch") -> bytes:
     import onnx
 
     model = onnx.load_from_string(build(kernel_type("fc").workload({"cin": 16, "cout": 8})).onnx_bytes)
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        value.type.tensor_type.shape.dim[0].dim_param = name
     return bytes(model.SerializeToString())
 
 

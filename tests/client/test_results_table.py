@@ -40,10 +40,19 @@ def shown(one: ItemView, protocol: str) -> str:
 def test_memory_shows_sizes_and_cold_times_and_no_median() -> None:
     one = item(peak_pss_bytes=120 * MIB, model_pss_bytes=20 * MIB, load_ms=30.5, first_ms=4.25)
     text = shown(one, "memory")
-    for word in ("peak MiB", "120.0", "20.0", "load ms", "30.50", "first ms", "4.250"):
+    for word in ("peak MiB", "120.0", "20.0", "load ms", "30.50", "first ms", "4.250", "A, unpinned"):
         assert word in text
     assert "median" not in text
     assert "7.125" not in text
+
+
+def test_a_memory_tables_last_column_says_where_a_result_is_from_or_why_there_is_none() -> None:
+    done, failed = item(peak_pss_bytes=MIB), item().model_copy(update={"summary": None, "reason": "no memory"})
+    for one, last in ((done, "new"), (failed, "no memory")):
+        lines = shown(one, "memory").splitlines()
+        head = next(line for line in lines if "peak MiB" in line)
+        row = next(line for line in lines if line.strip().startswith("relu"))
+        assert row.index(last) == head.index("from, or why not")
 
 
 @pytest.mark.parametrize("noisy", [False, True])

@@ -45,13 +45,20 @@ def test_a_text_that_a_spreadsheet_would_run_gets_a_quote(start: str) -> None:
 
 
 def test_a_mark_is_a_word_and_moves_no_column() -> None:
-    assert ITEM_COLUMNS[-2:] == RESULT_COLUMNS[-2:] == ("noisy", "effective_precision")
+    assert RESULT_COLUMNS[-3:] == ("noisy", "effective_precision", "protocol_parameters")
+    assert ITEM_COLUMNS[-4:] == (*RESULT_COLUMNS[-3:], "b_effective_precision")
     summary = Summary(
         rule_version=1, median_ms=1, normalised_ms=1, canary=None, low_ms=1, high_ms=1, interval_coverage=0, spread=0,
         grade=Grade.D, clock_proof=ClockProof.UNPINNED, launches=1, blocks=1, clean_share=1, noisy=True,
     )  # fmt: skip
     marked = item("x").model_copy(update={"summary": summary})
     assert csv_rows(("grade", "noisy"), [marked, item("y")]) == "D,true\r\n,\r\n"
+
+
+def test_a_protocols_changed_parameters_are_one_cell() -> None:
+    changed = item("x").model_copy(update={"protocol_parameters": {"visit_ms": 50, "half_width_target": None}})
+    told = csv_rows(("item_no", "protocol_parameters"), [changed, item("y")])
+    assert told == "0,visit_ms=50 half_width_target=none\r\n0,\r\n"
 
 
 def test_lines_have_the_cells_of_the_header() -> None:

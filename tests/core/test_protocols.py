@@ -3,7 +3,7 @@
 import pytest
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.protocols import PROTOCOLS, ProtocolRequest, resolve_protocol
+from benchfarm_core.protocols import GOLDEN, PROTOCOLS, ProtocolRequest, changed_parameters, resolve_protocol
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,17 @@ def test_impossible_limits_are_named(parameters: dict[str, float], told: str) ->
         resolve_protocol(ProtocolRequest(name="kernel", parameters=parameters))
     assert (refused.value.code, refused.value.field) == ("protocol_impossible", "protocol.parameters")
     assert told in refused.value.detail
+
+
+def test_a_protocol_is_told_from_its_names_own_by_what_differs() -> None:
+    changed: dict[str, int | float] = {"visit_ms": 50, "half_width_target": 0.02}
+    assert changed_parameters(resolve_protocol(ProtocolRequest(parameters=changed | {"blocks_min": 5}))) == changed
+    assert all(changed_parameters(one) == {} for one in (*PROTOCOLS.values(), GOLDEN))
+
+
+def test_of_an_unknown_version_every_parameter_is_told() -> None:
+    older = PROTOCOLS["kernel"].model_copy(update={"version": 2})
+    assert changed_parameters(older) == older.model_dump(exclude={"name", "version"})
 
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))

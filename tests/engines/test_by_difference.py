@@ -73,8 +73,9 @@ def test_a_kernel_takes_as_long_as_its_work(launch: Any, doubled_visit: Any, eng
     installed(engine)
     times = {}
     for name, kernel in (("conv", CONV), ("wide", WIDE)):
-        said = launch([doubled_visit(kernel)], engine=engine)
+        said = launch([doubled_visit(kernel)], engine=engine, asks_precision=True)
         assert said.returncode == 0, said.stderr
+        assert said.done[NUMBER]["effective_precision"] == "fp32"
         times[name] = told(samples_of(said.done[NUMBER])).floor_ns
     assert times["conv"] > 0
     assert 2 < times["wide"] / times["conv"] < 18  # quiet, it is about 8

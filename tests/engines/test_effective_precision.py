@@ -69,9 +69,26 @@ def test_each_kernel_tells_what_it_was_computed_in(
     assert dict(zip(KINDS, found, strict=True)) == SAID[engine, precision]
 
 
-@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+@pytest.mark.parametrize(("engine", "precision"), [("ncnn", "int8"), ("openvino", "int8"), ("openvino", "bf16")])
 def test_memory_tells_it_unasked(
-    launch: Any, workloads: dict[str, Workload], kernels: list[Workload], engine: str
+    launch: Any, workloads: dict[str, Workload], kernels: list[Workload], engine: str, precision: str
 ) -> None:
+    if precision not in load_engine(engine).precisions():
+        pytest.skip(f"this processor has no {precision}")
     softmax, protocol = kernels[KINDS.index("softmax")], {**PROTOCOL, "purpose": "memory"}
-    assert told(launch, engine, "int8", [softmax], workloads["conv"], protocol=protocol) == ["fp32"]
+    assert told(launch, engine, precision, [softmax], workloads["conv"], protocol=protocol) == ["fp32"]
+
+
+def test_both_sides_of_a_pair_tell_it(launch: Any, workloads: dict[str, Workload], kernels: list[Workload]) -> None:
+    """The same kernel in fp32 and in bf16: a convolution obeys, a pool has no such form."""
+    if "bf16" not in load_engine("openvino").precisions():
+        pytest.skip("this processor has no bf16")
+    visits = []
+    for number, one in enumerate(kernels[:2]):
+        visit = one.visit(number, max_relative_l2=0.1)
+        side = {key: value for key, value in visit.items() if key != "visit"} | {"opens_first": False}
+        visits.append(visit | {"beside": side | {"precision": "bf16"}})
+    said = launch(visits, engine="openvino", asks_precision=True)
+    assert [line["outcome"] for line in said.done.values()] == ["ok"] * 2, (said.lines, said.stderr)
+    found = [(line["effective_precision"], line["beside"]["effective_precision"]) for line in said.done.values()]
+    assert found == [("fp32", "bf16"), ("fp32", "fp32")]

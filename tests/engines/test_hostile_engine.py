@@ -64,6 +64,8 @@ class Session:
             return "bf16"
         if DEED == "speechless" and self.number > 1:
             raise KeyError("runtimePrecision")
+        if DEED == "second" and self.number % 2:
+            return "bf16" if self.number > 1 else "fp32"
         return "bf16" if DEED == "precision" else "fp32"
     def close(self):
         pass
@@ -78,7 +80,7 @@ class Hostile:
     def version(self):
         return "1.0"
     def precisions(self):
-        return ("fp32", "int8")
+        return ("fp32", "int8", "bf16")
     def open(self, request):
         if DEED == "reach" and not request.beside_another:
             raise EngineFailure(FailureCode.ENGINE_ERROR, "; ".join(reached()))
@@ -210,9 +212,15 @@ def test_a_b_side_with_options_of_its_own_is_asked_for_its_precision(hostile: An
     assert line["code"] == "precision_not_obeyed"
 
 
-def test_an_int8_graph_without_a_product_is_no_disobedience(hostile: Any) -> None:
-    line = hostile("nothing", precision="int8", protocol=MEMORY).done[0]
-    assert line["outcome"] == "ok", line
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_what_an_engine_has_in_fp32_alone_is_told_and_no_disobedience(hostile: Any, precision: str) -> None:
+    line = hostile("nothing", precision=precision, protocol=MEMORY).done[0]
+    assert (line["outcome"], line.get("effective_precision")) == ("ok", "fp32"), line
+
+
+def test_a_b_side_in_fp32_is_told_and_no_disobedience(hostile: Any) -> None:
+    line = hostile("nothing", more={"beside": {"precision": "bf16"}}, asks_precision=True).done[0]
+    assert (line["outcome"], line["beside"]["effective_precision"]) == ("ok", "fp32"), line
 
 
 def test_a_model_alone_in_its_process_is_asked_for_its_precision(hostile: Any) -> None:
@@ -235,11 +243,16 @@ def test_an_engine_that_trips_over_the_question_has_measured_all_the_same(hostil
     assert "effective_precision" not in line
 
 
-def test_a_pair_tells_no_precision(hostile: Any) -> None:
-    """It has two, and none is stored for it."""
-    line = hostile("nothing", more={"beside": {}}, asks_precision=True).done[0]
+def test_a_pair_tells_the_precision_of_both_sides_where_it_is_asked(hostile: Any) -> None:
+    line = hostile("second", more={"beside": {}}, asks_precision=True).done[0]
     assert line["outcome"] == "ok", line
-    assert "effective_precision" not in line
+    assert {line["effective_precision"], line["beside"]["effective_precision"]} == {"fp32", "bf16"}
+
+
+def test_a_pair_that_is_not_asked_tells_nothing(hostile: Any) -> None:
+    line = hostile("second", more={"beside": {}}).done[0]
+    assert line["outcome"] == "ok", line
+    assert not {"effective_precision"} & {*line, *line["beside"]}
 
 
 def test_an_engine_that_sleeps_is_a_timeout(hostile: Any) -> None:

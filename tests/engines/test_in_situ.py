@@ -64,8 +64,9 @@ def run_ns(line: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("engine", sorted(PROFILING_ENGINES))
 def test_every_kernel_of_a_carrier_has_its_own_time(launch: Any, carrier_visit: Any, engine: str) -> None:
-    said = launch([carrier_visit([CONV, WIDE, POOL])], engine=engine)
+    said = launch([carrier_visit([CONV, WIDE, POOL])], engine=engine, asks_precision=True)
     assert said.returncode == 0, said.stderr
+    assert {line["effective_precision"] for line in said.done.values()} == {"fp32"}
     events = [(line["event"], line["visit"]) for line in said.lines if "visit" in line]
     assert events == [(event, number) for number in (10, 11, 12) for event in ("started", "done")]
     conv, wide, pool = (said.done[number] for number in (10, 11, 12))
@@ -77,6 +78,16 @@ def test_every_kernel_of_a_carrier_has_its_own_time(launch: Any, carrier_visit: 
         assert found.gate_relative_l2 < 1e-3
         assert {at for at, _ in found.canaries["sgemm"]} <= {0, len(found.blocks_ns)}
         assert 0 < found.open_ms * 3 < 20_000
+
+
+def test_below_fp32_a_carrier_does_not_say_what_a_kernel_was_computed_in(launch: Any, carrier_visit: Any) -> None:
+    """Its own layers multiply in bf16, and a pool has no such form."""
+    if "bf16" not in load_engine("openvino").precisions():
+        pytest.skip("this processor has no bf16")
+    visit = carrier_visit([CONV, POOL], limit=0.1)
+    said = launch([visit], engine="openvino", precision="bf16", asks_precision=True)
+    assert [line["outcome"] for line in said.done.values()] == ["ok"] * 2, said.stderr
+    assert not any("effective_precision" in line for line in said.done.values())
 
 
 def test_what_the_engine_computes_within_another_layer_has_no_time(launch: Any, carrier_visit: Any) -> None:

@@ -144,6 +144,17 @@ def outcome_beside_a_good_one(launch: Any, workloads: dict[str, Any], bad: dict[
     return line["code"]
 
 
+def test_the_last_line_tells_how_far_the_farthest_output_lay_from_its_twin(
+    launch: Any, workloads: dict[str, Any]
+) -> None:
+    conv = workloads["conv"]
+    own, far = gates(conv.reference), [{"reference": str(workloads["small"].reference), "max_relative_l2": 1e-3}]
+    assert launch([conv.visit(0)]).lines[-1]["twin_relative_l2"] is None
+    said = launch([conv.visit(0, gates=own * 2), conv.visit(1, gates=own + far)])
+    assert [said.done[number]["outcome"] for number in (0, 1)] == ["ok", "failed"]
+    assert said.lines[-1]["twin_relative_l2"] == pytest.approx(said.done[0]["gate_relative_l2"])
+
+
 def test_a_wrong_result_is_no_number(launch: Any, workloads: dict[str, Any], engine: str) -> None:
     bad = workloads["conv"].visit(1, inputs=[{**workloads["conv"].inputs[0], "fill": {"kind": "normal", "seed": 9}}])
     assert outcome_beside_a_good_one(launch, workloads, bad, engine=engine) == "wrong_result"

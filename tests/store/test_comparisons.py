@@ -78,6 +78,20 @@ def test_the_answer_of_a_pair_is_shown_in_job_item_and_measurement(farm, ann, ag
     assert (job.kind, job.state, job.protocol.name) == (JobKind.COMPARE, JobState.SUCCEEDED, "compare")
 
 
+@pytest.mark.parametrize("told", [("fp32", "bf16"), ("fp32", "fp32"), ("other", None), (None, "fp32"), (None, None)])
+def test_what_both_sides_were_computed_in_is_kept(farm, ann, agent, told):
+    job = farm.submit_planned(ann, comparison_of())
+    grant = agent.must_take()
+    [id_] = [item.measurement_id for item in grant.items]
+    words = dict(zip(("effective_precision", "b_effective_precision"), told, strict=True))
+    agent.send(grant, paired(id_).model_copy(update=words))
+    agent.release(grant)
+    with farm.transaction() as tx:
+        item, view = jobs.items(tx, job.id, ann).items[0], results.get_measurement(tx, id_, ann)
+    assert (item.effective_precision, item.b_effective_precision) == told
+    assert (view.effective_precision, view.b_effective_precision) == told
+
+
 def test_an_answer_is_as_sure_of_its_clock_as_its_launches(farm, ann, report_of):
     point = {"mode": "pinned", "cores": [0], "threads": 1, "freq_khz": [1_800_000]}
     board = farm.agent(ann, report_of(operating_points=[point], clock_proof="verified"))

@@ -62,6 +62,27 @@ def test_more_launches_go_before_a_newer_quick_visit(farm, ann, agent, job_of):
     assert ask(farm, ann, job_of(1))[0].median_ms == pytest.approx(1.0, rel=0.01)
 
 
+def test_a_better_grade_goes_before_a_newer_one_as_long_as_it_is_fresh(farm, ann, agent, job_of, ok_result):
+    def measure(run_ns: int, grade: str, protocol: str, minutes_ago: int) -> None:
+        farm.submit_planned(ann, job_of(1, protocol={"name": protocol}, platforms=[ONE], max_age_s=0))
+        grant = agent.must_take()
+        [id_] = [item.measurement_id for item in grant.items]
+        agent.send(grant, ok_result(id_, launches=6, run_ns=run_ns))
+        agent.release(grant)
+        farm.run("UPDATE summaries SET grade = :grade WHERE measurement_id = :id", grade=grade, id=id_)
+        age = "UPDATE results SET measured_at = now() - make_interval(mins => :mins) WHERE measurement_id = :id"
+        farm.run(age, mins=minutes_ago, id=id_)
+
+    measure(1_000_000, "A", "standard", 30)
+    measure(2_000_000, "B", "kernel", 20)
+    measure(3_000_000, "C", "kernel", 10)
+    found = [ask(farm, ann, job_of(1), platforms=[ONE], max_age_s=60 * age)[0] for age in (60, 25, 15, 5)]
+    assert [one.grade for one in found] == ["A", "B", "C", None]
+    assert [one.median_ms and round(one.median_ms) for one in found] == [1, 2, 3, None]
+    measure(4_000_000, "A", "kernel", 5)
+    assert round(ask(farm, ann, job_of(1), platforms=[ONE])[0].median_ms) == 4, "of one grade the newest"
+
+
 def test_bad_questions_name_the_item(farm, ann, agent, job_of):
     items = [*job_of(1).workloads, {"kind": "kernel", "type": "warp", "config": {}}]
     found = ask(farm, ann, job_of(1), platforms=[ONE], items=items)

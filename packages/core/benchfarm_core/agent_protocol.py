@@ -235,7 +235,8 @@ class LaunchEvidence(Value):
     `wall_ms` from process start to exit; `timed_ms`, `canary_ms`, `open_ms` are its shares. `began_unix_s` and
     `ended_unix_s` are the board host's wall clock at start and exit, `first_block_unix_s` at the first timed block
     (null when the launch timed nothing): for people and for busy shares, never for a rule. `ungated`: nothing looked at
-    outputs, neighbours or canaries.
+    outputs, neighbours or canaries. `twin_relative_l2`: how far the farthest good output of 8 bits lay from its twin;
+    null where none has one, or the runner does not tell.
     """
 
     launch_no: int = Field(ge=0, lt=64)
@@ -265,6 +266,7 @@ class LaunchEvidence(Value):
     gpu: GpuEvidence | None = None
     clock: ClockEvidence | None = None
     ungated: bool = False
+    twin_relative_l2: float | None = Field(default=None, ge=0)
 
 
 class ResultsRequest(Value):

@@ -11,7 +11,7 @@ from benchfarm_core.boards import BoardFilter, GateWait
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM, ClockProof, EffectivePrecision, PlatformFilter
-from benchfarm_core.protocols import Protocol, ProtocolRequest
+from benchfarm_core.protocols import ChangedParameters, Protocol, ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import JobWorkloadRequest, Workload
@@ -181,7 +181,11 @@ class JobView(Answer):
 
 
 class ItemView(Answer):
-    """One item with its result, when it has one."""
+    """One item with its result, when it has one.
+
+    `protocol_parameters`: those of its job's protocol that are not the named protocol's own. `effective_precision`:
+    what the engine computed it in, of a pair its a side, and `b_effective_precision` its b side; null: unknown.
+    """
 
     item_no: int
     workload_id: str
@@ -202,6 +206,8 @@ class ItemView(Answer):
     summary: Summary | None
     comparison: Comparison | None = None
     effective_precision: EffectivePrecision | None = None
+    protocol_parameters: ChangedParameters = {}
+    b_effective_precision: EffectivePrecision | None = None
 
 
 class Page(Answer, Generic[T]):

@@ -86,7 +86,8 @@ class LatencyRequest(Value):
 
     Platforms are ids, keys or aliases, as in POST /v1/jobs. `timing`: how long an item takes alone, or how long a
     kernel takes inside a model (`in_situ`), which is measured and not predicted. `max_age_s` and `min_grade` say which
-    measurements count, of which grade D, and so what is noisy, never does; `on_miss` what is done where none counts.
+    measurements count, of which grade D, and so what is noisy, never does; of several the best grade's newest answers.
+    `on_miss`: what is done where none counts.
     `tolerance`: half the width of a prediction's interval over its median, at the most; an interval that guarantees
     nothing is never within it. `pin`: that of an earlier answer, so that a search asks the same predictors from its
     beginning to its end.

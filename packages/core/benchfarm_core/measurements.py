@@ -171,7 +171,8 @@ class MeasurementResult(Value):
     """The outcome of one measurement of the lease: samples of every launch, or a typed failure.
 
     `subject`: what the failure is about, in a word: the operator that the engine lacks. `effective_precision`: what the
-    engine computed a workload of its own graph in; null where it was not asked, or does not tell.
+    engine computed it in, of a pair its a side, and `b_effective_precision` its b side; null where it was not asked, or
+    does not tell.
     """
 
     measurement_id: MeasurementId
@@ -182,6 +183,7 @@ class MeasurementResult(Value):
     launches: tuple[LaunchSamples, ...] = Field(default=(), max_length=64)
     artifact_sha256: Sha256 | None = None
     effective_precision: EffectivePrecision | None = None
+    b_effective_precision: EffectivePrecision | None = None
 
 
 class Tries(NamedTuple):

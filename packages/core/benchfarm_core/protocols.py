@@ -116,6 +116,24 @@ GOLDEN: Final = _KERNEL.model_copy(update={"name": "golden", "version": 1, "laun
 """Of the golden suite. No client can name it: what one board measured for its own sake answers nobody else."""
 
 
+ChangedParameters = dict[str, int | float | None]
+"""By name, those parameters of a protocol that are not its name's and version's own."""
+
+
+def changed_parameters(protocol: Protocol) -> ChangedParameters:
+    """What tells a protocol from the others of its name and version; of a version whose own parameters this farm does
+    not know, all that it has."""
+    own = {**PROTOCOLS, GOLDEN.name: GOLDEN}.get(protocol.name)
+    known = own.model_dump() if own is not None and own.version == protocol.version else {}
+    told = protocol.model_dump(exclude={"name", "version"})
+    return {name: value for name, value in told.items() if name not in known or known[name] != value}
+
+
+def parameters_text(changed: ChangedParameters) -> str:
+    """``visit_ms=50 blocks_min=9``; empty where none differs."""
+    return " ".join(f"{name}={'none' if value is None else value}" for name, value in changed.items())
+
+
 def purpose_of(protocol: Protocol) -> Literal["latency", "memory", "profile"]:
     """What a protocol's launches look at; only `latency` answers how long an inference takes."""
     if protocol.name == MEMORY:

@@ -81,6 +81,10 @@ NOISY_LIMIT: Final = 1.15
 """A measurement none of whose launches saw MobileNet come this near to its quiet floor, by the clock of the lease, met
 another machine than the one that it is divided by: its launches may agree, and all be slow (docs/decisions/0040)."""
 
+FASTEST_RUNS: Final = 600
+"""Runs of the clock canary of which the fastest is trusted to hand an old reference over for good. Three come at once,
+so these are 200 moments: a mode for 3 % of the time is missed by one lease in 400, one for 2 % by one in 60."""
+
 CanaryName = Literal["sgemm", "mobilenet"]
 
 
@@ -235,6 +239,11 @@ def clock_by_share(launches: Sequence[LaunchSamples]) -> int | None:
     hands old references over to `canary_floors`, and is still the clock of results without a lease's canaries."""
     runs = [ns for launch in launches for _, ns in launch.canaries.get(CLOCK_CANARY, ())]
     return _floor(runs) if runs else None
+
+
+def tells_fastest(launches: Iterable[LaunchSamples]) -> bool:
+    """Whether the clock canary ran so often in some launches that its fastest run is hardly one that was lucky."""
+    return sum(len(launch.canaries.get(CLOCK_CANARY, ())) for launch in launches) >= FASTEST_RUNS
 
 
 def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: ClockProof) -> bool:

@@ -9,7 +9,7 @@ from benchfarm_core.measurements import LaunchSamples, MeasurementState, Purpose
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import EffectivePrecision, EngineSpec, OperatingPoint, Precision
 from benchfarm_core.profilers import InSituBy
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.protocols import ChangedParameters, Protocol
 from benchfarm_core.summaries import Summary
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import InputSpec, Workload
@@ -73,6 +73,7 @@ class ResultView(Answer):
 
     `in_situ_by`: of a time in situ, whether the engine's profiler told it or the difference of two carriers.
     `effective_precision`: what the engine computed it in, which may be another than the platform's; null: unknown.
+    `protocol_parameters`: those that are not the named protocol's own.
     """
 
     measurement_id: int
@@ -93,6 +94,7 @@ class ResultView(Answer):
     bundle_id: str | None = None
     in_situ_by: InSituBy | None = None
     effective_precision: EffectivePrecision | None = None
+    protocol_parameters: ChangedParameters = {}
 
 
 class AttemptView(Answer):
@@ -110,7 +112,8 @@ class MeasurementView(Answer):
     """A measurement with its evidence and, while they are kept, its samples.
 
     `in_situ_by`: as of a result; by difference, a launch's samples are of the carrier that holds the kernel once, and
-    `beside` of the one that holds it twice. `effective_precision`: as of a result.
+    `beside` of the one that holds it twice. `effective_precision`: as of a result, of a pair that of its a side, and
+    `b_effective_precision` of its b side.
     """
 
     measurement_id: int
@@ -131,6 +134,7 @@ class MeasurementView(Answer):
     samples: list[LaunchSamples]
     in_situ_by: InSituBy | None = None
     effective_precision: EffectivePrecision | None = None
+    b_effective_precision: EffectivePrecision | None = None
 
 
 class KernelColumn(Answer):

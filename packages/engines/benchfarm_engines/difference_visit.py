@@ -31,7 +31,7 @@ from benchfarm_engines.pair_visit import (
     references_of,
     warm_side,
 )
-from benchfarm_engines.visit import Bench
+from benchfarm_engines.visit import Bench, told_of_carrier
 from benchfarm_engines.witness import Reading, Witness
 
 ROUNDS: Final = 8
@@ -63,15 +63,19 @@ def measure_by_difference(visit: Visit, request: LaunchRequest, bench: Bench) ->
     shared = _Setting((once, twice), request, bench, Displacement(request.cores))
     samples, canary_at_ns = PairSamples(), 0
     canary_before_ns, timed_before_ns = bench.canaries.spent_ns, bench.shares.timed_ns
+    told: dict[str, str] = {}
     while wants_round(samples, request.protocol):
         if not samples.rounds or samples.timed_ns - canary_at_ns >= request.protocol.canary_every_ms * 1_000_000:
             bench.canaries.sample(samples.canaries, samples.pairs)
             canary_at_ns = samples.timed_ns
         with ExitStack() as opened:
-            _round(samples, shared, opened)
+            session = _round(samples, shared, opened)
+            if not wants_round(samples, request.protocol):
+                told = told_of_carrier(session, request)
     bench.canaries.sample(samples.canaries, samples.pairs)
     return {
         **samples.a.fields(),
+        **told,
         "timed_ms": (bench.shares.timed_ns - timed_before_ns) / 1e6,  # with what went on between the blocks
         "canaries": samples.canaries,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
@@ -94,8 +98,9 @@ def _round_pairs(protocol: ProtocolParameters) -> int:
     return max(ROUND_PAIRS, -(-protocol.blocks_min // ROUNDS))
 
 
-def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> None:
-    """Opens both carriers, the one with two copies first in every other round; `opened` closes them."""
+def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> Session:
+    """Opens both carriers, the one with two copies first in every other round; `opened` closes them. The session of the
+    one with one copy."""
     ways = list(in_step(shared.sides, (samples.a, samples.b)))
     bench, twice_first = shared.shared, len(samples.rounds) % 2 == 1
     sessions = [
@@ -110,6 +115,7 @@ def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> None:
     time_round(sessions, samples, shared.request.protocol, bench.witness, shared.displace)
     bench.shares.timed_ns += time.perf_counter_ns() - begun
     check_sides(sessions, ways)
+    return sessions[0]
 
 
 def time_round(

@@ -24,7 +24,7 @@ from benchfarm_engines.launch_request import LaunchRequest, Visit
 from benchfarm_engines.profile_cost import without_cost
 from benchfarm_engines.profile_visit import profiled_session
 from benchfarm_engines.run_watch import RunWatch, Step
-from benchfarm_engines.visit import Bench, failed
+from benchfarm_engines.visit import Bench, failed, told_of_carrier
 from benchfarm_engines.witness import Witness
 
 BLOCKS: Final = 8
@@ -75,6 +75,7 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
         begun = time.perf_counter_ns()
         iterations, profiled = profiled_blocks(session, runs, bench)
         timed_ns = time.perf_counter_ns() - begun
+        told = told_of_carrier(session, request)
     cost_ns = bench.operator_cost.ns() * iterations if bench.operator_cost is not None else 0.0
     blocks = without_profiler(profiled, cost_ns)
     bench.canaries.sample(canaries, len(blocks))
@@ -86,7 +87,7 @@ def measure_in_situ(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
     }
     shares = {name: ms / len(visit.numbers) for name, ms in whole.items()}
-    same = {"warmup_runs": warmup_runs, "canaries": canaries, "gate_relative_l2": facts["gate_relative_l2"]}
+    same = {"warmup_runs": warmup_runs, "canaries": canaries, "gate_relative_l2": facts["gate_relative_l2"], **told}
     sites = {each.visit: each.name for each in visit.sites if each.visit is not None}
     found = times_by_site(blocks, [site.name for site in visit.sites], cost_ns)
     return {

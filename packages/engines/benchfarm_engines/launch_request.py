@@ -117,7 +117,7 @@ class LaunchRequest:
     """Everything that one launch does, in the order in which it does it.
 
     cache: a writable folder that launches of one lease share, None for none; see ``engine.OpenRequest``.
-    asks_precision: whether each visit of one workload is to tell what it was computed in.
+    asks_precision: whether each visit is to tell what it was computed in, of a pair both sides.
     """
 
     engine: str

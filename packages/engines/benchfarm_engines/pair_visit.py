@@ -24,7 +24,7 @@ from benchfarm_engines.engine_options import InvalidOption, OptionValue, check_o
 from benchfarm_engines.gate import Array, load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import Beside, LaunchRequest, ProtocolParameters, Visit
-from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision
+from benchfarm_engines.visit import Bench, artifact_inputs, check_session, refuse_other_precision, told_precision
 from benchfarm_engines.witness import REWARM_BELOW_NS, Witness
 
 ROUNDS: Final = 8
@@ -96,17 +96,21 @@ def measure_pair(visit: Visit, request: LaunchRequest, bench: Bench) -> dict[str
     options = bench.options if beside.options is None else _options(beside, bench)
     b = Side(beside.visit, beside.precision or request.precision, options, references_of(beside.visit))
     samples, canary_before_ns = PairSamples(), bench.canaries.spent_ns
+    told: list[dict[str, str]] = [{}, {}]
     while _wants_round(samples, request.protocol):
         b_first = (len(samples.rounds) % 2 == 1) != beside.opens_first
         with ExitStack() as opened:
-            _round(samples, (a, b), b_first, request, bench, opened)
-    bench.canaries.sample(samples.canaries, samples.pairs)
+            sessions = _round(samples, (a, b), b_first, request, bench, opened)
+            if not _wants_round(samples, request.protocol):
+                bench.canaries.sample(samples.canaries, samples.pairs)
+                told = [told_precision(session, request) for session in sessions]
     bench.shares.timed_ns += samples.timed_ns
     return {
         **samples.a.fields(),
+        **told[0],
         "canaries": samples.canaries,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
-        "beside": samples.b.fields() | {"rounds": samples.rounds, "threads": request.threads},
+        "beside": samples.b.fields() | told[1] | {"rounds": samples.rounds, "threads": request.threads},
     }
 
 
@@ -141,8 +145,8 @@ def _round(
     request: LaunchRequest,
     bench: Bench,
     opened: ExitStack,
-) -> None:
-    """Opens both sides, times them in turn; `opened` closes them."""
+) -> list[Session]:
+    """Opens both sides, times them in turn; `opened` closes them. The sessions of a and b."""
     ways = list(in_step(sides, (samples.a, samples.b)))
     # the memory that is handed out first may be the better one: the sides take turns in that too
     sessions = [open_side(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
@@ -153,6 +157,7 @@ def _round(
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
     time_round(sessions[0].run, sessions[1].run, samples, request.protocol, bench.witness, bench.canaries)
     check_sides(sessions, ways)
+    return sessions
 
 
 def open_side(side: Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:

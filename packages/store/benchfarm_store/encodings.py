@@ -8,7 +8,7 @@ from uuid import UUID
 
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import PriorityClass
-from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof
+from benchfarm_core.platforms import CLOCK_PROOF_ORDER, ClockProof, EffectivePrecision, effective_precision
 
 CLOCK_PROOFS: Final = tuple(sorted(ClockProof, key=CLOCK_PROOF_ORDER.__getitem__))
 _DIGITS: Final = re.compile("[0-9a-f]{32}")
@@ -23,6 +23,17 @@ def clock_level(proof: ClockProof) -> int:
 def priority_number(priority: PriorityClass) -> int:
     """0 low, 1 normal, 2 high."""
     return PRIORITIES.index(priority)
+
+
+def precisions_text(own: EffectivePrecision | None, b: EffectivePrecision | None) -> str | None:
+    """What was computed in, as a result keeps it: ``fp32``; of a pair with both sides, ``fp32/int8``."""
+    return own if b is None else f"{own or ''}/{b}"
+
+
+def precisions_of(kept: str | None) -> tuple[EffectivePrecision | None, EffectivePrecision | None]:
+    """What was computed in, and of a pair its b side."""
+    own, _, b = (kept or "").partition("/")
+    return effective_precision(own or None), effective_precision(b or None)
 
 
 def account_text(number: int) -> str:

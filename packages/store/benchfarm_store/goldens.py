@@ -9,16 +9,18 @@ the process that timed them, so each of their results is normalised by its own c
 
 Before rule version 8 the clock of a lease was what a share of its canaries stayed below. What was normalised by it
 keeps its reference (`sgemm_ns`), and so does what its own canaries normalise, of which there are few; `fastest_ns` is
-the reference of leases since, handed over by the first one that tells both.
+the reference of leases since, handed over by the first one that tells both, by canaries enough (`tells_fastest`): one
+that missed the processor's fast mode would move all later times. A lease before it is normalised as those of before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median_low
 from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
-from benchfarm_core.quality import CanaryGolden, CanaryName
+from benchfarm_core.measurements import LaunchSamples
+from benchfarm_core.quality import CanaryGolden, CanaryName, canary_floors, clock_by_share, tells_fastest
 from benchfarm_store.database import Prepared, Transaction
 
 HISTORY_LEASES: Final = 3
@@ -31,7 +33,8 @@ class Canaries(NamedTuple):
     """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`).
 
     seen: what all results of the lease that came together saw, in ns; nothing of one with uploads. share_ns: their
-    clock by the scale of `sgemm_ns`, where that has no reference yet.
+    clock by the scale of `sgemm_ns`, where that has no reference yet. is_by_share: `reference` is the old one and
+    waits to be handed over; so the clock in `seen` is by its scale.
     """
 
     generation_id: int
@@ -41,6 +44,7 @@ class Canaries(NamedTuple):
     history: CanaryGolden
     quiet: CanaryGolden
     share_ns: int | None
+    is_by_share: bool
     is_kept: bool
 
 
@@ -48,21 +52,32 @@ def find(
     tx: Transaction,
     generation_id: int,
     platform_id: int,
-    seen: Mapping[CanaryName, int],
+    told: Sequence[LaunchSamples],
     *,
     by_lease: bool,
-    by_share: Callable[[], int | None],
+    is_by_share: bool,
 ) -> Canaries:
-    """Reference and history; a canary without a reference gets what is `seen` now (floors in ns).
+    """Reference and history; a canary without a reference gets what is seen now (floors in ns).
 
-    by_lease: whether times are divided by the clock of their lease, or each by its own canaries. by_share: the lease's
-    clock as it was told before rule version 8.
+    told: launches of a lease, of whose canaries it all is. by_lease: whether times are divided by the clock of their
+    lease, or each by its own canaries. is_by_share: whether earlier results of the lease had the old reference.
     """
     row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
+    seen = canary_floors(told)
     own = CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet"))
     if row is None:
-        return Canaries(generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), by_share(), False)
-    sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, by_share) if by_lease else row.sgemm_ns
+        share_ns = clock_by_share(told)
+        return Canaries(
+            generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), share_ns, False, is_kept=False
+        )
+    share_ns = clock_by_share(told) if row.sgemm_ns is None or row.fastest_ns is None or is_by_share else None
+    waits = is_by_share or not (row.fastest_ns or tells_fastest(told))
+    is_by_share = bool(by_lease and row.sgemm_ns and share_ns and waits)
+    sgemm_ns = row.sgemm_ns
+    if is_by_share and share_ns:
+        seen = {**seen, "sgemm": share_ns}
+    elif by_lease:
+        sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, share_ns)
     return Canaries(
         generation_id,
         platform_id,
@@ -70,14 +85,14 @@ def find(
         CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
-        by_share() if row.sgemm_ns is None else None,
-        True,
+        share_ns if row.sgemm_ns is None else None,
+        is_by_share,
+        is_kept=True,
     )
 
 
-def _handed_over(reference_ns: int | None, seen_ns: int | None, by_share: Callable[[], int | None]) -> int | None:
+def _handed_over(reference_ns: int | None, seen_ns: int | None, share_ns: int | None) -> int | None:
     """The old reference on the scale of fastest canaries: a lease's times are the same by both."""
-    share_ns = by_share() if reference_ns and seen_ns else None
     return round(reference_ns * seen_ns / share_ns) if reference_ns and seen_ns and share_ns else reference_ns
 
 
@@ -94,36 +109,38 @@ def _quiet(times_ns: list[int]) -> int | None:
     return sorted(times_ns)[len(times_ns) // LUCKY_OF] if times_ns else None
 
 
-def of_lease(tx: Transaction, lease_id: int, seen: Mapping[CanaryName, int]) -> CanaryGolden:
-    """The canaries' floors in a lease, in ns: those `seen` in its first results, kept with the lease.
+def of_lease(tx: Transaction, lease_id: int, canaries: Canaries) -> CanaryGolden:
+    """The canaries' floors in a lease, in ns: those seen in its first results, kept with the lease.
 
     Later results of the lease are normalised by the same ones, and so is whatever is derived again.
     """
-    row = tx.execute_prepared(_OF_LEASE, lease_id, seen.get("sgemm"), seen.get("mobilenet")).one()
-    return CanaryGolden(sgemm_ns=row.fastest_ns, mobilenet_ns=row.mobilenet_ns)
+    seen = canaries.seen
+    row = tx.execute_prepared(_OF_LEASE, lease_id, seen.get("sgemm"), seen.get("mobilenet"), canaries.is_by_share).one()
+    return CanaryGolden(sgemm_ns=row.clock_ns, mobilenet_ns=row.mobilenet_ns)
 
 
 _OF_LEASE = Prepared(
     "canaries_of_lease",
-    "bigint, bigint, bigint",
+    "bigint, bigint, bigint, boolean",
     """
-    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, $2), fastest_ns = coalesce(fastest_ns, $2),
-        mobilenet_ns = coalesce(mobilenet_ns, $3)
-    WHERE id = $1 RETURNING fastest_ns, mobilenet_ns
+    UPDATE leases SET sgemm_ns = coalesce(sgemm_ns, $2), mobilenet_ns = coalesce(mobilenet_ns, $3),
+        fastest_ns = CASE WHEN $4 THEN fastest_ns ELSE coalesce(fastest_ns, $2) END
+    WHERE id = $1 RETURNING coalesce(fastest_ns, sgemm_ns) AS clock_ns, mobilenet_ns
     """,
 )
 
 
-def remember(
-    tx: Transaction, canaries: Canaries, seen: Mapping[CanaryName, int], *, lease_id: int, keep_reference: bool
-) -> None:
+def remember(tx: Transaction, canaries: Canaries, *, lease_id: int, keep_reference: bool) -> None:
     """Add a lease's canaries to the history, once per lease; the reference waits for an accepted result."""
+    seen = canaries.seen
     if not seen or not (keep_reference or canaries.is_kept):
         return
-    references = (canaries.share_ns, *(canaries.reference.of(name) for name in _NAMES))
+    fastest_ns = canaries.reference.sgemm_ns if "sgemm" in seen and not canaries.is_by_share else None
+    references = (canaries.share_ns, fastest_ns, canaries.reference.mobilenet_ns)
     told = references if keep_reference else (None, None, None)
     recent = [[seen[name]] if name in seen else [] for name in _NAMES]
-    tx.execute_prepared(_REMEMBER, canaries.generation_id, canaries.platform_id, lease_id, tx.now, *told, *recent)
+    of_lease = (canaries.generation_id, canaries.platform_id, lease_id, tx.now)
+    tx.execute_prepared(_REMEMBER, *of_lease, *told, *recent, canaries.is_by_share)
     if not canaries.is_kept:
         tx.execute(_DERIVE_AGAIN, {"generation": canaries.generation_id, "platform": canaries.platform_id})
 
@@ -140,13 +157,13 @@ _DERIVE_AGAIN = text("""
 def _extended(name: CanaryName) -> str:
     both = f"(g.{name}_recent_ns || excluded.{name}_recent_ns)"
     return f"""CASE WHEN g.lease_id = excluded.lease_id THEN g.{name}_recent_ns
-        WHEN g.fastest_ns IS NULL THEN excluded.{name}_recent_ns
+        WHEN g.fastest_ns IS NULL AND NOT $10 THEN excluded.{name}_recent_ns
         ELSE {both}[greatest(1, cardinality({both}) - {QUIET_LEASES} + 1):] END"""
 
 
 _REMEMBER = Prepared(
     "canaries_remember",
-    "int, int, bigint, timestamptz, bigint, bigint, bigint, bigint[], bigint[]",
+    "int, int, bigint, timestamptz, bigint, bigint, bigint, bigint[], bigint[], boolean",
     f"""
     INSERT INTO canary_goldens AS g (generation_id, platform_id, lease_id, measured_at, sgemm_ns, fastest_ns,
         mobilenet_ns, sgemm_recent_ns, mobilenet_recent_ns)

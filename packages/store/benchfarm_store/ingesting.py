@@ -34,7 +34,6 @@ from benchfarm_core.quality import (
     accepted_launches,
     canary_floors,
     check_result,
-    clock_by_share,
     drifted,
     is_noisy,
     summarise,
@@ -55,7 +54,7 @@ from benchfarm_store import (
     support,
 )
 from benchfarm_store.database import Prepared, Transaction
-from benchfarm_store.encodings import clock_level, lease_column, rows_json
+from benchfarm_store.encodings import clock_level, lease_column, precisions_text, rows_json
 from benchfarm_store.measurements import OF_LEASE
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
@@ -227,7 +226,8 @@ _HOLD = Prepared(
     "uuid, text",
     """
     SELECT l.id, l.token::text AS token, l.board_id, l.agent_id, l.generation_id, l.queue_id, l.accepted_at,
-        l.expires_at, q.platform_id, p.spec::text AS platform, t.spec::text AS protocol, a.last_heard_at
+        l.expires_at, q.platform_id, p.spec::text AS platform, t.spec::text AS protocol, a.last_heard_at,
+        l.sgemm_ns IS NOT NULL AND l.fastest_ns IS NULL AS is_by_share
     FROM leases l JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
         JOIN protocols t ON t.id = q.protocol_id JOIN agents a ON a.id = l.agent_id
     WHERE l.token = $1 AND l.agent_id = $2 AND l.ended_at IS NULL
@@ -320,16 +320,9 @@ def _judge(
     # a process that opened a stranger's file says nothing that other results are judged by
     has_uploads = lease.held.has_uploads
     told = [one for launches in (() if has_uploads else ok.values()) for one in unthrottled(launches, lease.clocks)]
-    seen = canary_floors(told)
-    canaries = goldens.find(
-        tx,
-        lease.row.generation_id,
-        lease.row.platform_id,
-        seen,
-        by_lease=not has_uploads,
-        by_share=lambda: clock_by_share(told),
-    )
-    beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, seen)
+    of_board = (lease.row.generation_id, lease.row.platform_id)
+    canaries = goldens.find(tx, *of_board, told, by_lease=not has_uploads, is_by_share=lease.row.is_by_share)
+    beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, canaries)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
@@ -345,7 +338,7 @@ def _judge(
             code = judged or FailureCode.RUNNER_GARBAGE
             verdict = after_failure(code, tries)
             bad.append(_Bad(result, code, verdict))
-    goldens.remember(tx, canaries, seen, lease_id=lease.row.id, keep_reference=bool(good))
+    goldens.remember(tx, canaries, lease_id=lease.row.id, keep_reference=bool(good))
     return good, bad
 
 
@@ -451,7 +444,7 @@ def _result_row(one: _Good) -> dict[str, Any]:
     """A result, with its summary where there is one."""
     id_ = one.result.measurement_id
     summary = summary_columns(id_, one.answer) if isinstance(one.answer, Summary) else {}
-    precision = one.result.effective_precision
+    precision = precisions_text(one.result.effective_precision, one.result.b_effective_precision)
     return {"measurement_id": id_, "artifact": one.result.artifact_sha256, "effective_precision": precision, **summary}
 
 

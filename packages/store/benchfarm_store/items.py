@@ -1,15 +1,17 @@
 """A job's items as people read them: by number, each with its result."""
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import text
 
 from benchfarm_core.jobs import ItemState, ItemView, Page
+from benchfarm_core.protocols import ChangedParameters, Protocol, changed_parameters
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors
 from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import workload_text
+from benchfarm_store.encodings import precisions_of, workload_text
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
 
 
@@ -27,10 +29,10 @@ def list_items(
 _ITEMS = text(f"""
     SELECT i.item_no, i.timing, i.state, i.source, i.reason, i.failure, i.measurement_id, i.repeat,
         w.digest::text AS digest, w.spec::text AS workload, p.public_id AS platform_id, p.key AS platform,
-        f.name AS origin, b.public_id AS board_id, r.measured_at, r.effective_precision, {SUMMARY_COLUMNS},
-        {COMPARISON_COLUMNS}
+        f.name AS origin, b.public_id AS board_id, r.measured_at, r.effective_precision, t.spec::text AS protocol,
+        {SUMMARY_COLUMNS}, {COMPARISON_COLUMNS}
     FROM (
-        SELECT i.*, coalesce(j.options->>'timing', 'alone') AS timing,
+        SELECT i.*, j.protocol_id, coalesce(j.options->>'timing', 'alone') AS timing,
             i.item_no % (j.options->>'repeats')::int AS repeat,
             j.workload_ids[i.item_no / ((j.options->>'repeats')::int * cardinality(j.platform_ids)) + 1] AS workload_id,
             j.platform_ids[i.item_no / (j.options->>'repeats')::int % cardinality(j.platform_ids) + 1] AS platform_id
@@ -39,6 +41,7 @@ _ITEMS = text(f"""
             AND (CAST(:state AS text) IS NULL OR i.state = :state)
         ORDER BY i.item_no LIMIT :limit) i
     JOIN workloads w ON w.id = i.workload_id
+    JOIN protocols t ON t.id = i.protocol_id
     JOIN platforms p ON p.id = i.platform_id
     LEFT JOIN measurements m ON m.id = i.measurement_id
     LEFT JOIN results r ON r.measurement_id = m.id
@@ -53,6 +56,7 @@ _ITEMS = text(f"""
 
 def _item(row: Any) -> ItemView:
     workload = WORKLOAD.validate_json(row.workload)
+    precision, b_precision = precisions_of(row.effective_precision)
     return ItemView(
         item_no=row.item_no,
         workload_id=workload_text(row.digest),
@@ -72,5 +76,13 @@ def _item(row: Any) -> ItemView:
         measured_at=row.measured_at,
         summary=summary_of(row) if row.state == ItemState.SUCCEEDED else None,
         comparison=comparison_of(row) if row.state == ItemState.SUCCEEDED else None,
-        effective_precision=row.effective_precision,
+        effective_precision=precision,
+        b_effective_precision=b_precision,
+        protocol_parameters=dict(_changed(row.protocol)),
     )
+
+
+@lru_cache(maxsize=64)
+def _changed(protocol: str) -> ChangedParameters:
+    """All items of a job have the same one."""
+    return changed_parameters(Protocol.model_validate_json(protocol))

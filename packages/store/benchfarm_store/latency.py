@@ -241,8 +241,8 @@ def check(tx: Transaction, request: LatencyRequest) -> None:
 
 
 def ask(tx: Transaction, request: LatencyRequest, by: Caller, items: Named | None = None) -> Asked:
-    """Every item on every platform: the newest fresh result of that timing, of any protocol of the farm's own.
-    On platforms whose boards' results are of single use nothing is known.
+    """Every item on every platform: of the fresh results of that timing, of any protocol of the farm's own, the best
+    grade's newest. On platforms whose boards' results are of single use nothing is known.
 
     What predicts the rest is looked up here too, so that a question sees each predictor before it was replaced or
     after, and never both. Times in situ are not predicted.
@@ -397,7 +397,8 @@ def _best(
     return {(workloads[row.w], places[row.p]): row for row in found}
 
 
-# more launches say more than a newer visit: the steadier protocol goes first, then the newest
+# what is too old does not count at all, so among the rest the better grade goes first, then the steadier protocol
+# (more launches say more than a newer visit), then the newest; grades are letters in their order
 _BEST = text("""
     SELECT DISTINCT ON (x.w, x.p) x.w, x.p, m.id, s.median_ms, s.low_ms, s.high_ms, s.normalised_ms, s.grade,
         s.clock_proof, s.interval_coverage, r.measured_at, f.name AS origin
@@ -410,7 +411,7 @@ _BEST = text("""
     JOIN generations g ON g.id = r.generation_id
     JOIN boards b ON b.id = g.board_id AND b.generation_id = g.id
     JOIN farms f ON f.id = m.origin_id
-    ORDER BY x.w, x.p, (s.launches >= 3) DESC, r.measured_at DESC
+    ORDER BY x.w, x.p, s.grade, (s.launches >= 3) DESC, r.measured_at DESC, m.id DESC
 """)
 
 

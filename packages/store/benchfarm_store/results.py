@@ -11,13 +11,13 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.profilers import InSituBy
-from benchfarm_core.protocols import PROTOCOLS, Protocol
+from benchfarm_core.protocols import PROTOCOLS, Protocol, changed_parameters
 from benchfarm_core.views import AttemptView, MeasurementView, ResultsWanted, ResultView
 from benchfarm_core.workloads import WORKLOAD, workload_label
 from benchfarm_store import cursors, platforms, sample_codec
 from benchfarm_store.comparisons import COMPARISON_COLUMNS, comparison_of
 from benchfarm_store.database import Transaction
-from benchfarm_store.encodings import workload_digest, workload_text
+from benchfarm_store.encodings import precisions_of, workload_digest, workload_text
 from benchfarm_store.ingesting import ingest
 from benchfarm_store.pairs import VISIBLE
 from benchfarm_store.summaries import SUMMARY_COLUMNS, summary_of
@@ -100,7 +100,7 @@ def _filters(tx: Transaction, wanted: ResultsWanted) -> tuple[list[str], dict[st
 
 def _result(row: Any) -> ResultView:
     workload = WORKLOAD.validate_json(row.workload)
-    summary = summary_of(row)
+    summary, protocol = summary_of(row), Protocol.model_validate_json(row.protocol)
     assert summary is not None  # the join is an inner one
     return ResultView(
         measurement_id=row.measurement_id,
@@ -109,7 +109,7 @@ def _result(row: Any) -> ResultView:
         label=workload_label(workload),
         platform_id=row.platform_id,
         platform=row.platform,
-        protocol=Protocol.model_validate_json(row.protocol),
+        protocol=protocol,
         timing=row.timing,
         repeat_no=row.repeat_no,
         purpose=row.purpose,
@@ -121,6 +121,7 @@ def _result(row: Any) -> ResultView:
         bundle_id=row.bundle_id,
         in_situ_by=_in_situ_by(row),
         effective_precision=row.effective_precision,
+        protocol_parameters=changed_parameters(protocol),
     )
 
 
@@ -136,6 +137,7 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
     row = tx.execute(_MEASUREMENT, {"id": measurement_id, "account": by.account_number}).one_or_none()
     if row is None:
         raise NotFound("there is no such measurement")
+    precision, b_precision = precisions_of(row.effective_precision)
     return MeasurementView(
         measurement_id=row.id,
         state=row.state,
@@ -154,7 +156,8 @@ def get_measurement(tx: Transaction, measurement_id: int, by: Caller) -> Measure
         evidence=_evidence(tx, row.id),
         samples=[] if row.data is None else list(sample_codec.decode(bytes(row.data))),
         in_situ_by=_in_situ_by(row),
-        effective_precision=row.effective_precision,
+        effective_precision=precision,
+        b_effective_precision=b_precision,
     )
 
 

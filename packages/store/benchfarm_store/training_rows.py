@@ -161,8 +161,8 @@ have such results at all is not asked here."""
 _COLUMNS: Final = """
     w.digest::text AS digest, w.spec::text AS workload, m.timing, m.purpose, s.normalised_ms, s.grade, r.measured_at
 """
-# by platform through results, which have an index on it; more launches say more than a newer visit, as where the farm
-# answers
+# by platform through results, which have an index on it; more launches say more than a newer visit. A better grade does
+# not, as it does where the farm answers: no age bounds these, and a board may have changed since
 _OWN: Final = f"""
     WHERE r.platform_id = :platform AND (CAST(:type AS text) IS NULL OR (w.kind = 'kernel' AND w.family = :type))
         AND {_FREE}

@@ -54,6 +54,7 @@ class _Findings:
     failures: dict[int, VisitFailure] = field(default_factory=dict)
     evidence: list[LaunchEvidence] = field(default_factory=list)
     precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
+    b_precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
 
 
 class LeaseLaunches:
@@ -138,6 +139,7 @@ class LeaseLaunches:
             launches=tuple(samples),
             artifact_sha256=self._items[measurement_id].artifact_sha256,
             effective_precision=self._found.precisions.get(measurement_id),
+            b_effective_precision=self._found.b_precisions.get(measurement_id),
         )
 
     def _is_complete(self, measurement_id: int, samples: Sequence[LaunchSamples]) -> bool:
@@ -245,6 +247,7 @@ class LeaseLaunches:
         for measurement_id, samples in record.samples.items():
             self._found.samples[measurement_id].append(samples)
         self._found.precisions |= record.precisions
+        self._found.b_precisions |= record.b_precisions
         for measurement_id, failure in record.failures.items():
             blamed = VisitFailure(*self._blame(measurement_id, failure.code, failure.detail), failure.subject)
             self._found.failures[measurement_id] = blamed
@@ -376,6 +379,7 @@ def launch_evidence(
             temperature_c_after=after.temperature_c,
             throttled=_throttled(before, after),
             gpu=record.end.gpu if record.end else None,
+            twin_relative_l2=record.end.twin_relative_l2 if record.end else None,
             clock=_clock(ended.clock, before, after),
             ungated=ready.ungated,
         )
@@ -395,6 +399,7 @@ def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
         "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
         "throttled": any(part.throttled for part in parts) or parts[-1].throttled,
         "clock": _joined([part.clock for part in parts]),
+        "twin_relative_l2": max((p.twin_relative_l2 for p in parts if p.twin_relative_l2 is not None), default=None),
     }
     return [parts[-1].model_copy(update=sums | whole)]
 

@@ -73,6 +73,7 @@ class EndLine(_Line):
     peak_rss_bytes: int = Field(ge=0)
     first_block_unix_s: float | None = Field(default=None, ge=0)
     gpu: GpuEvidence | None = None
+    twin_relative_l2: float | None = Field(default=None, ge=0)
 
 
 class VisitFailure(NamedTuple):
@@ -89,12 +90,13 @@ class LaunchRecord:
 
     `running`: the visit that had started and not ended when the lines stop. `garbage`: why a line is no proper
     line; nothing behind it was read. `failed`: why the launch itself could not go on. `precisions`: what the engine
-    computed a visit in, of those where it told.
+    computed a visit in, of those where it told; of pairs the a side, and in `b_precisions` the b side.
     """
 
     ready: ReadyLine | None = None
     samples: dict[int, LaunchSamples] = field(default_factory=dict)
     precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
+    b_precisions: dict[int, EffectivePrecision] = field(default_factory=dict)
     failures: dict[int, VisitFailure] = field(default_factory=dict)
     running: int | None = None
     end: EndLine | None = None
@@ -197,12 +199,17 @@ def _finish(record: LaunchRecord, content: dict[str, Any], launch_no: int) -> No
     assert isinstance(visit, int)
     if content.get("outcome") == "ok":
         record.samples[visit] = _samples(content, launch_no)
-        told = effective_precision(content.get("effective_precision"))
-        if told is not None:
-            record.precisions[visit] = told
+        _tell(record.precisions, visit, content)
+        _tell(record.b_precisions, visit, content.get("beside"))
     else:
         record.failures[visit] = _visit_failure(content)
     record.running = None
+
+
+def _tell(precisions: dict[int, EffectivePrecision], visit: int, side: object) -> None:
+    told = effective_precision(side.get("effective_precision")) if isinstance(side, dict) else None
+    if told is not None:
+        precisions[visit] = told
 
 
 def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:

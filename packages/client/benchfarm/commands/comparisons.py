@@ -1,5 +1,6 @@
 """`benchfarm compare`: which of two workloads is slower, as a person's question or as a gate in CI."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,16 +9,27 @@ from rich.console import RenderableType
 
 from benchfarm.calls import checked
 from benchfarm.client import Client
-from benchfarm.commands.options import PLATFORM_HELP, AnyRequest, Dims, grouped, seconds_of, told_as_typed
+from benchfarm.commands.options import (
+    DIMS,
+    PLATFORM_HELP,
+    AnyRequest,
+    dims_of,
+    grouped,
+    seconds_of,
+    told_as_typed,
+    uploaded,
+)
 from benchfarm.commands.results_table import reason_text
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, ms_text
 from benchfarm.commands.watching import watch
 from benchfarm.comparisons import comparison_fields, comparison_text, is_slower, nothing_planned
 from benchfarm.exit_codes import ExitCode, exit_code_of_job
-from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel, parse_numbers
+from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel
 from benchfarm_core.comparing import Comparison, ComparisonVerdict
+from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import ItemView, JobRequest
+from benchfarm_core.support import precision_text
 from benchfarm_core.workloads import PairWorkload, UploadRequest
 
 MODEL_ID = "m_"
@@ -60,15 +72,20 @@ def compare(
         str | None, typer.Option(metavar="DURATION", help="Oldest stored answer to take; 0 measures anew.")
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Stop waiting after this.")] = None,
-    dim: Dims = None,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(DIMS, help="A number for a dimension of both files: batch=1; of one: a:batch=1. Repeatable."),
+    ] = None,
     _json: Json = False,
 ) -> None:
     """Whether B takes longer than A, less long, or as long within a tolerance. Ends with 13 where nobody can tell."""
     session = Session.of(context)
     max_age_s, timeout_s = seconds_of(max_age, "--max-age"), seconds_of(timeout, "--timeout")
     with session.client(patient=True) as client, told_as_typed(TYPED):
-        dims = parse_numbers(dim or [], field="dims")
-        sides = [_side(client, text, dims) for text in (a, b)]
+        texts = {"a": a, "b": b}
+        files = [name for name, text in texts.items() if _is_file(text)]
+        dims = dims_of(dim or [], files, set(texts) - set(files))
+        sides = [_side(client, text, dims.get(name)) for name, text in texts.items()]
         fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
         if max_age_s is not None:
             fields["max_age_s"] = max_age_s
@@ -84,17 +101,28 @@ def compare(
     context.exit(exit_code_of_job(job.state) if failed else _exit_code(item.comparison, fail_if_slower))
 
 
-def _side(client: Client, text: str, dims: dict[str, int]) -> AnyRequest:
-    """What a text means: a file, an upload's id, a model, an architecture or a kernel. Raises InvalidRequest."""
-    if text.endswith((".onnx", ".tflite")) or Path(text).is_file():
-        return UploadRequest(model_id=client.upload_model(Path(text), dims=dims).id)
+def _is_file(text: str) -> bool:
+    """Whether a text means a file, which may be missing; what is too long for a path is none."""
+    return text.endswith((".onnx", ".tflite")) or os.path.isfile(text)
+
+
+def _side(client: Client, text: str, dims: dict[str, int] | None) -> AnyRequest:
+    """What a text means: a file, an upload's id, a model, an architecture or a kernel. Raises InvalidRequest.
+
+    dims: of a file, None of all else.
+    """
+    if dims is not None:
+        return uploaded(client, Path(text), dims=dims)
     if text.startswith(MODEL_ID):
         return UploadRequest(model_id=text)
     head = text.split()[:1]
     if {model.name for model in client.generated_models()}.intersection(head):
         return parse_generated_model(text)
-    is_architecture = {space.name for space in client.spaces.list()}.intersection(head)
-    return parse_architecture(text) if is_architecture else parse_kernel(text)
+    if {space.name for space in client.spaces.list()}.intersection(head):
+        return parse_architecture(text)
+    if os.path.isdir(text):
+        raise InvalidRequest(f"{text} is a folder: name a file in it, .onnx or .tflite", field="path")
+    return parse_kernel(text)
 
 
 def _exit_code(found: Comparison | None, fail_if_slower: bool) -> ExitCode:
@@ -115,6 +143,13 @@ def _b_side(item: ItemView) -> str:
     return f" ({', '.join(differing)})" if differing else ""
 
 
+def _computed_in(item: ItemView, *, b: bool) -> str:
+    """What a side was computed in, where that is told and not the precision that it was asked for."""
+    workload, told = item.workload, item.b_effective_precision if b else item.effective_precision
+    asked = workload.b_precision if b and isinstance(workload, PairWorkload) else None
+    return "" if told in (None, asked or item.platform.rpartition("/")[2]) else f", in {precision_text(told)}"
+
+
 def _table(item: ItemView, a: str, b: str) -> RenderableType:
     found = item.comparison
     if found is None:
@@ -122,8 +157,8 @@ def _table(item: ItemView, a: str, b: str) -> RenderableType:
     return facts(
         {
             "platform": item.platform,
-            f"a: {a}": f"{ms_text(found.a_ms)} ms",
-            f"b: {b}{_b_side(item)}": f"{ms_text(found.b_ms)} ms",
+            f"a: {a}": f"{ms_text(found.a_ms)} ms{_computed_in(item, b=False)}",
+            f"b: {b}{_b_side(item)}": f"{ms_text(found.b_ms)} ms{_computed_in(item, b=True)}",
             "answer": comparison_text(found),
             "interval": f"of {found.coverage:.0%} by {found.rounds} rounds in {found.launches} launches",
             "from": item.source,

@@ -17,6 +17,7 @@ from benchfarm.commands.watching import progress_text, watch
 from benchfarm.durations import duration_text
 from benchfarm.exit_codes import exit_code_of_job
 from benchfarm_core.jobs import BoardWhy, ItemState, JobState, JobView, WhyView
+from benchfarm_core.protocols import changed_parameters, parameters_text
 
 app = typer.Typer(help="Submit jobs, watch them, read their results.", no_args_is_help=True)
 app.command("submit")(submit)
@@ -122,11 +123,12 @@ def _counts(job: JobView) -> str:
 
 
 def _facts(job: JobView) -> RenderableType:
+    changed = parameters_text(changed_parameters(job.protocol))
     shown = job.model_dump(exclude={"protocol", "progress", "platforms", "device_s_spent"})
     return facts(
         {
             **shown,
-            "protocol": f"{job.protocol.name} {job.protocol.version}",
+            "protocol": f"{job.protocol.name} {job.protocol.version} {changed}".rstrip(),
             "progress": job.progress.model_dump(),
             "board time": duration_text(job.device_s_spent),
             "platforms": "\n".join(job.platforms),

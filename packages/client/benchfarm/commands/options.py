@@ -1,6 +1,6 @@
 """Options that several verbs share, and what they mean together."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import wraps
@@ -22,8 +22,9 @@ AnyRequest = KernelRequest | GeneratedModelRequest | ArchitectureRequest | Uploa
 KERNEL_EXAMPLE = "conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1"
 ARCHITECTURE_EXAMPLE: Final = "bert layers=2 hidden=128 seq=64 intermediate=512 heads=2"
 
+DIMS: Final = "--dim"
 Dims = Annotated[
-    list[str] | None, typer.Option("--dim", help="A number for a dimension of the uploads: batch=1. Repeatable.")
+    list[str] | None, typer.Option(DIMS, help="A number for a dimension of the upload: batch=1. Repeatable.")
 ]
 Ints = Annotated[
     list[str] | None,
@@ -58,7 +59,12 @@ class WorkloadOptions:
         list[Path],
         typer.Option(exists=True, dir_okay=False, help="An ONNX or .tflite file, uploaded first. Repeatable."),
     ] = field(default_factory=list)
-    dim: Dims = None
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(
+            DIMS, help="A number for a dimension of all uploads: batch=1; of one: model.onnx:batch=1. Repeatable."
+        ),
+    ] = None
     ints: Ints = None
 
     @property
@@ -72,10 +78,9 @@ class WorkloadOptions:
         named += [parse_generated_model(text) for text in self.model]
         named += [parse_architecture(text) for text in self.architecture]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
-        dims = parse_numbers(self.dim or [], field="dims")
+        dims = dims_of(self.dim or [], [str(path) for path in self.upload])
         ints = parse_numbers(self.ints or [], field="ints")
-        uploaded = (client.upload_model(path, dims=dims, ints=ints) for path in self.upload)
-        return named + [UploadRequest(model_id=model.id) for model in uploaded]
+        return named + [uploaded(client, path, dims=dims[str(path)], ints=ints) for path in self.upload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,46 @@ class PlatformOptions:
             option = next(iter(self.filters)).replace("_", "-")
             raise InvalidRequest(f"--platform names platforms, so --{option} cannot choose", field="platforms")
         return names or self.filters or None
+
+
+def uploaded(
+    client: Client, path: Path, *, dims: Mapping[str, int], ints: Mapping[str, int] | None = None
+) -> UploadRequest:
+    """A file as a workload, uploaded first. Raises InvalidRequest, which names the file: it may be one of several."""
+    try:
+        return UploadRequest(model_id=client.upload_model(path, dims=dims, ints=ints).id)
+    except InvalidRequest as error:
+        if str(path) not in error.detail:
+            error.detail = f"{path}: {error.detail}"
+        raise
+
+
+def dims_of(texts: Sequence[str], uploads: Collection[str], others: Collection[str] = ()) -> dict[str, dict[str, int]]:
+    """By upload its numbers for dimensions: those of all uploads (``batch=1``) and its own (``model.onnx:batch=1``).
+
+    Whether a file has such a dimension, the farm says. `others` could be named too and are no uploads. Raises
+    InvalidRequest for what is no number, what is given twice for an upload, and what no upload takes.
+    """
+    split = [(text, *_split(text, {*uploads, *others})) for text in texts]
+    for text, named, _ in split:
+        if not uploads or named in others:
+            whose = "nothing" if named is None else f"{named} is no file: nothing"
+            raise InvalidRequest(f"{text}: {whose} is uploaded that has dimensions", field="dims")
+    return {
+        upload: parse_numbers((number for _, named, number in split if named in (None, upload)), field="dims")
+        for upload in uploads
+    }
+
+
+def _split(text: str, names: Collection[str]) -> tuple[str | None, str]:
+    """Which of the names a text begins with, and what stands behind it; None where it begins with none of them.
+
+    Names of dimensions may have colons of their own.
+    """
+    for at in range(len(text) - 1, 0, -1):
+        if text[at] == ":" and (named := str(Path(text[:at]))) in names:
+            return named, text[at + 1 :]
+    return None, text
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

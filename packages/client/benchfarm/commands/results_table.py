@@ -12,14 +12,14 @@ from benchfarm.results import Results
 from benchfarm_core.jobs import ItemView
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import Protocol, purpose_of
-from benchfarm_core.summaries import Grade
+from benchfarm_core.summaries import Grade, Summary
 from benchfarm_core.support import precision_text
 
 COLUMNS = ("workload", "median ms", "normalised ms", "interval ms", "grade", "launches", "from, or why not")
 
 
 PROFILE_COLUMNS = ("workload", "profiled sum ms", "normalised sum ms", *COLUMNS[3:])
-MEMORY_COLUMNS = ("workload", "peak MiB", "of the model MiB", "load ms", "first ms", "launches", COLUMNS[-1])
+MEMORY_COLUMNS = ("workload", "peak MiB", "of the model MiB", "load ms", "first ms", *COLUMNS[4:])
 MIB = 2**20
 
 
@@ -92,12 +92,12 @@ def _label(item: ItemView) -> str:
 def _memory_row(item: ItemView) -> tuple[object, ...]:
     summary = item.summary
     if summary is None:
-        return _label(item), None, None, None, None, None, reason_text(item)
+        return _label(item), None, None, None, None, None, None, reason_text(item)
     sizes = (
         None if size is None else f"{size / MIB:.1f}" for size in (summary.peak_pss_bytes, summary.model_pss_bytes)
     )
     times = ms_text(summary.load_ms), ms_text(summary.first_ms)
-    return _label(item), *sizes, *times, summary.launches, _source_text(item)
+    return _label(item), *sizes, *times, _grade_text(summary), summary.launches, _source_text(item)
 
 
 def _row(item: ItemView) -> tuple[object, ...]:
@@ -111,10 +111,14 @@ def _row(item: ItemView) -> tuple[object, ...]:
         ms_text(summary.median_ms),
         ms_text(summary.normalised_ms),
         interval_text(summary.low_ms, summary.high_ms, summary.interval_coverage),
-        grade_text(summary.grade, summary.clock_proof, noisy=summary.noisy),
+        _grade_text(summary),
         summary.launches,
         _source_text(item),
     )
+
+
+def _grade_text(summary: Summary) -> str:
+    return grade_text(summary.grade, summary.clock_proof, noisy=summary.noisy)
 
 
 def _source_text(item: ItemView) -> str | None:

@@ -36,12 +36,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 
 def facts(values: Mapping[str, object]) -> RenderableType:
-    """One thing: a name and a value per line."""
+    """One thing: a name and a value per line. Names that are identifiers, as fields are, are shown in words; any other
+    stands as it is, since a file's name has its underscores."""
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in values.items():
-        made.add_row(escape(name.replace("_", " ")), escape(cell(value)))
+        made.add_row(escape(name.replace("_", " ") if name.isidentifier() else name), escape(cell(value)))
     return made
 
 
