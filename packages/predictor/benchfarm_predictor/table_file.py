@@ -136,8 +136,8 @@ def _meta(found: Array) -> _ArrayMeta:
 
 
 def _signed_content(data: bytes, keys: Mapping[str, str]) -> _Content:
-    """The JSON, after its signature was looked at. What is not signed itself, the header around it, must be as ``write``
-    has it, so that no byte of a table can be another."""
+    """The JSON, after its signature was looked at. The header around it, which is not signed itself, must be as
+    ``write`` has it, so that no byte of a table can be another."""
     if len(data) > MAX_TABLE_BYTES:
         raise _tampered(f"it has more than {MAX_TABLE_BYTES} bytes")
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
