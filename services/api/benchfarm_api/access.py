@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any, Final
 
 import anyio
@@ -12,7 +13,7 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from benchfarm_api.bodies import read_body, refuse_nul
+from benchfarm_api.bodies import LARGE_BYTES, Checked, is_json, read_body, refuse_nul
 from benchfarm_core.access import ACCESS, PUBLIC, Role, may
 from benchfarm_core.errors import Forbidden, Unauthenticated
 from benchfarm_store import tokens
@@ -89,13 +90,27 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        check = self._check()
 
         async def guarded(request: Request) -> Response:
             request.state.caller = await authorise(request, self.name)
             refuse_nul(request)
-            return await handle(await read_body(request, self.name) if has_body else request)
+            if not has_body:
+                return await handle(request)
+            read = await read_body(request, self.name)
+            if check is not None and is_json(request) and len(await read.body()) > LARGE_BYTES:
+                await read.read_ahead(self.name, check)
+            return await handle(read)
 
         return guarded
+
+    def _check(self) -> Checked | None:
+        """What the framework does with a body's value. It does so again with what comes of it, which is what it must be
+        and taken as it is. None where the value is not of the whole body."""
+        field = self.body_field
+        if field is None or [*self.dependant.body_params] != [field]:
+            return None
+        return partial(field.validate, loc=("body",))
 
 
 async def caller_of(request: Request) -> Caller:
