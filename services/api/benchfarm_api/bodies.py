@@ -21,10 +21,11 @@ MAX_LISTS: Final = 400_000
 """JSON lists of a question: an empty one takes twenty times its brackets."""
 LARGE_BYTES: Final = 256 * 2**10
 """Above this a body is read and held to its fields in a thread: others are answered meanwhile."""
-MANY_BYTES: Final = 2**20
-"""Above this a body's names are looked at before it is read."""
+MANY_BYTES: Final = 6 * 2**20
+"""Above this a body's names are looked at before it is read: up to it as many as fit in take no longer to be read than
+the largest question of few."""
 MAX_NAMES: Final = 10_000
-"""Different names in a large question or job: kernels and spaces have a few hundred, a pin as many as platforms. A
+"""Different names in such a question or job: kernels and spaces have a few hundred, a pin as many as platforms. A
 million take seconds in which nobody else is answered."""
 FEW_NAMES: Final = frozenset({"ask_latency", "submit_job"})
 """Routes, by operation id, whose bodies are held to that."""

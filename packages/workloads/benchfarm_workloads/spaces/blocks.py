@@ -97,7 +97,8 @@ def _block_cost(plan: Plan[Any, Any], block: Block) -> Cost:
     """Of one block alone; a network's thousands of layers are those of few blocks."""
     sketch, x = plan.enter(block)
     plan.append(sketch, x, block)
-    return sketch.finish().cost()
+    found: Network = sketch.finish()
+    return found.cost()
 
 
 @lru_cache(10_000)
