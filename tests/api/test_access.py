@@ -131,6 +131,55 @@ def test_a_token_that_is_read_while_it_is_revoked_is_not_remembered(
         anyio.run(ask)
 
 
+def test_of_many_calls_none_waits_for_postgres_but_the_first(
+    database: Database, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did each second: one of a hundred searches' questions took twice as long as the others."""
+    monkeypatch.setattr("benchfarm_api.access.REMEMBER_S", 2.0)
+    authenticator, text, read = Authenticator(database, anyio.CapacityLimiter(1)), token(), tokens.authenticate
+    looks: list[float] = []
+
+    def slow(tx: Transaction, text: str) -> Caller:
+        looks.append(time.monotonic())
+        time.sleep(0.5)  # wait: what it must not be waited for
+        return read(tx, text)
+
+    async def calls() -> list[float]:
+        taken_s, until_s = [], time.monotonic() + 5
+        while time.monotonic() < until_s:
+            began_s = time.monotonic()
+            assert (await authenticator.caller(text, waits=False)).account == "alice"
+            taken_s.append(time.monotonic() - began_s)
+            await anyio.sleep(0.01)
+        return taken_s
+
+    monkeypatch.setattr(tokens, "authenticate", slow)
+    first_s, *others_s = anyio.run(calls)
+    assert first_s >= 0.5
+    assert max(others_s) < 0.3
+    assert 2 <= len(looks) <= 5
+
+
+def test_a_token_that_is_found_revoked_meanwhile_stops_then(
+    database: Database, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_api.access.REMEMBER_S", 60.0)
+    monkeypatch.setattr("benchfarm_api.access.RENEWED_AFTER", 0.0)
+    authenticator, text = Authenticator(database, anyio.CapacityLimiter(1)), token()
+
+    async def calls() -> None:
+        caller = await authenticator.caller(text, waits=False)
+        with database.transaction() as tx:
+            tokens.revoke_token(tx, caller.token_id)
+        until_s = time.monotonic() + 10
+        while time.monotonic() < until_s:
+            await authenticator.caller(text, waits=False)
+            await anyio.sleep(0.01)
+
+    with pytest.raises(Unauthenticated):
+        anyio.run(calls)
+
+
 def test_an_agents_token_that_another_process_has_revoked_works_for_a_bounded_time(
     settings: Settings, caller: MakeCaller, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

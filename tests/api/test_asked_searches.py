@@ -398,3 +398,21 @@ def test_a_caller_that_stops_reading_is_waited_for_and_then_cut_off(
         while piece := caller.recv(2**16):
             received += len(piece)
     assert received < whole
+
+
+def sockets_to(caller: socket.socket) -> list[str]:
+    """Of the processes that serve him; what a process has let go of belongs to none."""
+    own = f":{caller.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[9] for row in rows if row[2].endswith(own) and row[9] != "0"]
+
+
+def test_of_a_caller_that_is_cut_off_no_socket_is_kept(
+    lab: "Lab", published: Any, serving: "Serving", environment: dict[str, str], token: Any, eventually: Any
+) -> None:
+    """Whoever closes a socket waits until all was taken: he kept it, with his last piece, for as long as he liked."""
+    with serving({**environment, "BENCHFARM_ANSWER_STALL_S": "1"}) as served, socket.socket() as caller:
+        ask_much(caller, served.url, token())
+        assert len(sockets_to(caller)) == 1
+        wait_for_the_end(environment)
+        eventually(lambda: not sockets_to(caller), limit_s=15)

@@ -51,6 +51,32 @@ def test_the_same_key_gives_the_same_job(alice: httpx2.Client, caller: MakeCalle
 
 
 @pytest.mark.usefixtures("lab")
+def test_the_same_key_gives_the_same_job_of_hundreds_of_workloads(alice: httpx2.Client) -> None:
+    """It is looked for before they are named."""
+    body = {"workloads": kernels(300)}
+    first, again = (alice.post("/v1/jobs", json=body, headers={"Idempotency-Key": "many"}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["id"] == first.json()["id"]
+    wrong = {"workloads": [*kernels(300), {"kind": "kernel", "type": "nothing", "config": {"n": 1}}]}
+    other = alice.post("/v1/jobs", json=wrong, headers={"Idempotency-Key": "many"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
+    for key in ("new", "newer"):
+        refused = alice.post("/v1/jobs", json=wrong, headers={"Idempotency-Key": key})
+        assert (refused.status_code, refused.json()["code"]) == (422, "kernel_unknown")
+        assert refused.json()["field"].startswith("workloads.300")
+    assert len(alice.get("/v1/jobs").json()["items"]) == 1
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_grade_that_answers_nobody_is_refused(alice: httpx2.Client) -> None:
+    """As by a latency question: it was taken, and meant C."""
+    answer = alice.post("/v1/jobs", json={"workloads": kernels(1), "min_grade": "D"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "min_grade")
+    assert "never reused; C is the worst that is" in answer.json()["detail"]
+    assert submit(alice, min_grade="C")["state"] == "queued"
+
+
+@pytest.mark.usefixtures("lab")
 def test_a_dry_run_stores_nothing(alice: httpx2.Client) -> None:
     answer = alice.post("/v1/jobs?dry_run=true", json={"workloads": kernels(3)})
     assert answer.status_code == 200, answer.text

@@ -1,5 +1,6 @@
 """The bench of winners: searches at a small size on the real API, with a board that the test plays; what is told."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,3 +65,29 @@ def test_what_does_not_come_in_time_is_told_and_no_winner_s_fault(searched: Any)
 )
 def test_the_goal_is_nine_tenths_less_one_standard_error(found: list[Winner], is_met: bool) -> None:
     assert winners.all_row(found)["met"] is is_met
+
+
+def lost(count: int) -> list[Winner]:
+    """Winners whose measurement failed."""
+    return [replace(one, measured_ms=None, grade=None, failure="inconclusive") for one in of(count, 0)]
+
+
+@pytest.mark.parametrize(
+    ("met", "gone", "is_met"),
+    [(60, 0, True), (60, 5, True), (60, 9, True), (60, 10, False), (54, 0, True), (54, 3, False)],
+)
+def test_the_goal_holds_with_the_lost_as_missing_too(met: int, gone: int, is_met: bool) -> None:
+    """A lost winner neither meets nor misses: who loses those that miss reaches no goal by it."""
+    found = [*of(60, met), *lost(gone)]
+    every = winners.all_row(found)
+    assert every["met"] is is_met
+    assert (every["measured"], every["lost"], every["meet"]) == (60, gone, met)
+    assert str(every["share (95 % interval)"]).startswith(f"{100 * met / 60:.1f} %")
+    assert str(every["share, the lost as missing"]).startswith(f"{100 * met / (60 + gone):.1f} %")
+
+
+def test_without_winners_there_is_no_share() -> None:
+    none, gone = winners.all_row([]), winners.all_row(lost(2))
+    assert (none["share (95 % interval)"], none["share, the lost as missing"], none["met"]) == ("", "", False)
+    assert (gone["share (95 % interval)"], gone["lost"], gone["met"]) == ("", 2, False)
+    assert str(gone["share, the lost as missing"]).startswith("0.0 %")

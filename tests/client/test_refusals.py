@@ -260,8 +260,9 @@ def test_a_refusal_names_the_option_that_was_typed(logged_in: Any, words: tuple[
     assert "_s:" not in ended.err
 
 
-def test_a_grade_that_answers_nobody_is_refused_as_it_was_typed(logged_in: Any) -> None:
-    ended = logged_in("latency", "--kernel", "fc cin=8 cout=8", "--platform", "sim", "--min-grade", "D")
+@pytest.mark.parametrize("words", [("latency",), ("jobs", "submit")])
+def test_a_grade_that_answers_nobody_is_refused_as_it_was_typed(logged_in: Any, words: tuple[str, ...]) -> None:
+    ended = logged_in(*words, "--kernel", "fc cin=8 cout=8", "--platform", "sim", "--min-grade", "D")
     refused(ended, "--min-grade: grade D is delivered to whoever has it measured and never reused")
 
 

@@ -9,10 +9,17 @@ from pydantic import Field, ValidationError
 
 from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.architectures import GENE_MAX, MAX_GENES, MAX_NAME, MAX_PLACES
+from benchfarm_core.jobs import JobRequest
 from benchfarm_core.latency import MAX_ITEMS, LatencyItem, LatencyRequest
 from benchfarm_core.refusals import Refusal, refusal_of
 from benchfarm_core.values import Value, digest
-from benchfarm_core.workloads import ArchitectureWorkload, architecture_ids, workload_id
+from benchfarm_core.workloads import (
+    ArchitectureRequest,
+    ArchitectureWorkload,
+    JobWorkloadRequest,
+    architecture_ids,
+    workload_id,
+)
 
 
 class OneByOne(Value):
@@ -150,3 +157,37 @@ def test_an_architecture_without_genes_has_a_name() -> None:
 def test_no_items_are_no_columns() -> None:
     assert ArchitectureColumns.of_items([]) is None
     assert ArchitectureColumns.of_items({"a": ITEM}) is None
+
+
+class Workloads(Value):
+    """As a job, without what it reads at once."""
+
+    workloads: tuple[JobWorkloadRequest, ...]
+
+
+def workloads_of(kind: type[Value], items: Any) -> Any:
+    """Those of a job, or why it is refused."""
+    try:
+        return kind.model_validate({"workloads": items})
+    except ValidationError as error:
+        return refusal_of(error.errors())
+
+
+@pytest.mark.parametrize(
+    "items", [[ITEM], [ITEM] * 3, *([odd] * 2 for odd in ODD), *([ITEM, odd, ITEM] for odd in ODD)]
+)
+def test_a_job_has_the_same_workloads_as_if_they_were_read_one_by_one(items: Any) -> None:
+    found, expected = workloads_of(JobRequest, items), workloads_of(Workloads, items)
+    if isinstance(expected, Workloads):
+        assert found.workloads == expected.workloads
+        assert found.model_dump_json(include={"workloads"}) == expected.model_dump_json()
+    else:
+        assert found == expected
+
+
+def test_architectures_of_a_job_are_not_looked_at_one_by_one() -> None:
+    """What nobody looks at keeps no note of which fields were given."""
+    (at_once, _) = workloads_of(JobRequest, [ITEM] * 2).workloads
+    assert isinstance(at_once, ArchitectureRequest)
+    assert at_once == ArchitectureRequest(space="some", genes=GENES)
+    assert "kind" not in at_once.model_fields_set

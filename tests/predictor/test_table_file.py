@@ -121,6 +121,43 @@ def test_every_changed_bit_of_the_header_is_noticed() -> None:
             assert code(bytes(changed)) in ("table_tampered", "table_foreign"), (place, bit)
 
 
+def with_header(header: bytes) -> bytes:
+    data = written()
+    length = int.from_bytes(data[:8], "little")
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def test_the_header_around_what_is_signed_has_one_form() -> None:
+    """All of these are the same JSON, or JSON that the library reads as the same arrays."""
+    data = written()
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    compact, outer = header.rstrip(b" "), json.loads(header)
+    turned = {name: outer[name] for name in reversed(outer)}
+    places = {**outer, "words": dict(reversed(outer["words"].items()))}
+    more = {**outer, "__metadata__": {**outer["__metadata__"], "more": "x"}}
+    others = {
+        "a blank": compact.replace(b'":{', b'": {', 1),
+        "an escape": compact.replace(b'"words"', b'"w\\u006frds"', 1),
+        "an escape in what is signed": compact.replace(b'\\"', b"\\u0022", 1),
+        "another order": json.dumps(turned, ensure_ascii=False, separators=(",", ":")).encode(),
+        "another order of a place": json.dumps(places, ensure_ascii=False, separators=(",", ":")).encode(),
+        "more beside it": json.dumps(more, ensure_ascii=False, separators=(",", ":")).encode(),
+        "told twice": compact[:-1] + b',"words":' + json.dumps(outer["words"]).encode() + b"}",
+        "blanks behind it": header + b" " * 8,
+        "a blank before it": b" " + compact,
+        "other letters": compact.decode().encode("utf-16"),
+    }
+    assert table_file.read(with_header(header), KEYS)[1] == HEAD
+    for what, other in others.items():
+        assert other not in (header, compact), what
+        assert code(with_header(other)) == "table_tampered", what
+
+
+def test_tables_of_before_have_that_form() -> None:
+    """They were written as the library has it."""
+    assert bytes(save(dict(load(written())), metadata_of(written()))) == written()
+
+
 def test_half_a_surrogate_pair_stands_for_nothing() -> None:
     asking = HEAD.model_copy(update={"farm": "whose?"})
     data = table_file.write(table(), asking, "key_1", sign)

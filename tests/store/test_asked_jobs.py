@@ -10,6 +10,7 @@ from benchfarm_core.latency import LatencyRequest
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import accounts, asked_items, asked_jobs, specs
 from benchfarm_store.asked_jobs import Wanted
+from benchfarm_workloads.spaces import draws
 from tests.store.test_asked import ACT, FC, ONE, add_upload
 
 RESNET = {"kind": "model", "name": "resnet18"}
@@ -58,6 +59,37 @@ def test_what_cannot_be_an_item_is_refused_alone(farm, ann, report_of):
     found = queue(farm, ann, request, wanted(request, ids))
     assert (found.queued, found.refused, found.left_out, list(found.job_ids)) == (2, 2, 0, [1, 2])
     assert "no board can measure this" in found.why
+
+
+def test_what_fits_into_no_board_is_worked_out_once_and_keeps_nobody_out(farm, ann, report_of, monkeypatch):
+    """The largest architectures are predicted least exactly: they come first, whenever a search asks."""
+    monkeypatch.setattr(asked_jobs, "MOST", 2)
+    farm.agent(ann, report_of(facts={"cores": 2, "memory_bytes": 20_000_000}))
+    large = [
+        {"kind": "architecture", "space": one.space, "genes": dict(one.genes)}
+        for one in draws("ofa_resnet", "fits into no board", 6)
+    ]
+    asked_items._architecture_needs.cache_clear()
+    found = queue(farm, ann, question(*large, *FCS[:3]))
+    assert (found.refused, found.queued, list(found.job_ids)) == (6, 2, [6, 7])
+    assert "no board can measure this" in found.why
+    assert asked_items._architecture_needs.cache_info().misses == 6
+    again = queue(farm, ann, question(*large, *FCS))
+    assert (again.refused, again.waiting, again.queued) == (6, 2, 2)
+    assert asked_items._architecture_needs.cache_info().misses == 6
+    monkeypatch.setattr(asked_items, "MOST_REFUSED", 4)
+    few = queue(farm, ann, question(*large, FC))
+    assert (few.refused, few.queued, few.left_out) == (4, 0, 3)
+
+
+def test_an_architecture_that_is_none_is_refused_alone(farm, ann, agent):
+    genes = dict(draws("bert", "one", 1)[0].genes)
+    strays = [{**genes, "layers": 99}, {"layers": 1}]
+    items = [{"kind": "architecture", "space": "bert", "genes": each} for each in (*strays, genes)]
+    request = question(*items)
+    found = queue(farm, ann, request, wanted(request, [f"w_{n * 32}" for n in "123"]))
+    assert (found.refused, found.queued) == (2, 1)
+    assert "layers=99" in found.why
 
 
 def test_the_quota_cuts_and_does_not_refuse_all(farm, agent):

@@ -11,6 +11,7 @@ from benchfarm_core.errors import Conflict, NotFound
 from benchfarm_core.exports import ExportRequest
 from benchfarm_core.predictors import PredictorEvidence
 from benchfarm_store import exports, farm_keys, platforms, predictors
+from tests.peers.waiting import wait_until
 from tests.store.predictor_bytes import predictor_bytes
 
 if TYPE_CHECKING:
@@ -125,3 +126,68 @@ def test_an_export_is_current_while_its_predictor_answers(farm: "Farm", platform
     with farm.transaction() as tx:
         predictors.rollback(tx, platform, "model", by=ann, reason="it is off")
         assert exports.get_export(tx, current.id).is_current is False
+
+
+DAY_S = 86_400.0
+
+
+def test_exports_without_a_file_are_forgotten_with_their_misses(farm: "Farm", platform: str, ann: Any) -> None:
+    def kept(version: int, days: int, missed_days: int | None = None, *, file: bool = False) -> str:
+        ordered = order(farm, platform, version=version, genes={"seq": (64 + days,)})
+        with farm.transaction() as tx:
+            view = exports.keep(tx, ordered, b"f", 1, ann)
+            if missed_days is not None:
+                exports.report_misses(tx, view.id, [{"seq": 1}])
+        farm.run(
+            "UPDATE exports SET created_at = created_at - make_interval(days => :days),"
+            " file = CASE WHEN :file THEN file END WHERE public_id = :id",
+            days=days,
+            file=file,
+            id=view.id,
+        )
+        farm.run(
+            "UPDATE export_misses SET last_at = last_at - make_interval(days => :days) WHERE export_id ="
+            " (SELECT id FROM exports WHERE public_id = :id)",
+            days=missed_days or 0,
+            id=view.id,
+        )
+        return view.id
+
+    old = {kept(1, 9), kept(2, 8, 8)}
+    young, missed, filed = kept(1, 0), kept(2, 7, 1), kept(1, 6, file=True)
+    assert {*_ids(farm)} == {*old, young, missed, filed}
+    with farm.transaction() as tx:
+        assert exports.forget_old(tx, kept_s=5 * DAY_S, limit=1) == 1
+    with farm.transaction() as tx:
+        assert exports.forget_old(tx, kept_s=5 * DAY_S) == 1
+    assert {*_ids(farm)} == {young, missed, filed}
+    assert farm.scalar("SELECT count(*) FROM export_misses") == 1
+    with farm.transaction() as tx:
+        assert exports.forget_old(tx, kept_s=5 * DAY_S) == 0
+        with pytest.raises(NotFound):
+            exports.report_misses(tx, old.pop(), [{"seq": 1}])
+
+
+def _ids(farm: "Farm") -> list[str]:
+    return list(farm.scalar("SELECT array_agg(public_id) FROM exports"))
+
+
+def test_an_export_that_is_forgotten_while_a_miss_is_told_is_not_found(farm: "Farm", platform: str, ann: Any) -> None:
+    """Whoever tells it waits for whoever forgets it."""
+    ordered = order(farm, platform)
+    with farm.transaction() as tx:
+        view = exports.keep(tx, ordered, b"f", 1, ann)
+    farm.run("UPDATE exports SET file = NULL, created_at = created_at - interval '9 days'")
+
+    def tell() -> None:
+        with farm.transaction() as tx:
+            exports.report_misses(tx, view.id, [{"seq": 1}])
+
+    with ThreadPoolExecutor(1) as pool:
+        with farm.transaction() as tx:
+            assert exports.forget_old(tx, kept_s=DAY_S) == 1
+            telling = pool.submit(tell)
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            wait_until(lambda: bool(farm.scalar(waiting)), "nobody waits", 10)
+        with pytest.raises(NotFound):
+            telling.result(timeout=10)

@@ -32,6 +32,15 @@ def test_answers_are_items_outer_platforms_inner(farm, ann, agent, job_of):
             assert (answer.origin, answer.grade, answer.clock_proof) == ("local", "A", "unpinned")
 
 
+def test_platforms_that_are_known_are_one_look(farm, ann, agent, job_of):
+    """Whoever asks for one architecture waits for each statement."""
+    farm.submit_planned(ann, job_of(1, platforms=[ONE, TWO]))
+    with farm.statements() as sent:
+        ask(farm, ann, job_of(1))
+    assert sum("platforms" in one and "is_merged" in one for one in sent) == 1
+    assert not any(one.lstrip().startswith("SELECT board_model, merged_into") for one in sent)
+
+
 def test_what_is_old_or_from_an_older_generation_is_no_answer(farm, ann, agent, job_of, report_of):
     farm.submit_planned(ann, job_of(1))
     agent.measure_all()

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -333,3 +334,33 @@ def test_every_space_says_what_it_reproduces() -> None:
     for one in spaces():
         assert all((one.paper, one.kept, one.read, one.left, one.drawn_as, one.title))
         assert all(gene.meaning and gene.allowed for gene in one.genes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_architecture_costs_what_its_network_costs(name: str) -> None:
+    of = space(name)
+    for drawn in (*draws(name, "costs", 40), extreme(of, min), extreme(of, max)):
+        assert of.cost(drawn) == of.network(drawn).cost()
+
+
+def test_a_block_is_laid_out_once_however_many_architectures_hold_it() -> None:
+    """To lay out each network takes a millisecond: a job has twenty thousand."""
+    laid_out: list[Any] = []
+    plan = space("ofa_mobilenet_v3").plan
+
+    def append(sketch: Any, x: Any, block: Any) -> Any:
+        laid_out.append(block)
+        return plan.append(sketch, x, block)
+
+    counted = replace(plan, append=append)
+    genes = [one.genes for one in draws("ofa_mobilenet_v3", "costs", 200)]
+    for each in genes:
+        counted.cost(each)
+    assert len(laid_out) == len({*laid_out}) < sum(len([*plan.blocks(each)]) for each in genes)
+
+
+def test_what_an_architecture_of_another_space_costs_is_not_told() -> None:
+    with pytest.raises(InvalidRequest, match="an architecture of bert"):
+        space("bignas").cost(draws("bert", "costs", 1)[0])
+    with pytest.raises(InvalidRequest, match="space_version=9"):
+        space("bert").cost(draws("bert", "costs", 1)[0].model_copy(update={"space_version": 9}))

@@ -106,6 +106,10 @@ class ArchitectureColumns(Sequence[ArchitectureRequest]):
         taken = {name: GeneColumn.of([*map(column.given.__getitem__, rows)]) for name, column in self.genes.items()}
         return type(self)(self.space, {name: each for name, each in taken.items() if each is not None}, len(rows))
 
+    def requests(self) -> tuple[ArchitectureRequest, ...]:
+        """All of them as they would be read one by one: what fields ask for was seen when the columns were read."""
+        return tuple(ArchitectureRequest.model_construct(space=self.space, genes=genes) for genes in self.each())
+
     def each(self) -> Iterator[dict[str, GeneValues]]:
         """The genes of one after the other."""
         return map(self.genes_of, range(self.size))

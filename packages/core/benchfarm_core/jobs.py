@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.boards import BoardFilter, GateWait
 from benchfarm_core.comparing import Comparison
 from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import KEY_FORM, OPTIONS_FORM, ClockProof, EffectivePrecision, PlatformFilter
 from benchfarm_core.protocols import ChangedParameters, Protocol, ProtocolRequest
-from benchfarm_core.summaries import Grade, Summary
+from benchfarm_core.summaries import Grade, ReusableGrade, Summary
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import JobWorkloadRequest, Workload
 
@@ -109,19 +110,31 @@ Platforms = Annotated[
 ]
 
 
+def _at_once(given: Any, one_by_one: ValidatorFunctionWrapHandler) -> Any:
+    """Thousands of architectures of one space are read gene by gene, where all is right at first sight."""
+    found = ArchitectureColumns.of_items(given)
+    return one_by_one(given) if found is None else found.requests()
+
+
 class JobRequest(Value):
-    """The body of POST /v1/jobs. A job of kind `compare` has pairs as workloads, and no other has."""
+    """The body of POST /v1/jobs. A job of kind `compare` has pairs as workloads, and no other has.
+
+    `max_age_s` and `min_grade` say which stored results answer an item, of which grade D, and so what is noisy, never
+    does: what nobody may have again is measured.
+    """
 
     kind: JobKind = JobKind.MEASURE
     name: str = Field(default="", max_length=200)
     labels: dict[Annotated[str, Field(max_length=60)], Label] = Field(default={}, max_length=50)
-    workloads: tuple[JobWorkloadRequest, ...] = Field(min_length=1, max_length=MAX_WORKLOADS)
+    workloads: Annotated[
+        tuple[JobWorkloadRequest, ...], Field(min_length=1, max_length=MAX_WORKLOADS), WrapValidator(_at_once)
+    ]
     platforms: Platforms = Field(default=PlatformFilter(), description=PLATFORMS_HELP)
     protocol: ProtocolRequest | None = Field(default=None, description="by default `kernel`, or `compare` for pairs")
     timing: Timing = Field(default=Timing.ALONE, description="`in_situ`: kernels inside a carrier; kernels alone")
     priority: PriorityClass = PriorityClass.NORMAL
     max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)
-    min_grade: Grade = Grade.C
+    min_grade: ReusableGrade = Grade.C
     clock_proof: ClockProof = ClockProof.UNPINNED
     repeats: int = Field(default=1, ge=1, le=20)
     expires_in_s: int | None = Field(default=None, ge=1, le=30 * 86_400)

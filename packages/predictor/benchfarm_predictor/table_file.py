@@ -5,8 +5,9 @@ of the farms that he believes; nothing of the file is used before its signature 
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -24,6 +25,10 @@ from benchfarm_predictor.space_tables import MAX_BITS, WORD_BITS, Packed, SpaceT
 from benchfarm_workloads.spaces.every_block import MAX_BLOCKS
 
 _PREDICTOR: Final = "predictor"
+_METADATA: Final = "__metadata__"
+_PLACE: Final = ("dtype", "shape", "data_offsets")
+"""What a header tells of each array."""
+_ALIGNED_BYTES: Final = 8
 _MAX_WIDTH: Final = 64
 _PAD: Final = -(2**31)
 """Behind the numbers of a block that has fewer than others."""
@@ -88,7 +93,7 @@ def write(table: SpaceTable, head: TableHead, key_id: str, sign: Callable[[bytes
     )
     text = canonical_json(content)
     signed = _Signed(key_id=key_id, signature=sign(text.encode()).hex(), text=text)
-    data = bytes(save(arrays, {METADATA_KEY: canonical_json(signed)}))
+    data = _laid_out(bytes(save(arrays, {METADATA_KEY: canonical_json(signed)})), signed)
     if len(data) > MAX_TABLE_BYTES:
         raise TooLarge(f"the table takes {len(data)} bytes; at most {MAX_TABLE_BYTES}: name fewer genes", field="genes")
     return data
@@ -131,30 +136,52 @@ def _meta(found: Array) -> _ArrayMeta:
 
 
 def _signed_content(data: bytes, keys: Mapping[str, str]) -> _Content:
-    """The JSON, after its signature was looked at. What is not signed itself, its spelling and the spaces behind the
-    header, must be as ``write`` has it, so that no byte of a table can be another."""
+    """The JSON, after its signature was looked at. The header around it, which is not signed itself, must be as
+    ``write`` has it, so that no byte of a table can be another."""
     if len(data) > MAX_TABLE_BYTES:
         raise _tampered(f"it has more than {MAX_TABLE_BYTES} bytes")
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     if len(data) < LENGTH_BYTES or not 0 < length <= min(MAX_JSON_BYTES, len(data) - LENGTH_BYTES):
         raise _foreign("it is no safetensors file, or cut off")
     header = data[LENGTH_BYTES : LENGTH_BYTES + length]
-    signed = _signed(header)
+    outer, signed = _signed(header)
     if signed.key_id not in keys:
         raise _foreign(f"it is signed with the key {signed.key_id[:40]}, which is not among those given")
     public_key, signature = _bytes(keys[signed.key_id]), _bytes(signed.signature)
-    is_written = signature.hex() == signed.signature and header.rstrip() == header.rstrip(b" ")
+    is_written = signature.hex() == signed.signature and header == _header(outer, signed)
     if not is_written or not ed25519.is_signed(public_key, _utf8(signed.text), signature):
         raise _tampered("its signature is not that of the key over its header")
     return _content(signed.text)
 
 
-def _signed(header: bytes) -> _Signed:
-    """One text in the metadata, so that the same table gives the same bytes."""
+def _laid_out(data: bytes, signed: _Signed) -> bytes:
+    """The file with its header in the one form that is read, whatever the library's is."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    header = _header(json_object(data[LENGTH_BYTES : LENGTH_BYTES + length]), signed)
+    assert header is not None  # the library tells all of each array
+    return len(header).to_bytes(LENGTH_BYTES, "little") + header + data[LENGTH_BYTES + length :]
+
+
+def _header(outer: Mapping[str, Any], signed: _Signed) -> bytes | None:
+    """The one form of a header that holds these arrays: what is signed first, the arrays as they lie in the file, no
+    blank between, spaces behind it to a multiple of eight bytes. None where it does not tell its arrays."""
     try:
-        metadata = json_object(header).get("__metadata__")
+        places = {name: {part: each[part] for part in _PLACE} for name, each in outer.items() if name != _METADATA}
+        ordered = dict(sorted(places.items(), key=lambda one: one[1]["data_offsets"]))
+        said = {_METADATA: {METADATA_KEY: canonical_json(signed)}, **ordered}
+        text = json.dumps(said, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (KeyError, TypeError, ValueError):
+        return None
+    return text + b" " * (-len(text) % _ALIGNED_BYTES)
+
+
+def _signed(header: bytes) -> tuple[dict[str, Any], _Signed]:
+    """The header, and of it one text in the metadata, so that the same table gives the same bytes."""
+    try:
+        outer = json_object(header)
+        metadata = outer.get(_METADATA)
         text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-        return _Signed.model_validate(json_object(_utf8(text)) if isinstance(text, str) else None)
+        return outer, _Signed.model_validate(json_object(_utf8(text)) if isinstance(text, str) else None)
     except (InvalidRequest, ValidationError) as error:
         raise _foreign("it is a file of something else") from error
 

@@ -27,7 +27,8 @@ EXPIRES_S: Final = 86_400
 LABEL: Final = "asked_by"
 ASKED_BY: Final = "latency"
 MOST: Final = 2000
-"""Workloads of one question on one platform that are newly looked at: whoever wants more at once submits a job."""
+"""Workloads of one question on one platform that are newly looked at, beside those that can be measured nowhere:
+whoever wants more at once submits a job."""
 LOCK: Final = 0x61736B73
 """The first half of the advisory locks of who has measured what a question lacks; the second is the account."""
 
@@ -77,8 +78,8 @@ def queue(
     known = latency.measured_now(tx, request, place.id, [wanted[at].workload_id for at in rest])
     fresh = [at for at in rest if wanted[at].workload_id not in known]
     left_s = (budget_s - _spent(tx, by).device_s) / share
-    items = [(at, wanted[at].request) for at in fresh[:MOST]]
-    looked = asked_items.look(tx, request, place, items, by=by, left_s=left_s)
+    items = [(at, wanted[at].request) for at in fresh]
+    looked = asked_items.look(tx, request, place, items, by=by, left_s=left_s, most=MOST)
     # who asks the same now waits, and finds it queued; what takes long is done
     tx.execute(_ALONE, {"lock": LOCK, "account": by.account_number})
     job_ids |= _before(tx, request, platform, {at: wanted[at] for at, _ in looked.possible}, by)

@@ -1,7 +1,7 @@
 """What a job would do and cost, worked out without writing anything."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -12,7 +12,6 @@ from benchfarm_core.jobs import DryRun, ItemSource, JobSpec
 from benchfarm_core.matching import is_too_large, why_board_unusable, why_not_opened, why_platform
 from benchfarm_core.planning import decide, expected_s
 from benchfarm_core.platforms import ClockProof, Platform, parse_platform_key
-from benchfarm_core.workloads import workload_id
 from benchfarm_store import measurements, memory, platforms, specs
 from benchfarm_store.agents import IS_ONLINE
 from benchfarm_store.database import Transaction
@@ -127,7 +126,7 @@ def _decisions(
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
         rows = workload_rows(tx, [one for one, _ in chunk])
-        groups = [(rows.get(workload_digest(workload_id(one.workload)), 0), p) for one, p in chunk]
+        groups = [(rows.get(workload_digest(one.id), 0), p) for one, p in chunk]
         known = measurements.find_known(tx, groups, protocol, spec.timing)
         for index, (one, platform) in enumerate(chunk):
             found = known.get(index, [])
@@ -150,19 +149,7 @@ _PROTOCOL = text("SELECT id FROM protocols WHERE public_id = :id")
 
 def workload_rows(tx: Transaction, wanted: Sequence[specs.Resolved]) -> dict[str, int]:
     """Rows of the workloads that are known, by digest."""
-    return known_workloads(tx, {workload_digest(workload_id(one.workload)) for one in wanted})
-
-
-def known_workloads(tx: Transaction, digests: Collection[str]) -> dict[str, int]:
-    """Rows of the workloads of these digests that are known."""
-    found = tx.execute(_WORKLOADS, {"digests": ",".join(sorted(digests))})
-    return {row.digest: row.id for row in found}
-
-
-_WORKLOADS = text("""
-    SELECT w.id, w.digest::text AS digest
-    FROM unnest(CAST(string_to_array(:digests, ',') AS uuid[])) AS x(digest) JOIN workloads w ON w.digest = x.digest
-""")
+    return specs.known_workloads(tx, {workload_digest(one.id) for one in wanted})
 
 
 def _wait_s(tx: Transaction, platform_ids: Sequence[int], device_s: float, nothing_to_do: bool) -> float | None:

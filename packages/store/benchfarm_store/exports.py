@@ -33,6 +33,8 @@ from benchfarm_store.farm_keys import SigningKey, signing_key
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.fusing import FusionRules
 
+MAX_FORGOTTEN: Final = 100
+"""Exports that are forgotten at once, each with up to `MAX_MISSES` misses."""
 _PREFIX: Final = "ex_"
 _PREDICTOR: Final = "pr_"
 
@@ -222,7 +224,9 @@ def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, 
     Raises NotFound.
     """
     row = _row(tx, export_id)
-    tx.execute(text("SELECT 1 FROM exports WHERE id = :id FOR UPDATE"), {"id": row.row_id})
+    held = tx.execute(text("SELECT 1 FROM exports WHERE id = :id FOR UPDATE"), {"id": row.row_id})
+    if held.one_or_none() is None:  # forgotten at this very moment
+        raise NotFound("there is no such export")
     given = {digest(each): each for each in genes}
     rows = [{"digest": name, "genes": each} for name, each in given.items()]
     asked = {"export": row.row_id, "rows": rows_json(rows), "now": tx.now}
@@ -262,4 +266,23 @@ def _miss(genes: Mapping[str, Any], reports: int, first_at: datetime, last_at: d
 _MISSES = text("""
     SELECT genes, reports, first_at, last_at FROM export_misses WHERE export_id = :export
     ORDER BY reports DESC, first_at, digest
+""")
+
+
+def forget_old(tx: Transaction, *, kept_s: float, limit: int = MAX_FORGOTTEN) -> int:
+    """Remove exports whose files are not kept any more, with their misses, when they were made and last missed anything
+    longer ago than that; returns how many. What another transaction holds is left alone."""
+    ids = list(tx.execute(_OLD, {"now": tx.now, "kept_s": kept_s, "limit": limit}).scalars())
+    if ids:
+        tx.execute(text("DELETE FROM export_misses WHERE export_id = ANY(CAST(:ids AS int[]))"), {"ids": ids})
+        tx.execute(text("DELETE FROM exports WHERE id = ANY(CAST(:ids AS int[]))"), {"ids": ids})
+    return len(ids)
+
+
+_OLD = text("""
+    SELECT e.id FROM exports e
+    WHERE e.file IS NULL AND e.created_at <= :now - make_interval(secs => :kept_s) AND NOT EXISTS (
+        SELECT FROM export_misses m
+        WHERE m.export_id = e.id AND m.last_at > :now - make_interval(secs => :kept_s))
+    ORDER BY e.id LIMIT :limit FOR UPDATE OF e SKIP LOCKED
 """)

@@ -49,8 +49,12 @@ def submit(
     by: Caller,
     idempotency_key: str | None = None,
     request_sha256: str = "",
+    ahead: specs.JobAhead | None = None,
 ) -> tuple[JobView, bool]:
     """A new job, and True; or the job of the same key and body, and False. A key is forgotten after 7 days.
+
+    Args:
+        ahead: what `specs.resolve_ahead` found of the job before the transaction; None: it is done here.
 
     Raises InvalidRequest, QuotaExceeded, Conflict (`idempotency_mismatch`) for the same key with another body.
     """
@@ -59,7 +63,7 @@ def submit(
     known = _claim_key(tx, account, idempotency_key, request_sha256)
     if known is not None:
         return get_job(tx, known, by), False
-    spec, resolved, platforms = specs.resolve(tx, request, account, make=True)
+    spec, resolved, platforms = specs.resolve(tx, request, account, make=True, ahead=ahead)
     workload_ids = specs.ensure_workloads(tx, resolved)
     if spec.budget_device_s is not None:
         estimates.check_budget(tx, spec, resolved, platforms)
@@ -82,6 +86,11 @@ def submit(
 
 def _options(spec: JobSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude={"workloads", "platform_keys", "protocol"})
+
+
+def is_used(tx: Transaction, key: str, by: Caller) -> bool:
+    """Whether the account has used an Idempotency-Key: then no job is made."""
+    return tx.execute(_FIND_KEY, {"account": by.account_number, "key": key}).one_or_none() is not None
 
 
 def _claim_key(tx: Transaction, account: int, key: str | None, request_sha256: str) -> str | None:
@@ -119,9 +128,9 @@ def _insert(tx: Transaction, columns: Mapping[str, Any], key: str | None, by: Ca
     return get_job(tx, job_id, by)
 
 
-def dry_run(tx: Transaction, request: JobRequest, by: Caller) -> DryRun:
+def dry_run(tx: Transaction, request: JobRequest, by: Caller, *, ahead: specs.JobAhead | None = None) -> DryRun:
     """What a job would do, without doing it. Raises as `submit` does."""
-    spec, resolved, platforms = specs.resolve(tx, request, by.account_number, make=False)
+    spec, resolved, platforms = specs.resolve(tx, request, by.account_number, make=False, ahead=ahead)
     return estimates.dry_run(tx, spec, resolved, platforms)
 
 

@@ -27,7 +27,7 @@ from benchfarm_core.workloads import (
     architecture_ids,
     workload_id,
 )
-from benchfarm_store import asked_kernels, estimates, fusions, pins, platforms, specs
+from benchfarm_store import asked_kernels, fusions, pins, platforms, specs
 from benchfarm_store.asked_kernels import AskedKernels
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import CLOCK_PROOFS, rows_json
@@ -380,7 +380,7 @@ def _best(
     """By number of the workload and place of the platform, of which these are ids and rows; `ids` of kernel lists are
     those of no workload."""
     numbers = {id_.removeprefix("w_"): number for number, id_ in ids.items() if id_.startswith("w_")}
-    known = estimates.known_workloads(tx, numbers)
+    known = specs.known_workloads(tx, numbers)
     workloads = {row: numbers[digest.replace("-", "")] for digest, row in known.items()}
     pairs = [{"w": w, "p": p} for w in sorted(workloads) for p in sorted(rows.values())]
     parameters = {

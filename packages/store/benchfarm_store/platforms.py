@@ -64,8 +64,12 @@ def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
 
     Writes nothing: a platform that nobody wanted yet stands on one that its boards offer.
     """
-    names = _present_names(tx, names)
     rows = _known_rows(tx, names)
+    if rows.keys() >= set(names) and not any(row.is_stale or row.is_merged for row in rows.values()):
+        return _each_once(rows[name] for name in names)  # nearly always: one look
+    present = _present_names(tx, names, rows)
+    if present != [*names]:
+        names, rows = present, _known_rows(tx, present)
     meant = _meant(tx, names, rows)
     if not meant and rows.keys() >= set(names):
         return _each_once(rows[name] for name in names)
@@ -104,12 +108,12 @@ def make_all(tx: Transaction, names: Sequence[str], account: int) -> list[Found]
     return find_all(tx, names) if fresh else found
 
 
-def _present_names(tx: Transaction, names: Sequence[str]) -> list[str]:
-    """The names, those of a merged board model's platforms replaced by the keys that are meant now."""
+def _present_names(tx: Transaction, names: Sequence[str], rows: Mapping[str, Row[Any]]) -> list[str]:
+    """The names, those of a merged board model's platforms replaced by the keys that are meant now; `rows`: of those
+    that have one."""
     merges = find_merges(tx)
     if not merges:
         return list(names)
-    rows = _known_rows(tx, names)
     return [present_key(merges, rows[name].key) if name in rows else present_key(merges, name) for name in names]
 
 
@@ -125,14 +129,15 @@ def _known_rows(tx: Transaction, names: Sequence[str]) -> dict[str, Row[Any]]:
 
 
 _KNOWN = text(f"""
-    SELECT x.name, platforms.*, (position('~' IN platforms.key) > 0 AND NOT {_OFFERED}) AS is_stale
+    SELECT x.name, platforms.*, (position('~' IN platforms.key) > 0 AND NOT {_OFFERED}) AS is_stale,
+        EXISTS (SELECT FROM board_model_merges g WHERE g.board_model = split_part(platforms.key, '/', 1)) AS is_merged
     FROM (SELECT public_id AS name, id FROM platforms WHERE public_id = ANY(CAST(:names AS text[]))
           UNION ALL SELECT key, id FROM platforms WHERE key = ANY(CAST(:names AS text[]))
           UNION ALL SELECT alias, platform_id FROM platform_aliases WHERE alias = ANY(CAST(:names AS text[]))) x
     JOIN platforms ON platforms.id = x.id
 """)
 """`is_stale`: made for options that no board offers now, which may be of no effect: boards are asked what such a key
-means. Written out, for every question asks it."""
+means. `is_merged`: its board model is called otherwise now. Written out, for every question asks it."""
 
 
 def _not_found(tx: Transaction, name: str) -> InvalidRequest:

@@ -1,11 +1,12 @@
 """From what a client names to what is stored: kernels, models and platforms resolved and made rows."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from benchfarm_core.architecture_columns import ArchitectureColumns
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.jobs import MAX_ITEMS, JobKind, JobRequest, JobSpec
 from benchfarm_core.platforms import PlatformFilter
@@ -13,12 +14,14 @@ from benchfarm_core.protocols import COMPARE, Protocol, ProtocolRequest, is_comp
 from benchfarm_core.workloads import (
     AnyWorkload,
     ArchitectureRequest,
+    ArchitectureWorkload,
     Cost,
     GeneratedModelRequest,
     KernelRequest,
     PairRequest,
     UploadedWorkload,
     UploadRequest,
+    architecture_ids,
     family,
     workload_id,
 )
@@ -30,6 +33,9 @@ from benchfarm_store.timings import check_timing
 from benchfarm_workloads.kernels import kernel_type
 from benchfarm_workloads.models import model_recipe
 from benchfarm_workloads.spaces import space
+
+ROWS_AT_ONCE: Final = 5000
+"""Workloads that one statement adds: some megabytes of JSON."""
 
 AnyRequest = KernelRequest | GeneratedModelRequest | ArchitectureRequest | UploadRequest
 
@@ -43,6 +49,13 @@ class Resolved(NamedTuple):
     """Of an uploaded file."""
     sides: "tuple[Resolved, Resolved] | None" = None
     """Of a pair."""
+    known_id: str | None = None
+    """The workload's id, where it was found with thousands of others."""
+
+    @property
+    def id(self) -> str:
+        """The workload's."""
+        return self.known_id or workload_id(self.workload)
 
     @property
     def needed_bytes(self) -> int | None:
@@ -56,18 +69,127 @@ def needed_bytes(cost: Cost | None, size_bytes: int | None) -> int | None:
     return max(known, default=None)
 
 
+Ahead = Resolved | InvalidRequest | None
+"""A request's workload as it is known without a transaction: None of an upload, which the account must be seen to have;
+an error for what the catalogue refuses."""
+
+
+class JobAhead(NamedTuple):
+    """The workloads of a job as they are known without a transaction: of single ones, and of both sides of pairs."""
+
+    singles: Sequence[Ahead]
+    every_a: Sequence[Ahead]
+    every_b: Sequence[Ahead]
+
+
+def resolve_ahead(request: JobRequest) -> JobAhead:
+    """What takes most of the time of a job, so that no transaction and no lock waits for it. What the catalogue refuses
+    is told when its turn comes.
+
+    Raises InvalidRequest (`too_large`) for what is so on one platform already.
+    """
+    _check_count(request, 1)
+    singles, wanted_pairs = _apart(request)
+    return JobAhead(
+        _all_ahead(singles), _all_ahead([one.a for one in wanted_pairs]), _all_ahead([one.b for one in wanted_pairs])
+    )
+
+
+def _apart(request: JobRequest) -> tuple[list[AnyRequest], list[PairRequest]]:
+    """The single workloads of a job, and its pairs."""
+    singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
+    return singles, [one for one in request.workloads if isinstance(one, PairRequest)]
+
+
+def _all_ahead(requests: Sequence[AnyRequest]) -> list[Ahead]:
+    """Models are worked out once each: a network is laid out for its cost."""
+    at_once = _architectures_ahead(requests)
+    if at_once is not None:
+        return at_once
+    models_: dict[str, Ahead] = {}
+    found: list[Ahead] = []
+    for request in requests:
+        if isinstance(request, GeneratedModelRequest):
+            key = request.model_dump_json()
+            if key not in models_:
+                models_[key] = _ahead(request)
+            found.append(models_[key])
+        else:
+            found.append(_ahead(request))
+    return found
+
+
+def _ahead(request: AnyRequest) -> Ahead:
+    if isinstance(request, UploadRequest):
+        return None
+    try:
+        return _resolver(request, {}, costs=True)()
+    except InvalidRequest as error:
+        return error
+
+
+def _architectures_ahead(requests: Sequence[AnyRequest]) -> list[Ahead] | None:
+    """Architectures of one space that name the same genes, checked and named gene by gene; None where they are not."""
+    wanted = [one for one in requests if isinstance(one, ArchitectureRequest)]
+    if not wanted or len(wanted) < len(requests) or len({one.space for one in wanted}) > 1:
+        return None
+    try:
+        drawing = space(wanted[0].space)
+    except InvalidRequest:
+        return None
+    columns = ArchitectureColumns.of(drawing.name, [one.genes for one in wanted])
+    misfits = {*range(len(wanted))} if columns is None else {*drawing.misfits(columns)}
+    if columns is None or len(misfits) == len(wanted):
+        return None
+    names = [gene.name for gene in drawing.genes]
+    ids = architecture_ids(drawing.name, drawing.version, {name: columns.genes[name].given for name in names})
+    found: list[Ahead] = []
+    for at, one in enumerate(wanted):
+        if at in misfits:
+            found.append(_ahead(one))
+        else:
+            genes = {name: one.genes[name] for name in names}  # in the order of the space
+            workload = ArchitectureWorkload.model_construct(
+                space=drawing.name, space_version=drawing.version, genes=genes
+            )
+            found.append(Resolved(workload, drawing.plan.cost(genes), known_id=ids[at]))
+    return found
+
+
 def resolve_workloads(
-    tx: Transaction, requests: Sequence[AnyRequest], account: int, *, field: str, part: str = ""
+    tx: Transaction,
+    requests: Sequence[AnyRequest],
+    account: int,
+    *,
+    field: str,
+    part: str = "",
+    ahead: Sequence[Ahead] | None = None,
 ) -> list[Resolved]:
     """Each request's workload, in order, duplicates kept. Errors name `field.index` and the part.
+
+    Args:
+        ahead: what was found of them before the transaction; None: it is done here.
 
     Raises InvalidRequest for what the catalogue refuses, NotFound for models the account has not uploaded.
     """
     uploads = find_uploads(tx, [r.model_id for r in requests if isinstance(r, UploadRequest)], account)
+    known = _all_ahead(requests) if ahead is None else ahead
     return [
-        _named(f"{field}.{index}{part}", _resolver(request, uploads, costs=True))
-        for index, request in enumerate(requests)
+        one if isinstance(one, Resolved) else _told(f"{field}.{index}{part}", request, one, uploads)
+        for index, (request, one) in enumerate(zip(requests, known, strict=True))
     ]
+
+
+def _told(field: str, request: AnyRequest, ahead: InvalidRequest | None, uploads: dict[str, Resolved]) -> Resolved:
+    """What is known of an upload. Raises as `resolve_workloads`, naming the field."""
+    try:
+        if ahead is not None:
+            raise ahead
+        return _resolver(request, uploads, costs=True)()
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.detail, code=error.code, field=f"{field}.{error.field}" if error.field else field
+        ) from error
 
 
 def resolve_generated(request: AnyRequest) -> Resolved | None:
@@ -85,11 +207,17 @@ def resolve_found(request: AnyRequest, uploads: dict[str, Resolved]) -> Resolved
 
 
 def _resolve_pairs(
-    tx: Transaction, requests: Sequence[PairRequest], account: int, partners: pairs.Partners, keys: Sequence[str]
+    tx: Transaction,
+    requests: Sequence[PairRequest],
+    account: int,
+    partners: pairs.Partners,
+    keys: Sequence[str],
+    ahead: JobAhead,
 ) -> list[Resolved]:
     """Each request's pair, for jobs on the platforms `keys`. Raises as `resolve_workloads`."""
-    every_a = resolve_workloads(tx, [one.a for one in requests], account, field="workloads", part=".a")
-    every_b = resolve_workloads(tx, [one.b for one in requests], account, field="workloads", part=".b")
+    a, b = [one.a for one in requests], [one.b for one in requests]
+    every_a = resolve_workloads(tx, a, account, field="workloads", part=".a", ahead=ahead.every_a)
+    every_b = resolve_workloads(tx, b, account, field="workloads", part=".b", ahead=ahead.every_b)
     names = {one.b_platform for one in requests}
     where = {name: pairs.beside(partners, name, keys) for name in names}
     return [_pair(a, b, where[one.b_platform]) for one, a, b in zip(requests, every_a, every_b, strict=True)]
@@ -112,15 +240,6 @@ def _resolver(request: AnyRequest, uploads: dict[str, Resolved], *, costs: bool)
     return lambda: _upload(request, uploads)
 
 
-def _named(field: str, resolve: Callable[[], Resolved]) -> Resolved:
-    try:
-        return resolve()
-    except InvalidRequest as error:
-        raise InvalidRequest(
-            error.detail, code=error.code, field=f"{field}.{error.field}" if error.field else field
-        ) from error
-
-
 def _kernel(request: KernelRequest, *, costs: bool) -> Resolved:
     kind = kernel_type(request.type)
     workload = kind.workload(request.config)
@@ -135,7 +254,7 @@ def _generated(request: GeneratedModelRequest, *, costs: bool) -> Resolved:
 def _architecture(request: ArchitectureRequest, *, costs: bool) -> Resolved:
     drawing = space(request.space)
     workload = drawing.workload(request.genes)
-    return Resolved(workload, drawing.cost(workload) if costs else None)
+    return Resolved(workload, drawing.plan.cost(workload.genes) if costs else None)
 
 
 def _upload(request: UploadRequest, uploads: dict[str, Resolved]) -> Resolved:
@@ -187,11 +306,12 @@ def resolve_platforms(
 
 
 def resolve(
-    tx: Transaction, request: JobRequest, account: int, *, make: bool
+    tx: Transaction, request: JobRequest, account: int, *, make: bool, ahead: JobAhead | None = None
 ) -> tuple[JobSpec, list[Resolved], list[platforms.Found]]:
     """The spec of a job, its distinct workloads with costs, and its platforms. Raises InvalidRequest.
 
-    With `make`, platforms that nobody wanted yet are made.
+    With `make`, platforms that nobody wanted yet are made. `ahead`: what `resolve_ahead` found of the job before the
+    transaction; None: it is done here.
     """
     compared = request.kind == JobKind.COMPARE
     protocol = resolve_protocol(request.protocol or ProtocolRequest(name=COMPARE if compared else "kernel"))
@@ -202,13 +322,13 @@ def resolve(
     rows = check_timing(tx, request.timing, request.workloads, protocol, rows, filtered=filtered)
     partners = pairs.find_partners(tx, request.workloads, [row.key for row in rows])
     rows = pairs.comparable(partners, request.workloads, rows, filtered=filtered)
-    wanted_pairs = [one for one in request.workloads if isinstance(one, PairRequest)]
-    singles = [one for one in request.workloads if not isinstance(one, PairRequest)]
-    resolved = resolve_workloads(tx, singles, account, field="workloads")
-    resolved += _resolve_pairs(tx, wanted_pairs, account, partners, [row.key for row in rows])
+    ahead = ahead or resolve_ahead(request)
+    singles, wanted_pairs = _apart(request)
+    resolved = resolve_workloads(tx, singles, account, field="workloads", ahead=ahead.singles)
+    resolved += _resolve_pairs(tx, wanted_pairs, account, partners, [row.key for row in rows], ahead)
     rows = formats.check([one.workload for one in resolved], rows, filtered=filtered)
     memory.check(tx, resolved, [row.base_id for row in rows])
-    distinct = list({workload_id(one.workload): one for one in resolved}.values())
+    distinct = list({one.id: one for one in resolved}.values())
     _refuse_too_many(len(distinct) * len(rows) * request.repeats)
     spec = JobSpec(
         kind=request.kind,
@@ -238,15 +358,17 @@ def _refuse_too_many(items: int) -> None:
 
 def ensure_workloads(tx: Transaction, wanted: Sequence[Resolved]) -> list[int]:
     """The rows of workloads, made where they are missing, in order."""
-    ids = [workload_id(one.workload) for one in wanted]
-    rows = {id_: _workload_columns(id_, one) for id_, one in zip(ids, wanted, strict=True)}
-    parameters = {"rows": rows_json([rows[id_] for id_ in sorted(rows)])}
-    found = {row.digest: row.id for row in tx.execute(_FIND_WORKLOADS, parameters)}
-    if len(found) < len(rows):
-        missing = {"rows": rows_json([row for _, row in sorted(rows.items()) if row["digest"] not in found])}
-        tx.execute(_ADD_WORKLOADS, missing)
-        found |= {row.digest: row.id for row in tx.execute(_FIND_WORKLOADS, missing)}
-    numbers = [found[workload_digest(id_)] for id_ in ids]
+    digests = [workload_digest(one.id) for one in wanted]
+    each = dict(zip(digests, wanted, strict=True))
+    found = known_workloads(tx, each)
+    missing = sorted(each.keys() - found.keys())  # in one order, so that no two who add the same wait for each other
+    for start in range(0, len(missing), ROWS_AT_ONCE):
+        some = missing[start : start + ROWS_AT_ONCE]
+        rows = [_workload_columns(digest, each[digest]) for digest in some]
+        found |= {row.digest: row.id for row in tx.execute(_ADD_WORKLOADS, {"rows": rows_json(rows)})}
+        if not found.keys() >= {*some}:
+            found |= known_workloads(tx, {*some} - found.keys())
+    numbers = [found[digest] for digest in digests]
     _ensure_sides(tx, [(number, one.sides) for number, one in zip(numbers, wanted, strict=True) if one.sides])
     return numbers
 
@@ -258,23 +380,30 @@ def _ensure_sides(tx: Transaction, wanted: Sequence[tuple[int, tuple[Resolved, R
         pairs.ensure(tx, [(number, next(sides), next(sides)) for number, _ in wanted])
 
 
-_FIND_WORKLOADS = text("""
-    SELECT w.id, w.digest::text AS digest FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid)
-    JOIN workloads w ON w.digest = x.digest
+def known_workloads(tx: Transaction, digests: Collection[str]) -> dict[str, int]:
+    """Rows of the workloads of these digests that are known."""
+    found = tx.execute(_WORKLOADS, {"digests": ",".join(sorted(digests))})
+    return {row.digest: row.id for row in found}
+
+
+_WORKLOADS = text("""
+    SELECT w.id, w.digest::text AS digest
+    FROM unnest(CAST(string_to_array(:digests, ',') AS uuid[])) AS x(digest) JOIN workloads w ON w.digest = x.digest
 """)
+# what somebody else added meanwhile is not returned
 _ADD_WORKLOADS = text("""
     INSERT INTO workloads (digest, spec, kind, family, flops, parameters, input_bytes, output_bytes, weight_bytes)
     SELECT digest, CAST(spec AS json), kind, family, flops, parameters, input_bytes, output_bytes, weight_bytes
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest uuid, spec text, kind text, family text, flops bigint,
         parameters bigint, input_bytes bigint, output_bytes bigint, weight_bytes bigint)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO NOTHING RETURNING id, digest::text AS digest
 """)
 
 
-def _workload_columns(id_: str, one: Resolved) -> dict[str, Any]:
+def _workload_columns(digest: str, one: Resolved) -> dict[str, Any]:
     cost = one.cost.model_dump() if one.cost is not None else {}
     return {
-        "digest": workload_digest(id_),
+        "digest": digest,
         "spec": one.workload.model_dump_json(),
         "kind": one.workload.kind,
         "family": family(one.workload),

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from benchfarm_api.connections import connections
 from benchfarm_api.settings import Settings
 from benchfarm_core.log import configure
 
@@ -107,6 +108,7 @@ def _keep_pauses_short() -> None:
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=connections(settings.benchfarm_answer_stall_s),
         log_config=None,
         access_log=False,
         lifespan="on",

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from benchfarm_api.bodies import is_json
 from benchfarm_core import errors
 from benchfarm_core.error_codes import ERROR_CODES
 from benchfarm_core.refusals import refusal_of
@@ -122,14 +123,9 @@ def _told_in_our_words(request: Request, first: Mapping[str, Any]) -> str | None
     if loc[0] == "path" and kind == "uuid_parsing":
         return f"{str(first['input'])[:60]!r} is no {str(loc[-1]).replace('_', ' ')}"
     # without a type that says JSON the framework hands the body on as bytes, which are never what is wanted
-    if tuple(loc) == ("body",) and kind != "missing" and not _is_json(request.headers.get("Content-Type", "")):
+    if tuple(loc) == ("body",) and kind != "missing" and not is_json(request):
         return "the body was not read as JSON: send Content-Type: application/json"
     return None
-
-
-def _is_json(content_type: str) -> bool:
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

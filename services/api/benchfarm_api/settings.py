@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     benchfarm_asked_budget_s: float = Field(default=3600.0, ge=0)
     """Device-seconds that the latency questions of one token may have queued in a day (`on_miss: measure`)."""
     benchfarm_answer_stall_s: float = Field(default=30.0, gt=0)
-    """An answer whose reader takes nothing of it for this long is given up."""
+    """An answer whose reader takes nothing of it for this long is given up, and the connection cut within
+    twice that."""
     benchfarm_heartbeat_s: float = Field(default=15.0, gt=0)
     """Event streams say that they are alive this often."""
     benchfarm_longest_stream_s: float = Field(default=3600.0, gt=0)

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     """Predictors are looked after this often: those with enough new results are made anew; 0: never."""
     benchfarm_golden_every_s: float = Field(default=86_400.0, ge=0)
     """Each board runs the golden suite this often, and when it is new, starts anew or was released; 0: never."""
+    benchfarm_exports_kept_s: float = Field(default=180 * 86_400.0, ge=0)
+    """Exports whose file is not kept any more are forgotten so long after they were made or last missed anything; 0:
+    never."""
     benchfarm_offer_s: float = Field(default=10.0, gt=0)
     """An offer that no agent accepts ends after this; it costs nothing."""
     benchfarm_lease_s: float = Field(default=60.0, gt=0)

@@ -13,6 +13,7 @@ from benchfarm_store import (
     board_health,
     comparisons,
     dispatching,
+    exports,
     planning,
     refreshes,
     summaries,
@@ -60,6 +61,9 @@ def register(celery: Celery, settings: Settings) -> None:
         comparisons that an older rule left.
         """
         sweeping.sweep(database())
+        if settings.benchfarm_exports_kept_s > 0:
+            with database().transaction() as tx:
+                exports.forget_old(tx, kept_s=settings.benchfarm_exports_kept_s)
         with database().transaction() as tx:
             adaptations.wake(tx)
         likening().step(time.time())

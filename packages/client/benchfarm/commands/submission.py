@@ -67,7 +67,7 @@ class JobOptions:
     max_age: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Oldest stored result to take; 0 measures anew.")
     ] = None
-    min_grade: Annotated[Grade | None, typer.Option(help="Worst grade of a stored result to take.")] = None
+    min_grade: Annotated[Grade | None, typer.Option(help="Worst grade of a stored result to take; D never is.")] = None
     clock_proof: Annotated[ClockProof | None, typer.Option(help="Weakest clock proof to accept.")] = None
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each item is measured, maybe in one lease.")] = (
         None

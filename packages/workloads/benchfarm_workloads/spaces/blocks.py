@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from benchfarm_core.workloads import Cost
 from benchfarm_workloads.layers import INPUT, Feature, Layer, Network, Sketch
 from benchfarm_workloads.sequence_layers import SequenceSketch, Tokens
 from benchfarm_workloads.spaces.genes import Known
+
+BLOCKS_KEPT: Final = 20_000
+"""Blocks whose costs are remembered: a hundred thousand architectures of one space are made of fewer."""
 
 
 class Place(NamedTuple):
@@ -48,7 +52,7 @@ S = TypeVar("S", bound=_Sketching)
 X = TypeVar("X")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan(Generic[S, X]):
     """How networks are put together: each block is fed by the one before it alone.
 
@@ -69,11 +73,32 @@ class Plan(Generic[S, X]):
             x = self.append(sketch, x, block)
         return sketch.finish()
 
+    def cost(self, genes: Known) -> Cost:
+        """What ``network`` costs, without laying it out: work and weights of its blocks, the input of the first and
+        the output of the last."""
+        costs = [_block_cost(self, block) for block in self.blocks(genes)]
+        return Cost(
+            flops=sum([one.flops for one in costs]),
+            parameters=sum([one.parameters for one in costs]),
+            input_bytes=costs[0].input_bytes,
+            output_bytes=costs[-1].output_bytes,
+            weight_bytes=sum([one.weight_bytes for one in costs]),
+        )
+
     def layers(self, block: Block) -> list[Layer]:
         """The layers of one block, fed by the network's input instead of the block before."""
         sketch, x = self.enter(block)
         self.append(sketch, x, block)
         return sketch.layers
+
+
+@lru_cache(BLOCKS_KEPT)
+def _block_cost(plan: Plan[Any, Any], block: Block) -> Cost:
+    """Of one block alone; a network's thousands of layers are those of few blocks."""
+    sketch, x = plan.enter(block)
+    plan.append(sketch, x, block)
+    found: Network = sketch.finish()
+    return found.cost()
 
 
 @lru_cache(10_000)

@@ -101,6 +101,10 @@ class Space:
             InvalidRequest: the architecture is of another space, of a version that this build does not know, or its
                 genes are out of range.
         """
+        self._check(architecture)
+        return self.layout(self.validate(architecture.genes).genes)
+
+    def _check(self, architecture: Architecture) -> None:
         if architecture.space != self.name:
             raise InvalidRequest(f"an architecture of {architecture.space}, not of {self.name}", field="space")
         if architecture.space_version != self.version:
@@ -108,15 +112,15 @@ class Space:
                 f"space_version={architecture.space_version} is not built here; this build knows {self.version}",
                 field="space_version",
             )
-        return self.layout(self.validate(architecture.genes).genes)
 
     def layout(self, genes: Known) -> Network:
         """The layers of canonical genes."""
         return self.plan.network(genes)
 
     def cost(self, architecture: Architecture) -> Cost:
-        """FLOPs, parameters and bytes by the conventions of ``costs``. Raises as ``network``."""
-        return self.network(architecture).cost()
+        """FLOPs, parameters and bytes by the conventions of ``costs``: those of its network. Raises as ``network``."""
+        self._check(architecture)
+        return self.plan.cost(self._canonical(architecture.genes))
 
     def workload(self, genes: Mapping[str, object]) -> ArchitectureWorkload:
         """The canonical workload of these genes. Raises as ``validate``."""

@@ -1,6 +1,6 @@
 """Jobs: submit, look, wait, cancel, retry, and read what came of them."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Header, Path, Query, Request, Response
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from benchfarm_api.access import CallerDep
 from benchfarm_api.csv_export import PAGE_ROWS, csv_response, wants_csv
-from benchfarm_api.parts import PartsDep
+from benchfarm_api.parts import Parts, PartsDep
 from benchfarm_api.problems import conflict, csv_too, not_found, quota
 from benchfarm_api.routes import ExportQuery, PageQuery, new_router
 from benchfarm_api.waiting import wait_for
@@ -28,9 +28,13 @@ from benchfarm_core.jobs import (
 )
 from benchfarm_core.messages import job_channel
 from benchfarm_core.values import digest
-from benchfarm_store import jobs
+from benchfarm_store import jobs, specs
+from benchfarm_store.tokens import Caller
 
 router = new_router("jobs")
+
+FEW: Final = 200
+"""Workloads that are named sooner than anybody is asked whether they must be."""
 
 JobId = Annotated[UUID, Path()]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
@@ -71,14 +75,24 @@ def submit_job(
     With `dry_run=true` nothing is stored: the answer says what is known, what would be measured, and how long.
     """
     if dry_run:
+        ahead = specs.resolve_ahead(job)
         with parts.database.transaction(read_only=True) as tx:
-            plan = jobs.dry_run(tx, job, caller)
+            plan = jobs.dry_run(tx, job, caller, ahead=ahead)
         return Response(plan.model_dump_json(), media_type="application/json")
+    # twenty thousand workloads are named and looked at while no other job waits for a lock
+    key, sha256, found = idempotency_key, "", None
+    if key is None or len(job.workloads) <= FEW or not _is_used(parts, key, caller):
+        found = specs.resolve_ahead(job)
+    if key is not None:
+        sha256 = digest(job, length=64)
     with parts.database.transaction() as tx:
-        view, created = jobs.submit(
-            tx, job, by=caller, idempotency_key=idempotency_key, request_sha256=digest(job, length=64)
-        )
+        view, created = jobs.submit(tx, job, by=caller, idempotency_key=key, request_sha256=sha256, ahead=found)
     return _made(view, created, response)
+
+
+def _is_used(parts: Parts, key: str, caller: Caller) -> bool:
+    with parts.database.transaction(read_only=True) as tx:
+        return jobs.is_used(tx, key, caller)
 
 
 def _made(view: JobView, created: bool, response: Response) -> JobView:
