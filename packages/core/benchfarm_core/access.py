@@ -116,6 +116,11 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
 }
 
 
+def sees_all_accounts(role: Role) -> bool:
+    """Whether a role is shown what other accounts asked for and told, beside its own."""
+    return role in _LAB
+
+
 def may(role: Role, route: str) -> bool:
     """Whether a role may call a route; unknown routes are closed to everyone."""
     roles = ACCESS.get(route)
