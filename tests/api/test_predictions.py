@@ -55,8 +55,10 @@ def whole() -> Predictor:
     return model_predictor([spaces.kernels(one, FusionRules()) for one in drawn])
 
 
-def publish(tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: float = 1.0) -> PredictorView:
-    """Let it answer, `slower` times as slow."""
+def publish(
+    tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: float = 1.0, rules: FusionRules | None = None
+) -> PredictorView:
+    """Let it answer, `slower` times as slow, by `rules` of fusion or, without, by those of now."""
     subject = predictor.header.kernel_type
     made = replace(predictor, header=header(subject, key), model=Scaled(predictor.model, slower))
     return predictors.publish(
@@ -64,7 +66,7 @@ def publish(tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: fl
         platform_id=platforms.find(tx, key).id,
         subject=subject,
         file=write(made),
-        evidence=PredictorEvidence(),
+        evidence=PredictorEvidence(rules=None if rules is None else fusions.keep_rules(tx, rules)),
         reason="made up",
         activate=True,
     )
@@ -190,6 +192,34 @@ def test_each_platform_s_models_are_predicted_from_what_its_engine_fuses(
         own = answer(whole, KernelLists.of([tiny_kernels(rules)]))
         assert found["median_ms"] == pytest.approx(own.latency_ms[0], rel=1e-9)
     assert answers[0]["median_ms"] != answers[1]["median_ms"]
+
+
+def test_a_version_answers_by_the_rules_of_fusion_that_it_learnt(
+    alice: httpx2.Client, lab: "Lab", database: Database, whole: Predictor
+) -> None:
+    """Whatever was measured of the engine since: its weights are of other kernels."""
+    with database.transaction() as tx:
+        publish(tx, whole, rules=FusionRules())
+    question = {"platforms": [KEY], "items": [TINY]}
+    begun = alice.post("/v1/latency", json=question).json()
+    apart = FusionRow(first="Linear", second="Gelu", by_profile=False)
+    with database.transaction() as tx:
+        fusions.report(tx, KEY, FusionReport(rows=(apart,)))
+    assert ask(alice, TINY) == begun["answers"], "not by the new rules"
+    assert alice.post("/v1/latency", json={**question, "pin": begun["pin"]}).json() == begun, "nor is its pin broken"
+    own, split = (
+        answer(whole, KernelLists.of([tiny_kernels(rules)])).latency_ms[0]
+        for rules in (FusionRules(), FusionRules({("Linear", "Gelu"): False}))
+    )
+    assert own != split
+    assert begun["answers"][0]["median_ms"] == pytest.approx(own, rel=1e-9)
+    with database.transaction() as tx:
+        publish(tx, whole, rules=FusionRules({("Linear", "Gelu"): False}))
+    assert ask(alice, TINY)[0]["median_ms"] == pytest.approx(split, rel=1e-9), "what learnt the new ones"
+    token = issue(database, "operators", Role.OPERATOR)
+    with database.transaction() as tx:
+        predictors.rollback(tx, KEY, WHOLE_MODEL, by=tokens.authenticate(tx, token), reason="back")
+    assert ask(alice, TINY)[0]["median_ms"] == pytest.approx(own, rel=1e-9), "who returns brings its rules"
 
 
 def test_where_nobody_predicts_the_answer_says_what_would_help(

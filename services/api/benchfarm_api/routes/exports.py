@@ -51,9 +51,7 @@ def get_export_file(export_id: ExportId, parts: PartsDep, if_none_match: IfNoneM
 
 
 @router.post("/exports/{export_id}/misses", responses=not_found())
-def report_export_misses(
-    export_id: ExportId, report: MissesReport, caller: CallerDep, parts: PartsDep
-) -> MissesTaken:
+def report_export_misses(export_id: ExportId, report: MissesReport, caller: CallerDep, parts: PartsDep) -> MissesTaken:
     """Tell for which architectures a table had no number: all of them must be of its space."""
     genes = exporting.checked_misses(parts.database, export_id, report)
     with parts.database.transaction() as tx:
