@@ -1,4 +1,4 @@
-"""Rules of fusion by which predictors learnt, what hold-outs cost that are measured again, and whose misses exports have.
+"""Rules of fusion by which predictors learnt, what hold-outs cost when measured again, and whose misses tables have.
 
 Revision ID: 0029
 Revises: 0028

@@ -239,8 +239,8 @@ def test_outcomes_by_what_they_were_computed_in_are_one_row_again_before_that_wa
 
 
 _EXPORT = """
-    INSERT INTO accounts (name, quota_pending_items, quota_active_jobs, quota_stored_bytes, stored_bytes, device_s,
-        device_s_at, created_at) VALUES ('bob', 1, 1, 1, 0, 0, '2026-01-01Z', '2026-01-01Z');
+    INSERT INTO accounts (id, name, quota_pending_items, quota_active_jobs, quota_stored_bytes, stored_bytes, device_s,
+        device_s_at, created_at) OVERRIDING SYSTEM VALUE VALUES (2, 'bob', 1, 1, 1, 0, 0, '2026-01-01Z', '2026-01-01Z');
     INSERT INTO predictors (platform_id, version, size_bytes, created_at, subject, state, reason, sha256, lineage,
         evidence) VALUES (1, 1, 1, '2026-01-01Z', 'model', 'candidate', '', '', '{}', '{}');
     INSERT INTO farm_keys (public_id, created_at, is_active, secret, public_key) VALUES

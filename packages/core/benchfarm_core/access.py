@@ -72,6 +72,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_likenesses": _PEOPLE,
     "export_pool": _LAB,
     "import_pool": _LAB,
+    "get_pool_entry": _PEOPLE,
     "delete_pool_entry": _LAB,
     "start_adaptation": _PEOPLE,
     "list_adaptations": _PEOPLE,

@@ -179,7 +179,8 @@ _DUE = text(f"""
         EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN generations g ON g.id = b.generation_id
             WHERE o.platform_id = p.id AND g.created_at > newest.created_at) AS is_other_generation,
-        rules.rules_at, l.wanted_at, l.again_s, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
+        rules.rules_at, l.wanted_at, l.again_s, coalesce(l.is_done, false) AS is_done,
+        coalesce(l.attempts, 0) AS attempts, l.seen,
         coalesce(l.wanted_at > :now - make_interval(secs => :again_s) AND ({_OPEN_HOLDOUTS}), false) AS waits,
         (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id
             AND (d.state = 'succeeded' OR d.predictors @> '[{{"is_active": true}}]')
