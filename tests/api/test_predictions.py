@@ -23,7 +23,7 @@ from benchfarm_store import fusions, platforms, predictors, tokens
 from benchfarm_store.database import Database, Transaction
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
-from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
+from benchfarm_workloads.network_kernels import NetworkKernels, Part, RememberedKernels
 from tests.api.conftest import board_report, issue
 from tests.predictor.predictors import header, kernel_predictor, model_predictor
 
@@ -220,6 +220,29 @@ def test_a_version_answers_by_the_rules_of_fusion_that_it_learnt(
     with database.transaction() as tx:
         predictors.rollback(tx, KEY, WHOLE_MODEL, by=tokens.authenticate(tx, token), reason="back")
     assert ask(alice, TINY)[0]["median_ms"] == pytest.approx(own, rel=1e-9), "who returns brings its rules"
+
+
+def test_architectures_without_a_kernel_of_the_catalogue_cost_their_own_answers_alone(
+    alice: httpx2.Client, published: dict[str, PredictorView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No space has such architectures now; here those of one width are planted."""
+    wide = {**TINY, "genes": {**GENES, "hidden": 192, "heads": 3}}
+    really = NetworkKernels._part
+
+    def planted(self: NetworkKernels, layers: Any) -> Part:
+        is_wide = any(192 in layer.config.values() for layer in layers)
+        return Part((), ("Odd",)) if is_wide else really(self, layers)
+
+    (alone,) = ask(alice, TINY)
+    monkeypatch.setattr(NetworkKernels, "_part", planted)
+    for items in ([TINY, wide], [wide, TINY, wide], [wide]):
+        answers = ask(alice, *items)
+        for item, found in zip(items, answers, strict=True):
+            if item is wide:
+                assert (found["error"], found["source"]) == ("no_predictor", None)
+                assert "no kernel of the catalogue by which to predict it: Odd" in found["detail"]
+            else:
+                assert found["median_ms"] == pytest.approx(alone["median_ms"], rel=1e-12)
 
 
 def test_where_nobody_predicts_the_answer_says_what_would_help(
