@@ -326,6 +326,7 @@ def _judge(
         lease.row.generation_id,
         lease.row.platform_id,
         seen,
+        lease_id=lease.row.id,
         by_lease=not has_uploads,
         by_share=lambda: clock_by_share(told),
     )
