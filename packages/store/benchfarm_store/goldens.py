@@ -14,9 +14,9 @@ the reference of leases since, handed over by the first one that tells both.
 
 from collections.abc import Callable, Mapping
 from statistics import median_low
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from benchfarm_core.quality import CanaryGolden, CanaryName
 from benchfarm_store.database import Prepared, Transaction
@@ -30,7 +30,7 @@ _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
 class Canaries(NamedTuple):
     """What is known of one generation on one platform; `quiet` of its quiet leases (`quality.is_noisy`).
 
-    seen: what all results of the lease saw until now, in ns; nothing of one with uploads. share_ns: their
+    seen: what all results of the lease that came together saw, in ns; nothing of one with uploads. share_ns: their
     clock by the scale of `sgemm_ns`, where that has no reference yet.
     """
 
@@ -50,37 +50,29 @@ def find(
     platform_id: int,
     seen: Mapping[CanaryName, int],
     *,
-    lease_id: int,
     by_lease: bool,
     by_share: Callable[[], int | None],
 ) -> Canaries:
     """Reference and history; a canary without a reference gets what is `seen` now (floors in ns).
 
-    lease_id: of whose results some may have come before: what these saw is seen by the whole lease. by_lease: whether times are divided by the clock of their lease, or each by its own canaries. by_share: the lease's
+    by_lease: whether times are divided by the clock of their lease, or each by its own canaries. by_share: the lease's
     clock as it was told before rule version 8.
     """
     row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
     own = CanaryGolden(sgemm_ns=seen.get("sgemm"), mobilenet_ns=seen.get("mobilenet"))
     if row is None:
         return Canaries(generation_id, platform_id, seen, own, CanaryGolden(), CanaryGolden(), by_share(), False)
-    whole = {name: min([ns, *_earlier(row, lease_id, name)]) for name, ns in seen.items()}
     sgemm_ns = row.fastest_ns or _handed_over(row.sgemm_ns, own.sgemm_ns, by_share) if by_lease else row.sgemm_ns
     return Canaries(
         generation_id,
         platform_id,
-        whole,
+        seen,
         CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
         CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
         by_share() if row.sgemm_ns is None else None,
         True,
     )
-
-
-def _earlier(row: Row[Any], lease_id: int, name: CanaryName) -> list[int]:
-    """What results of the same lease saw that came before; nothing where none did."""
-    recent: list[int] = row.sgemm_recent_ns if name == "sgemm" else row.mobilenet_recent_ns
-    return recent[-1:] if row.lease_id == lease_id and recent else []
 
 
 def _handed_over(reference_ns: int | None, seen_ns: int | None, by_share: Callable[[], int | None]) -> int | None:
@@ -125,8 +117,7 @@ _OF_LEASE = Prepared(
 def remember(
     tx: Transaction, canaries: Canaries, seen: Mapping[CanaryName, int], *, lease_id: int, keep_reference: bool
 ) -> None:
-    """Add a lease's canaries to the history, once per lease, by its fastest; the reference waits for an accepted
-    result."""
+    """Add a lease's canaries to the history, once per lease; the reference waits for an accepted result."""
     if not seen or not (keep_reference or canaries.is_kept):
         return
     references = (canaries.share_ns, *(canaries.reference.of(name) for name in _NAMES))
@@ -148,11 +139,7 @@ _DERIVE_AGAIN = text("""
 
 def _extended(name: CanaryName) -> str:
     both = f"(g.{name}_recent_ns || excluded.{name}_recent_ns)"
-    last = f"cardinality(g.{name}_recent_ns)"
-    fastest = f"least(g.{name}_recent_ns[{last}], excluded.{name}_recent_ns[1])"
-    return f"""CASE WHEN g.lease_id = excluded.lease_id THEN
-            CASE WHEN {last} = 0 OR cardinality(excluded.{name}_recent_ns) = 0 THEN g.{name}_recent_ns
-                ELSE g.{name}_recent_ns[:{last} - 1] || {fastest} END
+    return f"""CASE WHEN g.lease_id = excluded.lease_id THEN g.{name}_recent_ns
         WHEN g.fastest_ns IS NULL THEN excluded.{name}_recent_ns
         ELSE {both}[greatest(1, cardinality({both}) - {QUIET_LEASES} + 1):] END"""
 
@@ -169,5 +156,42 @@ _REMEMBER = Prepared(
         mobilenet_ns = coalesce(g.mobilenet_ns, excluded.mobilenet_ns),
         sgemm_recent_ns = {_extended("sgemm")}, mobilenet_recent_ns = {_extended("mobilenet")},
         lease_id = excluded.lease_id
+    """,
+)
+
+
+def seen_by_all(tx: Transaction, canaries: Canaries, lease_id: int, beside: CanaryGolden | None) -> Canaries:
+    """The same with what earlier results of the lease saw: a lease that hands in by and by is held to all that it saw
+    until then, and stands in the history by its fastest.
+
+    Args:
+        beside: the lease's own, as its first results saw them (`of_lease`); None of one with uploads.
+    """
+    seen = canaries.seen
+    if beside is None or all(beside.of(name) == ns for name, ns in seen.items()):  # the first ones
+        return canaries
+    own = (canaries.generation_id, canaries.platform_id, lease_id)
+    row = tx.execute_prepared(_SEEN_BY_ALL, *own, *(seen.get(name) for name in _NAMES)).one_or_none()
+    if row is None:  # the history does not know the lease: nothing of it was accepted
+        return canaries
+    earlier = {"sgemm": row.sgemm_ns, "mobilenet": row.mobilenet_ns}
+    return canaries._replace(seen={name: earlier[name] or ns for name, ns in seen.items()})
+
+
+def _last_is_least(name: CanaryName, parameter: str) -> str:
+    times = f"{name}_recent_ns"
+    last = f"cardinality({times})"
+    return f"""{times} = CASE WHEN {last} = 0 OR {parameter} IS NULL THEN {times}
+        ELSE {times}[:{last} - 1] || least({times}[{last}], {parameter}) END"""
+
+
+_SEEN_BY_ALL = Prepared(
+    "canaries_seen_by_all",
+    "int, int, bigint, bigint, bigint",
+    f"""
+    UPDATE canary_goldens SET {_last_is_least("sgemm", "$4")}, {_last_is_least("mobilenet", "$5")}
+    WHERE generation_id = $1 AND platform_id = $2 AND lease_id = $3
+    RETURNING sgemm_recent_ns[cardinality(sgemm_recent_ns)] AS sgemm_ns,
+        mobilenet_recent_ns[cardinality(mobilenet_recent_ns)] AS mobilenet_ns
     """,
 )

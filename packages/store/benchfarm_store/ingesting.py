@@ -326,11 +326,11 @@ def _judge(
         lease.row.generation_id,
         lease.row.platform_id,
         seen,
-        lease_id=lease.row.id,
         by_lease=not has_uploads,
         by_share=lambda: clock_by_share(told),
     )
     beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, seen)
+    canaries = goldens.seen_by_all(tx, canaries, lease.row.id, beside)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:
