@@ -18,6 +18,7 @@ depends_on: str | Sequence[str] | None = None
 
 _PK = "pk_export_misses"
 _FK = "fk_export_misses_account_id"
+_INDEX = "ix_measurements_alone"
 
 
 def set_timeouts() -> None:
@@ -45,10 +46,18 @@ def upgrade() -> None:
     op.create_foreign_key(op.f(_FK), "export_misses", "accounts", ["account_id"], ["id"])
     op.drop_constraint(op.f(_PK), "export_misses")
     op.create_primary_key(op.f(_PK), "export_misses", ["export_id", "account_id", "digest"])
+    # nobody writes measurements while it is made, a second or two with a million of them
+    op.create_index(
+        _INDEX,
+        "measurements",
+        ["platform_id", "queue_id", "wanted_at", "id"],
+        postgresql_where=sa.text("state = 'wanted' AND timing = 'alone'"),
+    )
 
 
 def downgrade() -> None:
     set_timeouts()
+    op.drop_index(_INDEX, table_name="measurements")
     op.execute(
         """
         CREATE TEMPORARY TABLE merged ON COMMIT DROP AS
