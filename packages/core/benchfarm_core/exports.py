@@ -53,7 +53,8 @@ class ExportView(Answer):
     """An export as the API shows it.
 
     `is_current`: its predictor still answers and its engine fuses as it did. `sha256` and `size_bytes` are the file's;
-    `has_file`: it is kept. `misses`: different architectures that were reported as missing in it.
+    `has_file`: it is kept. `misses`: different architectures that were reported as missing in
+    it, by the caller's account, or by all where the caller is an operator.
     """
 
     id: str
