@@ -119,14 +119,14 @@ def test_each_account_tells_and_reads_what_its_own_devices_missed(
         assert (taken.new, taken.known, taken.left_out) == (2, 0, 0), "another's take no room of theirs"
         assert exports.report_misses(tx, kept.id, [{"seq": 2}], bob).known == 1
 
-    def seen(by: Caller) -> tuple[int, list[tuple[Any, int]]]:
+    def seen(by: Caller) -> tuple[int, dict[Any, int]]:
         with farm.transaction() as tx:
             found = exports.list_misses(tx, kept.id, by).misses
-            return exports.get_export(tx, kept.id, by).misses, [(one.genes["seq"], one.reports) for one in found]
+            return exports.get_export(tx, kept.id, by).misses, {one.genes["seq"]: one.reports for one in found}
 
-    assert seen(ann) == (2, [(1, 1), (2, 1)])
-    assert seen(bob) == (2, [(2, 2), (3, 1)])
-    assert seen(OPERATOR) == (3, [(2, 3), (1, 1), (3, 1)]), "all accounts together"
+    assert seen(ann) == (2, {1: 1, 2: 1})
+    assert seen(bob) == (2, {2: 2, 3: 1})
+    assert seen(OPERATOR) == (3, {2: 3, 1: 1, 3: 1}), "all accounts together"
 
 
 def test_who_makes_the_same_later_gets_what_is_there(farm: "Farm", platform: str, ann: Any) -> None:
