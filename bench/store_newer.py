@@ -1,5 +1,5 @@
-"""The newer tables under load: engines' options, the support matrix, fusion rules, times in situ and profiles, and
-adaptations."""
+"""The newer tables under load: engines' options, the support matrix, fusion rules, times in situ and profiles,
+adaptations and refreshes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,13 +9,14 @@ from sqlalchemy import text
 
 from bench.store_fill import ACCOUNTS, BOARD_MODELS, PLATFORMS_PER_MODEL, platform_of
 from bench.store_plans import CALLER, TIMES, in_transaction
-from benchfarm_core.adapting import AdaptationRequest, AdaptationState
+from benchfarm_core.adapting import AdaptationRequest, AdaptationState, DonorChoice
 from benchfarm_core.boards import EngineReport
 from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.operator_pairs import OPERATOR_PAIRS
 from benchfarm_core.platforms import Platform, Precision
+from benchfarm_core.refreshing import Since
 from benchfarm_core.views import ResultsWanted
 from benchfarm_store import (
     accounts,
@@ -27,11 +28,14 @@ from benchfarm_store import (
     jobs,
     planning,
     platforms,
+    refreshes,
     results,
     support,
+    training_rows,
 )
 from benchfarm_store.adaptation_items import Ask, Whose
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.refreshes import Due
 from benchfarm_workloads.draws import draw
 from benchfarm_workloads.kernels import kernel_type, kernel_types
 
@@ -58,6 +62,7 @@ def fill_newer(database: Database, options_per_model: int = OPTIONS_PER_MODEL) -
         tx.execute(_OFFERS_SQL)
         tx.execute(_SUPPORT_SQL, {"families": [kind.name for kind in kernel_types()], "codes": list(CODES)})
         tx.execute(_FUSIONS_SQL, {"pairs": json.dumps([{"a": a, "b": b} for a, b in OPERATOR_PAIRS])})
+        tx.execute(_PREDICTORS_SQL)
         return int(tx.execute(_COUNT_SQL).scalar_one())
 
 
@@ -115,6 +120,14 @@ _FUSIONS_SQL = text(f"""
     SELECT e.engine, e.version, e.options, e.precision, e.board_model, x.a, x.b, 1, 1, 1.2, 0.01, now(), true, true
     FROM jsonb_to_recordset(CAST(:pairs AS jsonb)) AS x(a text, b text), {_ENGINES_SQL}
 """)
+# made before the latest results, so that there is something to look at
+_PREDICTORS_SQL = text("""
+    INSERT INTO predictors (platform_id, version, size_bytes, created_at, subject, state, reason, sha256, lineage,
+        evidence, file)
+    SELECT p.id, 1, 1, now() - interval '30 days', s, 'active', 'made up', '', '{}',
+        '{"rows": {"alone": 40, "models": 20}}', 'x'
+    FROM platforms p, unnest(ARRAY['fc', 'conv-bn-act', 'model']) s WHERE p.key NOT LIKE '%~%'
+""")
 _COUNT_SQL = text("""
     SELECT (SELECT count(*) FROM support_outcomes) + (SELECT count(*) FROM fusions)
         + (SELECT count(*) FROM board_platforms)
@@ -125,7 +138,7 @@ def newer_calls(database: Database) -> Iterator[tuple[str, Callable[[], object]]
     """Every call that reads or writes the newer tables, in an order in which each has what it needs."""
     with database.transaction(read_only=True) as tx:
         board = str(tx.execute(_FREE_BOARD, {"model": f"model-{MODEL}"}).scalar_one())
-    for calls in (_support(), _fusions(), _options(), _timings(board), _adaptations(board)):
+    for calls in (_support(), _fusions(), _options(), _timings(board), _adaptations(board), _refreshes()):
         for name, call in calls.items():
             yield name, in_transaction(database, call)
 
@@ -208,6 +221,25 @@ def _adaptations(board: str) -> dict[str, Call]:
         "adaptations": adaptations.list_adaptations,
         "room for a job": lambda tx: accounts.check_room(tx, 1, 1),
         "cancel an adaptation": lambda tx: adaptations.cancel(tx, found[0].id, by=CALLER),
+    }
+
+
+def _refreshes() -> dict[str, Call]:
+    """What is due on one platform and on all, what it would learn from, and hold-outs that are measured again."""
+    base = _base(MODEL)
+
+    def again(tx: Transaction) -> None:
+        row = platforms.find(tx, base.key)
+        due = Due(row.id, base, "fc", Since(40, 20), tx.now, "", None, True, DonorChoice.ANY)
+        refreshes.begin(tx, due)
+        refreshes.want_holdouts_again(tx, due)
+
+    return {
+        "refreshes due": lambda tx: refreshes.due_on(tx, base.id),
+        "rows of a platform": lambda tx: training_rows.find_rows(tx, platforms.find(tx, base.key).id),
+        "hold-outs of a platform": lambda tx: training_rows.find_holdouts(tx, platforms.find(tx, base.key).id),
+        "hold-outs again": again,
+        "wake refreshes": refreshes.wake,
     }
 
 

@@ -1,6 +1,8 @@
 """The Python runner's archive: what is in it, that it is made once, that a board runs it and notices a change."""
 
 import asyncio
+import fcntl
+import json
 import os
 import platform
 import shutil
@@ -17,6 +19,7 @@ from benchfarm_agent import python_kit, runner_kits, ssh_way
 from benchfarm_agent.board_watch import BoardWatch
 from benchfarm_agent.board_ways import open_boards
 from benchfarm_agent.boards.board_folder import BoardFolder
+from benchfarm_agent.boards.interface import LaunchOrder
 from benchfarm_agent.boards.linux_facts import read_board_facts
 from benchfarm_agent.boards.remote_runner import MissingRunner, PythonKit
 from benchfarm_agent.lab_file import LabFile, SshHost
@@ -25,8 +28,9 @@ from benchfarm_agent.ports.ssh_port import SshPort
 from benchfarm_agent.python_kit import CannotPack, Interpreter, packed
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.state_dir import StateDir
+from tests.agent.conftest import LEASE_TOKEN
 from tests.agent.ports.ssh_server import SshServer, ssh_server
-from tests.agent.remote_boards import local_shell, remote_board
+from tests.agent.remote_boards import OWNER, local_shell, remote_board
 from tests.agent.scripted_farm import true_soon
 
 Run = Callable[[Any], Any]
@@ -108,6 +112,39 @@ def test_a_board_runs_it_and_notices_what_changed(state: StateDir, running: Run,
     running(kit.ensure(port, folder))
     assert runner.read_text() == text
     assert len(list((root / "runner").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("tiny_lock")
+def test_no_two_runners_measure_on_a_board_at_once(state: StateDir, running: Run, tmp_path: Path) -> None:
+    """Also where the first one is of an agent that died, or that lost its way to the board."""
+    archive = packed(state.runners, HERE, ("onnxruntime",))
+    kit = PythonKit(archive.path, archive.check_sha256, python=sys.executable, engines=("onnxruntime",))
+    port, root = local_shell(tmp_path / "calls"), tmp_path / "board"
+    board = remote_board(port, running(read_board_facts(port)), state, str(root), kit)
+    request = {"engine": "e", "threads": 1, "cores": [0], "visits": []}
+    order = LaunchOrder(request, (), silence_s=20, lines_max=100)
+    lines: list[bytes] = []
+
+    async def lease() -> None:
+        await board.restore()
+        await board.prepare(LEASE_TOKEN)
+        await board.launch(order, lines.append)
+
+    running(lease())
+    first = lines.copy()
+    assert b"lock" not in first[0], "the request is none, but it was read"
+    pid, owner, lease_token = (root / "running").read_text().split()
+    assert (int(pid) > 0, owner, lease_token) == (True, OWNER, LEASE_TOKEN), "of a runner that is gone"
+    with (root / "running").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lines.clear()
+        running(board.launch(order, lines.append))
+    assert lines != first
+    said = json.loads(lines[0])
+    assert (said["event"], said["code"]) == ("failed", "engine_unavailable")
+    assert said["detail"] == f"another runner holds this board's lock: {pid} {owner} {lease_token}"
+    (engine,) = running(board.describe()).engines
+    assert engine.name == "onnxruntime", "what asks an engine what it is waits for nobody"
 
 
 def test_a_board_without_a_fitting_python_is_told_so(state: StateDir, running: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from benchfarm_agent.board_ways import NOT_PUT_BACK, AdbWay, RemoteLab, open_boards
@@ -143,6 +144,45 @@ def test_a_board_whose_address_another_one_has_is_told_until_it_is_back(
             journal.note_way(name, back.model_copy(update={"serial": "S-1"}).model_dump_json())
             assert (await looked(lab_file, missed=name))[1:] == ([], set())
             assert heard == [("S-1", "put_back", "")]
+
+    running(play())
+
+
+def test_a_changed_board_behind_another_host_key_is_told_until_an_operator_has_said_what_it_is(
+    running: Run, settings: Settings, state: StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.ssh_way.ROOTS_ROOT", str(tmp_path / "root"))
+    journal = Journal(state.journal)
+    heard: list[tuple[str, str, str]] = []
+
+    async def play() -> None:
+        async with ssh_server(tmp_path / "server") as ssh:
+            to = ssh.target
+            ssh.be_known()
+            known_hosts = to.known_hosts_file.read_text()
+            other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+            to.known_hosts_file.write_text(f"[{to.host}]:{to.port} {other}")
+            keys: dict[str, Any] = {"key_file": to.key_file, "known_hosts_file": to.known_hosts_file}
+            host = SshHost(name="pi", host=to.host, port=to.port, user=to.user, runner="native", **keys)
+            back = WayBack(kind="ssh", label="pi", root="/tmp/x", target=to, serial="S-9", hardware_id="hw")
+            journal.note_way("ssh-changed", back.model_dump_json())
+            journal.remember_all("ssh-changed", NOTE)
+            async with open_boards(settings, state, LabFile(local=False, ssh=(host,))) as watch:
+                watch.on_recovery = lambda board, step, detail: heard.append((board.serial, str(step), detail))
+                await true_soon(lambda: "ssh-changed" in watch.displaced)
+                assert (watch.present(), heard) == ((), []), "nobody can be told yet"
+                watch.tell_untold()
+                (told,) = [one for one in watch.standings() if one.state == NOT_PUT_BACK]
+                assert told.detail.startswith("the host key at pi, ")
+                for what in ("boards trust pi --replace", "its address back", "boards release", "ssh-changed.json"):
+                    assert what in told.advice
+                assert heard == [("S-9", "put_back", told.detail)]
+                to.known_hosts_file.write_text(known_hosts)  # as `trust --replace` does
+                await true_soon(lambda: bool(watch.present()))
+                assert watch.displaced == {"ssh-changed"}, "the key is right, and another board answers"
+                (told,) = [one for one in watch.standings() if one.state == NOT_PUT_BACK]
+                assert "another board answers" in told.detail
+                assert len(heard) == 1, "the farm has it out of use already"
 
     running(play())
 

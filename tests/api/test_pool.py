@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
 from benchfarm_core.measurements import Timing
 from benchfarm_core.pool import Likeness
@@ -157,6 +158,24 @@ def test_a_predictor_is_taken_in_with_all_its_arrays_or_not_at_all(operator: htt
     assert bring(operator, with_predictor(file)).json()["left_out"] == []
     (listed,) = operator.get("/v1/pool").json()["items"]
     assert [one["subject"] for one in listed["predictors"]] == ["fc"]
+
+
+def test_an_entry_says_what_its_predictors_were_taught(
+    operator: httpx2.Client, alice: httpx2.Client, database: Database
+) -> None:
+    file = an_fc_predictor()
+    (entry_id,) = bring(operator, with_predictor(file)).json()["entries"]
+    found = alice.get(f"/v1/pool/entries/{entry_id}").json()
+    (listed,) = alice.get("/v1/pool").json()["items"]
+    taught = found.pop("taught")
+    assert found == listed
+    lineage = LINEAGE.model_copy(update={"donors": ("DONOR",)}).model_dump(mode="json")
+    assert taught == [{"subject": "fc", "sha256": part_hash(file), "is_kept": True, "lineage": lineage}]
+    with database.transaction() as tx:
+        tx.execute(text("DELETE FROM pool_predictors"))  # as where this farm could not read it
+    (left_out,) = alice.get(f"/v1/pool/entries/{entry_id}").json()["taught"]
+    assert (left_out["is_kept"], left_out["lineage"]) == (False, lineage)
+    assert alice.get(f"/v1/pool/entries/e_{'0' * 32}").status_code == 404
 
 
 def test_the_file_of_a_farm_elsewhere_keeps_its_words(operator: httpx2.Client) -> None:

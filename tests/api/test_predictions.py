@@ -23,7 +23,7 @@ from benchfarm_store import fusions, platforms, predictors, tokens
 from benchfarm_store.database import Database, Transaction
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
-from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
+from benchfarm_workloads.network_kernels import NetworkKernels, Part, RememberedKernels
 from tests.api.conftest import board_report, issue
 from tests.predictor.predictors import header, kernel_predictor, model_predictor
 
@@ -55,8 +55,10 @@ def whole() -> Predictor:
     return model_predictor([spaces.kernels(one, FusionRules()) for one in drawn])
 
 
-def publish(tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: float = 1.0) -> PredictorView:
-    """Let it answer, `slower` times as slow."""
+def publish(
+    tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: float = 1.0, rules: FusionRules | None = None
+) -> PredictorView:
+    """Let it answer, `slower` times as slow, by `rules` of fusion or, without, by those of now."""
     subject = predictor.header.kernel_type
     made = replace(predictor, header=header(subject, key), model=Scaled(predictor.model, slower))
     return predictors.publish(
@@ -64,7 +66,7 @@ def publish(tx: Transaction, predictor: Predictor, *, key: str = KEY, slower: fl
         platform_id=platforms.find(tx, key).id,
         subject=subject,
         file=write(made),
-        evidence=PredictorEvidence(),
+        evidence=PredictorEvidence(rules=None if rules is None else fusions.keep_rules(tx, rules)),
         reason="made up",
         activate=True,
     )
@@ -190,6 +192,57 @@ def test_each_platform_s_models_are_predicted_from_what_its_engine_fuses(
         own = answer(whole, KernelLists.of([tiny_kernels(rules)]))
         assert found["median_ms"] == pytest.approx(own.latency_ms[0], rel=1e-9)
     assert answers[0]["median_ms"] != answers[1]["median_ms"]
+
+
+def test_a_version_answers_by_the_rules_of_fusion_that_it_learnt(
+    alice: httpx2.Client, lab: "Lab", database: Database, whole: Predictor
+) -> None:
+    """Whatever was measured of the engine since: its weights are of other kernels."""
+    with database.transaction() as tx:
+        publish(tx, whole, rules=FusionRules())
+    question = {"platforms": [KEY], "items": [TINY]}
+    begun = alice.post("/v1/latency", json=question).json()
+    apart = FusionRow(first="Linear", second="Gelu", by_profile=False)
+    with database.transaction() as tx:
+        fusions.report(tx, KEY, FusionReport(rows=(apart,)))
+    assert ask(alice, TINY) == begun["answers"], "not by the new rules"
+    assert alice.post("/v1/latency", json={**question, "pin": begun["pin"]}).json() == begun, "nor is its pin broken"
+    own, split = (
+        answer(whole, KernelLists.of([tiny_kernels(rules)])).latency_ms[0]
+        for rules in (FusionRules(), FusionRules({("Linear", "Gelu"): False}))
+    )
+    assert own != split
+    assert begun["answers"][0]["median_ms"] == pytest.approx(own, rel=1e-9)
+    with database.transaction() as tx:
+        publish(tx, whole, slower=2.0, rules=FusionRules({("Linear", "Gelu"): False}))
+    assert ask(alice, TINY)[0]["median_ms"] == pytest.approx(2 * split, rel=1e-9), "what learnt the new ones"
+    token = issue(database, "alice", Role.OPERATOR)
+    with database.transaction() as tx:
+        predictors.rollback(tx, KEY, WHOLE_MODEL, by=tokens.authenticate(tx, token), reason="back")
+    assert ask(alice, TINY)[0]["median_ms"] == pytest.approx(own, rel=1e-9), "who returns brings its rules"
+
+
+def test_architectures_without_a_kernel_of_the_catalogue_cost_their_own_answers_alone(
+    alice: httpx2.Client, published: dict[str, PredictorView], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No space has such architectures now; here those of one width are planted."""
+    wide = {**TINY, "genes": {**GENES, "hidden": 256}}
+    really = NetworkKernels._part
+
+    def planted(self: NetworkKernels, layers: Any) -> Part:
+        is_wide = any(256 in layer.config.values() for layer in layers)
+        return Part((), ("Odd",)) if is_wide else really(self, layers)
+
+    (alone,) = ask(alice, TINY)
+    monkeypatch.setattr(NetworkKernels, "_part", planted)
+    for items in ([TINY, wide], [wide, TINY, wide], [wide]):
+        answers = ask(alice, *items)
+        for item, found in zip(items, answers, strict=True):
+            if item is wide:
+                assert (found["error"], found["source"]) == ("no_predictor", None)
+                assert "no kernel of the catalogue by which to predict it: Odd" in found["detail"]
+            else:
+                assert found["median_ms"] == pytest.approx(alone["median_ms"], rel=1e-12)
 
 
 def test_where_nobody_predicts_the_answer_says_what_would_help(

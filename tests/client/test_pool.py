@@ -72,6 +72,10 @@ def test_the_matrix_shows_who_is_near(farm: ServedFarm, platform: str, logged_in
         assert word in shown
     assert logged_in("pool", "matrix", "--timing", "in_situ", "--json").document == []
     assert ORIGIN in logged_in("pool", "list").out
+    entry = logged_in("pool", "show", entry_id)
+    assert (entry.code, KEY in entry.out, "without predictors" in entry.out) == (0, True, True)
+    assert logged_in("pool", "show", entry_id, "--json").document["taught"] == []
+    assert logged_in("pool", "show", "e_none").code == ExitCode.NOT_FOUND
     assert logged_in("pool", "delete", entry_id).code == 0
 
 

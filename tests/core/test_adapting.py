@@ -7,7 +7,6 @@ import pytest
 
 from benchfarm_core.adapting import (
     FRUITLESS_ROUNDS,
-    HOPELESS,
     LEAST_ROUND_S,
     MAX_HOLDOUTS_IN_ALL,
     MAX_ROUNDS,
@@ -23,14 +22,12 @@ from benchfarm_core.adapting import (
     AdaptationView,
     AdaptedPredictor,
     DonorChoice,
-    First,
     PastLease,
     Running,
     Standing,
     Target,
     beyond_limit,
     broken_off,
-    is_better,
     is_fruitless,
     is_reached,
     limit_s,
@@ -41,12 +38,12 @@ from benchfarm_core.adapting import (
     pace_before,
     parse_target,
     round_s,
-    verdict,
     why_stop,
 )
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.predictors import HoldoutScore
+from benchfarm_core.publishing import HOPELESS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -232,39 +229,6 @@ def test_donors_are_not_oneself_and_kin_only_where_wanted() -> None:
     assert not any(found[DonorChoice.NONE])
 
 
-def test_better_is_nearer_and_not_farther_for_more_than_one_row() -> None:
-    active = score(0.9, mape=0.05)
-    assert is_better(score(0.9, mape=0.049), active)
-    assert not is_better(score(1.0, mape=0.05), active), "no nearer"
-    assert is_better(score(0.875, mape=0.04), active), "one of forty"
-    assert not is_better(score(0.85, mape=0.04), active)
-
-
-def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
-    good, bad = score(0.95, mape=0.02), score(0.8, mape=0.08)
-    assert verdict(bad, None, has_active=False).activate, "anything is better than nothing"
-    assert verdict(None, None, has_active=False).activate
-    assert "no hold-out" in verdict(None, None, has_active=False).reason
-    assert not verdict(None, None, has_active=True).activate
-    assert verdict(good, None, has_active=True).activate, "what answers cannot be read any more"
-    assert verdict(good, bad, has_active=True).activate
-    lost = verdict(bad, good, has_active=True)
-    assert (lost.activate, lost.reason) == (
-        False,
-        "what answers is no worse: 8.00 % against 2.00 % mean error on the same 40 hold-outs",
-    )
-
-
-@pytest.mark.parametrize(
-    ("mape", "least", "answers"), [(0.9, 0.4, True), (1.0, 0.5, True), (1.01, 0.01, False), (0.9, 0.51, False)]
-)
-def test_a_first_version_that_is_off_by_factors_does_not_answer(mape: float, least: float, answers: bool) -> None:
-    found = verdict(None, None, has_active=False, first=First(score(0.0, mape=mape), least))
-    assert found.activate is answers
-    assert found.reason.startswith(HOPELESS) is not answers
-    assert verdict(score(), score(mape=2.0), has_active=True, first=First(score(0.0, mape=mape), least)).activate
-
-
 def test_what_is_worse_than_no_answer_is_told_so() -> None:
     rejected = predictor(is_active=False, detail=f"{HOPELESS}: 133644 % mean error")
     state, reason = outcome(view(rejected))
@@ -274,14 +238,6 @@ def test_what_is_worse_than_no_answer_is_told_so() -> None:
     state, reason = outcome(view(rejected, predictor("fc")))
     assert (state, "nothing was published" in reason) == (AdaptationState.SUCCEEDED, False)
     assert reason.endswith("model is worse than no answer: 133644 % mean error")
-
-
-def test_what_cannot_be_read_is_not_replaced_by_what_is_worse_than_it_was() -> None:
-    was = score(0.95)
-    assert not verdict(score(0.9), None, has_active=True, recorded=was).activate, "two of forty are lost"
-    kept = verdict(score(0.925), None, has_active=True, recorded=was)
-    assert (kept.activate, "not to be read" in kept.reason) == (True, True)
-    assert not verdict(None, None, has_active=True, recorded=was).activate
 
 
 def predictor(subject: str = "model", **changes: object) -> AdaptedPredictor:

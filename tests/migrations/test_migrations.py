@@ -238,6 +238,43 @@ def test_outcomes_by_what_they_were_computed_in_are_one_row_again_before_that_wa
     assert (row["measurement_id"], row["first_at"].day, row["last_at"].day) == (2, 1, 4)
 
 
+_EXPORT = """
+    INSERT INTO accounts (id, name, quota_pending_items, quota_active_jobs, quota_stored_bytes, stored_bytes, device_s,
+        device_s_at, created_at) OVERRIDING SYSTEM VALUE VALUES (2, 'bob', 1, 1, 1, 0, 0, '2026-01-01Z', '2026-01-01Z');
+    INSERT INTO predictors (platform_id, version, size_bytes, created_at, subject, state, reason, sha256, lineage,
+        evidence) VALUES (1, 1, 1, '2026-01-01Z', 'model', 'candidate', '', '', '{}', '{}');
+    INSERT INTO farm_keys (public_id, created_at, is_active, secret, public_key) VALUES
+        ('k_1', '2026-01-01Z', true, '', '');
+    INSERT INTO exports (public_id, platform_id, predictor_id, key_id, account_id, created_at, space_version, blocks,
+        size_bytes, space, genes, wanted, kernels, sha256)
+        VALUES ('ex_1', 1, 1, 1, 1, '2026-01-01Z', 1, 1, 1, 'bert', '{}', '', '', '');
+    INSERT INTO export_misses (export_id, reports, first_at, last_at, digest, genes)
+        VALUES (1, 2, '2026-01-01Z', '2026-01-02Z', 'd', '{}');
+"""
+
+
+def test_misses_of_before_are_those_of_who_had_the_table_made_and_one_list_again_on_the_way_back(empty_database_url):
+    config = migrations.config(empty_database_url)
+    command.upgrade(config, "0003")
+    engine = create_database_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql((Path(__file__).parent / "rows_0003.sql").read_text())
+    command.upgrade(config, "0028")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_EXPORT)
+    command.upgrade(config, "0029")
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT account_id, reports FROM export_misses")).all() == [(1, 2)]
+        connection.exec_driver_sql(
+            "INSERT INTO export_misses (export_id, account_id, reports, first_at, last_at, digest, genes)"
+            " SELECT 1, max(id), 3, '2026-01-03Z', '2026-01-04Z', 'd', '{}' FROM accounts"
+        )
+    command.downgrade(config, "0028")
+    (row,) = contents(engine)["export_misses"]
+    engine.dispose()
+    assert (row["reports"], row["first_at"].day, row["last_at"].day) == (5, 1, 4)
+
+
 def test_each_farm_has_its_own_salt(empty_database_url, database_url):
     migrations.upgrade(empty_database_url)
     salts = set()

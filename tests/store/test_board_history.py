@@ -211,6 +211,28 @@ def test_what_an_agent_did_for_a_board_that_stays_away_is_kept(farm, ann, agent,
         boards.note_recovery(tx, stranger.id, report)
 
 
+def test_a_board_that_is_not_put_back_measures_for_nobody_until_it_is(farm, agent, ann):
+    board = BoardName(kind="simulated", serial="s1", hardware_id="hw")
+    report = RecoveryReport(board=board, step=RecoveryStep.PUT_BACK, detail="another board answers at pi now")
+    back = report.model_copy(update={"detail": ""})
+
+    def after(*reports):
+        with farm.transaction() as tx:
+            for one in reports:
+                boards.note_recovery(tx, agent.id, one)
+            view = boards.get_board(tx, agent.boards[0])
+            return view.health, view.reason
+
+    why = "an agent changed it and could not put it back: another board answers at pi now"
+    assert after(report) == (Health.QUARANTINED, why)
+    assert after(report) == (Health.QUARANTINED, why)
+    assert after(back) == (Health.GOOD, "it was put back")
+    assert after(back) == (Health.GOOD, "it was put back")
+    with farm.transaction() as tx:
+        boards.set_health(tx, agent.boards[0], Health.QUARANTINED, "its fan is loud", ann)
+    assert after(report, back) == (Health.QUARANTINED, "its fan is loud"), "what a person holds against it stays"
+
+
 def test_a_report_of_a_recovery_that_is_sent_again_changes_nothing(farm, agent):
     board = BoardName(kind="simulated", serial="s1", hardware_id="hw")
     report = RecoveryReport(report_id="a" * 32, board=board, step=RecoveryStep.REBOOT)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.jobs import JobRequest, JobView
@@ -44,6 +45,26 @@ def test_a_board_that_knows_no_differences_is_offered_all_else(farm, ann):
     assert older.take() is None
     grant = newer.must_take()
     assert [item.timing for item in grant.items] == [Timing.IN_SITU] * 3
+
+
+def test_a_board_that_knows_no_differences_finds_the_rest_however_much_waits_before_it(farm, ann):
+    """What it cannot take is not even read."""
+    older = lab(farm, ann, "older", UNKNOWN)
+    lab(farm, ann, "newer", KNOWN)
+    farm.submit_planned(ann, job(3))
+    farm.run("""
+        INSERT INTO measurements (workload_id, wanted_at, platform_id, protocol_id, queue_id, repeat_no, expected_s,
+            timing, state, purpose)
+        SELECT workload_id, wanted_at, platform_id, protocol_id, queue_id, n, expected_s, timing, state, purpose
+        FROM measurements, generate_series(100, 1100) n
+    """)
+    farm.submit_planned(ann, job(2, timing="alone"))
+    farm.run("ANALYZE measurements")
+    read = text("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'measurements'")
+    with farm.transaction() as tx:
+        before = tx.execute(read).scalar_one()
+        assert dispatching.dispatch(tx, older.boards[0], TIMES, taken_by=older.id) is not None
+        assert tx.execute(read).scalar_one() - before < 100
 
 
 def test_another_version_of_the_engine_does_not_speak_for_it(farm, ann):

@@ -7,16 +7,20 @@ import pytest
 from sqlalchemy import text
 
 from benchfarm_core import ed25519
+from benchfarm_core.access import Role
 from benchfarm_core.errors import Conflict, NotFound
 from benchfarm_core.exports import ExportRequest
 from benchfarm_core.predictors import PredictorEvidence
 from benchfarm_store import exports, farm_keys, platforms, predictors
+from benchfarm_store.encodings import account_text
+from benchfarm_store.tokens import Caller
 from tests.peers.waiting import wait_until
 from tests.store.predictor_bytes import predictor_bytes
 
 if TYPE_CHECKING:
     from tests.store.conftest import Agent, Farm
 
+OPERATOR = Caller(token_id="t_0", account_id=account_text(1), account="lab", role=Role.OPERATOR, agent_id=None)
 WANTED = {"space": "bert", "genes": {"seq": (128, 64, 64)}}
 
 
@@ -41,7 +45,7 @@ def platform(farm: "Farm", agent: "Agent") -> str:
 def order(farm: "Farm", platform: str, **changes: Any) -> exports.Ordered:
     with farm.transaction() as tx:
         request = ExportRequest.model_validate({"platform": platform, **WANTED, **changes})
-        return exports.order(tx, request, 1)
+        return exports.order(tx, request, 1, OPERATOR)
 
 
 def test_of_many_that_come_first_at_once_all_get_one_key(farm: "Farm") -> None:
@@ -95,13 +99,35 @@ def test_a_version_that_never_answered_is_in_no_table(farm: "Farm", platform: st
 def test_a_table_that_is_made_again_has_its_old_id(farm: "Farm", platform: str, ann: Any) -> None:
     with farm.transaction() as tx:
         kept = exports.keep(tx, order(farm, platform), b"one", 3, ann)
-        exports.report_misses(tx, kept.id, [{"seq": 1}])
+        exports.report_misses(tx, kept.id, [{"seq": 1}], ann)
         tx.execute(text("UPDATE exports SET file = NULL"))
     again = order(farm, platform)
     assert (again.view, again.head.export_id) == (None, kept.id)
     with farm.transaction() as tx:
         made = exports.keep(tx, again, b"other", 3, ann)
         assert (made.id, made.misses, exports.file(tx, kept.id)) == (kept.id, 1, b"other")
+
+
+def test_each_account_tells_and_reads_what_its_own_devices_missed(
+    farm: "Farm", platform: str, ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MAX_MISSES", 2)
+    bob = farm.account("bob")
+    with farm.transaction() as tx:
+        kept = exports.keep(tx, order(farm, platform), b"one", 3, ann)
+        assert exports.report_misses(tx, kept.id, [{"seq": 1}, {"seq": 2}], ann).new == 2
+        taken = exports.report_misses(tx, kept.id, [{"seq": 2}, {"seq": 3}], bob)
+        assert (taken.new, taken.known, taken.left_out) == (2, 0, 0), "another's take no room of theirs"
+        assert exports.report_misses(tx, kept.id, [{"seq": 2}], bob).known == 1
+
+    def seen(by: Caller) -> tuple[int, dict[Any, int]]:
+        with farm.transaction() as tx:
+            found = exports.list_misses(tx, kept.id, by).misses
+            return exports.get_export(tx, kept.id, by).misses, {one.genes["seq"]: one.reports for one in found}
+
+    assert seen(ann) == (2, {1: 1, 2: 1})
+    assert seen(bob) == (2, {2: 2, 3: 1})
+    assert seen(OPERATOR) == (3, {2: 3, 1: 1, 3: 1}), "all accounts together"
 
 
 def test_who_makes_the_same_later_gets_what_is_there(farm: "Farm", platform: str, ann: Any) -> None:
@@ -125,7 +151,7 @@ def test_an_export_is_current_while_its_predictor_answers(farm: "Farm", platform
     assert current.is_current
     with farm.transaction() as tx:
         predictors.rollback(tx, platform, "model", by=ann, reason="it is off")
-        assert exports.get_export(tx, current.id).is_current is False
+        assert exports.get_export(tx, current.id, ann).is_current is False
 
 
 DAY_S = 86_400.0
@@ -137,7 +163,7 @@ def test_exports_without_a_file_are_forgotten_with_their_misses(farm: "Farm", pl
         with farm.transaction() as tx:
             view = exports.keep(tx, ordered, b"f", 1, ann)
             if missed_days is not None:
-                exports.report_misses(tx, view.id, [{"seq": 1}])
+                exports.report_misses(tx, view.id, [{"seq": 1}], ann)
         farm.run(
             "UPDATE exports SET created_at = created_at - make_interval(days => :days),"
             " file = CASE WHEN :file THEN file END WHERE public_id = :id",
@@ -165,7 +191,7 @@ def test_exports_without_a_file_are_forgotten_with_their_misses(farm: "Farm", pl
     with farm.transaction() as tx:
         assert exports.forget_old(tx, kept_s=5 * DAY_S) == 0
         with pytest.raises(NotFound):
-            exports.report_misses(tx, old.pop(), [{"seq": 1}])
+            exports.report_misses(tx, old.pop(), [{"seq": 1}], ann)
 
 
 def _ids(farm: "Farm") -> list[str]:
@@ -181,7 +207,7 @@ def test_an_export_that_is_forgotten_while_a_miss_is_told_is_not_found(farm: "Fa
 
     def tell() -> None:
         with farm.transaction() as tx:
-            exports.report_misses(tx, view.id, [{"seq": 1}])
+            exports.report_misses(tx, view.id, [{"seq": 1}], ann)
 
     with ThreadPoolExecutor(1) as pool:
         with farm.transaction() as tx:

@@ -305,7 +305,7 @@ def test_what_answers_is_told_with_its_file_and_held(farm, bench, operator):
     with farm.transaction() as tx:
         found = predictors.answering(tx, bench.id, "fc")
         assert predictors.hold_answering(tx, bench.id, "fc") == second.id
-    assert found == (second.id, second.created_at, SCORE, predictor_bytes(KEY, "fc", b"\2"))
+    assert found == (second.id, second.created_at, SCORE, predictor_bytes(KEY, "fc", b"\2"), None)
     bench.rollback(operator)
     with farm.transaction() as tx:
         assert predictors.hold_answering(tx, bench.id, "fc") == first.id

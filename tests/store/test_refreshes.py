@@ -9,7 +9,16 @@ from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.platforms import Precision, parse_platform_key
 from benchfarm_core.predictors import PredictorEvidence
-from benchfarm_core.refreshing import AGAIN_EVERY_S, AGAIN_S, ATTEMPTS_MAX, JUDGES_MIN, LOOK_ROWS, Since
+from benchfarm_core.refreshing import (
+    AGAIN_LEAST_S,
+    AGAIN_MOST_S,
+    AGAIN_S,
+    AGAIN_SHARE,
+    ATTEMPTS_MAX,
+    JUDGES_MIN,
+    LOOK_ROWS,
+    Since,
+)
 from benchfarm_store import fusions, predictors, refreshes
 from benchfarm_store.training_rows import holdout_rows, training_rows
 from benchfarm_workloads.draws import draw
@@ -330,8 +339,10 @@ def want_holdouts_again(bench, farm, ok_result):
         refreshes.want_holdouts_again(tx, due)
 
 
-def test_holdouts_are_measured_again_once_a_day_at_the_most(bench, farm, ok_result):
+def test_holdouts_are_measured_again_as_often_as_boards_have_time_for_them(bench, farm, ok_result):
     want_holdouts_again(bench, farm, ok_result)
+    cost_s = farm.scalar("SELECT again_s FROM predictor_looks")
+    assert 0 < cost_s < AGAIN_SHARE * AGAIN_LEAST_S, "five kernels take a few seconds"
     assert bench.measure(ok_result) == JUDGES_MIN
     bench.publish(1)
     bench.fc(ok_result, LOOK_ROWS, seed=5)
@@ -339,7 +350,13 @@ def test_holdouts_are_measured_again_once_a_day_at_the_most(bench, farm, ok_resu
     assert not due.may_be_judged_again
     bench.look()
     assert bench.due() == {}, "there is nothing else to see"
-    farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :s)", s=AGAIN_EVERY_S)
+    farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :s)", s=AGAIN_LEAST_S)
+    (due,) = bench.found()
+    assert due.may_be_judged_again, "what changes twice a day does not wait for tomorrow"
+    for told in ("again_s = :s", "again_s = NULL"):
+        farm.run(f"UPDATE predictor_looks SET {told}", s=AGAIN_SHARE * AGAIN_MOST_S)
+        assert bench.due() == {}, "those that take long, or of which nobody knows, wait for a day"
+    farm.run("UPDATE predictor_looks SET wanted_at = wanted_at - make_interval(secs => :s)", s=AGAIN_MOST_S)
     (due,) = bench.found()
     assert due.may_be_judged_again
 

@@ -224,6 +224,29 @@ def test_a_measurement_is_no_drift_where_its_lease_saw_the_clock_that_the_board_
     assert measure(5, (2_600_000, 2_500_000)) == [MeasurementState.WANTED] * 2, "the lease as a whole is off"
 
 
+def test_a_lease_that_hands_in_by_and_by_is_held_to_all_that_it_saw_until_then(farm, ann, agent, job_of, ok_result):
+    platform = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+
+    def measure(seed: int, canaries_ns: tuple[int, ...]) -> list[str]:
+        farm.submit_planned(ann, job_of(len(canaries_ns), seed=seed, platforms=[platform]))
+        grant = agent.must_take()
+        ids = [item.measurement_id for item in grant.items]
+        for id_, ns in zip(ids, canaries_ns, strict=True):
+            agent.send(grant, ok_result(id_, canary_ns=ns, neighbours=2_000_000 / ns))
+        agent.release(grant)
+        with farm.transaction() as tx:
+            return [results.get_measurement(tx, id_, ann).state for id_ in ids]
+
+    assert measure(1, (2_100_000, 2_000_000)) == [MeasurementState.DONE] * 2
+    history = "SELECT sgemm_recent_ns FROM canary_goldens"
+    assert farm.scalar(history) == [1_000_000], "a lease is in the history once, by its fastest"
+    done = [MeasurementState.DONE] * 3
+    assert measure(3, (2_000_000, 2_600_000, 2_500_000)) == done, "its first results saw the clock that the board has"
+    assert farm.scalar(history) == [1_000_000, 1_000_000]
+    off = [MeasurementState.WANTED, MeasurementState.DONE]
+    assert measure(6, (2_600_000, 2_000_000)) == off, "what will be seen nobody knows yet"
+
+
 def test_the_canaries_of_a_lease_normalise_all_its_results_now_and_when_derived_again(
     farm, ann, agent, job_of, ok_result
 ):

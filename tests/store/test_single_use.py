@@ -182,7 +182,7 @@ def test_what_would_use_it_is_refused_with_the_reason(farm, ann, lab, key, job_o
     with farm.transaction() as tx:
         for ask, field in (
             (lambda: adaptations.start(tx, key, AdaptationRequest(), by=ann), "platform"),
-            (lambda: exports.order(tx, export, 1), "platform"),
+            (lambda: exports.order(tx, export, 1, ann), "platform"),
             (lambda: pool.gather(tx, PoolExport(names=(key,), licence="CC0-1.0", source="a lab")), "names"),
         ):
             with pytest.raises(InvalidRequest, match="submit a job") as refused:

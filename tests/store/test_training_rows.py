@@ -10,7 +10,7 @@ from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import workload_id
 from benchfarm_store import fusions
-from benchfarm_store.training_rows import former_rows, holdout_rows, training_rows
+from benchfarm_store.training_rows import find_networks, former_rows, fused_by, holdout_rows, training_rows
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.kernels import kernel_type
@@ -118,6 +118,11 @@ def test_a_model_is_told_as_the_engine_fuses_it(lab):
     assert "act" in {kind for kind, _, _ in split.kernels}
     assert {config["act"] for kind, config, _ in split.kernels if kind == "conv-bn-act"} == {"none"}
     assert lab.rows().data_hash != before.data_hash
+    with lab.farm.transaction() as tx:
+        networks = find_networks(tx, before)
+    assert fused_by(lab.rows(), networks, FusionRules()) == before.model_copy(
+        update={"data_hash": lab.rows().data_hash}
+    ), "what learnt by the rules of before is judged by them"
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_one_whose_judging_dies_says_what_it_has_published(lab: AdaptingLab, mon
 def test_one_whose_first_versions_are_all_refused_has_failed(lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch) -> None:
     made = lab.start(**SMALL)
     to_end(lab, made.id, until=S.JUDGING)
-    monkeypatch.setattr("benchfarm_core.adapting.HOPELESS_MAPE", -1.0)
+    monkeypatch.setattr("benchfarm_core.publishing.HOPELESS_MAPE", -1.0)
     ended = to_end(lab, made.id)
     assert ended.state is S.FAILED
     assert ended.reason.startswith("nothing was published; model is worse than no answer: ")

@@ -16,6 +16,7 @@ from benchfarm_store.database import Transaction
 from benchfarm_worker import adapting, asking, fitting, publishing, refreshing
 from benchfarm_worker.fitting import Known
 from benchfarm_workloads.draws import draw
+from benchfarm_workloads.fusing import FusionRules
 from tests.adapting_lab import KEY, AdaptingLab
 from tests.store.conftest import Farm, board_report, ok
 
@@ -58,7 +59,7 @@ def publish(lab: AdaptingLab, fit: PlatformFit, rows: TrainingRows) -> list[bool
     kept = []
 
     def take(tx: Transaction, judged: publishing.Judged) -> bool:
-        kept.append(publishing.keep(tx, platform_row(lab), FC, judged, rules="r") is not None)
+        kept.append(publishing.keep(tx, platform_row(lab), FC, judged, rules=FusionRules()) is not None)
         return kept[-1]
 
     publishing.publish(lab.farm.database, platform_row(lab), FC, fit, rows, take)

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from benchfarm_core.adapting import AdaptationState
+from benchfarm_core.fusion import FusionReport, FusionRow
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState, PredictorsWanted, PredictorView
 from benchfarm_predictor.training.platform_fit import PlatformFit
-from benchfarm_store import kernel_lists, predictors, refreshes, training_rows
+from benchfarm_store import fusions, kernel_lists, predictors, refreshes, training_rows
 from benchfarm_store.database import Database, Transaction
 from benchfarm_store.fusions import rules_digest
-from benchfarm_worker import refreshing
+from benchfarm_worker import fitting, publishing, refreshing
+from benchfarm_worker.fitting import Known
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
@@ -73,13 +75,40 @@ def test_new_results_make_a_version_that_answers_only_if_it_is_better(lab: Adapt
     assert second.evidence.holdout is not None
     assert second.evidence.holdout.count == first.evidence.holdout.count, "judged on the same hold-outs"
     assert second.evidence.rules == first.evidence.rules == rules_digest(FusionRules()), "nothing was measured of it"
-    is_better = second.evidence.holdout.mape < first.evidence.holdout.mape
+    is_nearer = second.evidence.holdout.mape < first.evidence.holdout.mape
     states = (PredictorState.SUPERSEDED, PredictorState.ACTIVE)
-    assert (first.state, second.state) == (states if is_better else (PredictorState.ACTIVE, PredictorState.REJECTED))
+    is_shown = is_nearer and "not shown" not in second.reason
+    assert (first.state, second.state) == (states if is_shown else (PredictorState.ACTIVE, PredictorState.REJECTED))
     assert look(lab) == [], "the same rows are not tried twice"
     platform = lab.farm.scalar("SELECT public_id FROM platforms WHERE key = :key", key=KEY)
     refreshing.step(lab.farm.database, platform, "", 0.0)
     assert len(versions(lab)) == 2
+
+
+@pytest.mark.slow
+def test_what_answers_is_judged_by_the_rules_that_it_learnt(lab: AdaptingLab) -> None:
+    made = to_end(lab, lab.start(**SMALL).id)
+    assert made.state is AdaptationState.SUCCEEDED, made.reason
+    (first,) = versions(lab)
+    split = FusionRow(first="DepthwiseConv", second="Clip", by_profile=False)
+    with lab.farm.transaction() as tx:
+        fusions.report(tx, KEY, FusionReport(rows=(split, split.model_copy(update={"first": "Conv"}))))
+        platform = lab.farm.scalar("SELECT id FROM platforms WHERE key = :key", key=KEY)
+        judging, own = publishing.find_judging(tx, platform), training_rows.find_rows(tx, platform)
+        active = predictors.answering(tx, platform, WHOLE_MODEL)
+        rows = publishing.judging_rows(judging)
+        networks = training_rows.find_networks(tx, rows)
+    assert active is not None
+    fit = fitting.whole_model(Known.of(training_rows.told(own), [row.workload_id for row in rows.every], ()))
+    assert fit is not None
+    assert publishing.judge(fit, rows, active, networks).before == first.evidence.holdout, "as when it was made"
+    by_now = active._replace(rules=None)
+    assert publishing.judge(fit, rows, by_now, networks).before != first.evidence.holdout, "they tell it other kernels"
+    assert look(lab) == ["fusion"]
+    second = versions(lab)[-1]
+    assert second.evidence.rules not in (None, first.evidence.rules)
+    if second.state == PredictorState.REJECTED:
+        assert look(lab) == [], "what answers does so by its own rules: nobody needs another one"
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:

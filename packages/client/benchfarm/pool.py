@@ -9,7 +9,7 @@ from benchfarm.connection import Connection, Params, path_part
 from benchfarm_core.errors import InvalidRequest, TooLarge
 from benchfarm_core.jobs import Page
 from benchfarm_core.measurements import Timing
-from benchfarm_core.pool import LikenessView, PoolImported, PoolMember
+from benchfarm_core.pool import LikenessView, PoolEntryView, PoolImported, PoolMember
 from benchfarm_core.pool_files import MAX_POOL_BYTES, read
 
 PAGE_ITEMS: Final = 1000
@@ -83,6 +83,10 @@ class Pool:
             read_timeout_s=FILE_TIMEOUT_S,
         )
         return self._connection.value(PoolImported, answer)
+
+    def get(self, entry_id: str) -> PoolEntryView:
+        """An imported entry, with what its predictors were taught."""
+        return self._connection.read(PoolEntryView, f"/pool/entries/{path_part(entry_id)}")
 
     def delete(self, entry_id: str) -> PoolMember:
         """Take an imported entry away."""

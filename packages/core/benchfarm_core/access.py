@@ -72,6 +72,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_likenesses": _PEOPLE,
     "export_pool": _LAB,
     "import_pool": _LAB,
+    "get_pool_entry": _PEOPLE,
     "delete_pool_entry": _LAB,
     "start_adaptation": _PEOPLE,
     "list_adaptations": _PEOPLE,
@@ -114,6 +115,11 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "finish_lease": _AGENT,
     "get_agent_file": _AGENT,
 }
+
+
+def sees_all_accounts(role: Role) -> bool:
+    """Whether a role is shown what other accounts asked for and told, beside its own."""
+    return role in _LAB
 
 
 def may(role: Role, route: str) -> bool:

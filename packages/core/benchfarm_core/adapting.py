@@ -20,6 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, Subject
+from benchfarm_core.publishing import HOPELESS
 from benchfarm_core.values import Answer, Value
 
 BUDGET_S: Final = 180.0
@@ -53,11 +54,6 @@ ROWS_MIN: Final = 8
 """Whole models without which nothing is said of a predictor for whole models."""
 ROWS_TELL_MAX: Final = 60
 """Rows that suffice to call a target reached, however high it is."""
-HOPELESS: Final = "worse than no answer"
-"""Begins the reason for which a first version is kept as rejected."""
-HOPELESS_MAPE: Final = 1.0
-HOPELESS_ERROR: Final = 0.5
-"""Relative; a first version with no row nearer than that is as bad as one with that mean error."""
 NOTHING_PUBLISHED: Final = "nothing was published"
 REACHED: Final = "reached by cross-validation"
 REASON_CHARS: Final = 300
@@ -401,62 +397,6 @@ def may_be_donor(donor: Platform, own: Platform, choice: DonorChoice) -> bool:
     return choice == DonorChoice.ANY or not is_kin
 
 
-class First(NamedTuple):
-    """How far a first version is off: its score on hold-outs, else on rows of its own, and the least relative error."""
-
-    score: HoldoutScore
-    least_error: float
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether no answer at all is better."""
-        return self.score.mape > HOPELESS_MAPE or self.least_error > HOPELESS_ERROR
-
-
-class Verdict(NamedTuple):
-    """Whether a new predictor is to answer, and the reason."""
-
-    activate: bool
-    reason: str
-
-
-def verdict(
-    new: HoldoutScore | None,
-    before: HoldoutScore | None,
-    *,
-    has_active: bool,
-    recorded: HoldoutScore | None = None,
-    first: First | None = None,
-) -> Verdict:
-    """What becomes of a new predictor. Scores are on the same rows; `before` is the active one's, None where its file
-    is not to be read by this version: then what it scored when it was made, `recorded`, speaks for it, and the new one
-    answers where it loses no more than one row by that.
-
-    Where nothing answers yet, anything is better than nothing but what is off by factors, as `first` says: the score
-    and the intervals of the others say how good they are.
-    """
-    if not has_active and first is not None and first.is_hopeless:
-        told = f"{first.score.mape:.0%} mean error, the least of {first.score.count} is {first.least_error:.0%}"
-        return Verdict(False, f"{HOPELESS}: {told}".replace("%", " %"))
-    if not has_active:
-        return Verdict(True, "the first one" + ("" if new is not None else "; no hold-out of it could be measured"))
-    if new is None:
-        return Verdict(False, "no hold-out could be measured, so what answers stays")
-    if before is None:
-        return _beside_unreadable(new, recorded)
-    told = f"{new.mape:.2%} against {before.mape:.2%} mean error on the same {new.count} hold-outs".replace("%", " %")
-    return Verdict(True, told) if is_better(new, before) else Verdict(False, f"what answers is no worse: {told}")
-
-
-def _beside_unreadable(new: HoldoutScore, recorded: HoldoutScore | None) -> Verdict:
-    """Another process may read what this one cannot, and then a worse one must not take its place."""
-    if recorded is None:
-        return Verdict(True, "what answered is not to be read by this version, and was never judged")
-    told = f"{new.within_10:.0%} within 10% against the {recorded.within_10:.0%} that it had".replace("%", " %")
-    told = f"what answered is not to be read by this version; {told}"
-    return Verdict((recorded.within_10 - new.within_10) * new.count <= 1 + 1e-9, told)
-
-
 def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
     """How an adaptation that has been judged ends, whatever its target: it succeeded where something of it answers, or
     where what answered before is no worse and stays; else it failed. The reason says what was refused, and why."""
@@ -493,8 +433,3 @@ def broken_off(reason: str, predictors: Sequence[AdaptedPredictor]) -> str:
         return reason
     more = f" and {len(published) - NAMED} more" if len(published) > NAMED else ""
     return f"{reason[:REASON_CHARS]}; published before that: {', '.join(published[:NAMED])}{more}"
-
-
-def is_better(new: HoldoutScore, active: HoldoutScore) -> bool:
-    """Whether a predictor may answer instead: nearer on the same rows, and within 10 % of at most one row fewer."""
-    return new.mape < active.mape and (active.within_10 - new.within_10) * new.count <= 1 + 1e-9

@@ -52,8 +52,9 @@ class TableHead(Value):
 class ExportView(Answer):
     """An export as the API shows it.
 
-    `is_current`: its predictor still answers and its engine fuses as it did. `sha256` and `size_bytes` are the file's;
-    `has_file`: it is kept. `misses`: different architectures that were reported as missing in it.
+    `is_current`: its predictor still answers, by the same rules of fusion. `sha256` and `size_bytes` are the file's;
+    `has_file`: it is kept. `misses`: different architectures that were reported as missing in it by the caller's
+    account, or by all accounts where the caller is an operator.
     """
 
     id: str

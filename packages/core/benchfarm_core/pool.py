@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from benchfarm_core.measurements import Timing
+from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import Subject
 from benchfarm_core.values import Answer, Value
 
@@ -104,6 +105,22 @@ class PoolMember(Answer):
     measured_at: datetime | None
     imported_at: datetime | None
     author: str | None
+
+
+class TaughtPredictor(Answer):
+    """What a predictor that an entry came with was taught by: its donors, a hash of its rows, the rule of its
+    summaries, the code. `is_kept`: its file is here; else this farm could not read it when it came."""
+
+    subject: str
+    sha256: str
+    is_kept: bool
+    lineage: Lineage
+
+
+class PoolEntryView(PoolMember):
+    """One entry with what its predictors were taught, as whoever packed them says: nobody here can look that up."""
+
+    taught: list[TaughtPredictor]
 
 
 class PoolExport(Value):

@@ -132,8 +132,8 @@ class PredictorEvidence(Value):
     `chosen`: the candidates that it is made of. `rows`: counts by kind (`alone`, `in_situ`, `models`). `donors`: keys
     of platforms. `board_s`: of the leases that measured what its adaptation wanted, before it too. `holdout`: on rows
     that were declared before. `unseen`: by cross-validation, each row without its fold.
-    `rules`: a hash of what its engine was seen to fuse, which kernel lists of whole models were made by; null where
-    nobody kept it.
+    `rules`: a hash of what its engine was seen to fuse, which kernel lists of whole models were made by, and are when
+    it answers; null where nobody kept it.
     """
 
     chosen: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100)

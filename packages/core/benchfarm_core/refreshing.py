@@ -34,9 +34,13 @@ AGAIN_MAX: Final = 24
 """Hold-outs of one subject that are measured again."""
 AGAIN_S: Final = 86_400.0
 """What was not measured again by then judges nobody."""
-AGAIN_EVERY_S: Final = 86_400.0
-"""Hold-outs of one subject are measured again so often at the most: a clock that goes to and fro calls for them with
-every version, and boards have other work."""
+AGAIN_SHARE: Final = 0.002
+"""Of a board's time that hold-outs of one subject may take by being measured again: a clock that goes to and fro calls
+for them with every version, and boards have other work."""
+AGAIN_LEAST_S: Final = 3600.0
+"""They are measured again so often at the most, however little time they take."""
+AGAIN_MOST_S: Final = 86_400.0
+"""After so long they may be, however much."""
 ATTEMPTS_MAX: Final = 3
 """Looks at the same rows that nobody has brought to an end."""
 
@@ -103,9 +107,13 @@ def why_due(since: Since, fresh: int) -> RefreshReason | None:
     return RefreshReason.ROWS if fresh >= max(NEW_ROWS_MIN, NEW_SHARE * since.learnt) else None
 
 
-def may_be_judged_again(wanted_at: datetime | None, now: datetime) -> bool:
-    """Whether hold-outs may be measured again that were last wanted again then."""
-    return wanted_at is None or (now - wanted_at).total_seconds() >= AGAIN_EVERY_S
+def may_be_judged_again(wanted_at: datetime | None, cost_s: float | None, now: datetime) -> bool:
+    """Whether hold-outs may be measured again that were last wanted again then, for so many expected board seconds;
+    None: nobody kept how many, and it is as if they took very long."""
+    if wanted_at is None:
+        return True
+    wait_s = AGAIN_MOST_S if cost_s is None else min(max(cost_s / AGAIN_SHARE, AGAIN_LEAST_S), AGAIN_MOST_S)
+    return (now - wanted_at).total_seconds() >= wait_s
 
 
 def may_be_due(since: Since) -> bool:

@@ -96,6 +96,19 @@ def space_sheet(
     return Sheet(WHOLE_MODEL, known.lists(kernels, architectures), dict(zip(numbers, range(len(numbers)), strict=True)))
 
 
+def without_kernels(sheet: Sheet) -> list[int]:
+    """The rows of ``space_sheet`` with no kernel of the catalogue, by which nothing can be said of them."""
+    lists = sheet.batch
+    assert isinstance(lists, KernelLists)
+    assert lists.blocks is not None  # it joins blocks
+    held = np.zeros(len(lists.blocks.lists))
+    for name, entries in lists.blocks.lists.by_type.items():
+        if not name.startswith(_UNKNOWN):
+            held[entries.owner] = 1.0
+    rows: list[int] = np.flatnonzero(lists.blocks.largest(held) == 0).tolist()
+    return rows
+
+
 def kernels_of(part: Part) -> Sequence[CountedKernel]:
     """The kernels of a part, and what stands for those that the catalogue does not have."""
     return [*part.kernels, *foreign_kernels(part.unknown)] if part.unknown else part.kernels

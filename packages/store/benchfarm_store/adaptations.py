@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
 
-from benchfarm_core.access import Role
+from benchfarm_core.access import sees_all_accounts
 from benchfarm_core.adapting import (
     ADAPTATION_TRANSITIONS,
     LAPSE_S,
@@ -358,7 +358,7 @@ def cancel(tx: Transaction, adaptation_id: str, *, by: Caller) -> AdaptationView
     row = tx.execute(_HELD, {"id": adaptation_column(adaptation_id)}).one_or_none()
     if row is None:
         raise NotFound("there is no such adaptation")
-    if row.account_id != by.account_number and by.role not in (Role.OPERATOR, Role.ADMIN):
+    if row.account_id != by.account_number and not sees_all_accounts(by.role):
         raise Forbidden("another account asked for this adaptation")
     if row.state != AdaptationState.CANCELLED:
         if row.finished_at is not None:

@@ -15,7 +15,7 @@ from benchfarm_core.workloads import (
     KernelListRequest,
     UploadedWorkload,
 )
-from benchfarm_store import fusions
+from benchfarm_store import fusions, predictors
 from benchfarm_store.database import Transaction
 from benchfarm_store.kernel_lists import KernelList, graph_kernel_list, kernel_list
 from benchfarm_store.tables import models
@@ -102,14 +102,24 @@ def _part(found: KernelList) -> Part:
     return Part(found.kernels, found.unknown)
 
 
-def fusings(tx: Transaction, asked: Sequence[Platform]) -> tuple[list[int], tuple[FusionRules, ...]]:
-    """What the platforms' engines fuse: the place of each platform's rules among the different ones, and those."""
+def fusings(tx: Transaction, asked: Sequence[tuple[Platform, str]]) -> tuple[list[int], tuple[FusionRules, ...]]:
+    """By which rules predictors (their ids, each with its platform) take kernel lists: the place of each one's among
+    the different ones, and those. They are the ones by which it learnt, whatever was measured of its engine since;
+    where nobody kept them, what is known of the engine now."""
+    kept = predictors.rules_of(tx, [id_ for _, id_ in asked])
+    engines = {_engine_of(one): one for one, id_ in asked if id_ not in kept}
+    now = dict(zip(engines, fusions.engines_rules(tx, list(engines.values())), strict=True))
     places: dict[frozenset[tuple[Pair, bool]], int] = {}
-    engines = {(one.engine.key, one.precision, one.board_model): one for one in asked}
     rules: dict[int, FusionRules] = {}
-    place_of: dict[tuple[str, str, str], int] = {}
-    for engine, own in zip(engines, fusions.engines_rules(tx, list(engines.values())), strict=True):
-        place_of[engine] = places.setdefault(frozenset(own.measured.items()), len(places))
-        rules.setdefault(place_of[engine], own)
-    found = [place_of[one.engine.key, one.precision, one.board_model] for one in asked]
+    found = []
+    for one, id_ in asked:
+        own = kept[id_] if id_ in kept else now[_engine_of(one)]
+        place = places.setdefault(frozenset(own.measured.items()), len(places))
+        rules.setdefault(place, own)
+        found.append(place)
     return found, tuple(rules.values())
+
+
+def _engine_of(platform: Platform) -> tuple[str, str, str]:
+    """What its rules follow from."""
+    return platform.engine.key, platform.precision, platform.board_model

@@ -7,7 +7,7 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.agent_protocol import RecoveryReport, RegisterAnswer, RegisterBoards, RegisteredBoard
-from benchfarm_core.board_history import BoardEventKind
+from benchfarm_core.board_history import BoardEventKind, RecoveryStep
 from benchfarm_core.boards import (
     BOOT,
     DUPLICATE,
@@ -45,6 +45,8 @@ from benchfarm_store.tokens import Caller
 
 MAX_OFFERED: Final = 50_000
 """Platforms of one registration: operating points x engines x precisions, over all its boards."""
+NOT_PUT_BACK: Final = "an agent changed it and could not put it back"
+"""Begins the reason for which such a board is quarantined."""
 
 
 def register(tx: Transaction, agent_id: str, request: RegisterBoards) -> RegisterAnswer:
@@ -215,16 +217,39 @@ _ADD_PLATFORMS = text("""
 
 
 def note_recovery(tx: Transaction, agent_id: str, report: RecoveryReport) -> None:
-    """Keep what an agent did for a board of its own, once. Raises NotFound for one that it never registered."""
+    """Keep what an agent did for a board of its own, once. Raises NotFound for one that it never registered.
+
+    A board that is not put back is quarantined: it would measure as it was left, whoever drives it next. Once it is put
+    back it is released, where that was all that was held against it.
+    """
     salt = tx.execute(text("SELECT salt FROM farms WHERE id = 1")).scalar_one()
     parameters = {"id": board_id(salt, report.board), "agent": agent_id}
-    statement = text("SELECT id FROM boards WHERE public_id = :id AND agent_id = :agent")
-    row = tx.execute(statement, parameters).one_or_none()
+    row = tx.execute(_HELD_OF_AGENT, parameters).one_or_none()
     if row is None:
         raise NotFound("the agent never registered such a board")
     author, outcome = board_history.agent_author(agent_id), "failed" if report.detail else "done"
     happened = Happened(row.id, BoardEventKind.RECOVERY, author, report.step, outcome, report.detail, report.report_id)
     board_history.record(tx, [happened])
+    if report.step == RecoveryStep.PUT_BACK and report.detail:
+        quarantine(tx, row, f"{NOT_PUT_BACK}: {report.detail}")
+    elif report.step == RecoveryStep.PUT_BACK and _is_held_for_that(tx, row.id):
+        _change_health(tx, row, Health.GOOD, "it was put back", author=board_history.FARM)
+
+
+def _is_held_for_that(tx: Transaction, number: int) -> bool:
+    parameters = {"id": number, "why": NOT_PUT_BACK, "farm": board_history.FARM}
+    return tx.execute(_NOT_PUT_BACK, parameters).first() is not None
+
+
+_HELD_OF_AGENT = text("""
+    SELECT * FROM boards WHERE public_id = :id AND agent_id = :agent FOR NO KEY UPDATE
+""")
+_NOT_PUT_BACK = text("""
+    SELECT FROM boards b CROSS JOIN LATERAL (
+        SELECT * FROM health_changes WHERE board_id = b.id ORDER BY id DESC LIMIT 1) h
+    WHERE b.id = :id AND b.health = 'quarantined' AND h.from_health = 'good' AND h.author = :farm
+        AND starts_with(h.reason, :why)
+""")
 
 
 def set_health(tx: Transaction, board: str, health: Health, reason: str, by: Caller) -> BoardView:

@@ -18,7 +18,7 @@ from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
 from benchfarm_store.measurements import IS_WANTED
 from benchfarm_store.pairs import IS_UPLOAD
-from benchfarm_store.timings import TIMES_IN_SITU
+from benchfarm_store.timings import ALL_TIME_IN_SITU, TIMES_IN_SITU
 
 CANDIDATES: Final = (32, 400)
 """Rows looked at, at first and when those do not fill a batch; the shortest take tens of milliseconds each."""
@@ -61,11 +61,13 @@ def _take_board(tx: Transaction, board_id: str) -> Row[Any] | None:
     return board
 
 
+# boards of which every engine times in situ need not be asked for single platforms
 _TAKE = Prepared(
     "dispatch_take",
     "text, int",
-    """
-    SELECT b.id, b.public_id, b.agent_id, b.state, b.health, b.clock_proof, b.generation_id, b.platform_id,
+    f"""
+    SELECT {ALL_TIME_IN_SITU} AS times_in_situ,
+        b.id, b.public_id, b.agent_id, b.state, b.health, b.clock_proof, b.generation_id, b.platform_id,
         b.platform_since, b.cooling_until, a.last_heard_at, pg_advisory_xact_lock($2, hashtext(b.board_model))
     FROM boards b JOIN agents a ON a.id = b.agent_id
     WHERE b.public_id = $1 FOR NO KEY UPDATE OF b SKIP LOCKED
@@ -128,7 +130,7 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
     batch: list[int] = []
     for limit in CANDIDATES:
         wanted = (group.platform_id, group.queue_id, board.clock_proof, board.id)
-        rows = tx.execute_prepared(_CANDIDATES[limit], *wanted).all()
+        rows = tx.execute_prepared(_candidates(tx, board, group)[limit], *wanted).all()
         candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
         batch = fill_batch([_candidate(row) for row in candidates])
         if len(rows) < limit or len(batch) < len(candidates):
@@ -140,13 +142,24 @@ def _candidate(row: Row[Any]) -> Candidate:
     return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded)
 
 
-def _candidates_within(limit: int) -> Prepared:
-    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth.
+def _candidates(tx: Transaction, board: Row[Any], group: Group) -> dict[int, Prepared]:
+    """What reads the head of a queue, by limit: where the board does not time in situ on that platform, what is timed
+    alone has an index of its own, however much else waits before it."""
+    is_able = board.times_in_situ or tx.execute_prepared(_TIMES_IN_SITU, board.id, group.platform_id).scalar_one()
+    return _CANDIDATES if is_able else _ALONE
 
-    Whether the board times in situ is looked at once, and only where something of the queue is to be timed so.
-    """
+
+_TIMES_IN_SITU = Prepared(
+    "dispatch_times_in_situ",
+    "int, int",
+    f"SELECT {TIMES_IN_SITU} AS able FROM boards b, platforms p WHERE b.id = $1 AND p.id = $2",
+)
+
+
+def _candidates_within(limit: int, name: str = "candidates", timings: str = "true") -> Prepared:
+    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth."""
     return Prepared(
-        f"dispatch_candidates_{limit}",
+        f"dispatch_{name}_{limit}",
         "int, int, int, int",
         f"""
         SELECT m.id, m.expected_s, m.losses, m.timing,
@@ -155,14 +168,14 @@ def _candidates_within(limit: int) -> Prepared:
             {IS_WANTED} AS wanted
         FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
             AND (m.only_board_id IS NULL OR m.only_board_id = $4)
-            AND (m.timing = 'alone'
-                OR (SELECT {TIMES_IN_SITU} FROM boards b, platforms p WHERE b.id = $4 AND p.id = $1))
+            AND {timings}
         ORDER BY m.wanted_at, m.id LIMIT {limit} FOR NO KEY UPDATE OF m SKIP LOCKED
         """,
     )
 
 
 _CANDIDATES = {limit: _candidates_within(limit) for limit in CANDIDATES}
+_ALONE = {limit: _candidates_within(limit, "alone", "m.timing = 'alone'") for limit in CANDIDATES}
 
 
 def _still_wanted(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Row[Any]]:

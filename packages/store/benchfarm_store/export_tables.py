@@ -59,11 +59,12 @@ export_misses = Table(
     "export_misses",
     metadata,
     Column("export_id", ForeignKey("exports.id"), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False, comment="whose devices told it"),
     Column("reports", Integer, nullable=False),
     at("first_at"),
     at("last_at"),
     Column("digest", Text, nullable=False, comment="of the genes"),
     Column("genes", JSONB, nullable=False),
-    PrimaryKeyConstraint("export_id", "digest"),
+    PrimaryKeyConstraint("export_id", "account_id", "digest"),
     comment="architectures for which a table had no number",
 )

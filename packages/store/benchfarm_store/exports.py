@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
 
+from benchfarm_core.access import sees_all_accounts
 from benchfarm_core.boards import refuse_single_use
 from benchfarm_core.errors import Conflict, NotFound
 from benchfarm_core.exports import (
@@ -27,6 +28,7 @@ from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.values import canonical_json, digest
 from benchfarm_store import fusions, platforms
+from benchfarm_store.asked_kernels import fusings
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import rows_json
 from benchfarm_store.farm_keys import SigningKey, signing_key
@@ -52,7 +54,7 @@ class Ordered(NamedTuple):
     view: ExportView | None
 
 
-def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordered:
+def order(tx: Transaction, request: ExportRequest, space_version: int, by: Caller) -> Ordered:
     """What the table is made of; the farm's key is made here, if there is none yet.
 
     Raises:
@@ -65,7 +67,7 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
     found = tx.execute(_PREDICTORS, {"platform": row.id, "version": request.version, "subject": WHOLE_MODEL}).first()
     if found is None:
         raise _no_predictor(row.key, request.version)
-    rules = fusions.engine_rules(tx, Platform.model_validate(row.spec))
+    rules = _rules(tx, f"{_PREDICTOR}{found.id}", row.spec)
     genes = {name: tuple(sorted(set(values))) for name, values in sorted(request.genes.items())}
     key = signing_key(tx)
     head = TableHead(
@@ -87,8 +89,14 @@ def order(tx: Transaction, request: ExportRequest, space_version: int) -> Ordere
     there = tx.execute(_SAME, {"predictor": found.id, "wanted": wanted}).one_or_none()
     export_id = _PREFIX + secrets.token_hex(8) if there is None else there.public_id
     head = head.model_copy(update={"export_id": export_id})
-    view = get_export(tx, export_id) if there is not None and there.has_file else None
+    view = get_export(tx, export_id, by) if there is not None and there.has_file else None
     return Ordered(row.id, found.id, head, key, rules, bytes(found.file), wanted, view)
+
+
+def _rules(tx: Transaction, predictor_id: str, spec: Any) -> FusionRules:
+    """By which a version of a platform takes kernel lists, as where the farm answers."""
+    _, (rules,) = fusings(tx, [(Platform.model_validate(spec), predictor_id)])
+    return rules
 
 
 def _no_predictor(platform: str, version: int | None) -> Conflict:
@@ -135,7 +143,7 @@ def keep(tx: Transaction, ordered: Ordered, file: bytes, blocks: int, by: Caller
     }
     kept = tx.execute(_KEEP, row).scalar_one()
     tx.execute(_FORGET, {"platform": ordered.platform_id, "space": head.space, "kept": KEPT_TABLES})
-    return get_export(tx, kept)
+    return get_export(tx, kept, by)
 
 
 _KEEP = text("""
@@ -158,11 +166,11 @@ _FORGET = text("""
 """)
 
 
-def get_export(tx: Transaction, export_id: str) -> ExportView:
-    """One export. Raises NotFound."""
-    row = _row(tx, export_id)
-    platform = Platform.model_validate(row.spec)
-    is_current = row.state == "active" and row.kernels == fusions.rules_digest(fusions.engine_rules(tx, platform))
+def get_export(tx: Transaction, export_id: str, by: Caller) -> ExportView:
+    """One export, with the misses that the caller is shown (`list_misses`). Raises NotFound."""
+    row = _row(tx, export_id, by)
+    rules = _rules(tx, f"{_PREDICTOR}{row.predictor_id}", row.spec)
+    is_current = row.state == "active" and row.kernels == fusions.rules_digest(rules)
     return ExportView(
         id=row.public_id,
         platform=row.key,
@@ -182,8 +190,9 @@ def get_export(tx: Transaction, export_id: str) -> ExportView:
     )
 
 
-def _row(tx: Transaction, export_id: str) -> Row[Any]:
-    row = tx.execute(_EXPORT, {"id": export_id}).one_or_none()
+def _row(tx: Transaction, export_id: str, by: Caller | None = None) -> Row[Any]:
+    """`by`: whose misses are counted; None: nobody's."""
+    row = tx.execute(_EXPORT, {"id": export_id, "account": _shown(by) if by is not None else 0}).one_or_none()
     if row is None:
         raise NotFound("there is no such export")
     return row
@@ -192,11 +201,17 @@ def _row(tx: Transaction, export_id: str) -> Row[Any]:
 _EXPORT = text("""
     SELECT e.id AS row_id, e.public_id, e.created_at, e.space, e.space_version, e.genes, e.kernels, e.blocks,
         e.size_bytes, e.sha256, e.predictor_id, e.file IS NOT NULL AS has_file, p.key, p.spec, r.version, r.state,
-        k.public_id AS key_id, (SELECT count(*) FROM export_misses m WHERE m.export_id = e.id) AS misses
+        k.public_id AS key_id, (SELECT count(DISTINCT m.digest) FROM export_misses m
+            WHERE m.export_id = e.id AND (CAST(:account AS int) IS NULL OR m.account_id = :account)) AS misses
     FROM exports e JOIN platforms p ON p.id = e.platform_id JOIN predictors r ON r.id = e.predictor_id
     JOIN farm_keys k ON k.id = e.key_id
     WHERE e.public_id = :id
 """)
+
+
+def _shown(by: Caller) -> int | None:
+    """The account whose misses a caller is shown; None: all accounts'."""
+    return None if sees_all_accounts(by.role) else by.account_number
 
 
 def file_hash(tx: Transaction, export_id: str) -> str:
@@ -218,8 +233,9 @@ def space_of(tx: Transaction, export_id: str) -> str:
     return str(_row(tx, export_id).space)
 
 
-def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, Any]]) -> MissesTaken:
-    """Count architectures that a table lacked, each once a report; up to `MAX_MISSES` different ones are kept.
+def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, Any]], by: Caller) -> MissesTaken:
+    """Count architectures that a table lacked, each once a report; up to `MAX_MISSES` different ones of each account
+    are kept: what one tells takes no room of another's.
 
     Raises NotFound.
     """
@@ -229,10 +245,10 @@ def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, 
         raise NotFound("there is no such export")
     given = {digest(each): each for each in genes}
     rows = [{"digest": name, "genes": each} for name, each in given.items()]
-    asked = {"export": row.row_id, "rows": rows_json(rows), "now": tx.now}
+    asked = {"export": row.row_id, "account": by.account_number, "rows": rows_json(rows), "now": tx.now}
     known = {each.digest for each in tx.execute(_COUNT, asked)}
     new = [each for each in rows if each["digest"] not in known]
-    room = MAX_MISSES - tx.execute(_MISSES_COUNT, {"export": row.row_id}).scalar_one()
+    room = MAX_MISSES - tx.execute(_MISSES_COUNT, asked).scalar_one()
     taken = new[: max(room, 0)]
     tx.execute(_ADD, {**asked, "rows": rows_json(taken)})
     return MissesTaken(new=len(taken), known=len(known), left_out=len(new) - len(taken))
@@ -241,21 +257,22 @@ def report_misses(tx: Transaction, export_id: str, genes: Sequence[Mapping[str, 
 _COUNT = text("""
     UPDATE export_misses m SET reports = m.reports + 1, last_at = :now
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest text)
-    WHERE m.export_id = :export AND m.digest = x.digest
+    WHERE m.export_id = :export AND m.account_id = :account AND m.digest = x.digest
     RETURNING m.digest
 """)
-_MISSES_COUNT = text("SELECT count(*) FROM export_misses WHERE export_id = :export")
+_MISSES_COUNT = text("SELECT count(*) FROM export_misses WHERE export_id = :export AND account_id = :account")
 _ADD = text("""
-    INSERT INTO export_misses (export_id, reports, first_at, last_at, digest, genes)
-    SELECT :export, 1, :now, :now, x.digest, x.genes
+    INSERT INTO export_misses (export_id, account_id, reports, first_at, last_at, digest, genes)
+    SELECT :export, :account, 1, :now, :now, x.digest, x.genes
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x(digest text, genes jsonb)
-    ON CONFLICT (export_id, digest) DO NOTHING
+    ON CONFLICT (export_id, account_id, digest) DO NOTHING
 """)
 
 
-def list_misses(tx: Transaction, export_id: str) -> Misses:
-    """What a table lacked. Raises NotFound."""
-    rows = tx.execute(_MISSES, {"export": _row(tx, export_id).row_id})
+def list_misses(tx: Transaction, export_id: str, by: Caller) -> Misses:
+    """What a table lacked: by the caller's account, or by all of them together where the role sees these. Raises
+    NotFound."""
+    rows = tx.execute(_MISSES, {"export": _row(tx, export_id).row_id, "account": _shown(by)})
     return Misses.model_validate({"misses": [_miss(row.genes, row.reports, row.first_at, row.last_at) for row in rows]})
 
 
@@ -264,8 +281,10 @@ def _miss(genes: Mapping[str, Any], reports: int, first_at: datetime, last_at: d
 
 
 _MISSES = text("""
-    SELECT genes, reports, first_at, last_at FROM export_misses WHERE export_id = :export
-    ORDER BY reports DESC, first_at, digest
+    SELECT (array_agg(genes))[1] AS genes, sum(reports)::int AS reports, min(first_at) AS first_at,
+        max(last_at) AS last_at
+    FROM export_misses WHERE export_id = :export AND (CAST(:account AS int) IS NULL OR account_id = :account)
+    GROUP BY digest ORDER BY reports DESC, first_at, digest
 """)
 
 

@@ -1,7 +1,7 @@
 """Fusion rules as they were measured, and what models come to by them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
@@ -22,7 +22,7 @@ from benchfarm_core.fusion import (
 )
 from benchfarm_core.platforms import Platform
 from benchfarm_core.spaces import ArchitectureKernels
-from benchfarm_core.values import digest
+from benchfarm_core.values import canonical_json, digest
 from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_store import models, platforms
 from benchfarm_store.database import Transaction
@@ -92,7 +92,34 @@ _NEAREST = text("""
 
 def rules_digest(rules: FusionRules) -> str:
     """A hash of how an engine fuses: 32 hexadecimal digits."""
-    return digest(sorted([first, second, fuses] for (first, second), fuses in rules.measured.items()))
+    return digest(_told(rules))
+
+
+def _told(rules: FusionRules) -> list[tuple[str, str, bool]]:
+    return sorted((first, second, fuses) for (first, second), fuses in rules.measured.items())
+
+
+def keep_rules(tx: Transaction, rules: FusionRules) -> str:
+    """Keep how an engine fuses, for what learns by it now is to answer by it; its hash. What is measured later changes
+    `fusions`, and not this."""
+    told = _told(rules)
+    name = digest(told)
+    tx.execute(_KEEP_RULES, {"digest": name, "rules": canonical_json(told)})
+    return name
+
+
+_KEEP_RULES = text("""
+    INSERT INTO fusion_rules (digest, rules) VALUES (:digest, CAST(:rules AS jsonb)) ON CONFLICT DO NOTHING
+""")
+
+
+def kept_rules(tx: Transaction, digests: Collection[str]) -> dict[str, FusionRules]:
+    """By their hashes; of what was learnt before they were kept there are none."""
+    rows = tx.execute(_KEPT_RULES, {"digests": sorted(set(digests))}) if digests else ()
+    return {row.digest: FusionRules({(one, other): fuses for one, other, fuses in row.rules}) for row in rows}
+
+
+_KEPT_RULES = text("SELECT digest, rules FROM fusion_rules WHERE digest = ANY(CAST(:digests AS text[]))")
 
 
 def _engine(platform: Platform) -> dict[str, str]:

@@ -175,3 +175,40 @@ _REMEMBER = Prepared(
         lease_id = excluded.lease_id
     """,
 )
+
+
+def seen_by_all(tx: Transaction, canaries: Canaries, lease_id: int, beside: CanaryGolden | None) -> Canaries:
+    """The same with what earlier results of the lease saw: a lease that hands in by and by is held to all that it saw
+    until then, and stands in the history by its fastest.
+
+    Args:
+        beside: the lease's own, as its first results saw them (`of_lease`); None of one with uploads.
+    """
+    seen = canaries.seen
+    if beside is None or all(beside.of(name) == ns for name, ns in seen.items()):  # the first ones
+        return canaries
+    own = (canaries.generation_id, canaries.platform_id, lease_id)
+    row = tx.execute_prepared(_SEEN_BY_ALL, *own, *(seen.get(name) for name in _NAMES)).one_or_none()
+    if row is None:  # the history does not know the lease: nothing of it was accepted
+        return canaries
+    earlier = {"sgemm": row.sgemm_ns, "mobilenet": row.mobilenet_ns}
+    return canaries._replace(seen={name: earlier[name] or ns for name, ns in seen.items()})
+
+
+def _last_is_least(name: CanaryName, parameter: str) -> str:
+    times = f"{name}_recent_ns"
+    last = f"cardinality({times})"
+    return f"""{times} = CASE WHEN {last} = 0 OR {parameter} IS NULL THEN {times}
+        ELSE {times}[:{last} - 1] || least({times}[{last}], {parameter}) END"""
+
+
+_SEEN_BY_ALL = Prepared(
+    "canaries_seen_by_all",
+    "int, int, bigint, bigint, bigint",
+    f"""
+    UPDATE canary_goldens SET {_last_is_least("sgemm", "$4")}, {_last_is_least("mobilenet", "$5")}
+    WHERE generation_id = $1 AND platform_id = $2 AND lease_id = $3
+    RETURNING sgemm_recent_ns[cardinality(sgemm_recent_ns)] AS sgemm_ns,
+        mobilenet_recent_ns[cardinality(mobilenet_recent_ns)] AS mobilenet_ns
+    """,
+)

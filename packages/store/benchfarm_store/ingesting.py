@@ -323,6 +323,7 @@ def _judge(
     of_board = (lease.row.generation_id, lease.row.platform_id)
     canaries = goldens.find(tx, *of_board, told, by_lease=not has_uploads, is_by_share=lease.row.is_by_share)
     beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, canaries)
+    canaries = goldens.seen_by_all(tx, canaries, lease.row.id, beside)
     good: list[_Good] = []
     bad: list[_Bad] = []
     for result in live:

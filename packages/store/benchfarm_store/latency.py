@@ -424,7 +424,7 @@ def _to_predict(
     uploads: Mapping[int, str],
 ) -> tuple[list[AskedPlatform], AskedKernels, dict[str, str]]:
     """The platforms with what answers there, the kernels of the models that are to be predicted, and by platform a hash
-    of how its engine fuses these."""
+    of how its engine fuses these, as what answers there learnt it."""
     parsed = [parse_platform_key(row.key) for row in rows]
     models = {
         place: [number for number in each if subjects[number] == WHOLE_MODEL]
@@ -432,7 +432,7 @@ def _to_predict(
         if WHOLE_MODEL in heads[place]
     }
     places = list(models)
-    found, rules = asked_kernels.fusings(tx, [parsed[place] for place in places])
+    found, rules = asked_kernels.fusings(tx, [(parsed[place], heads[place][WHOLE_MODEL].id) for place in places])
     fusing = dict(zip(places, found, strict=True))
     wanted = {number for place in places for number in models[place]}
     graphs = [(number, model_id) for number, model_id in uploads.items() if number in wanted]

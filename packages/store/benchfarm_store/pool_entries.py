@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from benchfarm_core.errors import InvalidRequest, NotFound
 from benchfarm_core.measurements import Timing
-from benchfarm_core.pool import PooledPredictor, PoolImported, PoolMember
+from benchfarm_core.pool import PooledPredictor, PoolEntryView, PoolImported, PoolMember, TaughtPredictor
 from benchfarm_core.pool_files import OpenedEntry, PoolEntry
 from benchfarm_core.pool_rows import damaged, unpack
 from benchfarm_core.predictors import KernelRow, TrainingRows
@@ -133,6 +133,21 @@ def list_entries(tx: Transaction) -> list[PoolMember]:
     """All entries by key."""
     columns = (column for column in pool_entries.c if column.name != "rows")
     return _members(tx, tx.execute(select(*columns).order_by(pool_entries.c.key, pool_entries.c.id)).all())
+
+
+def get_entry(tx: Transaction, entry_id: str) -> PoolEntryView:
+    """One entry with what its predictors were taught, also those that were left out. Raises NotFound."""
+    columns = (column for column in pool_entries.c if column.name != "rows")
+    row = tx.execute(select(*columns).where(pool_entries.c.public_id == entry_id)).one_or_none()
+    if row is None:
+        raise _not_found()
+    (member,) = _members(tx, [row])
+    kept = {one.subject for one in member.predictors}
+    taught = [
+        TaughtPredictor(subject=one.subject, sha256=one.sha256, is_kept=one.subject in kept, lineage=one.lineage)
+        for one in PoolEntry.model_validate(row.manifest).predictors
+    ]
+    return PoolEntryView(**dict(member), taught=taught)
 
 
 def _members(tx: Transaction, rows: Sequence[Row[Any]]) -> list[PoolMember]:

@@ -53,6 +53,7 @@ predictor_looks = Table(
     Column("platform_id", ForeignKey("platforms.id"), nullable=False),
     at("looked_at"),
     Column("wanted_at", DateTime(timezone=True), comment="of hold-outs, again"),
+    Column("again_s", Double, comment="expected board seconds of these; null: before it was kept"),
     Column("judges_from", DateTime(timezone=True), comment="hold-outs of before judge nobody"),
     count("attempts", SmallInteger),
     Column("is_done", Boolean, nullable=False, comment="what was seen needs no other look"),

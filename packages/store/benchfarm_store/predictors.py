@@ -27,11 +27,12 @@ from benchfarm_core.predictors import (
     may_lend,
 )
 from benchfarm_core.states import advance
-from benchfarm_store import cursors, platforms
+from benchfarm_store import cursors, fusions, platforms
 from benchfarm_store.board_history import author_of
 from benchfarm_store.database import Transaction
 from benchfarm_store.tables import predictors
 from benchfarm_store.tokens import Caller
+from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.kernels import kernel_type
 
 ANY_PREDICTOR: Final = PredictorsWanted()
@@ -65,12 +66,16 @@ class Pinned(NamedTuple):
 
 
 class Answering(NamedTuple):
-    """What answers now: when it was made, what it scored on hold-outs then, and its file."""
+    """What answers now: when it was made, what it scored on hold-outs then, and its file.
+
+    `rules`: by which it takes kernel lists; None where they were not kept, and those of now count.
+    """
 
     id: str
     made_at: datetime
     holdout: HoldoutScore | None
     file: bytes
+    rules: FusionRules | None = None
 
 
 def publish(
@@ -235,14 +240,29 @@ def answering(tx: Transaction, platform_id: int, subject: str) -> Answering | No
     row = tx.execute(_ANSWERING, {"platform": platform_id, "subject": subject}).one_or_none()
     if row is None:
         return None
-    return Answering(
-        f"{_PREFIX}{row.id}", row.created_at, PredictorEvidence.model_validate(row.evidence).holdout, bytes(row.file)
-    )
+    evidence = PredictorEvidence.model_validate(row.evidence)
+    rules = fusions.kept_rules(tx, [evidence.rules] if evidence.rules is not None else [])
+    id_ = f"{_PREFIX}{row.id}"
+    return Answering(id_, row.created_at, evidence.holdout, bytes(row.file), rules.get(evidence.rules or ""))
 
 
 _ANSWERING = text("""
     SELECT id, created_at, evidence, file FROM predictors
     WHERE platform_id = :platform AND subject = :subject AND state = 'active'
+""")
+
+
+def rules_of(tx: Transaction, predictor_ids: Collection[str]) -> dict[str, FusionRules]:
+    """By which rules of fusion versions learnt, and take kernel lists; of some nobody kept them."""
+    numbers = {_number(id_): id_ for id_ in predictor_ids}
+    rows = tx.execute(_RULES, {"ids": sorted(numbers)}).all() if numbers else []
+    kept = fusions.kept_rules(tx, [row.rules for row in rows])
+    return {numbers[row.id]: kept[row.rules] for row in rows if row.rules in kept}
+
+
+_RULES = text("""
+    SELECT id, evidence->>'rules' AS rules FROM predictors
+    WHERE id = ANY(CAST(:ids AS int[])) AND evidence->>'rules' IS NOT NULL
 """)
 
 

@@ -122,7 +122,7 @@ def _may_be_due(tx: Transaction, one: _Found) -> bool:
 def _due(tx: Transaction, one: _Found) -> Due:
     row = one.row
     donors = DonorChoice(row.donors or DonorChoice.ANY)
-    platform, again = Platform.model_validate(row.spec), may_be_judged_again(row.wanted_at, tx.now)
+    platform, again = Platform.model_validate(row.spec), may_be_judged_again(row.wanted_at, row.again_s, tx.now)
     seen = _seen(tx, one)
     return Due(row.platform_id, platform, row.subject, one.since, row.made_at, seen, row.wanted_at, again, donors)
 
@@ -145,7 +145,7 @@ def _seen(tx: Transaction, one: _Found) -> str:
     told = [row.made_at, row.newest_at, since.new, since.is_other_generation, since.have_canaries_moved]
     told += [row.rules_at] if since.has_new_rules else []
     # once hold-outs may be measured again there is something else to see
-    told += [] if may_be_judged_again(row.wanted_at, tx.now) else ["judged"]
+    told += [] if may_be_judged_again(row.wanted_at, row.again_s, tx.now) else ["judged"]
     return " ".join(map(str, told))
 
 
@@ -179,7 +179,8 @@ _DUE = text(f"""
         EXISTS (SELECT FROM board_platforms o JOIN boards b ON b.id = o.board_id
             JOIN generations g ON g.id = b.generation_id
             WHERE o.platform_id = p.id AND g.created_at > newest.created_at) AS is_other_generation,
-        rules.rules_at, l.wanted_at, coalesce(l.is_done, false) AS is_done, coalesce(l.attempts, 0) AS attempts, l.seen,
+        rules.rules_at, l.wanted_at, l.again_s, coalesce(l.is_done, false) AS is_done,
+        coalesce(l.attempts, 0) AS attempts, l.seen,
         coalesce(l.wanted_at > :now - make_interval(secs => :again_s) AND ({_OPEN_HOLDOUTS}), false) AS waits,
         (SELECT d.request->>'donors' FROM adaptations d WHERE d.platform_id = p.id
             AND (d.state = 'succeeded' OR d.predictors @> '[{{"is_active": true}}]')
@@ -271,7 +272,8 @@ def want_holdouts_again(tx: Transaction, due: Due) -> int:
         clock_need=clock_level(ClockProof.UNPINNED),
         purpose=Purpose.HOLDOUT,
     )
-    tx.execute(_WANTED, {"platform": due.platform_id, "subject": due.subject, "now": tx.now})
+    cost_s = sum(one.s for one in rows)
+    tx.execute(_WANTED, {"platform": due.platform_id, "subject": due.subject, "now": tx.now, "cost_s": cost_s})
     planning.wake_boards(tx, [due.platform_id], len(wanted))
     return len(wanted)
 
@@ -283,7 +285,8 @@ def _is_current(workload: str) -> bool:
 
 # waiting is no attempt
 _WANTED = text("""
-    UPDATE predictor_looks SET wanted_at = :now, attempts = 0 WHERE platform_id = :platform AND subject = :subject
+    UPDATE predictor_looks SET wanted_at = :now, again_s = :cost_s, attempts = 0
+    WHERE platform_id = :platform AND subject = :subject
 """)
 _DECLARED = text("""
     SELECT DISTINCT ON (w.digest) w.id AS w, w.spec::text AS workload, m.expected_s AS s, q.account_id,

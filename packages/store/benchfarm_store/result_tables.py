@@ -184,3 +184,11 @@ fusions = Table(
     CheckConstraint("t12_ms IS NOT NULL OR by_profile IS NOT NULL", name="verdict"),
     comment="whether an engine computes two operators in a row as one, by each way to find out",
 )
+
+fusion_rules = Table(
+    "fusion_rules",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="as in the evidence of predictors"),
+    Column("rules", JSONB, nullable=False, comment="[first, second, fused] of each measured pair"),
+    comment="what engines were known to fuse when a predictor was made, which answers by it",
+)

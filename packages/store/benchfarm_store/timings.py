@@ -28,6 +28,14 @@ TIMES_IN_SITU: Final = f"""
 times by difference, and would fail them for good."""
 
 
+ALL_TIME_IN_SITU: Final = f"""
+    NOT EXISTS (SELECT FROM jsonb_array_elements(b.engines) AS told
+        WHERE told->>'name' IN ({", ".join(f"'{name}'" for name in sorted(DIFFERENCE_ENGINES))})
+            AND coalesce(told->>'by_difference', 'false') <> 'true')
+"""
+"""Whether a board `b` times kernels in situ on all platforms of its engines."""
+
+
 def timing_of(options: Mapping[str, Any]) -> Timing:
     """How the job of these stored options is timed; those of older jobs do not say."""
     return Timing(options.get("timing") or Timing.ALONE)

@@ -5,7 +5,7 @@ now, by the farm's protocols with their own parameters. Uploads are private and 
 single use (`boards.is_single_use`), whose platforms have no rows at all.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -222,6 +222,30 @@ def told(found: FoundRows) -> TrainingRows:
         rule_version=RULE_VERSION,
         data_hash=_data_hash(found.key, kernels, models, rules),
     )
+
+
+def find_networks(tx: Transaction, rows: TrainingRows) -> dict[str, str]:
+    """The whole models among some rows as they are stored, by their workloads' ids."""
+    digests = [workload_digest(row.workload_id) for row in rows.models]
+    found = tx.execute(_NETWORKS, {"digests": digests}) if digests else ()
+    return {workload_text(row.digest): row.workload for row in found}
+
+
+_NETWORKS = text("""
+    SELECT w.digest::text AS digest, w.spec::text AS workload FROM workloads w
+    WHERE w.digest = ANY(CAST(:digests AS uuid[]))
+""")
+
+
+def fused_by(rows: TrainingRows, networks: Mapping[str, str], rules: FusionRules) -> TrainingRows:
+    """The same rows with the kernels of whole models by other rules; a model takes up to a millisecond."""
+    models = []
+    for row in rows.models:
+        workload = WORKLOAD.validate_json(networks[row.workload_id])
+        assert _teaches(workload)  # it is a row
+        found = kernel_list(workload, rules)
+        models.append(row.model_copy(update={"kernels": found.kernels, "unknown": found.unknown}))
+    return rows.model_copy(update={"models": tuple(models)})
 
 
 _PLATFORM = text("SELECT key, spec FROM platforms WHERE id = :id")

@@ -27,6 +27,7 @@ from benchfarm_core.jobs import ItemSource, ItemState, JobState
 from benchfarm_core.measurements import MEASUREMENT_IDENTITY, MeasurementState, Purpose, Timing
 from benchfarm_store.schema import ZERO, at, count, metadata, one_of, text_or_empty
 
+WANTED_ALONE = text("state = 'wanted' AND timing = 'alone'")
 WANTED: dict[str, Any] = {"postgresql_where": text("state = 'wanted'"), "postgresql_include": ["clock_need"]}
 
 jobs = Table(
@@ -139,6 +140,8 @@ measurements = Table(
     one_of("purpose", Purpose),
     CheckConstraint("state <> 'leased' OR lease_id IS NOT NULL", name="lease"),
     Index("ix_measurements_wanted", "platform_id", "queue_id", "wanted_at", "id", **WANTED),
+    # for boards that cannot time in situ, before which much of a queue may stand that they cannot take
+    Index("ix_measurements_alone", "platform_id", "queue_id", "wanted_at", "id", postgresql_where=WANTED_ALONE),
 )
 
 leases = Table(

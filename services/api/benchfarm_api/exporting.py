@@ -30,7 +30,7 @@ def export(database: Database, lock: Lock, request: ExportRequest, by: Caller) -
     """
     of_space = space(request.space)
     with database.transaction() as tx:
-        ordered = exports.order(tx, request, of_space.version)
+        ordered = exports.order(tx, request, of_space.version, by)
     if ordered.view is not None:
         return ordered.view
     if not lock.acquire(blocking=False):

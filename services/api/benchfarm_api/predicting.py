@@ -34,7 +34,15 @@ from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL
 from benchfarm_core.workloads import ArchitectureWorkload, KernelWorkload, UploadedWorkload
-from benchfarm_predictor.answers import ModelItem, Sheet, answer_sheet, kernel_sheets, model_sheet, space_sheet
+from benchfarm_predictor.answers import (
+    ModelItem,
+    Sheet,
+    answer_sheet,
+    kernel_sheets,
+    model_sheet,
+    space_sheet,
+    without_kernels,
+)
 from benchfarm_predictor.known_blocks import RememberedBlocks
 from benchfarm_predictor.predictions import MAX_LISTED
 from benchfarm_predictor.predictor_file import Predictor
@@ -277,11 +285,29 @@ def _models(
     wanted = sorted(number for number in gaps if asked.subjects[number] == WHOLE_MODEL)
     architectures = _of_one_space(asked.workloads, wanted)
     if architectures is not None:
-        kernels = answering.kernels[fusing]
-        blocks = answering.blocks.of(architectures.space, kernels)
-        return space_sheet(blocks, kernels, wanted, architectures.columns), refusals
+        return _space_models(answering, wanted, architectures, fusing)
     sheet = model_sheet(_model_items(answering, wanted, fusing, refusals))
     return sheet if sheet.rows else None, refusals
+
+
+def _space_models(
+    answering: _Answering, wanted: Sequence[int], architectures: Architectures, fusing: int
+) -> tuple[Sheet | None, dict[int, _Refusal]]:
+    """The same of the wanted architectures of one space, which stand in their order."""
+    kernels = answering.kernels[fusing]
+    blocks = answering.blocks.of(architectures.space, kernels)
+    sheet = space_sheet(blocks, kernels, wanted, architectures.columns)
+    bare = without_kernels(sheet)
+    if not bare:
+        return sheet, {}
+    refusals: dict[int, _Refusal] = {}
+    for row in bare:
+        parts = kernels.parts(architectures.space, architectures[row].genes)
+        refusals[wanted[row]] = _Refusal("no_predictor", _nothing_known(name for one in parts for name in one.unknown))
+    rest = [row for row, number in enumerate(wanted) if number not in refusals]
+    if not rest:
+        return None, refusals
+    return space_sheet(blocks, kernels, [wanted[row] for row in rest], architectures.take(rest).columns), refusals
 
 
 def _of_one_space(workloads: Sequence[AskedWorkload], wanted: Sequence[int]) -> Architectures | None:

@@ -106,11 +106,14 @@ class BoardWatch:
         """Whether a lease is in progress on a board."""
         self.displaced: set[str] = set()
         """Boards, as the journal calls them, that are changed still while others answer at their addresses."""
+        self.on_fault: Callable[[str, BenchfarmError], None] = lambda *_: None
+        """Told why a way, by its name, did not lead to a board."""
         self.on_put_back: Callable[[str, Board], None] = lambda *_: None
         """Told of each board that answers at the end of a way, by the way's name, once it is as it was found."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_note: Callable[[], None] = lambda: None
         self._untold: list[tuple[BoardName, RecoveryStep, str]] = []
+        self._may_tell = False
         self.on_recovery: Callable[[BoardName, RecoveryStep, str], None] = lambda *_: None
         """Told what was done for a board that stayed away, and why that did not go; empty where it went."""
 
@@ -236,12 +239,15 @@ class BoardWatch:
     def tell_put_back(self, board: BoardName, why_not: str) -> None:
         """A board that is not one of these now is changed still, and why; empty where it was put back after all.
 
-        It waits for `tell_untold`: this is found out before anybody can be told.
+        It waits for the first `tell_untold`: this is found out before anybody can be told.
         """
         self._untold.append((board, RecoveryStep.PUT_BACK, why_not))
+        if self._may_tell:
+            self.tell_untold()
 
     def tell_untold(self) -> None:
-        """The farm can be told now."""
+        """The farm can be told from now on."""
+        self._may_tell = True
         untold, self._untold = self._untold, []
         for one in untold:
             self.on_recovery(*one)
@@ -286,6 +292,7 @@ class BoardWatch:
             except BenchfarmError as error:
                 self._faults[way.label] = error
                 self.note(way.label, "away" if error.code == "device_transient" else "refused", error.detail)
+                self.on_fault(way.label, error)
             except TimeoutError as error:
                 self._faults[way.label] = error
                 self.note(way.label, "away", "it did not answer in time")

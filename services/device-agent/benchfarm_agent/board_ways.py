@@ -24,7 +24,7 @@ from benchfarm_agent.lab_gate import gate_limits
 from benchfarm_agent.ports.adb_port import AdbPort
 from benchfarm_agent.ports.adb_server import AdbServer, find_adb
 from benchfarm_agent.ports.adb_watch import AdbDevice, watch
-from benchfarm_agent.ports.interface import Port
+from benchfarm_agent.ports.interface import HostKeyChanged, Port
 from benchfarm_agent.ports.ssh_target import SshTarget
 from benchfarm_agent.recovery import Recovery
 from benchfarm_agent.runner_kits import gone_or_mended, native_kit, target_of_abi
@@ -35,12 +35,13 @@ from benchfarm_agent.ways_back import (
     WayBack,
     advice,
     advice_displaced,
+    advice_doubtful,
     board_name,
     displaced,
     put_back_unlisted,
 )
 from benchfarm_core.board_history import RecoveryStep
-from benchfarm_core.errors import TransientDeviceError
+from benchfarm_core.errors import BenchfarmError, TransientDeviceError
 from benchfarm_core.values import digest
 
 logger = logging.getLogger(__name__)
@@ -233,6 +234,7 @@ async def open_boards(settings: Settings, state: StateDir, lab_file: LabFile) ->
         watch_.note(name, NOT_PUT_BACK, f"boards.toml does not lead to it any more: {why}", advice(state, name))
         _tell_put_back(watch_, state, name, why)
     watch_.on_put_back = partial(_tell_displaced, watch_, state, lab_file)
+    watch_.on_fault = partial(_tell_doubtful, watch_, state, lab_file)
     async with watch_.open():
         yield watch_
 
@@ -249,6 +251,20 @@ def _tell_displaced(watch_: BoardWatch, state: StateDir, lab_file: LabFile, labe
             _tell_put_back(watch_, state, name, why)
         watch_.displaced.add(name)
         watch_.note(name, NOT_PUT_BACK, why, advice_displaced(state, name))
+
+
+def _tell_doubtful(watch_: BoardWatch, state: StateDir, lab_file: LabFile, label: str, fault: BenchfarmError) -> None:
+    """Nobody knows whether the board that was changed is behind another host key: a person has to say. Until then the
+    farm uses it nowhere, and it keeps no agent from leaving, for the next start would find nothing else."""
+    if not isinstance(fault, HostKeyChanged):
+        return
+    for name, address in displaced(Journal(state.journal), lab_file, label, "").items():
+        if name in watch_.displaced:
+            continue
+        why = f"the host key at {address} is another one now: nobody knows whether the same board answers there"
+        _tell_put_back(watch_, state, name, why)
+        watch_.displaced.add(name)
+        watch_.note(name, NOT_PUT_BACK, why, advice_doubtful(state, name, label))
 
 
 def _tell_put_back(watch_: BoardWatch, state: StateDir, name: str, why_not: str) -> None:

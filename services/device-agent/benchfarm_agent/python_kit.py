@@ -1,6 +1,6 @@
 """The Python runner as one archive: our own modules, numpy and engines for one interpreter, and a list of all hashes.
 
-    start.py                 puts `packages` before everything else and runs the runner
+    start.py                 holds the board's lock, puts `packages` before everything else and runs the runner
     packages/                benchfarm_core, benchfarm_engines, numpy, engines
     CHECK                    `sha256sum` lines of what is looked at again at each lease
 
@@ -34,7 +34,7 @@ from benchfarm_agent.makers import made_by
 from benchfarm_core.errors import BenchfarmError
 from benchfarm_core.values import digest
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 OLDEST: Final = 9
 """The oldest Python 3 that runs the runner; `tests/engines/test_board_side.py` holds its modules to it."""
 _PRESENT: Final = 11
@@ -48,9 +48,36 @@ _LEFT_OUT: Final = frozenset({"__pycache__", "tests"})
 _DISTRIBUTIONS: Final = {"litert": "ai-edge-litert"}
 """The packages of engines that have another name than their engine."""
 _START: Final = """\
+import fcntl
+import json
 import os
 import runpy
 import sys
+
+
+def take_lock(path, lease):
+    # held for as long as this process lives; the kernel lets go of it, so a file that nobody holds is stale
+    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError("another runner holds this board's lock: " + os.pread(held, 200, 0).decode("utf-8", "replace"))
+    try:
+        with open(lease) as file:
+            words = file.read(200).split()
+    except FileNotFoundError:
+        words = []  # run by hand
+    os.ftruncate(held, 0)
+    os.pwrite(held, " ".join([str(os.getpid()), *words[:2]]).encode() + b"\\n", 0)
+
+
+if sys.argv[1:2] == ["--lock"]:
+    try:
+        take_lock(sys.argv[2], sys.argv[3])
+    except OSError as error:
+        print(json.dumps({"event": "failed", "code": "engine_unavailable", "detail": " ".join(str(error).split())}))
+        sys.exit(3)
+    del sys.argv[1:4]
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "packages"))
 runpy.run_module("benchfarm_engines.runner", run_name="__main__", alter_sys=True)

@@ -116,8 +116,16 @@ def advice_displaced(state: StateDir, name: str) -> str:
     return f"give it its address back, and it is put back at once; or {_by_hand(state, name)}"
 
 
+def advice_doubtful(state: StateDir, name: str, label: str) -> str:
+    """The same where another host key is shown at its address, by the way of this label."""
+    trust = f"benchfarm agent boards trust {label} --replace"
+    same = f"compare the key with the board's own; if it is this board, set up anew: {trust}, and it is put back"
+    return f"{same}; if another board is there: {advice_displaced(state, name)}"
+
+
 def _by_hand(state: StateDir, name: str) -> str:
-    return f"restart the board, which forgets its clocks, and remove {state.journal / name}.json"
+    remove = f"remove {state.journal / name}.json"
+    return f"restart the board, which forgets its clocks, {remove}, and release it: benchfarm boards release"
 
 
 def _is_listed(name: str, back: WayBack | None, lab_file: LabFile) -> bool:

@@ -6,17 +6,17 @@ from itertools import zip_longest
 from math import expm1, log
 from typing import Final, NamedTuple
 
-from benchfarm_core.adapting import First
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, KernelRow, TrainingRows
+from benchfarm_core.publishing import First
 from benchfarm_core.values import digest
 from benchfarm_core.workloads import ArchitectureWorkload
 from benchfarm_predictor import predictor_file
 from benchfarm_predictor.kernel_lists import KernelLists
 from benchfarm_predictor.models import Batch
 from benchfarm_predictor.training.informative import next_models
-from benchfarm_predictor.training.judging import judge
+from benchfarm_predictor.training.judging import errors, judge
 from benchfarm_predictor.training.model_donors import PlatformDonor
 from benchfarm_predictor.training.platform_fit import PlatformFit, donor_of, fit_kernel, fit_model
 from benchfarm_predictor.training.platform_rows import PlatformRows, measured_kernels, measured_models
@@ -113,6 +113,16 @@ def score(file: bytes, rows: TrainingRows) -> HoldoutScore | None:
         return judge(predictor_file.read(file), rows)
     except InvalidRequest:
         return None
+
+
+def gains(file: bytes, before: bytes, rows: TrainingRows, rows_before: TrainingRows) -> list[float]:
+    """Of each row that both files are scored by, by how much nearer the first one is: the relative error of the one
+    ``before`` less its own. ``rows_before``: the same rows with their kernels as that one takes them.
+
+    Raises InvalidRequest as ``judging.errors``, and for a file that is not to be read."""
+    own = errors(predictor_file.read(file), rows)
+    theirs = errors(predictor_file.read(before), rows_before)
+    return [float(one) for one in theirs - own]
 
 
 def as_first(fit: PlatformFit, file: bytes, rows: TrainingRows, holdout: HoldoutScore | None) -> First | None:

@@ -1,23 +1,25 @@
 """Makes one predictor, judges it beside what answers now, and publishes it: it answers only if it is better."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from benchfarm_core.adapting import AdaptedPredictor, Verdict, verdict
+from benchfarm_core.adapting import AdaptedPredictor
 from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
+from benchfarm_core.publishing import Verdict, verdict
 from benchfarm_core.refreshing import JUDGES_MIN, judges_since, rows_of
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, predictors, training_rows
 from benchfarm_store.adaptation_donors import find_donors
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database, Transaction
-from benchfarm_store.fusions import rules_digest
+from benchfarm_store.fusions import keep_rules
 from benchfarm_store.predictors import Answering
 from benchfarm_store.training_rows import FoundRows
 from benchfarm_worker import fitting
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.lending import lent
+from benchfarm_workloads.fusing import FusionRules
 
 MAX_DONORS: Final = 4
 """Platforms that one predictor may start from: each costs seconds, and the nearest teach most."""
@@ -77,8 +79,8 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
         else:
             spent = adaptation_budgets.spent(tx, one.id)
             board_s = spent.board_s + spent.known_board_s
-            rules = rules_digest(own_found.rules)
-            made = keep(tx, one.platform_id, subject, judged, rules=rules, board_s=board_s, adaptation_id=one.id)
+            fused = own_found.rules
+            made = keep(tx, one.platform_id, subject, judged, rules=fused, board_s=board_s, adaptation_id=one.id)
         if made is not None:
             adaptations.keep_predictor(tx, one, made)
         return made is not None
@@ -135,23 +137,34 @@ def publish(
     for _ in range(TRIES):
         with database.transaction() as tx:
             active = predictors.answering(tx, platform_id, subject)
-        judged = judge(fit, rows, active)
+            networks = {} if active is None or active.rules is None else training_rows.find_networks(tx, rows)
+        judged = judge(fit, rows, active, networks)
         with database.transaction() as tx:
             if take(tx, judged):
                 return True
     return False
 
 
-def judge(fit: PlatformFit, rows: TrainingRows, active: Answering | None) -> Judged:
-    """Score new and active on the same rows. Where what answers is not to be read, what it scored when it was made
-    speaks for it."""
+def judge(
+    fit: PlatformFit, rows: TrainingRows, active: Answering | None, networks: Mapping[str, str] | None = None
+) -> Judged:
+    """Score new and active on the same rows, each with their kernels by the rules of fusion that it learnt by, as it
+    answers. Where what answers is not to be read, what it scored when it was made speaks for it.
+
+    Args:
+        networks: the rows' whole models as they are stored, where those rules are kept.
+    """
     file = fit.file()
     holdout = fitting.score(file, rows)
     if active is None:
         first = fitting.as_first(fit, file, rows, holdout)
         return Judged(fit, file, holdout, None, verdict(holdout, None, has_active=False, first=first), None)
-    before = fitting.score(active.file, rows)
-    found = verdict(holdout, before, has_active=True, recorded=active.holdout)
+    theirs = rows if active.rules is None else training_rows.fused_by(rows, networks or {}, active.rules)
+    before = fitting.score(active.file, theirs)
+    gains: list[float] = []
+    if holdout is not None and before is not None:
+        gains = fitting.gains(file, active.file, rows, theirs)
+    found = verdict(holdout, before, has_active=True, gains=gains, recorded=active.holdout)
     return Judged(fit, file, holdout, before, found, active.id)
 
 
@@ -161,15 +174,17 @@ def keep(
     subject: str,
     judged: Judged,
     *,
-    rules: str,
+    rules: FusionRules,
     board_s: float = 0.0,
     adaptation_id: str | None = None,
 ) -> AdaptedPredictor | None:
     """Publish what was judged: it answers from the commit on, or is kept as rejected. None, and nothing is changed,
-    where another one answers than it was judged beside. `rules`: by which its kernel lists were made."""
+    where another one answers than it was judged beside. `rules`: by which its kernel lists were made; it answers by
+    these."""
     if predictors.hold_answering(tx, platform_id, subject) != judged.beside:
         return None
-    evidence = judged.fit.evidence(board_s=board_s, holdout=judged.holdout, adaptation_id=adaptation_id, rules=rules)
+    kept = keep_rules(tx, rules)
+    evidence = judged.fit.evidence(board_s=board_s, holdout=judged.holdout, adaptation_id=adaptation_id, rules=kept)
     reason = judged.verdict.reason
     view = predictors.publish(
         tx,

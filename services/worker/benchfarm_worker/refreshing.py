@@ -22,7 +22,6 @@ from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.adaptation_donors import FoundDonor, find_donors
 from benchfarm_store.database import Database, Transaction
-from benchfarm_store.fusions import rules_digest
 from benchfarm_store.predictors import Answering
 from benchfarm_store.refreshes import Due
 from benchfarm_store.training_rows import FoundRows, told
@@ -30,6 +29,7 @@ from benchfarm_worker import fitting, publishing, resting
 from benchfarm_worker.fitting import Known
 from benchfarm_worker.lending import lent
 from benchfarm_worker.publishing import MAX_DONORS, Judged, Judges
+from benchfarm_workloads.fusing import FusionRules
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
         found = training_rows.find_rows(tx, due.platform_id, due.subject)
         active = predictors.answering(tx, due.platform_id, due.subject)
     own = told(found)
-    reason = _why(due, own, active)
+    # what answers is held against new rows as it takes them
+    as_asked = own if active is None or active.rules is None else told(found._replace(rules=active.rules))
+    reason = _why(due, as_asked, active)
     if reason in BOARD_REASONS and not _are_wanted(due):
         with database.transaction() as tx:
             if not due.may_be_judged_again:
@@ -72,7 +74,7 @@ def refresh(database: Database, due: Due) -> RefreshReason | None:
                 return None
             if refreshes.want_holdouts_again(tx, due):
                 return None
-    is_made = reason is not None and _make(database, due, reason, own, rules_digest(found.rules))
+    is_made = reason is not None and _make(database, due, reason, own, found.rules)
     with database.transaction() as tx:
         refreshes.end(tx, due)
     return reason if is_made else None
@@ -118,9 +120,9 @@ class _Case(NamedTuple):
     judges_from: datetime | None = None
 
 
-def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows, rules: str) -> bool:
-    """Fit, judge and publish; whether there was enough to learn from. `rules`: the hash of what kernel lists were made
-    by."""
+def _make(database: Database, due: Due, reason: RefreshReason, own: TrainingRows, rules: FusionRules) -> bool:
+    """Fit, judge and publish; whether there was enough to learn from. `rules`: by which the rows' kernel lists were
+    made."""
     again_at = due.wanted_at if reason in BOARD_REASONS and _are_wanted(due) else None
     with database.transaction() as tx:
         seen = _see(tx, due, again_at)

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from benchfarm.commands.output_files import writing
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import table
+from benchfarm.commands.tables import facts, table
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.measurements import Timing
-from benchfarm_core.pool import LikenessView, PoolImported, PoolMember
+from benchfarm_core.pool import LikenessView, PoolEntryView, PoolImported, PoolMember
+from benchfarm_core.predictor_headers import Lineage
 
 app = typer.Typer(
     help="The knowledge pool: possible donors of predictors, of this farm and of others.", no_args_is_help=True
@@ -109,6 +110,35 @@ def _came_to(found: PoolImported) -> RenderableType:
     own = f", {len(found.own)} that this farm itself measured left out" if found.own else ""
     lines = [f"{len(found.entries)} entries with {found.rows} rows, {len(found.repeated)} were there already{own}"]
     return "\n".join([*lines, *(f"left out: {one}" for one in found.left_out)])
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    entry: Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's id.")],
+    _json: Json = False,
+) -> None:
+    """An imported entry, and what its predictors were taught."""
+    session = Session.of(context)
+    with session.client() as client:
+        found = client.pool.get(entry)
+    session.show(found, lambda: _shown(found))
+
+
+def _shown(found: PoolEntryView) -> RenderableType:
+    rows = ", ".join(f"{count} {kind}" for kind, count in (found.rows or {}).items())
+    told = {"id": found.id, "platform": found.key, "origin": found.origin, "rows": rows}
+    told |= {"licence": found.licence, "source": found.source, "imported": found.imported_at, "by": found.author}
+    names = ("subject", "kept", "donors", "rows' hash", "rule", "code")
+    taught = [
+        (one.subject, one.is_kept, list(one.lineage.donors), one.lineage.data_hash, *_made_by(one.lineage))
+        for one in found.taught
+    ]
+    return Group(facts(told), table(names, taught) if taught else "it came without predictors")
+
+
+def _made_by(lineage: Lineage) -> tuple[int, str]:
+    return lineage.rule_version, lineage.code_version
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """How near a predictor comes to rows that it did not learn from, and a second measurement to the first."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,23 +30,43 @@ def judge(predictor: Predictor, rows: TrainingRows) -> HoldoutScore:
     Raises:
         InvalidRequest: ``training_rows_invalid``: no row to judge by.
     """
-    subject = predictor.header.kernel_type
+    first = _first_measured(predictor.header.kernel_type, rows)
+    said = answer(predictor, first.batch)
+    inside = (said.low_ms <= first.latency_ms) & (first.latency_ms <= said.high_ms)
+    return score_of(said.latency_ms, first.latency_ms, inside, first.second_ms)
+
+
+def errors(predictor: Predictor, rows: TrainingRows) -> Floats:
+    """How far the predictor is off on each row that `judge` scores it by, absolute and relative: float64[n], in the
+    order of workloads' ids. Raises as ``judge``."""
+    first = _first_measured(predictor.header.kernel_type, rows)
+    found: Floats = np.abs(answer(predictor, first.batch).latency_ms / first.latency_ms - 1)
+    return found
+
+
+class _FirstMeasured(NamedTuple):
+    """Workloads in the order of their ids, and what was measured of them first and again: float64[n] each."""
+
     batch: Batch
+    latency_ms: Floats
+    second_ms: Floats
+
+
+def _first_measured(subject: str, rows: TrainingRows) -> _FirstMeasured:
+    """Of the rows of a subject. Raises as ``judge``."""
     if subject == WHOLE_MODEL:
         first, second_ms = _first_and_second(rows.models)
         measured = measured_models(first)
-        batch, latency_ms = measured.lists, measured.latency_ms
+        found = _FirstMeasured(measured.lists, measured.latency_ms, second_ms)
     else:
         alone = [row for row in rows.kernels if row.kernel_type == subject and row.timing is Timing.ALONE]
         kernels, second_ms = _first_and_second(alone)
-        found = measured_kernels(subject, kernels)
-        batch, latency_ms = found.kernels, found.latency_ms
-    if not len(latency_ms):
+        of_kernels = measured_kernels(subject, kernels)
+        found = _FirstMeasured(of_kernels.kernels, of_kernels.latency_ms, second_ms)
+    if not len(found.latency_ms):
         detail = f"nothing was measured that a predictor of {subject} could be judged by: declare hold-outs and measure"
         raise InvalidRequest(f"{rows.platform}: {detail} them", code="training_rows_invalid", field="rows")
-    said = answer(predictor, batch)
-    inside = (said.low_ms <= latency_ms) & (latency_ms <= said.high_ms)
-    return score_of(said.latency_ms, latency_ms, inside, second_ms)
+    return found
 
 
 def score_of(predicted_ms: Floats, measured_ms: Floats, inside: Bools, second_ms: Floats | None = None) -> HoldoutScore:

@@ -29,10 +29,10 @@ def create_export(request: ExportRequest, caller: CallerDep, parts: PartsDep) ->
 
 
 @router.get("/exports/{export_id}", responses=not_found())
-def get_export(export_id: ExportId, parts: PartsDep) -> ExportView:
+def get_export(export_id: ExportId, caller: CallerDep, parts: PartsDep) -> ExportView:
     """One export: of which version it is, whether that still answers, and how much it lacked."""
     with parts.database.transaction(read_only=True) as tx:
-        return exports.get_export(tx, export_id)
+        return exports.get_export(tx, export_id, caller)
 
 
 @router.get(
@@ -51,18 +51,21 @@ def get_export_file(export_id: ExportId, parts: PartsDep, if_none_match: IfNoneM
 
 
 @router.post("/exports/{export_id}/misses", responses=not_found())
-def report_export_misses(export_id: ExportId, report: MissesReport, parts: PartsDep) -> MissesTaken:
+def report_export_misses(export_id: ExportId, report: MissesReport, caller: CallerDep, parts: PartsDep) -> MissesTaken:
     """Tell for which architectures a table had no number: all of them must be of its space."""
     genes = exporting.checked_misses(parts.database, export_id, report)
     with parts.database.transaction() as tx:
-        return exports.report_misses(tx, export_id, genes)
+        return exports.report_misses(tx, export_id, genes, caller)
 
 
 @router.get("/exports/{export_id}/misses", responses=not_found())
-def list_export_misses(export_id: ExportId, parts: PartsDep) -> Misses:
-    """For which architectures a table had no number, the most often reported first."""
+def list_export_misses(export_id: ExportId, caller: CallerDep, parts: PartsDep) -> Misses:
+    """For which architectures a table had no number, the most often reported first.
+
+    Clients see what their own account told, operators and admins what all accounts told together.
+    """
     with parts.database.transaction(read_only=True) as tx:
-        return exports.list_misses(tx, export_id)
+        return exports.list_misses(tx, export_id, caller)
 
 
 @router.get("/keys")

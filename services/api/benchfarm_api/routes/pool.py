@@ -10,7 +10,7 @@ from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import binary_answer, not_found, quota, too_large
 from benchfarm_api.routes import PageParameters, PageQuery, new_router, page_of
 from benchfarm_core.jobs import Page
-from benchfarm_core.pool import LikenessView, MatrixWanted, PoolExport, PoolImported, PoolMember
+from benchfarm_core.pool import LikenessView, MatrixWanted, PoolEntryView, PoolExport, PoolImported, PoolMember
 from benchfarm_core.pool_files import open_entries
 from benchfarm_predictor import predictor_file
 from benchfarm_store import likenesses, pool, pool_entries
@@ -62,6 +62,13 @@ def import_pool(
     opened = open_entries(file, _CATALOGUE, CATALOGUE_VERSION, predictor_file.read)
     with parts.database.transaction() as tx:
         return pool_entries.import_entries(tx, opened, by=caller)
+
+
+@router.get("/pool/entries/{entry_id}", responses=not_found())
+def get_pool_entry(entry_id: EntryId, parts: PartsDep) -> PoolEntryView:
+    """An imported entry, with what each of its predictors was taught: donors, rows by their hash, rule, code."""
+    with parts.database.transaction(read_only=True) as tx:
+        return pool_entries.get_entry(tx, entry_id)
 
 
 @router.delete("/pool/entries/{entry_id}", responses=not_found())

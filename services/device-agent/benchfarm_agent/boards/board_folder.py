@@ -1,7 +1,7 @@
 """The agent's folder on a board: files by hash, the runner, the lock of a lease, one scratch folder per launch.
 
 lock              who measures here: the agent, its lease, since when on the board's clock
-running           held by the native runner for as long as it lives: no two run at once, whoever started them
+running           held by a runner for as long as it lives: no two run at once, whoever started them
 files/<sha256>    what launches open, put there once
 runner/           what measures
 tools/            an operator's own program that measures
@@ -86,6 +86,11 @@ class BoardFolder:
     def running(self) -> str:
         """What a runner holds while it lives."""
         return f"{self.root}/running"
+
+    @property
+    def lease(self) -> str:
+        """Who measures here, by which lease."""
+        return f"{self.root}/lock"
 
     async def sweep(self) -> None:
         """Makes the folder, removes what launches left and the agent's own lock. Raises TransientDeviceError.

@@ -132,9 +132,9 @@ class PythonKit:
         return [self._python, "-I", f"{self._path(folder)}/start.py"]
 
     def launch_argv(self, folder: BoardFolder, limit_s: float) -> list[str]:
-        """The port's own limit on the board is all that it has."""
+        """Under the board's lock, which names the lease. The port's own limit on the board is all that it has."""
         del limit_s
-        return self.argv(folder)
+        return [*self.argv(folder), "--lock", folder.running, folder.lease]
 
     def limits(self, confinement: Confinement) -> dict[str, Any]:
         user = CONFINED_ID if confinement.is_root else None
