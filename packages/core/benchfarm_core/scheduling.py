@@ -85,9 +85,9 @@ def fill_batch(candidates: Sequence[Candidate]) -> list[int]:
     return chosen
 
 
-def leaves_out_repeats_alone(candidates: Sequence[Candidate], batch: Sequence[int]) -> bool:
-    """Whether a batch holds one of each workload among its candidates, so that it may lack others to be full."""
-    return len(batch) == len({one.repeats or (one.measurement_id,) for one in candidates})
+def is_full(candidates: Sequence[Candidate], batch: Sequence[int]) -> bool:
+    """Whether a batch left out more of its candidates than repeats of what it holds."""
+    return len(batch) < len({one.repeats or (one.measurement_id,) for one in candidates})
 
 
 def decay(device_s: float, since_s: float) -> float:

@@ -11,7 +11,7 @@ from benchfarm_core.boards import BoardState, is_online
 from benchfarm_core.leases import LeaseTimes, lease_ends, offer_ends
 from benchfarm_core.measurements import MOMENTARY_CODES, Timing, rests_s, runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
-from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch, leaves_out_repeats_alone
+from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch, is_full
 from benchfarm_store import endings
 from benchfarm_store.agents import IS_ONLINE, heard_s
 from benchfarm_store.database import Prepared, Transaction
@@ -131,7 +131,7 @@ def _take_batch(tx: Transaction, board: Row[Any], group: Group, times: LeaseTime
         rows = tx.execute_prepared(_CANDIDATES[limit], *wanted, tx.now, list(rests_s(times.retry_s))).all()
         candidates = [_candidate(row) for row in _not_avoiding(tx, board, group, _still_wanted(tx, rows))]
         batch = fill_batch(candidates)
-        if len(rows) < limit or not leaves_out_repeats_alone(candidates, batch):
+        if len(rows) < limit or is_full(candidates, batch):
             break
     return batch
 
