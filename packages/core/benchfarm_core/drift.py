@@ -23,7 +23,7 @@ def slowest_ns(history: CanaryGolden, clock_proof: ClockProof) -> int | None:
     """The slowest that the fastest run of the clock's canary may be, in ns, before the board has drifted; None where
     nothing is known."""
     known_ns = history.of(CLOCK_CANARY)
-    return None if known_ns is None else int(known_ns * (1 + HISTORY_LIMITS[clock_proof]))
+    return None if known_ns is None else round(known_ns * (1 + HISTORY_LIMITS[clock_proof]))
 
 
 def misses_clock(launches: Sequence[LaunchSamples], protocol: Protocol, limit_ns: int | None) -> bool:
