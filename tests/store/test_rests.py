@@ -81,7 +81,7 @@ def test_however_much_rests_the_rest_of_its_queue_is_found(farm, ann, agent, job
     count = dispatching.CANDIDATES[-1] + 1
     farm.submit_planned(ann, job_of(count, platforms=[PLATFORM]))
     farm.run("UPDATE measurements SET expected_s = 0.1")
-    resting = set()
+    resting: set[int] = set()
     while len(resting) < count:
         resting |= set(try_in_vain(agent, failed_result))
     assert agent.take(times=TIMES) is None
