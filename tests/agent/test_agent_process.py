@@ -29,7 +29,7 @@ from tests.agent.scripted_farm import HANG_UP, Call, problem, scripted_farm
 
 STAND_IN = Path(__file__).with_name("stand_in_runner.py")
 HANGING = (sys.executable, "-I", str(STAND_IN), "hang@all")
-SHORT_LEASES = {"BENCHFARM_LEASE_S": "4", "BENCHFARM_RENEW_S": "1"}
+SHORT_LEASES = {"BENCHFARM_LEASE_S": "4", "BENCHFARM_RENEW_S": "1", "BENCHFARM_RETRY_S": "0.5"}
 
 
 @pytest.fixture(scope="module")

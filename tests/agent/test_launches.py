@@ -96,6 +96,25 @@ def test_a_launch_asks_for_the_precision_until_all_have_told(
     assert told == {1: "fp32" if faults else None, 2: "fp32" if everybody else None}
 
 
+@pytest.mark.parametrize(("limit_ns", "launched"), [(None, 3), (1000, 3), (999, PROTOCOLS["kernel"].launches_max)])
+def test_launches_go_on_while_uploads_never_met_the_clock_of_their_board(
+    local_board: Callable[..., LocalBoard],
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    tmp_path: Path,
+    limit_ns: int | None,
+    launched: int,
+) -> None:
+    """The stand-in's SGEMM takes 1,000 ns."""
+    path = tmp_path / "file"
+    items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3, uploaded=True) for number in (1, 2)]
+    granted = grant(2).model_copy(update={"slowest_canary_ns": limit_ns})
+    work = LeaseLaunches(local_board(), granted, items, Canary(path, ()), lambda _: None)
+    running(work.run())
+    assert len(work.evidence) == launched
+    assert outcomes(work.results()) == {1: "ok", 2: "ok"}
+
+
 def test_the_order_is_by_chance_but_repeatable() -> None:
     orders = [shuffled(range(20), "l_a", launch) for launch in range(3)]
     assert orders == [shuffled(range(19, -1, -1), "l_a", launch) for launch in range(3)]

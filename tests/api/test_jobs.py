@@ -150,6 +150,21 @@ def test_another_account_sees_nothing(alice: httpx2.Client, caller: MakeCaller) 
             "protocol_impossible",
             "protocol.parameters",
         ),
+        (
+            {"workloads": kernels(1), "protocol": {"parameters": {"launches_max": 40}}},
+            "protocol_too_long",
+            "protocol.parameters",
+        ),
+        (
+            {"workloads": kernels(1), "protocol": {"parameters": {"visit_ms": True}}},
+            "invalid_request",
+            "protocol.parameters.visit_ms",
+        ),
+        (
+            {"workloads": kernels(1), "protocol": {"parameters": {"visit_ms": "10"}}},
+            "invalid_request",
+            "protocol.parameters.visit_ms",
+        ),
         ({"workloads": kernels(1), "timing": "later"}, "invalid_request", "timing"),
         (
             {"workloads": [*kernels(1), {"kind": "model", "name": "mobilenet_v2"}], "timing": "in_situ"},

@@ -4,7 +4,7 @@ import pytest
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, Tries, after_failure, runs_alone
+from benchfarm_core.measurements import MOMENTARY_CODES, MeasurementState, Tries, after_failure, rests_s, runs_alone
 
 
 def test_user_and_farm_faults_are_final_at_once() -> None:
@@ -42,6 +42,20 @@ def test_three_inconclusive_attempts_end_and_cost_no_attempt() -> None:
         assert verdict.state is expected
         assert tries.attempts == 0
     assert verdict.failure is FailureCode.INCONCLUSIVE
+
+
+def test_rests_grow_from_try_to_try() -> None:
+    assert rests_s(5.0) == (5.0, 30.0, 120.0)
+    assert rests_s(0) == (0, 0, 0)
+
+
+def test_what_lies_in_the_kernel_as_much_as_in_the_moment_does_not_rest() -> None:
+    assert {
+        FailureCode.CONTENDED,
+        FailureCode.CANARY_DRIFT,
+        FailureCode.NOISY,
+        FailureCode.THROTTLED,
+    } == MOMENTARY_CODES
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,19 @@
 """A protocol whose limits cannot all hold is refused where it is asked for."""
 
 import pytest
+from pydantic import ValidationError
 
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.protocols import GOLDEN, PROTOCOLS, ProtocolRequest, changed_parameters, resolve_protocol
+from benchfarm_core.protocols import (
+    GOLDEN,
+    PROTOCOLS,
+    ProtocolRequest,
+    changed_parameters,
+    longest_s,
+    refuse_longer,
+    resolve_protocol,
+)
+from benchfarm_core.refusals import refusal_of
 
 
 @pytest.mark.parametrize(
@@ -82,3 +92,48 @@ def test_a_comparison_that_some_pair_could_never_answer_is_refused(
     enough = limits | {"launches_max": launches}
     assert resolve_protocol(ProtocolRequest(name="compare", parameters=enough)).launches_max == launches
     assert resolve_protocol(ProtocolRequest(name="standard", parameters=limits)).launches_max == limits["launches_max"]
+
+
+@pytest.mark.parametrize("wrong", [True, False, "10", None, [10]])
+def test_only_numbers_are_parameters(wrong: object) -> None:
+    """`true` would be one millisecond, and text a number that somebody forgot to take out of its quotes."""
+    with pytest.raises(ValidationError) as refused:
+        ProtocolRequest.model_validate({"parameters": {"visit_ms": wrong}})
+    refusal = refusal_of(refused.value.errors())
+    assert (refusal.field, refusal.others) == ("parameters.visit_ms", 0)
+    assert "valid integer, or: Input should be a valid number" in refusal.detail
+
+
+def test_numbers_are_parameters_as_they_were() -> None:
+    asked = ProtocolRequest.model_validate({"parameters": {"visit_ms": 10, "half_width_target": 0.5}})
+    assert asked.parameters == {"visit_ms": 10, "half_width_target": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limit_s", "told"),
+    [
+        ({"launches_max": 25}, 1200, "1500 s: 25 launches of up to 60 s; the limit is 1200 s"),
+        ({"visit_timeout_s": 151}, 1200, "1208 s: 8 launches of up to 151 s; the limit is 1200 s"),
+        ({"launches_max": 9}, 1, "540 s: 9 launches of up to 60 s; the limit is 480 s"),
+    ],
+)
+def test_parameters_that_could_hold_a_board_for_too_long_are_refused(
+    parameters: dict[str, int | float], limit_s: float, told: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        refuse_longer(ProtocolRequest(name="kernel", parameters=parameters), limit_s)
+    assert (refused.value.code, refused.value.field) == ("protocol_too_long", "protocol.parameters")
+    assert told in refused.value.detail
+    assert "lower launches_max or visit_timeout_s" in refused.value.detail
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_what_a_protocol_may_take_by_itself_is_never_refused(name: str) -> None:
+    refuse_longer(ProtocolRequest(name=name), 1)
+    refuse_longer(ProtocolRequest(name=name, parameters={"visit_ms": 9}), 1)
+    assert longest_s(PROTOCOLS[name]) <= 1200, "nor by the default limit, with other parameters"
+
+
+def test_just_within_the_limit_is_taken() -> None:
+    refuse_longer(ProtocolRequest(parameters={"visit_timeout_s": 150}), 1200)
+    refuse_longer(None, 1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchfarm_core.scheduling import BATCH_LIMIT_S, Candidate, Group, choose_group, decay, fill_batch
+from benchfarm_core.scheduling import BATCH_LIMIT_S, Candidate, Group, choose_group, decay, fill_batch, is_full
 
 HERE, THERE = 1, 2
 RANKS = {"low": 0, "normal": 1, "high": 2}
@@ -64,6 +64,26 @@ def test_uploads_and_generated_workloads_share_no_batch() -> None:
     ]
     assert fill_batch(waiting) == [1, 3]
     assert fill_batch(waiting[1:]) == [2, 4]
+
+
+def test_repeats_share_no_batch() -> None:
+    """Of one workload timed alone thrice and in situ once, and of another one twice."""
+    of = [(7, "alone"), (7, "alone"), (7, "in_situ"), (8, "alone"), (7, "alone"), (8, "alone")]
+    waiting = [Candidate(number, 0.1, alone=False, repeats=one) for number, one in enumerate(of)]
+    batches = []
+    while waiting:
+        batches.append(fill_batch(waiting))
+        assert not is_full(waiting, batches[-1]), "others of the queue may join them"
+        waiting = [one for one in waiting if one.measurement_id not in batches[-1]]
+    assert batches == [[0, 2, 3], [1, 5], [4]]
+
+
+def test_a_batch_that_left_more_than_repeats_is_full() -> None:
+    waiting = [Candidate(number, 9.0, alone=False, repeats=(number // 2, "alone")) for number in range(8)]
+    batch = fill_batch(waiting)
+    assert batch == [0, 2]
+    assert is_full(waiting, batch)
+    assert not is_full([], [])
 
 
 def test_use_is_forgotten_by_half_an_hour() -> None:

@@ -36,7 +36,8 @@ from benchfarm_store.database import Database, Transaction
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.draws import draw_mixed
 
-TIMES = LeaseTimes()
+TIMES = LeaseTimes(retry_s=0)
+"""What was inconclusive is offered again at once; `test_rests.py` has tests of how long it rests else."""
 
 
 def board_report(serial: str = "s1", **changes: Any) -> BoardReport:
@@ -188,17 +189,22 @@ class Agent:
             return results.ingest(tx, self.id, grant.lease_token, request)
 
     def finish(
-        self, grant: LeaseGrant, *found: MeasurementResult, reason: str = "done", wants_next: bool = False
+        self,
+        grant: LeaseGrant,
+        *found: MeasurementResult,
+        reason: str = "done",
+        wants_next: bool = False,
+        times: LeaseTimes = TIMES,
     ) -> FinishAnswer:
         """The end of a lease in one step, and with `wants_next` the next batch, as the API does it."""
         release = ReleaseRequest.model_validate({"reason": reason, "lease_wall_ms": 1234.5})
         request = FinishRequest(results=found, launches=(evidence(),), release=release, wants_next=wants_next)
         with self.farm.database.transaction() as tx:
-            answer, board_id, takes = finishing.finish(tx, self.id, grant.lease_token, request, TIMES)
+            answer, board_id, takes = finishing.finish(tx, self.id, grant.lease_token, request, times)
         if answer.lost or not wants_next:
             return answer
         with self.farm.database.transaction() as tx:
-            following = finishing.next_lease(tx, self.id, board_id, TIMES, takes=takes)
+            following = finishing.next_lease(tx, self.id, board_id, times, takes=takes)
         return answer.model_copy(update={"next_lease": following})
 
     def release(self, grant: LeaseGrant, reason: str = "done") -> None:

@@ -150,7 +150,11 @@ class BatchItem(Answer):
 
 
 class LeaseGrant(Answer):
-    """The answer to accepting an offer: the lease has started."""
+    """The answer to accepting an offer: the lease has started.
+
+    `slowest_canary_ns`: of a lease with uploads, which are judged by their own canaries alone. A measurement whose
+    SGEMM was never faster is visited in further launches, while there are any: as it is, its board has drifted.
+    """
 
     lease_token: str
     board_id: str
@@ -160,6 +164,7 @@ class LeaseGrant(Answer):
     items: list[BatchItem]
     expires_in_s: float
     renew_in_s: float
+    slowest_canary_ns: int | None = None
 
 
 class RenewAnswer(Answer):

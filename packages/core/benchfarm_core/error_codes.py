@@ -25,6 +25,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "not_a_pair": "A job of kind `compare` takes pairs and the protocol `compare`; no other job takes either.",
     "compare_across_engines": "Two platforms can be compared only where board model, operating point and engine agree.",
     "protocol_impossible": "The protocol's parameters contradict each other or a limit.",
+    "protocol_too_long": "By the protocol's parameters one measurement could hold a board for longer than is allowed.",
     "timing_impossible": "Only kernels are timed in situ, and only on engines that tell the time of single operators.",
     "profile_impossible": "Profiles come from engines that tell the time of single operators (GET /v1/engines).",
     "workloads_empty": "A job needs at least one workload and one platform.",

@@ -136,7 +136,7 @@ class JobRequest(Value):
     max_age_s: int = Field(default=30 * 86_400, ge=0, le=10 * 365 * 86_400)
     min_grade: ReusableGrade = Grade.C
     clock_proof: ClockProof = ClockProof.UNPINNED
-    repeats: int = Field(default=1, ge=1, le=20)
+    repeats: int = Field(default=1, ge=1, le=20, description="of each item; no two share a lease")
     expires_in_s: int | None = Field(default=None, ge=1, le=30 * 86_400)
     budget_device_s: float | None = Field(default=None, gt=0)
 

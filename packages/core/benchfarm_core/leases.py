@@ -16,17 +16,21 @@ MARGIN_SHARE: Final = 0.1
 
 
 class LeaseTimes(Value):
-    """Lengths given by the server with each answer; tests use short ones."""
+    """Lengths given by the server with each answer; tests use short ones.
+
+    `retry_s`: a board leaves what its moment made inconclusive alone for this long at first (`measurements.rests_s`).
+    """
 
     offer_s: float = Field(default=10.0, gt=0, le=86_400)
     lease_s: float = Field(default=60.0, gt=0, le=86_400)
     renew_s: float = Field(default=15.0, gt=0, le=86_400)
+    retry_s: float = Field(default=5.0, ge=0, le=3600)
 
     @classmethod
-    def from_settings(cls, *, offer_s: float, lease_s: float, renew_s: float) -> "LeaseTimes":
+    def from_settings(cls, *, offer_s: float, lease_s: float, renew_s: float, retry_s: float) -> "LeaseTimes":
         """The lengths that a process was told. Raises ValueError with one line that names the settings."""
         try:
-            return cls(offer_s=offer_s, lease_s=lease_s, renew_s=renew_s)
+            return cls(offer_s=offer_s, lease_s=lease_s, renew_s=renew_s, retry_s=retry_s)
         except ValidationError as error:
             reasons = "; ".join(part["msg"] for part in error.errors())
             names = "BENCHFARM_OFFER_S, BENCHFARM_LEASE_S, BENCHFARM_RENEW_S"

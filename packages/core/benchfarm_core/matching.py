@@ -244,11 +244,12 @@ def why_platform(
     boards_idle: int,
     unusable: Sequence[str] = (),
     resting: Sequence[str] = (),
+    again: int = 0,
 ) -> str:
     """Why items of one platform wait, in one sentence.
 
     `boards_online` and `boards_idle` count usable boards; `unusable` says of each other board why it is none, and
-    `resting` of each cooling board.
+    `resting` of each cooling board. `again`: how many items came to nothing sure before.
     """
     if boards_offering == 0:
         return f"no board with engine {platform.engine.name} {platform.engine.version} offers this operating point"
@@ -259,6 +260,8 @@ def why_platform(
     usable = "usable " if unusable else ""
     if boards_online == 0:
         return f"no {usable}board with engine {platform.engine.name} is online"
+    if boards_idle and again:
+        return f"{again} were inconclusive and rest: their next try comes in another moment"
     if boards_idle:
         return "next in line"
     if boards_online == 1:

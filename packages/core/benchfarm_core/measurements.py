@@ -17,6 +17,13 @@ MAX_NOISY: Final = 2
 """So often a measurement is made again for noise; the next answer counts, however quiet it was."""
 
 
+MOMENTARY_CODES: Final = INCONCLUSIVE_CODES - {FailureCode.DIFFERENCE_UNCLEAR}
+"""Outcomes of a board's moment: the next try there would meet the same one if it came at once. How unclear a difference
+is lies in the kernel as much, so that is tried again at once."""
+REST_STEPS: Final = (1, 6, 24)
+"""How rests grow from try to try: a moment may be a burst of a second, or a neighbour's minute."""
+
+
 class MeasurementState(StrEnum):
     """Wanted, then leased, then done or failed."""
 
@@ -233,6 +240,12 @@ def _after_inconclusive(code: FailureCode, after: Tries) -> Verdict:
         return Verdict(state=_S.WANTED, tries=after, reason=f"inconclusive: {code}")
     reason = f"{after.inconclusive} inconclusive attempts, the last: {code}"
     return Verdict(state=_S.FAILED, tries=after, failure=FailureCode.INCONCLUSIVE, reason=reason)
+
+
+def rests_s(first_s: float) -> tuple[float, ...]:
+    """How long the board whose moment a try met leaves the measurement alone: after the first such try, after the
+    second, and so on; after any further one as long as after the last. `first_s` 0: not at all."""
+    return tuple(first_s * step for step in REST_STEPS)
 
 
 def runs_alone(losses: int) -> bool:

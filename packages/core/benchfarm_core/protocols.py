@@ -3,7 +3,7 @@
 from math import ceil
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.values import Value, digest
@@ -150,7 +150,7 @@ class ProtocolRequest(Value):
     """A protocol as a client names it: a name, and parameters that differ from it."""
 
     name: str = "kernel"
-    parameters: dict[Annotated[str, Field(max_length=60)], int | float] = Field(default={}, max_length=50)
+    parameters: dict[Annotated[str, Field(max_length=60)], StrictInt | StrictFloat] = Field(default={}, max_length=50)
 
 
 def resolve_protocol(request: ProtocolRequest) -> Protocol:
@@ -180,6 +180,29 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
             field="protocol.parameters",
         ) from error
     return protocol
+
+
+def longest_s(protocol: Protocol) -> float:
+    """Board seconds that all visits of one measurement can take at the most: each lasts up to its limit. Waiting for
+    quiet and starting processes follow from no parameter and are no part of it."""
+    return float(protocol.launches_max * protocol.visit_timeout_s)
+
+
+def refuse_longer(request: ProtocolRequest | None, limit_s: float) -> None:
+    """Raise InvalidRequest (`protocol_too_long`) where parameters let one measurement hold a board for longer than
+    `limit_s`; what the named protocol may take without them is allowed in any case. Raises as `resolve_protocol`, too.
+    """
+    if request is None or not request.parameters:
+        return
+    protocol = resolve_protocol(request)
+    allowed_s = max(limit_s, longest_s(PROTOCOLS[request.name]))
+    if longest_s(protocol) > allowed_s:
+        raise InvalidRequest(
+            f"one measurement could hold a board for {longest_s(protocol):g} s: {protocol.launches_max} launches of up "
+            f"to {protocol.visit_timeout_s} s; the limit is {allowed_s:g} s: lower launches_max or visit_timeout_s",
+            code="protocol_too_long",
+            field="protocol.parameters",
+        )
 
 
 def _reason(error: ValueError) -> str:

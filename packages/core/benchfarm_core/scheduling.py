@@ -32,6 +32,8 @@ class Candidate(NamedTuple):
     expected_s: float
     alone: bool
     uploaded: bool = False
+    repeats: tuple[int, str] | None = None
+    """Which workload and timing it measures: others with the same are its repeats. None: it has none."""
 
 
 def choose_group(
@@ -61,12 +63,14 @@ def fill_batch(candidates: Sequence[Candidate]) -> list[int]:
     """Measurement ids for one lease: about `BATCH_TARGET_S`, never above `BATCH_LIMIT_S` unless the first needs more.
 
     Uploads share no lease with generated workloads: a stranger's file in the process could bend their numbers, which
-    all accounts reuse. The first decides which kind it is.
+    all accounts reuse. The first decides which kind it is. Nor do repeats: what they share, its processes, canaries
+    and minute, would make them agree.
     """
     chosen: list[int] = []
+    taken: set[tuple[int, str]] = set()
     total_s = 0.0
     for candidate in candidates:
-        if candidate.uploaded != candidates[0].uploaded:
+        if candidate.uploaded != candidates[0].uploaded or candidate.repeats in taken:
             continue
         if candidate.alone:
             if not chosen:
@@ -75,8 +79,15 @@ def fill_batch(candidates: Sequence[Candidate]) -> list[int]:
         if chosen and (total_s >= BATCH_TARGET_S or total_s + candidate.expected_s > BATCH_LIMIT_S):
             break
         chosen.append(candidate.measurement_id)
+        if candidate.repeats is not None:
+            taken.add(candidate.repeats)
         total_s += candidate.expected_s
     return chosen
+
+
+def is_full(candidates: Sequence[Candidate], batch: Sequence[int]) -> bool:
+    """Whether a batch left out more of its candidates than repeats of what it holds."""
+    return len(batch) < len({one.repeats or (one.measurement_id,) for one in candidates})
 
 
 def decay(device_s: float, since_s: float) -> float:

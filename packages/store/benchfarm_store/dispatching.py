@@ -9,9 +9,9 @@ from sqlalchemy import Row, text
 
 from benchfarm_core.boards import BoardState, is_online
 from benchfarm_core.leases import LeaseTimes, lease_ends, offer_ends
-from benchfarm_core.measurements import Timing, runs_alone
+from benchfarm_core.measurements import MOMENTARY_CODES, Timing, rests_s, runs_alone
 from benchfarm_core.messages import Nudge, agent_channel
-from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch
+from benchfarm_core.scheduling import Candidate, Group, choose_group, decay, fill_batch, is_full
 from benchfarm_store import endings
 from benchfarm_store.agents import IS_ONLINE, heard_s
 from benchfarm_store.database import Prepared, Transaction
@@ -38,7 +38,7 @@ def dispatch(tx: Transaction, board_id: str, times: LeaseTimes, *, taken_by: str
         return None
     groups = _groups(tx, board)
     while (group := _choose(tx, board, groups)) is not None:
-        if batch := _take_batch(tx, board, group):
+        if batch := _take_batch(tx, board, group, times):
             return _offer(tx, board, group, batch, times, is_taken=taken_by is not None)
         groups.remove(group)
     return None
@@ -125,21 +125,33 @@ _QUEUES = Prepared(
 )
 
 
-def _take_batch(tx: Transaction, board: Row[Any], group: Group) -> list[int]:
+def _take_batch(tx: Transaction, board: Row[Any], group: Group, times: LeaseTimes) -> list[int]:
     """Hold the head of a queue and choose from it."""
     batch: list[int] = []
     for limit in CANDIDATES:
         wanted = (group.platform_id, group.queue_id, board.clock_proof, board.id)
-        rows = tx.execute_prepared(_candidates(tx, board, group)[limit], *wanted).all()
-        candidates = _not_avoiding(tx, board, group, _still_wanted(tx, rows))
-        batch = fill_batch([_candidate(row) for row in candidates])
-        if len(rows) < limit or len(batch) < len(candidates):
+        prepared = _candidates(tx, board, group)[limit]
+        rows = tx.execute_prepared(prepared, *wanted, tx.now, list(rests_s(times.retry_s))).all()
+        candidates = [_candidate(row) for row in _not_avoiding(tx, board, group, _still_wanted(tx, rows))]
+        batch = fill_batch(candidates)
+        if len(rows) < limit or is_full(candidates, batch):
             break
     return batch
 
 
 def _candidate(row: Row[Any]) -> Candidate:
-    return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded)
+    return Candidate(row.id, row.expected_s, runs_alone(row.losses), row.uploaded, (row.workload_id, row.timing))
+
+
+# $4 is the board, $5 the time and $6 how long tries let a measurement rest. Another board may take it at once. A lease
+# that ended before it came to the measurement leaves no outcome of it there: it had rested before that one.
+_RESTS = f"""
+    (m.inconclusive + m.noisy > 0 AND m.avoid_board_id = $4 AND EXISTS (
+        SELECT FROM lease_items i WHERE i.lease_id = m.lease_id AND i.measurement_id = m.id
+            AND i.outcome IN ({", ".join(f"'{code}'" for code in sorted(MOMENTARY_CODES))})
+            AND i.finished_at + make_interval(secs => $6[least(m.inconclusive + m.noisy, cardinality($6))]) > $5
+        OFFSET 0))
+"""
 
 
 def _candidates(tx: Transaction, board: Row[Any], group: Group) -> dict[int, Prepared]:
@@ -157,18 +169,21 @@ _TIMES_IN_SITU = Prepared(
 
 
 def _candidates_within(limit: int, name: str = "candidates", timings: str = "true") -> Prepared:
-    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth."""
+    """The head of a queue. The limit stands in the statement: one that Postgres does not know it takes for a tenth.
+
+    What rests from this board is passed over, however much it is.
+    """
     return Prepared(
         f"dispatch_{name}_{limit}",
-        "int, int, int, int",
+        "int, int, int, int, timestamptz, float8[]",
         f"""
-        SELECT m.id, m.expected_s, m.losses, m.timing,
+        SELECT m.id, m.expected_s, m.losses, m.timing, m.workload_id,
             CASE WHEN m.only_board_id IS NULL THEN m.avoid_board_id END AS avoid_board_id,
             (SELECT {IS_UPLOAD} FROM workloads w WHERE w.id = m.workload_id) AS uploaded,
             {IS_WANTED} AS wanted
         FROM measurements m WHERE m.platform_id = $1 AND m.queue_id = $2 AND m.state = 'wanted' AND m.clock_need <= $3
             AND (m.only_board_id IS NULL OR m.only_board_id = $4)
-            AND {timings}
+            AND {timings} AND NOT {_RESTS}
         ORDER BY m.wanted_at, m.id LIMIT {limit} FOR NO KEY UPDATE OF m SKIP LOCKED
         """,
     )

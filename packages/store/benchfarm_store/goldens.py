@@ -15,15 +15,21 @@ that missed the processor's fast mode would move all later times. A lease before
 
 from collections.abc import Mapping, Sequence
 from statistics import median_low
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
+from benchfarm_core.drift import is_of_a_moment
+from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.quality import CanaryGolden, CanaryName, canary_floors, clock_by_share, tells_fastest
+from benchfarm_store import sample_codec
 from benchfarm_store.database import Prepared, Transaction
 
 HISTORY_LEASES: Final = 3
+EARLIER: Final = 64
+"""Measurements of whose canaries as few runs are looked at as an upload has, among the latest of the platform."""
+EARLIER_AMONG: Final = 512
 QUIET_LEASES: Final = 32
 LUCKY_OF: Final = 16
 _NAMES: Final[tuple[CanaryName, ...]] = ("sgemm", "mobilenet")
@@ -83,7 +89,7 @@ def find(
         platform_id,
         seen,
         CanaryGolden(sgemm_ns=sgemm_ns or own.sgemm_ns, mobilenet_ns=row.mobilenet_ns or own.mobilenet_ns),
-        CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns)),
+        _history(row),
         CanaryGolden(sgemm_ns=_quiet(row.sgemm_recent_ns), mobilenet_ns=_quiet(row.mobilenet_recent_ns)),
         share_ns if row.sgemm_ns is None else None,
         is_by_share,
@@ -107,6 +113,40 @@ def _median(times_ns: list[int]) -> int | None:
 
 def _quiet(times_ns: list[int]) -> int | None:
     return sorted(times_ns)[len(times_ns) // LUCKY_OF] if times_ns else None
+
+
+def history_of(tx: Transaction, generation_id: int, platform_id: int) -> CanaryGolden:
+    """What judges canaries of a generation on a platform; of none where nothing is known."""
+    row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
+    return CanaryGolden() if row is None else _history(row)
+
+
+def _history(row: Row[Any]) -> CanaryGolden:
+    return CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns))
+
+
+def told_apart(
+    tx: Transaction, canaries: Canaries, code: FailureCode, launches: Sequence[LaunchSamples] | None
+) -> FailureCode:
+    """The code of an attempt; what drifted by nothing but the few canaries beside an upload, and no farther than
+    earlier measurements did now and then, was `CONTENDED`."""
+    if code != FailureCode.CANARY_DRIFT or launches is None or canaries.seen:
+        return code
+    rows = tx.execute(_EARLIER, {"platform": canaries.platform_id, "generation": canaries.generation_id})
+    earlier = [sample_codec.decode(bytes(data)) for data in rows.scalars()]
+    return FailureCode.CONTENDED if is_of_a_moment(launches, earlier, canaries.history) else code
+
+
+# a lease with uploads keeps no canaries
+_EARLIER = text(f"""
+    SELECT d.data FROM (
+        SELECT measurement_id, lease_id, measured_at FROM results
+        WHERE platform_id = :platform AND generation_id = :generation
+        ORDER BY measured_at DESC LIMIT {EARLIER_AMONG}) r
+    JOIN leases l ON l.id = r.lease_id AND l.fastest_ns IS NOT NULL
+    JOIN samples d ON d.measurement_id = r.measurement_id
+    ORDER BY r.measured_at DESC LIMIT {EARLIER}
+""")
 
 
 def of_lease(tx: Transaction, lease_id: int, canaries: Canaries) -> CanaryGolden:

@@ -336,7 +336,7 @@ def _judge(
         if isinstance(judged, _Judged):
             good.append(_Good(result, packed[result.measurement_id].data, *judged))
         else:
-            code = judged or FailureCode.RUNNER_GARBAGE
+            code = goldens.told_apart(tx, canaries, judged or FailureCode.RUNNER_GARBAGE, launches)
             verdict = after_failure(code, tries)
             bad.append(_Bad(result, code, verdict))
     goldens.remember(tx, canaries, lease_id=lease.row.id, keep_reference=bool(good))

@@ -24,14 +24,16 @@ from benchfarm_core.agent_protocol import (
     StartedRequest,
 )
 from benchfarm_core.board_history import BoardEventKind
+from benchfarm_core.boards import provable
 from benchfarm_core.correctness import gate_limit
+from benchfarm_core.drift import slowest_ns
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.leases import LeaseTimes, is_expired, lease_ends
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_core.platforms import Platform
+from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import Protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, PairWorkload, UploadedWorkload
-from benchfarm_store import agents, board_history, endings
+from benchfarm_store import agents, board_history, endings, goldens
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.boards import HAS_DRIFTED
 from benchfarm_store.database import Prepared, Transaction
@@ -127,16 +129,23 @@ def grant(tx: Transaction, token: str, times: LeaseTimes) -> LeaseGrant:
     """The batch of a lease that has just started, or was just accepted again."""
     head = tx.execute_prepared(_HEAD, lease_column(token)).one()
     platform = Platform.model_validate(json.loads(head.platform))
+    items = [_batch_item(row, platform) for row in tx.execute_prepared(_BATCH, head.id)]
     return LeaseGrant(
         lease_token=token,
         board_id=head.board,
         platform=platform,
         protocol=Protocol.model_validate(json.loads(head.protocol)),
         generation=head.generation,
-        items=[_batch_item(row, platform) for row in tx.execute_prepared(_BATCH, head.id)],
+        items=items,
         expires_in_s=times.lease_s,
         renew_in_s=times.renew_s,
+        slowest_canary_ns=_slowest_canary_ns(tx, head, platform) if any(item.file_sha256 for item in items) else None,
     )
+
+
+def _slowest_canary_ns(tx: Transaction, head: Row[Any], platform: Platform) -> int | None:
+    history = goldens.history_of(tx, head.generation_id, head.platform_id)
+    return slowest_ns(history, provable(platform.operating_point, ClockProof.VERIFIED))
 
 
 _ACCEPT = text("""
@@ -147,7 +156,8 @@ _HEAD = Prepared(
     "lease_head",
     "uuid",
     """
-    SELECT l.id, b.public_id AS board, g.name AS generation, p.spec::text AS platform, t.spec::text AS protocol
+    SELECT l.id, b.public_id AS board, g.name AS generation, p.spec::text AS platform, t.spec::text AS protocol,
+        l.generation_id, q.platform_id
     FROM leases l JOIN boards b ON b.id = l.board_id JOIN generations g ON g.id = l.generation_id
         JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
         JOIN protocols t ON t.id = q.protocol_id

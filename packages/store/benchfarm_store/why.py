@@ -51,7 +51,8 @@ def explain(tx: Transaction, job: JobView) -> WhyView:
 
 _WAITING = text("""
     SELECT p.id, p.key, count(*) AS pending, max(m.clock_need) AS clock_need,
-        bool_or(m.timing = 'in_situ') AS in_situ, count(*) FILTER (WHERE m.state = 'leased') AS leased
+        bool_or(m.timing = 'in_situ') AS in_situ, count(*) FILTER (WHERE m.state = 'leased') AS leased,
+        count(*) FILTER (WHERE m.state = 'wanted' AND m.inconclusive + m.noisy > 0) AS again
     FROM job_items i JOIN measurements m ON m.id = i.measurement_id JOIN platforms p ON p.id = m.platform_id
     WHERE i.job_id = CAST(:job AS uuid) AND i.state = 'pending' GROUP BY p.id, p.key ORDER BY p.key
 """)
@@ -102,6 +103,7 @@ def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others
             for board, removal in removals
             if removal and board.state == BoardState.COOLING and board in online
         ],
+        again=row.again,
     )
     return PlatformWhy(
         platform=row.key,

@@ -65,12 +65,16 @@ class Settings(BaseSettings):
     """An event stream is ended after this time; its reader takes it up again with Last-Event-ID."""
     benchfarm_longest_wait_s: float = Field(default=55.0, gt=0, le=55)
     """Polls and waits for a job end after this time, whatever the caller asked for."""
+    benchfarm_longest_measurement_s: float = Field(default=1200.0, gt=0)
+    """A job whose protocol's parameters let the launches of one measurement hold a board for longer is refused."""
     benchfarm_offer_s: float = Field(default=10.0, gt=0)
     """An offer that no agent accepts ends after this; it costs nothing."""
     benchfarm_lease_s: float = Field(default=60.0, gt=0)
     """A lease ends this long after its acceptance or last renewal."""
     benchfarm_renew_s: float = Field(default=15.0, gt=0)
     """Agents are told to renew this often, with jitter."""
+    benchfarm_retry_s: float = Field(default=5.0, ge=0, le=3600)
+    """A board leaves what a loud moment made inconclusive alone this long, then six and 24 times as long; 0: not."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -81,7 +85,10 @@ class Settings(BaseSettings):
 
     @property
     def lease_times(self) -> LeaseTimes:
-        """How long offers and leases live."""
+        """How long offers and leases live, and what was inconclusive rests."""
         return LeaseTimes.from_settings(
-            offer_s=self.benchfarm_offer_s, lease_s=self.benchfarm_lease_s, renew_s=self.benchfarm_renew_s
+            offer_s=self.benchfarm_offer_s,
+            lease_s=self.benchfarm_lease_s,
+            renew_s=self.benchfarm_renew_s,
+            retry_s=self.benchfarm_retry_s,
         )

@@ -15,6 +15,7 @@ from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
 from benchfarm_core.comparing import speaks, unenforced_pairs, wants_more_pairs
+from benchfarm_core.drift import misses_clock
 from benchfarm_core.failures import FailureCode, fault_of
 from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
 from benchfarm_core.platforms import EffectivePrecision, EngineSpec
@@ -169,6 +170,7 @@ class LeaseLaunches:
             return [mid for mid in open_ if wants_more_pairs(found[mid], protocol)]
         quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
         unsure = {mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)}
+        unsure |= {mid for mid in open_ if misses_clock(found[mid], protocol, self._grant.slowest_canary_ns)}
         return [mid for mid in open_ if mid in unsure and self._is_worth_a_visit(mid, open_, unsure)]
 
     def _sound(self) -> Mapping[int, Sequence[LaunchSamples]]:

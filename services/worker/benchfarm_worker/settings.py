@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """A lease ends this long after its acceptance or last renewal."""
     benchfarm_renew_s: float = Field(default=15.0, gt=0)
     """Agents are told to renew this often, with jitter."""
+    benchfarm_retry_s: float = Field(default=5.0, ge=0, le=3600)
+    """A board leaves what a loud moment made inconclusive alone this long, then six and 24 times as long; 0: not."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -49,7 +51,10 @@ class Settings(BaseSettings):
 
     @property
     def lease_times(self) -> LeaseTimes:
-        """How long offers and leases live."""
+        """How long offers and leases live, and what was inconclusive rests."""
         return LeaseTimes.from_settings(
-            offer_s=self.benchfarm_offer_s, lease_s=self.benchfarm_lease_s, renew_s=self.benchfarm_renew_s
+            offer_s=self.benchfarm_offer_s,
+            lease_s=self.benchfarm_lease_s,
+            renew_s=self.benchfarm_renew_s,
+            retry_s=self.benchfarm_retry_s,
         )

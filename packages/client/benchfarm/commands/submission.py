@@ -69,9 +69,7 @@ class JobOptions:
     ] = None
     min_grade: Annotated[Grade | None, typer.Option(help="Worst grade of a stored result to take; D never is.")] = None
     clock_proof: Annotated[ClockProof | None, typer.Option(help="Weakest clock proof to accept.")] = None
-    repeats: Annotated[int | None, typer.Option(min=1, help="How often each item is measured, maybe in one lease.")] = (
-        None
-    )
+    repeats: Annotated[int | None, typer.Option(min=1, help="Independent repeats of each item.")] = None
     expires_in: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Give up what is not measured by then.")
     ] = None

@@ -27,6 +27,7 @@ from benchfarm_core.jobs import (
     WhyView,
 )
 from benchfarm_core.messages import job_channel
+from benchfarm_core.protocols import refuse_longer
 from benchfarm_core.values import digest
 from benchfarm_store import jobs, specs
 from benchfarm_store.tokens import Caller
@@ -74,6 +75,7 @@ def submit_job(
 
     With `dry_run=true` nothing is stored: the answer says what is known, what would be measured, and how long.
     """
+    refuse_longer(job.protocol, parts.settings.benchfarm_longest_measurement_s)
     if dry_run:
         ahead = specs.resolve_ahead(job)
         with parts.database.transaction(read_only=True) as tx:
