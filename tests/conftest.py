@@ -46,13 +46,13 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that ask for real peers come first: of several pytest-xdist workers one gets them all and starts each once.
+    """Of several pytest-xdist workers the first gets what comes first: quiet tests, then files with real peers.
 
-    An emulated board takes long to start, and some of a core for as long as the session lasts. Tests that nothing runs
-    beside come last, so that no worker waits for another one's long test.
+    So quiet tests share one farm, no worker waits for another one's long test, and nothing that lasts as long as the
+    session is there yet: an emulated board, which takes long to start too, has some of a core from then on.
     """
     files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: (item.get_closest_marker("quiet") is not None, item.path not in files))
+    items.sort(key=lambda item: (item.get_closest_marker("quiet") is None, item.path not in files))
 
 
 @pytest.fixture(scope="session")
