@@ -163,8 +163,9 @@ class Farm:
         await self._supervisor.run_to_end(tree.migrate())
         if self._has_a_pool_to_take_in():
             await self._supervisor.run_to_end(tree.starter_pool())
-        await self._supervisor.start(tree.api(), tree.worker())
-        await self._supervisor.start(tree.trainer(), *([tree.agent()] if self._local_board else []))
+        await self._supervisor.start(tree.api(), tree.worker(), tree.trainer())
+        if self._local_board:
+            await self._supervisor.start(tree.agent())
         log.info("the farm is ready after %.1f s", time.monotonic() - began_s)
 
     def _has_a_pool_to_take_in(self) -> bool:

@@ -1,6 +1,6 @@
 """The processes of a farm on one machine: what is run with which arguments and environment, in order of dependence.
 
-    Postgres, Valkey -> migrate -> starter pool -> API, worker -> trainer, agent
+    Postgres, Valkey -> migrate -> starter pool -> API, worker, trainer -> agent
 
 Only command lines, environment names and files tie this package to the services: it imports none of them.
 """
