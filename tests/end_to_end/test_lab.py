@@ -33,8 +33,8 @@ AT_ITS_HIGHEST = "/c3.t1.2400000/"
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False) as farm:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
+    with FarmProcess(farm_home(tmp_path_factory.mktemp("farm")), local_board=False) as farm:
         yield farm
 
 

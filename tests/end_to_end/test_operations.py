@@ -143,9 +143,9 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
     """What the handbook's first command starts."""
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False) as farm:
+    with FarmProcess(farm_home(tmp_path_factory.mktemp("farm")), local_board=False) as farm:
         yield farm
 
 
