@@ -39,8 +39,8 @@ def make_quiet_leases_faster(database: Database) -> None:
 def test_the_third_answer_beside_neighbours_is_marked_and_measured_again_by_who_asks_next(
     tmp_path: Path, farm_home: Callable[[Path], Path]
 ) -> None:
-    home = farm_home(tmp_path / "farm")
-    with FarmProcess(home, local_board=False) as farm, simulated_lab(farm, tmp_path) as client:
+    home, quick = farm_home(tmp_path / "farm"), {"BENCHFARM_SWEEP_S": "0.5"}
+    with FarmProcess(home, local_board=False, env=quick) as farm, simulated_lab(farm, tmp_path) as client:
         platform, database = platform_of(client), Database(farm.database_url, pool_size=1)
         until_s = time.monotonic() + UNTIL_S
         while known_boards(database) < BOARDS:
