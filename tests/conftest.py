@@ -43,6 +43,8 @@ os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
 LEFT_WITHIN_S = 0.1
 VALKEY_DATABASES = 16
 PEERS = frozenset({"phones", "qemu_board", "ssh_host"})
+QUICKEST = Path(__file__).with_name("core")
+"""Tests without fixtures."""
 
 _numbers = itertools.count(1)
 
@@ -51,10 +53,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several pytest-xdist workers the first gets what comes first: quiet tests, then files with real peers.
 
     So quiet tests share one farm, no worker waits for another one's long test, and nothing that lasts as long as the
-    session is there yet: an emulated board, which takes long to start too, has some of a core from then on.
+    session is there yet: an emulated board, which takes long to start too, has some of a core from then on. What takes
+    no time comes last: a worker that has nothing left to do waits for no long test of another one.
     """
     files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: (item.get_closest_marker("quiet") is None, item.path not in files))
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("quiet") is None,
+            item.path not in files,
+            item.path.is_relative_to(QUICKEST),
+        )
+    )
 
 
 @pytest.fixture(scope="session")
