@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -20,6 +21,7 @@ import redis
 from hypothesis import settings
 
 from benchfarm_standalone.children import run_alone
+from benchfarm_standalone.home import Home
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.socket_dir import private_socket_dir
 from benchfarm_standalone.valkey import EmbeddedValkey, embedded_valkey
@@ -41,18 +43,27 @@ os.environ.setdefault("BENCHFARM_GOLDEN_EVERY_S", "0")
 LEFT_WITHIN_S = 0.1
 VALKEY_DATABASES = 16
 PEERS = frozenset({"phones", "qemu_board", "ssh_host"})
+QUICKEST = Path(__file__).with_name("core")
+"""Tests without fixtures."""
 
 _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that ask for real peers come first: of several pytest-xdist workers one gets them all and starts each once.
+    """Of several pytest-xdist workers the first gets what comes first: quiet tests, then files with real peers.
 
-    An emulated board takes long to start, and some of a core for as long as the session lasts. Tests that nothing runs
-    beside come last, so that no worker waits for another one's long test.
+    So quiet tests share one farm, no worker waits for another one's long test, and nothing that lasts as long as the
+    session is there yet: an emulated board, which takes long to start too, has some of a core from then on. What takes
+    no time comes last: a worker that has nothing left to do waits for no long test of another one.
     """
     files = {item.path for item in items if not PEERS.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: (item.get_closest_marker("quiet") is not None, item.path not in files))
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("quiet") is None,
+            item.path not in files,
+            item.path.is_relative_to(QUICKEST),
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +152,30 @@ def empty_database_url(postgres_server: EmbeddedPostgres, databases: Databases) 
     """URL of a database of this test's own with nothing in it: for tests of the migrations."""
     with databases("template0") as name:
         yield postgres_server.database_url(name)
+
+
+@pytest.fixture(scope="session")
+def made_postgres(server_dir: Path, socket_dir: Path) -> Path:
+    """Data of a farm's own Postgres, stopped: the newest schema and no rows. A farm would take seconds to make them."""
+    from benchfarm_store import migrations
+
+    made = embedded_postgres(server_dir / "made", socket_dir / "made", copies=socket_dir / "copies", durable=False)
+    with run_alone(made.service(), server_dir):
+        migrations.upgrade(made.database_url())
+    return made.data_dir
+
+
+@pytest.fixture(scope="session")
+def farm_home(made_postgres: Path) -> Callable[[Path], Path]:
+    """Makes a home at a path for a farm that is not itself what is tested: its database need not be made again."""
+
+    def make(path: Path) -> Path:
+        home = Home(path)
+        home.make()
+        subprocess.run(["cp", "--archive", made_postgres, home.postgres_dir], check=True)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ Several pytest-xdist workers agree by a lock in a file: all tests share it, a qu
 
 import fcntl
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,25 @@ def held(path: Path, *, alone: bool) -> Iterator[None]:
         yield  # closing gives back
 
 
+_lock = ExitStack()
+"""What this process holds: for one test, or from a quiet one to the next."""
+_KEPT: Final = pytest.StashKey[bool]()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the test's time limit: waiting is not its doing
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with held(item.config.rootpath / LOCK, alone=item.get_closest_marker("quiet") is not None):
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Quiet tests that follow each other keep the lock: a test in between would have the file's farm wait for it."""
+    stays = _is_quiet(item) and nextitem is not None and _is_quiet(nextitem)
+    if not item.config.stash.get(_KEPT, False):
+        _lock.enter_context(held(item.config.rootpath / LOCK, alone=_is_quiet(item)))
+    item.config.stash[_KEPT] = stays
+    try:
         return (yield)
+    finally:
+        if not stays:
+            _lock.close()
+
+
+def _is_quiet(item: pytest.Item) -> bool:
+    """Whether nothing may run beside it."""
+    return item.get_closest_marker("quiet") is not None

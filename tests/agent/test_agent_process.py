@@ -33,9 +33,9 @@ SHORT_LEASES = {"BENCHFARM_LEASE_S": "4", "BENCHFARM_RENEW_S": "1", "BENCHFARM_R
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
     """A farm without a board, whose leases are short."""
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False, env=SHORT_LEASES) as farm:
+    with FarmProcess(farm_home(tmp_path_factory.mktemp("farm")), local_board=False, env=SHORT_LEASES) as farm:
         yield farm
 
 

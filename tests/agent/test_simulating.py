@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ QUIET_PROFILE = SAMPLE.read_text().partition("[failures]")[0]
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False) as farm:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
+    with FarmProcess(farm_home(tmp_path_factory.mktemp("farm")), local_board=False) as farm:
         yield farm
 
 

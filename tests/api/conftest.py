@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import redis
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -22,9 +21,9 @@ from benchfarm_api.settings import Settings
 from benchfarm_core.access import Role
 from benchfarm_core.accounts import AccountRequest, EnrolTokenRequest, TokenRequest
 from benchfarm_core.leases import LeaseTimes
-from benchfarm_core.messages import Message, Nudge
 from benchfarm_store import accounts, dispatching, planning, tokens
 from benchfarm_store.database import Database
+from tests.nudges import nudging
 
 
 def board_report(serial: str = "S-1") -> dict[str, Any]:
@@ -182,17 +181,10 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(database_url: str, redis_url: str) -> Iterator[Database]:
     """The test's own door to the same database; it nudges as a worker does."""
-    valkey = redis.Redis.from_url(redis_url)
-
-    def nudge(messages: Sequence[Message]) -> None:
-        for message in messages:
-            if isinstance(message, Nudge):
-                valkey.publish(message.channel, b"")
-
-    database = Database(database_url, on_commit=nudge, pool_size=2)
-    yield database
-    database.dispose()
-    valkey.close()
+    with nudging(redis_url) as nudge:
+        database = Database(database_url, on_commit=nudge, pool_size=2)
+        yield database
+        database.dispose()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.api.conftest import Lab, Serving
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.json"
-EXAMPLES = 100
+EXAMPLES = 60
 FEWEST = 50
 """Of an operation's examples, those that are equal are sent once; so many must be left."""
 SEED = 20_261_120
@@ -244,7 +244,7 @@ def existing(alice: httpx2.Client, lab: "Lab", database: Database, token: Callab
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # a hundred requests of each of a hundred operations, on cores that others use too
+@pytest.mark.timeout(600)  # scores of requests of each of a hundred operations, on cores that others use too
 def test_the_routes_of_people(
     serving: "Serving", environment: dict[str, str], token: Callable[..., str], existing: dict[str, Any], tmp_path: Path
 ) -> None:

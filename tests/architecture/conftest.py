@@ -26,15 +26,16 @@ def tool(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def lint_imports(package_folders: list[Path], root: Path):
-    """Run the import contracts on the tree at a folder; returns the finished process.
+    """Run the import contracts, or those of some ids, on the tree at a folder; returns the finished process.
 
     The packages are taken from that folder, not from where this environment has them installed.
     """
 
-    def run(tree: Path) -> subprocess.CompletedProcess[str]:
+    def run(tree: Path, *contracts: str) -> subprocess.CompletedProcess[str]:
         folders = [str(tree / folder.relative_to(root)) for folder in package_folders]
+        chosen = [f"--contract={contract}" for contract in contracts]
         return subprocess.run(
-            [tool("lint-imports"), "--no-cache"],
+            [tool("lint-imports"), "--no-cache", *chosen],
             cwd=tree,
             env={"PYTHONPATH": ":".join(folders), "PATH": "/usr/bin:/bin", "NO_COLOR": "1", "COLUMNS": "200"},
             capture_output=True,

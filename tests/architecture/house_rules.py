@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +73,11 @@ class Source:
         """The file's own name."""
         return self.path.rsplit("/", 1)[-1]
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree: walking takes longer than looking, and all rules look."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def is_product(self) -> bool:
         """Whether a user runs it."""
@@ -110,7 +116,7 @@ def file_length(source: Source) -> Iterator[tuple[int, str]]:
 
 def function_length(source: Source) -> Iterator[tuple[int, str]]:
     """A function fits on a screen."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > MAX_FUNCTION_LINES:
@@ -119,7 +125,7 @@ def function_length(source: Source) -> Iterator[tuple[int, str]]:
 
 def broad_except(source: Source) -> Iterator[tuple[int, str]]:
     """Catching everything is allowed at a named boundary only."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not source.has_marker(node, "boundary"):
             yield node.lineno, "catches everything; name the errors, or say `# boundary: why`"
 
@@ -133,7 +139,7 @@ def _is_broad(caught: ast.expr | None) -> bool:
 
 def unsafe_call(source: Source) -> Iterator[tuple[int, str]]:
     """Nothing that runs what a file or a caller says."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             for name in _imported(node):
                 if name.split(".")[0] in UNSAFE_MODULES:
@@ -151,7 +157,7 @@ def environment(source: Source) -> Iterator[tuple[int, str]]:
     """Settings are read once, at the edge, and passed inwards."""
     if not source.is_product or source.name in ENVIRONMENT_FILES:
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Attribute | ast.Name) or _dotted(node) not in ENVIRONMENT_NAMES:
             continue
         if not source.has_marker(node, "environment"):
@@ -160,7 +166,7 @@ def environment(source: Source) -> Iterator[tuple[int, str]]:
 
 def star_import(source: Source) -> Iterator[tuple[int, str]]:
     """A reader can find where a name comes from."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ImportFrom):
             if any(alias.name == "*" for alias in node.names):
                 yield node.lineno, "imports everything"
@@ -172,7 +178,7 @@ def sql_text(source: Source) -> Iterator[tuple[int, str]]:
     """Only the store speaks SQL."""
     if not source.is_product or source.path.startswith("packages/store/"):
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or not SQL.match(node.value):
             continue
         if not source.has_marker(node, "sql"):
@@ -183,7 +189,7 @@ def unit_suffix(source: Source) -> Iterator[tuple[int, str]]:
     """A number's name ends in its unit."""
     if not source.is_product:
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name, annotation = node.target.id, node.annotation
         elif isinstance(node, ast.arg) and node.annotation is not None:
@@ -202,14 +208,14 @@ def core_clock(source: Source) -> Iterator[tuple[int, str]]:
     """Time, chance and files reach core as arguments."""
     if not source.path.startswith("packages/core/") or source.name == "confine.py":
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call) and _dotted(node.func) in CLOCK_CALLS | {"open"}:
             yield node.lineno, f"core calls `{_dotted(node.func)}`; take it as an argument"
 
 
 def unfinished(source: Source) -> Iterator[tuple[int, str]]:
     """Nothing pretends to be there."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Name) and node.id == "NotImplementedError":
             yield node.lineno, "is not implemented; leave it out until it is"
 
@@ -218,10 +224,8 @@ def fixed_wait(source: Source) -> Iterator[tuple[int, str]]:
     """A test polls a condition with a limit; it never hopes that a second is enough."""
     if not source.is_test:
         return
-    looped = {
-        id(inner) for node in ast.walk(source.tree) if isinstance(node, ast.While | ast.For) for inner in ast.walk(node)
-    }
-    for node in ast.walk(source.tree):
+    looped = {id(inner) for node in source.nodes if isinstance(node, ast.While | ast.For) for inner in ast.walk(node)}
+    for node in source.nodes:
         if not isinstance(node, ast.Call) or _dotted(node.func) not in {"time.sleep", "sleep"} or id(node) in looped:
             continue
         if not source.has_marker(node, "wait"):
@@ -232,7 +236,7 @@ def mock(source: Source) -> Iterator[tuple[int, str]]:
     """Tests use the real part."""
     if not source.is_test:
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         if any(name.split(".")[:2] == ["unittest", "mock"] for name in _imported(node)):
@@ -277,8 +281,10 @@ def foreign_words(root: Path) -> Iterator[Finding]:
     for path in _text_files(root):
         relative = path.relative_to(root).as_posix()
         words = REGISTRIES if relative.startswith("tests/") else REGISTRIES + MACHINE_PATHS
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for word in words:
+        text = path.read_text(encoding="utf-8")
+        found = [word for word in words if word in text]
+        for number, line in enumerate(text.splitlines() if found else (), 1):
+            for word in found:
                 if word in line:
                     yield Finding(relative, number, "foreign-word", f"names `{word}`")
 

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -97,8 +98,11 @@ def wishes_below(name: str, extra: str) -> list[Requirement]:
         wishes = [Requirement(text) for text in requires(name) or []]
     except PackageNotFoundError:
         return []
-    return [
-        wish
-        for wish in wishes
-        if wish.marker is None or any(wish.marker.evaluate({**python, "extra": extra}) for python in SUPPORTED)
-    ]
+    return [wish for wish in wishes if wish.marker is None or _is_for_some(str(wish.marker), extra)]
+
+
+@cache
+def _is_for_some(marker: str, extra: str) -> bool:
+    """Whether a marker, of which there are few different ones, holds on a supported Python."""
+    found = Marker(marker)
+    return any(found.evaluate({**python, "extra": extra}) for python in SUPPORTED)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,11 @@ def test_memory_is_taken_up_to_the_limit(tmp_path: Path) -> None:
     assert 1024 < taken_mib < 2048
 
 
-def test_a_wrong_output_is_met_by_a_real_runner_on_a_real_farm(tmp_path: Path) -> None:
+def test_a_wrong_output_is_met_by_a_real_runner_on_a_real_farm(
+    tmp_path: Path, farm_home: Callable[[Path], Path]
+) -> None:
     """Other tests keep this machine busy, so what is measured beside it and behind it is no matter here."""
+    farm_home(tmp_path / "farm")  # where the bench keeps it
     (found,) = met_faults(tmp_path, [BY_NAME["wrong_output"]])
     assert found["outcome seen"] in ("wrong_result", "wrong_result (2 attempts)")
     assert str(found["seen by the runner"]).startswith("added 1 to every output")

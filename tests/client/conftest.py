@@ -24,6 +24,7 @@ from benchfarm_standalone.valkey import EmbeddedValkey
 from benchfarm_store import accounts, dispatching, planning, tokens
 from benchfarm_store.database import Database
 from tests.conftest import Databases
+from tests.nudges import nudging
 
 _numbers = itertools.count(1)
 TimeMs = Callable[[dict[str, Any], int], float | None]
@@ -199,14 +200,15 @@ def served_farm(
     module_database_url: str, valkey_server: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedFarm]:
     """`python -m benchfarm_api` with one registered board, for all tests of a file."""
+    redis_url = valkey_server.redis_url(0)
     environment = {
         "DATABASE_URL": module_database_url,
-        "REDIS_URL": valkey_server.redis_url(0),
+        "REDIS_URL": redis_url,
         "BENCHFARM_DATA_DIR": str(tmp_path_factory.mktemp("data")),
         "BENCHFARM_HEARTBEAT_S": "0.3",
     }
-    database = Database(module_database_url, pool_size=2)
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+    with nudging(redis_url) as nudge, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        database = Database(module_database_url, on_commit=nudge, pool_size=2)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # The socket listens already, so the first call waits until the process answers it.
         with httpx2.Client(base_url=url, timeout=60, trust_env=False) as agent:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,16 @@ from tests.end_to_end.simulated_lab import platform_of, simulated_lab
 
 @pytest.mark.slow
 def test_the_demo_adapts_a_platform_and_anyone_can_ask_how_near_it_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    farm_home: Callable[[Path], Path],
 ) -> None:
     monkeypatch.setattr(demo, "ADAPTED_WITHIN_S", 150.0)
     monkeypatch.setattr(demo, "MEASURED_WITHIN_S", 100)
     quick = {"BENCHFARM_SWEEP_S": "0.5"}
-    with FarmProcess(tmp_path / "farm", local_board=False, env=quick) as farm, simulated_lab(farm, tmp_path) as client:
+    home = farm_home(tmp_path / "farm")
+    with FarmProcess(home, local_board=False, env=quick) as farm, simulated_lab(farm, tmp_path) as client:
         platform = platform_of(client)
         out = io.StringIO()
         demo.adapt_and_compare(client, platform, Console(file=out, width=200))

@@ -20,8 +20,9 @@ SPACE = "proxylessnas"
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False, env={"BENCHFARM_SWEEP_S": "0.5"}) as farm:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
+    home = farm_home(tmp_path_factory.mktemp("farm"))
+    with FarmProcess(home, local_board=False, env={"BENCHFARM_SWEEP_S": "0.5"}) as farm:
         yield farm
 
 

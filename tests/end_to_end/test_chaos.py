@@ -32,9 +32,9 @@ SHORT_LEASES = {
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_every_process_killed_five_times_loses_nothing(tmp_path: Path) -> None:
+def test_every_process_killed_five_times_loses_nothing(tmp_path: Path, farm_home: Callable[[Path], Path]) -> None:
     print(f"seed {SEED}")
-    with FarmProcess(tmp_path, env=SHORT_RESTS) as farm:
+    with FarmProcess(farm_home(tmp_path), env=SHORT_RESTS) as farm:
         outcome = chaos.run(farm, seed=SEED)
     # the kills last half as long as the job, so that every one of them falls into it
     assert outcome.kills == Counter(dict.fromkeys(chaos.VICTIMS, 5)), outcome
@@ -43,9 +43,12 @@ def test_every_process_killed_five_times_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
-def test_an_agent_that_falls_silent_loses_its_lease_and_its_late_results(tmp_path: Path) -> None:
+def test_an_agent_that_falls_silent_loses_its_lease_and_its_late_results(
+    tmp_path: Path, farm_home: Callable[[Path], Path]
+) -> None:
     """Stopped, not killed: it comes back with results of a lease that ended long ago."""
-    with FarmProcess(tmp_path, env=SHORT_LEASES) as farm, Client(farm.url, farm.admin_token) as client:
+    home = farm_home(tmp_path)
+    with FarmProcess(home, env=SHORT_LEASES) as farm, Client(farm.url, farm.admin_token) as client:
         job = client.submit(chaos.request(seed=3, kernels=20, visit_ms=60))
         for _ in range(2):
             _wait_until_leased(client)

@@ -308,17 +308,6 @@ def test_what_an_engine_fuses_is_found_by_its_times_and_by_its_profile(client: C
     assert kernels.rules == "measured"
 
 
-def test_stopping_leaves_no_process_and_no_port(tmp_path: Path) -> None:
-    farm = FarmProcess(tmp_path / "short")
-    farm.start()
-    pids = [service["pid"] for service in farm.state()["services"].values()]
-    url = farm.url
-    assert farm.stop() == 0
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    with pytest.raises(Exception, match=r"reach|refused"), Client(url, "bft_x") as client:
-        client.whoami()
-
-
 def wait_for_reason(client: Client, job_id: str) -> str:
     limit = time.monotonic() + 20
     reason = ""

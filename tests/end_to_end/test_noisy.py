@@ -1,6 +1,7 @@
 """Neighbours whom no witness sees, on a farm with boards: the third answer counts, marked, and nobody reuses it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import text
@@ -35,8 +36,11 @@ def make_quiet_leases_faster(database: Database) -> None:
         tx.execute(text("UPDATE canary_goldens SET mobilenet_recent_ns = array_fill(mobilenet_ns / 2, ARRAY[32])"))
 
 
-def test_the_third_answer_beside_neighbours_is_marked_and_measured_again_by_who_asks_next(tmp_path: Path) -> None:
-    with FarmProcess(tmp_path / "farm", local_board=False) as farm, simulated_lab(farm, tmp_path) as client:
+def test_the_third_answer_beside_neighbours_is_marked_and_measured_again_by_who_asks_next(
+    tmp_path: Path, farm_home: Callable[[Path], Path]
+) -> None:
+    home, quick = farm_home(tmp_path / "farm"), {"BENCHFARM_SWEEP_S": "0.5"}
+    with FarmProcess(home, local_board=False, env=quick) as farm, simulated_lab(farm, tmp_path) as client:
         platform, database = platform_of(client), Database(farm.database_url, pool_size=1)
         until_s = time.monotonic() + UNTIL_S
         while known_boards(database) < BOARDS:

@@ -143,11 +143,11 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
+def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], Path]) -> Iterator[FarmProcess]:
     """What the handbook's first command starts."""
     # on a busy machine some items are tried three times
     env = {"BENCHFARM_RETRY_S": "0.5"}
-    with FarmProcess(tmp_path_factory.mktemp("farm"), local_board=False, env=env) as farm:
+    with FarmProcess(farm_home(tmp_path_factory.mktemp("farm")), local_board=False, env=env) as farm:
         yield farm
 
 

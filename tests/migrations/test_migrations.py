@@ -312,6 +312,13 @@ def test_the_program(empty_database_url, tmp_path, monkeypatch, capsys):
     assert program.main(arguments) == 0
     assert files[0].read_text().startswith("bft_")
     assert files[1].read_text().startswith("bfe_")
+    admin = files[0].read_text()
+    files[1].unlink()
+    assert program.main(["migrate", *arguments[1:]]) == 0, "both steps at once"
+    assert (files[0].read_text(), files[1].read_text()[:4]) == (admin, "bfe_")
+    with pytest.raises(SystemExit, match="2"):
+        program.main(["migrate", *arguments[1:3]])
+    assert "belong together" in capsys.readouterr().err
     monkeypatch.setenv("DATABASE_URL", f"postgresql://farm@/x?host={tmp_path}")
     assert program.main(["migrate"]) == 1
     assert "away" in capsys.readouterr().err

@@ -112,6 +112,7 @@ def test_all_run_and_tell_where(farm: FarmProcess) -> None:
     assert farm.home.state_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FarmError, match="no process called cook"):
         farm.pid("cook")
+    assert not (farm.home.log_dir / "starter-pool.log").exists(), "none is wanted, and none ever was"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -298,6 +299,7 @@ def test_inside_another_program(tmp_path: Path, env: dict[str, str]) -> None:
     async def use() -> tuple[int, str]:
         async with Farm(tmp_path / "home", port=0, local_board=False, env=env) as farm:
             assert farm.url.startswith("http://127.0.0.1:")
+            assert (farm.home.log_dir / "starter-pool.log").exists()
             return farm.pid("postgres"), farm.admin_token
 
     pid, token = asyncio.run(use())

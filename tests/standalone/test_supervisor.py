@@ -83,6 +83,23 @@ def test_stops_in_reverse_order_of_the_starts(tmp_path: Path) -> None:
     assert (tmp_path / "order").read_text().split() == ["third", "second", "first"]
 
 
+def test_what_was_started_together_is_stopped_together(tmp_path: Path) -> None:
+    """Each ends only after the other was asked to."""
+
+    def service(name: str, other: str) -> Service:
+        ready = tmp_path / f"{name}.ready"
+        waits = f"touch {name}.asked; until [ -e {other}.asked ]; do sleep 0.02; done; touch {name}.ended; exit 0"
+        script = f"trap '{waits}' TERM; touch {ready}; while :; do sleep 0.02; done"
+        return shell(name, f"cd {tmp_path}; {script}", ready=file_exists(ready))
+
+    async def work(supervisor: Supervisor) -> None:
+        await supervisor.start(service("one", "two"), service("two", "one"))
+
+    supervised(tmp_path, work)
+    assert (tmp_path / "one.ended").exists()
+    assert (tmp_path / "two.ended").exists()
+
+
 def test_a_service_is_started_only_when_the_one_before_it_is_ready(tmp_path: Path) -> None:
     late = shell("late", f"sleep 0.2; touch {tmp_path}/late; sleep 1000", ready=file_exists(tmp_path / "late"))
     early = shell(

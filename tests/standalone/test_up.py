@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchfarm import Client
 from benchfarm_standalone.farm_process import FarmProcess
 from benchfarm_standalone.probes import get_json
 from benchfarm_standalone.processes import is_alive
@@ -48,3 +49,14 @@ def test_up_through_every_death_and_a_killed_supervisor(tmp_path: Path, eventual
         pids = {again.supervisor_pid, *descendants_of(again.supervisor_pid)}
     assert not any(is_alive(pid) for pid in pids)
     assert not socket_dir_path(tmp_path / "home").exists()
+
+
+def test_stopping_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+    farm = FarmProcess(tmp_path / "short")
+    farm.start()
+    pids = [service["pid"] for service in farm.state()["services"].values()]
+    url = farm.url
+    assert farm.stop() == 0
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    with pytest.raises(Exception, match=r"reach|refused"), Client(url, "bft_x") as client:
+        client.whoami()

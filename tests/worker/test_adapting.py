@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,19 +22,11 @@ from benchfarm_worker.training import own_boot_id, run
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
 from tests.predictor.training.farm_rows import MOBILE, Platform, model_rows, training_rows
-from tests.store.conftest import Farm, board_report, failed, ok
+from tests.store.conftest import board_report, failed, ok
 
 SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
 COSTS = {"board_s": 0, "train_s": 0}
 S = AdaptationState
-
-
-@pytest.fixture
-def lab(database_url: str) -> Iterator[AdaptingLab]:
-    farm = Farm(database_url)
-    by = farm.account("ann")
-    yield AdaptingLab(farm, by, farm.agent(by))
-    farm.database.dispose()
 
 
 def step(lab: AdaptingLab, adaptation_id: str, *, boot_id: str = "", wait_s: float = 0.0) -> AdaptationState:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,15 +11,6 @@ from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Transaction
 from benchfarm_worker import claims
 from tests.adapting_lab import AdaptingLab
-from tests.store.conftest import Farm
-
-
-@pytest.fixture
-def lab(database_url: str) -> Iterator[AdaptingLab]:
-    farm = Farm(database_url)
-    by = farm.account("ann")
-    yield AdaptingLab(farm, by, farm.agent(by))
-    farm.database.dispose()
 
 
 def test_a_renewal_that_fails_is_told_and_tried_again(

@@ -90,13 +90,6 @@ def test_with_few_probes_in_common_nothing_is_said() -> None:
 
 
 @pytest.fixture
-def farm(database_url: str) -> Iterator[Farm]:
-    farm = Farm(database_url)
-    yield farm
-    farm.database.dispose()
-
-
-@pytest.fixture
 def probing(farm: Farm) -> Probing:
     """Two platforms; the second one takes other times, but of like shape."""
     ann = farm.account("ann", Role.OPERATOR)

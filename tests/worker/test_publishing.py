@@ -1,6 +1,5 @@
 """Versions judged beside what answers at that very moment, by rows that neither of them has learnt."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +17,9 @@ from benchfarm_worker.fitting import Known
 from benchfarm_workloads.draws import draw
 from benchfarm_workloads.fusing import FusionRules
 from tests.adapting_lab import KEY, AdaptingLab
-from tests.store.conftest import Farm, board_report, ok
+from tests.store.conftest import board_report, ok
 
 FC = "fc"
-
-
-@pytest.fixture
-def lab(database_url: str) -> Iterator[AdaptingLab]:
-    farm = Farm(database_url)
-    by = farm.account("ann")
-    yield AdaptingLab(farm, by, farm.agent(by))
-    farm.database.dispose()
 
 
 def measure(lab: AdaptingLab, count: int, *, seed: int, slower: float = 1.0) -> None:

@@ -19,20 +19,16 @@ from benchfarm_worker.fitting import Known
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.spaces import draws
 from tests.adapting_lab import KEY, AdaptingLab
-from tests.store.conftest import Farm, ok
+from tests.store.conftest import ok
 from tests.worker.test_adapting import SMALL, to_end
 
 SPACE = "proxylessnas"
 
 
 @pytest.fixture
-def lab(database_url: str) -> Iterator[AdaptingLab]:
-    farm = Farm(database_url)
-    by = farm.account("ann")
-    made = AdaptingLab(farm, by, farm.agent(by))
-    made.pace = 0.0, 0.25  # by its budget an adaptation learns as much beside load as alone
-    yield made
-    farm.database.dispose()
+def lab(lab: AdaptingLab) -> AdaptingLab:
+    lab.pace = 0.0, 0.25  # by its budget an adaptation learns as much beside load as alone
+    return lab
 
 
 def versions(lab: AdaptingLab) -> list[PredictorView]:

@@ -10,10 +10,7 @@ from tests.store.conftest import Farm, kernel_job
 WAIT_S = 60.0
 
 
-def test_work_rests_while_its_own_host_measures_and_not_for_ever(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    farm = Farm(database_url)
+def test_work_rests_while_its_own_host_measures_and_not_for_ever(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     by = farm.account("ann")
     agent = farm.agent(by)
     farm.run("""UPDATE boards SET facts = facts || '{"boot_id": "own"}'""")
@@ -35,4 +32,3 @@ def test_work_rests_while_its_own_host_measures_and_not_for_ever(
     assert look(100, subject="two"), "each waits for itself"
     agent.release(grant)
     assert not look(101, subject="two")
-    farm.database.dispose()

@@ -1,6 +1,5 @@
 """The command that takes in the starter pool: every predictor in it is read whole, and it tells what came of it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,11 @@ from tests.store.predictor_bytes import LINEAGE, predictor_bytes
 
 
 @pytest.fixture
-def first(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    farm = Farm(database_url)
+def first(farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     with farm.transaction() as tx:
         bootstrap(tx, admin_token_file=tmp_path / "admin", enrol_token_file=tmp_path / "enrol")
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    yield farm
-    farm.database.dispose()
+    monkeypatch.setenv("DATABASE_URL", farm.url)
+    return farm
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

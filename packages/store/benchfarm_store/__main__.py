@@ -1,5 +1,6 @@
 """`python -m benchfarm_store migrate | bootstrap`: the steps before a farm's first start.
 
+Given the token files `migrate` bootstraps too: one process less where both are wanted at once.
 The database is named by DATABASE_URL. Exit codes: 0 done, 1 refused or away, 2 wrong usage.
 """
 
@@ -16,7 +17,10 @@ from benchfarm_store.database import Database
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one step; the answer is the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.admin_token_file is None) != (options.enrol_token_file is None):
+        parser.error("--admin-token-file and --enrol-token-file belong together")
     url = os.environ.get("DATABASE_URL", "")
     if not url:
         sys.stderr.write("set DATABASE_URL to the farm's Postgres\n")
@@ -24,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.step == "migrate":
             migrations.upgrade(url, options.revision, scripts=options.scripts)
-        else:
+        if options.admin_token_file is not None:
             _bootstrap(url, options)
     except BenchfarmError as error:
         sys.stderr.write(f"{error.detail}\n")
@@ -47,10 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     migrate = steps.add_parser("migrate", help="bring the database to this version's schema")
     migrate.add_argument("--revision", default="head")
     migrate.add_argument("--scripts", type=Path, default=None, help="the migrations folder")
+    _add_token_files(migrate, required=False)
     first = steps.add_parser("bootstrap", help="make the first tokens")
-    first.add_argument("--admin-token-file", type=Path, required=True)
-    first.add_argument("--enrol-token-file", type=Path, required=True)
+    _add_token_files(first, required=True)
     return parser
+
+
+def _add_token_files(step: argparse.ArgumentParser, *, required: bool) -> None:
+    step.add_argument("--admin-token-file", type=Path, required=required)
+    step.add_argument("--enrol-token-file", type=Path, required=required)
 
 
 if __name__ == "__main__":

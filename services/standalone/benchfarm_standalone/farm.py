@@ -22,6 +22,7 @@ from benchfarm_standalone.home import Home, HomeLock, no_home
 from benchfarm_standalone.postgres import EmbeddedPostgres, embedded_postgres
 from benchfarm_standalone.processes import cores_for_services
 from benchfarm_standalone.programs_dir import programs_dir_path, remove_programs_dir
+from benchfarm_standalone.settings import inherited
 from benchfarm_standalone.socket_dir import postgres_socket_dir, private_socket_dir
 from benchfarm_standalone.supervisor import RestartRule, Supervisor
 from benchfarm_standalone.tree import Tree
@@ -31,6 +32,7 @@ log = logging.getLogger("benchfarm.standalone")
 
 DEFAULT_PORT = 8650
 CALLS_WAITING = 2048
+STARTER_POOL, NO_STARTER_POOL = "BENCHFARM_STARTER_POOL", "none"
 DATABASE_SCHEMES = ("postgresql", "postgresql+psycopg2", "postgres")
 
 
@@ -159,11 +161,18 @@ class Farm:
         servers: list[Service] = [valkey.service(), *([postgres.service()] if postgres else [])]
         await self._supervisor.start(*(self._with_socket_dir(tree.bound(server)) for server in servers))
         await self._supervisor.run_to_end(tree.migrate())
-        await self._supervisor.run_to_end(tree.bootstrap())
-        await self._supervisor.run_to_end(tree.starter_pool())
-        await self._supervisor.start(tree.api(), tree.worker())
-        await self._supervisor.start(tree.trainer(), *([tree.agent()] if self._local_board else []))
+        if self._has_a_pool_to_take_in():
+            await self._supervisor.run_to_end(tree.starter_pool())
+        await self._supervisor.start(tree.api(), tree.worker(), tree.trainer())
+        if self._local_board:
+            await self._supervisor.start(tree.agent())
         log.info("the farm is ready after %.1f s", time.monotonic() - began_s)
+
+    def _has_a_pool_to_take_in(self) -> bool:
+        """Whether the step of the starter pool has anything to do: where none is wanted and none ever was, it would
+        only say so, and take a second."""
+        wanted = {**inherited(), **self._env}.get(STARTER_POOL)
+        return wanted != NO_STARTER_POOL or self.home.starter_pool_file.exists()
 
     async def _settle_in(self) -> None:
         """Take home and port. A taken port makes no new home; in an old one "a farm runs here" is what helps more."""

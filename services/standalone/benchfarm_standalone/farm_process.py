@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 
 from benchfarm_standalone.children import Service
 from benchfarm_standalone.errors import FarmError
+from benchfarm_standalone.farm import NO_STARTER_POOL, STARTER_POOL
 from benchfarm_standalone.home import Home
 from benchfarm_standalone.postgres import socket_url
 from benchfarm_standalone.settings import inherited
@@ -57,7 +58,7 @@ class FarmProcess:
         # A database of the caller's own is used when it is meant for this farm, not because it happens to be set.
         own = {name: value for name, value in inherited().items() if name != "DATABASE_URL"}
         # The suite that looks after boards would measure beside what the caller has measured.
-        self._env = {"BENCHFARM_GOLDEN_EVERY_S": "0", "BENCHFARM_STARTER_POOL": "none", **own, **(env or {})}
+        self._env = {"BENCHFARM_GOLDEN_EVERY_S": "0", STARTER_POOL: NO_STARTER_POOL, **own, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

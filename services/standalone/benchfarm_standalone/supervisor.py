@@ -101,6 +101,8 @@ class Supervisor:
         room: Callable[[Path], int] = room_at,
     ) -> None:
         self.children: dict[str, Child] = {}
+        self._started: list[list[Child]] = []
+        """By start: those that do not need each other."""
         self._log_dir = log_dir
         self._rule = rule or RestartRule()
         self._owns_orphans = owns_orphans
@@ -125,6 +127,7 @@ class Supervisor:
         """
         children = [Child(service) for service in services]
         self.children |= {child.service.name: child for child in children}
+        self._started.append(children)
         try:
             async with asyncio.TaskGroup() as group:
                 for child in children:
@@ -163,13 +166,13 @@ class Supervisor:
         self._hurry.set()
 
     async def stop(self) -> None:
-        """Stop everything in reverse order of the starts. Safe to call again."""
+        """Stop everything in reverse order of the starts, what was started together at once. Safe to call again."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
-        for child in reversed(list(self.children.values())):
-            await self._end(child)
+        for children in reversed(self._started):
+            await asyncio.gather(*(self._end(child) for child in children))
         await self._sweep_orphans()
         self._ended.set()
 

@@ -1,6 +1,6 @@
 """The processes of a farm on one machine: what is run with which arguments and environment, in order of dependence.
 
-    Postgres, Valkey -> migrate -> bootstrap -> starter pool -> API, worker -> trainer, agent
+    Postgres, Valkey -> migrate -> starter pool -> API, worker, trainer -> agent
 
 Only command lines, environment names and files tie this package to the services: it imports none of them.
 """
@@ -39,14 +39,11 @@ class Tree:
         return replace(service, cores=self.cores, pass_fds=(*service.pass_fds, self.lock_fd))
 
     def migrate(self) -> Service:
-        """One-shot: bring the schema to the newest version."""
-        return replace(self._python("migrate", "benchfarm_store", "migrate"), ready_within_s=600)
-
-    def bootstrap(self) -> Service:
-        """One-shot: make the admin's and the local agent's first tokens unless they are there."""
+        """One-shot: bring the schema to the newest version, then make the admin's and the local agent's first tokens
+        unless they are there."""
         admin = ("--admin-token-file", str(self.home.admin_token_file))
         enrol = ("--enrol-token-file", str(self.home.enrol_token_file))
-        return self._python("bootstrap", "benchfarm_store", "bootstrap", *admin, *enrol)
+        return replace(self._python("migrate", "benchfarm_store", "migrate", *admin, *enrol), ready_within_s=600)
 
     def starter_pool(self) -> Service:
         """One-shot: take in the donors that come with the project. One that is refused keeps no farm from starting."""
