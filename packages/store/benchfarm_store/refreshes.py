@@ -4,7 +4,9 @@ A version that was refused counts as an attempt, and so does a look that came to
 that the same rows are not tried twice, and whoever was looked at longest ago comes first.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
@@ -70,7 +72,8 @@ def wake(tx: Transaction) -> int:
     by then are given up."""
     late = tx.execute(_HOLD_LATE, {"now": tx.now, "again_s": AGAIN_S}).scalars().all()
     measurements.cancel_again(tx, late)
-    found = list(dict.fromkeys(one.row.public_id for one in _found(tx, None)))[:MAX_DUE]
+    different = dict.fromkeys(one.row.public_id for one in _found(tx, None))
+    found = list(islice(different, MAX_DUE))
     for platform_id in found:
         ask(tx, platform_id)
     return len(found)
@@ -95,6 +98,10 @@ def due_on(tx: Transaction, platform: str) -> list[Due]:
     return [_due(tx, one) for one in _found(tx, platform)]
 
 
+_Rules = dict[tuple[str, str, str], str]
+"""Hashes of what engines fuse now, by engine, precision and board model."""
+
+
 class _Found(NamedTuple):
     """A subject as it stands in the store, and what happened since its newest version."""
 
@@ -102,13 +109,17 @@ class _Found(NamedTuple):
     since: Since
 
 
-def _found(tx: Transaction, platform: str | None) -> list[_Found]:
+def _found(tx: Transaction, platform: str | None) -> Iterator[_Found]:
+    """Those that may be due, on one platform or on all; who wants a few looks no further."""
     own: dict[str, Any] = {"platform": platform, "model": WHOLE_MODEL, "alone": Timing.ALONE}
     own |= {"counted": COUNTED_MAX, "searched": SEARCHED_MAX}
     own |= {"marked": [f"{prefix}%" for prefix in MARK_PREFIXES.values()]}
     rows = tx.execute(_DUE, {**own, **teaching(), "now": tx.now, "again_s": AGAIN_S, "made_s": MADE_WITHIN_S}).all()
-    found = [_Found(row, _since(tx, row)) for row in rows]
-    return [one for one in found if _may_be_due(tx, one)]
+    rules: _Rules = {}
+    for row in rows:
+        one = _Found(row, _since(tx, row, rules))
+        if _may_be_due(tx, one):
+            yield one
 
 
 def _may_be_due(tx: Transaction, one: _Found) -> bool:
@@ -127,17 +138,21 @@ def _due(tx: Transaction, one: _Found) -> Due:
     return Due(row.platform_id, platform, row.subject, one.since, row.made_at, seen, row.wanted_at, again, donors)
 
 
-def _since(tx: Transaction, row: Row[Any]) -> Since:
+def _since(tx: Transaction, row: Row[Any], rules: _Rules) -> Since:
     moved = row.canaries / row.canaries_then - 1 if row.canaries and row.canaries_then else 0.0
-    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first, _has_new_rules(tx, row))
+    return Since(row.learnt, row.new, row.is_other_generation, moved, row.is_first, _has_new_rules(tx, row, rules))
 
 
-def _has_new_rules(tx: Transaction, row: Row[Any]) -> bool:
-    """Whether kernel lists are made by others than it was: measured again, most rules stay as they are."""
-    if row.rules_at is None:
-        return False
-    now = rules_digest(engine_rules(tx, Platform.model_validate(row.spec)))
-    return row.rules_then is None or bool(row.rules_then != now)
+def _has_new_rules(tx: Transaction, row: Row[Any], rules: _Rules) -> bool:
+    """Whether kernel lists are made by others than it was: measured again, most rules stay as they are. `rules`: hashes
+    of what was looked up before, which many platforms share."""
+    if row.rules_at is None or row.rules_then is None:
+        return row.rules_at is not None
+    platform = Platform.model_validate(row.spec)
+    engine = (platform.engine.key, platform.precision, platform.board_model)
+    if engine not in rules:
+        rules[engine] = rules_digest(engine_rules(tx, platform))
+    return bool(row.rules_then != rules[engine])
 
 
 def _seen(tx: Transaction, one: _Found) -> str:
@@ -171,7 +186,20 @@ _OPEN_HOLDOUTS: Final = """
 """
 # an adaptation that is under way will make them itself. What fuses may have been measured between a version's rows and
 # its publication: where it says by which rules it was made, these are held against those of now
+_SAME_ENGINE: Final = """
+    ({fused}.engine, {fused}.version) = (p.spec#>>'{{engine,name}}', p.spec#>>'{{engine,version}}')
+    AND {fused}.options = substr(split_part(p.key, '/', 3),
+        length(p.spec#>>'{{engine,name}}') + length(p.spec#>>'{{engine,version}}') + 2)
+    AND {fused}.precision = p.spec->>'precision'
+"""
+# once for all platforms: the pairs of all engines are tens of thousands of rows
 _DUE = text(f"""
+    WITH fused AS MATERIALIZED (
+        SELECT engine, version, options, precision, board_model, max(measured_at) AS at FROM fusions
+        GROUP BY engine, version, options, precision, board_model),
+    lent AS MATERIALIZED (
+        SELECT engine, version, options, precision, max(at) AS at FROM fused
+        WHERE NOT board_model LIKE ANY(CAST(:marked AS text[])) GROUP BY engine, version, options, precision)
     SELECT a.platform_id, p.public_id, p.spec, a.subject, a.is_first, a.learnt, came.new, came.newest_at,
         coalesce(newest.created_at, to_timestamp(0)) AS made_at, newest.canaries AS canaries_then,
         newest.rules AS rules_then,
@@ -189,14 +217,12 @@ _DUE = text(f"""
         LEFT JOIN predictor_looks l ON l.platform_id = p.id AND l.subject = a.subject
         LEFT JOIN LATERAL (SELECT v.created_at, v.canaries, v.evidence->>'rules' AS rules FROM predictors v
             WHERE v.platform_id = p.id AND v.subject = a.subject ORDER BY v.version DESC LIMIT 1) newest ON true
-        CROSS JOIN LATERAL (SELECT max(f.measured_at) AS rules_at FROM fusions f
-            WHERE a.subject = :model
-                AND f.measured_at > newest.created_at
-                    - CASE WHEN newest.rules IS NULL THEN interval '0' ELSE make_interval(secs => :made_s) END
-                AND f.engine || '-' || f.version || f.options = split_part(p.key, '/', 3)
-                AND f.precision = split_part(p.key, '/', 4)
-                AND (f.board_model = split_part(p.key, '/', 1)
-                    OR NOT f.board_model LIKE ANY(CAST(:marked AS text[])))) rules
+        LEFT JOIN fused ON a.subject = :model AND {_SAME_ENGINE.format(fused="fused")}
+            AND fused.board_model = split_part(p.key, '/', 1)
+        LEFT JOIN lent ON a.subject = :model AND {_SAME_ENGINE.format(fused="lent")}
+        CROSS JOIN LATERAL (SELECT max(f.at) AS rules_at FROM (VALUES (fused.at), (lent.at)) f (at)
+            WHERE f.at > newest.created_at
+                - CASE WHEN newest.rules IS NULL THEN interval '0' ELSE make_interval(secs => :made_s) END) rules
         LEFT JOIN LATERAL (SELECT o.measured_at FROM results o WHERE a.is_first AND o.platform_id = p.id
             ORDER BY o.measured_at DESC OFFSET :searched LIMIT 1) oldest ON true
         CROSS JOIN LATERAL (SELECT count(DISTINCT c.workload_id) AS new, max(c.measured_at) AS newest_at FROM (
