@@ -300,11 +300,8 @@ class Farm:
 
         with self.database.transaction() as tx:
             rows = tx.execute(text("SELECT DISTINCT noun, old_state, new_state FROM moves")).all()
-        return [
-            (noun, old, new)
-            for noun, old, new in rows
-            if noun in TRANSITIONS and (old, new) not in moves_of(TRANSITIONS[noun])
-        ]
+        seen = [(str(row.noun), str(row.old_state), str(row.new_state)) for row in rows]
+        return [one for one in seen if one[0] in TRANSITIONS and one[1:] not in moves_of(TRANSITIONS[one[0]])]
 
     def run(self, statement: str, **parameters: Any) -> None:
         from sqlalchemy import text
