@@ -127,7 +127,7 @@ def show(
 
 def _shown(found: PoolEntryView) -> RenderableType:
     rows = ", ".join(f"{count} {kind}" for kind, count in (found.rows or {}).items())
-    told = {"id": found.id, "platform": found.key, "origin": found.origin, "rows": rows}
+    told: dict[str, object] = {"id": found.id, "platform": found.key, "origin": found.origin, "rows": rows}
     told |= {"licence": found.licence, "source": found.source, "imported": found.imported_at, "by": found.author}
     names = ("subject", "kept", "donors", "rows' hash", "rule", "code")
     taught = [
