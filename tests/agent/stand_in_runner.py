@@ -61,6 +61,12 @@ def done(visit: int, **more: Any) -> bool:
     return True
 
 
+def beside(**more: Any) -> dict[str, Any]:
+    """The b side of a pair that is as fast as its a side."""
+    side = {name: value for name, value in SAMPLES.items() if name not in ("canaries", "canary_ms")}
+    return {"blocks_ns": [1_000_000] * 10, **side, "rounds": [5, 5], "threads": 1, **more}
+
+
 def failed(visit: int, code: str, detail: str) -> bool:
     say(event="done", visit=visit, outcome="failed", code=code, detail=detail)
     return True
@@ -161,6 +167,7 @@ FAULTS: dict[str, Any] = {
     "contended": lambda visit: done(visit, switches=[1] * 10),
     "stderr": lambda _: noise(),
     "tells": lambda visit: done(visit, **({"effective_precision": "fp32"} if REQUEST.get("asks_precision") else {})),
+    "tells-both": lambda visit: done(visit, effective_precision="fp32", beside=beside(effective_precision="bf16")),
     "engine-unavailable": lambda _: refuse_launch("engine_unavailable"),
 }
 FAULTS |= {f"then-{later}": lambda visit, later=later: unsteady(visit, later) for later in tuple(FAULTS)}

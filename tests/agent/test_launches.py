@@ -115,6 +115,13 @@ def test_launches_go_on_while_uploads_never_met_the_clock_of_their_board(
     assert outcomes(work.results()) == {1: "ok", 2: "ok"}
 
 
+def test_a_result_of_a_pair_tells_both_precisions(launches: Make, running: Run) -> None:
+    work = launches("tells-both@all", count=1, protocol=PROTOCOLS["compare"])
+    running(work.run())
+    [result] = work.results()
+    assert (result.outcome, result.effective_precision, result.b_effective_precision) == ("ok", "fp32", "bf16")
+
+
 def test_the_order_is_by_chance_but_repeatable() -> None:
     orders = [shuffled(range(20), "l_a", launch) for launch in range(3)]
     assert orders == [shuffled(range(19, -1, -1), "l_a", launch) for launch in range(3)]

@@ -188,6 +188,8 @@ def test_a_comparison_finds_which_side_takes_longer(client: Client) -> None:
         assert abs(same.change_percent) < 5
         assert same.rounds > same.launches >= 3
     assert wider or same, [item.reason for item in client.items(job.id)]
+    told = [(one.effective_precision, one.b_effective_precision) for one in client.items(job.id) if one.comparison]
+    assert set(told) == {(Precision.FP32, Precision.FP32)}
     again = client.wait(client.submit(request).id, timeout_s=60)
     answered = [item.source for item in client.items(again.id) if item.comparison == wider]
     assert wider is None or answered == [ItemSource.KNOWN]
@@ -209,6 +211,7 @@ def test_kernels_in_situ_are_measurements_of_their_own(client: Client) -> None:
         for item in items:
             untold = ("fused_away", "below_clock", "inconclusive")
             assert item.summary is not None or item.failure in untold, (item.label, item.reason)
+            assert item.effective_precision == (Precision.FP32 if item.summary else None)
     for one, other in zip(found["in_situ"], found["alone"], strict=True):
         assert (one.workload_id, one.platform) == (other.workload_id, other.platform)
         assert one.measurement_id != other.measurement_id
@@ -231,7 +234,7 @@ def test_without_a_profiler_kernels_in_situ_are_differences(client: Client) -> N
     assert item.summary is not None or item.failure == "inconclusive", item.reason
     if item.summary is not None and item.measurement_id is not None:
         found = client.measurement(item.measurement_id)
-        assert found.in_situ_by == "difference"
+        assert (found.in_situ_by, found.effective_precision) == ("difference", Precision.FP32)
         assert all(launch.beside is not None for launch in found.samples)
         assert 0.05 < item.summary.median_ms < 20
     with pytest.raises(InvalidRequest) as caught:
