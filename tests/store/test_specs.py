@@ -47,7 +47,7 @@ def test_what_was_resolved_before_the_transaction_is_not_resolved_in_it(farm, an
         "SELECT json_agg(json_build_array(flops, parameters, input_bytes, output_bytes, weight_bytes))"
         " FROM workloads WHERE kind = 'architecture'"
     )
-    assert sorted(kept) == sorted([*dict(one.cost).values()] for one in resolved[:3])
+    assert sorted(kept) == sorted([*vars(one.cost).values()] for one in resolved[:3])
 
 
 def test_what_is_wrong_with_one_of_many_is_told_with_its_place(farm, ann, agent, job_of):
