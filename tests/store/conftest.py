@@ -293,11 +293,11 @@ class Farm:
         from sqlalchemy import text
 
         with self.database.transaction() as tx:
-            rows = tx.execute(text("SELECT DISTINCT noun, old_state, new_state FROM moves")).all()
+            rows = tx.execute(text("SELECT DISTINCT noun, old_state AS old, new_state AS new FROM moves")).all()
         return [
-            (noun, old, new)
-            for noun, old, new in rows
-            if noun in TRANSITIONS and (old, new) not in moves_of(TRANSITIONS[noun])
+            (row.noun, row.old, row.new)
+            for row in rows
+            if row.noun in TRANSITIONS and (row.old, row.new) not in moves_of(TRANSITIONS[row.noun])
         ]
 
     def run(self, statement: str, **parameters: Any) -> None:
