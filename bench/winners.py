@@ -10,6 +10,10 @@ standard error, which is that of so many winners of whom 90 % meet it. A winner 
 or did not come in time, neither meets its limit nor misses it: both shares are printed, of those that were measured and
 of all, as if the lost had missed theirs, and both must reach the goal.
 
+Beside the winners of a platform, in the same job, as many architectures are measured that were drawn at random, each
+held to the upper end of its interval, of which 95 % are to stay below: where these are off too it is the predictor or
+the clock of the hour, and where winners alone are, a search found what the predictor takes for faster than it is.
+
 The accuracy by which the search ranks is made up; latencies are the farm's.
 """
 
@@ -17,7 +21,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
@@ -43,11 +47,14 @@ PLATFORMS: Final = ("onnxruntime:fp32", "openvino:fp32", "mnn:fp32")
 LEAST_PLATFORMS: Final = 3
 LEAST_WINNERS: Final = 60
 PROBABILITY: Final = 0.9
+HIGH_END: Final = 0.95
+"""Below the upper end of an interval of 90 % that leaves out as much on both sides."""
 HOLDOUTS: Final = 10
 ADAPTED_SHARE: Final = 0.6
 """Of the minutes, at most, for adaptations."""
 WINNER_S: Final = 2.0
 """Of the minutes, kept for each winner's measurement."""
+DRAWN: Final = ", drawn at random"
 REPORT: Final = "Winners of searches, measured"
 
 
@@ -158,6 +165,18 @@ def searched(
     return list(found.values())[:wanted]
 
 
+def drawn(farm: Client, key: str, count: int) -> list[Winner]:
+    """As many architectures that nobody searched for, each below the upper end of its interval with 95 %."""
+    rng = random.Random(f"drawn/{key}")
+    genomes = [Genome.drawn(rng) for _ in range(count)]
+    said = farm.latency([one.architecture for one in genomes], [key])
+    return [
+        Winner(key, one, answer.high_ms, HIGH_END, answer.median_ms)
+        for one, answer in zip(genomes, said, strict=True)
+        if answer.source == "predicted" and answer.high_ms is not None and answer.median_ms is not None
+    ]
+
+
 def measured(farm: Client, winners: Sequence[Winner], wait: Callable[[str], object]) -> list[Winner]:
     """All winners of one platform measured anew; without a time where that failed or did not come in time.
 
@@ -186,12 +205,20 @@ def _with(winner: Winner, item: ItemView | None) -> Winner:
     return replace(winner, measured_ms=ms, grade=summary.grade)
 
 
-def rows_of(winners: Sequence[Winner], failed: Mapping[str, str]) -> list[Row]:
-    """A row for each platform, those without a predictor among them, and one for all winners, which has the goal."""
-    keys = list(dict.fromkeys(one.platform for one in winners))
-    rows = [row_of(key.partition("/")[2], [one for one in winners if one.platform == key]) for key in keys]
+def rows_of(winners: Sequence[Winner], failed: Mapping[str, str], drawn_too: Sequence[Winner] = ()) -> list[Row]:
+    """A row for each platform, those without a predictor among them, one for all winners, which has the goal, and the
+    same of those that were drawn at random, which have none."""
+    rows = [*_rows_by_platform(winners, "")]
     rows += [{"platform": key.partition("/")[2], "not measured": why} for key, why in failed.items()]
-    return [*rows, all_row(winners)]
+    rows.append(all_row(winners))
+    if drawn_too:
+        rows += [*_rows_by_platform(drawn_too, DRAWN), row_of("all" + DRAWN, drawn_too)]
+    return rows
+
+
+def _rows_by_platform(found: Sequence[Winner], kind: str) -> Iterator[Row]:
+    for key in dict.fromkeys(one.platform for one in found):
+        yield row_of(key.partition("/")[2] + kind, [one for one in found if one.platform == key])
 
 
 def row_of(name: str, winners: Sequence[Winner]) -> Row:
@@ -244,11 +271,15 @@ def measure_all(farm: Client, keys: Sequence[str], minutes: Minutes, given: Give
     why = all_adapted(farm, keys, given.budget_s, minutes)
     good = [key for key in keys if not why[key]]
     winners: list[Winner] = []
+    drawn_too: list[Winner] = []
     for key in good:
         wanted = ceil(given.winners / len(good))
         found = searched(farm, key, wanted, given.limits, given.search, minutes)
-        winners += measured(farm, found, lambda job_id: farm.wait(job_id, timeout_s=minutes.left_s))
-    return rows_of(winners, {key: text for key, text in why.items() if text})
+        both = [*found, *drawn(farm, key, len(found))]
+        done = measured(farm, both, lambda job_id: farm.wait(job_id, timeout_s=minutes.left_s))
+        winners += done[: len(found)]
+        drawn_too += done[len(found) :]
+    return rows_of(winners, {key: text for key, text in why.items() if text}, drawn_too)
 
 
 def main() -> int:

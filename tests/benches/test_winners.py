@@ -41,6 +41,19 @@ def test_winners_are_searched_measured_and_told(searched: Any) -> None:
     assert every["met"] is False  # they are too few
 
 
+def test_as_many_are_drawn_at_random_and_held_to_the_upper_end_of_their_intervals(searched: Any) -> None:
+    with searched.client() as sdk:
+        found = winners.drawn(sdk, PLATFORM, 3)
+        assert len(found) == 3
+        assert all(one.predicted_ms < one.limit_ms and one.probability == 0.95 for one in found)
+        done = winners.measured(sdk, found, searched.measure)
+    own, every, own_drawn, all_drawn = winners.rows_of(of(2, 2, 1), {}, done)
+    assert (own["platform"], every["platform"]) == ("0", "all")
+    assert own_drawn["platform"] == f"{PLATFORM.partition('/')[2]}, drawn at random"
+    assert own_drawn["measured"] == all_drawn["measured"] == 3
+    assert "met" not in all_drawn
+
+
 def test_without_time_nothing_is_searched(searched: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with searched.client() as sdk:
         assert winners.searched(sdk, PLATFORM, 4, 2, SMALL, Minutes(0)) == []
