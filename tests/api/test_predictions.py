@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -11,9 +12,10 @@ from onnx import TensorProto, helper
 from sqlalchemy import text
 
 from benchfarm_api import predicting
+from benchfarm_api.loaded_predictors import LoadedPredictors
 from benchfarm_core.access import Role
 from benchfarm_core.fusion import FusionReport, FusionRow
-from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence, PredictorView
+from benchfarm_core.predictors import KEPT_FILES, WHOLE_MODEL, PredictorEvidence, PredictorView
 from benchfarm_predictor.combined import Scaled
 from benchfarm_predictor.kernel_lists import CountedKernel, KernelLists
 from benchfarm_predictor.kernels import Kernels
@@ -21,6 +23,7 @@ from benchfarm_predictor.predictions import answer
 from benchfarm_predictor.predictor_file import Predictor, write
 from benchfarm_store import fusions, platforms, predictors, tokens
 from benchfarm_store.database import Database, Transaction
+from benchfarm_store.predictors import Head
 from benchfarm_workloads import spaces
 from benchfarm_workloads.fusing import FusionRules
 from benchfarm_workloads.network_kernels import NetworkKernels, Part, RememberedKernels
@@ -168,7 +171,7 @@ def test_a_question_sees_all_of_a_swap_or_nothing(
             seen.append(ask(alice, FC_ITEM, TINY))
         swapping.result()
     for answers in (*seen, ask(alice, FC_ITEM, TINY)):
-        assert len({found["predictor_version"] for found in answers}) == 1
+        assert len({found["predictor_version"] for found in answers}) == 1, answers
         for found, one in zip(answers, first, strict=True):
             slower = 2.0 ** (found["predictor_version"] - 1)
             assert found["median_ms"] == pytest.approx(slower * one["median_ms"], rel=1e-9)
@@ -342,16 +345,16 @@ def test_loaded_predictors_are_told_in_the_metrics(
     assert held() == one
 
 
-@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("many", [1, 100])
 def test_a_question_takes_as_many_statements_however_many_items(
-    alice: httpx2.Client, published: dict[str, PredictorView], count: int, app: Any
+    alice: httpx2.Client, published: dict[str, PredictorView], many: int, app: Any
 ) -> None:
     """Kernels and architectures alike; the first question also reads the files."""
     from sqlalchemy import event
 
-    drawn = spaces.draws("ofa_mobilenet_v3", "many", count)
+    drawn = spaces.draws("ofa_mobilenet_v3", "many", many)
     items = [{"kind": "architecture", "space": one.space, "genes": one.genes} for one in drawn]
-    items += [{**FC_ITEM, "config": {"cin": 1 + number, "cout": 16}} for number in range(count)]
+    items += [{**FC_ITEM, "config": {"cin": 1 + number, "cout": 16}} for number in range(many)]
     ask(alice, FC_ITEM, TINY)
     sent: list[str] = []
 
@@ -398,6 +401,40 @@ def test_no_connection_is_held_while_kernels_are_made(
     assert [found["source"] for found in ask(alice, FC_ITEM, TINY, upload(alice, "Relu", "Tanh"))] == ["predicted"] * 3
     assert watching.seen == [0]
     assert watching.held_bytes > 0, "what was found is remembered for the next question"
+
+
+class Overtaken(LoadedPredictors):
+    """Before a file is read, so many newer versions come that it is not kept."""
+
+    def __init__(self, overtake: Callable[[], None], times: int) -> None:
+        super().__init__(2**20)
+        self.overtake, self.times = overtake, times
+
+    def get(self, head: Head, file: Callable[[], bytes]) -> Predictor:
+        if self.times:
+            self.times -= 1
+            self.overtake()
+        return super().get(head, file)
+
+
+@pytest.mark.parametrize("times", [1, predicting.LOOKS])
+def test_a_question_that_newer_versions_overtook_is_looked_up_again(
+    alice: httpx2.Client, database: Database, published: dict[str, PredictorView], fc: Predictor, app: Any, times: int
+) -> None:
+    versions = count(2)
+
+    def overtake() -> None:
+        for version in islice(versions, KEPT_FILES + 1):
+            with database.transaction() as tx:
+                publish(tx, fc, slower=version)
+
+    app.state.parts = replace(app.state.parts, predictors=Overtaken(overtake, times))
+    (found,) = ask(alice, FC_ITEM)
+    if times < predicting.LOOKS:
+        assert (found["source"], found["predictor_version"]) == ("predicted", 1 + KEPT_FILES + 1)
+    else:
+        assert (found["error"], found["predictor_version"]) == ("unavailable", None)
+        assert "replaced meanwhile, ask again" in found["detail"]
 
 
 def test_many_answers_tell_fewer_texts_each(

@@ -49,7 +49,7 @@ from benchfarm_predictor.predictor_file import Predictor
 from benchfarm_store import asked_kernels, latency, predictors
 from benchfarm_store.asked_kernels import UploadParts, kernel_parts
 from benchfarm_store.database import Database
-from benchfarm_store.latency import REFUSED, Asked, AskedPlatform, AskedWorkload
+from benchfarm_store.latency import REFUSED, Asked, AskedPlatform, AskedWorkload, Named
 from benchfarm_store.predictors import Head
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.network_kernels import NetworkKernels, RememberedKernels
@@ -62,6 +62,9 @@ MAX_NAMED: Final = 5
 MAX_TEXTS: Final = 200_000
 """Unknown kernels and findings each that all answers of a question tell together, or `LEAST_LISTED` of every answer."""
 LEAST_LISTED: Final = 3
+LOOKS: Final = 3
+"""How often a question is looked up whose predictors are replaced faster than they are read."""
+OVERTAKEN: Final = "unavailable"
 
 Load = Callable[[Head], Predictor]
 
@@ -140,10 +143,33 @@ def answer(
         with database.transaction(read_only=True) as tx:
             latency.check(tx, request)
     named = latency.named(request)
+    asked, said = _said_of_kept(database, remembered, request, by, named)
+    found = Misses()
+    if request.on_miss == OnMiss.MEASURE:
+        found = misses.queue(database, asked, request, by, lambda *at: said[at[2]].answer(*at[:2]), budget_s)
+    return Answered(asked, said, request.tolerance, found)
+
+
+def _said_of_kept(
+    database: Database, remembered: Remembered, request: LatencyRequest, by: Caller, named: Named
+) -> tuple[Asked, list["_PlatformSaid"]]:
+    """What was asked, and what is said by platform. Looked up anew where, before a version's file was read, so many
+    newer ones came that it is not kept: nobody loses his question to a refresh."""
+    for _ in range(LOOKS):
+        answering = _looked_up(database, remembered, request, by, named)
+        said = _all_said(answering)
+        if request.pin is not None or not any(one.is_overtaken for one in said):
+            break
+    return answering.asked, said
+
+
+def _looked_up(
+    database: Database, remembered: Remembered, request: LatencyRequest, by: Caller, named: Named
+) -> "_Answering":
     with database.transaction(read_only=True) as tx:
         asked = latency.ask(tx, request, by, named)
     uploads = asked_kernels.upload_parts(asked.kernels, partial(_graphs, database))
-    answering = _Answering(
+    return _Answering(
         asked,
         tuple(map(remembered.kernels.of, asked.kernels.rules)),
         remembered.blocks,
@@ -153,11 +179,6 @@ def answer(
         request.on_miss == OnMiss.ERROR,
         request.pin is not None and request.pin.as_of is not None,
     )
-    said = _all_said(answering)
-    found = Misses()
-    if request.on_miss == OnMiss.MEASURE:
-        found = misses.queue(database, asked, request, by, lambda *at: said[at[2]].answer(*at[:2]), budget_s)
-    return Answered(asked, said, request.tolerance, found)
 
 
 def listed_of(answers: int) -> int:
@@ -211,6 +232,11 @@ class _PlatformSaid:
     @property
     def key(self) -> str:
         return self.asked.platforms[self.place].key
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a version's file went before it was read."""
+        return any(isinstance(one, _Refusal) and one.code == OVERTAKEN for one in self.by_subject.values())
 
     def rows_of(self, numbers: Collection[int]) -> PredictedRows | None:
         """What one version says of all of these; None where it does not, or some are measured or refused."""
@@ -372,7 +398,7 @@ def _sheet_said(head: Head, platform: str, sheet: Sheet, answering: _Answering) 
     except InvalidRequest as error:
         return _Refusal(error.code, f"version {head.version} cannot answer, adapt the platform anew: {error.detail}")
     except NotFound as error:
-        return _Refusal("unavailable", f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
+        return _Refusal(OVERTAKEN, f"version {head.version} was replaced meanwhile, ask again: {error.detail}")
     return PredictedRows(
         like=_like(head, platform),
         rows=sheet.rows,
