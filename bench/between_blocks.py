@@ -8,9 +8,7 @@ floors of launches over the fastest canary of the lease, is the first of them. T
 """
 
 import argparse
-import json
 import math
-import random
 import sys
 import tempfile
 from collections import defaultdict
@@ -20,8 +18,8 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Final, NamedTuple
 
-from bench.estimators import ENGINES, MEASUREMENT, Records, Row, cut, low, read
-from bench.launching import Files, Target, launch
+from bench.estimators import ENGINES, MEASUREMENT, Records, Row, cut, low, read, record_run
+from bench.launching import Files
 from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
@@ -109,23 +107,11 @@ RULES: Final[Mapping[str, Rule]] = {
 
 def record(folder: Path, runs: int, kernels: int) -> None:
     """Runs of every engine in turn, as JSON lines."""
-    files = Files(folder)
+    files, wanted = Files(folder), draw_mixed(SEED, kernels)
     with (folder / "records.jsonl").open("a") as out:
-        for run in range(runs):
+        for run in map(str, range(runs)):
             for engine in ENGINES:
-                _record(files, engine, run, kernels, out.write)
-
-
-def _record(files: Files, engine: str, run: int, kernels: int, write: Callable[[str], object]) -> None:
-    target = Target(engine)
-    batch = [files.ready(workload, target) for workload in draw_mixed(SEED, kernels)]
-    for number in range(LAUNCHES):
-        order = list(range(len(batch)))
-        random.Random(f"{engine}{run}{number}").shuffle(order)
-        found = launch(files, batch, target, PROTOCOL, launch_no=number, order=order)
-        samples = {place: one.model_dump(mode="json") for place, one in found.samples.items()}
-        write(json.dumps({"engine": engine, "run": str(run), "samples": samples}) + "\n")
-    print(engine, run, flush=True)
+                record_run(files, engine, run, out.write, wanted=wanted, protocol=PROTOCOL, launches=LAUNCHES)
 
 
 def judged(records: Records) -> list[Row]:

@@ -25,7 +25,7 @@ from bench.launching import Files, Target, launch
 from bench.repeatability import busy_loops
 from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
-from benchfarm_core.protocols import PROTOCOLS
+from benchfarm_core.protocols import PROTOCOLS, Protocol
 from benchfarm_core.quality import (
     DELAY_FLOOR_NS,
     DELAY_SHARE,
@@ -61,20 +61,34 @@ Records = dict[str, dict[str, dict[int, list[LaunchSamples]]]]
 def record(folder: Path, engines: Sequence[str], runs: int) -> None:
     """Quiet runs of every engine in turn, then one of each beside busy loops, as JSON lines."""
     files = Files(folder)
+    protocol = PROTOCOLS["kernel"].model_copy(update={"visit_ms": RECORDED_VISIT_MS, "blocks_min": 10})
     with (folder / "records.jsonl").open("a") as out:
+
+        def run_once(engine: str, run: str) -> None:
+            record_run(files, engine, run, out.write, wanted=workloads(), protocol=protocol, launches=LAUNCHES)
+
         for run in map(str, range(runs)):
             for engine in engines:
-                _record_run(files, engine, run, out.write)
+                run_once(engine, run)
         for engine in engines:
             with busy_loops():
-                _record_run(files, engine, LOADED, out.write)
+                run_once(engine, LOADED)
 
 
-def _record_run(files: Files, engine: str, run: str, write: Callable[[str], object]) -> None:
+def record_run(
+    files: Files,
+    engine: str,
+    run: str,
+    write: Callable[[str], object],
+    *,
+    wanted: Sequence[AnySingle],
+    protocol: Protocol,
+    launches: int,
+) -> None:
+    """Launches of some workloads on an engine, each in an order of its own, as lines that `read` reads."""
     target = Target(engine)
-    protocol = PROTOCOLS["kernel"].model_copy(update={"visit_ms": RECORDED_VISIT_MS, "blocks_min": 10})
-    batch = [files.ready(workload, target) for workload in workloads()]
-    for number in range(LAUNCHES):
+    batch = [files.ready(workload, target) for workload in wanted]
+    for number in range(launches):
         order = list(range(len(batch)))
         random.Random(f"{engine}{run}{number}").shuffle(order)
         found = launch(files, batch, target, protocol, launch_no=number, order=order)
