@@ -3,8 +3,8 @@
 python -m bench.between_blocks [--runs 3] [--kernels 24] [--keep FOLDER] [--only-judge]
 
 A run is six launches of drawn kernels on five engines, with visits of 16 ms and a canary point after every millisecond.
-The same samples are judged by several rules, and each rule by how far two runs of a kernel lie apart; the farm's rule,
-floors of launches over the fastest canary of the lease, is the first of them. Tables go to docs/measurement.md.
+The same samples are judged by several rules, and each rule by how far two runs of a kernel lie apart; the farm's rule
+is the first of them. Tables go to docs/measurement.md.
 """
 
 import argparse
@@ -23,12 +23,15 @@ from bench.launching import Files
 from bench.report import command_run, write_section
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import CLOCK_CANARY, DELAY_FLOOR_NS, DELAY_SHARE, FLOORS_CONFIRMED
+from benchfarm_core.quality import CLOCK_CANARY, DELAY_FLOOR_NS, DELAY_SHARE, FLOORS_CONFIRMED, clean_blocks
+from benchfarm_core.quiet_blocks import quiet_time
 from benchfarm_workloads.draws import draw_mixed
 
 SEED: Final = 20
 LAUNCHES: Final = 6
-PROTOCOL: Final = PROTOCOLS["kernel"].model_copy(update={"visit_ms": 16, "blocks_min": 5, "canary_every_ms": 1})
+PROTOCOL: Final = PROTOCOLS["kernel"].model_copy(
+    update={"visit_ms": 16, "blocks_min": 5, "canary_every_ms": 1, "quiet_wait_ms": None}
+)
 FARM_VISIT_MS: Final = 10
 NEEDED_BLOCKS: Final = 4
 """Of all launches of a workload together, beside canaries that count; with fewer there is no answer."""
@@ -62,8 +65,14 @@ def blocks_of(one: LaunchSamples) -> Iterator[Block]:
                 yield Block(ns / one.iterations, min(points[begin]), min(points[end]))
 
 
+def quiet_blocks(found: Launches, clock_ns: int) -> float | None:
+    """As the farm has it, of all launches; without an answer where the farm has none of its own."""
+    told = quiet_time([(one, clean_blocks(one)) for one in found], PROTOCOLS["kernel"], clock_ns)
+    return told.time_ns / clock_ns if told is not None and told.enough else None
+
+
 def floors_confirmed(found: Launches, clock_ns: int) -> float | None:
-    """As the farm has it: the mean of the two lowest floors of launches."""
+    """As the farm has it without clock points: the mean of the two lowest floors of launches."""
     seen = [cut(one, FARM_VISIT_MS).clean for one in found]
     floors = sorted(low(clean) for clean in seen if len(clean) >= NEEDED_BLOCKS)
     return mean(floors[:FLOORS_CONFIRMED]) / clock_ns if floors else None
@@ -92,7 +101,8 @@ def beside(share: float, within: float, *, divided: bool = True) -> Rule:
 
 
 RULES: Final[Mapping[str, Rule]] = {
-    "the farm's: two lowest floors of launches": floors_confirmed,
+    "the farm's: quiet blocks": quiet_blocks,
+    "two lowest floors of launches": floors_confirmed,
     "fastest block": fastest,
     "each over its canaries, which lay within 12 %; a quarter": beside(0.25, 0.12),
     "within 15 %; a quarter": beside(0.25, 0.15),

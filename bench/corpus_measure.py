@@ -9,7 +9,7 @@ the clock that times are normalised to is the board's first: another farm is ano
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -140,9 +140,8 @@ def measure_on(client: Client, kept: Kept, board: Board, portions: Sequence[Port
         own = list(found)
         _say_stage(kept, stage, own, run, board.generation)
         for _ in range(PASSES):
-            for portion in own:
-                if is_next(kept, portion, run.limits, board.generation):
-                    done += _is_done(client, kept, board, portion, session, run)
+            for group in side_by_side(own, lambda portion: is_next(kept, portion, run.limits, board.generation)):
+                done += _are_done(client, kept, board, group, session, run)
     for key in board.keys:
         if kept.awaits_bridge(key, board.generation):
             print(
@@ -169,14 +168,53 @@ def overview(kept: Kept, portions: Iterable[Portion], limits: Limits, generation
     return ", ".join(said)
 
 
-def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session: int, run: Run) -> bool:
-    """Measure a portion, keep it and write its rows, if it fits into what is left of the time."""
-    left_s, wanted_s = run.left_s, expected_s(kept, portion)
-    if left_s <= 0 or wanted_s > left_s:
-        return False
-    measured = measured_portion(client, board, portion, session, limit_s(wanted_s, left_s))
-    if measured is None:
-        return False
+def side_by_side(portions: Sequence[Portion], is_next: Callable[[Portion], bool]) -> Iterator[list[Portion]]:
+    """Portions that are measured at once, each platform's next one: while what a busy board could not measure rests, it
+    measures for another platform. Each portion has its turn once."""
+    left = list(portions)
+    while left:
+        group: dict[str, Portion] = {}
+        later: list[Portion] = []
+        for portion in left:
+            if portion.platform in group:
+                later.append(portion)
+            elif is_next(portion):
+                group[portion.platform] = portion
+        if group:
+            yield list(group.values())
+        left = later
+
+
+def _are_done(client: Client, kept: Kept, board: Board, group: Sequence[Portion], session: int, run: Run) -> int:
+    """Measure some portions at once, keep them and write their rows, as far as they fit into what is left of the time;
+    how many came."""
+    left_s, wanted_s = run.left_s, [expected_s(kept, portion) for portion in group]
+    if left_s <= 0:
+        return 0
+    fitting = fitting_of(list(zip(group, wanted_s, strict=True)), left_s)
+    wait_s = limit_s(sum(each_s for _, each_s in fitting) if all(each_s for _, each_s in fitting) else 0.0, left_s)
+    jobs = [(portion, submitted(client, board, portion)) for portion, _ in fitting]
+    began_s = came_s = time.monotonic()
+    done = 0
+    for portion, job_id in jobs:
+        measured = measured_portion(client, board, portion, job_id, session, came_s, began_s + wait_s)
+        if measured is not None:
+            came_s += measured.wall_s
+            done += _is_kept(kept, board, portion, measured, run)
+    return done
+
+
+def fitting_of(group: Sequence[tuple[Portion, float]], left_s: float) -> list[tuple[Portion, float]]:
+    """The portions, each with its expected seconds, that fit together from the first on: a long one that does not keeps
+    no shorter one out."""
+    fitting: list[tuple[Portion, float]] = []
+    for portion, wanted_s in group:
+        if sum(each_s for _, each_s in fitting) + wanted_s <= left_s:
+            fitting.append((portion, wanted_s))
+    return fitting
+
+
+def _is_kept(kept: Kept, board: Board, portion: Portion, measured: Measured, run: Run) -> bool:
     print(f"[{run.spent_min:.1f} of {run.limits.minutes:g} min] {_line(portion, measured)}", flush=True)
     if is_crowded(measured):
         print("    not kept: too few of it could be measured on a board that is as busy", flush=True)
@@ -189,8 +227,8 @@ def _is_done(client: Client, kept: Kept, board: Board, portion: Portion, session
 
 
 def limit_s(wanted_s: float, left_s: float) -> float:
-    """How long a portion is waited for that is expected to take `wanted_s` (0: nobody knows), where the run has so much
-    left."""
+    """How long portions are waited for that are expected to take `wanted_s` together (0: nobody knows), where the run
+    has so much left."""
     patience_s = max(PATIENCE_MIN_S, PATIENCE * wanted_s) if wanted_s else PORTION_LIMIT_S
     return min(PORTION_LIMIT_S, patience_s, left_s + GRACE_S)
 
@@ -306,14 +344,19 @@ def is_wanted(kept: Kept, portion: Portion, limits: Limits, generation: str) -> 
 
 
 def expected_s(kept: Kept, portion: Portion) -> float:
-    """Seconds that a portion may take, by what the latest one like it took; 0 where nobody knows."""
+    """Seconds that a portion may take, by what the latest one like it took; 0 where nobody knows.
+
+    At least what it took of the board: one that was done while another one of its group was waited for took no time.
+    """
     done = kept.of_kind(portion)
-    return done[-1].wall_s * portion.size / max(1, len(done[-1].rows)) if done else 0.0
+    if not done:
+        return 0.0
+    took_s = max(done[-1].wall_s, sum(row.board_s for row in done[-1].rows))
+    return took_s * portion.size / max(1, len(done[-1].rows))
 
 
-def measured_portion(client: Client, board: Board, portion: Portion, session: int, limit_s: float) -> Measured | None:
-    """One job; None where it took too long: nothing of it is kept."""
-    began_s = time.monotonic()
+def submitted(client: Client, board: Board, portion: Portion) -> str:
+    """The job of a portion."""
     request = JobRequest.model_validate({
         "name": f"corpus {portion.name}",
         "workloads": [_request(one) for one in portion.workloads],
@@ -322,17 +365,26 @@ def measured_portion(client: Client, board: Board, portion: Portion, session: in
         "timing": portion.timing,
         "max_age_s": 0,
     })  # fmt: skip
-    job = client.submit(request)
+    return client.submit(request).id
+
+
+def measured_portion(
+    client: Client, board: Board, portion: Portion, job_id: str, session: int, since_s: float, until_s: float
+) -> Measured | None:
+    """What came of a job; None where it took too long: nothing of it is kept.
+
+    since_s, until_s: of `time.monotonic`; a portion takes what passed since the one before it of its group came.
+    """
     try:
-        client.wait(job.id, timeout_s=limit_s)
+        client.wait(job_id, timeout_s=max(1.0, until_s - time.monotonic()))
     except TimeoutError:
-        client.cancel(job.id)
-        print(f"{short(portion.platform)} {portion.name}: not done in {limit_s:.0f} s", flush=True)
+        client.cancel(job_id)
+        print(f"{short(portion.platform)} {portion.name}: not done in time", flush=True)
         return None
-    items = sorted(client.items(job.id), key=lambda item: item.item_no)
+    items = sorted(client.items(job_id), key=lambda item: item.item_no)
     views = _ended(lambda: [_view(client, item) for item in items])
-    rows = rows_of(portion, items, views, client.job(job.id).device_s_spent, session, board.generation)
-    wall_s = time.monotonic() - began_s
+    rows = rows_of(portion, items, views, client.job(job_id).device_s_spent, session, board.generation)
+    wall_s = time.monotonic() - since_s
     return Measured(
         key=portion.platform, name=portion.name, wall_s=wall_s, generation=board.generation, rows=tuple(rows)
     )

@@ -32,7 +32,7 @@ from benchfarm_core.quality import (
     FLOOR_SHARE,
     FLOORS_CONFIRMED,
     judged_floors,
-    quiet_canary_ns,
+    lease_canaries,
 )
 from benchfarm_core.workloads import AnySingle
 from benchfarm_workloads.draws import draw_mixed
@@ -61,7 +61,9 @@ Records = dict[str, dict[str, dict[int, list[LaunchSamples]]]]
 def record(folder: Path, engines: Sequence[str], runs: int) -> None:
     """Quiet runs of every engine in turn, then one of each beside busy loops, as JSON lines."""
     files = Files(folder)
-    protocol = PROTOCOLS["kernel"].model_copy(update={"visit_ms": RECORDED_VISIT_MS, "blocks_min": 10})
+    protocol = PROTOCOLS["kernel"].model_copy(
+        update={"visit_ms": RECORDED_VISIT_MS, "blocks_min": 10, "quiet_wait_ms": None}
+    )
     with (folder / "records.jsonl").open("a") as out:
 
         def run_once(engine: str, run: str) -> None:
@@ -158,7 +160,7 @@ def visited(one: LaunchSamples, visit_ms: float) -> LaunchSamples:
 
 def farm_rule(launches: Launches, all_: Launches) -> float:
     """What the farm derives: floors of the quiet launches, over the SGEMM canary's of the whole run."""
-    quiet_ns = quiet_canary_ns(all_)
+    quiet_ns = lease_canaries(all_).mobilenet_ns
     lowest = judged_floors([visited(one, 10) for one in launches], PROTOCOLS["kernel"], quiet_ns)
     return confirmed(lowest) / canary_ns(all_, "sgemm")
 

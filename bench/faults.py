@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -85,16 +85,16 @@ def shape_of(kernel: KernelRequest) -> tuple[int, ...]:
     return (1, int(kernel.config["cin"]), int(kernel.config["hw"]), int(kernel.config["hw"]))
 
 
-def meet(client: Client, fault: Fault, number: int, folder: Path) -> Seen:
-    """One fault, and what was measured behind it."""
+def meet(client: Client, fault: Fault, number: int, folder: Path, *, protocol: str, tries: int) -> Seen:
+    """One fault, and what was measured behind it, each by as many jobs as `tries` at the most."""
     wanted, said = victim(number), folder / f"{fault.name}.said"
     Plan(fault.name, shape_of(wanted), str(said)).write(plan_of(folder))
-    protocol = ProtocolRequest(name="kernel", parameters={"visit_timeout_s": VISIT_TIMEOUT_S})
+    ends_soon = ProtocolRequest(name=protocol, parameters={"visit_timeout_s": VISIT_TIMEOUT_S})
     try:
-        met_by = settled(client, (wanted, *OTHERS), protocol)
+        met_by = settled(client, (wanted, *OTHERS), ends_soon, tries)
     finally:
         plan_of(folder).unlink()
-    after = settled(client, (wanted, SMALL), ProtocolRequest(name="kernel"))
+    after = settled(client, (wanted, SMALL), ProtocolRequest(name=protocol), tries)
     measurement_id = met_by[0].measurement_id
     return Seen(
         met_by=met_by,
@@ -105,9 +105,9 @@ def meet(client: Client, fault: Fault, number: int, folder: Path) -> Seen:
     )
 
 
-def settled(client: Client, wanted: Sequence[KernelRequest], protocol: ProtocolRequest) -> list[ItemView]:
+def settled(client: Client, wanted: Sequence[KernelRequest], protocol: ProtocolRequest, tries: int) -> list[ItemView]:
     """The items of a job in which nothing is inconclusive; after a few jobs those of the last."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         items = measure(client, wanted, ENGINE, 1, protocol=protocol)
         if left == 0 or all(item.failure != FailureCode.INCONCLUSIVE for item in items):
             break
@@ -180,15 +180,24 @@ def main() -> int:
     return 0 if all(one["met"] for one in rows) else 1
 
 
-def met_faults(folder: Path, faults: Sequence[Fault]) -> list[Row]:
-    """A row for each fault, on one farm."""
+def met_faults(
+    folder: Path,
+    faults: Sequence[Fault],
+    *,
+    protocol: str = "kernel",
+    tries: int = TRIES,
+    env: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """A row for each fault, on one farm with more environment than the faults need. protocol: what all is measured by;
+    tries: jobs at the most until nothing is inconclusive."""
     rows: list[Row] = []
     command_line = json.dumps(command(plan_of(folder)))
-    env = {"BENCHFARM_AGENT_RUNNER_ARGV": command_line, "BENCHFARM_AGENT_GATE_FOREIGN_THREADS": "1000"}
-    with FarmProcess(folder / "farm", env=env) as farm, Client(farm.url, farm.admin_token) as client:
+    own = {"BENCHFARM_AGENT_RUNNER_ARGV": command_line, "BENCHFARM_AGENT_GATE_FOREIGN_THREADS": "1000"}
+    with FarmProcess(folder / "farm", env={**own, **(env or {})}) as farm, Client(farm.url, farm.admin_token) as client:
         for number, fault in enumerate(faults):
             begun = time.monotonic()
-            rows.append(row(fault, meet(client, fault, number, folder), time.monotonic() - begun))
+            seen = meet(client, fault, number, folder, protocol=protocol, tries=tries)
+            rows.append(row(fault, seen, time.monotonic() - begun))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 

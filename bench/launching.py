@@ -16,7 +16,8 @@ from benchfarm_core.correctness import GATE_LIMITS, INT8_TWIN_LIMIT, NAMED_LIMIT
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.platforms import Precision
 from benchfarm_core.protocols import Protocol
-from benchfarm_core.quality import quiet_canary_ns, wants_more_launches
+from benchfarm_core.quality import CanaryGolden, lease_canaries, wants_more_launches
+from benchfarm_core.quiet_blocks import patience_ms
 from benchfarm_core.workloads import AnySingle, workload_id, workload_label
 from benchfarm_engines.conversion import ConversionRequest, Converted, activations_for, load_converter
 from benchfarm_engines.edges import Edges
@@ -32,7 +33,7 @@ CORES = sorted(os.sched_getaffinity(0))
 TWIN_ENGINE = "onnxruntime"
 _PARAMETERS = (
     "block_min_us", "visit_ms", "blocks_min", "blocks_max", "warmup_min_runs", "warmup_min_ms", "canary_every_ms",
-    "visit_timeout_s",
+    "clock_every_ms", "quiet_wait_ms", "visit_timeout_s",
 )  # fmt: skip
 
 
@@ -168,9 +169,15 @@ def launch(
     launch_no: int,
     order: Sequence[int],
     runner: Sequence[str] | None = None,
+    fastest_canary_ns: int | None = None,
+    wait_ms: int = 0,
 ) -> LaunchRun:
-    """One fresh runner that visits the batch in `order`. runner: another command than the Python runner's."""
+    """One fresh runner that visits the batch in `order`. runner: another command than the Python runner's.
+    fastest_canary_ns: what the clock's canary is known to take. wait_ms: how long it may wait for quiet moments."""
     request = request_of(files, batch, target, protocol, order=order)
+    request["canaries"]["sgemm"]["patience_ms"] = wait_ms
+    if fastest_canary_ns is not None:
+        request["canaries"]["sgemm"]["fastest_ns"] = fastest_canary_ns
     with _scratch() as home:
         request["limits"] = {
             "memory_bytes": 16 * 1024**3, "cpu_s": 3600, "readable": [str(files.folder)], "writable": [home],
@@ -203,36 +210,74 @@ def request_of(
         "threads": target.threads,
         "cores": CORES[-target.threads :],
         "options": dict(target.options),
-        "protocol": {name: getattr(protocol, name) for name in _PARAMETERS},
+        "protocol": {name: ask for name in _PARAMETERS if (ask := getattr(protocol, name)) is not None},
         "canaries": {"sgemm": {"n": 192, "seed": 1}, "mobilenet": files.canary(target)},
         "visits": [{"visit": number, **batch[number].visit} for number in order],
     }
+
+
+@dataclass
+class Lease:
+    """A batch under way, as an agent measures it: launches by position, their time from starts to exits, failures."""
+
+    files: Files
+    batch: Sequence[Ready]
+    target: Target
+    protocol: Protocol
+    seed: object
+    found: dict[int, list[LaunchSamples]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    launches: int = 0
+    wall_s: float = 0.0
+    waited_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.found = {number: [] for number in range(len(self.batch))}
+
+    def next_launch(self) -> bool:
+        """One launch more, of what wants one; False where nothing does."""
+        order = self._wanted()
+        if not order:
+            return False
+        random.Random(f"{self.seed}:{self.launches}").shuffle(order)
+        run = launch(
+            self.files,
+            self.batch,
+            self.target,
+            self.protocol,
+            launch_no=self.launches,
+            order=order,
+            fastest_canary_ns=self.canaries.sgemm_ns,
+            wait_ms=patience_ms(self.protocol, len(self.batch), self.waited_ms),
+        )
+        self.launches += 1
+        self.wall_s += run.wall_s
+        self.waited_ms += run.end["waited_ms"]
+        self.failures.update(run.failures)
+        for number, samples in run.samples.items():
+            self.found[number].append(samples)
+        return True
+
+    @property
+    def canaries(self) -> CanaryGolden:
+        """The canaries' floors so far."""
+        return lease_canaries(launch for samples in self.found.values() for launch in samples)
+
+    def _wanted(self) -> list[int]:
+        if self.launches >= self.protocol.launches_max:
+            return []
+        lease, open_ = self.canaries, [number for number in self.found if number not in self.failures]
+        return [number for number in open_ if wants_more_launches(self.found[number], self.protocol, lease=lease)]
 
 
 def measure(
     files: Files, batch: Sequence[Ready], target: Target, protocol: Protocol, *, seed: object
 ) -> tuple[dict[int, list[LaunchSamples]], float, dict[int, str]]:
     """A batch as an agent measures it: launches by position, their time from starts to exits in s, and failures."""
-    found: dict[int, list[LaunchSamples]] = {number: [] for number in range(len(batch))}
-    failures: dict[int, str] = {}
-    wall_s = 0.0
-    for launch_no in range(protocol.launches_max):
-        order = _wanted(found, failures, protocol)
-        if not order:
-            break
-        random.Random(f"{seed}:{launch_no}").shuffle(order)
-        run = launch(files, batch, target, protocol, launch_no=launch_no, order=order)
-        wall_s += run.wall_s
-        failures.update(run.failures)
-        for number, samples in run.samples.items():
-            found[number].append(samples)
-    return found, wall_s, failures
-
-
-def _wanted(found: Mapping[int, Sequence[LaunchSamples]], failures: Mapping[int, str], protocol: Protocol) -> list[int]:
-    open_ = [number for number in found if number not in failures]
-    quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
-    return [number for number in open_ if wants_more_launches(found[number], protocol, quiet_ns=quiet_ns)]
+    lease = Lease(files, batch, target, protocol, seed)
+    while lease.next_launch():
+        pass
+    return lease.found, lease.wall_s, lease.failures
 
 
 def run_of(lines: Sequence[Mapping[str, Any]], wall_s: float, launch_no: int) -> LaunchRun:

@@ -30,13 +30,19 @@ class Fate:
     @property
     def is_inconclusive(self) -> bool:
         """Failed by bad conditions, each time on the record: an outcome with its reason, not a loss."""
-        proved = len(self.delivered) == self.delivered_inconclusive == MAX_INCONCLUSIVE
+        proved = len(self.counted) == MAX_INCONCLUSIVE and INCONCLUSIVE_CODES.issuperset(self.counted)
         return self.failure == FailureCode.INCONCLUSIVE and proved and not self.has_result
 
     @property
-    def delivered_inconclusive(self) -> int:
-        """Deliveries that said that the conditions were not good enough."""
-        return sum(outcome in INCONCLUSIVE_CODES for outcome in self.delivered)
+    def is_answered_by_noise(self) -> bool:
+        """Succeeded by a noisy answer that had been given up: no better one came, each time on the record."""
+        proved = len(self.counted) == MAX_INCONCLUSIVE and INCONCLUSIVE_CODES.issuperset(self.counted)
+        return self.state is ItemState.SUCCEEDED and proved and len(self.delivered) > len(self.counted)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Deliveries that count as tries: noise costs none."""
+        return tuple(outcome for outcome in self.delivered if outcome != FailureCode.NOISY)
 
 
 def losses(fates: Sequence[Fate], *, kernels: int, inconclusive_max: int) -> list[str]:
@@ -81,6 +87,6 @@ def _results(fates: Sequence[Fate]) -> Iterator[str]:
     for fate in fates:
         if fate.is_inconclusive:
             continue
-        results = fate.delivered.count("ok")
+        results = fate.delivered.count("ok") + fate.is_answered_by_noise
         if fate.state is not ItemState.SUCCEEDED or not fate.has_result or results != 1:
             yield f"measurement {fate.measurement_id} {fate.state} ({fate.failure}) with {results} results delivered"

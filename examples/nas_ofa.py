@@ -4,20 +4,22 @@ python -m examples.nas_ofa https://farm.example token.txt --platform KEY --platf
 
 THE ACCURACY IS MADE UP. `accuracy_proxy` says which of two networks is larger where it pays, no more; put your own
 supernet or predictor in its place. The latencies are the farm's: predicted while the search goes on, and measured for
-whoever wins. Without limits of its own a platform gets the quartiles of what random architectures take there.
+whoever wins. Winners were picked by what the predictor gets wrong, so it learns from those of some searches first; then
+some of four more searches are measured, and the last one knows by how much they were off. Without limits of its own a
+platform gets the quartiles of what random architectures take there.
 """
 
 import argparse
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import log2
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchfarm import Client, Judged, LatencyConstraint, OnMiss, Search
+from benchfarm import Client, InvalidRequest, Judged, LatencyAnswer, LatencyConstraint, OnMiss, Search
 from benchfarm_core.architectures import Architecture
 from benchfarm_core.latency import Pin
 from benchfarm_workloads.spaces import space
@@ -28,6 +30,10 @@ RESOLUTIONS = range(128, 225, 4)
 STAGES, BLOCKS, DEPTHS, KERNELS, EXPANSIONS = 5, 4, (2, 3, 4), (3, 5, 7), (3, 4, 6)
 RANDOM = 200
 """Random architectures by which limits are set, and FLOPs are likened to milliseconds."""
+TAUGHT = 24
+"""Winners, and who stands right behind them, of which the predictors learn from one search."""
+ROUNDS, CHECKED = 4, 4
+"""First searches, and how many winners of each are measured before the last one."""
 ELITE_SHARE, MUTATED_SHARE, MUTATION = 0.25, 0.5, 0.1
 """As in Once-for-All (Cai et al. 2020): the best quarter breeds, half of its children are mutants, a tenth of a
 mutant's places is drawn anew."""
@@ -110,6 +116,7 @@ class Options:
     tolerance: float = 0.1
     probability: float = 0.9
     seed: int = 1
+    lessons: int = 2
 
 
 @dataclass
@@ -189,20 +196,64 @@ def limits_of(farm: Client, wanted: Sequence[tuple[str, Sequence[float]]], optio
 def search_once(
     farm: Client, limit: Limit, options: Options, wait: Callable[[str], object]
 ) -> tuple[Limit, list[Picked], Pin | None]:
-    """Search under one limit of each platform, look closer at the best, measure the winners and the rival's."""
-    rng = random.Random(f"search/{options.seed}/{limit.limits_ms}")
+    """Search under one limit of each platform, let predictors learn from winners, have other winners measured, search
+    again knowing by how much they were off, look closer at the best, measure the winners and the rival's."""
+    name = f"search/{options.seed}/{limit.limits_ms}"
     pairs = zip(limit.names, limit.limits_ms, strict=True)
-    constraints = [LatencyConstraint(name, limit_ms, options.probability) for name, limit_ms in pairs]
-    search = Search(farm, constraints)
-    found = evolve(by_latency(search), options, rng)
+    plain = Search(farm, [LatencyConstraint(name, limit_ms, options.probability) for name, limit_ms in pairs])
+    first, asked = taught_by_winners(plain, options, name)
+    search, checked = checked_by_winners(first, options, name, wait)
+    found = evolve(by_latency(search), options, random.Random(name))
     rival = evolve(by_mflops(limit.mflops), options, random.Random(f"rival/{options.seed}"))
     nearly = found.best(3 * options.winners)
-    closer, measured = look_closer(farm, nearly, constraints, options, wait)
+    closer, measured = look_closer(farm, nearly, search.constraints, options, wait)
     winners = [genome for genome, is_met in zip(nearly, closer, strict=True) if is_met][: options.winners]
-    rivals = rival.best(options.winners)
-    limit = replace(limit, asked=search.questions, measured=measured, seen=tuple(found.seen.values()))
-    told = [(genome, "ours") for genome in winners] + [(genome, "FLOPs") for genome in rivals]
+    told = [(genome, "ours") for genome in winners] + [(genome, "FLOPs") for genome in rival.best(options.winners)]
+    asked += first.questions + search.questions
+    limit = replace(limit, asked=asked, checked=checked, measured=measured, seen=tuple(found.seen.values()))
     return limit, measured_picks(farm, limit, told, search, wait), search.pin
+
+
+def taught_by_winners(search: Search, options: Options, name: str) -> tuple[Search, int]:
+    """A search whose predictors learnt from winners of searches before it, and how many items these asked."""
+    asked, known = 0, set[str]()
+    for number in range(options.lessons):
+        found = evolve(by_latency(search), options, random.Random(f"{name}/lesson {number}"))
+        best = distinct(found.best(len(found.seen)), TAUGHT + len(known))
+        best = [one for one in best if str(one.architecture.genes) not in known][:TAUGHT]
+        if best:
+            known |= {str(one.architecture.genes) for one in best}  # who was measured judges and teaches nobody again
+            asked += search.questions
+            search = search.taught([one.architecture for one in best])
+            for lesson in search.lessons[-len(search.constraints) :]:
+                print(f"{lesson.platform} learnt from winners: {lesson.reason}", file=sys.stderr)
+    return search, asked
+
+
+def checked_by_winners(first: Search, options: Options, name: str, wait: Callable[[str], object]) -> tuple[Search, int]:
+    """The search that comes after some first ones, and how many measurements of their winners that took; the same one,
+    and none, where too few were measured."""
+    rounds = []
+    for number in range(ROUNDS):
+        found = evolve(by_latency(first), options, random.Random(f"{name}/{number}"))
+        rounds.append([one.architecture for one in distinct(found.best(len(found.seen)), CHECKED)])
+    try:
+        search = first.checked(rounds, wait=wait)
+    except InvalidRequest as refused:
+        print(f"winners are not checked: {refused}", file=sys.stderr)
+        return first, 0
+    return search, sum(one.errors.measured for one in search.constraints if one.errors is not None)
+
+
+def distinct(genomes: Iterable[Genome], count: int) -> list[Genome]:
+    """The first so many architectures, each once: genes of blocks that are not there tell genomes apart, and many of
+    the best are one architecture."""
+    found: dict[tuple[object, ...], Genome] = {}
+    for genome in genomes:
+        if len(found) == count:
+            break
+        found.setdefault(tuple(genome.architecture.genes.values()), genome)
+    return list(found.values())
 
 
 def look_closer(
@@ -223,7 +274,12 @@ def look_closer(
     for job_id in sorted({job_id for one in asked.measuring for job_id in one.jobs}):
         wait(job_id)
     judged = Search(farm, constraints).judge(items)
-    return [one.is_met for one in judged], queued
+    # what is predicted met its limit by the search's own predictors, whose errors are known; they may be others by now
+    return [all(map(_is_met, one.violations, one.answers)) for one in judged], queued
+
+
+def _is_met(violation: float, answer: LatencyAnswer) -> bool:
+    return violation <= 0 or answer.source == "predicted"
 
 
 def measured_picks(
@@ -240,9 +296,8 @@ def measured_picks(
     after = farm.latency(items, limit.names, on_miss=OnMiss.ERROR)
     made = []
     for number, (genome, chosen_by) in enumerate(told):
-        pairs = zip(before.of_item(number), after.of_item(number), limit.limits_ms, strict=True)
-        for said, is_, limit_ms in pairs:
-            constraint = LatencyConstraint(said.platform, limit_ms)
+        pairs = zip(before.of_item(number), after.of_item(number), search.constraints, strict=True)
+        for said, is_, constraint in pairs:
             is_predicted = said.source == "predicted"  # what was measured before the search says nothing of predictions
             made.append(
                 Picked(
@@ -251,7 +306,7 @@ def measured_picks(
                     genes=" ".join(f"{name}={values}" for name, values in genome.architecture.genes.items()),
                     score=accuracy_proxy(genome),
                     mflops=mflops(genome),
-                    limit_ms=limit_ms,
+                    limit_ms=constraint.limit_ms,
                     probability=constraint.probability_of(said),
                     predicted_ms=said.median_ms if is_predicted else None,
                     low_ms=said.low_ms if is_predicted else None,
@@ -295,7 +350,7 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("token_file", type=Path)
     parser.add_argument("--platform", action="append", required=True, type=platform_of, metavar="KEY[=MS,...]")
-    for name, default in (("population", 100), ("generations", 50), ("winners", 8), ("seed", 1)):
+    for name, default in (("population", 100), ("generations", 50), ("winners", 8), ("seed", 1), ("lessons", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--tolerance", type=float, default=0.1)
     parser.add_argument("--probability", type=float, default=0.9)

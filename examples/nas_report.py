@@ -44,13 +44,15 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One search: a limit for each platform, by the names that were asked and by key, and the FLOPs that are likened to
-    them. `asked`: architectures; `measured`: what confidence routing had measured; `seen`: all that it judged."""
+    them. `asked`: architectures; `checked`: winners of first searches that were measured; `measured`: what confidence
+    routing had measured; `seen`: all that it judged."""
 
     names: tuple[str, ...]
     platforms: tuple[str, ...]
     limits_ms: tuple[float, ...]
     mflops: float
     asked: int = 0
+    checked: int = 0
     measured: int = 0
     seen: tuple[Seen, ...] = ()
 
@@ -98,6 +100,7 @@ def write_report(path: Path, limits: Sequence[Limit], picked: Sequence[Picked]) 
 def _head(limits: Sequence[Limit], picked: Sequence[Picked]) -> str:
     rows = [
         ("architectures asked", f"{sum(one.asked for one in limits)} in {len(limits)} searches"),
+        ("winners of first searches measured, for their errors", str(sum(one.checked for one in limits))),
         ("measurements that confidence routing needed", str(sum(one.measured for one in limits))),
         ("winners measured", str(sum(one.chosen_by == "ours" and one.measured_ms is not None for one in picked))),
     ]

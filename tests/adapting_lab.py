@@ -1,7 +1,7 @@
 """An adaptation played through in one process: real Postgres, the worker's own steps, and a board whose times follow
 from what it is asked to run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -38,6 +38,8 @@ class AdaptingLab:
 
     def __init__(self, farm: Any, by: Any, agent: Any, *, slower: float = 1.0) -> None:
         self.farm, self.by, self.agent, self.slower = farm, by, agent, slower
+        self.planted: Callable[[AnyWorkload], float] = lambda _: 1.0
+        """So many times as long a workload takes."""
         self.pace: tuple[float, float] | None = None
         """Seconds of every lease, and of each second that is expected of it, to the last one; None: what this machine
         takes to play them, which beside load is a budget's worth."""
@@ -103,7 +105,7 @@ class AdaptingLab:
             found = [
                 failure(item.measurement_id, "unsupported_operator")
                 if failing is not None and getattr(item.workload, "type", None) == failing
-                else ok(item.measurement_id, run_ns=time_ns(item.workload, self.slower))
+                else ok(item.measurement_id, run_ns=self._run_ns(item.workload))
                 for item in grant.items
             ]
             with self._lasting(sum(item.expected_s for item in grant.items)):
@@ -111,6 +113,9 @@ class AdaptingLab:
                 self.agent.release(grant)
             count += len(grant.items)
         return count
+
+    def _run_ns(self, workload: AnyWorkload) -> int:
+        return round(self.planted(workload) * time_ns(workload, self.slower))
 
     @contextmanager
     def _lasting(self, expected_s: float) -> Iterator[None]:

@@ -150,6 +150,9 @@ FAULTS: dict[str, Any] = {
     "nan": lambda visit: done(visit, timed_ms=float("nan")),
     "negative": lambda visit: done(visit, blocks_ns=[-1] * 10),
     "lengths": lambda visit: done(visit, switches=[]),
+    "stray-points": lambda visit: done(visit, canaries={"sgemm": [[0, 1000], [10, 1000], [12, 1000]]}),
+    "fast-points": lambda visit: done(visit, canaries={"sgemm": [[n, 10] for n in range(11)]}),
+    "points": lambda visit: done(visit, canaries={"sgemm": [[n, 1000] for n in range(11)], "mobilenet": [[0, 2000]]}),
     "twice": lambda visit: done(visit) and done(visit),
     "other-visit": lambda visit: done(visit + 1000),
     "done-float-id": lambda visit: write(b'{"event":"done","visit":%d.0,"outcome":"ok"}\n' % visit),
@@ -188,7 +191,8 @@ def main() -> None:
             fault = wanted.get(str(number)) or wanted.get("all")
             if fault is None or not fault(number):
                 done(number)
-    say(event="end", wall_ms=1.0, timed_ms=1.0, canary_ms=0.1, open_ms=1.0, peak_rss_bytes=1, first_block_unix_s=1.0)
+    totals = {"wall_ms": 1.0, "timed_ms": 1.0, "canary_ms": 0.1, "open_ms": 1.0, "waited_ms": 350.0}
+    say(event="end", **totals, peak_rss_bytes=1, first_block_unix_s=1.0)
     return None
 
 

@@ -256,7 +256,7 @@ def small_kernel() -> dict[str, object]:
 @pytest.mark.parametrize(
     ("url", "code", "words"),
     [
-        ("http://farm.example", 2, "https"),
+        ("http://farm.example", 2, "url: a token would travel in the clear: use https"),
         ("nonsense", 2, "address"),
     ],
 )

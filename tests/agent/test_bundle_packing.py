@@ -8,17 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
-from benchfarm_agent import bundle_packing, bundle_start
+from benchfarm.exit_codes import ExitCode
+from benchfarm_agent import bundle_commands, bundle_packing, bundle_start
 from benchfarm_agent.bundle_work import BundledWork, bundled, unbundled_canary, unbundled_item
 from benchfarm_agent.engine_installing import LOCKS
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_agent.python_kit import CannotPack, Interpreter, locked_version
 from benchfarm_core.agent_protocol import BatchItem
-from benchfarm_core.bundles import BundleOrder
+from benchfarm_core.bundles import BUNDLED, BundleOrder
 from benchfarm_core.errors import Conflict
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.workloads import KernelWorkload
+from benchfarm_engines.engine import EngineUnavailable
+from benchfarm_engines.registry import load_engine
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^([a-z0-9-]+)==.*\n(?:    --hash=.*\n)+", re.MULTILINE)
@@ -60,6 +64,31 @@ def test_the_list_of_packages_is_that_of_the_agent():
 def test_every_list_tells_its_engines_version(engine: str) -> None:
     version = locked_version(engine, Interpreter(path="", version="3.12", machine="aarch64", libc="glibc"))
     assert re.fullmatch(r"[0-9.]+", version)
+
+
+def test_the_farm_knows_what_can_be_packed() -> None:
+    """It orders nothing else: what cannot be packed stands there as a bundle that nobody ever finishes."""
+    assert set(BUNDLED) == {path.stem for path in LOCKS.glob("*.txt")}
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLED))
+def test_the_farm_knows_the_precisions_of_what_is_packed(name: str) -> None:
+    try:
+        here = set(load_engine(name).precisions())
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    of_some_processors = {"bf16"}
+    assert here - {"as_given"} <= set(BUNDLED[name])  # files of others are in no bundle
+    assert set(BUNDLED[name]) - of_some_processors <= here
+
+
+def test_the_command_ends_as_one_that_was_refused(tmp_path: Path) -> None:
+    order = tmp_path / "order.json"
+    order.write_text(order_of(engine="none").model_dump_json())
+    for out in ("b", "nowhere/b"):
+        with pytest.raises(typer.Exit) as ended:
+            bundle_commands.pack(order, tmp_path / out)
+        assert ended.value.exit_code == ExitCode.USAGE
 
 
 def test_what_was_prepared_is_the_same_where_it_is_unpacked(tmp_path):

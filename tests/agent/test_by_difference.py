@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchfarm_agent.freights import doubled, why_not_doubled
-from benchfarm_agent.launches import launch_request
+from benchfarm_agent.launch_requests import launch_request
 from benchfarm_agent.runner_lines import read_lines
 from benchfarm_agent.simulated_artifacts import SimulatedArtifacts
 from benchfarm_agent.state_dir import StateDir
@@ -15,7 +15,8 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult, Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import check_result, launch_median_ns
+from benchfarm_core.quality import launch_median_ns
+from benchfarm_core.result_checks import check_result
 from benchfarm_core.workloads import KernelWorkload
 from benchfarm_workloads.kernels import kernel_type
 from tests.agent.conftest import canary_in

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchfarm_agent.engine_probe import probe_engine
+from benchfarm_agent.engine_probe import probe_engine, probe_engines
 from benchfarm_core.boards import EngineReport
+from benchfarm_engines.registry import engine_names
 
 RUNNER = (sys.executable, "-I", "-m", "benchfarm_engines.runner")
 SWITCH = {"kind": "switch", "default": False, "meaning": "m"}
@@ -64,3 +66,25 @@ def test_options_that_make_no_sense_make_the_engine_unavailable(tmp_path: Path, 
     report = probed(tmp_path, options=options)
     assert (report.available, report.options) == (False, None)
     assert report.reason.startswith("its probe ended with code 0")
+
+
+def test_no_child_is_left_behind_by_whoever_interrupts_a_look(tmp_path: Path) -> None:
+    others = _children()
+    sleeper = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+
+    async def interrupted() -> set[asyncio.Task[Any]]:
+        looking = asyncio.create_task(probe_engines(lambda _: sleeper, tmp_path))
+        async with asyncio.timeout(30):
+            while len(_children() - others) < len(engine_names()):  # noqa: ASYNC110  (processes tell nobody that they began)
+                await asyncio.sleep(0.01)
+        looking.cancel()
+        await asyncio.wait([looking])
+        assert looking.cancelled()
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(interrupted()) == set()
+    assert _children() <= others
+
+
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())

@@ -18,7 +18,7 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult, Timing
 from benchfarm_core.platforms import Platform, Precision
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import check_result
+from benchfarm_core.result_checks import check_result
 from tests.agent.conftest import canary_in, grant_of
 from tests.agent.test_artifacts import PLATFORM, Starved, cache_in, prepare
 

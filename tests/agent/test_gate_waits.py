@@ -49,7 +49,11 @@ def test_the_farm_hears_of_the_wait_and_of_its_end(
     waited_s = [one[BOARD]["waited_s"] for one in waits]
     assert waited_s == sorted(waited_s)
     assert gate_waits.TELL_AFTER_S <= waited_s[0] <= boottime_s() - begun_s
-    assert one_offer.bodies("release")[0]["reason"] == "done"
+    (end,) = one_offer.bodies("release")
+    assert end["reason"] == "done"
+    assert waited_s[0] * 1000 <= end["gate_ms"] < end["lease_wall_ms"], "so that nobody pays for it"
+    told_ms = {one["gate_ms"] for report in one_offer.bodies("reports") for one in report["leases"]}
+    assert told_ms == {end["gate_ms"]}, "while it runs too"
 
 
 @pytest.fixture

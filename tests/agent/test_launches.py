@@ -11,7 +11,8 @@ import pytest
 from benchfarm_agent import launches as launches_module
 from benchfarm_agent.boards.interface import Conditions, LaunchOrder
 from benchfarm_agent.boards.local import LocalBoard
-from benchfarm_agent.launches import LeaseLaunches, merged, shuffled
+from benchfarm_agent.launch_evidence import merged
+from benchfarm_agent.launches import LeaseLaunches, shuffled
 from benchfarm_agent.prepared import Canary, PreparedItem
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.errors import TransientDeviceError
@@ -19,7 +20,9 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MS_MAX, MeasurementResult
 from benchfarm_core.platforms import OperatingPoint
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import accepted_launches, check_result
+from benchfarm_core.quality import accepted_launches
+from benchfarm_core.quiet_blocks import patience_ms as patience_of
+from benchfarm_core.result_checks import check_result
 
 Make = Callable[..., LeaseLaunches]
 Run = Callable[[Any], Any]
@@ -96,6 +99,39 @@ def test_a_launch_asks_for_the_precision_until_all_have_told(
     assert told == {1: "fp32" if faults else None, 2: "fp32" if everybody else None}
 
 
+@pytest.mark.parametrize(
+    ("known_ns", "told"), [(None, [None, 1000, 1000]), (800, [800] * 3), (1200, [1200, 1000, 1000])]
+)
+def test_a_launch_waits_for_the_fastest_clock_that_history_or_lease_has_seen(
+    local_board: Callable[..., LocalBoard],
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    tmp_path: Path,
+    known_ns: int | None,
+    told: list[int | None],
+) -> None:
+    """The stand-in's SGEMM takes 1,000 ns."""
+    noting, orders = noting_board()
+    path = tmp_path / "file"
+    items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3) for number in (1, 2)]
+    granted = grant(2).model_copy(update={"fastest_canary_ns": known_ns})
+    running(LeaseLaunches(local_board(kind=noting), granted, items, Canary(path, ()), lambda _: None).run())
+    assert [json.loads(order)["canaries"]["sgemm"].get("fastest_ns") for order in orders] == told
+    assert {json.loads(order)["protocol"]["quiet_wait_ms"] for order in orders} == {PROTOCOLS["kernel"].quiet_wait_ms}
+
+
+def test_a_lease_is_as_patient_as_its_launches_have_left_of_it(
+    local_board: Callable[..., LocalBoard], grant: Callable[..., LeaseGrant], running: Run, tmp_path: Path
+) -> None:
+    noting, orders = noting_board()
+    path = tmp_path / "file"
+    items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3) for number in (1, 2)]
+    running(LeaseLaunches(local_board(kind=noting), grant(2), items, Canary(path, ()), lambda _: None).run())
+    whole_ms = patience_of(PROTOCOLS["kernel"], 2, 0)
+    told = [json.loads(order)["canaries"]["sgemm"]["patience_ms"] for order in orders]
+    assert told == [whole_ms, whole_ms - 350, whole_ms - 700]
+
+
 @pytest.mark.parametrize(("limit_ns", "launched"), [(None, 3), (1000, 3), (999, PROTOCOLS["kernel"].launches_max)])
 def test_launches_go_on_while_uploads_never_met_the_clock_of_their_board(
     local_board: Callable[..., LocalBoard],
@@ -110,6 +146,25 @@ def test_launches_go_on_while_uploads_never_met_the_clock_of_their_board(
     items = [PreparedItem(number, path, "0" * 64, (), path, 1e-3, uploaded=True) for number in (1, 2)]
     granted = grant(2).model_copy(update={"slowest_canary_ns": limit_ns})
     work = LeaseLaunches(local_board(), granted, items, Canary(path, ()), lambda _: None)
+    running(work.run())
+    assert len(work.evidence) == launched
+    assert outcomes(work.results()) == {1: "ok", 2: "ok"}
+
+
+@pytest.mark.parametrize(("uploaded", "launched"), [(True, 3), (False, PROTOCOLS["kernel"].launches_max)])
+def test_what_a_strangers_file_makes_of_its_canary_costs_the_others_no_launches(
+    local_board: Callable[..., LocalBoard],
+    grant: Callable[..., LeaseGrant],
+    running: Run,
+    tmp_path: Path,
+    uploaded: bool,
+    launched: int,
+) -> None:
+    """Beside uploads the farm holds each result to its own canaries: of a lease, that of the first is its clock."""
+    path = tmp_path / "file"
+    items = [PreparedItem(n, path, "0" * 64, (), path, 1e-3, uploaded=uploaded and n == 1) for n in (1, 2)]
+    board = local_board("fast-points@1", "points@2")
+    work = LeaseLaunches(board, grant(2), items, Canary(path, ()), lambda _: None)
     running(work.run())
     assert len(work.evidence) == launched
     assert outcomes(work.results()) == {1: "ok", 2: "ok"}
@@ -141,6 +196,7 @@ def test_the_order_is_by_chance_but_repeatable() -> None:
         ("nan", FailureCode.RUNNER_GARBAGE),
         ("negative", FailureCode.RUNNER_GARBAGE),
         ("lengths", FailureCode.RUNNER_GARBAGE),
+        ("stray-points", FailureCode.RUNNER_GARBAGE),
         ("other-visit", FailureCode.RUNNER_GARBAGE),
         ("done-float-id", FailureCode.RUNNER_GARBAGE),
         ("surrogate-detail", FailureCode.ENGINE_ERROR),

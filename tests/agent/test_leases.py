@@ -168,7 +168,7 @@ def test_one_request_brings_the_results_and_gives_the_board_back(
     assert scene.reason == "done"
     assert scene.outcomes() == dict.fromkeys((1, 2, 3), "ok")
     assert [path for path in scene.paths() if path != "reports"] == ["finish"] == scene.paths()[-1:]
-    assert scene.release()["lease_wall_ms"] > scene.release()["conversion_ms"] > 0
+    assert scene.release()["lease_wall_ms"] > scene.release()["conversion_ms"] > scene.release()["gate_ms"] == 0
     assert not list(scene.state.spool.iterdir())
     told = reported(scene.calls)
     assert told
@@ -356,6 +356,14 @@ def test_what_breaks_a_launch_costs_an_attempt_and_keeps_what_was_found(
     died = FailureCode.RUNNER_DIED
     assert scene.outcomes() == {1: died, 2: FailureCode.UNSUPPORTED_OPERATOR, 3: died}
     assert scene.release()["reason"] == "done"
+
+
+def test_a_rule_that_breaks_on_what_was_found_leaves_nothing_wanted(
+    scene: Scene, local_board: MakeBoard, running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchfarm_agent.launches.wants_more_launches", lambda *_, **__: 1 // 0)
+    running(scene.work(local_board("refuse@2")))
+    assert scene.outcomes() == {1: "ok", 2: FailureCode.UNSUPPORTED_OPERATOR, 3: "ok"}, "or they came back for ever"
 
 
 def test_what_the_farm_does_not_hand_out_costs_nothing_and_rests(

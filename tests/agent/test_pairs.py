@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchfarm_agent.launches import LeaseLaunches, launch_request
+from benchfarm_agent.launch_requests import launch_request
+from benchfarm_agent.launches import LeaseLaunches
 from benchfarm_agent.prepared import PreparedItem
 from benchfarm_agent.runner_lines import LaunchRecord
 from benchfarm_agent.state_dir import StateDir

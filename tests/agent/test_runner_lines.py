@@ -121,6 +121,7 @@ def test_lines_gain_fields_without_harm() -> None:
         {**DONE, "open_ms": float("nan")},
         {**DONE, "open_ms": float("inf")},
         {**DONE, "canaries": {"mine": [[0, 1]]}},
+        {**DONE, "canaries": {"sgemm": [[0, 7], [3, 7]], "mobilenet": []}},
         {"event": "done", "visit": 4, "outcome": "failed", "code": "lease_lost"},
         {"event": "done", "visit": 4, "outcome": "failed", "code": "; drop table"},
         {"event": "failed", "code": "because"},

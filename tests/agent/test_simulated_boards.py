@@ -10,7 +10,7 @@ import pytest
 
 from benchfarm_agent.boards.interface import LaunchExit, LaunchOrder
 from benchfarm_agent.boards.simulated import SimulatedBoard
-from benchfarm_agent.launches import launch_request
+from benchfarm_agent.launch_requests import launch_request
 from benchfarm_agent.ports.interface import BoardUnreachable
 from benchfarm_agent.runner_lines import LaunchRecord, read_lines
 from benchfarm_agent.simulated_artifacts import CANARY, SimulatedArtifacts
@@ -22,8 +22,10 @@ from benchfarm_core.failures import FailureCode
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import ClockProof, OperatingPoint
 from benchfarm_core.profilers import in_situ_by
-from benchfarm_core.protocols import PROTOCOLS, Protocol
-from benchfarm_core.quality import check_result, clean_blocks
+from benchfarm_core.protocols import PROTOCOLS, Protocol, in_situ
+from benchfarm_core.quality import clean_blocks
+from benchfarm_core.quiet_blocks import has_clock_points
+from benchfarm_core.result_checks import check_result
 from benchfarm_core.workloads import (
     ArchitectureWorkload,
     GeneratedModelWorkload,
@@ -142,6 +144,19 @@ def test_drift_makes_a_board_slower_and_its_canary_with_it() -> None:
     [after] = record_of(board, grant_for(COMPUTE))[0].samples.values()
     assert after.blocks_ns[0] / before.blocks_ns[0] == pytest.approx(1.1, rel=1e-3)
     assert after.canaries["sgemm"][0][1] / before.canaries["sgemm"][0][1] == pytest.approx(1.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("workload", [COMPUTE, TRAFFIC])
+def test_blocks_of_a_visit_lie_between_clock_points(workload: Any) -> None:
+    kernel = PROTOCOLS["kernel"]
+    [pointed] = record_of(simulated_board(profile_with()), grant_for(workload))[0].samples.values()
+    plain = grant_for(workload, protocol=in_situ(kernel))
+    [bare] = record_of(simulated_board(profile_with()), plain)[0].samples.values()
+    assert has_clock_points([pointed], kernel)
+    places = [place for place, _ in pointed.canaries["sgemm"]]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (0, len(pointed.blocks_ns))
+    assert bare.canaries["sgemm"][-1][0] < len(bare.blocks_ns), "none behind the last block without them"
 
 
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))

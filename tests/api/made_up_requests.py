@@ -1,6 +1,8 @@
 """Hooks for schemathesis: half of the made-up requests name things that exist and carry bodies that make sense.
 
-Purely random ones would hardly ever get past the first check. What exists comes as JSON in BENCHFARM_EXISTING.
+Purely random ones would hardly ever get past the first check. What exists comes as JSON in BENCHFARM_EXISTING. Whether
+all parts of some made-up request make sense at once hangs on chance, so each operation is called by one that has them
+all before anything is made up, and that one must be answered well.
 """
 
 import base64
@@ -11,7 +13,7 @@ import zlib
 from typing import Any
 
 import schemathesis
-from schemathesis import Case, GenerationMode, HookContext
+from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
 from schemathesis.generation.meta import TestPhase
 
 # What was loaded stays, and requests are made up of millions of small objects that come and go: looking for cycles
@@ -26,6 +28,23 @@ PREDICTORS = "GET /v1/predictors"
 POOL_FILE = "GET /v1/pool/file"
 RAW = {"POST /v1/models": "onnx", "POST /v1/pool": "pool_file"}
 """Bodies that are files."""
+OWN = {
+    "DELETE /v1/models/{model_id}": {"model_id": "unwanted_model_id"},
+    "DELETE /v1/measurement-sets/{set_id}": {"set_id": "unwanted_set_id"},
+    "DELETE /v1/pool/entries/{entry_id}": {"entry_id": "unwanted_entry_id"},
+    "PUT /v1/bundles/{bundle_id}/failure": {"bundle_id": "unpacked_bundle_id"},
+}
+"""What an operation ends for good is a thing of its own: others want the one that exists."""
+EXAMPLES_OWN = {
+    "POST /v1/jobs/{job_id}/cancel": {"job_id": "cancelled_job_id"},
+    "POST /v1/jobs/{job_id}/retry": {"job_id": "cancelled_job_id"},
+    "POST /v1/agent/leases/{lease_token}/finish": {"lease_token": "ended_lease_token"},
+    "POST /v1/agent/leases/{lease_token}/release": {"lease_token": "ended_lease_token"},
+}
+"""The same of the one request that is answered well: a job that is done is neither cancelled nor tried again, and what
+is made up wants a live lease."""
+NEVER_WELL: list[str] = json.loads(os.environ["BENCHFARM_NEVER_WELL"])
+"""Operations that nothing is answered well by which is known before."""
 FC = {"kind": "kernel", "type": "fc"}
 
 
@@ -43,6 +62,8 @@ def map_case(context: HookContext, case: Case) -> Case:
     linked = case.meta.phase.name is TestPhase.STATEFUL  # what an earlier answer named must stay
     if case.path_parameters and not linked and chosen(case.path_parameters) is not None:
         case.path_parameters = {name: EXISTING.get(name, value) for name, value in case.path_parameters.items()}
+    if case.path_parameters and not linked:
+        case.path_parameters = _kept_for_others(case.operation.label, case.path_parameters)
     if case.query:
         case.query.pop("cursor", None)  # one that the farm did not issue is refused, and no schema can say so
     if case.operation.label == KERNELS and chosen(case.query) is not None:
@@ -55,6 +76,41 @@ def map_case(context: HookContext, case: Case) -> Case:
         case.headers.pop("Last-Event-ID", None)  # as a cursor
     case.body = _sensible_body(case.operation.label, case.body)
     return case
+
+
+@schemathesis.hook
+def before_add_examples(context: HookContext, examples: list[Case]) -> None:
+    """One request of each operation that is answered well."""
+    operation = context.operation
+    if operation is None or operation.definition.raw["operationId"] in NEVER_WELL:
+        return
+    named = {parameter.name: EXISTING[parameter.name] for parameter in operation.path_parameters}
+    own = {name: EXISTING[key] for name, key in EXAMPLES_OWN.get(operation.label, {}).items()}
+    parts: dict[str, Any] = {"path_parameters": _kept_for_others(operation.label, {**named, **own})}
+    if any(parameter.is_required for parameter in operation.query):
+        parts["query"] = QUERIES[operation.label]()
+    if operation.label in RAW:
+        parts |= {"body": base64.b64decode(EXISTING[RAW[operation.label]]), "media_type": "application/octet-stream"}
+    elif operation.body:
+        sensible = SENSIBLE.get(operation.label)
+        whole = {**(sensible(0) if sensible else {}), **BODIES.get(operation.label, {})}
+        parts |= {"body": whole, "media_type": "application/json"}
+    examples.append(operation.Case(**parts))
+
+
+@schemathesis.check
+def what_exists_is_answered_well(ctx: CheckContext, response: Response, case: Case) -> None:
+    """Of the requests of `before_add_examples`, which nobody made up and so tell nothing of how."""
+    if case.meta is None:
+        assert 200 <= response.status_code < 300, (
+            f"{case.operation.label}: {response.status_code} {response.text[:500]}"
+        )
+
+
+def _kept_for_others(label: str, named: dict[str, Any]) -> dict[str, Any]:
+    """Path parameters in which an operation of `OWN` calls for what is its own."""
+    own = {name: EXISTING[key] for name, key in OWN.get(label, {}).items() if named.get(name) == EXISTING[name]}
+    return {**named, **own}
 
 
 def _sensible_body(label: str, body: Any) -> Any:
@@ -129,6 +185,7 @@ def _measurement_set(drawn: int) -> dict[str, Any]:
 
 
 VERSION = {"protocol_version": 2}
+AGENT = {**VERSION, "agent_version": "0.1.0"}
 
 SENSIBLE = {
     "POST /v1/jobs": _job,
@@ -153,3 +210,24 @@ SENSIBLE = {
     "POST /v1/agent/reports": lambda drawn: {"leases": [{"lease_token": EXISTING["lease_token"], "renew": True}]},
     "POST /v1/agent/leases/{lease_token}/finish": lambda drawn: {"results": [], "release": {"reason": "done"}},
 }
+
+QUERIES = {
+    KERNELS: lambda: {"platform": EXISTING["platform"]},
+    POOL_FILE: lambda: {"licence": "x", "names": [EXISTING["platform"]]},
+    "POST /v1/models": lambda: {"name": "example"},
+}
+"""Queries that are answered well, of operations that need one."""
+
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /v1/accounts": {"name": "example"},
+    "POST /v1/boards/{board_id}/health": {"health": "maintenance", "reason": "example"},
+    "POST /v1/boards/{board_id}/notes": {"text": "example"},
+    "PUT /v1/bundles/{bundle_id}/contents": {"contents_sha256": "0" * 64},
+    "PUT /v1/bundles/{bundle_id}/failure": {"reason": "example"},
+    "POST /v1/enrol-tokens": {"name": "example"},
+    "POST /v1/agent/boards": {**AGENT, "boards": EXISTING["boards"]},
+    "POST /v1/agent/poll": {**AGENT, "wait_s": 0},
+    "POST /v1/agent/leases/{lease_token}/results": {"results": []},
+    "POST /v1/agent/leases/{lease_token}/release": {"reason": "done"},
+}
+"""What `SENSIBLE` leaves to chance of bodies that are answered well."""

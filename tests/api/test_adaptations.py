@@ -6,6 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from benchfarm_workloads.spaces import draws
+
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 SMALL = {"budget_s": 10, "spaces": ["proxylessnas"], "target": {"share": 0.9, "percent": 10}}
 
@@ -23,7 +25,8 @@ def test_one_is_asked_for_followed_and_ended(alice: httpx2.Client, platform: str
     made = answer.json()
     assert answer.headers["Location"] == f"/v1/adaptations/{made['id']}"
     assert (made["platform"], made["state"], made["round"]) == (platform, "queued", 0)
-    assert made["request"] == {**SMALL, "unseen_spaces": [], "holdouts": 20, "donors": "any", "seed": "0"}
+    others = {"unseen_spaces": [], "holdouts": 20, "donors": "any", "seed": "0", "architectures": []}
+    assert made["request"] == {**SMALL, **others}
     assert alice.get(f"/v1/adaptations/{made['id']}").json() == made
     assert alice.get("/v1/adaptations", params={"platform": platform}).json()["items"] == [made]
     assert alice.get("/v1/adaptations", params={"state": "failed"}).json()["items"] == []
@@ -45,6 +48,24 @@ def test_others_see_it_and_cannot_end_it_but_operators_can(
     assert operator.post(f"/v1/adaptations/{made['id']}/cancel").json()["state"] == "cancelled"
 
 
+def test_what_a_search_found_is_told_to_its_account_alone(
+    alice: httpx2.Client, caller: Callable[..., httpx2.Client], platform: str
+) -> None:
+    drawn = [one.genes for one in draws("bert", "given", 3)]
+    given = {**SMALL, "spaces": ["bert"], "architectures": [{"space": "bert", "genes": genes} for genes in drawn]}
+    response = alice.post(f"/v1/platforms/{platform}/adaptations", json=given)
+    assert response.status_code == 201, response.text
+    made = response.json()
+    assert len(made["request"]["architectures"]) == 3
+    bob, operator = caller("client", "bob"), caller("operator", "labs")
+    for one in (alice, operator):
+        assert one.get(f"/v1/adaptations/{made['id']}").json() == made
+        assert one.get("/v1/adaptations").json()["items"] == [made]
+    hidden = {**made, "request": {**made["request"], "architectures": []}}
+    assert bob.get(f"/v1/adaptations/{made['id']}").json() == hidden
+    assert bob.get("/v1/adaptations").json()["items"] == [hidden]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -52,6 +73,9 @@ def test_others_see_it_and_cannot_end_it_but_operators_can(
         ({"target": {"share": 2}}, "target.share"),
         ({"target": "0.95@10%"}, "target"),
         ({"spaces": ["nowhere"]}, "spaces.0"),
+        ({"architectures": [{"space": "bert", "genes": {}}]}, "architectures.0.space"),
+        ({"architectures": [{"space": "bert"}]}, "architectures.0.genes"),
+        ({"architectures": [{"space": "bert", "genes": {}}], "unseen_spaces": ["autoformer"]}, "unseen_spaces"),
         ({"donors": "mine"}, "donors"),
         ({"stranger": 1}, "stranger"),
     ],
@@ -73,4 +97,5 @@ def test_what_is_not_there_is_not_found(alice: httpx2.Client, platform: str) -> 
         alice.post(f"/v1/adaptations/{UNKNOWN}/cancel"),
     ):
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), answer.text
-    assert alice.get("/v1/adaptations", params={"platform": "nobody"}).json()["code"] == "platform_unknown"
+    strange = alice.get("/v1/adaptations", params={"platform": "nobody"}).json()
+    assert (strange["code"], strange["field"]) == ("platform_unknown", "platform")

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,7 @@ def test_an_end_that_cannot_be(alice: httpx2.Client, lab: "Lab") -> None:
         {"canaries": {"sgemm": [[0, 0]], "mobilenet": [[0, 5]]}},
         {"canaries": {"sgemm": [[-5, 10]], "mobilenet": [[0, 5]]}},
         {"canaries": {"sgemm": [[0, 10]], "mobilenet": [[2**70, 5]]}},
+        {"canaries": {"sgemm": [[0, 10], [9, 10], [11, 10]], "mobilenet": [[0, 5]]}},
         {"surprise": 1},
     ],
 )
@@ -318,7 +320,8 @@ def test_a_poll_tells_which_boards_wait_for_quiet(lab: "Lab", alice: httpx2.Clie
     wait = alice.get(f"/v1/boards/{lab.boards[0]}/why").json()["gate_wait"]
     assert wait == {"since_unix_s": pytest.approx(time.time() - 90.5, abs=5), "reason": told["reason"]}
     why = alice.get(f"/v1/jobs/{job_id}/why").json()
-    assert f"waits for quiet since {wait['since_unix_s']:.0f} (unix time): 3.2 other threads" in why["reason"]
+    since = datetime.fromtimestamp(wait["since_unix_s"], UTC)
+    assert f"waits for quiet since {since:%Y-%m-%d %H:%M:%S} UTC: 3.2 other threads" in why["reason"]
     lab.poll(wait_s=0)  # as agents do that do not tell
     assert alice.get(f"/v1/boards/{lab.boards[0]}/why").json()["gate_wait"] == wait
     assert lab.post("poll", {**poll, "waits": {}}).status_code == 200

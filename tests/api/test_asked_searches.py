@@ -121,6 +121,14 @@ def test_without_a_predictor_of_models_a_kernel_list_is_the_sum_of_its_kernels(
     assert "kernels act" in lacking["detail"]
 
 
+@pytest.mark.parametrize("accept", ["application/vnd.msgpack;q=0, application/json", "application/vnd.msgpack; q=0.0"])
+def test_columns_that_are_refused_are_not_sent(alice: httpx2.Client, lab: "Lab", accept: str) -> None:
+    answer = asked(alice, FC_ITEM, headers={"Accept": accept})
+    assert answer.headers["content-type"] == "application/json"
+    some = asked(alice, FC_ITEM, headers={"Accept": "application/vnd.msgpack;q=0.5"})
+    assert some.headers["content-type"] == "application/vnd.msgpack"
+
+
 def test_columns_say_what_rows_say(
     alice: httpx2.Client, lab: "Lab", published: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +169,7 @@ def test_what_is_within_the_tolerance_is_said(alice: httpx2.Client, lab: "Lab", 
     assert (doubtful["coverage"], doubtful["within_tolerance"]) == (0.0, False)
 
 
-@pytest.mark.parametrize("tolerance", ["NaN", "Infinity", "-0.1", "0", '"narrow"'])
+@pytest.mark.parametrize("tolerance", ["NaN", "Infinity", "-0.1", "0", '"narrow"', '"0.1"', "true"])
 def test_a_tolerance_is_a_share(alice: httpx2.Client, lab: "Lab", tolerance: str) -> None:
     body = f'{{"platforms": ["{KEY}"], "items": [{json.dumps(FC_ITEM)}], "tolerance": {tolerance}}}'
     found = alice.post("/v1/latency", content=body, headers={"Content-Type": "application/json"})

@@ -95,6 +95,8 @@ def test_a_field_is_named_with_its_path(alice: httpx2.Client) -> None:
 
 def test_a_nul_character_is_refused_everywhere(alice: httpx2.Client) -> None:
     assert_problem(alice.post("/v1/jobs", json={"workloads": [KERNEL], "name": "a\0b"}), 422, "invalid_request")
+    spelt = {"workloads": [KERNEL], "name": "\\\0"}  # a backslash, then a NUL
+    assert_problem(alice.post("/v1/jobs", json=spelt), 422, "invalid_request")
     for wide in ("utf-16", "utf-32-le"):  # read as JSON too
         body = json.dumps({"platforms": ["a\0b"], "items": [KERNEL]}).encode(wide)
         asked = alice.post("/v1/latency", content=body, headers={"Content-Type": "application/json"})
@@ -102,6 +104,22 @@ def test_a_nul_character_is_refused_everywhere(alice: httpx2.Client) -> None:
         assert "NUL" in asked.json()["detail"]
     assert_problem(alice.get("/v1/jobs?label=a%00"), 422, "invalid_request")
     assert_problem(alice.get("/v1/platforms/a%00b"), 422, "invalid_request")
+
+
+def test_a_body_of_another_form_is_told_so_and_not_searched(alice: httpx2.Client) -> None:
+    packed = b"\x82\xa5items\x90\xa1a\xcd\x00\x01"  # MessagePack, in which a number has a zero byte
+    asked = alice.post("/v1/latency", content=packed, headers={"Content-Type": "application/vnd.msgpack"})
+    assert_problem(asked, 422, "invalid_request")
+    assert "send Content-Type: application/json" in asked.json()["detail"]
+    untold = alice.post("/v1/latency", content=packed)
+    assert "NUL" in untold.json()["detail"]
+
+
+def test_backslashes_before_a_number_are_no_nul(alice: httpx2.Client) -> None:
+    """JSON spells a backslash as two; what stands behind them is text."""
+    for name in ("a\\u0000", "\\\\u0000"):
+        answer = alice.post("/v1/jobs", json={"workloads": [KERNEL], "platforms": ["nowhere"], "name": name})
+        assert_problem(answer, 422, "platform_unknown")
 
 
 def test_a_body_above_the_limit(alice: httpx2.Client) -> None:

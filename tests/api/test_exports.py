@@ -219,7 +219,7 @@ def test_misses_are_told_once_and_counted(
     assert alice.get(f"/v1/exports/{made['id']}").json()["misses"] == 3
     refused = alice.post(path, json={"architectures": [lacked[0], {**lacked[1], "hw": 7}]})
     assert (refused.status_code, refused.json()["code"]) == (422, "architecture_out_of_range")
-    assert refused.json()["field"] == "architectures[1].genes.hw"
+    assert refused.json()["field"] == "architectures.1.genes.hw"
     assert alice.post(path, json={"architectures": []}).status_code == 422
     many = [one.genes for one in draws(SPACE, "many", MAX_MISSES)]
     taken = alice.post(path, json={"architectures": many}).json()
@@ -234,7 +234,7 @@ def test_what_cannot_be_exported_says_why(
     publish(database, whole["ridge"])
     for status, code, field, changes in (
         (422, "space_unknown", "space", {"space": "nowhere"}),
-        (422, "platform_unknown", "platforms", {"platform": "nowhere"}),
+        (422, "platform_unknown", "platform", {"platform": "nowhere"}),
         (422, "architecture_out_of_range", "genes.hw", {"genes": {"hw": [7]}}),
         (422, "architecture_out_of_range", "genes.colour", {"genes": {"colour": [1]}}),
         (422, "export_impossible", "space", {"space": "bert", "genes": {}}),

@@ -39,8 +39,9 @@ def test_operators_tell_what_was_measured_and_everybody_reads_it(
         {"rows": [{**ROW, "t12_ms": -1}]},
         {"rows": [{**ROW, "first": "Conv\0"}]},
         {"rows": [{**ROW, "second": f"R{n}"} for n in range(501)]},
+        {"rows": [ROW, {**ROW, "second": "Rellu"}]},
     ],
-    ids=["none", "twice", "a verdict", "negative", "nul", "too many"],
+    ids=["none", "twice", "a verdict", "negative", "nul", "too many", "no operator"],
 )
 @pytest.mark.usefixtures("lab")
 def test_rows_without_sense_are_refused(
@@ -49,6 +50,18 @@ def test_rows_without_sense_are_refused(
     answer = caller("operator", "labs").put(f"/v1/platforms/{KEY}/fusion", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert alice.get(f"/v1/platforms/{KEY}/fusion").json()["measured"] == []
+
+
+@pytest.mark.usefixtures("lab")
+def test_an_operator_that_no_model_has_is_named_with_those_that_are_like_it(
+    caller: Callable[..., httpx2.Client],
+) -> None:
+    body = {"rows": [ROW, {**ROW, "second": "Rellu"}]}
+    answer = caller("operator", "labs").put(f"/v1/platforms/{KEY}/fusion", json=body).json()
+    assert answer["field"] == "rows.1.second"
+    assert "no model has an operator 'Rellu'; do you mean " in answer["detail"]
+    assert "Relu" in answer["detail"].split("?")[0].split("mean ")[1].split(" or ")
+    assert "DepthwiseConv" in answer["detail"]
 
 
 def test_the_kernels_of_a_model(alice: httpx2.Client, caller: Callable[..., httpx2.Client], lab: "Lab") -> None:
@@ -83,4 +96,5 @@ def test_the_kernels_of_a_model(alice: httpx2.Client, caller: Callable[..., http
     assert alice.get(f"/v1/models/{model}/kernels").status_code == 422
     refused = alice.get(f"/v1/models/{model}/kernels?platform=nowhere")
     assert (refused.status_code, refused.json()["code"]) == (422, "platform_unknown")
+    assert refused.json()["field"] == "platform"
     assert alice.get("/v1/platforms/nowhere/fusion").status_code == 404

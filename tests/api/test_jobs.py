@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
+
+from benchfarm_store.database import Database
 
 if TYPE_CHECKING:
     from tests.api.conftest import Lab
@@ -250,6 +253,26 @@ def test_why_names_what_stands_in_the_way(alice: httpx2.Client, lab: "Lab") -> N
     why = alice.get(f"/v1/jobs/{job['id']}/why").json()
     assert why["platforms"][0]["pending"] == 1
     assert why["platforms"][0]["reason"]
+
+
+def test_why_tells_of_what_rests_for_as_long_as_this_farm_lets_it(
+    alice: httpx2.Client, lab: "Lab", database: Database
+) -> None:
+    kernel = {"kind": "kernel", "type": "fc", "config": {"cin": 8, "cout": 8}}
+    job = alice.post("/v1/jobs", json={"workloads": [kernel]}).json()
+    grant = lab.lease(job["id"])
+    full = {"outcome": "failed", "failure": "disk_full", "detail": "no room"}
+    results = [{"measurement_id": one["measurement_id"], **full} for one in grant["items"]]
+    end = {"results": results, "release": {"reason": "done"}}
+    assert lab.post(f"leases/{grant['lease_token']}/finish", end).status_code == 200
+    with database.transaction() as tx:  # its board has rested; what failed there rests for the farm's five seconds
+        tx.execute(text("UPDATE boards SET state = 'idle', cooling_until = NULL"))
+        tx.execute(text("UPDATE leases SET ended_at = now() + interval '1 minute'"))  # however slow this test is
+    why = alice.get(f"/v1/jobs/{job['id']}/why").json()
+    assert why["reason"].startswith("1 rests until "), why
+    assert why["reason"].endswith(": no launch began on the board that tried last: disk_full: no room")
+    use = alice.get(f"/v1/boards/{lab.boards[0]}/why").json()
+    assert use["reason"] == why["platforms"][0]["boards"][0]["reason"] == "is idle: what waits for it rests"
 
 
 def _other_board() -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Hints after a commit: they reach the broker soon, in the form that workers read, and their loss harms nobody."""
 
+import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
@@ -29,6 +31,18 @@ def test_a_worker_reads_what_is_sent(redis_url: str, eventually: Callable[..., N
         message.ack()
     hints.close()
     celery.close()
+
+
+def test_what_is_asked_for_ahead_says_when(redis_url: str) -> None:
+    hints = HintSender(redis_url, create_metrics(), lambda channel: None)
+    hints.start()
+    hints([TaskMessage(task=Task.DISPATCH, after_s=30), TaskMessage(task=Task.SWEEP)])
+    hints.close()
+    with redis.Redis.from_url(redis_url) as valkey:
+        told = [valkey.lrange(f"benchfarm:{QUEUES[task]}", 0, -1) for task in (Task.DISPATCH, Task.SWEEP)]
+    ahead, at_once = (json.loads(message)["headers"]["eta"] for (message,) in told)
+    assert 20 < (datetime.fromisoformat(ahead) - datetime.now(UTC)).total_seconds() <= 30
+    assert at_once is None
 
 
 def test_every_queue_gets_its_own_messages_only(redis_url: str) -> None:

@@ -76,6 +76,13 @@ def test_dims_and_ints_are_bound(alice: httpx2.Client) -> None:
     assert answer.json()["dims"] == {"n": 3}
 
 
+@pytest.mark.parametrize("dims", ["n:0", "n:99999999999", "n:-1"])
+def test_a_number_that_no_dimension_has_is_told_as_that(alice: httpx2.Client, dims: str) -> None:
+    answer = upload(alice, model(batch="n"), dims=dims)
+    assert (answer.status_code, answer.json()["field"]) == (422, "dims")
+    assert "a whole number from 1 on of at most ten digits" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("content", "params", "code"),
     [

@@ -115,7 +115,7 @@ def test_what_is_no_whole_pool_file_is_refused_and_leaves_nothing(
         ({}, 422, "invalid_request", "licence"),
         ({"licence": ""}, 422, "invalid_request", "licence"),
         ({"licence": "MIT"}, 422, "invalid_request", "names"),
-        ({"licence": "MIT", "names": "nowhere"}, 422, "platform_unknown", "platforms"),
+        ({"licence": "MIT", "names": "nowhere"}, 422, "platform_unknown", "names"),
         ({"licence": "MIT", "names": "e_" + "0" * 32}, 404, "not_found", None),
     ],
 )

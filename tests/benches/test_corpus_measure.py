@@ -125,6 +125,9 @@ class Farm:
     def platform_fusion(self, _: str) -> Any:
         return SimpleNamespace(measured=[])
 
+    def submit(self, _: object) -> Any:
+        return SimpleNamespace(id="j_1")
+
 
 def test_every_portion_is_written_as_it_comes_and_a_busy_board_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -154,6 +157,38 @@ def test_every_portion_is_written_as_it_comes_and_a_busy_board_is_asked_again(
     again = Kept(tmp_path / "kept", read_generations(rows))
     assert corpus_measure.measure_on(Farm(), again, board, chosen, run) == 1, "only what was cut short"  # type: ignore[arg-type]
     assert asked[3:] == [f"train-{MOBILE}-000"]
+
+
+def test_while_one_platform_waits_the_others_are_measured() -> None:
+    names = (ORT, NCNN)
+    every = [Portion(name, "train", MOBILE, start, 20) for start in (0, 20) for name in names]
+    every.append(Portion(ORT, "holdout", MOBILE, 0, 10))
+    found = corpus_measure.side_by_side(every, lambda portion: (portion.platform, portion.start) != (NCNN, 0))
+    assert [[(one.platform, one.kind, one.start) for one in group] for group in found] == [
+        [(ORT, "train", 0), (NCNN, "train", 20)],
+        [(ORT, "train", 20)],
+        [(ORT, "holdout", 0)],
+    ]
+    first = every[0]
+    done: set[Portion] = set()
+    by_list = corpus_measure.side_by_side(every[:3:2], lambda one: one is first or first in done)
+    assert next(by_list) == [first]
+    done.add(first)
+    assert next(by_list) == [every[2]], "asked once the one before it is done"
+
+
+def test_a_portion_that_does_not_fit_keeps_no_shorter_one_out() -> None:
+    long, short, last = (Portion(name, "train", MOBILE, 0, 20) for name in (ORT, NCNN, HOST.format("mnn")))
+    found = corpus_measure.fitting_of([(long, 70.0), (short, 30.0), (last, 31.0)], 60.0)
+    assert found == [(short, 30.0)]
+    assert corpus_measure.fitting_of([(long, 0.0), (short, 30.0), (last, 30.0)], 60.0)[-1] == (last, 30.0)
+
+
+def test_what_was_done_while_another_was_waited_for_is_expected_to_take_its_time_of_the_board(tmp_path: Path) -> None:
+    first, second = [one for one in portions(ORT) if (one.kind, one.space) == ("holdout", "bert")][:2]
+    kept = Kept(tmp_path)
+    kept.add(first, done(first, board_s=4.0).model_copy(update={"wall_s": 0.1}))
+    assert expected_s(kept, second) == 4.0 * first.size
 
 
 def test_enough_that_teaches_ends_a_list_and_so_does_one_that_cannot_be_measured(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.device_time import WAYS, Fixed, Ours, decade_row, table, turns
+from bench.device_time import WAYS, Fixed, Ours, decade_row, judged, noisy, table, turns
 from benchfarm_core.summaries import Grade
+from tests.core.test_quiet_blocks import pointed, quiet
 
 PLAIN, DIVIDED = WAYS
 
@@ -95,3 +96,11 @@ def test_a_decade_without_a_kernel_that_every_repeat_has_is_told_and_the_goal_mi
     assert (empty["kernels"], empty["judged"], full["judged"]) == (2, 0, 2)
     assert (every["ours / fixed"], every["met"]) == (full["ours / fixed"], False)
     assert table([(name, half, theirs)])[-1]["met"] is False
+
+
+def test_what_met_nothing_quiet_is_measured_again_and_no_good_number() -> None:
+    loud = [pointed(number, [130_000] * 9) for number in range(3)]
+    found = {0: [quiet(number) for number in range(3)], 1: loud}
+    assert noisy(found) == [1]
+    _, grades, _ = judged(found)
+    assert grades == {0: Grade.A, 1: Grade.D}

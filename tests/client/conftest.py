@@ -118,6 +118,10 @@ class ServedFarm:
     def measure(self, job_id: str, *, failing: str | None = None) -> None:
         """Plan the job and report a result for all that it waits for; a failure where `failing` is in the label."""
         self.plan(job_id)
+        self.measure_waiting(failing=failing)
+
+    def measure_waiting(self, *, failing: str | None = None) -> None:
+        """Report a result for all that waits, whoever waits for it."""
         while True:
             for board in self.board_ids:
                 with self.database.transaction() as tx:

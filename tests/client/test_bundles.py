@@ -118,7 +118,7 @@ def test_a_bundle_measures_on_a_machine_that_reaches_nothing(
     farm: Any, logged_in: Any, box: Box, tmp_path: Path
 ) -> None:
     file = tmp_path / "b.bundle"
-    wanted = ("--kernel", farm.kernels[0], "--kernel", farm.kernels[1], "--engine", "onnxruntime")
+    wanted = ("--kernel", farm.kernels[0], "--kernel", farm.kernels[1], "--engine", "onnxruntime", "--repeats", "2")
     options = ("--target", TARGET, "--protocol", "quick", "--out", file)
     made = logged_in("bundle", "create", *wanted, *options, "--json")
     assert made.code == 0, made.err
@@ -149,14 +149,16 @@ def test_a_bundle_measures_on_a_machine_that_reaches_nothing(
 
     first = logged_in("bundle", "import", results, "--json")
     assert first.code == 0, first.err
-    assert [(part["results"], part["failed"], part["repeated"]) for part in first.document] == [(2, 0, False)]
+    assert [(part["results"], part["failed"], part["repeated"]) for part in first.document] == [(2, 0, False)] * 2, (
+        "repeats share no launches"
+    )
     again = logged_in("bundle", "import", results, "--json").document
-    assert [(part["results"], part["repeated"]) for part in again] == [(2, True)]
+    assert [(part["results"], part["repeated"]) for part in again] == [(2, True)] * 2
     board = logged_in("boards", "show", first.document[0]["board_id"], "--json").document
     assert (board["kind"], board["state"]) == ("air_gapped", "offline")
     with farm.client("admin") as client:
         found = [one for one in client.stored_results() if one.bundle_id == bundle_id]
-    assert len(found) == 2
+    assert len(found) == 4
     assert bundle_id in logged_in("bundle", "list").out
     assert first.document[0]["board_id"] in logged_in("bundle", "show", bundle_id).out
 
@@ -167,7 +169,45 @@ def test_a_bundle_measures_on_a_machine_that_reaches_nothing(
     assert (refused.code, "bundle_tampered" in refused.err) == (ExitCode.USAGE, True)
     edited.write_text(results.read_text().splitlines()[0])
     refused = logged_in("bundle", "import", edited)
-    assert (refused.code, "0 of 1 parts" in refused.err) == (ExitCode.USAGE, True)
+    assert (refused.code, "0 of 2 parts" in refused.err) == (ExitCode.USAGE, True)
+
+
+def test_a_bundle_that_cannot_be_packed_ends_with_the_reason(
+    farm: Any, logged_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes is of another processor, and no index of packages can be reached."""
+    for name, value in {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9",
+        "PIP_RETRIES": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    elsewhere = f"linux-{'x86_64' if platform.machine() == 'aarch64' else 'aarch64'}-cp3{MINOR}"
+    wanted = ("--kernel", farm.kernels[0], "--engine", "onnxruntime", "--target", elsewhere)
+    ended = logged_in("bundle", "create", *wanted, "--out", tmp_path / "b")
+    assert ended.code == ExitCode.USAGE, ended.err
+    newest = logged_in("bundle", "list", "--json").document[0]
+    assert newest["id"] in ended.err
+    assert newest["contents_sha256"] is None
+    assert "cannot be had" in newest["failure"]
+    assert newest["failure"][:60] in " ".join(ended.err.split()), "who packs is told the same"
+    assert "packing failed: " in logged_in("bundle", "list").out
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_is_no_text_hides_no_reason(
+    farm: Any, logged_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever packs writes to the same pipe as what converts, and that need not speak UTF-8."""
+    packer = tmp_path / "python"
+    packer.write_text("#!/bin/sh\nprintf 'no room \\377\\n\\n' >&2\nexit 3\n")
+    packer.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(packer))
+    wanted = ("--kernel", farm.kernels[0], "--engine", "onnxruntime", "--target", TARGET)
+    ended = logged_in("bundle", "create", *wanted, "--out", tmp_path / "b")
+    assert ended.code == 3, ended.err
+    assert logged_in("bundle", "list", "--json").document[0]["failure"] == "no room \ufffd"
 
 
 def test_bundles_are_the_labs(farm: Any, logged_in: Any, tmp_path: Path) -> None:
@@ -179,10 +219,17 @@ def test_bundles_are_the_labs(farm: Any, logged_in: Any, tmp_path: Path) -> None
     for given in (("--kernel", farm.kernels[0]), ("--engine", "onnxruntime"), ("--platform", "none")):
         refused = logged_in("bundle", "create", *given, "--target", TARGET, "--out", tmp_path / "b")
         assert refused.code == ExitCode.USAGE, given
-    refused = logged_in(
-        "bundle", "create", "--kernel", farm.kernels[0], "--engine", "none", "--target", TARGET, "--out", tmp_path / "b"
+    before = logged_in("bundle", "list", "--json").document
+    kernel = ("bundle", "create", "--kernel", farm.kernels[0], "--target", TARGET)
+    impossible: tuple[tuple[tuple[str, ...], str, str], ...] = (
+        (("--engine", "none"), "b", "carries no none: it can carry litert, mnn"),
+        (("--engine", "mnn", "--precision", "int8"), "b", "mnn has no int8"),
+        (("--engine", "mnn"), "nowhere/b", "in a folder that exists"),
     )
-    assert refused.code != 0
+    for engine, out, why in impossible:
+        refused = logged_in(*kernel, *engine, "--out", tmp_path / out)
+        assert (refused.code, why in refused.err) == (ExitCode.USAGE, True), refused.err
     assert not (tmp_path / "b").exists()
+    assert logged_in("bundle", "list", "--json").document == before, "nothing was ordered"
     with farm.client("client") as client, pytest.raises(Exception, match="no right"):
         list(client.bundles.list())

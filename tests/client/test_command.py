@@ -124,7 +124,7 @@ def test_a_job_shows_its_protocols_changed_parameters(farm: Any, logged_in: Any,
     path.write_text(json.dumps({"protocol": {"name": "quick", "parameters": {"visit_ms": 50}}}))
     job_id = logged_in("jobs", "submit", path, "--kernel", farm.kernels[0], "--json").document["id"]
     farm.measure(job_id)
-    assert "quick 3 visit_ms=50" in logged_in("jobs", "show", job_id).out
+    assert "quick 5 visit_ms=50" in logged_in("jobs", "show", job_id).out
     [row] = csv.DictReader(logged_in("jobs", "results", job_id, "--csv", "-").out.splitlines())
     assert row["protocol_parameters"] == "visit_ms=50"
 
@@ -203,6 +203,10 @@ def test_models(logged_in: Any, tmp_path: Path) -> None:
     path.write_bytes(build(kernel_type("fc").workload({"cin": 16, "cout": 8})).onnx_bytes)
     model = logged_in("models", "upload", path, "--json").document
     assert model["name"] == "tiny.onnx"
+    again = logged_in("models", "upload", path, "--name", "other", "--json")
+    assert (again.document["id"], again.document["name"]) == (model["id"], "tiny.onnx")
+    assert "you have these bytes already, as tiny.onnx: that name stays" in again.err
+    assert "already" not in logged_in("models", "upload", path).err
     assert "float32" in logged_in("models", "show", model["id"]).out
     job = logged_in("jobs", "submit", "--upload", path, "--model-id", model["id"], "--dry-run", "--json")
     assert (job.code, job.document["items"]) == (0, 1)
@@ -385,4 +389,4 @@ def test_a_restart_of_the_api_does_not_end_a_watch(farm: Any, logged_in: Any, ke
 def test_a_job_of_nothing_says_what_to_name(logged_in: Any) -> None:
     ended = logged_in("jobs", "submit")
     assert ended.code == ExitCode.USAGE
-    assert "name what to measure: --kernel" in ended.err
+    assert "name what to measure: --kernel, --model, --architecture, --model-id, --upload, or a file" in ended.err

@@ -196,6 +196,7 @@ def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, 
     [
         ("fc cin=8 cout=8", ("b:batch=1",), "b:batch=1: b is no file: nothing is uploaded that has dimensions"),
         ("FOLDER", ("batch=1",), "is a folder: name a file in it"),
+        ("/nowhere/a.bin", ("batch=1",), "there is no file /nowhere/a.bin"),
         ("closed.onnx", ("batch=1",), "closed.onnx: no dimension 'batch' to bind; the model has none"),
         ("rows.onnx", ("batch=1",), "rows.onnx: input "),
         ("rows.onnx", ("a:batch=1", "b:batch=1", "b:rows=1"), "rows.onnx: no dimension 'batch' to bind"),

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from benchfarm import Client, InvalidRequest, NotFound
 from benchfarm.exit_codes import ExitCode
@@ -148,6 +149,25 @@ def test_stale_tables_are_refused(farm: Any, whole: Predictor) -> None:
     assert Table.read(data, keys=keys, now_unix_s=0.0).head.export_id == made.id
 
 
+def test_a_stale_table_is_exported_again(farm: Any, logged_in: Any, whole: Predictor, tmp_path: Path) -> None:
+    """The predictor is the same, so that nothing but its age changes."""
+    made, data, keys = exported(farm, whole)
+    out = tmp_path / "t"
+    with farm.database.transaction() as tx:
+        tx.execute(text("UPDATE exports SET created_at = created_at - interval '2 days'"))
+    old = logged_in("export", "table", PLATFORM, "bert", "--out", out, "--max-age", "3d", "--json").document
+    assert (old["id"], old["sha256"]) == (made.id, made.sha256)
+    new = logged_in("export", "table", PLATFORM, "bert", "--out", out, "--max-age", "1d", "--json").document
+    assert (new["id"], new["predictor_id"]) == (made.id, made.predictor_id)
+    assert new["sha256"] != made.sha256
+    own = Table.open(out, keys=keys, max_age_s=DAY_S)
+    assert own.head.made_at > made.created_at
+    assert own.latency(GENES).latency_ms.tolist() == Table.read(data, keys=keys).latency(GENES).latency_ms.tolist()
+    with farm.client() as sdk:
+        assert sdk.exports.file(made.id, known_sha256=made.sha256) == out.read_bytes()
+        assert sdk.exports.table(PLATFORM, "bert").sha256 == new["sha256"]
+
+
 def test_tampered_tables_and_strange_keys_are_refused(farm: Any, whole: Predictor, tmp_path: Path) -> None:
     _, data, keys = exported(farm, whole)
     changed = bytearray(data)
@@ -217,12 +237,13 @@ def test_what_lies_outside_is_listed_and_told_back(farm: Any, logged_in: Any, wh
         data = sdk.exports.file(made.id)
         assert data is not None
         own = Table.read(data, keys=sdk.exports.keys())
-        found = own.latency([*GENES, {**GENES[0], "heads": 77}])
-        lacks = np.array([genes["seq"] != 64 for genes in GENES] + [True])
+        found = own.latency([*GENES, None, {**GENES[0], "heads": 77}])  # type: ignore[list-item]
+        lacks = np.array([genes["seq"] != 64 for genes in GENES] + [True, True])
         np.testing.assert_array_equal(found.missing, lacks)
         np.testing.assert_array_equal(np.isnan(found.latency_ms), lacks)
         assert {each.code for each in found.misses} == {"not_in_table", "architecture_out_of_range"}
         assert "seq in [64]" in found.misses[0].detail
+        assert "is a mapping" in found.misses[-2].detail
         assert "heads=77" in found.misses[-1].detail
         lacked = [GENES[each.row] for each in found.misses if each.code == "not_in_table"]
         assert sdk.exports.report_misses(made.id, lacked).new == len(lacked)

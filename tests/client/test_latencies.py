@@ -129,6 +129,19 @@ def test_a_wrong_item_is_told_and_the_others_are_answered(farm: Any) -> None:
 
 
 @pytest.mark.usefixtures("published")
+def test_a_wrong_item_is_named_by_its_number_in_whichever_question_it_was(
+    farm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = {"space": "bert", "genes": {**ARCHITECTURES[0].genes, "hidden": 1}}
+    upload = {"kind": "upload", "model_id": "m_none"}
+    monkeypatch.setattr(latencies, "MAX_ITEMS", 3)
+    with farm.client() as sdk:
+        found = sdk.latency([*ARCHITECTURES[:12], outside, upload], [PLATFORM])
+    fields = {one.item_no: one.field for one in found if one.error is not None}
+    assert fields == {12: "items.12.genes.hidden", 13: "items.13.model_id"}
+
+
+@pytest.mark.usefixtures("published")
 def test_columns_that_are_none_are_told(farm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with farm.client() as sdk:
         request = sdk._connection.request
@@ -210,6 +223,16 @@ def test_what_a_slow_board_measured_is_held_against_the_limit_as_a_prediction_is
 def test_a_constraint_that_means_nothing_is_refused(numbers: tuple[float, float]) -> None:
     with pytest.raises(InvalidRequest):
         LatencyConstraint(PLATFORM, numbers[0], probability=numbers[1])
+
+
+@pytest.mark.parametrize("given", ["8", True, None])
+def test_a_limit_that_is_no_number_is_refused(given: Any) -> None:
+    for fields in ({"limit_ms": given}, {"limit_ms": 8.0, "probability": given}):
+        with pytest.raises(InvalidRequest) as refused:
+            LatencyConstraint(PLATFORM, **fields)
+        assert refused.value.field == [*fields][-1]
+    of_numpy: Any = np.float32(8)
+    assert LatencyConstraint(PLATFORM, of_numpy).limit_ms == 8
 
 
 @pytest.mark.usefixtures("published")

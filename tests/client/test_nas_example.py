@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,9 +15,10 @@ from benchfarm_workloads.fusing import FusionRules
 from examples import nas_ofa
 from examples.nas_report import Limit, write_report
 from tests.client.test_predictions import publish
+from tests.client.test_taught_searches import player
 from tests.predictor.predictors import PLATFORM, model_predictor
 
-SMALL = nas_ofa.Options(population=20, generations=4, winners=3, tolerance=1e-6)
+SMALL = nas_ofa.Options(population=20, generations=4, winners=3, tolerance=1e-6, lessons=0)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,23 @@ def test_what_violates_a_limit_stands_behind_what_does_not(searched: Any) -> Non
         assert list(again.seen) == list(found.seen)
 
 
+def test_its_predictors_learn_from_winners_first(
+    searched: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play = player(searched)
+    with searched.client() as sdk:
+        monkeypatch.setattr(sdk.adaptations, "wait", play)
+        middle_ms = nas_ofa.limits_of(sdk, [(PLATFORM, ())], SMALL)[1].limits_ms[0]
+        plain = Search(sdk, [LatencyConstraint(PLATFORM, middle_ms)])
+        taught, asked = nas_ofa.taught_by_winners(plain, replace(SMALL, lessons=1), "lessons")
+        assert asked == plain.questions > 0
+        (lesson,) = taught.lessons
+        assert f"{PLATFORM} learnt from winners: {lesson.reason}" in capsys.readouterr().err
+        assert len(lesson.request.architectures) == nas_ofa.TAUGHT
+        impossible = Search(sdk, [LatencyConstraint(PLATFORM, 1e-6)])
+        assert nas_ofa.taught_by_winners(impossible, replace(SMALL, lessons=1), "nobody") == (impossible, 0)
+
+
 def test_a_genome_s_architectures_are_of_the_space() -> None:
     rng = random.Random(3)
     parents = [nas_ofa.Genome.drawn(rng) for _ in range(2)]
@@ -112,6 +131,14 @@ def test_a_genome_s_architectures_are_of_the_space() -> None:
         assert spaces.space("ofa_mobilenet_v3").validate(genome.architecture.genes) == genome.architecture
     assert nas_ofa.platform_of("b/c0.t1.free/e-1~edges=none/fp32") == ("b/c0.t1.free/e-1~edges=none/fp32", ())
     assert nas_ofa.platform_of("b/e~edges=none=6.5,9") == ("b/e~edges=none", (6.5, 9.0))
+
+
+def test_genomes_that_differ_in_blocks_that_are_not_there_are_one_architecture() -> None:
+    shallow = nas_ofa.Genome(224, (2,) * 5, (3,) * 20, (3,) * 20)
+    clones = [replace(shallow, kernel=(3, 3, 5, window, *(3,) * 16)) for window in (3, 5, 7)]
+    other = replace(shallow, hw=192)
+    assert nas_ofa.distinct([shallow, *clones, other, clones[0]], 9) == [shallow, other]
+    assert nas_ofa.distinct([shallow, *clones, other], 1) == [shallow]
 
 
 def test_a_platform_without_a_predictor_is_told(farm: Any, tmp_path: Path) -> None:

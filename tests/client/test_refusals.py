@@ -213,6 +213,32 @@ def test_a_dimension_of_one_upload_goes_to_no_other(logged_in: Any, tmp_path: Pa
     refused(logged_in("jobs", "submit", "--kernel", "fc cin=8 cout=8", "--dim", "batch=1"), "nothing is uploaded")
 
 
+def test_an_input_of_one_upload_is_filled_in_no_other(logged_in: Any, tmp_path: Path) -> None:
+    words, plain = tmp_path / "words.onnx", tmp_path / "plain.onnx"
+    words.write_bytes(_with_input("token_ids"))
+    plain.write_bytes(_with_input("pixels"))
+    both = ("jobs", "submit", "--upload", words, "--upload", plain, "--dry-run")
+    submitted = logged_in(*both, "--ints", f"{words}:token_ids=7", "--json")
+    assert submitted.code == 0, submitted.err
+    made = {one["name"]: one["inputs"][0]["fill"] for one in logged_in("models", "list", "--json").document}
+    assert made["words.onnx"]["below"] == 7
+    assert made["plain.onnx"]["kind"] == "normal"
+    refused(logged_in(*both, "--ints", "token_ids=7"), f"{plain}: no input 'token_ids'")
+    stray = ("jobs", "submit", "--kernel", "fc cin=8 cout=8", "--ints", "token_ids=7")
+    refused(logged_in(*stray), "nothing is uploaded that has inputs", "field=ints")
+
+
+def _with_input(name: str) -> bytes:
+    import onnx
+
+    model = onnx.load_from_string(build(kernel_type("fc").workload({"cin": 16, "cout": 8})).onnx_bytes)
+    (given,) = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = [name if one == given.name else one for one in node.input]
+    given.name = name
+    return bytes(model.SerializeToString())
+
+
 def _with_open_batch(name: str = "batch") -> bytes:
     import onnx
 

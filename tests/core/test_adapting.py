@@ -8,6 +8,7 @@ import pytest
 from benchfarm_core.adapting import (
     FRUITLESS_ROUNDS,
     LEAST_ROUND_S,
+    MAX_GIVEN,
     MAX_HOLDOUTS_IN_ALL,
     MAX_ROUNDS,
     PACE_MAX,
@@ -43,7 +44,8 @@ from benchfarm_core.adapting import (
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.predictors import HoldoutScore
-from benchfarm_core.publishing import HOPELESS
+from benchfarm_core.publishing import HOPELESS, UNJUDGED
+from benchfarm_core.workloads import ArchitectureRequest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -147,6 +149,37 @@ def test_rounds_share_the_budget_and_never_take_more_than_is_left() -> None:
     assert round_s(100, 120, 5) == 0
 
 
+def test_what_was_given_is_measured_once_however_good_the_predictor_is() -> None:
+    given = {"is_given": True, "round": 0}
+    assert why_stop(standing(score(1.0), **given)) is None
+    for changes in ({"is_more": False}, {"round": 1}, {"is_given": False}):
+        found = why_stop(standing(score(1.0), **{**given, **changes}))
+        assert found is not None
+        assert found.reached
+
+
+def test_what_was_given_may_take_all_that_is_left_at_once() -> None:
+    assert [round_s(100, 20, number, is_given=True) for number in (1, 2)] == [80, 80]
+    assert limit_s(100, 1, 20, is_given=True) == 100
+    assert limit_s(100, 1, 20) < 100
+
+
+@pytest.mark.parametrize(("count", "judging"), [(1, 0), (2, 1), (9, 4), (16, 8), (17, 6), (32, 8), (MAX_GIVEN, 8)])
+def test_every_second_one_of_what_is_given_judges_up_to_a_number_and_from_all_of_it(count: int, judging: int) -> None:
+    given = (ArchitectureRequest(space="a", genes={"hw": 1}),) * count
+    request = AdaptationRequest(spaces=("a",), architectures=given, holdouts=8)
+    places = range(count)[request.judging]
+    assert request.judged_by == len(places) == judging
+    assert 0 not in places, "the best one teaches"
+    assert not places or count - places[-1] <= places.step + 1
+
+
+def test_no_more_is_given_than_a_round_may_hold() -> None:
+    given = (ArchitectureRequest(space="a", genes={"hw": 1}),) * (MAX_GIVEN + 1)
+    with pytest.raises(ValueError, match=str(MAX_GIVEN)):
+        AdaptationRequest(spaces=("a",), architectures=given)
+
+
 def test_the_pace_is_what_boards_really_took_within_bounds() -> None:
     assert pace(0, 0, 7.0) == pace(5, 0, 7.0) == 7
     assert pace(3, 2, 7.0) == 1.5
@@ -238,6 +271,15 @@ def test_what_is_worse_than_no_answer_is_told_so() -> None:
     state, reason = outcome(view(rejected, predictor("fc")))
     assert (state, "nothing was published" in reason) == (AdaptationState.SUCCEEDED, False)
     assert reason.endswith("model is worse than no answer: 133644 % mean error")
+
+
+def test_one_that_learnt_next_to_nothing_has_failed() -> None:
+    rejected = predictor(is_active=False, holdout=None, detail=f"{UNJUDGED}: no hold-out of it could be measured")
+    state, reason = outcome(view(rejected))
+    assert state == AdaptationState.FAILED
+    assert reason == (
+        "nothing was published; model is judged by too little: no hold-out of it could be measured; the budget is spent"
+    )
 
 
 def predictor(subject: str = "model", **changes: object) -> AdaptedPredictor:

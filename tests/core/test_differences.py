@@ -16,13 +16,13 @@ from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import (
     CanaryGolden,
-    check_result,
     clean_blocks,
     launch_floor_ns,
     launch_median_ns,
     summarise,
     wants_more_launches,
 )
+from benchfarm_core.result_checks import check_result
 from benchfarm_core.summaries import Grade, Summary
 
 KERNEL = PROTOCOLS["kernel"]

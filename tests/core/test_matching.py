@@ -1,10 +1,13 @@
 """Which platforms exist, and the one sentence that says why not."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from benchfarm_core.boards import BoardReport, BoardState, EngineOption, EngineReport, Health, board_id
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.matching import (
+    ItemsRest,
     is_too_large,
     may_exist,
     offered_platforms,
@@ -74,6 +77,7 @@ def test_the_first_filter_that_removes_a_board_is_named() -> None:
         ("state", "offline", {"state": BoardState.OFFLINE}),
         ("state", "measuring something else", {"state": BoardState.LEASED}),
         ("state", "cooling down: its conditions did not hold: load 4.2", {**rests}),
+        ("state", "no launch began on it", {"state": BoardState.COOLING, "rests_after": "ailing"}),
         ("state", "its agent did not answer an offer", {"state": BoardState.COOLING, "rests_after": "unanswered"}),
     ]
     for removed_by, text, change in changes:
@@ -146,6 +150,39 @@ def test_only_boards_that_can_serve_are_counted_as_in_use(
         platform, boards_offering=offering, boards_online=online, boards_idle=0, unusable=unusable, resting=resting
     )
     assert why == sentence
+
+
+UNTIL = datetime(2026, 11, 23, 14, 0, 5, tzinfo=timezone(timedelta(hours=2)))
+REST = ItemsRest(items=2, until=UNTIL, ailment="disk_full")
+RESTS = "2 rest, the first until 2026-11-23 12:00:05 UTC: no launch began on the board that tried last: disk_full"
+LOUD = "3 were inconclusive and rest: their next try comes in another moment"
+
+
+@pytest.mark.parametrize(
+    ("again", "items_rest", "next_in_line", "sentence"),
+    [
+        (0, None, 5, "next in line"),
+        (3, None, 2, LOUD),
+        (0, REST, 0, RESTS),
+        (0, REST._replace(items=1), 0, RESTS.replace("2 rest, the first", "1 rests")),
+        (0, REST, 1, f"next in line; {RESTS}"),
+        (3, REST, 0, f"{RESTS}; {LOUD}"),
+    ],
+)
+def test_items_that_no_board_tries_yet_are_not_next_in_line(
+    again: int, items_rest: ItemsRest | None, next_in_line: int, sentence: str
+) -> None:
+    for idle, expected in ((1, sentence), (0, "all 2 boards of this platform are in use")):
+        why = why_platform(
+            parse_platform_key("host-1/c1.t1.free/ncnn-1.0/fp32"),
+            boards_offering=2,
+            boards_online=2,
+            boards_idle=idle,
+            again=again,
+            items_rest=items_rest,
+            next_in_line=next_in_line,
+        )
+        assert why == expected
 
 
 def test_a_board_that_cannot_serve_a_job_says_why() -> None:

@@ -279,9 +279,27 @@ def heaviest(**changes: Any) -> Callable[[TrainingRows], TrainingRows]:
     return spoil
 
 
+def many(rows: TrainingRows) -> TrainingRows:
+    """The rows with a first model that has its first kernel a million times."""
+    row, *others = rows.models
+    (name, config, _), *rest = row.kernels
+    counted = row.model_copy(update={"kernels": ((name, config, 1_000_000), *rest)})
+    return rows.model_copy(update={"models": (counted, *others)})
+
+
+def heavy(rows: TrainingRows) -> TrainingRows:
+    """The rows with a first model of some convolutions, none of which is too much for its time by itself."""
+    row, *others = rows.models
+    size = {"hw": 56, "cin": 256, "cout": 256, "k": 3, "s": 1, "batch": 1, "act": "relu"}
+    counted = row.model_copy(update={"kernels": (("conv-bn-act", size, 100),), "normalised_ms": 0.01})
+    return rows.model_copy(update={"models": (counted, *others)})
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
+        (many, "no machine runs 1000"),
+        (heavy, "operations in"),
         (first(grade=Grade.D), "grade D"),
         (first(purpose=Purpose.HOLDOUT), "hold-out"),
         (first(normalised_ms=1e-9), "no workload takes"),

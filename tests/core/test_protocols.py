@@ -9,11 +9,13 @@ from benchfarm_core.protocols import (
     PROTOCOLS,
     ProtocolRequest,
     changed_parameters,
+    in_situ,
     longest_s,
     refuse_longer,
     resolve_protocol,
 )
 from benchfarm_core.refusals import refusal_of
+from benchfarm_core.values import digest
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,21 @@ def test_impossible_limits_are_named(parameters: dict[str, float], told: str) ->
         resolve_protocol(ProtocolRequest(name="kernel", parameters=parameters))
     assert (refused.value.code, refused.value.field) == ("protocol_impossible", "protocol.parameters")
     assert told in refused.value.detail
+
+
+@pytest.mark.parametrize("name", ["compare", "memory", "profile"])
+def test_what_has_no_canaries_between_its_blocks_waits_for_none(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="quiet_wait_ms waits for canaries between blocks") as refused:
+        resolve_protocol(ProtocolRequest(name=name, parameters={"quiet_wait_ms": 20}))
+    assert refused.value.field == "protocol.parameters"
+
+
+def test_a_protocol_without_waits_is_the_one_of_before_there_were_waits() -> None:
+    plain = PROTOCOLS["kernel"].model_copy(update={"version": 4, "quiet_wait_ms": None})
+    before = {name: value for name, value in plain.model_dump(mode="json").items() if name != "quiet_wait_ms"}
+    assert plain.id == "proto_" + digest(before, length=12)
+    assert PROTOCOLS["kernel"].id != plain.id
+    assert in_situ(PROTOCOLS["kernel"]).quiet_wait_ms is None
 
 
 def test_a_protocol_is_told_from_its_names_own_by_what_differs() -> None:

@@ -2,11 +2,12 @@
 
 import random
 from statistics import fmean
+from typing import Any
 
 import pytest
 
 from benchfarm_core.predictors import HoldoutScore
-from benchfarm_core.publishing import HOPELESS, First, is_better, is_shown, verdict
+from benchfarm_core.publishing import HOPELESS, ROWS_MIN, UNJUDGED, Compared, First, is_better, is_shown, verdict
 
 
 def score(within_10: float = 0.9, count: int = 40, mape: float = 0.05, within_5: float = 0.5) -> HoldoutScore:
@@ -45,8 +46,8 @@ def test_versions_that_are_equally_good_seldom_take_turns(count: int) -> None:
 def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
     good, bad = score(0.95, mape=0.02), score(0.8, mape=0.08)
     assert verdict(bad, None, has_active=False).activate, "anything is better than nothing"
-    assert verdict(None, None, has_active=False).activate
-    assert "no hold-out" in verdict(None, None, has_active=False).reason
+    unseen = verdict(None, None, has_active=False, first=First(score(), 0.01))
+    assert (unseen.activate, unseen.reason) == (True, "the first one; no hold-out of it could be measured")
     assert not verdict(None, None, has_active=True).activate
     assert verdict(good, None, has_active=True).activate, "what answers cannot be read any more"
     assert verdict(good, bad, has_active=True, gains=[0.05, 0.07] * 20).activate
@@ -62,6 +63,26 @@ def test_what_answers_stays_unless_the_new_one_is_shown_to_be_better() -> None:
     )
 
 
+def test_what_was_picked_does_not_pay_for_what_is_lost_elsewhere() -> None:
+    elsewhere = [-0.01, -0.03] * 5
+    judged: dict[str, Any] = {"new": score(mape=0.04, count=18), "before": score(mape=0.08, count=18)}
+    fields: dict[str, Any] = {"has_active": True, "gains": [0.10, 0.12] * 4 + elsewhere}
+    assert verdict(**judged, **fields).activate, "all in all it is nearer"
+    drawn = Compared(score(mape=0.05, count=10, within_5=0.3), score(mape=0.03, count=10), elsewhere)
+    found = verdict(**judged, **fields, drawn=drawn)
+    assert (found.activate, found.reason) == (
+        False,
+        "worse where nobody picked: 5.00 % against 3.00 % mean error on the same 10 hold-outs",
+    )
+    even = drawn._replace(gains=[0.01, -0.01] * 5)
+    assert verdict(**judged, **fields, drawn=even).activate, "it need not be better there, nor is chance a loss"
+    near = drawn._replace(new=score(mape=0.05, count=10, within_5=0.4))
+    assert verdict(**judged, **fields, drawn=near).activate, "farther, and yet near enough"
+    assert verdict(**judged, **fields, drawn=even._replace(new=score(0.8, count=10))).activate, "one row is none"
+    assert not verdict(**judged, **fields, drawn=even._replace(new=score(0.7, count=10))).activate
+    assert not verdict(**judged, **{**fields, "gains": even.gains}, drawn=even).activate, "and better it must be"
+
+
 @pytest.mark.parametrize(
     ("mape", "least", "answers"), [(0.9, 0.4, True), (1.0, 0.5, True), (1.01, 0.01, False), (0.9, 0.51, False)]
 )
@@ -72,6 +93,16 @@ def test_a_first_version_that_is_off_by_factors_does_not_answer(mape: float, lea
     assert found.reason.startswith(HOPELESS) is not answers
     gains = [1.9, 2.0] * 20
     assert verdict(score(), score(mape=2.0), has_active=True, gains=gains, first=first).activate
+
+
+@pytest.mark.parametrize(("rows", "answers"), [(0, False), (2, False), (ROWS_MIN - 1, False), (ROWS_MIN, True)])
+def test_a_first_version_that_next_to_nothing_judges_does_not_answer(rows: int, answers: bool) -> None:
+    first = First(score(1.0, count=rows, mape=0.001), 0.0) if rows else None
+    found = verdict(None, None, has_active=False, first=first)
+    assert found.activate is answers
+    assert found.reason.startswith(f"{UNJUDGED}: no hold-out of it could be measured, and {rows} rows") is not answers
+    holdout = score(count=5)
+    assert verdict(holdout, None, has_active=False, first=First(holdout, 0.01)).activate, "hold-outs were declared"
 
 
 def test_what_cannot_be_read_is_not_replaced_by_what_is_worse_than_it_was() -> None:

@@ -18,17 +18,17 @@ from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import (
     CanaryGolden,
     canary_floors,
-    check_result,
     clean_blocks,
     drifted,
     grade_of,
     is_noisy,
-    quiet_canary_ns,
+    lease_canaries,
     spread_of,
     summarise,
     unenforced,
     wants_more_launches,
 )
+from benchfarm_core.result_checks import check_result
 from benchfarm_core.summaries import Grade, Summary
 
 KERNEL = PROTOCOLS["kernel"]
@@ -313,15 +313,15 @@ def test_launches_beside_a_busy_neighbour_are_not_enough() -> None:
 
     quiet = [beside(n, 500_000 + n) for n in range(3)]
     slow = [beside(n, 600_000) for n in range(3)]
-    quiet_ns = quiet_canary_ns([*quiet, *slow])
-    assert quiet_ns == 500_000
-    assert not wants_more_launches(quiet, KERNEL, quiet_ns=quiet_ns)
-    assert wants_more_launches([*slow[:2], quiet[2]], KERNEL, quiet_ns=quiet_ns)
-    assert not wants_more_launches([*slow[:2], *quiet[1:]], KERNEL, quiet_ns=quiet_ns)
-    assert not wants_more_launches([slow[0]] * KERNEL.launches_max, KERNEL, quiet_ns=quiet_ns), "none are left"
-    assert quiet_canary_ns([]) is None
+    lease = lease_canaries([*quiet, *slow])
+    assert lease.mobilenet_ns == 500_000
+    assert not wants_more_launches(quiet, KERNEL, lease=lease)
+    assert wants_more_launches([*slow[:2], quiet[2]], KERNEL, lease=lease)
+    assert not wants_more_launches([*slow[:2], *quiet[1:]], KERNEL, lease=lease)
+    assert not wants_more_launches([slow[0]] * KERNEL.launches_max, KERNEL, lease=lease), "none are left"
+    assert lease_canaries([]) == CanaryGolden()
     drowned = [one.model_copy(update={"canaries": {}}) for one in quiet]
-    assert wants_more_launches(drowned, KERNEL, quiet_ns=quiet_ns), "their canary never ran undisturbed"
+    assert wants_more_launches(drowned, KERNEL, lease=lease), "their canary never ran undisturbed"
 
 
 @pytest.mark.parametrize("fast", [1, 5, 19, 60])
@@ -406,12 +406,14 @@ def test_the_witness_tolerates_its_own_noise() -> None:
 
 def test_results_that_contradict_themselves_are_refused() -> None:
     one = launch(0, [1] * 5)
+    stray = one.model_copy(update={"canaries": {"sgemm": ((0, 1), (6, 1))}})
     bad = [
         MeasurementResult(measurement_id=1, outcome="ok"),
         MeasurementResult(measurement_id=1, outcome="failed"),
         MeasurementResult(measurement_id=1, outcome="ok", failure=FailureCode.TIMEOUT, launches=(one,)),
         MeasurementResult(measurement_id=1, outcome="ok", launches=(one, one)),
         MeasurementResult(measurement_id=1, outcome="ok", launches=(one.model_copy(update={"switches": (0,)}),)),
+        MeasurementResult(measurement_id=1, outcome="ok", launches=(stray,)),
     ]
     for result in bad:
         with pytest.raises(InvalidRequest) as caught:

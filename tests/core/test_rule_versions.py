@@ -14,10 +14,12 @@ from benchfarm_core.quality import RULE_VERSION, CanaryGolden, summarise, wants_
 from tests.core.test_comparing import answer
 from tests.core.test_differences import doubled
 from tests.core.test_quality import launch
+from tests.core.test_quiet_blocks import pointed
 
 # A rule that gives other numbers, or words, for these launches: raise its version and pin what it gives now.
-SUMMARIES = {9: "73ce57fe69946791"}
-DIFFERENCES = {9: "16b8a9ca925ad1d5"}
+SUMMARIES = {11: "63df9f4098a31dd1"}
+DIFFERENCES = {11: "16b8a9ca925ad1d5"}
+PROFILES = {11: "bc31932f18a6c7a7"}
 COMPARISONS = {3: "037b1ab3ac449e7d"}
 
 GOLDEN = CanaryGolden(sgemm_ns=100_000, mobilenet_ns=500_000)
@@ -40,6 +42,26 @@ def drawn(seed: int) -> list[LaunchSamples]:
     return found
 
 
+def drawn_pointed(seed: int) -> list[LaunchSamples]:
+    """Launches with the clock's canary between their blocks, which met a fast mode, the usual one and slow ones. Of
+    every other seed blocks waited wherever it was slow."""
+    rng = random.Random(seed)
+    modes = ((76_000, 82_000, 82_500, 110_000), (82_000, 82_000, 90_000, 99_000), (110_000, 82_000, 150_000))[seed % 3]
+    found = [
+        pointed(number, [rng.choice(modes) for _ in range(9)], kernel_share=0.3 * (seed % 4), seed=seed)
+        for number in range(rng.randint(1, 6))
+    ]
+    return [waited(one) for one in found] if seed % 2 else found
+
+
+def waited(one: LaunchSamples) -> LaunchSamples:
+    """The launch with a quiet run behind each slow one."""
+    runs = [
+        (place, ns) for place, slow in one.canaries["sgemm"] for ns in ((slow, 82_000) if slow > 99_000 else (slow,))
+    ]
+    return one.model_copy(update={"canaries": {**one.canaries, "sgemm": tuple(runs)}})
+
+
 def digest_of(lines: list[str]) -> str:
     return sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -53,24 +75,29 @@ def drawn_doubled(seed: int) -> list[LaunchSamples]:
     return [one.model_copy(update={"canaries": loud}) if n % 4 == 3 else one for n, one in enumerate(found)]
 
 
-def told(launches: list[LaunchSamples], seed: int) -> str:
-    protocol = PROTOCOLS[("kernel", "standard", "quick")[seed % 3]]
+def told(launches: list[LaunchSamples], seed: int, name: str | None = None) -> str:
+    protocol = PROTOCOLS[name or ("kernel", "standard", "quick")[seed % 3]]
     found = summarise(launches, protocol=protocol, golden=GOLDEN, clock_proof=list(ClockProof)[seed % 3])
     numbers = {} if isinstance(found, FailureCode) else found.model_dump(mode="json", exclude={"rule_version", "noisy"})
     rounded = {name: f"{one:.9g}" if isinstance(one, float) else one for name, one in numbers.items()}
     return f"{found if isinstance(found, FailureCode) else rounded} {wants_more_launches(launches, protocol)}"
 
 
-@pytest.mark.parametrize("rule", ["summaries", "differences", "comparisons"])
+@pytest.mark.parametrize("rule", ["summaries", "differences", "profiles", "comparisons"])
 def test_what_a_rule_gives_is_pinned_to_its_version(rule: str) -> None:
     if rule == "summaries":
         lines = [told(drawn(seed), seed) for seed in range(60)]
+        lines += [told(drawn_pointed(seed), seed) for seed in range(60)]
         assert len({line.split()[0] for line in lines}) > 1  # numbers, and reasons for none
         assert {RULE_VERSION: digest_of(lines)} == SUMMARIES
     elif rule == "differences":
         lines = [told(drawn_doubled(seed), seed) for seed in range(40)]
         assert len({line.split()[0] for line in lines}) > 1
         assert {RULE_VERSION: digest_of(lines)} == DIFFERENCES
+    elif rule == "profiles":
+        lines = [told(drawn(seed), seed, "profile") for seed in range(40)]
+        assert len({line.split()[0] for line in lines}) > 1
+        assert {RULE_VERSION: digest_of(lines)} == PROFILES
     else:
         changes = [answer(seed, shift=0.01 * (seed % 3 - 1), luck=0.007) for seed in range(12)]
         numbers = [f"{one.verdict} {one.change_percent:.6g} {one.low_percent:.6g} {one.launches}" for one in changes]

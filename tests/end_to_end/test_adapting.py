@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchfarm import Client
+from benchfarm import Client, LatencyConstraint, Search
 from benchfarm_core.adapting import AdaptationRequest, AdaptationState, AdaptationView, Target
 from benchfarm_standalone.farm_process import FarmProcess
 from tests.end_to_end.simulated_lab import UNTIL_S, platform_of, simulated_lab
@@ -68,3 +68,11 @@ def test_a_platform_is_adapted_and_then_answers(farm: FarmProcess, client: Clien
         assert answer.median_ms is not None
         assert answer.high_ms is not None
         assert 0 < answer.low_ms <= answer.median_ms <= answer.high_ms
+    given = client.spaces.draw(SPACE, seed="as if a search had found them", count=12)
+    taught = Search(client, [LatencyConstraint(platform, 1e6)]).taught(given, budget_s=6)
+    (lesson,) = taught.lessons
+    assert lesson.state is S.SUCCEEDED, lesson
+    assert (lesson.measured.holdouts, [one.subject for one in lesson.predictors]) == (6, ["model"])
+    assert 0 < lesson.measured.done <= 6
+    assert lesson.predictors[0].before is not None, "held against what answers"
+    assert {one.answers[0].source for one in taught.judge(drawn)} == {"predicted"}

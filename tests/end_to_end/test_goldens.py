@@ -3,7 +3,6 @@
 These boards are this host, and not told so: boards with marks run no golden suite.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,33 +20,14 @@ from tests.peers.sshd import SshHost
 
 TRIES = 5
 RUN_S = 150.0
-DAY = {"BENCHFARM_GOLDEN_EVERY_S": "86400"}
+SETTINGS = {"BENCHFARM_GOLDEN_EVERY_S": "86400", "BENCHFARM_RETRY_S": "0.5"}
 
 
 @pytest.fixture
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     home = tmp_path_factory.mktemp("farm")
-    with FarmProcess(home, local_board=False, env=DAY) as farm, Client(farm.url, farm.admin_token) as client:
+    with FarmProcess(home, local_board=False, env=SETTINGS) as farm, Client(farm.url, farm.admin_token) as client:
         yield client
-
-
-@pytest.fixture
-def start(client: Client, tmp_path: Path) -> Iterator[Callable[[str], AgentProcess]]:
-    """Starts an agent with the lab's file of a text; it is ready, and drained in the end."""
-    tmp_path.chmod(0o711)
-    agent = AgentProcess(client.url, tmp_path / "state", tmp_path / "agent.log")
-
-    def start(text: str) -> AgentProcess:
-        (tmp_path / "boards.toml").write_text(f"local = false\n{text}")
-        (tmp_path / "enrol").write_text(client.create_enrol_token().token)
-        agent.start("--enrol-token-file", str(tmp_path / "enrol"), "--boards", str(tmp_path / "boards.toml"))
-        agent.wait_ready()
-        return agent
-
-    yield start
-    if agent.process is not None:
-        agent.signal(signal.SIGTERM)
-        assert agent.wait_ended() == 0, agent.said()
 
 
 def listed(client: Client, kind: str) -> BoardView:
@@ -97,6 +77,7 @@ def test_a_board_over_ssh_begins_its_history(
     ssh = ssh_host.ssh
     agent = start(
         f"""
+local = false
 [[ssh]]
 name = "bench"
 host = "{ssh.host}"
@@ -119,7 +100,7 @@ def test_a_phone_begins_its_history(
     built("x86_64")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "runners").symlink_to(CACHE)
-    agent = start(f'adb = ["{phone.address}"]\n')
+    agent = start(f'local = false\nadb = ["{phone.address}"]\n')
     board = listed(client, "adb")
     assert board.marks == []
     check(golden_run(client, board, agent.said), "ncnn")

@@ -1,6 +1,5 @@
 """Labs as their operators run them: real adbd, adb server and sshd, the native and the Python runner, a real farm."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,25 +43,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory, farm_home: Callable[[Path], P
 def client(farm: FarmProcess) -> Iterator[Client]:
     with Client(farm.url, farm.admin_token) as client:
         yield client
-
-
-@pytest.fixture
-def start(farm: FarmProcess, client: Client, tmp_path: Path) -> Iterator[Callable[[str], AgentProcess]]:
-    """Starts an agent with the lab's file of a text; it is ready, and drained in the end."""
-    tmp_path.chmod(0o711)
-    agent = AgentProcess(farm.url, tmp_path / "state", tmp_path / "agent.log")
-
-    def start(text: str) -> AgentProcess:
-        (tmp_path / "boards.toml").write_text(text)
-        (tmp_path / "enrol").write_text(client.create_enrol_token().token)
-        agent.start("--enrol-token-file", str(tmp_path / "enrol"), "--boards", str(tmp_path / "boards.toml"))
-        agent.wait_ready()
-        return agent
-
-    yield start
-    if agent.process is not None:
-        agent.signal(signal.SIGTERM)
-        assert agent.wait_ended() == 0, agent.said()
 
 
 @pytest.fixture

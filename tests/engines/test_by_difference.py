@@ -13,7 +13,7 @@ from benchfarm_core.differences import Difference, difference_of
 from benchfarm_core.measurements import LaunchSamples, MeasurementResult, SideSamples
 from benchfarm_core.profilers import DIFFERENCE_ENGINES
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import check_result
+from benchfarm_core.result_checks import check_result
 from benchfarm_engines.difference_visit import ROUND_PAIRS, ROUNDS, ROUNDS_MIN, time_round, wants_round
 from benchfarm_engines.displacement import DISPLACED_BYTES, Displacement
 from benchfarm_engines.in_situ_visit import WALL_SHARE

@@ -237,12 +237,14 @@ def test_the_profilers_cost_is_told_by_the_canary_once(workloads: dict[str, Any]
     workload, engine = workloads["conv"], load_engine("onnxruntime")
     inputs = make_inputs(read_inputs(workload.inputs))
     opening = OpenRequest(workload.artifact, inputs, "fp32", 1, check_options({}, engine.options), beside_another=True)
-    plain = engine.open(opening)
-    cost = OperatorCost(engine, opening, plain)
-    found = cost.ns()
-    assert 0 < found < 50_000
-    plain.close()  # it is not asked again
-    assert cost.ns() == found
+    found = []
+    for _ in range(3):  # where sessions' buffers lie moves their times by as much as a profiler may cost
+        plain = engine.open(opening)
+        cost = OperatorCost(engine, opening, plain)
+        found.append(cost.ns())
+        plain.close()  # it is not asked again
+        assert cost.ns() == found[-1]
+    assert 0 < sorted(found)[1] < 50_000
 
 
 def test_of_means_no_cost_can_be_told(workloads: dict[str, Any]) -> None:

@@ -197,10 +197,15 @@ class Agent:
         reason: str = "done",
         wants_next: bool = False,
         times: LeaseTimes = TIMES,
+        has_launched: bool = True,
+        gate_ms: float = 0,
     ) -> FinishAnswer:
-        """The end of a lease in one step, and with `wants_next` the next batch, as the API does it."""
-        release = ReleaseRequest.model_validate({"reason": reason, "lease_wall_ms": 1234.5})
-        request = FinishRequest(results=found, launches=(evidence(),), release=release, wants_next=wants_next)
+        """The end of a lease in one step, and with `wants_next` the next batch, as the API does it. `has_launched`: a
+        launch of it got ready."""
+        release = ReleaseRequest.model_validate({"reason": reason, "lease_wall_ms": 1234.5, "gate_ms": gate_ms})
+        request = FinishRequest(
+            results=found, launches=(evidence(),) * has_launched, release=release, wants_next=wants_next
+        )
         with self.farm.database.transaction() as tx:
             answer, board_id, takes = finishing.finish(tx, self.id, grant.lease_token, request, times)
         if answer.lost or not wants_next:

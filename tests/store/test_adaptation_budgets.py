@@ -205,6 +205,39 @@ def test_a_lease_that_goes_on_is_counted_when_it_has_ended(lab, agent, ok_result
     assert lab.view(one).board_s == pytest.approx(10, abs=0.01)
 
 
+def test_a_gate_that_stays_shut_costs_nothing(lab, farm, agent, ok_result):
+    one = lab.start().id
+    lab.want(one, asks(3))
+    found = pace_of(lab, one)
+    for _ in range(2):
+        grant = agent.must_take()
+        lasted(lab, 20)
+        assert lab.view(one).board_s == 0, "it may wait at its gate yet"
+        agent.finish(grant, reason="gate", has_launched=False)
+        lasted(lab, 20)
+        assert (lab.view(one).board_s, pace_of(lab, one)) == (0, found)
+        farm.run("UPDATE boards SET cooling_until = now()")
+    sweep(lab)
+    grant = agent.must_take()
+    agent.start(grant)
+    farm.run("UPDATE leases SET accepted_at = now() - interval '7 s' WHERE ended_at IS NULL")
+    assert lab.view(one).board_s == pytest.approx(7, abs=1)
+    agent.finish(grant, *(ok_result(item.measurement_id) for item in grant.items))
+    assert lab.view(one).board_s == pytest.approx(7, abs=1)
+
+
+def test_while_a_lease_waits_at_its_gate_nothing_is_given_up_for_it(lab, agent):
+    one = probing(lab, budget_s=7200)
+    lab.want(one, asks(MANY), purpose=Purpose.PROBE, round_no=0)
+    grant = agent.must_take()
+    lasted(lab, 3000)
+    sweep(lab)
+    assert lab.view(one).measured.given_up == 0
+    agent.start(grant)
+    sweep(lab)
+    assert lab.view(one).measured.given_up == MANY - len(grant.items), "it got through, and its wait counts"
+
+
 def test_what_another_transaction_holds_is_counted_by_the_next_sweep(lab, ok_result):
     one = lab.start().id
     lab.want(one, asks(3))
@@ -281,6 +314,8 @@ def test_leases_of_before_tell_what_the_first_ones_will_take(lab, farm, ann, ok_
     found = pace_of(lab, first)
     assert found.value == pytest.approx(18 / expected_s, rel=1e-3)
     assert not found.is_known, "of another platform"
+    farm.run("UPDATE leases SET gate_ms = 3000, accepted_at = accepted_at - interval '3 s'")
+    assert pace_of(lab, first).value == pytest.approx(found.value, rel=1e-3), "what they waited is no work"
     assert 3 < found.value < 40
     some = lab.want(first, asks(30), limit_s=10)
     assert some.expected_s * found.value <= 10

@@ -115,6 +115,15 @@ def test_what_cannot_be_learnt_is_refused_and_nothing_stays(lab, farm, ann, repo
     with pytest.raises(InvalidRequest, match="cannot be both") as caught:
         lab.start(spaces=["bert", "autoformer"], unseen_spaces=["bert"])
     assert caught.value.field == "unseen_spaces"
+    first, second = ({**one.genes} for one in draws("autoformer", "given", 2))
+    for spaces, genes, code, field in (
+        (["bert"], {}, "invalid_request", "architectures.0.space"),
+        (["autoformer"], {"hidden": 1}, "architecture_out_of_range", "architectures.1.genes.hidden"),
+    ):
+        given = [{"space": "autoformer", "genes": one} for one in (first, {**second, **genes})]
+        with pytest.raises(InvalidRequest) as caught:
+            lab.start(spaces=spaces, architectures=given)
+        assert (caught.value.code, caught.value.field) == (code, field)
     assert farm.scalar("SELECT count(*) FROM adaptations") == 0
 
 

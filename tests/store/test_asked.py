@@ -247,6 +247,14 @@ def test_a_pin_is_held_where_it_answers(farm, ann, agent):
     assert (refused.value.code, refused.value.field) == ("pinned_predictor_gone", "pin.predictors")
 
 
+@pytest.mark.parametrize("name", ["pr_999999", "x"])
+def test_a_pin_of_nothing_is_told_as_the_pins(farm, ann, agent, name):
+    pin = pin_of(ask(farm, ann, TINY))
+    with pytest.raises(NotFound, match=r"no such predictor|no predictor pr_999999") as refused:
+        ask(farm, ann, TINY, pin={**pin, "predictors": [name]})
+    assert refused.value.field == "pin.predictors"
+
+
 def test_a_pin_that_would_name_too_much_is_refused(farm, ann, agent, monkeypatch):
     monkeypatch.setattr(pins, "MAX_PINNED", 1)
     publish(farm, ONE, "fc")

@@ -51,6 +51,17 @@ def test_what_is_measured_by_now_is_not_queued_again(farm, ann, agent):
     assert queue(farm, ann, question(FC, max_age_s=60)).queued == 1  # too old for this question
 
 
+def test_what_was_measured_a_moment_ago_waits_no_more(farm, ann, agent):
+    """Its job has ended, and is no reason to say that somebody still has to measure it."""
+    asked = queue(farm, ann, question(FC, ACT))
+    assert (asked.queued, asked.waiting) == (2, 0)
+    farm.plan(farm.job(asked.job_ids[0], ann))
+    assert (queue(farm, ann, question(FC)).waiting, queue(farm, ann, question(FC)).measured) == (1, 0)
+    agent.measure_all()
+    found = queue(farm, ann, question(FC, ACT, FCS[0], pin={"as_of": "2020-01-01T00:00:00Z"}))
+    assert (found.measured, found.waiting, found.queued, found.left_out, list(found.job_ids)) == (2, 0, 1, 0, [2])
+
+
 def test_what_cannot_be_an_item_is_refused_alone(farm, ann, report_of):
     farm.agent(ann, report_of(facts={"cores": 2, "memory_bytes": 40_000_000}))
     upload = add_upload(farm, ann, b"one")
@@ -142,6 +153,28 @@ def test_nobody_waits_for_the_account_while_a_question_queues(farm, ann, agent):
             tx.execute(text("SET LOCAL lock_timeout = '2s'"))
             accounts.check_room(tx, ann.account_number, 1)
         assert asking.result(10).queued == 1
+
+
+JOBS_READ = text("""
+    SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_xact_user_tables WHERE relname = 'jobs'
+""")
+
+
+def test_jobs_of_questions_that_ended_long_ago_are_not_looked_through(farm, ann, agent):
+    request = question(FC)
+    queue(farm, ann, request)
+    farm.run("""
+        INSERT INTO jobs SELECT (jsonb_populate_record(j, jsonb_build_object(
+            'id', uuidv7(), 'state', 'failed', 'finished_at', now() - interval '2 hours'))).*
+        FROM jobs j, generate_series(1, 3000)
+    """)
+    farm.run("ANALYZE jobs")
+    with farm.transaction() as tx:
+        before = tx.execute(JOBS_READ).scalar_one()
+        found = asked_jobs.queue(tx, request, ONE, wanted(request), by=ann, budget_s=3600.0)
+        read = tx.execute(JOBS_READ).scalar_one() - before
+    assert (found.waiting, found.queued) == (1, 0)
+    assert read < 100
 
 
 def _wait_for_a_waiter(farm):

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from benchfarm_core.access import Role
-from benchfarm_core.boards import EngineReport, Health
+from benchfarm_core.boards import EngineOption, EngineReport, Health
 from benchfarm_core.bundles import (
     BundleContents,
+    BundleFailure,
     BundleHead,
     BundleOrder,
     BundlePart,
@@ -249,6 +250,24 @@ def test_a_bundle_is_packed_once(farm, lab):
         bundles.seal_bundle(tx, "n_none", BundleContents(contents_sha256=CONTENTS))
 
 
+def test_a_bundle_that_could_not_be_packed_has_failed_at_once_and_for_good(farm, lab):
+    order, sealed = lab.create(seal=False), lab.create()
+    for reason in ("no network", "no room"):
+        with farm.transaction() as tx:
+            assert bundles.fail_bundle(tx, order.bundle_id, BundleFailure(reason=reason)).failure == "no network"
+    contents = BundleContents(contents_sha256=CONTENTS)
+    with farm.transaction() as tx, pytest.raises(Conflict, match="no network: create another one"):
+        bundles.seal_bundle(tx, order.bundle_id, contents)
+    assert lab.refused(order, signed(order)).code == "bundle_tampered"
+    with farm.transaction() as tx, pytest.raises(Conflict, match="was packed"):
+        bundles.fail_bundle(tx, sealed.bundle_id, BundleFailure(reason="too late"))
+    with farm.transaction() as tx, pytest.raises(NotFound):
+        bundles.fail_bundle(tx, "n_none", BundleFailure(reason="none"))
+    with farm.transaction() as tx:
+        told = {one.id: (one.contents_sha256, one.failure) for one in bundles.list_bundles(tx).items}
+    assert told == {order.bundle_id: (None, "no network"), sealed.bundle_id: (CONTENTS, "")}
+
+
 def test_of_several_repeats_that_wait_each_run_completes_the_next(farm, lab, ann, job_of):
     lab.bring(lab.create(request_of(1)))
     job = farm.submit_planned(ann, job_of(2, seed=7, platforms=[PLATFORM], repeats=2))
@@ -368,12 +387,38 @@ def test_a_board_out_of_use_brings_nothing(farm, lab):
         ({"protocol": {"name": "compare"}}, "protocol"),
         ({"protocol": {"name": "none"}}, "protocol.name"),
         ({"workloads": [{"kind": "kernel", "type": "none", "config": {}}]}, "workloads.0.type"),
+        ({"engine": "zzz"}, "engine"),
+        ({"engine": "torch"}, "engine"),
+        ({"engine": "mnn", "precision": "int8"}, "precision"),
+        ({"engine": "litert", "precision": "as_given"}, "precision"),
     ],
 )
 def test_an_order_that_cannot_be(farm, lab, changes, field):
     with farm.transaction() as tx, pytest.raises(InvalidRequest) as error:
         bundles.create_bundle(tx, request_of(**changes), by=lab.by)
     assert (error.value.field or "").startswith(field.rpartition(".")[0] or field)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"turbo": True}, "engine_option_unknown"),
+        ({"graph": "some"}, "engine_option_invalid"),
+        ({"graph": "none"}, None),
+    ],
+)
+def test_options_that_boards_know_not_are_refused_before_a_box_measures_with_them(farm, lab, ann, options, code):
+    graph = EngineOption(kind="choice", default="all", choices=("all", "none"))
+    told = EngineReport(
+        name="onnxruntime", available=True, version="1.31.1", precisions=(Precision.FP32,), options={"graph": graph}
+    )
+    farm.agent(ann, board_report("other", engines=(told,)))
+    if code is None:
+        assert lab.create(request_of(options=options)).options == options
+        return
+    with farm.transaction() as tx, pytest.raises(InvalidRequest) as error:
+        bundles.create_bundle(tx, request_of(options=options), by=lab.by)
+    assert (error.value.code, error.value.field) == (code, "options")
 
 
 def test_more_than_a_bundle_holds_is_refused(farm, lab):

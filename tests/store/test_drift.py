@@ -56,6 +56,22 @@ def test_a_moment_such_as_kernels_met_is_no_drift_and_no_answer(kernels, upload)
     assert upload(b"five", 2_100_000)[0] == "ok"
 
 
+def test_a_lease_is_told_what_the_clock_takes_at_its_fastest(farm, ann, agent, job_of, kernels):
+    def told():
+        farm.submit_planned(ann, job_of(1, platforms=[PLATFORM], seed=farm.scalar("SELECT 100 + count(*) FROM jobs")))
+        grant = agent.must_take()
+        agent.release(grant)
+        farm.run("UPDATE measurements SET state = 'cancelled' WHERE state = 'wanted'")
+        return grant.fastest_canary_ns
+
+    assert told() is None
+    kernels(1, 2_600_000, 2_000_000)
+    assert told() == 1_000_000, "a lease's canary is half of what its results are named by"
+    for seed in (10, 20, 30):
+        kernels(seed, 2_200_000, 2_200_000)
+    assert told() == 1_000_000, "what the latest leases met was loud"
+
+
 def test_what_ran_beside_a_file_excuses_nothing(kernels, upload):
     assert upload(b"one", 9_000_000) == ("ok", None), "nothing is known yet"
     kernels(1, 2_000_000)

@@ -108,6 +108,28 @@ def test_a_table_that_is_made_again_has_its_old_id(farm: "Farm", platform: str, 
         assert (made.id, made.misses, exports.file(tx, kept.id)) == (kept.id, 1, b"other")
 
 
+def test_a_table_that_is_too_old_for_who_asks_is_made_anew_under_its_old_id(
+    farm: "Farm", platform: str, ann: Any
+) -> None:
+    with farm.transaction() as tx:
+        kept = exports.keep(tx, order(farm, platform), b"one", 3, ann)
+        exports.report_misses(tx, kept.id, [{"seq": 1}], ann)
+    farm.run("UPDATE exports SET created_at = created_at - interval '9 hours'")
+    old = order(farm, platform).view
+    assert old is not None
+    assert old.sha256 == kept.sha256, "who does not say how old it may be has it as it was"
+    assert order(farm, platform, max_age_s=10 * 3600).view == old
+    again, too = order(farm, platform, max_age_s=3600), order(farm, platform, max_age_s=3600)
+    assert (again.view, again.head.export_id) == (None, kept.id)
+    assert again.head.made_at >= kept.created_at
+    with farm.transaction() as tx:
+        made = exports.keep(tx, again, b"two", 3, ann)
+        assert (made.id, made.misses, made.created_at) == (kept.id, 1, again.head.made_at)
+        assert exports.keep(tx, too, b"three", 3, ann) == made, "who was first made it young enough"
+        assert exports.file(tx, kept.id) == b"two"
+    assert order(farm, platform, max_age_s=3600).view == made
+
+
 def test_each_account_tells_and_reads_what_its_own_devices_missed(
     farm: "Farm", platform: str, ann: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from benchfarm_core.agent_protocol import LeaseReport, ReportsRequest
 from benchfarm_core.boards import BoardState, Health
 from benchfarm_core.errors import InvalidRequest, LeaseLost
 from benchfarm_core.jobs import JobState
@@ -206,8 +207,58 @@ def test_a_next_lease_that_its_agent_gives_back_is_paid_for(farm, ann, agent, jo
     following = agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), wants_next=True).next_lease
     farm.run("UPDATE accounts SET device_s = 0")
     _let_pass(farm, 20)
-    agent.finish(following, reason="gate")
+    agent.finish(following, reason="error")
     assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(20, abs=5)
+
+
+@pytest.mark.parametrize("reason", ["gate", "drain"])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_came_to_nothing_at_the_gate_is_paid_for_by_nobody(farm, ann, agent, job_of, reason, has_begun):
+    farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    if has_begun:
+        agent.start(grant, ids_of(grant)[:1])
+    _let_pass(farm, 20)
+    agent.finish(grant, reason=reason)
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(20 if has_begun else 0, abs=5)
+
+
+@pytest.mark.parametrize("told", ["in the end", "while it ran", "both", "twice"])
+def test_what_a_lease_waited_at_a_gate_that_opened_is_paid_for_by_nobody(farm, ann, agent, job_of, ok_result, told):
+    job = farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    agent.start(grant)
+    _let_pass(farm, 30)
+    if told != "in the end":
+        report = LeaseReport(lease_token=grant.lease_token, measurement_ids=ids_of(grant)[:1], gate_ms=20_000)
+        with farm.transaction() as tx:
+            leases.report(tx, agent.id, ReportsRequest(leases=(report,) * (1 + (told == "twice"))), LeaseTimes())
+    agent.finish(
+        grant, *(ok_result(id_) for id_ in ids_of(grant)), gate_ms=0 if told in ("while it ran", "twice") else 20_000
+    )
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(10, abs=5)
+    assert farm.job(job.id, ann).device_s_spent == pytest.approx(10, abs=5)
+
+
+def test_a_lost_lease_is_not_charged_for_the_wait_that_its_agent_told_of(farm, ann, agent, job_of):
+    job = farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    report = LeaseReport(lease_token=grant.lease_token, measurement_ids=ids_of(grant), gate_ms=20_000)
+    with farm.transaction() as tx:
+        leases.report(tx, agent.id, ReportsRequest(leases=(report,)), LeaseTimes())
+    farm.run("UPDATE leases SET accepted_at = now() - interval '90 seconds', expires_at = now() - interval '1 minute'")
+    with farm.transaction() as tx:
+        assert endings.expire(tx, None) == 1
+    assert farm.job(job.id, ann).device_s_spent == pytest.approx(10)
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == pytest.approx(10)
+
+
+def test_a_wait_longer_than_its_lease_pays_nobody_back(farm, ann, agent, job_of, ok_result):
+    job = farm.submit_planned(ann, job_of(2, platforms=[PLATFORM]))
+    grant = agent.must_take()
+    agent.finish(grant, *(ok_result(id_) for id_ in ids_of(grant)), gate_ms=1e6)
+    assert farm.job(job.id, ann).device_s_spent == 0
+    assert farm.scalar("SELECT sum(device_s) FROM accounts") == 0
 
 
 def test_a_board_that_flaps_has_lost_the_lease_whose_results_come_in(farm, ann, agent, job_of, report_of, ok_result):

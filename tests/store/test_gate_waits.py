@@ -1,10 +1,16 @@
-"""A board that waits for quiet says so: since when, and what is busy."""
+"""A board that waits for quiet says so: since when, and what is busy; what a lease waits so costs nobody anything."""
+
+from datetime import UTC, datetime
 
 import pytest
 
-from benchfarm_core.agent_protocol import ToldWait
-from benchfarm_store import gate_waits, jobs, why
+from benchfarm_core.agent_protocol import LeaseReport, ReportsRequest, ToldWait
+from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.measurements import Purpose
+from benchfarm_store import gate_waits, jobs, leases, why
+from tests.store.test_adaptation_budgets import MANY, asks, lab, lasted, pace_of, probing, sweep
 
+__all__ = ("lab",)
 BUSY = "3.2 other threads want to run, more than 2"
 WAITED_S = 90.0
 
@@ -28,7 +34,8 @@ def unix_s(farm):
 
 
 def sentence(of_board):
-    return f"waits for quiet since {of_board.gate_wait.since_unix_s:.0f} (unix time): {BUSY}"
+    since = datetime.fromtimestamp(of_board.gate_wait.since_unix_s, UTC)
+    return f"waits for quiet since {since:%Y-%m-%d %H:%M:%S} UTC: {BUSY}"
 
 
 def explained(farm, ann, agent, job):
@@ -105,3 +112,22 @@ def test_a_job_hears_why_its_engine_was_withdrawn(farm, ann, agent, job_of, repo
 def test_a_board_says_which_engines_it_lacks(farm, agent):
     with farm.transaction() as tx:
         assert why.explain_board(tx, agent.boards[0]).lacks == {"ncnn": "not installed"}
+
+
+def test_what_a_lease_is_told_to_have_waited_at_its_gate_gives_up_nothing(lab, agent, ok_result):
+    one = probing(lab, budget_s=7200)
+    lab.want(one, asks(MANY), purpose=Purpose.PROBE, round_no=0)
+    grant = agent.must_take()
+    ids = tuple(item.measurement_id for item in grant.items)
+    lasted(lab, 3000)
+    told = LeaseReport(lease_token=grant.lease_token, measurement_ids=ids, gate_ms=2_990_000)
+    with lab.farm.transaction() as tx:
+        leases.report(tx, agent.id, ReportsRequest(leases=(told,)), LeaseTimes())
+    sweep(lab)
+    assert lab.view(one).measured.given_up == 0
+    assert lab.view(one).board_s == pytest.approx(10, abs=5)
+    agent.finish(grant, *map(ok_result, ids))
+    assert (took_s := lab.view(one).board_s) == pytest.approx(10, abs=5)
+    expected_s = lab.farm.scalar("SELECT sum(expected_s) FROM measurements WHERE state = 'done'")
+    assert pace_of(lab, one).value == pytest.approx(took_s / expected_s), "nor is more expected of the next ones"
+    assert lab.view(one).measured.given_up == 0

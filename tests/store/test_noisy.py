@@ -4,6 +4,8 @@ import pytest
 
 from benchfarm_core.boards import BoardState
 from benchfarm_core.latency import LatencyRequest
+from benchfarm_core.leases import LeaseTimes
+from benchfarm_core.messages import AHEAD_MAX_S, Task, TaskMessage
 from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.summaries import Grade
 from benchfarm_store import jobs, latency, results, summaries, why
@@ -12,6 +14,8 @@ from benchfarm_store.training_rows import training_rows
 from tests.store.asking import measured_answers
 
 PLATFORM = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
+LATER = LeaseTimes()
+"""A board rests 10 s."""
 OUTCOME = "SELECT outcome FROM lease_items WHERE measurement_id = :id AND outcome IS NOT NULL"
 
 
@@ -38,7 +42,8 @@ def rested(farm):
 def test_what_a_noisy_lease_measured_is_wanted_again_and_the_board_rests(farm, ann, agent, job, ok_result):
     grant = agent.must_take()
     agent.start(grant)
-    answer = agent.finish(grant, *(ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)), wants_next=True)
+    found = [ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)]
+    answer = agent.finish(grant, *found, wants_next=True, times=LATER)
     assert (answer.next_lease, state(farm)) == (None, BoardState.COOLING)
     assert farm.job(job.id, ann).progress.pending == 3
     with farm.transaction() as tx:
@@ -48,6 +53,39 @@ def test_what_a_noisy_lease_measured_is_wanted_again_and_the_board_rests(farm, a
     rested(farm)
     assert agent.measure_all() == 3
     assert farm.job(job.id, ann).progress.succeeded == 3
+
+
+def rest_after_noise(farm, agent, ok_result, retry_s):
+    """How long the board rests after a lease that was noisy as a whole, and what is sent meanwhile."""
+    rested(farm)
+    grant = agent.must_take()
+    agent.start(grant)
+    farm.messages.clear()
+    agent.finish(grant, *(ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)), times=LeaseTimes(retry_s=retry_s))
+    dispatches = [one for one in farm.messages if isinstance(one, TaskMessage) and one.task == Task.DISPATCH]
+    return farm.scalar("SELECT extract(epoch FROM cooling_until - now())::float8 FROM boards"), dispatches
+
+
+@pytest.mark.parametrize("retry_s", [0.5, 5.0, AHEAD_MAX_S / 2])
+def test_a_board_rests_twice_as_long_as_what_is_tried_again_and_is_looked_at_then(farm, agent, job, ok_result, retry_s):
+    left_s, dispatches = rest_after_noise(farm, agent, ok_result, retry_s)
+    assert (left_s, state(farm)) == (pytest.approx(2 * retry_s, abs=5 if retry_s > 1 else 0.9), BoardState.COOLING)
+    assert dispatches == [TaskMessage(task=Task.DISPATCH, args=(agent.boards[0],), after_s=2 * retry_s)]
+
+
+def test_the_end_of_a_long_rest_is_left_to_the_sweep(farm, agent, job, ok_result):
+    left_s, dispatches = rest_after_noise(farm, agent, ok_result, AHEAD_MAX_S)
+    assert (left_s, dispatches) == (pytest.approx(2 * AHEAD_MAX_S, abs=5), [])
+
+
+def test_no_rest_is_asked_for(farm, agent, job, ok_result):
+    left_s, dispatches = rest_after_noise(farm, agent, ok_result, 0)
+    assert (left_s, state(farm)) == (None, BoardState.IDLE)
+    assert dispatches == [TaskMessage(task=Task.DISPATCH, args=(agent.boards[0],))]
+    grant = agent.must_take()
+    found = [ok_result(id_, neighbours=1.2) for id_ in ids_of(grant)]
+    answer = agent.finish(grant, *found, wants_next=True, times=LeaseTimes(retry_s=0))
+    assert answer.next_lease is not None
 
 
 def test_the_same_end_again_is_no_news(farm, agent, job, ok_result):
@@ -142,7 +180,7 @@ def test_a_lease_is_noisy_by_all_of_its_chunks(farm, agent, job, ok_result):
     agent.start(grant)
     *early, late = ids_of(grant)
     agent.send(grant, *(ok_result(id_, neighbours=1.2) for id_ in early))
-    agent.finish(grant, ok_result(late))
+    agent.finish(grant, ok_result(late), times=LATER)
     assert state(farm) == BoardState.COOLING
 
 

@@ -90,15 +90,15 @@ def test_any_point_of_a_range_is_measured_when_it_is_wanted(farm, ann, board, jo
 def test_a_point_that_no_board_has_is_refused_and_nothing_stays(farm, ann, board, job_of, point):
     stray = key(point)
     asks = (
-        lambda tx: jobs.submit(tx, job_of(1, platforms=[key("c0.t1.600000"), stray]), by=ann),
-        lambda tx: jobs.dry_run(tx, job_of(1, platforms=[stray]), ann),
-        lambda tx: latency.ask(tx, question(job_of, stray), ann),
-        lambda tx: platforms.find(tx, stray),
+        (lambda tx: jobs.submit(tx, job_of(1, platforms=[key("c0.t1.600000"), stray]), by=ann), "platforms"),
+        (lambda tx: jobs.dry_run(tx, job_of(1, platforms=[stray]), ann), "platforms"),
+        (lambda tx: latency.ask(tx, question(job_of, stray), ann), "platforms"),
+        (lambda tx: platforms.find(tx, stray), "platform"),  # of requests that name one
     )
-    for ask in asks:
+    for ask, field in asks:
         with farm.transaction() as tx, pytest.raises(InvalidRequest) as refused:
             ask(tx)
-        assert (refused.value.code, refused.value.field) == ("operating_point_impossible", "platforms")
+        assert (refused.value.code, refused.value.field) == ("operating_point_impossible", field)
         assert "600000, 1500000 or 2400000 kHz" in refused.value.detail
     assert farm.scalar("SELECT count(*) FROM jobs") == 0
     assert farm.scalar("SELECT count(*) FROM platforms") == 2

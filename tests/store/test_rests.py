@@ -5,6 +5,7 @@ import pytest
 from benchfarm_core.boards import BoardState
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import MAX_INCONCLUSIVE
+from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_store import dispatching, jobs, why
 
 PLATFORM = "host-a/c0.t1.free/onnxruntime-1.31.1/fp32"
@@ -97,6 +98,20 @@ def test_another_board_of_the_platform_takes_it_at_once(farm, ann, agent, job, r
     assert agent.take(there.board_id, TIMES) is None
     grant = agent.must_take(here.board_id, TIMES)
     assert ids_of(grant) == first, "it rests from the board of its last try"
+
+
+@pytest.mark.parametrize(("retry_s", "told"), [(0.5, [0.5, 3]), (5, [5, 30]), (20, [20]), (100, [])])
+def test_a_worker_looks_at_the_board_when_they_have_rested(farm, agent, job, failed_result, retry_s, told):
+    """What rests for longer is left to the sweep."""
+    times, found = LeaseTimes(retry_s=retry_s), []
+    for _ in range(3):
+        grant = agent.must_take(times=times)
+        farm.messages.clear()
+        agent.finish(grant, *(failed_result(id_, "contended") for id_ in ids_of(grant)), times=times)
+        found += [one for one in farm.messages if isinstance(one, TaskMessage) and one.after_s]
+        pass_s(farm, 1000)
+    dispatches = [TaskMessage(task=Task.DISPATCH, args=(agent.boards[0],), after_s=after_s) for after_s in told]
+    assert found == dispatches, "nothing waits after the third"
 
 
 def test_no_rest_is_asked_for(farm, agent, job, failed_result):

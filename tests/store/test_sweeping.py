@@ -18,6 +18,7 @@ def test_a_farm_at_rest_has_nothing_to_repair(farm, ann, agent, job_of):
         "expired_leases": 0, "offline_boards": 0, "unplanned_jobs": 0, "ended_jobs": 0, "settled_jobs": 0,
         "forgotten_keys": 0, "forgotten_orphans": 0, "forgotten_board_events": 0,
         "forgotten_bundles": 0,
+        "forgotten_tries": 0,
         "retired_measurements": 0,
     }  # fmt: skip
 

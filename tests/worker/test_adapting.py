@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchfarm_core.adapting import ROWS_MIN, AdaptationState, AdaptationView, mix_of
+from benchfarm_core.adapting import AdaptationState, AdaptationView, mix_of
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.messages import TrainingWork
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorState
+from benchfarm_core.publishing import ROWS_MIN, UNJUDGED
 from benchfarm_store import adaptation_items, adaptations, predictors
 from benchfarm_store.adaptations import Adaptation
 from benchfarm_store.database import Database
@@ -25,6 +26,15 @@ from tests.predictor.training.farm_rows import MOBILE, Platform, model_rows, tra
 from tests.store.conftest import board_report, failed, ok
 
 SMALL: dict[str, Any] = {"budget_s": 3.0, "spaces": ["proxylessnas"], "holdouts": 5}
+ROUGH = """
+    UPDATE summaries SET grade = 'D' WHERE measurement_id NOT IN (
+        SELECT id FROM (
+            SELECT m.id, w.kind, row_number() OVER (PARTITION BY w.kind ORDER BY m.id) AS place
+            FROM measurements m JOIN workloads w ON w.id = m.workload_id
+            WHERE m.purpose <> 'holdout' AND m.state = 'done') x
+        WHERE place <= CASE kind WHEN 'kernel' THEN :kernels ELSE :architectures END)
+"""
+"""What judges is too rough, and all but the first few of what teaches."""
 COSTS = {"board_s": 0, "train_s": 0}
 S = AdaptationState
 
@@ -300,6 +310,18 @@ def test_one_whose_first_versions_are_all_refused_has_failed(lab: AdaptingLab, m
     ended = to_end(lab, made.id)
     assert ended.state is S.FAILED
     assert ended.reason.startswith("nothing was published; model is worse than no answer: ")
+    assert lab.farm.scalar("SELECT count(*) FROM predictors WHERE state <> 'rejected'") == 0
+
+
+def test_one_that_learnt_next_to_nothing_and_is_judged_by_nothing_has_failed(lab: AdaptingLab) -> None:
+    made = lab.start(**SMALL)
+    to_end(lab, made.id, until=S.JUDGING)
+    lab.farm.run(ROUGH, architectures=2, kernels=10)
+    ended = to_end(lab, made.id)
+    assert ended.state is S.FAILED
+    assert ended.reason.startswith(
+        f"nothing was published; model is {UNJUDGED}: no hold-out of it could be measured, and 2 rows of its own"
+    )
     assert lab.farm.scalar("SELECT count(*) FROM predictors WHERE state <> 'rejected'") == 0
 
 

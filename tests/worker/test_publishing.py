@@ -1,6 +1,6 @@
 """Versions judged beside what answers at that very moment, by rows that neither of them has learnt."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
@@ -8,8 +8,10 @@ import pytest
 from benchfarm_core.adapting import AdaptationState
 from benchfarm_core.jobs import JobRequest
 from benchfarm_core.predictors import PredictorState, PredictorsWanted, PredictorView, TrainingRows
+from benchfarm_core.publishing import ROWS_MIN, UNJUDGED
 from benchfarm_core.refreshing import RefreshReason
-from benchfarm_predictor.training.platform_fit import PlatformFit
+from benchfarm_predictor.combined import Scaled
+from benchfarm_predictor.training.platform_fit import PlatformFit, Told
 from benchfarm_store import adaptations, predictors, refreshes, training_rows
 from benchfarm_store.database import Transaction
 from benchfarm_worker import adapting, asking, fitting, publishing, refreshing
@@ -133,6 +135,23 @@ def test_what_answers_is_looked_at_again_before_it_is_replaced(
     assert versions(lab)[1].state == PredictorState.ACTIVE, "it was judged beside the one that answers"
 
 
+def test_what_was_picked_alone_lets_nothing_answer_that_is_worse_elsewhere(lab: AdaptingLab) -> None:
+    measure(lab, 40, seed=1)
+    fit, rows = fitted(lab), own_rows(lab)
+    publish(lab, fit, rows)
+    slower = replace(fit, predictor=replace(fit.predictor, model=Scaled(fit.predictor.model, 1.07)))
+    picked = [row.workload_id for row in rows.kernels[:30]]
+    times = [(1.07 if row.workload_id in picked else 1.0) * row.normalised_ms for row in rows.kernels]
+    kernels = [row.model_copy(update={"normalised_ms": ms}) for row, ms in zip(rows.kernels, times, strict=True)]
+    judging = rows.model_copy(update={"kernels": tuple(kernels)})
+    with lab.farm.transaction() as tx:
+        active = predictors.answering(tx, platform_row(lab), FC)
+    assert publishing.judge(slower, judging, active).verdict.activate, "it is nearer to three of four"
+    found = publishing.judge(slower, judging, active, picked=picked).verdict
+    assert (found.activate, found.reason.partition(":")[0]) == (False, "worse where nobody picked")
+    assert "the same 10 hold-outs" in found.reason
+
+
 def test_what_cannot_be_read_is_replaced_only_by_what_is_no_worse_than_it_was(
     lab: AdaptingLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +193,10 @@ def test_without_hold_outs_a_first_version_is_told_by_its_own_rows(lab: Adapting
     nothing = rows.model_copy(update={"kernels": ()})
     assert fit.told is not None
     far = replace(fit, told=replace(fit.told, predicted_ms=3 * fit.told.predicted_ms))
-    assert [publishing.judge(one, nothing, None).verdict.activate for one in (fit, far)] == [True, False]
+    few = replace(fit, told=Told(*(column[: ROWS_MIN - 1] for column in astuple(fit.told))))
+    judged = [publishing.judge(one, nothing, None).verdict for one in (fit, far, few, replace(fit, told=None))]
+    assert [one.activate for one in judged] == [True, False, False, False]
+    assert [one.reason.startswith(UNJUDGED) for one in judged] == [False, False, True, True]
 
 
 def test_a_look_that_dies_is_repeated_a_few_times_and_one_that_finds_nothing_is_not(

@@ -113,7 +113,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     really = refreshing._fit
 
     def fit(case: refreshing._Case, subject: str) -> PlatformFit | None:
-        first = case.lessons[0]
+        first = case.sources[0]
         found.append((len(first.own.models), [one.platform for one in first.others]))
         return really(case, subject)
 
@@ -170,7 +170,7 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(
         patched.setattr(refreshing, "_fit", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             look(lab)
-    lessons = watched(monkeypatch)
+    sources = watched(monkeypatch)
     assert look(lab) == ["drift"], "who dies of it has said nothing of the board"
     third = versions(lab)[-1]
     assert third.state == PredictorState.ACTIVE, third.reason
@@ -178,7 +178,7 @@ def test_what_is_missed_is_held_against_the_holdouts_measured_again(
     assert third.evidence.holdout.count == SMALL["holdouts"]
     assert third.evidence.holdout.mape < 0.2, "what answered is a third too fast for the board as it is now"
     assert third.evidence.rows["models"] == 24
-    assert lessons[-1] == (24, [f"{KEY} (before)"]), "what it was lends to what it is"
+    assert sources[-1] == (24, [f"{KEY} (before)"]), "what it was lends to what it is"
     measure(lab, 24, slower=1.6, seed="later")
     assert look(lab) == ["rows"]
-    assert lessons[-1] == (48, [f"{KEY} (before)"]), "what the board was is not mixed with what it is"
+    assert sources[-1] == (48, [f"{KEY} (before)"]), "what the board was is not mixed with what it is"

@@ -44,3 +44,18 @@ def test_what_the_trainer_does_not_begin_in_time_is_dropped(redis_url: str, work
     left = datetime.fromisoformat(told) - datetime.now(UTC)
     assert timedelta(0) < left <= timedelta(seconds=TRAIN_EXPIRES_S[work])
     assert expires(QUEUES[Task.DISPATCH]) is None
+
+
+def test_what_is_asked_for_ahead_says_when(redis_url: str) -> None:
+    celery = create_celery(Settings(database_url="postgresql://nowhere/x", redis_url=redis_url))
+    sender(celery, redis_url)([TaskMessage(task=Task.DISPATCH, args=("x",), after_s=30), TaskMessage(task=Task.SWEEP)])
+    celery.close()
+
+    def after_s(queue: str) -> float | None:
+        with redis.Redis.from_url(redis_url) as broker:
+            (message,) = broker.lrange("benchfarm:" + queue, 0, -1)
+        found: str | None = json.loads(message)["headers"]["eta"]
+        return None if found is None else (datetime.fromisoformat(found) - datetime.now(UTC)).total_seconds()
+
+    assert after_s(QUEUES[Task.DISPATCH]) == pytest.approx(30, abs=10)
+    assert after_s(QUEUES[Task.SWEEP]) is None

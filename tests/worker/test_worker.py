@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,21 +22,37 @@ from benchfarm_core.agent_protocol import (
     EnrolRequest,
     Offer,
     RegisterBoards,
+    ReleaseRequest,
     ResultsRequest,
 )
 from benchfarm_core.boards import BoardReport, EngineReport
 from benchfarm_core.jobs import JobRequest, JobState, JobView
 from benchfarm_core.leases import LeaseTimes
 from benchfarm_core.measurements import LaunchSamples, MeasurementResult
-from benchfarm_core.messages import agent_channel
+from benchfarm_core.messages import AHEAD_MAX_S, Task, TaskMessage, agent_channel
 from benchfarm_core.platforms import ClockProof, OperatingPoint, Precision
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_standalone.children import run_alone
 from benchfarm_standalone.valkey import embedded_valkey
-from benchfarm_store import accounts, agents, board_health, boards, jobs, leases, results, tokens
+from benchfarm_store import (
+    accounts,
+    agents,
+    board_health,
+    boards,
+    dispatching,
+    jobs,
+    leases,
+    planning,
+    results,
+    tokens,
+)
 from benchfarm_store.database import Database
+from benchfarm_store.endings import COOLING_S
 from benchfarm_store.files import Files
 from benchfarm_store.tokens import Caller
+from benchfarm_worker.celery_app import create_celery
+from benchfarm_worker.sending import sender
+from benchfarm_worker.settings import Settings
 from benchfarm_workloads.draws import draw_mixed
 
 T = TypeVar("T")
@@ -231,6 +248,46 @@ def test_files_that_nobody_needs_are_deleted(farm: Farm, tmp_path: Path) -> None
     farm.start_worker()
     assert within(60, lambda: not old.exists()), farm.log.read_text()[-2000:]
     assert young.exists()
+
+
+def test_a_board_that_has_rested_is_offered_work_without_a_sweep(farm: Farm) -> None:
+    """As it is told of the rest: the next sweep would be a minute later."""
+    farm.env["BENCHFARM_SWEEP_S"] = "60"
+    job = farm.submit(3)
+    with farm.database.transaction() as tx:
+        planning.plan_chunk(tx, job.id)
+        assert dispatching.dispatch(tx, farm.board_id, LeaseTimes())
+    (offer,) = farm.offers()
+    farm.start_worker()
+    celery = create_celery(Settings(database_url="postgresql://nowhere/x", redis_url=farm.redis_url))
+    told = Database(farm.env["DATABASE_URL"], on_commit=sender(celery, farm.redis_url))
+    with told.transaction() as tx:
+        leases.accept(tx, farm.agent_id, offer.lease_token, LeaseTimes())
+    with told.transaction() as tx:
+        leases.release(tx, farm.agent_id, offer.lease_token, ReleaseRequest(reason="error"))
+        rests_until = tx.now + timedelta(seconds=COOLING_S["error"])
+    assert farm.offers() == []
+    assert within(20, farm.offers), farm.log.read_text()[-2000:]
+    offered_at = farm.scalar("SELECT max(offered_at) FROM leases")
+    assert isinstance(offered_at, datetime)
+    assert timedelta(0) <= offered_at - rests_until < timedelta(seconds=2)
+    told.dispose()
+    celery.close()
+
+
+def test_boards_that_rest_keep_no_other_waiting(farm: Farm) -> None:
+    """Many times as many as a worker takes at once."""
+    farm.env["BENCHFARM_SWEEP_S"] = "60"
+    job = farm.submit(3)
+    with farm.database.transaction() as tx:
+        planning.plan_chunk(tx, job.id)
+    farm.start_worker()
+    celery = create_celery(Settings(database_url="postgresql://nowhere/x", redis_url=farm.redis_url))
+    resting = [TaskMessage(task=Task.DISPATCH, args=(f"b_{number}",), after_s=AHEAD_MAX_S) for number in range(200)]
+    sender(celery, farm.redis_url)([*resting, TaskMessage(task=Task.DISPATCH, args=(farm.board_id,))])
+    assert len(within(15, farm.offers)) == 1, farm.log.read_text()[-2000:]
+    assert farm.stop_worker() == 0
+    celery.close()
 
 
 def test_a_summary_of_an_older_rule_is_replaced_after_sweeps(farm: Farm) -> None:

@@ -7,16 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchfarm_core.operator_pairs import PAIR_MODEL
+from benchfarm_core.operator_families import FAMILIES, ONNX_OPERATORS, OWN_FAMILIES
+from benchfarm_core.operator_pairs import OPERATOR_PAIRS, PAIR_MODEL
 from benchfarm_workloads import onnx_reading
 from benchfarm_workloads.columns import Config
 from benchfarm_workloads.draws import draw
-from benchfarm_workloads.fusing import FusionRules, fuse
+from benchfarm_workloads.fusing import DEFAULT_FUSIONS, FusionRules, fuse
 from benchfarm_workloads.kernels import kernel_type, kernel_types
 from benchfarm_workloads.models import model_recipe, model_recipes
 from benchfarm_workloads.onnx_kernels import build_kernel
 from benchfarm_workloads.onnx_models import build_model
-from benchfarm_workloads.operators import FREE, TYPE_FAMILIES, GraphIndex, graph_operators, layer_operators
+from benchfarm_workloads.operators import (
+    ACTIVATION_FAMILIES,
+    CONVOLUTIONS,
+    FREE,
+    TYPE_FAMILIES,
+    GraphIndex,
+    graph_operators,
+    layer_operators,
+)
 from benchfarm_workloads.recognition import Part, recognised
 from benchfarm_workloads.verdicts import Graph, GraphNode, GraphValue
 
@@ -45,6 +54,13 @@ def check_whole(graph: Graph, parts: list[Part]) -> None:
     """Every node of the graph is in exactly one part."""
     nodes = [id(node) for part in parts for operator in part.operators for node in operator.nodes]
     assert Counter(nodes) == Counter(map(id, graph.nodes))
+
+
+def test_rules_can_name_every_family_that_a_model_can_have_and_no_other() -> None:
+    assert {one.name for one in onnx.defs.get_all_schemas_with_history() if not one.domain} == ONNX_OPERATORS
+    made = {*CONVOLUTIONS, *TYPE_FAMILIES.values(), *ACTIVATION_FAMILIES.values()}
+    assert made - ONNX_OPERATORS == OWN_FAMILIES
+    assert {family for pair in {*OPERATOR_PAIRS, *DEFAULT_FUSIONS} for family in pair} <= FAMILIES
 
 
 @pytest.mark.parametrize("name", NAMES)

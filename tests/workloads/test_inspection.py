@@ -17,8 +17,10 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from benchfarm_core.errors import Unavailable
 from benchfarm_core.workloads import IntsFill, NormalFill
 from benchfarm_workloads.fills import filled
+from benchfarm_workloads.inspection import REFERENCE_NAME, inspect_upload
 from benchfarm_workloads.onnx_canary import build_canary
 from benchfarm_workloads.verdicts import MAX_FLOPS, InspectionLimits, whole_flops
 from tests.old_kernel import OLD_KERNEL
@@ -259,6 +261,12 @@ REFUSALS = {
     "random operator": (one_operator("RandomNormalLike"), "random_operator", "RandomNormalLike"),
     "open dim": (relu(inputs=[tensor("x", ["n", 3])]), "unbound_dims", "dims={'n': 1}"),
     "nameless dim": (relu(inputs=[tensor("x", [None, 3])]), "unbound_dims", "'x[0]'"),
+    "no such size": (
+        relu(inputs=[tensor("x", [0, 3])]),
+        "invalid_workload",
+        "size 0 is impossible; export it with another",
+    ),
+    "negative size": (relu(inputs=[tensor("x", [3, -1])]), "invalid_workload", "axis 1: size -1 is impossible"),
     "no shape": (relu(inputs=[tensor("x", None)]), "unbound_dims", "no shape"),
     "old opset": (relu(opset=6), "unsupported_opset", "7 to 26"),
     "new opset": (relu(opset=99), "unsupported_opset", "opset 99"),
@@ -269,6 +277,11 @@ REFUSALS = {
     "nan result": (one_operator("Log"), "invalid_workload", "NaN"),
     "denormal result": (scaled(1e-40), "invalid_workload", "denormals"),
     "constant": (model_of([], [], [tensor("y", [1])]), "inspection_failed", "no operator"),
+    "no output": (
+        model_of([helper.make_node("Relu", ["x"], ["y"])], [tensor("x", [1])], []),
+        "invalid_workload",
+        "output",
+    ),
     "impossible shapes": (one_operator("Transpose", perm=[0, 1, 2]), "inspection_failed", "ONNX Runtime"),
 }
 
@@ -344,6 +357,18 @@ def test_a_child_that_dies_gives_a_clear_verdict(inspect: Inspect, number: int, 
     error = refused(inspect, endless_model())
     killer.join()
     assert error.code == code
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    """/dev/full has room for nothing, as a full disk has none."""
+    out_dir, upload = tmp_path / "out", tmp_path / "upload.onnx"
+    out_dir.mkdir()
+    upload.write_bytes(relu())
+    (out_dir / REFERENCE_NAME).symlink_to("/dev/full")
+    with pytest.raises(Unavailable) as caught:
+        inspect_upload(upload, out_dir=out_dir)
+    assert caught.value.code == "disk_full"
+    assert list(out_dir.iterdir()) == []
 
 
 def _kill_the_child(number: int) -> None:

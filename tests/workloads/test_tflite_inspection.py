@@ -138,6 +138,10 @@ def _lost(model: Any) -> None:
     model.subgraphs[0].operators[0].inputs = [7]
 
 
+def _empty(model: Any) -> None:
+    model.subgraphs[0].tensors[0].shape = [0, 4]
+
+
 def _newer(model: Any) -> None:
     model.version = 4
 
@@ -151,6 +155,7 @@ def _newer(model: Any) -> None:
         (changed(relu(), _wordy), "unsupported_dtype"),
         (changed(relu(), _lost), "truncated_model"),
         (changed(relu(), _newer), "unsupported_opset"),
+        (changed(relu(), _empty), "invalid_workload"),
         (relu(name=""), "inspection_failed"),
         (relu(Code.RANDOM_UNIFORM), "random_operator"),
         (relu(Code.CUSTOM), "unknown_operator"),

@@ -32,6 +32,7 @@ from benchfarm_core.latency import LatencyAnswer, OnMiss, Pin
 from benchfarm_core.platforms import ClockProof, PlatformFilter, Precision
 from benchfarm_core.protocols import ProtocolRequest
 from benchfarm_core.summaries import Grade, Summary
+from benchfarm_core.winner_errors import WinnerErrors
 from benchfarm_core.workloads import (
     ArchitectureRequest,
     GeneratedModelRequest,
@@ -85,4 +86,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UploadRequest",
+    "WinnerErrors",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchfarm.connection import Connection, path_part
 from benchfarm_core.bundles import (
     BundleContents,
+    BundleFailure,
     BundleImported,
     BundleOrder,
     BundleRequest,
@@ -30,6 +31,11 @@ class Bundles:
     def seal(self, bundle_id: str, contents: BundleContents) -> BundleView:
         """Tell what a bundle was packed to; results of other contents are refused."""
         answer = self._connection.request("PUT", f"/bundles/{path_part(bundle_id)}/contents", json=contents)
+        return self._connection.value(BundleView, answer)
+
+    def fail(self, bundle_id: str, failure: BundleFailure) -> BundleView:
+        """Tell why a bundle could not be packed; the first reason stays."""
+        answer = self._connection.request("PUT", f"/bundles/{path_part(bundle_id)}/failure", json=failure)
         return self._connection.value(BundleView, answer)
 
     def list(self) -> Iterator[BundleView]:

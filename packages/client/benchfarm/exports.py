@@ -28,6 +28,7 @@ class Exports:
         *,
         version: int | None = None,
         genes: Mapping[str, Iterable[int]] | None = None,
+        max_age_s: int | None = None,
     ) -> ExportView:
         """Have the table of a space on a platform made, with what answers there; the same again is the same export.
 
@@ -36,9 +37,11 @@ class Exports:
             space: its name.
             version: of the platform's predictors of whole models, instead of the one that answers.
             genes: the values that genes may have, where the whole space would be too large.
+            max_age_s: a table that was made longer ago is made anew, with the same numbers, under its old id; None: it
+                stays as it is, and so does its hash.
         """
         only = {name: tuple(values) for name, values in (genes or {}).items()}
-        wanted = {"platform": platform, "space": space, "version": version, "genes": only}
+        wanted = {"platform": platform, "space": space, "version": version, "genes": only, "max_age_s": max_age_s}
         answer = self._connection.request(
             "POST",
             "/exports",

@@ -80,7 +80,8 @@ class Latencies(Sequence[LatencyAnswer]):
             raise IndexError(f"there are {len(self)} answers")
         part = bisect_right(self._starts, at) - 1
         row = self._parts[part].row(at - self._starts[part])
-        return LatencyAnswer.model_validate({**row, "item_no": at // len(self.platforms)})
+        item_no = at // len(self.platforms)
+        return LatencyAnswer.model_validate({**row, "item_no": item_no, "field": _field(row, item_no)})
 
     def __iter__(self) -> Iterator[LatencyAnswer]:
         return map(self.__getitem__, range(len(self)))
@@ -125,7 +126,7 @@ def ask(
 
     Raises InvalidRequest for what no question can hold.
     """
-    asked = [_item(number, one) for number, one in enumerate(items)]
+    asked = [item_of(number, one) for number, one in enumerate(items)]
     question = checked(LatencyRequest, {"items": tuple(asked[:1]), "platforms": tuple(platforms), **fields})
     parts: list[LatencyColumns] = []
     measuring: list[Measuring] = []
@@ -138,7 +139,15 @@ def ask(
     return Latencies(parts, question.pin, measuring)
 
 
-def _item(number: int, given: object) -> LatencyItem:
+def _field(row: Mapping[str, Any], item_no: int) -> str | None:
+    """The part that is wrong, where `item_no` is the number of the answer's item among those of all questions."""
+    own, among_all = f"items.{row['item_no']}", f"items.{item_no}"
+    field: str | None = row["field"]
+    return among_all + field.removeprefix(own) if field is not None and field.startswith(own) else field
+
+
+def item_of(number: int, given: object) -> LatencyItem:
+    """The `number`th item of a question as a request. Raises InvalidRequest for what is none."""
     if isinstance(given, Architecture):
         return ArchitectureRequest(space=given.space, genes=given.genes)
     if isinstance(given, _REQUESTS):

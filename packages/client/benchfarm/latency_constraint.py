@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, log, log1p
+from numbers import Real
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -9,6 +10,7 @@ from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.intervals import WANTED_COVERAGE
 from benchfarm_core.latency import LatencyAnswer
 from benchfarm_core.summaries import GRADE_LIMITS, Grade
+from benchfarm_core.winner_errors import WinnerErrors
 
 NO_GUARANTEE: Final = 0.5
 """What an interval is taken to hold with where nothing is guaranteed: such an architecture has to be far below its
@@ -49,18 +51,23 @@ class LatencyConstraint:
     The limit is of normalised times: without neighbours, at the reference clock.
 
     An interval says two points of a distribution; between and beyond them its logarithm is taken as normal, with a
-    width of its own on each side of the median: intervals of predictions are factors. Raises InvalidRequest for a
-    limit that is no positive number, and for a probability that is none, or certainty, which nothing has.
+    width of its own on each side of the median: intervals of predictions are factors. They hold for architectures like
+    those that the predictor learnt from, not for those that a search picked by it: for these give `errors`, of winners
+    that were measured (`Search.checked`); what is less probable by them than by the interval counts as that.
+
+    Raises InvalidRequest for a limit that is no positive number, and for a probability that is none, or certainty,
+    which nothing has.
     """
 
     platform: str
     limit_ms: float
     probability: float = 0.9
+    errors: WinnerErrors | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit_ms < inf:
+        if not _is_number(self.limit_ms) or not 0 < self.limit_ms < inf:
             raise InvalidRequest(f"limit_ms={self.limit_ms} must be a positive number", field="limit_ms")
-        if not 0 < self.probability < 1:
+        if not _is_number(self.probability) or not 0 < self.probability < 1:
             raise InvalidRequest(f"probability={self.probability} must be between 0 and 1", field="probability")
 
     def probability_of(self, answer: LatencyAnswer) -> float:
@@ -73,6 +80,15 @@ class LatencyConstraint:
         found = ComparableMs.of(answer)
         if found is None:
             return 0.0
+        by_interval = self._by_interval(found, answer)
+        if self.errors is None:
+            return by_interval
+        ratio = self.limit_ms / found.median_ms
+        is_measured = answer.source == "measured"
+        by_errors = self.errors.of_measured(ratio) if is_measured else self.errors.of_predicted(ratio)
+        return min(by_interval, by_errors)
+
+    def _by_interval(self, found: ComparableMs, answer: LatencyAnswer) -> float:
         is_above = self.limit_ms >= found.median_ms or found.low_ms <= 0  # without a low end it reaches as far down
         end_ms = found.high_ms if is_above else found.low_ms
         distance = log(self.limit_ms / found.median_ms)
@@ -91,6 +107,10 @@ class LatencyConstraint:
     def violation(self, answer: LatencyAnswer) -> float:
         """How much probability is lacking: at most 0 where it is met, as optimisers want it."""
         return self.probability - self.probability_of(answer)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, Real) and not isinstance(given, bool)
 
 
 def _least_width(answer: LatencyAnswer) -> float:

@@ -153,6 +153,8 @@ class Table:
         refused: dict[int, str] = {}
         for row, genes in enumerate(architectures):
             try:
+                if not isinstance(genes, Mapping):
+                    raise InvalidRequest("an architecture is a mapping from genes to values")
                 known.append(self._space.validate(genes))
                 rows.append(row)
             except InvalidRequest as error:
@@ -218,7 +220,8 @@ def _check_fresh(head: TableHead, max_age_s: float | None, predictor_id: str | N
         detail = f"the table was made {-age_s:.0f} s after this machine's present, so that its age is unknown"
         raise InvalidRequest(f"{detail}: set the clock", code="table_stale", field="max_age_s")
     if max_age_s is not None and not age_s <= max_age_s:
-        detail = f"the table was made {age_s:.0f} s ago, and {max_age_s:.0f} s are allowed: export it again"
+        detail = f"the table was made {age_s:.0f} s ago, and {max_age_s:.0f} s are allowed"
+        detail += ": export it again with that max_age_s, which makes an old one anew"
         raise InvalidRequest(detail, code="table_stale", field="max_age_s")
     if predictor_id is not None and predictor_id != head.predictor_id:
         detail = f"the table is of predictor {head.predictor_id}, not of {predictor_id[:40]}: export it again"

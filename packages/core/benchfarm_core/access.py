@@ -88,6 +88,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "list_support": _PEOPLE,
     "create_bundle": _LAB,
     "seal_bundle": _LAB,
+    "fail_bundle": _LAB,
     "list_bundles": _LAB,
     "get_bundle": _LAB,
     "import_bundle": _LAB,

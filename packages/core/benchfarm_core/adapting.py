@@ -7,6 +7,9 @@ Architectures that will judge are declared first. The probe set is measured, the
 of them cross-validation says how good the predictor would be, and by that, the budget and the gain so far it is decided
 whether another round follows. Board time is the sum of the leases' durations; hold-outs are counted apart. What waits
 is sized by what leases really took, and what would not fit any more is given up while a round is measured.
+
+Where architectures are given, the winners of a search, they are measured instead of probes and draws, in a round of the
+whole budget: some of them judge, the others teach.
 """
 
 import re
@@ -20,8 +23,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, Subject
-from benchfarm_core.publishing import HOPELESS
+from benchfarm_core.publishing import UNFIT
 from benchfarm_core.values import Answer, Value
+from benchfarm_core.workloads import ArchitectureRequest
 
 BUDGET_S: Final = 180.0
 BUDGET_MIN_S: Final = 2.0
@@ -31,6 +35,8 @@ MAX_HOLDOUTS: Final = 200
 """Architectures of one space that judge."""
 MAX_HOLDOUTS_IN_ALL: Final = 500
 """Of all spaces together: they are measured beside the budget."""
+MAX_GIVEN: Final = 100
+"""Architectures that are given."""
 ROUND_SHARES: Final = (0.1, 0.15, 0.2, 0.25, 0.3)
 """Of the budget, one round after the other: the first are short, because some targets are reached at once."""
 PROBE_SHARE: Final = 0.4
@@ -50,8 +56,6 @@ MAX_ROUNDS: Final = 12
 FRUITLESS_ROUNDS: Final = 2
 GAIN_MIN: Final = 0.05
 """A round whose error is not less than the best before by this share of it brought no gain."""
-ROWS_MIN: Final = 8
-"""Whole models without which nothing is said of a predictor for whole models."""
 ROWS_TELL_MAX: Final = 60
 """Rows that suffice to call a target reached, however high it is."""
 NOTHING_PUBLISHED: Final = "nothing was published"
@@ -139,6 +143,11 @@ class AdaptationRequest(Value):
     `spaces`: search spaces whose architectures may be measured. Without any, kernels alone and in situ are, as all have
     them, and hold-outs are of all. `unseen_spaces`: judged too, and no architecture of them teaches, a donor's neither.
     `holdouts`: architectures of each space that judge, beside the budget, at most 500 in all. `seed`: all draws follow.
+
+    `architectures`: measured instead of what would be drawn, each of one of `spaces`, the best first. Of these every
+    second one judges, at most `holdouts` of them in all, beside what was declared on the platform before; the others
+    teach the predictor of whole models, and no other is made. A new one has to be better on all that judge together,
+    and no worse on those that were not given. With them no space is unseen.
     """
 
     budget_s: float = Field(default=BUDGET_S, ge=BUDGET_MIN_S, le=BUDGET_MAX_S, description="of boards' time")
@@ -148,11 +157,19 @@ class AdaptationRequest(Value):
     holdouts: int = Field(default=20, ge=5, le=MAX_HOLDOUTS)
     donors: DonorChoice = DonorChoice.ANY
     seed: str = Field(default="0", max_length=40, pattern=r"^[\x21-\x7e]*$")
+    architectures: tuple[ArchitectureRequest, ...] = Field(default=(), max_length=MAX_GIVEN)
 
     @property
     def judged_by(self) -> int:
-        """Architectures that judge, of all spaces together."""
+        """Architectures that are declared for it to judge, of all spaces together."""
+        if self.architectures:
+            return len(self.architectures[self.judging])
         return self.holdouts * max(1, len(self.spaces + self.unseen_spaces))
+
+    @property
+    def judging(self) -> slice:
+        """Which of the given architectures judge: as far apart as may be, so that they are of all that is taught."""
+        return slice(1, None, max(2, -(-len(self.architectures) // self.holdouts)))
 
     @field_validator("holdouts")
     @classmethod
@@ -243,6 +260,14 @@ class AdaptationView(Answer):
     finished_at: datetime | None
 
 
+def as_told(view: AdaptationView, *, is_own: bool) -> AdaptationView:
+    """An adaptation as others than its author and who sees all accounts are told it: which architectures somebody gave
+    is nobody else's business, for they are what a search of theirs found."""
+    if is_own or not view.request.architectures:
+        return view
+    return view.model_copy(update={"request": view.request.model_copy(update={"architectures": ()})})
+
+
 class AdaptationsWanted(Value):
     """Which adaptations are listed: every given field must match. `platform` is an id, key or alias."""
 
@@ -265,6 +290,8 @@ class Standing(NamedTuple):
     """Whether there is anything left to ask."""
     is_hopeless: bool = False
     """Whether a whole round was measured and nothing ever succeeded."""
+    is_given: bool = False
+    """Whether somebody said what is to be measured."""
 
 
 class Stop(NamedTuple):
@@ -275,7 +302,12 @@ class Stop(NamedTuple):
 
 
 def why_stop(now: Standing) -> Stop | None:
-    """Whether to stop, and why: target, budget, no further gain, nothing left. None: another round follows."""
+    """Whether to stop, and why: target, budget, no further gain, nothing left. None: another round follows.
+
+    What was given is measured once however good the predictor is already: it is where somebody found it to be wrong.
+    """
+    if now.is_given and now.round == 0 and now.is_more:
+        return None
     latest = now.scores[-1] if now.scores else None
     expected = "" if latest is None else f": {now.target.reached(latest):.0%} expected".replace("%", " %")
     if is_reached(now.target, now.of_spaces):
@@ -309,15 +341,18 @@ def is_fruitless(scores: Sequence[HoldoutScore | None]) -> bool:
     return min(errors[-FRUITLESS_ROUNDS:]) > (1 - GAIN_MIN) * min(errors[:-FRUITLESS_ROUNDS])
 
 
-def round_s(budget_s: float, spent_s: float, number: int) -> float:
-    """Board seconds that round `number`, from 1, may take."""
-    share = ROUND_SHARES[min(number, len(ROUND_SHARES)) - 1]
+def round_s(budget_s: float, spent_s: float, number: int, *, is_given: bool = False) -> float:
+    """Board seconds that round `number`, from 1, may take; all that are left where somebody said what is measured."""
+    share = 1.0 if is_given else ROUND_SHARES[min(number, len(ROUND_SHARES)) - 1]
     return max(0.0, min(share * budget_s, budget_s - spent_s))
 
 
-def limit_s(budget_s: float, number: int, before_s: float) -> float:
-    """Board seconds that are spent when round `number` ends; 0: the probes. `before_s`: when it began."""
-    return PROBE_SHARE * budget_s if number == 0 else before_s + round_s(budget_s, before_s, number)
+def limit_s(budget_s: float, number: int, before_s: float, *, is_given: bool = False) -> float:
+    """Board seconds that are spent when round `number` ends; 0: the probes. `before_s`: when it began. `is_given`: see
+    `round_s`."""
+    if number == 0:
+        return PROBE_SHARE * budget_s
+    return before_s + round_s(budget_s, before_s, number, is_given=is_given)
 
 
 class PastLease(NamedTuple):
@@ -413,12 +448,12 @@ def outcome(view: AdaptationView) -> tuple[AdaptationState, str]:
             missed = "not by the hold-outs: " if share < view.request.target.share and REACHED in view.reason else ""
             told = f"{missed}{share:.0%} of {one.holdout.count} hold-outs are within {view.request.target.percent}%"
             parts.append(told.replace("%", " %"))
-    hopeless = [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(HOPELESS)]
-    kept = [one for one in made if not one.is_active and not one.detail.startswith(HOPELESS)]
+    unfit = [f"{one.subject} is {one.detail}" for one in made if one.detail.startswith(UNFIT)]
+    kept = [one for one in made if not one.is_active and not one.detail.startswith(UNFIT)]
     stays = [f"what answered before stays for {', '.join(one.subject for one in kept)}"] if kept else []
     if published_by(view.predictors):
-        return _S.SUCCEEDED, "; ".join([*parts, *hopeless, *stays])
-    refused = [NOTHING_PUBLISHED, *hopeless, *stays, *(f"{one.subject}: {one.detail}" for one in kept[:1])]
+        return _S.SUCCEEDED, "; ".join([*parts, *unfit, *stays])
+    refused = [NOTHING_PUBLISHED, *unfit, *stays, *(f"{one.subject}: {one.detail}" for one in kept[:1])]
     return _S.SUCCEEDED if kept else _S.FAILED, "; ".join([*refused, *parts])
 
 

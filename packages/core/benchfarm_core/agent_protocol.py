@@ -152,8 +152,10 @@ class BatchItem(Answer):
 class LeaseGrant(Answer):
     """The answer to accepting an offer: the lease has started.
 
-    `slowest_canary_ns`: of a lease with uploads, which are judged by their own canaries alone. A measurement whose
-    SGEMM was never faster is visited in further launches, while there are any: as it is, its board has drifted.
+    `fastest_canary_ns`: what the clock's canary takes in the board's quiet leases at its fastest, null where none is
+    known: a launch waits for moments that are about as quiet. `slowest_canary_ns`: of a lease with uploads, which are
+    judged by their own canaries alone. A measurement whose SGEMM was never faster is visited in further launches, while
+    there are any: as it is, its board has drifted.
     """
 
     lease_token: str
@@ -164,6 +166,7 @@ class LeaseGrant(Answer):
     items: list[BatchItem]
     expires_in_s: float
     renew_in_s: float
+    fastest_canary_ns: int | None = None
     slowest_canary_ns: int | None = None
 
 
@@ -188,13 +191,15 @@ class StartedRequest(Value):
 class LeaseReport(Value):
     """What runs in one lease: visits of these measurements have begun since the last report, the last one runs now.
 
-    Without any, what ran goes on. `over`: nothing runs any more. `renew`: the lease is to live on.
+    Without any, what ran goes on. `over`: nothing runs any more. `renew`: the lease is to live on. `gate_ms`: what it
+    waited at its gate.
     """
 
     lease_token: LeaseToken
     measurement_ids: tuple[MeasurementId, ...] = Field(default=(), max_length=1000)
     over: bool = False
     renew: bool = False
+    gate_ms: Ms = 0
 
 
 class ReportsRequest(Value):
@@ -293,12 +298,16 @@ ReleaseReason = Literal["done", "gate", "drain", "lease_lost", "board_lost", "er
 
 
 class ReleaseRequest(Value):
-    """Gives the board back. What has no result yet goes back to wanted; nobody pays for that."""
+    """Gives the board back. What has no result yet goes back to wanted; nobody pays for that.
+
+    `gate_ms`: what the lease waited at its gate, which nobody pays for either.
+    """
 
     reason: ReleaseReason
     detail: str = Field(default="", max_length=300)
     conversion_ms: Ms = 0
     lease_wall_ms: Ms = 0
+    gate_ms: Ms = 0
 
 
 class FinishRequest(Value):

@@ -23,7 +23,7 @@ def _gene_values(given: Any) -> GeneValues:
         return int(given)
     if isinstance(given, list | tuple) and len(given) <= MAX_PLACES and _are_integers(given):
         return tuple(given)
-    raise ValueError(f"a gene is an integer, or a list of at most {MAX_PLACES} integers")
+    raise ValueError(f"a gene is an integer of at most {GENE_MAX}, or a list of at most {MAX_PLACES} of them")
 
 
 def _is_integer(given: Any) -> bool:

@@ -1,7 +1,7 @@
 """Boards: identity, state, health, and what an agent reports about one."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -264,7 +264,8 @@ class GateWait(Value):
     @property
     def sentence(self) -> str:
         """The end of a sentence about the board."""
-        return f"waits for quiet since {self.since_unix_s:.0f} (unix time): {self.reason}"
+        since = datetime.fromtimestamp(self.since_unix_s, UTC)
+        return f"waits for quiet since {since:%Y-%m-%d %H:%M:%S} UTC: {self.reason}"
 
 
 class LastLease(Answer):

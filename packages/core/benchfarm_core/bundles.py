@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -25,7 +26,17 @@ ITEMS_PER_PART: Final = 20
 ORDER_FILE: Final = "order.json"
 """The name under which a bundle carries what the farm handed out."""
 HEAD_CHARS_MAX: Final = 2**20
+FAILURE_CHARS: Final = 300
 PART_CHARS_MAX: Final = 24 * 2**20
+
+BUNDLED: Final[dict[str, tuple[Precision, ...]]] = {
+    "litert": (Precision.FP32, Precision.INT8),
+    "mnn": (Precision.FP32,),
+    "ncnn": (Precision.FP32, Precision.INT8),
+    "onnxruntime": (Precision.FP32, Precision.INT8),
+    "openvino": (Precision.FP32, Precision.INT8, Precision.BF16),
+}
+"""Engines that a bundle can carry, with the precisions in which each computes on some machine or other."""
 
 _TARGET: Final = re.compile(r"linux-(x86_64|aarch64)-cp3(1[1-9])")
 Target = Annotated[str, Field(pattern=rf"^{_TARGET.pattern}$", description="system, processor and Python")]
@@ -94,10 +105,42 @@ class BundleOrder(Answer):
         return self.platform("any", point, version)
 
 
+def refuse_unbundled(engine: str, precision: Precision) -> None:
+    """Raise InvalidRequest for an engine that no bundle can carry, and for a precision that it has nowhere."""
+    if engine not in BUNDLED:
+        raise InvalidRequest(f"a bundle carries no {engine}: it can carry {', '.join(BUNDLED)}", field="engine")
+    if precision not in BUNDLED[engine]:
+        detail = f"{engine} has no {precision} in a bundle: it has {', '.join(BUNDLED[engine])}"
+        raise InvalidRequest(detail, field="precision")
+
+
+def launched_together(workloads: Sequence[str]) -> list[list[int]]:
+    """The places of a bundle's measurements in groups that share launches. workloads: the id of each one's.
+
+    In their order, at most `ITEMS_PER_PART` of them and no workload twice: repeats that shared processes, canaries and
+    a minute would agree for that, as in no lease either (`scheduling.fill_batch`).
+    """
+    groups: list[list[int]] = []
+    held: set[str] = set()
+    for place, workload in enumerate(workloads):
+        if not groups or len(groups[-1]) == ITEMS_PER_PART or workload in held:
+            groups.append([])
+            held = set()
+        groups[-1].append(place)
+        held.add(workload)
+    return groups
+
+
 class BundleContents(Value):
     """What a bundle was packed to: the hash of its list of hashes, by which its results name it."""
 
     contents_sha256: Sha256
+
+
+class BundleFailure(Value):
+    """Why a bundle could not be packed: it is not to be waited for."""
+
+    reason: str = Field(min_length=1, max_length=FAILURE_CHARS, pattern=r"^[^\x00]*$")
 
 
 class BundleHead(Value):
@@ -166,7 +209,8 @@ class BundleRun(Answer):
 
 
 class BundleView(Answer):
-    """A bundle as the API shows it. `contents_sha256` is null while it was never packed to its end."""
+    """A bundle as the API shows it. `contents_sha256` is null while it was never packed to its end; `failure` says why
+    it will not be."""
 
     id: str
     target: str
@@ -175,6 +219,7 @@ class BundleView(Answer):
     threads: int
     items: int
     contents_sha256: str | None
+    failure: str = ""
     created_at: datetime
     expires_at: datetime
     runs: list[BundleRun]

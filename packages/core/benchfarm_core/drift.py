@@ -1,10 +1,12 @@
 """What the few canaries beside an upload say against their board's history.
 
-The history holds the fastest canary of whole leases, out of hundreds of runs. An upload has ten to twenty runs of its
+The history holds the fastest canary of whole leases, out of hundreds of runs. An upload has a few dozen runs of its
 own, within a second or two, since its lease tells nothing that anybody is judged by. That these are slower than
 `quality.drifted` allows may lie in the board, whose clock changed, or in the moment. So more launches are asked for
 while there are any, and then they are held to as few runs of earlier measurements: where those were as slow now and
-then, it was the moment. Neither gives an answer; a moment passes.
+then, it was the moment. Neither gives an answer while tries are left, for a moment passes. After the last one what a
+moment slowed is an answer all the same, marked as noisy kernels are (decision 0049). What a board gave that may have
+changed is one only where a later lease shows that it had not.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,9 +30,13 @@ def slowest_ns(history: CanaryGolden, clock_proof: ClockProof) -> int | None:
 
 def misses_clock(launches: Sequence[LaunchSamples], protocol: Protocol, limit_ns: int | None) -> bool:
     """Whether launches are left, and those that there are never met the board's clock. `limit_ns`: `slowest_ns`."""
+    return len(launches) < protocol.launches_max and is_late(launches, limit_ns)
+
+
+def is_late(launches: Sequence[LaunchSamples], limit_ns: int | None) -> bool:
+    """Whether launches never met the board's clock. `limit_ns`: `slowest_ns`."""
     own_ns = canary_floors(launches).get(CLOCK_CANARY)
-    late = limit_ns is not None and own_ns is not None and own_ns > limit_ns
-    return late and len(launches) < protocol.launches_max
+    return limit_ns is not None and own_ns is not None and own_ns > limit_ns
 
 
 def is_of_a_moment(

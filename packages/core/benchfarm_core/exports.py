@@ -24,13 +24,15 @@ class ExportRequest(Value):
     """The body of POST /v1/exports: the table of a search space on a platform, named by id, key or alias.
 
     `version`: of the platform's predictors of whole models; None: the one that answers. `genes`: the values that a gene
-    may have, in all of its places, where a table of the whole space would be too large or is not needed.
+    may have, in all of its places, where a table of the whole space would be too large or is not needed. `max_age_s`: a
+    table that was made longer ago is made and signed anew, under its old id; None: the one that is there, however old.
     """
 
     platform: str = Field(max_length=300)
     space: str = Field(max_length=40)
     version: int | None = Field(default=None, ge=1, lt=2**31)
     genes: OnlyGenes = {}
+    max_age_s: int | None = Field(default=None, ge=0, le=10 * 365 * 86_400)
 
 
 class TableHead(Value):

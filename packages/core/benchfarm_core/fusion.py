@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from benchfarm_core.measurements import MS_MAX
+from benchfarm_core.operator_families import known_family
 from benchfarm_core.platforms import Precision
 from benchfarm_core.values import Answer, Value
 
@@ -14,7 +15,7 @@ LEAST_TIMED_MS: Final = 0.03
 """An engine's call costs up to a third of this. Every pair saves one call, so that shorter operators look fused."""
 MAX_ROWS: Final = 500
 
-Family = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,59}$")]
+Family = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,59}$"), AfterValidator(known_family)]
 SpreadMs = Annotated[float, Field(ge=0, le=MS_MAX, strict=True)]
 TimeMs = Annotated[float, Field(gt=0, le=MS_MAX, strict=True)]
 """Strict: a truth value is no time."""
@@ -44,6 +45,8 @@ def fused_verdict(by_latency: bool | None, by_profile: bool | None) -> bool:
 class FusionRow(Value):
     """What was found of two operator families in a row: three times, or what a profile shows, or both.
 
+    `first`, `second`: operators of ONNX's standard set, or a family of `operator_families.OWN_FAMILIES`; a rule on any
+    other would be about nothing.
     `spread_ms`: by how much the saving t1 + t2 - t12 may be wrong, as the measurements themselves spread.
     """
 

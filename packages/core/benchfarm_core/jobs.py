@@ -248,7 +248,7 @@ class PlatformWhy(Answer):
 
 
 class BoardWhy(Answer):
-    """Which filter removed one board of a platform's model, with the reason; null for one that is next in line."""
+    """Which filter removed one board of a platform's model, with the reason; null for one that is idle."""
 
     board_id: str
     reason: str

@@ -103,7 +103,7 @@ class LatencyRequest(Value):
     timing: Timing = Timing.ALONE
     max_age_s: int = Field(default=30 * 86_400, ge=1, le=10 * 365 * 86_400)
     min_grade: ReusableGrade = Grade.C
-    tolerance: float | None = Field(default=None, gt=0, le=10)
+    tolerance: Annotated[float, Field(gt=0, le=10, strict=True)] | None = None
     on_miss: OnMiss = OnMiss.PREDICT
     pin: Pin | None = None
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
 from benchfarm_core.boards import (
     MEMORY_SHARE,
@@ -36,9 +37,11 @@ REST_REASONS: Final = {
     "error": "its agent met a fault",
     "board_lost": "it was lost during a lease",
     "unanswered": "its agent did not answer an offer",
+    "ailing": "no launch began on it, by a fault of its own or its agent's",
     "noisy": "its canary was slower than it has been on this board, so neighbours are at work",
 }
 """What made a board rest, by how its last lease ended."""
+NEXT: Final = "next in line"
 
 
 def first_points(report: BoardReport) -> tuple[OperatingPoint, ...]:
@@ -236,6 +239,22 @@ def why_board_unusable(*, health: Health, reason: str, clock_proof_ok: bool, tim
     return None
 
 
+class ItemsRest(NamedTuple):
+    """Items that failed on a board which could begin no launch, and that no board tries yet: how many, until when the
+    first of them rests, and what that board ailed from."""
+
+    items: int
+    until: datetime
+    ailment: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        what = "1 rests" if self.items == 1 else f"{self.items} rest, the first"
+        until = f"{self.until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{what} until {until}: no launch began on the board that tried last: {self.ailment}"
+
+
 def why_platform(
     platform: Platform,
     *,
@@ -245,11 +264,14 @@ def why_platform(
     unusable: Sequence[str] = (),
     resting: Sequence[str] = (),
     again: int = 0,
+    items_rest: ItemsRest | None = None,
+    next_in_line: int = 1,
 ) -> str:
     """Why items of one platform wait, in one sentence.
 
     `boards_online` and `boards_idle` count usable boards; `unusable` says of each other board why it is none, and
-    `resting` of each cooling board. `again`: how many items came to nothing sure before.
+    `resting` of each cooling board. `again`: how many items came to nothing sure before. `items_rest`: those that no
+    board tries yet; `next_in_line`: how many are neither.
     """
     if boards_offering == 0:
         return f"no board with engine {platform.engine.name} {platform.engine.version} offers this operating point"
@@ -260,14 +282,21 @@ def why_platform(
     usable = "usable " if unusable else ""
     if boards_online == 0:
         return f"no {usable}board with engine {platform.engine.name} is online"
-    if boards_idle and again:
-        return f"{again} were inconclusive and rest: their next try comes in another moment"
     if boards_idle:
-        return "next in line"
+        return _why_with_idle_board(again, items_rest, next_in_line)
     if boards_online == 1:
         return f"its only {usable}board {resting[0] if resting else 'is in use'}"
     state = f"are in use or rest; one {resting[0]}" if resting else "are in use"
     return f"all {boards_online} {usable}boards of this platform {state}"
+
+
+def _why_with_idle_board(again: int, items_rest: ItemsRest | None, next_in_line: int) -> str:
+    reasons = [NEXT] if items_rest is not None and next_in_line else []
+    if items_rest is not None:
+        reasons.append(items_rest.sentence)
+    if again:
+        reasons.append(f"{again} were inconclusive and rest: their next try comes in another moment")
+    return "; ".join(reasons) or NEXT
 
 
 def _shared_parts(one: Platform, other: Platform) -> int:

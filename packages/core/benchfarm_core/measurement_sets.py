@@ -14,6 +14,7 @@ from typing import Annotated, Final, Protocol
 from pydantic import Field, ValidationError, model_validator
 
 from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.refusals import refusal_of
 from benchfarm_core.set_rows import (
     LATENCY_COLUMN,
     REASONS,
@@ -234,10 +235,10 @@ def read_platform(text: str) -> SetPlatform:
     try:
         return SetPlatform.model_validate_json(text.removeprefix("\ufeff"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        detail = f"platform.json: {where + ': ' if where else ''}{first['msg']}"
-        raise InvalidRequest(detail, field=f"platform_json.{where}".rstrip(".")) from error
+        found = refusal_of(error.errors())
+        raise InvalidRequest(
+            f"platform.json: {found.sentence}", field=f"platform_json.{found.field}".rstrip(".")
+        ) from error
 
 
 def read_tables(

@@ -165,6 +165,12 @@ class LaunchSamples(Value):
             lists += [self.beside.blocks_ns, self.beside.delays_ns, self.beside.switches]
         return list(map(len, lists))
 
+    @property
+    def has_stray_canaries(self) -> bool:
+        """Whether a canary is said to have run behind more blocks than there are."""
+        places = (place for runs in self.canaries.values() for place, _ in runs)
+        return max(places, default=0) > len(self.blocks_ns)
+
 
 SUBJECT_CHARS: Final = 60
 
@@ -240,6 +246,13 @@ def _after_inconclusive(code: FailureCode, after: Tries) -> Verdict:
         return Verdict(state=_S.WANTED, tries=after, reason=f"inconclusive: {code}")
     reason = f"{after.inconclusive} inconclusive attempts, the last: {code}"
     return Verdict(state=_S.FAILED, tries=after, failure=FailureCode.INCONCLUSIVE, reason=reason)
+
+
+def answered_after_all(verdict: Verdict) -> Verdict:
+    """What becomes of a measurement whose last try came to nothing, where an earlier one had an answer that was given
+    up in hope of a better one."""
+    reason = f"{verdict.reason}; an earlier try is the answer"
+    return verdict.model_copy(update={"state": _S.DONE, "failure": None, "reason": reason})
 
 
 def rests_s(first_s: float) -> tuple[float, ...]:

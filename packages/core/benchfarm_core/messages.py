@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
+from pydantic import Field
+
 from benchfarm_core.values import Value
 
 
@@ -50,11 +52,16 @@ BACKLOG_LIMIT: Final = 5000
 """Where so many hints wait in one queue nobody reads it, and more would only fill the broker; the sweep repeats."""
 
 
+AHEAD_MAX_S: Final = 60.0
+"""A task is asked for so far ahead at most: what waits at a worker is lost with it, and far from coming back then."""
+
+
 class TaskMessage(Value):
-    """Run a task."""
+    """Run a task. `after_s`: not before so many seconds from when it is sent."""
 
     task: Task
     args: tuple[str, ...] = ()
+    after_s: float = Field(default=0.0, ge=0, le=AHEAD_MAX_S)
 
     @property
     def expires_s(self) -> float | None:

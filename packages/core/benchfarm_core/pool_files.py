@@ -25,7 +25,7 @@ from benchfarm_core.pool import LicenceText, SourceText
 from benchfarm_core.pool_rows import MAX_COUNTED, PRINTED, count_kernels, damaged, unpack
 from benchfarm_core.predictor_headers import LENGTH_BYTES, METADATA_KEY, Lineage, read_header
 from benchfarm_core.predictors import WHOLE_MODEL, KernelRow, ModelRow, Subject, TrainingRows
-from benchfarm_core.set_rows import CEILING_MS, FLOOR_MS, Rejected, check_speed
+from benchfarm_core.set_rows import CEILING_MS, FLOOR_MS, Rejected, check_flops, known_flops
 from benchfarm_core.summaries import is_reusable
 from benchfarm_core.values import Value, canonical_json, digest, find_unkept
 from benchfarm_core.workloads import Sha256
@@ -349,10 +349,13 @@ def _why_not(row: KernelRow | ModelRow, seen: set[tuple[str, Timing]]) -> str | 
 
 
 def _why_too_fast(row: KernelRow | ModelRow) -> str | None:
-    kernels = [(row.kernel_type, row.config)] if isinstance(row, KernelRow) else [one[:2] for one in row.kernels]
+    """A whole model is held to all of its kernels together."""
+    kernels = [(row.kernel_type, row.config, 1)] if isinstance(row, KernelRow) else row.kernels
+    runs = sum(count for _, _, count in kernels)
+    if row.normalised_ms < runs * FLOOR_MS:
+        return f"no machine runs {runs} kernels in {row.normalised_ms:g} ms"
     try:
-        for type_name, config in kernels:
-            check_speed(type_name, config, row.normalised_ms)
+        check_flops(sum(count * (known_flops(name, config) or 0) for name, config, count in kernels), row.normalised_ms)
     except Rejected as verdict:
         return verdict.detail
     return None

@@ -11,6 +11,9 @@ from typing import Final, Literal
 PROFILING_ENGINES: Final = frozenset({"onnxruntime", "openvino", "mnn"})
 """Without a profiler there is no profile."""
 
+PROFILER_STEP_MS: Final = 0.001
+"""All of them count whole microseconds."""
+
 DIFFERENCE_ENGINES: Final = frozenset({"litert", "ncnn", "torch"})
 """Without a profiler, on processors alone: in situ, a kernel takes what a carrier takes longer that holds it twice."""
 

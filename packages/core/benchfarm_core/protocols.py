@@ -14,8 +14,13 @@ class Protocol(Value):
 
     A measurement is `launches_min` to `launches_max` launches; each launch times a workload for
     `visit_ms` in blocks of at least `block_min_us`. Launches beyond the minimum replace contended ones, are added while
-    the floors of the others do not confirm each other or too few were quiet (`quality.wants_more_launches`) and, where
+    the others do not confirm each other or too little of them was quiet (`quality.wants_more_launches`) and, where
     `half_width_target` is given, until half the interval's width is at most that share of the headline.
+
+    Both canaries run before each `canary_every_ms` of a visit. With `clock_every_ms` the one that stands for the clock
+    runs after so much time again, and behind the last block, so that each block lies between two (`quiet_blocks`).
+    Where that one was loud, blocks wait until it is quiet again: the visits of a lease for `quiet_wait_ms` each, all
+    together (`quiet_blocks.patience_ms`).
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
@@ -29,6 +34,8 @@ class Protocol(Value):
     warmup_min_runs: int = Field(ge=1, le=1000)
     warmup_min_ms: int = Field(ge=0, le=10_000)
     canary_every_ms: int = Field(ge=5, le=10_000)
+    clock_every_ms: int | None = Field(default=None, ge=1, le=10_000)
+    quiet_wait_ms: int | None = Field(default=None, ge=1, le=10_000)
     half_width_target: float | None = Field(gt=0, lt=1)
     visit_timeout_s: int = Field(ge=1, le=3600)
 
@@ -44,8 +51,12 @@ class Protocol(Value):
 
     @property
     def id(self) -> str:
-        """Hash of name, version and every parameter."""
-        return "proto_" + digest(self, length=12)
+        """Hash of name, version and every parameter; protocols of before there were some of them keep theirs."""
+        return "proto_" + digest(self.model_dump(mode="json", exclude=_unsaid(self)), length=12)
+
+
+def _unsaid(protocol: Protocol) -> set[str]:
+    return {name for name in ("clock_every_ms", "quiet_wait_ms") if getattr(protocol, name) is None}
 
 
 MEMORY: Final = "memory"
@@ -65,7 +76,7 @@ ROUND_PAIRS_MIN: Final = 4
 COMPARED_ROUNDS_MIN: Final = 8
 """Rounds without which a comparison has no interval (`benchfarm_core.comparing`)."""
 
-_KERNEL: Final = Protocol(
+_PLAIN: Final = Protocol(
     name="kernel",
     version=3,
     launches_min=3,
@@ -81,6 +92,8 @@ _KERNEL: Final = Protocol(
     visit_timeout_s=60,
 )
 
+_KERNEL: Final = _PLAIN.model_copy(update={"version": 5, "clock_every_ms": 1, "quiet_wait_ms": 20})
+
 PROTOCOLS: Final[dict[str, Protocol]] = {
     "quick": _KERNEL.model_copy(update={"name": "quick", "launches_min": 1, "launches_max": 2}),
     "kernel": _KERNEL,
@@ -94,9 +107,9 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
             "half_width_target": 0.01,
         }
     ),
-    MEMORY: _KERNEL.model_copy(update={"name": MEMORY, "version": 1, "launches_max": 6, "blocks_min": 3}),
-    PROFILE: _KERNEL.model_copy(update={"name": PROFILE, "version": 1, "launches_max": 6, "visit_ms": 50}),
-    COMPARE: _KERNEL.model_copy(
+    MEMORY: _PLAIN.model_copy(update={"name": MEMORY, "version": 1, "launches_max": 6, "blocks_min": 3}),
+    PROFILE: _PLAIN.model_copy(update={"name": PROFILE, "version": 1, "launches_max": 6, "visit_ms": 50}),
+    COMPARE: _PLAIN.model_copy(
         update={
             "name": COMPARE,
             "version": 1,
@@ -112,7 +125,7 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
     ),
 }
 
-GOLDEN: Final = _KERNEL.model_copy(update={"name": "golden", "version": 1, "launches_max": 5, "visit_timeout_s": 10})
+GOLDEN: Final = _PLAIN.model_copy(update={"name": "golden", "version": 1, "launches_max": 5, "visit_timeout_s": 10})
 """Of the golden suite. No client can name it: what one board measured for its own sake answers nobody else."""
 
 
@@ -132,6 +145,11 @@ def changed_parameters(protocol: Protocol) -> ChangedParameters:
 def parameters_text(changed: ChangedParameters) -> str:
     """``visit_ms=50 blocks_min=9``; empty where none differs."""
     return " ".join(f"{name}={'none' if value is None else value}" for name, value in changed.items())
+
+
+def in_situ(protocol: Protocol) -> Protocol:
+    """The protocol as it is followed in situ: a carrier runs between two blocks there, and no canary."""
+    return protocol.model_copy(update={"clock_every_ms": None, "quiet_wait_ms": None})
 
 
 def purpose_of(protocol: Protocol) -> Literal["latency", "memory", "profile"]:
@@ -171,6 +189,7 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
         )
     try:
         protocol = Protocol.model_validate({**known.model_dump(), **request.parameters})
+        _check_clock_points(protocol)
         _check_time(protocol)
         _check_rounds(protocol)
     except ValueError as error:
@@ -183,8 +202,8 @@ def resolve_protocol(request: ProtocolRequest) -> Protocol:
 
 
 def longest_s(protocol: Protocol) -> float:
-    """Board seconds that all visits of one measurement can take at the most: each lasts up to its limit. Waiting for
-    quiet and starting processes follow from no parameter and are no part of it."""
+    """Board seconds that all visits of one measurement can take at the most: each lasts up to its limit. Waiting at
+    gates and starting processes follow from no parameter and are no part of it."""
     return float(protocol.launches_max * protocol.visit_timeout_s)
 
 
@@ -210,6 +229,14 @@ def _reason(error: ValueError) -> str:
         return str(error)
     first = error.errors()[0]
     return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+
+
+def _check_clock_points(protocol: Protocol) -> None:
+    """Raise ValueError where canaries between blocks are asked for that no runner takes."""
+    if protocol.clock_every_ms is not None and (purpose_of(protocol) != "latency" or is_comparison(protocol)):
+        raise ValueError(f"{protocol.name} has no canaries between its blocks: leave clock_every_ms out")
+    if protocol.quiet_wait_ms is not None and protocol.clock_every_ms is None:
+        raise ValueError("quiet_wait_ms waits for canaries between blocks: it needs clock_every_ms")
 
 
 def _check_time(protocol: Protocol) -> None:

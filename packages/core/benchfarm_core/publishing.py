@@ -12,7 +12,11 @@ from typing import Final, NamedTuple
 from benchfarm_core.predictors import HoldoutScore
 
 HOPELESS: Final = "worse than no answer"
-"""Begins the reason for which a first version is kept as rejected."""
+UNJUDGED: Final = "judged by too little"
+UNFIT: Final = (HOPELESS, UNJUDGED)
+"""Begin the reasons for which a first version is kept as rejected."""
+ROWS_MIN: Final = 8
+"""Rows of its own without which nothing is said of how good a predictor is, where no hold-out says it."""
 HOPELESS_MAPE: Final = 1.0
 HOPELESS_ERROR: Final = 0.5
 """Relative; a first version with no row nearer than that is as bad as one with that mean error."""
@@ -39,6 +43,15 @@ class First(NamedTuple):
         return self.score.mape > HOPELESS_MAPE or self.least_error > HOPELESS_ERROR
 
 
+class Compared(NamedTuple):
+    """What a new predictor and the active one, `before`, score on the same rows, and of each row by how much nearer the
+    new one is."""
+
+    new: HoldoutScore
+    before: HoldoutScore
+    gains: Sequence[float]
+
+
 class Verdict(NamedTuple):
     """Whether a new predictor is to answer, and the reason."""
 
@@ -54,27 +67,36 @@ def verdict(
     gains: Sequence[float] = (),
     recorded: HoldoutScore | None = None,
     first: First | None = None,
+    drawn: Compared | None = None,
 ) -> Verdict:
     """What becomes of a new predictor. Scores are on the same rows; `before` is the active one's, None where its file
     is not to be read by this version: then what it scored when it was made, `recorded`, speaks for it, and the new one
     answers where it loses no more than one row by that.
 
-    Where nothing answers yet, anything is better than nothing but what is off by factors, as `first` says: the score
-    and the intervals of the others say how good they are.
+    Where nothing answers yet, anything is better than nothing but what is off by factors, as `first` says, and what was
+    learnt from next to nothing, of which no score says how good it is. Of the others score and intervals say it.
 
     Args:
         gains: of each of these rows by how much nearer the new one is: the active one's relative error less its own.
+        drawn: the same of those rows alone that nobody picked by what is predicted of them, where others are among them
+            that were: by these what answers looks worse than it is, and they must not pay for what is lost elsewhere.
     """
     if not has_active and first is not None and first.is_hopeless:
         told = f"{first.score.mape:.0%} mean error, the least of {first.score.count} is {first.least_error:.0%}"
         return Verdict(False, f"{HOPELESS}: {told}".replace("%", " %"))
+    own = 0 if first is None else first.score.count
+    if not has_active and new is None and own < ROWS_MIN:
+        told = f"no hold-out of it could be measured, and {own} rows of its own tell how far it is off"
+        return Verdict(False, f"{UNJUDGED}: {told}; {ROWS_MIN} are the fewest that do")
     if not has_active:
         return Verdict(True, "the first one" + ("" if new is not None else "; no hold-out of it could be measured"))
     if new is None:
         return Verdict(False, "no hold-out could be measured, so what answers stays")
     if before is None:
         return _beside_unreadable(new, recorded)
-    told = f"{new.mape:.2%} against {before.mape:.2%} mean error on the same {new.count} hold-outs".replace("%", " %")
+    if drawn is not None and is_worse(drawn):
+        return Verdict(False, f"worse where nobody picked: {_errors_text(drawn.new, drawn.before)}")
+    told = _errors_text(new, before)
     if is_better(new, before, gains):
         return Verdict(True, told)
     why = "not shown to be better" if new.mape < before.mape and not is_shown(gains) else "what answers is no worse"
@@ -94,6 +116,19 @@ def is_better(new: HoldoutScore, active: HoldoutScore, gains: Sequence[float]) -
     """Whether a predictor may answer instead: shown to be nearer on the same rows, and within 10 % of at most one row
     fewer. `gains`: see `verdict`."""
     return is_shown(gains) and (active.within_10 - new.within_10) * new.count <= 1 + 1e-9
+
+
+def is_worse(compared: Compared) -> bool:
+    """Whether a predictor is within 10 % of more than one such row fewer, or is shown to be farther from them and that
+    matters: it is within 5 % of more than one row fewer, too."""
+    new, before, gains = compared
+    lost_5, lost_10 = (before.within_5 - new.within_5) * new.count, (before.within_10 - new.within_10) * new.count
+    return lost_10 > 1 + 1e-9 or (lost_5 > 1 + 1e-9 and is_shown([-gain for gain in gains]))
+
+
+def _errors_text(new: HoldoutScore, before: HoldoutScore) -> str:
+    told = f"{new.mape:.2%} against {before.mape:.2%} mean error on the same {new.count} hold-outs"
+    return told.replace("%", " %")
 
 
 def is_shown(gains: Sequence[float]) -> bool:

@@ -1,10 +1,10 @@
 """How raw data becomes a summary: which blocks are clean, the headline, the canary, the grade.
 
 Validity of a block or a launch never looks at the value, only at the contention witness; of a measurement in a crowd it
-also asks whether launches confirm each other. What the witness cannot see (another guest on
-the same physical core) only ever adds time, so the normalised time and the grade stand on *floors*, what all but the
-fastest twentieth of the clean blocks of a launch stay above (after J. Chen and J. Revels, Robust benchmarking in noisy
-environments, 2016, who take the very fastest), and the headline on medians.
+also asks whether launches confirm each other. What the witness cannot see (another guest on the same physical core)
+only ever adds time. So the normalised time and the grade stand on blocks between quiet canaries (`quiet_blocks`) or,
+where none ran between them, on *floors*, what all but the fastest twentieth of the clean blocks of a launch stay above
+(after J. Chen and J. Revels, Robust benchmarking in noisy environments, 2016), and the headline on medians.
 
 A kernel in situ by difference has two sides in each launch (`LaunchSamples.beside`, of protocols that compare nothing):
 there a launch's median and floor are those of the difference (`differences`), and so are spread and grade. They may be
@@ -16,6 +16,9 @@ launch with too few clean blocks speaks by all of them, a crowd is no failure, a
 Memory is another matter: nobody's processor time changes how much a model takes. So of the protocol ``memory`` every
 launch counts, whatever its witness saw, and the spread between launches is that of ``peak_pss_bytes``; the cold starts
 that it brings along are medians over all launches and carry no grade of their own.
+
+What a profiler tells (the protocol ``profile``) is known to a step of its clock and no better: the interval is wider by
+one on either side, and launches lie no less apart.
 
 Every change of a rule here is a new `RULE_VERSION`; stored raw data are then derived anew.
 """
@@ -29,17 +32,17 @@ from pydantic import Field
 
 from benchfarm_core.clock_proof import ClockEvidence, unthrottled
 from benchfarm_core.differences import Difference, are_clear, difference_of, error_within_ns
-from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.intervals import half_width, median_interval
-from benchfarm_core.measurements import LaunchSamples, MeasurementResult, SideSamples
+from benchfarm_core.measurements import LaunchSamples, SideSamples
 from benchfarm_core.platforms import ClockProof
-from benchfarm_core.profilers import InSituBy
-from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
+from benchfarm_core.profilers import PROFILER_STEP_MS
+from benchfarm_core.protocols import Protocol, purpose_of
+from benchfarm_core.quiet_blocks import QuietTime, has_clock_points, quiet_time
 from benchfarm_core.summaries import GRADE_LIMITS, Grade, Summary
 from benchfarm_core.values import Value
 
-RULE_VERSION: Final = 9
+RULE_VERSION: Final = 11
 
 DELAY_SHARE: Final = 0.02
 """A block is contaminated when its threads waited in the run queue for more than this share of it."""
@@ -68,11 +71,9 @@ CLOCK_CANARY: Final[Literal["sgemm"]] = "sgemm"
 """The canary that stands for the clock: its floor hardly feels the neighbours (docs/decisions/0008)."""
 CONFIRMED_SPREAD: Final = 0.05
 """Launches are added while the quiet floors are farther apart than this: grade B is confirmed, C and D are not."""
-
 CROWDED_SHARE: Final = 0.75
 """Below this share of clean blocks neighbours held the processor for much of the time: then floors that do not confirm
 each other are no grade D but no answer (docs/measurement.md, "Beside a busy loop")."""
-
 QUIET_LIMIT: Final = 1.08
 """A launch was quiet when the MobileNet canary beside it came this near to the canary's floor in its lease: it feels
 neighbours about as much as a kernel does, so this is a look at them and not at the value."""
@@ -82,8 +83,8 @@ NOISY_LIMIT: Final = 1.15
 another machine than the one that it is divided by: its launches may agree, and all be slow (docs/decisions/0040)."""
 
 FASTEST_RUNS: Final = 600
-"""Runs of the clock canary of which the fastest is trusted to hand an old reference over for good. Three come at once,
-so these are 200 moments: a mode for 3 % of the time is missed by one lease in 400, one for 2 % by one in 60."""
+"""Runs of the clock canary of which the fastest is trusted to hand an old reference over for good: 200 moments of three
+(between blocks one at a time, and so within less time). A mode for 3 % of it is missed by one lease in 400."""
 
 CanaryName = Literal["sgemm", "mobilenet"]
 
@@ -97,34 +98,6 @@ class CanaryGolden(Value):
     def of(self, canary: CanaryName) -> int | None:
         """The reference time of one canary."""
         return self.sgemm_ns if canary == "sgemm" else self.mobilenet_ns
-
-
-def check_result(result: MeasurementResult, protocol: Protocol, in_situ_by: InSituBy | None = None) -> None:
-    """Refuse results whose parts contradict each other, or that are of another protocol. Raises InvalidRequest.
-
-    in_situ_by: how it had to be timed in situ, None where it was to be timed alone.
-    """
-    if (result.outcome == "ok") != (result.failure is None) or (result.outcome == "ok") != bool(result.launches):
-        raise _invalid(result, "an ok outcome has launches and no failure code; a failed one the reverse")
-    numbers = [launch.launch_no for launch in result.launches]
-    if len(set(numbers)) != len(numbers):
-        raise _invalid(result, "a launch number appears twice")
-    for launch in result.launches:
-        if len(set(launch.lengths)) != 1:
-            raise _invalid(result, "blocks_ns, delays_ns and switches differ in length")
-        if launch.beside is not None and sum(launch.beside.rounds) != len(launch.blocks_ns):
-            raise _invalid(result, "the rounds are not all pairs")
-        if (what := _of_another_protocol(launch, protocol, in_situ_by)) is not None:
-            raise _invalid(result, what)
-
-
-def _of_another_protocol(launch: LaunchSamples, protocol: Protocol, in_situ_by: InSituBy | None) -> str | None:
-    """What a launch brings that its protocol or timing does not look at, or lacks; None where they agree."""
-    purpose, two_sides = purpose_of(protocol), is_comparison(protocol) or in_situ_by == "difference"
-    has = {"memory": launch.memory is not None, "profile": bool(launch.nodes), "two sides": launch.beside is not None}
-    needs = {"memory": purpose == "memory", "profile": purpose == "profile", "two sides": two_sides}
-    strays = [name for name, there in has.items() if there != needs[name]]
-    return f"a launch of {protocol.name} and what it says of {strays[0]} do not go together" if strays else None
 
 
 def accepted_launches(
@@ -252,29 +225,48 @@ def drifted(observed: Mapping[CanaryName, int], golden: CanaryGolden, proof: Clo
     return seen is not None and known is not None and abs(seen / known - 1) > HISTORY_LIMITS[proof]
 
 
-def wants_more_launches(launches: Sequence[LaunchSamples], protocol: Protocol, *, quiet_ns: int | None = None) -> bool:
-    """Whether launches are left and wanted: too few were clean or quiet, their floors do not confirm each other, their
-    differences are unclear, or the interval is wider than the protocol's target. `quiet_ns` is the lease's
-    `quiet_canary_ns`."""
+def wants_more_launches(
+    launches: Sequence[LaunchSamples], protocol: Protocol, *, lease: CanaryGolden | None = None
+) -> bool:
+    """Whether launches are left and wanted: too few were clean or quiet, they do not confirm each other, their
+    differences are unclear, or the interval is wider than the protocol's target. lease: the canaries' floors in all of
+    the lease; of one with uploads without the clock, since these are held to their own."""
     if len(launches) >= protocol.launches_max:
         return False
     if purpose_of(protocol) == "memory":
         peaks = _peaks(launches)
         return len(peaks) < protocol.launches_min or _spread(peaks) > CONFIRMED_SPREAD
     clean = [launch for launch in launches if launch_floor_ns(launch) is not None]
-    if len(clean) < protocol.launches_min or spread_of(clean, protocol, quiet_ns) > CONFIRMED_SPREAD:
+    if len(clean) < protocol.launches_min:
         return True
-    if _is_unclear(clean, protocol, quiet_ns):
-        return True
-    if quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min):
+    quiet_ns = lease.mobilenet_ns if lease is not None else None
+    is_loud = quiet_ns is not None and _quiet(launches, quiet_ns) < min(QUIET_LAUNCHES, protocol.launches_min)
+    if has_clock_points(launches, protocol):
+        found = _quiet_time(clean, protocol, lease)
+        if found is None or not found.enough or len(found.launches_ns) < protocol.launches_min:
+            return True
+        # the farm would call it noisy, and one launch more is cheaper than another try; uploads are held to their own
+        if _spread(found.launches_ns) > CONFIRMED_SPREAD or (is_loud and lease is not None and lease.sgemm_ns):
+            return True
+    elif is_loud or spread_of(clean, protocol, quiet_ns) > CONFIRMED_SPREAD or _is_unclear(clean, protocol, quiet_ns):
         return True
     medians = [value for launch in launches if (value := launch_median_ns(launch)) is not None]
     return protocol.half_width_target is not None and half_width(medians) > protocol.half_width_target
 
 
-def quiet_canary_ns(launches: Iterable[LaunchSamples]) -> int | None:
-    """What the MobileNet canary takes in the quieter launches of a lease, in ns: its floor."""
-    return canary_floors(list(launches)).get("mobilenet")
+def _quiet_time(launches: Sequence[LaunchSamples], protocol: Protocol, lease: CanaryGolden | None) -> QuietTime | None:
+    """By quiet blocks of clean launches; None where there are none. Without the lease's clock their own has to do."""
+    clean = [launch for launch in launches if _enough_clean(launch)]
+    clock_ns = (lease.sgemm_ns if lease is not None else None) or clock_by_share(clean)
+    if clock_ns is None or not has_clock_points(clean, protocol):
+        return None
+    return quiet_time([(launch, clean_blocks(launch)) for launch in clean], protocol, clock_ns)
+
+
+def lease_canaries(launches: Iterable[LaunchSamples]) -> CanaryGolden:
+    """The canaries' floors in all launches of a lease so far."""
+    floors = canary_floors(list(launches))
+    return CanaryGolden(sgemm_ns=floors.get("sgemm"), mobilenet_ns=floors.get("mobilenet"))
 
 
 def _quiet(launches: Sequence[LaunchSamples], quiet_ns: int) -> int:
@@ -292,13 +284,18 @@ def is_noisy(
     quiet: floors of the quietest of the latest leases. Each launch is held to the clock that its own SGEMM tells. False
     where nothing is known, of launches without canaries, and where the witness saw a crowd: then there is somebody, and
     `summarise` asks whether launches confirm each other. lease: the canaries' floors in the lease; whoever the witness
-    saw, it is noisy where no launch came near them or, by their clock, near those of quiet leases.
+    saw, it is noisy where no launch came near them or, by their clock, near those of quiet leases. Where canaries ran
+    between the blocks, it is noisy too when too few blocks lay between quiet ones.
     """
     if lease is not None and _met_nothing_quiet(launches, quiet, lease):
         return True
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if sum(blocks) < CROWDED_SHARE * len(blocks):
         return False
+    if has_clock_points(launches, protocol):
+        told = _quiet_time(launches, protocol, lease)
+        if told is None or not told.enough:
+            return True
     floors = [found for launch in launches if (found := canary_floors([launch]))]
     if quiet.mobilenet_ns is None or quiet.sgemm_ns is None or not floors:
         return False
@@ -383,28 +380,38 @@ def summarise(
     canaries = beside or _canaries(clean)
     if _is_unclear(clean, protocol, canaries.mobilenet_ns):
         return FailureCode.DIFFERENCE_UNCLEAR
-    floors_ns = judged_floors(clean, protocol, canaries.mobilenet_ns)
-    spread = _spread(floors_ns)
+    judged = _judged(clean, protocol, canaries)
+    spread = _spread(judged.launches_ns)
     blocks = [ok for launch in launches for ok in clean_blocks(launch)]
     if is_enforced and sum(blocks) < CROWDED_SHARE * len(blocks) and spread > CONFIRMED_SPREAD:
         return FailureCode.CONTENDED
-    spread = max(spread, _spread_within(clean, floors_ns))
+    step_ms = PROFILER_STEP_MS if purpose_of(protocol) == "profile" else 0.0
+    spread = max(spread, _spread_within(clean, judged.launches_ns), step_ms and step_ms / median(medians))
     interval = median_interval(medians)
     return Summary(
         rule_version=RULE_VERSION,
         median_ms=median(medians),
-        normalised_ms=_normalised_ms(_floor_of_all(floors_ns, clean), canaries, golden),
+        normalised_ms=_normalised_ms(judged.time_ns, canaries, golden),
         canary=CLOCK_CANARY,
-        low_ms=max(0.0, interval.low),
-        high_ms=interval.high,
+        low_ms=max(0.0, interval.low - step_ms),
+        high_ms=interval.high + step_ms,
         interval_coverage=interval.coverage,
         spread=spread,
-        grade=grade_of(spread, len(floors_ns)),
+        grade=grade_of(spread, len(judged.launches_ns)),
         clock_proof=clock_proof,
         launches=len(clean),
         blocks=len(blocks),
         clean_share=sum(blocks) / len(blocks),
     )
+
+
+def _judged(clean: Sequence[LaunchSamples], protocol: Protocol, canaries: CanaryGolden) -> QuietTime:
+    """What makes the normalised time and the grade: quiet blocks, or floors where they do not tell."""
+    found = _quiet_time(clean, protocol, canaries)
+    if found is not None and found.enough:
+        return found
+    floors_ns = judged_floors(clean, protocol, canaries.mobilenet_ns)
+    return QuietTime(_floor_of_all(floors_ns, clean), tuple(floors_ns), enough=False)
 
 
 def _is_unclear(clean: Sequence[LaunchSamples], protocol: Protocol, quiet_ns: int | None) -> bool:
@@ -489,9 +496,3 @@ def _floor_of_all(floors_ns: Sequence[float], launches: Sequence[LaunchSamples])
         return median(floors_ns)
     lowest_ns = floors_ns[:FLOORS_CONFIRMED]
     return fsum(lowest_ns) / len(lowest_ns)
-
-
-def _invalid(result: MeasurementResult, reason: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"result of measurement {result.measurement_id}: {reason}", code="result_invalid", field="results"
-    )

@@ -174,8 +174,12 @@ def _latency_ms(cell: str) -> float:
 
 def check_speed(kernel: str, config: Mapping[str, int | str], latency_ms: float) -> None:
     """Refuse a time in which no machine computes the kernel. Raises Rejected."""
-    flops = known_flops(kernel, config)
-    if flops is not None and flops > MAX_FLOPS_PER_S * latency_ms / 1e3:
+    check_flops(known_flops(kernel, config) or 0, latency_ms)
+
+
+def check_flops(flops: int, latency_ms: float) -> None:
+    """Refuse a time in which no machine computes so many operations. Raises Rejected."""
+    if flops > MAX_FLOPS_PER_S * latency_ms / 1e3:
         per_s = flops / latency_ms * 1e3
         raise Rejected(
             "beyond_any_machine",

@@ -10,7 +10,7 @@ from benchfarm_core.values import Value
 
 
 class Grade(StrEnum):
-    """Spread between the floors of the quietest launches: A <= 2 %, B <= 5 %, C <= 10 %, D above."""
+    """By the spread between launches: A <= 2 %, B <= 5 %, C <= 10 %, D above."""
 
     A = "A"
     B = "B"
@@ -32,13 +32,15 @@ class Summary(Value):
     rule_version: int = Field(ge=1)
     median_ms: float = Field(gt=0, description="what was seen, median over all launches; its interval judges it")
     normalised_ms: float | None = Field(
-        gt=0, description="the floor of the quiet launches at the reference clock; `spread` and `grade` judge it"
+        gt=0,
+        description="what a quarter of the quiet blocks stay below, without clock points the floor of the quiet "
+        "launches, at the reference clock; `spread` and `grade` judge it",
     )
     canary: str | None
     low_ms: float = Field(ge=0, description="0 where a time by difference may be none at all")
     high_ms: float = Field(gt=0)
     interval_coverage: float = Field(ge=0, le=1)
-    spread: float = Field(ge=0, description="of the floors of the quiet launches; memory: of all peaks")
+    spread: float = Field(ge=0, description="of what launches say that tell `normalised_ms`; memory: of all peaks")
     grade: Grade = Field(
         description="by `spread`; says nothing of how far `median_ms` repeats, which the interval does"
     )

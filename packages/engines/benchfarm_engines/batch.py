@@ -59,7 +59,11 @@ def open_bench(request: LaunchRequest) -> tuple[Bench, dict[str, Any]]:
         raise EngineUnavailable(str(error)) from error
     runs = _canary_runs(request, session) if session is not None else {}
     cost = OperatorCost(engine, opening, session) if session is not None else None
-    bench = Bench(engine, options, witness, Canaries(runs, witness), Shares(), cost)
+    asked = request.canaries
+    canaries = Canaries(
+        runs, witness, fastest_ns=asked.sgemm_fastest_ns, patience_ns=asked.sgemm_patience_ms * 1_000_000
+    )
+    bench = Bench(engine, options, witness, canaries, Shares(), cost)
     return bench, {
         "engine": engine.name,
         "engine_version": engine.version(),

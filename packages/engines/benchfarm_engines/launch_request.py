@@ -99,17 +99,25 @@ class ProtocolParameters:
     canary_every_ms: int
     visit_timeout_s: float
     purpose: str = "latency"
+    clock_every_ms: int | None = None
+    quiet_wait_ms: int | None = None
 
 
 @dataclass(frozen=True)
 class CanaryRequest:
-    """The two canaries: a seeded n x n x n SGEMM and a small model for the engine itself."""
+    """The two canaries: a seeded n x n x n SGEMM and a small model for the engine itself.
+
+    sgemm_fastest_ns: what the first is known to take on this board when nobody is beside it. sgemm_patience_ms: how
+    long the visits of the launch, all together, wait until it is about as fast.
+    """
 
     sgemm_n: int
     sgemm_seed: int
     artifact: str
     inputs: tuple[InputSpec, ...]
     edges: Edges | None
+    sgemm_fastest_ns: int | None = None
+    sgemm_patience_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,8 @@ def _protocol(reader: _Reader) -> ProtocolParameters:
         canary_every_ms=reader.whole("canary_every_ms", 1, 10**6),
         visit_timeout_s=reader.number("visit_timeout_s"),
         purpose=_purpose(reader),
+        clock_every_ms=reader.whole("clock_every_ms", 1, 10**6) if reader.fields.get("clock_every_ms") else None,
+        quiet_wait_ms=reader.whole("quiet_wait_ms", 1, 10**6) if reader.fields.get("quiet_wait_ms") else None,
     )
 
 
@@ -208,6 +218,8 @@ def _canaries(reader: _Reader) -> CanaryRequest:
     return CanaryRequest(
         sgemm_n=sgemm.whole("n", 8, 4096),
         sgemm_seed=sgemm.whole("seed", 0, 2**32 - 1),
+        sgemm_fastest_ns=sgemm.whole("fastest_ns", 1, 10**12) if sgemm.fields.get("fastest_ns") else None,
+        sgemm_patience_ms=sgemm.whole("patience_ms", 0, 10**9) if sgemm.fields.get("patience_ms") else 0,
         artifact=model.text("artifact"),
         inputs=tuple(_input(each) for each in model.objects("inputs")),
         edges=_edges(model),

@@ -93,7 +93,7 @@ def _zig(target: str, cache: Path) -> Compiler:
     return Compiler(
         name="zig",
         identity=zig_identity(),
-        base=(str(executable), "c++", "-target", f"{target}-linux-musl"),
+        base=(str(executable), "c++", "-target", f"{target}-linux-musl", "-g0"),  # debug information names folders
         fast=("-ffast-math", *(("-Xclang", "-mrecip=none") if target == "x86_64" else ())),
         instruction_sets=X86_FLAGS if target == "x86_64" else _ARM_FLAGS_OF_ZIG,
         heap=tuple(f"-D{name}=benchfarm_{name}" for name in ("malloc", "free", "posix_memalign")),

@@ -65,6 +65,7 @@ class Bench:
         return {
             "timed_ms": self.shares.timed_ns / 1e6,
             "canary_ms": self.canaries.spent_ns / 1e6,
+            "waited_ms": self.canaries.waited_ns / 1e6,
             "open_ms": self.shares.open_ns / 1e6,
             "first_block_unix_s": self.shares.first_block_unix_s,
             "twin_relative_l2": self.shares.twin_relative_l2,

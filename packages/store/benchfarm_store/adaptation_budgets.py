@@ -15,6 +15,7 @@ from benchfarm_core.measurements import Purpose
 from benchfarm_core.platforms import Platform
 from benchfarm_store import measurements
 from benchfarm_store.database import Transaction
+from benchfarm_store.measurements import ENDED_FREE, HAS_BEGUN, took_s
 
 PAST_LEASES: Final = 100
 """The latest ones of the farm that tell what a lease takes, and as many of the platform itself."""
@@ -31,8 +32,9 @@ class Spent(NamedTuple):
 
 def spent(tx: Transaction, adaptation_id: str) -> Spent:
     """What it took of boards so far: the length of the leases that had its measurements, whosever they were,
-    conversions, canaries and lost ones included. A lease that others share is split by what each of its measurements
-    was expected to take. What was known costs nothing anew and is told apart."""
+    conversions, canaries and lost ones included, not what they waited at their gates, nor those that came to nothing
+    there. A lease that others share is split by what each of its measurements was expected to take. What was known
+    costs nothing anew and is told apart."""
     ran = _ran(tx, adaptation_id)
     known_s = tx.execute(_KNOWN_SPENT, {"id": adaptation_id, "now": tx.now}).scalar_one()
     return Spent(ran.learnt_s, ran.judged_s, known_s)
@@ -41,7 +43,7 @@ def spent(tx: Transaction, adaptation_id: str) -> Spent:
 # one that ran out and was not found yet ended then
 _ENDED: Final = "coalesce(l.ended_at, least(:now, l.expires_at))"
 _SHARE: Final = f"""
-    greatest(0, extract(epoch FROM {_ENDED} - l.accepted_at))::float8
+    {took_s(_ENDED)}
         * m.expected_s::float8 / nullif(sum(m.expected_s::float8) OVER (PARTITION BY l.id), 0)
 """
 
@@ -65,7 +67,7 @@ def _ran(tx: Transaction, adaptation_id: str, upto: int | None = None) -> _Ran:
 
 # every account's queue of the platform: a measurement that it joined is measured in another's. Which of the leases had
 # any of its own is told by keys alone; measurements are read of those. Of leases that go on nobody knows what they will
-# have measured
+# have measured, nor, before anything has begun, whether they will have cost anything: they may wait at their gates
 _RAN = text(f"""
     WITH a AS MATERIALIZED (
         SELECT platform_id, leases_after, created_at, board_s, holdout_board_s, finished_at FROM adaptations
@@ -74,7 +76,7 @@ _RAN = text(f"""
         SELECT measurement_id, purpose = 'holdout' AS judges FROM adaptation_items
         WHERE adaptation_id = CAST(:id AS uuid) AND source <> 'known'),
     had AS MATERIALIZED (
-        SELECT l.id
+        SELECT l.id, NOT {ENDED_FREE} OR {HAS_BEGUN} AS costs
         FROM a JOIN queues q ON q.platform_id = a.platform_id
             CROSS JOIN LATERAL (
                 SELECT * FROM leases WHERE queue_id = q.id AND id > a.leases_after AND accepted_at IS NOT NULL
@@ -83,7 +85,8 @@ _RAN = text(f"""
             SELECT FROM lease_items i
             WHERE i.lease_id = l.id AND i.measurement_id IN (SELECT measurement_id FROM mine) OFFSET 0)),
     ran AS (
-        SELECT i.measurement_id, m.expected_s, l.ended_at IS NULL AS goes_on, {_SHARE} AS took_s
+        SELECT i.measurement_id, m.expected_s, l.ended_at IS NULL AS goes_on,
+            CASE WHEN had.costs THEN {_SHARE} ELSE 0 END AS took_s
         FROM had JOIN leases l ON l.id = had.id
             JOIN lease_items i ON i.lease_id = l.id
             JOIN measurements m ON m.id = i.measurement_id),
@@ -172,20 +175,20 @@ def _pace(tx: Transaction, own: _Ran, platform_id: int, platform: Platform) -> P
     return Pace(pace_before(past), is_known)
 
 
-_PAST = text("""
+_PAST = text(f"""
     WITH past AS (
-        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at FROM (
+        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at, l.gate_ms FROM (
             SELECT * FROM leases WHERE accepted_at IS NOT NULL AND end_reason = 'done'
             ORDER BY id DESC LIMIT :latest) l
         UNION
-        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at FROM queues q CROSS JOIN LATERAL (
+        SELECT l.id, l.queue_id, l.accepted_at, l.ended_at, l.gate_ms FROM queues q CROSS JOIN LATERAL (
             SELECT * FROM leases WHERE queue_id = q.id AND accepted_at IS NOT NULL AND end_reason = 'done'
             ORDER BY id DESC LIMIT :latest) l
         WHERE q.platform_id = :platform)
     SELECT CASE WHEN q.platform_id = :platform THEN 0
             WHEN p.spec->'engine'->>'name' <> :engine THEN 3
             WHEN p.spec->>'board_model' = :board_model THEN 1 ELSE 2 END AS nearness,
-        greatest(0, extract(epoch FROM l.ended_at - l.accepted_at))::float8 AS took_s, x.expected_s
+        {took_s()} AS took_s, x.expected_s
     FROM past l JOIN queues q ON q.id = l.queue_id JOIN platforms p ON p.id = q.platform_id
         JOIN protocols t ON t.id = q.protocol_id AND t.spec->>'name' = 'kernel'
     CROSS JOIN LATERAL (
@@ -205,6 +208,7 @@ def keep(tx: Transaction, queue_ids: Collection[int] | None = None) -> int:
 
 _MEASURING = text("""
     SELECT a.id::text AS id, a.platform_id, a.round, CAST(a.request->>'budget_s' AS float8) AS budget_s, p.spec,
+        coalesce(jsonb_array_length(a.request->'architectures'), 0) > 0 AS is_given,
         coalesce((
             SELECT CAST(r.point->>'board_s' AS float8) FROM adaptation_rounds r
             WHERE r.adaptation_id = a.id AND r.round = a.round - 1), 0) AS before_s
@@ -223,7 +227,7 @@ def _keep_one(tx: Transaction, row: Row[Any]) -> int:
     ran = _ran(tx, row.id)
     found = _pace(tx, ran, row.platform_id, Platform.model_validate(row.spec)).value
     running = Running(
-        limit_s=limit_s(row.budget_s, row.round, row.before_s),
+        limit_s=limit_s(row.budget_s, row.round, row.before_s, is_given=row.is_given),
         spent_s=ran.learnt_s,
         due_s=max(0.0, found * ran.live_expected_s - ran.live_s),
         pace=found,

@@ -402,6 +402,22 @@ _HOLDOUTS = text("""
 """)
 
 
+def given_since(tx: Transaction, platform_id: int, moment: datetime) -> list[str]:
+    """Ids of the workloads that judge and were given to adaptations of a platform from a moment on: somebody picked
+    them by what answered there."""
+    rows = tx.execute(_GIVEN, {"platform": platform_id, "moment": moment})
+    return [workload_text(digest) for digest in rows.scalars()]
+
+
+_GIVEN = text("""
+    SELECT DISTINCT w.digest::text FROM adaptations a JOIN adaptation_items i ON i.adaptation_id = a.id
+        JOIN measurements m ON m.id = i.measurement_id JOIN workloads w ON w.id = m.workload_id
+    WHERE a.platform_id = :platform AND a.created_at >= :moment AND i.purpose = 'holdout'
+        AND jsonb_array_length(a.request->'architectures') > 0
+    ORDER BY 1
+""")
+
+
 def measured(tx: Transaction, adaptation_id: str) -> AdaptationMeasured:
     """Counts of its measurements."""
     row = tx.execute(_MEASURED, {"id": adaptation_id}).one()

@@ -31,6 +31,7 @@ from benchfarm_core.jobs import Page
 from benchfarm_core.messages import Task, TaskMessage, TrainingWork
 from benchfarm_core.platforms import Platform, Precision, parse_platform_key
 from benchfarm_core.states import advance, final_states
+from benchfarm_core.workloads import ArchitectureRequest, workload_id
 from benchfarm_store import accounts, adaptation_budgets, adaptation_items, cursors, model_merges, platforms
 from benchfarm_store.board_history import account_of, author_of
 from benchfarm_store.database import Transaction
@@ -79,14 +80,15 @@ def start(tx: Transaction, platform: str, request: AdaptationRequest, *, by: Cal
 
     Raises:
         NotFound: there is no such platform.
-        InvalidRequest: `space_unknown`, `platform_single_use` where nothing may teach, `adaptation_impossible` where
-            nothing can be learnt, or as a job there.
+        InvalidRequest: `space_unknown`, `architecture_out_of_range`, `platform_single_use` where nothing may teach,
+            `adaptation_impossible` where nothing can be learnt, or as a job there.
         Conflict: `adaptation_running` while another one of the platform is under way.
         QuotaExceeded: the account has too much under way, or waiting, with what would judge here.
     """
     model_merges.hold(tx)
     found = _platform(tx, platform, by)
     _check(request, parse_platform_key(found.key))
+    request = _each_once(request)
     accounts.check_room(tx, by.account_number, request.judged_by, "adaptation")
     values = {
         "platform_id": found.id,
@@ -117,7 +119,8 @@ _LAST_LEASE = text("""
 
 def _platform(tx: Transaction, name: str, by: Caller) -> platforms.Found:
     try:
-        (found,) = platforms.make_all(tx, [name], by.account_number)
+        with platforms.named_in("platform"):
+            (found,) = platforms.make_all(tx, [name], by.account_number)
     except InvalidRequest as error:
         if error.code != "platform_unknown":
             raise
@@ -145,6 +148,30 @@ def _check(request: AdaptationRequest, platform: Platform) -> None:
     if both := set(request.spaces).intersection(request.unseen_spaces):
         detail = f"what is unseen is not learnt from: {', '.join(sorted(both))} cannot be both"
         raise InvalidRequest(detail, field="unseen_spaces")
+    if request.architectures and request.unseen_spaces:
+        detail = "architectures that are given judge alone: none of another space would be declared"
+        raise InvalidRequest(detail, field="unseen_spaces")
+    for index, one in enumerate(request.architectures):
+        _check_given(one, request.spaces, f"architectures.{index}")
+
+
+def _check_given(given: ArchitectureRequest, spaces: Sequence[str], field: str) -> None:
+    if given.space not in spaces:
+        detail = f"{field} is of {given.space[:40]!r}, which is none of the spaces that are learnt from: name it there"
+        raise InvalidRequest(detail, field=f"{field}.space")
+    try:
+        space(given.space).validate(given.genes)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{field}: {error.detail}", code=error.code, field=f"{field}.{error.field}") from error
+
+
+def _each_once(request: AdaptationRequest) -> AdaptationRequest:
+    """The request with each of its architectures in the first of its places: winners of several searches are often the
+    same, and one that stands where another judges would teach nothing and judge itself."""
+    given: dict[str, ArchitectureRequest] = {}
+    for one in request.architectures:
+        given.setdefault(workload_id(space(one.space).workload(one.genes)), one)
+    return request.model_copy(update={"architectures": tuple(given.values())})
 
 
 def _ask(tx: Transaction, adaptation_id: str) -> None:

@@ -73,10 +73,10 @@ def queue(
     """
     model_merges.hold(tx)
     (place,) = platforms.find_all(tx, [platform])
-    job_ids = _before(tx, request, platform, dict(enumerate(wanted)), by)
-    rest = [at for at in range(len(wanted)) if at not in job_ids]
-    known = latency.measured_now(tx, request, place.id, [wanted[at].workload_id for at in rest])
-    fresh = [at for at in rest if wanted[at].workload_id not in known]
+    known = latency.measured_now(tx, request, place.id, [one.workload_id for one in wanted])
+    lacking = {at: one for at, one in enumerate(wanted) if one.workload_id not in known}
+    job_ids = _before(tx, request, platform, lacking, by)
+    fresh = [at for at in lacking if at not in job_ids]
     left_s = (budget_s - _spent(tx, by).device_s) / share
     items = [(at, wanted[at].request) for at in fresh]
     looked = asked_items.look(tx, request, place, items, by=by, left_s=left_s, most=MOST)
@@ -96,8 +96,8 @@ def queue(
         job_ids | made.job_ids,
         queued=len(made.job_ids),
         waiting=len(job_ids),
-        measured=len(rest) - len(fresh),
-        left_out=len(wanted) - len(job_ids) - (len(rest) - len(fresh)) - len(made.job_ids) - refused,
+        measured=len(wanted) - len(lacking),
+        left_out=len(lacking) - len(job_ids) - len(made.job_ids) - refused,
         refused=refused,
         device_s=device_s,
         left_s=max(budget_s - spent.device_s - device_s, 0.0),
@@ -153,8 +153,6 @@ def _before(
     digests = {at: workload_digest(one.workload_id) for at, one in wanted.items()}
     parameters = {
         "account": by.account_number,
-        "label": LABEL,
-        "asked_by": ASKED_BY,
         "timing": request.timing,
         "platform": platform,
         "digests": list(digests.values()),
@@ -192,10 +190,11 @@ def _spent(tx: Transaction, by: Caller) -> _Spent:
 _ALONE = text("SELECT pg_advisory_xact_lock(:lock, :account)")
 _ASKED = text("SELECT asked_s, asked_since FROM tokens WHERE id = :token")
 _CHARGE = text("UPDATE tokens SET asked_s = :asked_s, asked_since = :since WHERE id = :token")
-_BEFORE = text("""
+# the label stands in the statement, or Postgres could not know that an index has these jobs alone
+_BEFORE = text(f"""
     SELECT DISTINCT ON (w.digest) w.digest::text AS digest, j.id::text AS job_id
     FROM jobs j CROSS JOIN LATERAL unnest(j.workload_ids) AS x(id) JOIN workloads w ON w.id = x.id
-    WHERE j.account_id = :account AND j.labels ->> :label = :asked_by AND j.options ->> 'timing' = :timing
+    WHERE j.account_id = :account AND j.labels ->> '{LABEL}' = '{ASKED_BY}' AND j.options ->> 'timing' = :timing
         AND (j.finished_at IS NULL OR j.finished_at > :again)
         AND w.digest = ANY(CAST(:digests AS uuid[]))
         AND EXISTS (SELECT FROM unnest(j.platform_ids) AS y(id) JOIN platforms p ON p.id = y.id WHERE p.key = :platform)

@@ -360,15 +360,15 @@ _RESULTS = text("""
     LEFT JOIN summaries s ON s.measurement_id = r.measurement_id AND s.active
     WHERE t.run_id = :run
 """)
-# Launches say what a lease took of the board; where it told none, it is the lease without its conversions. An attempt
-# that came to nothing took about as long as the last one.
+# Launches say what a lease took of the board; where it told none, it is the lease without its conversions and what it
+# waited at its gate. An attempt that came to nothing took about as long as the last one.
 _LEASES = text("""
     SELECT q.platform_id, min(l.sgemm_ns) FILTER (WHERE l.generation_id = :generation) AS sgemm_ns,
         min(l.mobilenet_ns) FILTER (WHERE l.generation_id = :generation) AS mobilenet_ns,
         coalesce(sum(coalesce(
             (SELECT sum((v.evidence->>'wall_ms')::float8) / 1000 FROM launches v WHERE v.lease_id = l.id),
-            greatest(0, extract(epoch FROM l.ended_at - l.accepted_at) - l.conversion_ms / 1000))), 0)::float8
-            AS board_s, max(x.tries) AS tries
+            greatest(0, extract(epoch FROM l.ended_at - l.accepted_at) - (l.conversion_ms + l.gate_ms) / 1000))),
+            0)::float8 AS board_s, max(x.tries) AS tries
     FROM (
         SELECT m.lease_id, max(m.attempts + m.inconclusive) AS tries
         FROM golden_times t JOIN measurements m ON m.id = t.measurement_id

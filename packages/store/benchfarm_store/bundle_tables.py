@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from benchfarm_store.schema import at, metadata
+from benchfarm_store.schema import at, metadata, text_or_empty
 
 bundles = Table(
     "bundles",
@@ -26,6 +26,7 @@ bundles = Table(
     at("expires_at"),
     Column("key", Text, nullable=False, comment="signs the results; travels in the bundle"),
     Column("contents_sha256", Text, comment="what it was packed to; null: never to its end"),
+    text_or_empty("failure"),
     Column(
         "spec", JSON, nullable=False, comment="the order without its key; json, not jsonb: columns keep their order"
     ),

@@ -11,17 +11,20 @@ from benchfarm_core.agent_protocol import BatchItem
 from benchfarm_core.bundles import (
     MAX_BUNDLED,
     BundleContents,
+    BundleFailure,
     BundleOrder,
     BundleRequest,
     BundleRun,
     BundleView,
+    refuse_unbundled,
 )
 from benchfarm_core.correctness import gate_limit
 from benchfarm_core.errors import Conflict, InvalidRequest, NotFound
 from benchfarm_core.jobs import Page
+from benchfarm_core.matching import with_meant_options
 from benchfarm_core.measurements import Timing
 from benchfarm_core.planning import expected_s
-from benchfarm_core.platforms import Platform
+from benchfarm_core.platforms import EngineSpec, OperatingPoint, Platform
 from benchfarm_core.protocols import Protocol, ProtocolRequest, is_comparison, resolve_protocol
 from benchfarm_core.workloads import WORKLOAD, AnyWorkload, workload_id
 from benchfarm_store import cursors, platforms, specs
@@ -30,7 +33,7 @@ from benchfarm_store.database import Transaction
 from benchfarm_store.tables import bundles
 from benchfarm_store.tokens import Caller
 
-__all__ = ["create_bundle", "forget_bundles", "get_bundle", "import_part", "list_bundles", "seal_bundle"]
+__all__ = ["create_bundle", "fail_bundle", "forget_bundles", "get_bundle", "import_part", "list_bundles", "seal_bundle"]
 
 ANY_VERSION: Final = "0"
 """Stands for an engine's version where it does not matter."""
@@ -57,13 +60,17 @@ def create_bundle(tx: Transaction, request: BundleRequest, by: Caller) -> Bundle
 
 
 def _of_workloads(tx: Transaction, request: BundleRequest, by: Caller) -> BundleOrder:
+    engine = str(request.engine)  # a request of workloads names one
+    refuse_unbundled(engine, request.precision)
+    with platforms.named_in("options"):
+        _check_options(tx, engine, request)
     protocol = resolve_protocol(request.protocol or ProtocolRequest())
     _check_protocol(protocol)
     resolved = specs.resolve_workloads(tx, request.workloads, by.account_number, field="workloads")
     distinct = list({workload_id(one.workload): one for one in resolved}.values())
     specs.ensure_workloads(tx, distinct)  # with their costs, which no results tell
     fields = {
-        "engine": str(request.engine),
+        "engine": engine,
         "engine_version": None,
         "options": request.options,
         "precision": request.precision,
@@ -76,6 +83,24 @@ def _of_workloads(tx: Transaction, request: BundleRequest, by: Caller) -> Bundle
     return _order(tx, request, protocol, fields, wanted)
 
 
+def _check_options(tx: Transaction, engine: str, request: BundleRequest) -> None:
+    """Raise InvalidRequest for options that no version of the engine has which some board tells: what a box measured
+    with them could not be taken in. Where no board tells any, the box itself is the first to know."""
+    refusal: InvalidRequest | None = None
+    for version, known in platforms.engine_options(tx, engine).items() if request.options else ():
+        spec = EngineSpec(name=engine, version=version, options=request.options)
+        point = OperatingPoint(mode="free", cores=(0,), threads=1)
+        platform = Platform(board_model="any", operating_point=point, engine=spec, precision=request.precision)
+        try:
+            with_meant_options(platform, known)
+        except InvalidRequest as error:
+            refusal = error
+        else:
+            return
+    if refusal is not None:
+        raise refusal
+
+
 def _of_platform(tx: Transaction, request: BundleRequest) -> BundleOrder:
     row = platforms.find(tx, request.platform or "")
     platform = Platform.model_validate(row.spec)
@@ -83,6 +108,8 @@ def _of_platform(tx: Transaction, request: BundleRequest) -> BundleOrder:
     if point.mode != "free":
         detail = f"a bundle measures at a free clock alone, and {platform.key} is {point.mode}"
         raise InvalidRequest(detail, code="operating_point_impossible", field="platform")
+    with platforms.named_in("platform"):
+        refuse_unbundled(platform.engine.name, platform.precision)
     protocol_id, protocol = _protocol_of(tx, row.id, request)
     _check_protocol(protocol)
     found = tx.execute(_WAITING, {"platform": row.id, "protocol": protocol_id, "limit": MAX_BUNDLED}).all()
@@ -165,7 +192,7 @@ def _order(
 
 
 def _rounds(wanted: Sequence[tuple[AnyWorkload, float, int]]) -> list[tuple[AnyWorkload, float]]:
-    """All workloads once, then those that are wanted again: what shares launches is rarely the same twice."""
+    """All workloads once, then those that are wanted again: repeats share no launches, so parts are few."""
     most = max((repeats for _, _, repeats in wanted), default=0)
     return [(one, seconds) for number in range(most) for one, seconds, repeats in wanted if number < repeats]
 
@@ -192,16 +219,37 @@ _FORGET = text(f"""
 def seal_bundle(tx: Transaction, bundle_id: str, contents: BundleContents) -> BundleView:
     """Note what a bundle was packed to, once. The same again changes nothing. Raises NotFound, Conflict."""
     parameters = {"id": bundle_id, "sha256": contents.contents_sha256}
-    known = tx.execute(_SEAL, parameters).scalar_one_or_none()
+    known = tx.execute(_SEAL, parameters).one_or_none()
     if known is None:
         raise NotFound("there is no such bundle")
-    if known != contents.contents_sha256:
+    if known.failure:
+        raise Conflict(f"packing the bundle has failed: {known.failure}: create another one")
+    if known.contents_sha256 != contents.contents_sha256:
         raise Conflict("the bundle was packed before, to other contents: create another one")
     return get_bundle(tx, bundle_id)
 
 
 _SEAL = text("""
-    UPDATE bundles SET contents_sha256 = coalesce(contents_sha256, :sha256)
+    UPDATE bundles SET contents_sha256 = CASE WHEN failure = '' THEN coalesce(contents_sha256, :sha256) END
+    WHERE public_id = :id RETURNING contents_sha256, failure
+""")
+
+
+def fail_bundle(tx: Transaction, bundle_id: str, failure: BundleFailure) -> BundleView:
+    """Note why a bundle could not be packed, once: the first reason stays. Raises NotFound, Conflict for one that was.
+
+    Nobody need wait for it, and it is forgotten when those are that were never packed to their end.
+    """
+    known = tx.execute(_FAIL, {"id": bundle_id, "reason": failure.reason}).one_or_none()
+    if known is None:
+        raise NotFound("there is no such bundle")
+    if known.contents_sha256 is not None:
+        raise Conflict("the bundle was packed")
+    return get_bundle(tx, bundle_id)
+
+
+_FAIL = text("""
+    UPDATE bundles SET failure = CASE WHEN contents_sha256 IS NULL AND failure = '' THEN :reason ELSE failure END
     WHERE public_id = :id RETURNING contents_sha256
 """)
 
@@ -223,8 +271,9 @@ def get_bundle(tx: Transaction, bundle_id: str) -> BundleView:
 
 
 _BUNDLES = text("""
-    SELECT id, public_id, created_at, expires_at, contents_sha256, spec->>'target' AS target, spec->>'engine' AS engine,
-        spec->>'precision' AS precision, (spec->>'threads')::int AS threads, json_array_length(spec->'items') AS items
+    SELECT id, public_id, created_at, expires_at, contents_sha256, failure, spec->>'target' AS target,
+        spec->>'engine' AS engine, spec->>'precision' AS precision, (spec->>'threads')::int AS threads,
+        json_array_length(spec->'items') AS items
     FROM bundles WHERE (CAST(:id AS text) IS NULL OR public_id = :id) AND (CAST(:last AS int) IS NULL OR id < :last)
     ORDER BY id DESC LIMIT :limit
 """)
@@ -248,6 +297,7 @@ def _view(row: Row[Any], runs: list[BundleRun]) -> BundleView:
         threads=row.threads,
         items=row.items,
         contents_sha256=row.contents_sha256,
+        failure=row.failure,
         created_at=row.created_at,
         expires_at=row.expires_at,
         runs=runs,

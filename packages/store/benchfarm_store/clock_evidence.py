@@ -26,6 +26,14 @@ def of_lease(tx: Transaction, lease_id: int) -> dict[int, ClockEvidence]:
 _OF_LEASE = text(f"{_BY_LAUNCH} AND e.lease_id = :lease")
 
 
+def has_launched(tx: Transaction, lease_id: int) -> bool:
+    """Whether any launch of a lease got ready: those that never did leave no evidence."""
+    return bool(tx.execute(_HAS_LAUNCHED, {"lease": lease_id}).scalar_one())
+
+
+_HAS_LAUNCHED = text("SELECT EXISTS (SELECT FROM launches WHERE lease_id = :lease)")
+
+
 def clocks_in(column: Mapping[str, Any] | None) -> dict[int, ClockEvidence]:
     """What `CLOCKS_OF_RESULT` gave."""
     return {int(number): ClockEvidence.model_validate(one) for number, one in (column or {}).items()}

@@ -16,7 +16,7 @@ from benchfarm_store import endings
 from benchfarm_store.agents import IS_ONLINE, heard_s
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column
-from benchfarm_store.measurements import IS_WANTED
+from benchfarm_store.measurements import IS_WANTED, rests_until
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.timings import ALL_TIME_IN_SITU, TIMES_IN_SITU
 
@@ -144,9 +144,13 @@ def _candidate(row: Row[Any]) -> Candidate:
 
 
 # $4 is the board, $5 the time and $6 how long tries let a measurement rest. Another board may take it at once. A lease
-# that ended before it came to the measurement leaves no outcome of it there: it had rested before that one.
+# that ended before it came to the measurement leaves no outcome of it there: it had rested before that one. What failed
+# on a board that could begin no launch rests from all boards: others may be of the same agent, whose disk is full.
 _RESTS = f"""
-    (m.inconclusive + m.noisy > 0 AND m.avoid_board_id = $4 AND EXISTS (
+    (m.attempts > 0 AND EXISTS (
+        SELECT FROM leases l WHERE l.id = m.lease_id AND l.end_reason = 'ailing'
+            AND {rests_until("$6")} > $5 OFFSET 0)
+    OR m.inconclusive + m.noisy > 0 AND m.avoid_board_id = $4 AND EXISTS (
         SELECT FROM lease_items i WHERE i.lease_id = m.lease_id AND i.measurement_id = m.id
             AND i.outcome IN ({", ".join(f"'{code}'" for code in sorted(MOMENTARY_CODES))})
             AND i.finished_at + make_interval(secs => $6[least(m.inconclusive + m.noisy, cardinality($6))]) > $5

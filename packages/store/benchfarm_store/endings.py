@@ -19,14 +19,16 @@ from benchfarm_core.boards import BoardState
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import pays_attempt
-from benchfarm_core.measurements import MeasurementState, Timing, Tries, Verdict, after_failure
-from benchfarm_core.messages import Nudge, Task, TaskMessage, agent_channel
+from benchfarm_core.measurements import MeasurementState, Timing, Tries, Verdict, after_failure, rests_s
+from benchfarm_core.messages import AHEAD_MAX_S, Nudge, Task, TaskMessage, agent_channel
 from benchfarm_core.platforms import Platform
 from benchfarm_core.protocols import COMPARE, PROFILE
 from benchfarm_store import accounts, adaptation_budgets, board_history, measurements, progress, support
 from benchfarm_store.board_history import Happened, agent_author
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import rows_json
+from benchfarm_store.measurements import ENDED_FREE, HAS_BEGUN, took_s
+from benchfarm_store.pairs import IS_UPLOAD
 
 COOLING_S: Final[dict[str, float]] = {
     "gate": 10.0,
@@ -34,9 +36,11 @@ COOLING_S: Final[dict[str, float]] = {
     "board_lost": 10.0,
     "board_gone": 10.0,
     "unanswered": 5.0,
-    "noisy": 10.0,
+    "ailing": 10.0,
 }
-"""How long a board rests after a lease that ended so: the same offer at once would end the same way."""
+"""How long a board rests after a lease that ended so: the same offer at once would end the same way. After further
+leases in a row that ended as ailing it rests longer, by `rests_s`: a disk that is full waits for a person. After a
+noisy one it rests as its caller says, who knows how long what is tried again rests."""
 
 
 def expire(tx: Transaction, board_id: str | None) -> int:
@@ -105,17 +109,19 @@ def end_all(
     told: ReleaseRequest | None = None,
     are_jobs_held: bool = False,
     dispatches: bool = True,
+    rest_s: float | None = None,
 ) -> None:
     """End held leases of held boards: return or fail what is unfinished, free the boards, charge.
 
     `lost` makes what was running pay an attempt; a lease that was never accepted is an offer that lapsed. `told`: what
     the agent says of it. `are_jobs_held`: by `progress.lock_jobs_of`. `dispatches`: whether a worker is to look after
-    boards that are idle now; else the caller does.
+    boards that are idle now; else the caller does. `rest_s`: how long the boards rest, 0 for not at all; None: as
+    `COOLING_S` has it.
     """
     ids = [lease.id for lease in leases]
     boards = {lease.id: lease.board_id for lease in leases}
     said = told or ReleaseRequest(reason="done")
-    notes = (said.conversion_ms, said.lease_wall_ms, said.detail)
+    notes = (said.conversion_ms, said.lease_wall_ms, said.detail, said.gate_ms)
     ended = tx.execute_prepared(_END, ids, tx.now, reason, *notes, told is not None).all()
     rows = tx.execute_prepared(_UNFINISHED, ids).all()
     loss = _LOSSES.get(reason, FailureCode.LEASE_LOST) if lost else None
@@ -126,7 +132,7 @@ def end_all(
     if verdicts:
         _return(tx, verdicts)
     unanswered = {lease.board_id for lease in leases if lost and lease.accepted_at is None}
-    _free_boards(tx, set(boards.values()) - unanswered, reason, dispatches=dispatches)
+    _free_boards(tx, set(boards.values()) - unanswered, reason, rest_s, dispatches=dispatches)
     _free_boards(tx, unanswered, "unanswered", dispatches=dispatches)
     _charge(tx, [row for row in ended if row.was_accepted])
     _count_failed(tx, verdicts)
@@ -136,19 +142,19 @@ def end_all(
 
 # Found dead late, a lease ended when it ran out: nobody measured while nobody looked. Whose time it was is told with
 # it. A lease that came with the end of another, accepted in the instant of its offer, and of which nobody ever said a
-# word costs nothing: the answer that named it was lost, and no board worked on it.
+# word costs nothing: the answer that named it was lost, and no board worked on it. Nor does one that ended free, nor
+# what a lease waited at its gate, as far as it was told by then.
 _END = Prepared(
     "ending_end",
-    "bigint[], timestamptz, text, float8, float8, text, boolean",
-    """
+    "bigint[], timestamptz, text, float8, float8, text, float8, boolean",
+    f"""
     UPDATE leases l SET ended_at = least($2, expires_at), end_reason = $3, conversion_ms = $4, lease_wall_ms = $5,
-        detail = $6
+        detail = $6, gate_ms = greatest(l.gate_ms, $7)
     WHERE id = ANY($1) AND ended_at IS NULL
     RETURNING l.id, accepted_at IS NOT NULL AS was_accepted,
-        greatest(0, extract(epoch FROM ended_at - accepted_at))::float8 AS board_s,
+        {took_s()} AS board_s,
         (SELECT account_id FROM queues WHERE id = l.queue_id) AS account_id,
-        $7 OR l.accepted_at > l.offered_at OR EXISTS (
-            SELECT FROM lease_items i WHERE i.lease_id = l.id AND i.started_at IS NOT NULL OFFSET 0) AS is_charged,
+        ($8 OR l.accepted_at > l.offered_at) AND NOT {ENDED_FREE} OR {HAS_BEGUN} AS is_charged,
         EXISTS (
             SELECT FROM queues q JOIN adaptations a ON a.platform_id = q.platform_id AND a.finished_at IS NULL
             WHERE q.id = l.queue_id OFFSET 0) AS is_adapted
@@ -255,11 +261,14 @@ def _return(tx: Transaction, verdicts: dict[int, tuple[Verdict, Avoid]]) -> None
         measurements.drop_unwanted(tx, wanted)
 
 
-def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: bool) -> None:
+def _free_boards(
+    tx: Transaction, boards: Set[int], reason: str, rest_s: float | None = None, *, dispatches: bool
+) -> None:
     """Boards of ended leases: idle, resting after what would only repeat, offline when their agent drains."""
     if not boards:
         return
-    rest_s = COOLING_S.get(reason)
+    if rest_s is None:
+        rest_s = _ailing_s(tx, boards) if reason == "ailing" else COOLING_S.get(reason)
     state = BoardState.OFFLINE if reason == "drain" else BoardState.COOLING if rest_s else BoardState.IDLE
     until = tx.now + timedelta(seconds=rest_s) if rest_s else None
     freed = tx.execute_prepared(_FREE, sorted(boards), state, until).all()
@@ -269,11 +278,37 @@ def _free_boards(tx: Transaction, boards: Set[int], reason: str, *, dispatches: 
             for row in freed
         ]
         board_history.record(tx, happened)
-    elif state == BoardState.IDLE and dispatches:
-        for row in freed:
-            tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(row.public_id,)))
+    elif rest_s or dispatches:
+        dispatch_later(tx, [row.public_id for row in freed], rest_s or 0.0)
 
 
+def dispatch_later(tx: Transaction, boards: Sequence[str], after_s: float) -> None:
+    """Have a worker look after boards when a rest has ended; after a long one the next sweep is soon enough."""
+    if after_s <= AHEAD_MAX_S:
+        for board in boards:
+            tx.after_commit(TaskMessage(task=Task.DISPATCH, args=(board,), after_s=after_s))
+
+
+def _ailing_s(tx: Transaction, boards: Set[int]) -> float:
+    """How long the board of a lease that has just ended as ailing rests, by how many of its latest ones did.
+
+    Those with uploads are none of them: over a stranger's file his agent's child may have died.
+    """
+    rests = rests_s(COOLING_S["ailing"])
+    (board,) = boards
+    in_a_row = int(tx.execute(_AILING, {"board": board, "latest": len(rests)}).scalar_one())
+    return rests[max(in_a_row - 1, 0)]
+
+
+_AILING = text(f"""
+    SELECT count(*) FROM (
+        SELECT bool_and(l.end_reason = 'ailing' AND NOT EXISTS (
+            SELECT FROM lease_items i JOIN measurements m ON m.id = i.measurement_id
+                JOIN workloads w ON w.id = m.workload_id
+            WHERE i.lease_id = l.id AND {IS_UPLOAD})) OVER (ORDER BY l.id DESC) AS is_in_a_row
+        FROM (SELECT id, end_reason FROM leases WHERE board_id = :board ORDER BY id DESC LIMIT :latest) l) x
+    WHERE is_in_a_row
+""")
 _FREE = Prepared(
     "ending_free",
     "int[], text, timestamptz",
@@ -285,7 +320,7 @@ _FREE = Prepared(
 
 
 def _charge(tx: Transaction, ended: Sequence[Row[Any]]) -> None:
-    """Charge the wall time of accepted leases to jobs by the share of their new measurements, and to accounts."""
+    """Charge the board seconds of accepted leases to jobs by the share of their new measurements, and to accounts."""
     seconds = {lease.id: lease.board_s for lease in ended}
     if not seconds:
         return

@@ -1,13 +1,13 @@
 """Exports: what a table is made of, the files that were made, and architectures that they lacked.
 
 A table is made between two transactions: no connection waits while it is worked out. The same export asked for again is
-the one that is there.
+the one that is there, unless it is older than whoever asks will have it.
 """
 
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, text
@@ -42,7 +42,8 @@ _PREDICTOR: Final = "pr_"
 
 
 class Ordered(NamedTuple):
-    """What a table is to be made of. `view`: the export itself, where it is there already."""
+    """What a table is to be made of. `view`: the export itself, where it is there already. `oldest`: one that was made
+    before then is not it."""
 
     platform_id: int
     predictor_row: int
@@ -51,6 +52,7 @@ class Ordered(NamedTuple):
     rules: FusionRules
     predictor: bytes
     wanted: str
+    oldest: datetime | None
     view: ExportView | None
 
 
@@ -89,8 +91,10 @@ def order(tx: Transaction, request: ExportRequest, space_version: int, by: Calle
     there = tx.execute(_SAME, {"predictor": found.id, "wanted": wanted}).one_or_none()
     export_id = _PREFIX + secrets.token_hex(8) if there is None else there.public_id
     head = head.model_copy(update={"export_id": export_id})
-    view = get_export(tx, export_id, by) if there is not None and there.has_file else None
-    return Ordered(row.id, found.id, head, key, rules, bytes(found.file), wanted, view)
+    oldest = None if request.max_age_s is None else tx.now - timedelta(seconds=request.max_age_s)
+    is_there = there is not None and there.has_file and (oldest is None or there.created_at >= oldest)
+    view = get_export(tx, export_id, by) if is_there else None
+    return Ordered(row.id, found.id, head, key, rules, bytes(found.file), wanted, oldest, view)
 
 
 def _rules(tx: Transaction, predictor_id: str, spec: Any) -> FusionRules:
@@ -117,7 +121,8 @@ _PREDICTORS = text("""
 """)
 # a device has the old table under this id: it asks by it for the new one, and tells its misses there
 _SAME = text("""
-    SELECT public_id, file IS NOT NULL AS has_file FROM exports WHERE predictor_id = :predictor AND wanted = :wanted
+    SELECT public_id, created_at, file IS NOT NULL AS has_file FROM exports
+    WHERE predictor_id = :predictor AND wanted = :wanted
 """)
 
 
@@ -140,8 +145,10 @@ def keep(tx: Transaction, ordered: Ordered, file: bytes, blocks: int, by: Caller
         "kernels": head.kernels,
         "sha256": hashlib.sha256(file).hexdigest(),
         "file": file,
+        "oldest": ordered.oldest,
     }
-    kept = tx.execute(_KEEP, row).scalar_one()
+    tx.execute(_KEEP, row)
+    kept = tx.execute(_SAME, row).one().public_id
     tx.execute(_FORGET, {"platform": ordered.platform_id, "space": head.space, "kept": KEPT_TABLES})
     return get_export(tx, kept, by)
 
@@ -151,13 +158,9 @@ _KEEP = text("""
         blocks, size_bytes, space, genes, wanted, kernels, sha256, file)
     VALUES (:public_id, :platform, :predictor, :key, :account, :now, :space_version, :blocks,
         :size_bytes, :space, CAST(:genes AS jsonb), :wanted, :kernels, :sha256, :file)
-    ON CONFLICT (predictor_id, wanted) DO UPDATE SET
-        public_id = CASE WHEN e.file IS NULL THEN excluded.public_id ELSE e.public_id END,
-        created_at = CASE WHEN e.file IS NULL THEN excluded.created_at ELSE e.created_at END,
-        size_bytes = CASE WHEN e.file IS NULL THEN excluded.size_bytes ELSE e.size_bytes END,
-        sha256 = CASE WHEN e.file IS NULL THEN excluded.sha256 ELSE e.sha256 END,
-        file = coalesce(e.file, excluded.file)
-    RETURNING public_id
+    ON CONFLICT (predictor_id, wanted) DO UPDATE SET public_id = excluded.public_id, created_at = excluded.created_at,
+        size_bytes = excluded.size_bytes, sha256 = excluded.sha256, file = excluded.file
+    WHERE e.file IS NULL OR e.created_at < CAST(:oldest AS timestamptz)
 """)
 _FORGET = text("""
     UPDATE exports SET file = NULL WHERE id IN (

@@ -5,18 +5,21 @@ that both need in the order that `progress` names. The next batch is a transacti
 stands whatever becomes of that.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import text
 
-from benchfarm_core.agent_protocol import FinishAnswer, FinishRequest, LeaseGrant, ResultsRequest
+from benchfarm_core.agent_protocol import FinishAnswer, FinishRequest, LeaseGrant, ReleaseRequest, ResultsRequest
 from benchfarm_core.errors import LeaseLost
-from benchfarm_core.leases import LeaseTimes, is_awaited
+from benchfarm_core.leases import LeaseTimes, ailment_by, is_awaited, why_rest
+from benchfarm_core.measurements import rests_s
 from benchfarm_core.messages import Task, TaskMessage
-from benchfarm_store import agents, dispatching, endings, ingesting, leases, orphans, support
+from benchfarm_store import agents, clock_evidence, dispatching, endings, ingesting, leases, orphans, support
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import lease_token
+from benchfarm_store.judging import Held
 
 
 class Finished(NamedTuple):
@@ -40,7 +43,7 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
     results = ResultsRequest(results=request.results, launches=request.launches)
     board = leases.hold_board(tx, agent_id, token)
     ingesting.check(results)
-    held: ingesting.Held | None = None
+    held: Held | None = None
     with suppress(LeaseLost):
         held = ingesting.hold(tx, agent_id, token)
     if held is None or held.row.accepted_at is None:
@@ -50,20 +53,46 @@ def finish(tx: Transaction, agent_id: str, token: str, request: FinishRequest, t
         answer = FinishAnswer(**late.model_dump(), lost=is_lost, drifted=board.has_drifted)
         return Finished(answer, board.public_id, takes=False)
     found = ingesting.take_in(tx, held, board, results, ends=True)
-    rests = found.is_noisy and request.release.reason == "done"
-    takes = request.wants_next and not rests and is_awaited(held.row.expires_at, tx.now, times)
+    rest = _rest(tx, held, request, found.outcomes)
+    rest_s = times.noisy_rest_s if rest == "noisy" else None
+    goes_on = rest is None or rest_s == 0
+    takes = request.wants_next and goes_on and is_awaited(held.row.expires_at, tx.now, times)
     endings.end_all(
         tx,
         [held.row],
-        "noisy" if rests else request.release.reason,
+        rest or request.release.reason,
         lost=False,
-        told=request.release,
+        told=_told(request, found.outcomes) if rest == "ailing" else request.release,
         are_jobs_held=True,
         dispatches=not takes,
+        rest_s=rest_s,
     )
+    _look_again(tx, board.public_id, found.resting, times, rest_s or 0.0)
     support.count(tx, held.platform, found.attempts)
     answer = FinishAnswer(**found.answer.model_dump(), lost=False, drifted=board.has_drifted)
     return Finished(answer, board.public_id, takes)
+
+
+def _rest(tx: Transaction, held: Held, request: FinishRequest, outcomes: Sequence[str]) -> str | None:
+    """As what the lease ends, where its board rests although its agent calls it done."""
+    if request.release.reason != "done":
+        return None
+    return why_rest(outcomes, has_launched=bool(request.launches) or clock_evidence.has_launched(tx, held.row.id))
+
+
+def _look_again(tx: Transaction, board_id: str, resting: Sequence[int], times: LeaseTimes, board_rest_s: float) -> None:
+    """Have the board looked at when what rests from it has rested; when itself has, it is looked at anyhow."""
+    steps_s = rests_s(times.retry_s)
+    for after_s in sorted({steps_s[min(tries, len(steps_s)) - 1] for tries in resting}):
+        if after_s > board_rest_s:
+            endings.dispatch_later(tx, [board_id], after_s)
+
+
+def _told(request: FinishRequest, outcomes: Sequence[str]) -> ReleaseRequest:
+    """The end of an ailing board's lease with what it ails from, which its agent tells of measurements alone."""
+    detail = next((result.detail for result in request.results if result.detail), "")
+    told = ": ".join(filter(None, (ailment_by(outcomes), detail)))
+    return request.release.model_copy(update={"detail": told[:300]})
 
 
 def next_lease(tx: Transaction, agent_id: str, board_id: str, times: LeaseTimes, *, takes: bool) -> LeaseGrant | None:

@@ -121,6 +121,12 @@ def history_of(tx: Transaction, generation_id: int, platform_id: int) -> CanaryG
     return CanaryGolden() if row is None else _history(row)
 
 
+def fastest_ns(tx: Transaction, generation_id: int, platform_id: int) -> int | None:
+    """What the clock's canary takes in the board's quiet leases at its fastest, in ns, whatever the latest ones met."""
+    row = tx.execute_prepared(_FIND, generation_id, platform_id).one_or_none()
+    return None if row is None else _quiet(row.sgemm_recent_ns)
+
+
 def _history(row: Row[Any]) -> CanaryGolden:
     return CanaryGolden(sgemm_ns=_median(row.sgemm_recent_ns), mobilenet_ns=_median(row.mobilenet_recent_ns))
 

@@ -9,36 +9,23 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, text
 
 from benchfarm_core.agent_protocol import ResultsAnswer, ResultsRequest
-from benchfarm_core.boards import is_witness_enforced
-from benchfarm_core.clock_proof import ClockEvidence, proof, proof_of_launches, unthrottled
-from benchfarm_core.comparing import Comparison, compare
-from benchfarm_core.correctness import is_ungated, without_gate
+from benchfarm_core.clock_proof import proof
+from benchfarm_core.comparing import Comparison
 from benchfarm_core.errors import InvalidRequest, LeaseLost, NotFound
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.leases import is_expired
 from benchfarm_core.measurements import (
     MAX_NOISY,
-    LaunchSamples,
+    MOMENTARY_CODES,
     MeasurementResult,
     MeasurementState,
     Timing,
-    Tries,
-    Verdict,
-    after_failure,
 )
 from benchfarm_core.platforms import ClockProof, Platform
 from benchfarm_core.protocols import PROFILE, Protocol, is_comparison
-from benchfarm_core.quality import (
-    CanaryGolden,
-    accepted_launches,
-    canary_floors,
-    check_result,
-    drifted,
-    is_noisy,
-    summarise,
-)
-from benchfarm_core.summaries import Summary, as_noisy
+from benchfarm_core.result_checks import check_result
+from benchfarm_core.summaries import Summary
 from benchfarm_core.support import OK, largest_relative_l2, visit_s
 from benchfarm_store import (
     agents,
@@ -46,15 +33,15 @@ from benchfarm_store import (
     clock_evidence,
     comparisons,
     endings,
-    goldens,
+    kept_tries,
     leases,
     orphans,
     progress,
-    sample_codec,
     support,
 )
 from benchfarm_store.database import Prepared, Transaction
-from benchfarm_store.encodings import clock_level, lease_column, precisions_text, rows_json
+from benchfarm_store.encodings import lease_column, precisions_text, rows_json
+from benchfarm_store.judging import Bad, Good, Held, Lease, judge
 from benchfarm_store.measurements import OF_LEASE
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
@@ -66,61 +53,6 @@ MAX_FAILED_PINS: Final = 2
 
 UNTOLD: Final = frozenset({FailureCode.CARRIER_FAILED, FailureCode.FUSED_AWAY, FailureCode.BELOW_CLOCK})
 """Failures in situ that say nothing of whether an engine can do a family."""
-
-
-class _Good(NamedTuple):
-    """An accepted result, ready to be written."""
-
-    result: MeasurementResult
-    packed: bytes
-    answer: Summary | Comparison
-    clock_proof: ClockProof
-
-
-class _Bad(NamedTuple):
-    """A failed or inconclusive attempt."""
-
-    result: MeasurementResult
-    code: FailureCode
-    verdict: Verdict
-
-
-class Held(NamedTuple):
-    """A live lease that this transaction holds, with the measurements that it was given."""
-
-    row: Row[Any]
-    platform: Platform
-    protocol: Protocol
-    items: dict[int, Row[Any]]
-
-    @property
-    def has_uploads(self) -> bool:
-        """Whether a stranger's file is among them."""
-        return any(item.uploaded for item in self.items.values())
-
-
-class _Lease(NamedTuple):
-    """What judging a result needs to know of its lease."""
-
-    held: Held
-    clocks: dict[int, ClockEvidence]
-
-    @property
-    def row(self) -> Row[Any]:
-        return self.held.row
-
-    @property
-    def protocol(self) -> Protocol:
-        return self.held.protocol
-
-    @property
-    def is_ungated(self) -> bool:
-        return is_ungated(self.held.platform.engine.name)
-
-    @property
-    def is_enforced(self) -> bool:
-        """Whether the witness is."""
-        return is_witness_enforced(self.held.platform.board_model)
 
 
 def ingest(
@@ -149,12 +81,14 @@ def ingest(
 class Taken(NamedTuple):
     """What became of a chunk of results, and what `support.count` is to learn of it in the end.
 
-    is_noisy: most of the lease's results were, so that measuring on at once would be in vain.
+    outcomes: of all measurements of the lease that came to one, those of earlier chunks first. resting: of measurements
+    of this chunk that rest now, how many tries each has had.
     """
 
     answer: ResultsAnswer
     attempts: list[support.Attempt]
-    is_noisy: bool
+    outcomes: list[str]
+    resting: list[int]
 
 
 def take_in(
@@ -177,12 +111,12 @@ def take_in(
     leases.refuse_strangers((result.measurement_id for result in request.results), items, field="results")
     for result in request.results:
         check_result(result, held.protocol, way_of(items[result.measurement_id].timing, held.platform))
-    lease = _Lease(held, clock_evidence.keep(tx, held.row.id, request.launches))
+    lease = Lease(held, clock_evidence.keep(tx, held.row.id, request.launches))
     fresh = [r for r in request.results if items[r.measurement_id].outcome is None]
     live = [r for r in fresh if items[r.measurement_id].is_leased]
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
     orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
-    good, bad = _judge(tx, lease, live, noisy_max)
+    good, bad = judge(tx, lease, live, noisy_max)
     _write(tx, lease, good, bad, ends=ends)
     if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
@@ -195,7 +129,8 @@ def take_in(
     attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad)
     outcomes = [item.outcome for item in items.values() if item.outcome is not None]  # of earlier chunks
     outcomes += [one.code for one in bad] + ["ok"] * len(good)
-    return Taken(answer, attempts, is_noisy=2 * outcomes.count(FailureCode.NOISY) > len(outcomes))
+    again = [one.verdict for one in bad if one.code in MOMENTARY_CODES and one.verdict.state == MeasurementState.WANTED]
+    return Taken(answer, attempts, outcomes, [one.tries.inconclusive + one.tries.noisy for one in again])
 
 
 def hold(tx: Transaction, agent_id: str, token: str) -> Held:
@@ -247,7 +182,7 @@ _ITEMS = Prepared(
 )
 
 
-def _attempts(held: Held, good: Sequence[_Good], bad: Sequence[_Bad]) -> list[support.Attempt]:
+def _attempts(held: Held, good: Sequence[Good], bad: Sequence[Bad]) -> list[support.Attempt]:
     """What the support matrix learns: errors of the gate also where the numbers did not count.
 
     Nothing of a carrier that failed: nobody knows which of its kernels it was. Nor of what an engine computed within
@@ -311,108 +246,25 @@ _PINS_FAILED = text("""
 """)
 
 
-def _judge(
-    tx: Transaction, lease: _Lease, live: Sequence[MeasurementResult], noisy_max: int
-) -> tuple[list[_Good], list[_Bad]]:
-    packed = {r.measurement_id: sample_codec.pack(r.launches) for r in live if r.outcome == "ok"}
-    # judged as it will be read back, so that deriving the summary again gives the same numbers
-    ok = {id_: one.launches for id_, one in packed.items()}
-    # a process that opened a stranger's file says nothing that other results are judged by
-    has_uploads = lease.held.has_uploads
-    told = [one for launches in (() if has_uploads else ok.values()) for one in unthrottled(launches, lease.clocks)]
-    of_board = (lease.row.generation_id, lease.row.platform_id)
-    canaries = goldens.find(tx, *of_board, told, by_lease=not has_uploads, is_by_share=lease.row.is_by_share)
-    beside = None if has_uploads else goldens.of_lease(tx, lease.row.id, canaries)
-    canaries = goldens.seen_by_all(tx, canaries, lease.row.id, beside)
-    good: list[_Good] = []
-    bad: list[_Bad] = []
-    for result in live:
-        row = lease.held.items[result.measurement_id]
-        launches = ok.get(result.measurement_id)
-        tries = Tries(row.attempts, row.losses, row.inconclusive, row.noisy)
-        judged: _Judged | FailureCode | None = result.failure
-        if launches is not None:
-            judged = _judge_launches(lease, canaries, beside, launches, row.clock_need, noisy_max - tries.noisy)
-        if isinstance(judged, _Judged):
-            good.append(_Good(result, packed[result.measurement_id].data, *judged))
-        else:
-            code = goldens.told_apart(tx, canaries, judged or FailureCode.RUNNER_GARBAGE, launches)
-            verdict = after_failure(code, tries)
-            bad.append(_Bad(result, code, verdict))
-    goldens.remember(tx, canaries, lease_id=lease.row.id, keep_reference=bool(good))
-    return good, bad
-
-
-class _Judged(NamedTuple):
-    """An answer with how sure the farm is of its clock."""
-
-    answer: Summary | Comparison
-    clock_proof: ClockProof
-
-
-def _judge_launches(
-    lease: _Lease,
-    canaries: goldens.Canaries,
-    beside: CanaryGolden | None,
-    launches: Sequence[LaunchSamples],
-    clock_need: int,
-    noisy_left: int,
-) -> _Judged | FailureCode:
-    """The answer of launches, without the throttled ones; their weakest proof of the clock must reach `clock_need`.
-    noisy_left: tries that noise may still cost; without one the answer counts, marked."""
-    kept = accepted_launches(launches, lease.clocks, lease.protocol)
-    if isinstance(kept, FailureCode):
-        return kept
-    clock_proof = proof_of_launches(kept, lease.clocks)
-    if clock_level(clock_proof) < clock_need:
-        return FailureCode.PIN_NOT_VERIFIED
-    found = _answer(lease, canaries, beside, kept, clock_proof)
-    # comparisons do not ask, nor where neighbours belong to the board
-    if lease.is_enforced and isinstance(found, Summary) and is_noisy(kept, lease.protocol, canaries.quiet, beside):
-        found = FailureCode.NOISY if noisy_left > 0 else as_noisy(found)
-    return found if isinstance(found, FailureCode) else _Judged(found, clock_proof)
-
-
-def _answer(
-    lease: _Lease,
-    canaries: goldens.Canaries,
-    beside: CanaryGolden | None,
-    launches: Sequence[LaunchSamples],
-    clock_proof: ClockProof,
-) -> Summary | Comparison | FailureCode:
-    if is_comparison(lease.protocol):  # whatever drifts takes both sides along
-        return compare(launches, lease.protocol, is_enforced=lease.is_enforced)
-    # a clock that wanders has modes that few of a measurement's own runs meet: the history holds whole leases' fastest
-    own = clock_proof == ClockProof.VERIFIED or not canaries.seen
-    seen = canary_floors(launches) if own else canaries.seen
-    # after a loud minute the history is loud: who is back at what quiet leases take has not changed
-    if all(drifted(seen, known, clock_proof) for known in (canaries.history, canaries.quiet)):
-        return FailureCode.CANARY_DRIFT
-    found = summarise(
-        launches,
-        protocol=lease.protocol,
-        golden=canaries.reference,
-        clock_proof=clock_proof,
-        beside=beside,
-        is_enforced=lease.is_enforced,
-    )
-    return without_gate(found) if lease.is_ungated and isinstance(found, Summary) else found
-
-
-def _write(tx: Transaction, lease: _Lease, good: Sequence[_Good], bad: Sequence[_Bad], *, ends: bool) -> None:
+def _write(tx: Transaction, lease: Lease, good: Sequence[Good], bad: Sequence[Bad], *, ends: bool) -> None:
     _finish_items(tx, lease.row.id, good, bad)
     if good:
         _write_good(tx, lease, good)
     failed = [one for one in bad if one.verdict.state == MeasurementState.FAILED]
     jobs = [_finished(one) for one in failed]
     jobs += [progress.Finished(measurement_id=g.result.measurement_id, state=ItemState.SUCCEEDED) for g in good]
+    answered = [one.result.measurement_id for one in bad if one.verdict.state == MeasurementState.DONE]
+    jobs += [progress.Finished(measurement_id=id_, state=ItemState.SUCCEEDED) for id_ in answered]
+    kept_tries.answer(tx, answered)
+    waiting = [one for one in bad if one.verdict.state == MeasurementState.WANTED]
+    kept_tries.keep(tx, lease.row.id, [one.kept for one in waiting if one.kept is not None])
     _write_bad(tx, lease, bad)
     if ends:  # no earlier: every lease of a job waits for its row
         progress.lock_jobs_of(tx, list(lease.held.items))
     progress.advance(tx, jobs, are_jobs_held=ends)
 
 
-def _finish_items(tx: Transaction, lease_id: int, good: Sequence[_Good], bad: Sequence[_Bad]) -> None:
+def _finish_items(tx: Transaction, lease_id: int, good: Sequence[Good], bad: Sequence[Bad]) -> None:
     rows = [{"id": one.result.measurement_id, "outcome": "ok", "detail": None} for one in good]
     rows += [{"id": one.result.measurement_id, "outcome": one.code, "detail": one.result.detail or None} for one in bad]
     if rows:
@@ -430,7 +282,7 @@ _FINISH_ITEMS = Prepared(
 )
 
 
-def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
+def _write_good(tx: Transaction, lease: Lease, good: Sequence[Good]) -> None:
     ids = [one.result.measurement_id for one in good]
     rows = rows_json([_result_row(one) for one in good])
     of_lease = (lease.row.id, tx.now, lease.row.platform_id, lease.row.generation_id)
@@ -443,7 +295,7 @@ def _write_good(tx: Transaction, lease: _Lease, good: Sequence[_Good]) -> None:
     comparisons.write(tx, answers)
 
 
-def _result_row(one: _Good) -> dict[str, Any]:
+def _result_row(one: Good) -> dict[str, Any]:
     """A result, with its summary where there is one."""
     id_ = one.result.measurement_id
     summary = summary_columns(id_, one.answer) if isinstance(one.answer, Summary) else {}
@@ -475,13 +327,14 @@ _WRITE_GOOD = Prepared(
 )
 
 
-def _write_bad(tx: Transaction, lease: _Lease, bad: Sequence[_Bad]) -> None:
-    """Attempts that failed: back to wanted or failed for good; jobs are told by the caller."""
+def _write_bad(tx: Transaction, lease: Lease, bad: Sequence[Bad]) -> None:
+    """Attempts that failed: back to wanted, failed for good, or answered by an earlier try; jobs are told by the
+    caller."""
     verdicts = {one.result.measurement_id: one.verdict.model_copy(update={"reason": _reason(one)}) for one in bad}
     endings.write_verdicts(tx, {id_: (verdict, lease.row.board_id) for id_, verdict in verdicts.items()})
 
 
-def _finished(one: _Bad) -> progress.Finished:
+def _finished(one: Bad) -> progress.Finished:
     return progress.Finished(
         measurement_id=one.result.measurement_id,
         state=ItemState.FAILED,
@@ -490,6 +343,6 @@ def _finished(one: _Bad) -> progress.Finished:
     )
 
 
-def _reason(one: _Bad) -> str:
+def _reason(one: Bad) -> str:
     parts = [part for part in (one.verdict.reason, one.result.detail) if part]
     return "; ".join(parts)[:300]

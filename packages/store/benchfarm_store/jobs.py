@@ -351,9 +351,9 @@ def items(
     return list_items(tx, get_job(tx, job_id, by).id, state=state, cursor=cursor, limit=limit)
 
 
-def explain(tx: Transaction, job_id: str, by: Caller) -> WhyView:
-    """Why a job is not further, per platform and board. Raises NotFound."""
-    return why.explain(tx, get_job(tx, job_id, by))
+def explain(tx: Transaction, job_id: str, by: Caller, *, retry_s: float = 0) -> WhyView:
+    """Why a job is not further, per platform and board; `retry_s` as in `LeaseTimes`. Raises NotFound."""
+    return why.explain(tx, get_job(tx, job_id, by), retry_s=retry_s)
 
 
 def _view(row: Any) -> JobView:

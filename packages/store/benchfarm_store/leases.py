@@ -130,6 +130,7 @@ def grant(tx: Transaction, token: str, times: LeaseTimes) -> LeaseGrant:
     head = tx.execute_prepared(_HEAD, lease_column(token)).one()
     platform = Platform.model_validate(json.loads(head.platform))
     items = [_batch_item(row, platform) for row in tx.execute_prepared(_BATCH, head.id)]
+    has_uploads = any(item.file_sha256 for item in items)
     return LeaseGrant(
         lease_token=token,
         board_id=head.board,
@@ -139,7 +140,8 @@ def grant(tx: Transaction, token: str, times: LeaseTimes) -> LeaseGrant:
         items=items,
         expires_in_s=times.lease_s,
         renew_in_s=times.renew_s,
-        slowest_canary_ns=_slowest_canary_ns(tx, head, platform) if any(item.file_sha256 for item in items) else None,
+        fastest_canary_ns=goldens.fastest_ns(tx, head.generation_id, head.platform_id),
+        slowest_canary_ns=_slowest_canary_ns(tx, head, platform) if has_uploads else None,
     )
 
 
@@ -299,6 +301,7 @@ def _each_once(reports: Sequence[LeaseReport]) -> list[LeaseReport]:
             earlier = [id_ for id_ in before.measurement_ids if id_ not in one.measurement_ids]
             ids = (*earlier, *one.measurement_ids)
             merged = {"measurement_ids": ids, "over": one.over, "renew": one.renew or before.renew}
+            merged |= {"gate_ms": max(one.gate_ms, before.gate_ms)}
             found[one.lease_token] = before.model_copy(update=merged)
         else:
             found[one.lease_token] = one
@@ -319,6 +322,7 @@ def _note_running(tx: Transaction, reports: Sequence[tuple[int, LeaseReport]], t
             "told": bool(one.measurement_ids or one.over),
             "running": one.measurement_ids[-1] if one.measurement_ids and not one.over else None,
             "renew": one.renew,
+            "gate_ms": one.gate_ms,
         }
         for lease, one in reports
     ]
@@ -354,8 +358,8 @@ _REPORTED = Prepared(
     "jsonb, timestamptz",
     """
     UPDATE leases l SET running_measurement_id = CASE WHEN x.told THEN x.running ELSE l.running_measurement_id END,
-        expires_at = CASE WHEN x.renew THEN $2 ELSE l.expires_at END
-    FROM jsonb_to_recordset($1) AS x(lease bigint, told boolean, running bigint, renew boolean)
+        expires_at = CASE WHEN x.renew THEN $2 ELSE l.expires_at END, gate_ms = greatest(l.gate_ms, x.gate_ms)
+    FROM jsonb_to_recordset($1) AS x(lease bigint, told boolean, running bigint, renew boolean, gate_ms float8)
     WHERE l.id = x.lease AND l.ended_at IS NULL
     """,
 )
@@ -384,7 +388,7 @@ def was_released(tx: Transaction, agent_id: str, token: str) -> bool:
 
 _RELEASED = text("""
     SELECT id FROM leases WHERE token = CAST(:token AS uuid) AND agent_id = :agent AND ended_at IS NOT NULL
-        AND end_reason IN ('done', 'noisy', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
+        AND end_reason IN ('done', 'noisy', 'ailing', 'gate', 'drain', 'lease_lost', 'board_lost', 'error', 'cancelled')
 """)
 
 

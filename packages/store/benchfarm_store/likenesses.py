@@ -214,7 +214,7 @@ def list_likenesses(
     last = cursors.decode("likenesses", cursor, int, str, str, float, str) if cursor else None
     names = ("last_target", "last_subject", "last_timing", "last_divergence", "last_donor")
     parameters: dict[str, Any] = {
-        "target": None if wanted.target is None else platforms.find(tx, wanted.target).id,
+        "target": None if wanted.target is None else platforms.find(tx, wanted.target, field="target").id,
         "subject": wanted.subject,
         "timing": wanted.timing,
         "version": PROBES_VERSION,

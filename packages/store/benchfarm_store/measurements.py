@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 
 from benchfarm_core.boards import is_single_use
+from benchfarm_core.leases import FREE_ENDS
 from benchfarm_core.measurements import MeasurementState, Purpose, Timing
 from benchfarm_core.messages import Nudge, agent_channel
 from benchfarm_core.planning import Known
@@ -30,8 +31,25 @@ Whatever it was made for, whoever joined it keeps it."""
 OF_LEASE: Final = "ARRAY(SELECT measurement_id FROM lease_items WHERE lease_id = $1)"
 """The ids of a lease's measurements. Said beside a join with them, for Postgres would rather read all measurements in
 order than look these up where it knows little of what was leased."""
+HAS_BEGUN: Final = "EXISTS (SELECT FROM lease_items b WHERE b.lease_id = l.id AND b.started_at IS NOT NULL OFFSET 0)"
+"""Whether any measurement of a lease `l` has begun."""
+ENDED_FREE: Final = "(l.end_reason IN ({}))".format(", ".join(f"'{reason}'" for reason in FREE_ENDS))
+"""Whether a lease `l` ended so that it cost nothing, if nothing of it had begun; NULL while it goes on."""
 IS_AGAIN: Final = f"(m.purpose = 'holdout' AND {_IS_OF_FARM} AND NOT {_IS_JOINED})"
 """Whether a measurement `m` is a hold-out that only a refresh wants again (`refreshes.want_holdouts_again`)."""
+
+
+def took_s(ended_at: str = "l.ended_at") -> str:
+    """SQL for the board seconds of a lease `l`: its length, without what it waited at a gate that opened in the end."""
+    return f"greatest(0, extract(epoch FROM {ended_at} - l.accepted_at) - l.gate_ms / 1000)::float8"
+
+
+def rests_until(rests: str) -> str:
+    """SQL for when any board may try a measurement `m` again that failed in a lease `l` which could begin no launch.
+
+    rests: SQL for the array of how long it rests, attempt by attempt (`rests_s`).
+    """
+    return f"l.ended_at + make_interval(secs => ({rests})[least(m.attempts, cardinality({rests}))])"
 
 
 def find_known(

@@ -99,10 +99,8 @@ def beside(partners: Partners, name: str | None, keys: Sequence[str]) -> Beside:
 
 
 def _named(tx: Transaction, name: str, field: str) -> Platform:
-    try:
+    with platforms.named_in(field):
         (found,) = platforms.find_all(tx, [name])
-    except InvalidRequest as error:
-        raise InvalidRequest(error.detail, code=error.code, field=field) from error
     return parse_platform_key(found.key)
 
 

@@ -2,7 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, select, text
@@ -44,8 +45,8 @@ class Found(NamedTuple):
     base_id: int
 
 
-def find(tx: Transaction, name: str) -> Row[Any]:
-    """The row of the platform with this id, key or alias.
+def find(tx: Transaction, name: str, *, field: str = "platform") -> Row[Any]:
+    """The row of the platform with this id, key or alias, which stands in this part of the request.
 
     Raises InvalidRequest: `platform_unknown`, `platform_impossible` for a well-formed key that no board offers, or as
     `wanted_platforms.meant` does for one with other options or another operating point.
@@ -53,10 +54,20 @@ def find(tx: Transaction, name: str) -> Row[Any]:
     row = _known_rows(tx, [name]).get(name)
     if row is not None and not row.is_stale:  # a merged board model's too: where it was measured
         return row
-    (found,) = find_all(tx, [name])
+    with named_in(field):
+        (found,) = find_all(tx, [name])
     if found.id < 0:
-        raise InvalidRequest(f"no job has wanted {found.key} yet", code="platform_unknown", field="platforms")
+        raise InvalidRequest(f"no job has wanted {found.key} yet", code="platform_unknown", field=field)
     return tx.execute(select(platforms).where(platforms.c.id == found.id)).one()
+
+
+@contextmanager
+def named_in(field: str) -> Iterator[None]:
+    """What is wrong with a platform is told of this part of a request, which names one and no list of them."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(error.detail, code=error.code, field=field) from error
 
 
 def find_all(tx: Transaction, names: Sequence[str]) -> list[Found]:
@@ -290,6 +301,11 @@ def list_engines(tx: Transaction) -> list[EngineView]:
         for engine in map(EngineReport.model_validate, row.engines):
             reports[engine.name].append((row.public_id, engine))
     return [_engine_view(name, reports[name]) for name in sorted(reports)]
+
+
+def engine_options(tx: Transaction, engine: str) -> dict[str, dict[str, EngineOption]]:
+    """The options of an engine by version, as the boards tell that have it; empty where none does."""
+    return next((view.options for view in list_engines(tx) if view.name == engine), {})
 
 
 def _engine_view(name: str, reports: Sequence[tuple[str, EngineReport]]) -> EngineView:

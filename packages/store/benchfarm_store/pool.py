@@ -236,7 +236,7 @@ def _worth_exporting(tx: Transaction) -> list[str]:
 
 
 def _own(tx: Transaction, name: str) -> _Own:
-    row = platforms.find(tx, name)
+    row = platforms.find(tx, name, field="names")
     refuse_single_use(row.key, field="names")
     files = {head.subject: predictors.file(tx, head.id) for head in predictors.active(tx, [row.id])}
     return _Own(Platform.model_validate(row.spec), training_rows.find_rows(tx, row.id), files)

@@ -293,7 +293,10 @@ _HEADS = text("""
 
 def pinned(tx: Transaction, predictor_ids: Collection[str]) -> list[Pinned]:
     """The versions that a pin names: what answers, or did once. Raises NotFound where there is no such version."""
-    wanted = {_number(id_): id_ for id_ in predictor_ids}
+    try:
+        wanted = {_number(id_): id_ for id_ in predictor_ids}
+    except NotFound as error:
+        raise NotFound(error.detail, field="pin.predictors") from error
     rows = {row.id: row for row in tx.execute(_PINNED, {"ids": sorted(wanted)})}
     for number, id_ in wanted.items():
         if number not in rows:

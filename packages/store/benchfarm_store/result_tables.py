@@ -64,6 +64,20 @@ samples = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+kept_tries = Table(
+    "kept_tries",
+    metadata,
+    Column("measurement_id", ForeignKey("measurements.id"), primary_key=True),
+    Column("lease_id", ForeignKey("leases.id"), nullable=False),
+    at("measured_at"),
+    Column("slowest_ns", BigInteger, comment="counts once a later lease's fastest canary took less"),
+    Column("artifact_sha256", LargeBinary),
+    Column("effective_precision", Text),
+    Column("summary", JSONB, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    comment="what a try that was given up would have answered, while its measurement waits",
+)
+
 summaries = Table(
     "summaries",
     metadata,

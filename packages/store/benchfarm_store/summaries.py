@@ -9,7 +9,8 @@ from sqlalchemy import Row, insert, text
 from benchfarm_core.boards import is_witness_enforced
 from benchfarm_core.correctness import is_ungated, without_gate
 from benchfarm_core.failures import FailureCode
-from benchfarm_core.protocols import Protocol
+from benchfarm_core.measurements import Timing
+from benchfarm_core.protocols import Protocol, in_situ
 from benchfarm_core.quality import RULE_VERSION, CanaryGolden, accepted_launches, summarise
 from benchfarm_core.summaries import Summary, as_noisy
 from benchfarm_store import sample_codec
@@ -80,7 +81,7 @@ def rederive(tx: Transaction, *, limit: int = MAX_DERIVED) -> int:
 
 # a summary that the rule could not replace is marked as looked at by a copy under the new version
 _OUTDATED = text(f"""
-    SELECT s.measurement_id, s.clock_proof, s.noisy AS is_noisy, d.data, t.spec::text AS protocol,
+    SELECT s.measurement_id, s.clock_proof, s.noisy AS is_noisy, m.timing, d.data, t.spec::text AS protocol,
         p.spec->'engine'->>'name' AS engine, p.key AS platform, c.mobilenet_ns,
         CASE WHEN l.fastest_ns IS NULL THEN c.sgemm_ns ELSE c.fastest_ns END AS sgemm_ns,
         coalesce(l.fastest_ns, l.sgemm_ns) AS lease_sgemm_ns, l.mobilenet_ns AS lease_mobilenet_ns, {CLOCKS_OF_RESULT}
@@ -99,6 +100,7 @@ _OUTDATED = text(f"""
 
 def _derive(row: Row[Any]) -> Summary | FailureCode:
     protocol = Protocol.model_validate(json.loads(row.protocol))
+    protocol = in_situ(protocol) if row.timing == Timing.IN_SITU else protocol
     kept = accepted_launches(sample_codec.decode(bytes(row.data)), clocks_in(row.clocks), protocol)
     if isinstance(kept, FailureCode):
         return kept

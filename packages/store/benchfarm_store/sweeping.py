@@ -11,7 +11,7 @@ from benchfarm_core.jobs import ItemState, JobState, job_outcome
 from benchfarm_core.leases import AGENT_SILENT_S
 from benchfarm_core.messages import Task, TaskMessage
 from benchfarm_core.values import Value
-from benchfarm_store import board_history, bundles, dispatching, endings, progress, wanted_platforms
+from benchfarm_store import board_history, bundles, dispatching, endings, kept_tries, progress, wanted_platforms
 from benchfarm_store import jobs as job_moves
 from benchfarm_store.board_history import Happened
 from benchfarm_store.database import Database, Transaction
@@ -48,6 +48,7 @@ class SweepReport(Value):
     forgotten_orphans: int
     forgotten_board_events: int
     forgotten_bundles: int
+    forgotten_tries: int
 
 
 def sweep(database: Database) -> SweepReport:
@@ -74,6 +75,7 @@ def sweep(database: Database) -> SweepReport:
     found |= {"forgotten_keys": part(_forget(_OLD_KEYS)), "forgotten_orphans": part(_forget(_OLD_ORPHANS))}
     found["forgotten_board_events"] = part(_forget(_OLD_BOARD_EVENTS))
     found["forgotten_bundles"] = part(lambda tx: bundles.forget_bundles(tx, MAX_FORGOTTEN))
+    found["forgotten_tries"] = part(lambda tx: kept_tries.forget(tx, MAX_FORGOTTEN))
     return SweepReport(**found)
 
 

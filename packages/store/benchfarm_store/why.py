@@ -12,7 +12,6 @@ from benchfarm_core.boards import (
     BoardState,
     BoardUse,
     EngineReport,
-    GateWait,
     Health,
     LastLease,
     Removal,
@@ -20,26 +19,35 @@ from benchfarm_core.boards import (
 )
 from benchfarm_core.errors import NotFound
 from benchfarm_core.jobs import BoardWhy, JobState, JobView, PlatformWhy, WhyView
-from benchfarm_core.matching import why_board_not, why_board_unusable, why_not_offered, why_platform
+from benchfarm_core.matching import (
+    NEXT,
+    ItemsRest,
+    why_board_not,
+    why_board_unusable,
+    why_not_offered,
+    why_platform,
+)
+from benchfarm_core.measurements import rests_s
 from benchfarm_core.operating_ranges import OperatingRange
 from benchfarm_core.platforms import OperatingPoint, Platform, parse_platform_key
 from benchfarm_store.agents import heard_s
 from benchfarm_store.database import Transaction
 from benchfarm_store.gate_waits import gate_wait_of
+from benchfarm_store.measurements import rests_until
 from benchfarm_store.timings import TIMES_IN_SITU
 
 MAX_OTHERS: Final = 200
 """Boards of a job's board models that do not offer its platforms; more are not listed."""
 MAX_WAITING: Final = 1000
 """Measurements that wait for a board, counted up to this."""
-NEXT: Final = "next in line"
+ALL_REST: Final = "is idle: what waits for it rests"
 
 
-def explain(tx: Transaction, job: JobView) -> WhyView:
-    """Per platform with waiting items, what stands in the way."""
+def explain(tx: Transaction, job: JobView, *, retry_s: float = 0) -> WhyView:
+    """Per platform with waiting items, what stands in the way; `retry_s` as in `LeaseTimes`."""
     boards: dict[int, list[Row[Any]]] = defaultdict(list)
     others: dict[int, list[Row[Any]]] = defaultdict(list)
-    waiting = tx.execute(_WAITING, {"job": job.id}).all()
+    waiting = tx.execute(_WAITING, {"job": job.id, "now": tx.now, "rests": list(rests_s(retry_s))}).all()
     ids = [row.id for row in waiting]
     for row in tx.execute(_BOARDS, {"ids": ids}):
         boards[row.platform_id].append(row)
@@ -49,11 +57,19 @@ def explain(tx: Transaction, job: JobView) -> WhyView:
     return WhyView(state=job.state, reason=_reason(job, whys), platforms=whys)
 
 
-_WAITING = text("""
+# what failed on a board that could begin no launch rests from all boards, as `dispatching` has it
+_REST: Final = rests_until("CAST(:rests AS float8[])")
+_WAITING = text(f"""
     SELECT p.id, p.key, count(*) AS pending, max(m.clock_need) AS clock_need,
         bool_or(m.timing = 'in_situ') AS in_situ, count(*) FILTER (WHERE m.state = 'leased') AS leased,
-        count(*) FILTER (WHERE m.state = 'wanted' AND m.inconclusive + m.noisy > 0) AS again
+        count(*) FILTER (WHERE m.state = 'wanted' AND m.inconclusive + m.noisy > 0 AND r.until IS NULL) AS again,
+        count(r.until) AS resting, min(r.until) AS rests_until,
+        (array_agg(r.detail ORDER BY r.until))[1] AS ailment
     FROM job_items i JOIN measurements m ON m.id = i.measurement_id JOIN platforms p ON p.id = m.platform_id
+    LEFT JOIN LATERAL (
+        SELECT {_REST} AS until, l.detail FROM leases l
+        WHERE m.state = 'wanted' AND m.attempts > 0 AND l.id = m.lease_id AND l.end_reason = 'ailing'
+            AND {_REST} > :now OFFSET 0) r ON true
     WHERE i.job_id = CAST(:job AS uuid) AND i.state = 'pending' GROUP BY p.id, p.key ORDER BY p.key
 """)
 # only a board that rests is asked for its last lease, which is then among the latest of all
@@ -104,13 +120,14 @@ def _platform(tx: Transaction, row: Row[Any], boards: Sequence[Row[Any]], others
             if removal and board.state == BoardState.COOLING and board in online
         ],
         again=row.again,
+        items_rest=ItemsRest(row.resting, row.rests_until, row.ailment) if row.resting else None,
+        next_in_line=row.pending - row.again - row.resting,
     )
     return PlatformWhy(
         platform=row.key,
         pending=row.pending,
         reason=_measuring(row, boards) if row.leased else why,
-        boards=[_board_why(board, removal, gate_wait_of(board.state, board.gate_wait)) for board, removal in removals]
-        + [_board_why(board, _not_offered(platform, board)) for board in others],
+        boards=[_board_why(row, *one) for one in removals] + [_why_not_it(platform, board) for board in others],
     )
 
 
@@ -123,19 +140,21 @@ def _measuring(row: Row[Any], boards: Sequence[Row[Any]]) -> str:
     return f"its board {waits[0].sentence}" if len(waits) == 1 else f"its {len(waits)} boards wait: {waits[0].sentence}"
 
 
-def _board_why(board: Row[Any], removal: Removal | None, wait: GateWait | None = None) -> BoardWhy:
+def _board_why(waiting: Row[Any], board: Row[Any], removal: Removal | None) -> BoardWhy:
     if removal is None:
-        return BoardWhy(board_id=board.public_id, reason=NEXT)
+        return BoardWhy(board_id=board.public_id, reason=ALL_REST if waiting.resting == waiting.pending else NEXT)
+    wait = gate_wait_of(board.state, board.gate_wait)
     return BoardWhy(board_id=board.public_id, reason=removal.reason, removed_by=removal.by, gate_wait=wait)
 
 
-def _not_offered(platform: Platform, board: Row[Any]) -> Removal:
-    return why_not_offered(
+def _why_not_it(platform: Platform, board: Row[Any]) -> BoardWhy:
+    removal = why_not_offered(
         platform,
         points=[OperatingPoint.model_validate(point) for point in board.points or ()],
         ranges=[OperatingRange.model_validate(one) for one in board.ranges],
         engines=[EngineReport.model_validate(one) for one in board.engines],
     )
+    return BoardWhy(board_id=board.public_id, reason=removal.reason, removed_by=removal.by)
 
 
 def _unusable(board: Row[Any], waiting: Row[Any]) -> str | None:
@@ -172,9 +191,10 @@ def _reason(job: JobView, whys: Sequence[PlatformWhy]) -> str:
     return "; ".join(dict.fromkeys(why.reason for why in whys))
 
 
-def explain_board(tx: Transaction, board: str) -> BoardUse:
-    """Why a board is not used now, or that it is. Raises NotFound."""
-    row = tx.execute(_BOARD, {"board": board, "limit": MAX_WAITING}).one_or_none()
+def explain_board(tx: Transaction, board: str, *, retry_s: float = 0) -> BoardUse:
+    """Why a board is not used now, or that it is; `retry_s` as in `LeaseTimes`. Raises NotFound."""
+    rests = {"now": tx.now, "rests": list(rests_s(retry_s))}
+    row = tx.execute(_BOARD, {"board": board, "limit": MAX_WAITING, **rests}).one_or_none()
     if row is None:
         raise NotFound("there is no such board")
     removal = _removal(tx, row, row.clock_proof)
@@ -204,7 +224,9 @@ def _use(row: Row[Any]) -> str:
     """What a board does that no filter removes."""
     if row.state == BoardState.LEASED:
         return "is measuring" if row.accepted_at is not None else "has an offer that its agent has not answered yet"
-    return NEXT if row.waiting else "nothing waits for its platforms"
+    if not row.waiting:
+        return "nothing waits for its platforms"
+    return ALL_REST if row.resting == row.waiting < MAX_WAITING else NEXT
 
 
 def _last_lease(row: Row[Any]) -> LastLease | None:
@@ -219,19 +241,25 @@ def _last_lease(row: Row[Any]) -> LastLease | None:
     )
 
 
+_OF_BOARD: Final = f"""
+    o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof
+    AND (m.only_board_id IS NULL OR m.only_board_id = b.id) AND (m.timing = 'alone' OR {TIMES_IN_SITU})
+"""
 _BOARD = text(f"""
     SELECT b.public_id, b.state, b.health, b.reason, b.clock_proof, b.cooling_until, b.ranges, b.marks, b.gate_wait,
         b.engines, a.last_heard_at, l.offered_at, l.accepted_at, l.ended_at, l.end_reason, l.detail AS rest_detail,
-        CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after,
-        (SELECT count(*) FROM (
-            SELECT FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id
-                JOIN platforms p ON p.id = o.platform_id
-            WHERE o.board_id = b.id AND m.state = 'wanted' AND m.clock_need <= b.clock_proof
-                AND (m.only_board_id IS NULL OR m.only_board_id = b.id)
-                AND (m.timing = 'alone' OR {TIMES_IN_SITU}) LIMIT :limit) w) AS waiting
+        CASE WHEN l.accepted_at IS NULL THEN 'unanswered' ELSE l.end_reason END AS rests_after, w.waiting, w.resting
     FROM boards b JOIN agents a ON a.id = b.agent_id
     LEFT JOIN LATERAL (
         SELECT offered_at, accepted_at, ended_at, end_reason, detail FROM leases
         WHERE board_id = b.id ORDER BY id DESC LIMIT 1) l ON true
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS waiting, count(*) FILTER (WHERE rests) AS resting FROM (
+            SELECT m.attempts > 0 AND EXISTS (
+                SELECT FROM leases l WHERE l.id = m.lease_id AND l.end_reason = 'ailing' AND {_REST} > :now
+                OFFSET 0) AS rests
+            FROM board_platforms o JOIN measurements m ON m.platform_id = o.platform_id
+                JOIN platforms p ON p.id = o.platform_id
+            WHERE {_OF_BOARD} LIMIT :limit) x) w
     WHERE b.public_id = :board
 """)

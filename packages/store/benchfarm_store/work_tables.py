@@ -66,6 +66,8 @@ jobs = Table(
     CheckConstraint("least(planned, pending, succeeded, failed, cancelled, known) >= 0", name="not_negative"),
     Index("ix_jobs_account", "account_id", "id"),
     Index("ix_jobs_unfinished", "account_id", postgresql_where=text("finished_at IS NULL")),
+    # those that questions made, as `asked_jobs` labels them
+    Index("ix_jobs_asked", "account_id", "finished_at", postgresql_where=text("labels ->> 'asked_by' = 'latency'")),
     Index("ix_jobs_expiring", "expires_at", postgresql_where=text("finished_at IS NULL AND expires_at IS NOT NULL")),
 )
 
@@ -155,6 +157,7 @@ leases = Table(
     at("ended_at", nullable=True),
     count("conversion_ms", Double),
     count("lease_wall_ms", Double),
+    count("gate_ms", Double),
     Column("running_measurement_id", BigInteger, comment="the last one reported as started"),
     Column("sgemm_ns", BigInteger, comment="the canary's floor in its first results"),
     Column("mobilenet_ns", BigInteger, comment="the same of the other canary"),

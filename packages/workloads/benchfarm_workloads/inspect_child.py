@@ -5,6 +5,7 @@ file, through descriptors that it inherited: it can open no path of the farm. Wr
 output, the reference to the descriptor that it was given, and what it has to tell the operator to stderr.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -14,11 +15,31 @@ from typing import IO, Final
 
 from benchfarm_core.confine import ConfinementIncomplete, Limits, confine
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_workloads.verdicts import NOT_CONFINED, VERDICT, Accepted, InspectionRequest, Refused, cleaned
+from benchfarm_workloads.verdicts import (
+    NO_ROOM,
+    NOT_CONFINED,
+    VERDICT,
+    Accepted,
+    InspectionRequest,
+    Refused,
+    cleaned,
+)
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> int:
-    """Always answers with a verdict, unless the kernel ends the process first or cannot confine it."""
+    """Always answers with a verdict, unless the kernel ends the process first or cannot confine it, or the disk of the
+    farm is full."""
+    try:
+        return _answer()
+    except Exception as error:  # boundary: only to see whether it came of a full disk
+        if _is_full(error):
+            os._exit(NO_ROOM)  # an orderly end would write what is left, fail at it and end with another status
+        raise
+
+
+def _answer() -> int:
     verdict_stream = _private_stdout()
     request = InspectionRequest.model_validate_json(sys.stdin.buffer.read())
     signal.alarm(int(request.limits.wall_s) + 5)  # in case the parent is gone
@@ -70,9 +91,20 @@ def _verdict(request: InspectionRequest, confinement: tuple[str, ...]) -> Accept
             detail="opening the model takes more memory than an inspection may use; submit a smaller one",
         )
     except Exception as error:  # boundary: whatever a file provokes becomes a verdict
+        if _is_full(error):
+            raise
         traceback.print_exc()
         said = cleaned(f"{type(error).__name__}: {error}", 200)
         return Refused(code="inspection_failed", detail=f"the model could not be opened ({said}); export it again")
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether it came of a full disk: what closes a file after such a failure fails too, and says something else."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _inspect(request: InspectionRequest, confinement: tuple[str, ...]) -> Accepted:

@@ -25,6 +25,7 @@ from benchfarm_workloads.tflite_file import IDENTIFIER
 from benchfarm_workloads.verdicts import (
     MAX_DIM,
     MAX_VERDICT_BYTES,
+    NO_ROOM,
     NOT_CONFINED,
     VERDICT,
     Accepted,
@@ -81,6 +82,7 @@ def inspect_upload(
     Raises:
         InvalidRequest: with a stable code and what to do about it; nothing of the file is to be kept.
         Unavailable: `inspection_unavailable`, this host cannot confine the child; the file was not opened.
+            `disk_full`, what it has to write found no room.
     """
     limits = limits or InspectionLimits()
     dims, fills = dict(dims or {}), dict(fills or {})
@@ -217,6 +219,8 @@ def _ended(ending: int | None, complaints: str, limits: InspectionLimits) -> Ben
             "what the kernel lacks",
             code="inspection_unavailable",
         )
+    if ending == NO_ROOM:
+        return Unavailable("the farm has no room for the model's reference output; nothing was kept", code="disk_full")
     if ending in (None, -signal.SIGXCPU, -signal.SIGALRM):
         return InvalidRequest(
             f"opening and running the model once took more than {limits.cpu_s} s of processor time or "

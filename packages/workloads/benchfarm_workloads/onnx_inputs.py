@@ -31,8 +31,9 @@ def bind_inputs(
     input's name to what fills it, by default seeded normal numbers or small integers.
 
     Raises:
-        InvalidRequest: ``unbound_dims``, ``unsupported_dtype``, ``model_too_large_for_inspection``, or
-            ``invalid_request`` for a dimension or a fill that fits no input.
+        InvalidRequest: ``unbound_dims``, ``unsupported_dtype``, ``invalid_workload`` for a dimension of no possible
+            size, ``model_too_large_for_inspection``, or ``invalid_request`` for a dimension or a fill that fits no
+            input.
     """
     infos = _free_inputs(model)
     used: set[str] = set()
@@ -47,7 +48,10 @@ def bind_inputs(
 
 
 def refuse_outputs(model: onnx.ModelProto) -> None:
-    """Raises InvalidRequest ``unsupported_dtype`` for an output that is no tensor of numbers."""
+    """Raises InvalidRequest ``unsupported_dtype`` for an output that is no tensor of numbers, ``invalid_workload``
+    where there is none."""
+    if not model.graph.output:
+        raise InvalidRequest("the model has no output, so nothing says whether it is right", code="invalid_workload")
     for value in model.graph.output:
         if not value.type.HasField("tensor_type") or value.type.tensor_type.elem_type not in DTYPES:
             raise _unsupported("output", value)
@@ -101,8 +105,8 @@ def _size(
     if dimension.HasField("dim_value"):
         if not 1 <= dimension.dim_value <= MAX_DIM * MAX_DIM:
             raise InvalidRequest(
-                f"input {shown(name)}, axis {axis}: size {dimension.dim_value} is impossible",
-                code="unbound_dims",
+                f"input {shown(name)}, axis {axis}: size {dimension.dim_value} is impossible; export it with another",
+                code="invalid_workload",
             )
         return int(dimension.dim_value)
     label = dimension.dim_param or f"{name}[{axis}]"

@@ -1,9 +1,10 @@
 """A graph as operators: what one engine kernel may compute, each with the name of its family.
 
-A family is the operator's name in ONNX, told apart where engines do (`DepthwiseConv`, `GroupConv`). What exporters
-write as several operators, and every engine and the catalogue take as one, is one operator here: `Swish`,
-`HardSwish`, `Gelu`, `Linear`, `SqueezeExcite`, `ChannelShuffle`, `Attention`, `PatchEmbed`; a batch normalisation
-belongs to its convolution. Nothing is left out: every node is in exactly one operator.
+A family is the operator's name in ONNX, told apart where engines do (`DepthwiseConv`, `GroupConv`); all
+families stand in `benchfarm_core/operator_families.py`. What exporters write as several operators, and every engine
+and the catalogue take as one, is one operator here: `Swish`, `HardSwish`, `Gelu`, `Linear`, `SqueezeExcite`,
+`ChannelShuffle`, `Attention`, `PatchEmbed`; a batch normalisation belongs to its convolution. Nothing is left out:
+every node is in exactly one operator.
 """
 
 import math

@@ -155,7 +155,10 @@ def _size(name: str, axis: int, size: int, dims: Mapping[str, int]) -> int:
         )
     bound = dims[label] if size == -1 else size
     if not 1 <= bound <= MAX_DIM * MAX_DIM:
-        raise InvalidRequest(f"input {shown(name)}, axis {axis}: size {bound} is impossible", code="unbound_dims")
+        raise InvalidRequest(
+            f"input {shown(name)}, axis {axis}: size {bound} is impossible; export it with another",
+            code="invalid_workload",
+        )
     return bound
 
 

@@ -15,6 +15,8 @@ from benchfarm_core.workloads import Fill, InputSpec, ModelFormat
 
 NOT_CONFINED: Final = 77
 """The child's exit status where this host cannot hold it; it has looked at nothing then."""
+NO_ROOM: Final = 78
+"""The child's exit status where its verdict or the reference found no room on the disk."""
 MAX_VERDICT_BYTES: Final = 16 * 1024 * 1024
 MAX_NAME: Final = 200
 MAX_DETAIL: Final = 500

@@ -33,6 +33,8 @@ _STRING: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"[ \t\r\n]*+(:)?|\\?\Z)',
 """A text of JSON, and the colon behind it, which a name has. One that never ends goes to the end, so that each byte is
 looked at once, whatever the bytes are."""
 _IS_NAME: Final = 2
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
+"""A NUL as JSON spells it: behind an even number of backslashes, which stand for half as many of themselves."""
 
 BODY_LIMIT_BYTES: Final = 8 * 2**20
 BODY_LIMITS_BYTES: Final = {
@@ -121,7 +123,11 @@ async def read_body(request: Request, operation: str) -> ReadRequest:
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
     # a NUL itself is in no JSON but that of 16 or 32 bits, in which `\u0000` would not be found
-    if operation not in FILES and (b"\\u0000" in body or b"\0" in body):
+    if (
+        operation not in FILES
+        and not _is_other(request)
+        and ((b"\\u0000" in body and _NUL.search(body)) or b"\0" in body)
+    ):
         raise _nul()
     if operation == "ask_latency" and body.count(b"{") > MAX_OBJECTS:
         detail = (
@@ -132,6 +138,11 @@ async def read_body(request: Request, operation: str) -> ReadRequest:
     if operation == "ask_latency" and body.count(b"[") > MAX_LISTS:
         raise TooLarge(f"the question has more than {MAX_LISTS} JSON lists: ask in several", field="items")
     return _replay(request, bytes(body))
+
+
+def _is_other(request: Request) -> bool:
+    """Whether a request says that its body is something else, which is refused as that and read by nobody."""
+    return bool(request.headers.get("Content-Type")) and not is_json(request)
 
 
 def is_json(request: Request) -> bool:

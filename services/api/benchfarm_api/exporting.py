@@ -66,6 +66,6 @@ def checked_misses(database: Database, export_id: str, report: MissesReport) -> 
         try:
             found.append(of_space.validate(genes).model_dump(mode="json")["genes"])
         except InvalidRequest as error:
-            field = f"architectures[{number}].{error.field or 'genes'}"
+            field = f"architectures.{number}.{error.field or 'genes'}"
             raise InvalidRequest(error.detail, code=error.code, field=field) from error
     return found

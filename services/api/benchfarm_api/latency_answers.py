@@ -6,6 +6,7 @@ nothing more is made.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -64,9 +65,13 @@ async def _left(receive: Receive) -> None:
         pass
 
 
+_REFUSED: Final = re.compile(r";\s*q=0(\.0{0,3})?\s*(;|$)", re.IGNORECASE)
+"""What a caller names in Accept as nothing that he takes."""
+
+
 def response(answered: Answered, accept: str, stall_s: float) -> Response:
     """The answers as the caller wants them: columns where its Accept header names them, rows else."""
-    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    wanted = {one.partition(";")[0].strip().lower() for one in accept.split(",") if not _REFUSED.search(one)}
     kind = next((one for one in COLUMNS_TYPES if one in wanted), None)
     pieces = _rows(answered) if kind is None else _columns(answered)
     first = next(pieces)

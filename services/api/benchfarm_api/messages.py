@@ -78,7 +78,8 @@ class HintSender:
         queue_name = QUEUES[message.task]
         if self._redis.llen(BROKER_PREFIX + queue_name) >= BACKLOG_LIMIT:
             raise _NobodyReads(f"nobody reads the queue {queue_name}")
-        self._celery.send_task(message.task.value, args=message.args, queue=queue_name, expires=message.expires_s)
+        name, after_s = message.task.value, message.after_s or None
+        self._celery.send_task(name, args=message.args, queue=queue_name, expires=message.expires_s, countdown=after_s)
 
     def _lost(self, message: Message, error: Exception) -> None:
         self._metrics.hints_lost.inc()

@@ -11,7 +11,6 @@ from benchfarm_core.bundles import BundleOrder
 from benchfarm_core.errors import BenchfarmError
 
 EXIT_USAGE: Final = 2
-EXIT_REFUSED: Final = 3
 
 
 def pack(
@@ -32,5 +31,5 @@ def pack(
         sha256 = make_bundle(wanted, out, engines=None if state_dir is None else state_dir / "engines")
     except (BenchfarmError, OSError) as error:
         typer.echo(f"the bundle cannot be packed: {error}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from error
+        raise typer.Exit(EXIT_USAGE) from error
     typer.echo(sha256)

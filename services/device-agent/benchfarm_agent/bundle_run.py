@@ -39,12 +39,14 @@ from benchfarm_core.bundles import (
     BundleHead,
     BundleOrder,
     BundlePart,
+    launched_together,
     sign,
 )
 from benchfarm_core.errors import BenchfarmError, PermanentDeviceError, TransientDeviceError
 from benchfarm_core.failures import FailureCode
 from benchfarm_core.platforms import OperatingPoint, Platform
 from benchfarm_core.values import Value, canonical_json
+from benchfarm_core.workloads import workload_id
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +124,7 @@ async def _measure_all(place: _Place, board: Board, settings: Settings) -> Path:
     order = BundleOrder.model_validate_json((place.bundle / ORDER_FILE).read_bytes())
     work = BundledWork.model_validate_json((place.bundle / WORK_FILE).read_bytes())
     run = _same_run(place, order, await board.describe())
-    items = [unbundled_item(item, place.bundle / FILES) for item in work.items]
-    groups = [items[start : start + ITEMS_PER_PART] for start in range(0, len(items), ITEMS_PER_PART)]
+    groups = _groups(order, [unbundled_item(item, place.bundle / FILES) for item in work.items])
     for number, group in enumerate(groups):
         path = place.parts / f"{number}.json"
         if not path.exists():
@@ -133,6 +134,13 @@ async def _measure_all(place: _Place, board: Board, settings: Settings) -> Path:
             write_whole(path, part.model_dump_json().encode())
             logger.info("part %d of %d is measured", number + 1, len(groups))
     return _write_results(place, order, run, [*_failed_parts(work, len(groups))], len(groups))
+
+
+def _groups(order: BundleOrder, items: Sequence[PreparedItem]) -> list[list[PreparedItem]]:
+    """What is measured, as it shares launches."""
+    workloads = {one.measurement_id: workload_id(one.workload) for one in order.items}
+    groups = launched_together([workloads[item.measurement_id] for item in items])
+    return [[items[place] for place in group] for group in groups]
 
 
 def _same_run(place: _Place, order: BundleOrder, report: BoardReport) -> _Run:

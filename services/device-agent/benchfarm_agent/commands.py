@@ -21,6 +21,7 @@ from benchfarm_agent.runner_commands import app as runner
 from benchfarm_agent.settings import Settings
 from benchfarm_agent.simulating import BOARDS_MAX, run_simulated
 from benchfarm_core.errors import BenchfarmError
+from benchfarm_core.refusals import VALUE_ERROR
 
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
@@ -91,7 +92,8 @@ def _until_stopped(given: Mapping[str, Any], run_with: Callable[[Settings], None
         settings = Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         for problem in error.errors():
-            typer.echo(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", err=True)
+            told = problem["msg"].removeprefix(VALUE_ERROR)
+            typer.echo(f"{'.'.join(map(str, problem['loc']))}: {told}", err=True)
         raise typer.Exit(EXIT_USAGE) from error
     try:
         run_with(settings)

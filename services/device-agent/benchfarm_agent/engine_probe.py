@@ -18,8 +18,13 @@ PROBE_S: Final = 60.0
 
 
 async def probe_engines(runner_argv: Callable[[str], Sequence[str]], scratch: Path) -> tuple[EngineReport, ...]:
-    """One report per engine of the registry, unavailable ones with the reason. runner_argv: by the engine's name."""
-    return tuple(await asyncio.gather(*(probe_engine(runner_argv(name), name, scratch) for name in engine_names())))
+    """One report per engine of the registry, unavailable ones with the reason. runner_argv: by the engine's name.
+
+    Whoever cancels it is kept until each child has ended: what is left to a loop that closes complains of it.
+    """
+    async with asyncio.TaskGroup() as group:
+        probes = [group.create_task(probe_engine(runner_argv(name), name, scratch)) for name in engine_names()]
+    return tuple(probe.result() for probe in probes)
 
 
 async def probe_engine(runner_argv: Sequence[str], name: str, scratch: Path) -> EngineReport:

@@ -5,46 +5,36 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from benchfarm_agent.boards.interface import Board, Conditions, LaunchExit, LaunchOrder
 from benchfarm_agent.freights import carried_failure
+from benchfarm_agent.launch_evidence import launch_evidence, merged
+from benchfarm_agent.launch_requests import launch_request
 from benchfarm_agent.prepared import Canary, PreparedItem
-from benchfarm_agent.runner_lines import CONTRACT, LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
+from benchfarm_agent.runner_lines import LaunchRecord, VisitFailure, plain_text, read_lines, started_visit
 from benchfarm_core.agent_protocol import LaunchEvidence, LeaseGrant
 from benchfarm_core.boards import is_witness_enforced
-from benchfarm_core.clock_proof import ClockEvidence, is_throttled, unthrottled
+from benchfarm_core.clock_proof import is_throttled, unthrottled
 from benchfarm_core.comparing import speaks, unenforced_pairs, wants_more_pairs
 from benchfarm_core.drift import misses_clock
 from benchfarm_core.failures import FailureCode, fault_of
-from benchfarm_core.measurements import MS_MAX, LaunchSamples, MeasurementResult
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
 from benchfarm_core.platforms import EffectivePrecision, EngineSpec
-from benchfarm_core.protocols import Protocol, is_comparison, purpose_of
-from benchfarm_core.quality import launch_median_ns, quiet_canary_ns, unenforced, wants_more_launches
+from benchfarm_core.protocols import Protocol, in_situ, is_comparison, purpose_of
+from benchfarm_core.quality import CanaryGolden, launch_median_ns, lease_canaries, unenforced, wants_more_launches
+from benchfarm_core.quiet_blocks import patience_ms
 
 logger = logging.getLogger(__name__)
 
-SGEMM_CANARY: Final = {"n": 192, "seed": 1}
 GRACE_S: Final = 10.0
 """A runner ends a visit that takes too long by itself; the agent cuts only one that cannot."""
 BARREN_MAX: Final = 2
 """Processes in a row that end before any visit does, and with no visit to blame."""
-
 CARRIER_SHARE: Final = 0.25
 """A carrier is visited in further launches while so many of its kernels want more."""
 
 DISK_FULL_WORDS: Final = ("No space left on device", "Disk quota exceeded")
-
-_PROTOCOL_FIELDS: Final = (
-    "block_min_us",
-    "visit_ms",
-    "blocks_min",
-    "blocks_max",
-    "warmup_min_runs",
-    "warmup_min_ms",
-    "canary_every_ms",
-    "visit_timeout_s",
-)
 
 
 @dataclass
@@ -84,6 +74,7 @@ class LeaseLaunches:
         self._found = _Findings(samples={measurement_id: [] for measurement_id in self._items})
         self._dropped: set[int] = set()
         self._stopping = False
+        self._waited_ms = 0.0
         self.came_to_a_visit = False
         """Whether a runner ever got as far as a workload: else whatever failed says nothing of any workload."""
 
@@ -117,6 +108,10 @@ class LeaseLaunches:
     def give_up(self, code: FailureCode, detail: str) -> None:
         """No launch is possible any more: what would need another one fails."""
         self._fail(self._wanted(), code, detail)
+
+    def break_off(self, code: FailureCode, detail: str) -> None:
+        """The same after a fault that nobody has foreseen: what was found is not looked into, for that may be it."""
+        self._fail(self._open(), code, detail)
 
     def lose_board(self, detail: str) -> None:
         """The board is away: what it was running fails, the rest stays wanted. No launch after this."""
@@ -162,16 +157,29 @@ class LeaseLaunches:
 
     def _wanted(self) -> list[int]:
         """What still needs a launch. The samples are looked into only when they could be enough: the board waits."""
-        found, protocol = self._sound(), self._grant.protocol
-        open_ = [mid for mid in found if mid not in self._found.failures and mid not in self._dropped]
+        found, protocol, open_ = self._sound(), self._grant.protocol, self._open()
         if all(len(found[mid]) < protocol.launches_min for mid in open_):
             return open_
         if is_comparison(protocol):
             return [mid for mid in open_ if wants_more_pairs(found[mid], protocol)]
-        quiet_ns = quiet_canary_ns(launch for samples in found.values() for launch in samples)
-        unsure = {mid for mid in open_ if wants_more_launches(found[mid], protocol, quiet_ns=quiet_ns)}
+        lease = _lease_canaries(found)
+        if any(item.uploaded for item in self._items.values()):  # as the farm: a stranger's file ran beside that clock
+            lease = lease.model_copy(update={"sgemm_ns": None})
+        unsure = {mid for mid in open_ if wants_more_launches(found[mid], self._followed(mid), lease=lease)}
         unsure |= {mid for mid in open_ if misses_clock(found[mid], protocol, self._grant.slowest_canary_ns)}
         return [mid for mid in open_ if mid in unsure and self._is_worth_a_visit(mid, open_, unsure)]
+
+    def _fastest_canary_ns(self) -> int | None:
+        """What a launch waits for: the clock's canary as the board's history or this lease had it at its fastest."""
+        known = (self._grant.fastest_canary_ns, _lease_canaries(self._found.samples).sgemm_ns)
+        return min((ns for ns in known if ns is not None), default=None)
+
+    def _open(self) -> list[int]:
+        return [mid for mid in self._items if mid not in self._found.failures and mid not in self._dropped]
+
+    def _followed(self, measurement_id: int) -> Protocol:
+        """The lease's protocol, as it is followed by one of its measurements."""
+        return in_situ(self._grant.protocol) if self._items[measurement_id].is_in_situ else self._grant.protocol
 
     def _sound(self) -> Mapping[int, Sequence[LaunchSamples]]:
         """What was found as the farm counts it: without launches in which the board slowed itself down, and as they are
@@ -238,7 +246,15 @@ class LeaseLaunches:
         protocol = self._grant.protocol
         untold = not self._found.precisions.keys() >= set(order)  # asking takes time: mostly the first launch's alone
         return LaunchOrder(
-            request=launch_request(self._grant, items, self._canary, launch_no=launch_no, asks_precision=untold),
+            request=launch_request(
+                self._grant,
+                items,
+                self._canary,
+                launch_no=launch_no,
+                asks_precision=untold,
+                fastest_canary_ns=self._fastest_canary_ns(),
+                patience_ms=patience_ms(protocol, len(self._items), self._waited_ms),
+            ),
             readable=tuple(dict.fromkeys([self._canary.artifact, *(path for item in items for path in item.files)])),
             silence_s=protocol.visit_timeout_s + GRACE_S,
             lines_max=2 * len(items) + 2,
@@ -246,6 +262,9 @@ class LeaseLaunches:
         )
 
     def _keep(self, record: LaunchRecord) -> None:
+        # one that died told no sum: what its canaries cost is no less than what it waited
+        costs_ms = sum(samples.canary_ms for samples in record.samples.values())
+        self._waited_ms += record.end.waited_ms if record.end else costs_ms
         for measurement_id, samples in record.samples.items():
             self._found.samples[measurement_id].append(samples)
         self._found.precisions |= record.precisions
@@ -290,46 +309,15 @@ def _of_this_version(record: LaunchRecord, engine: EngineSpec) -> LaunchRecord:
     return LaunchRecord(ready=record.ready, failed=(FailureCode.ENGINE_UNAVAILABLE, why))
 
 
+def _lease_canaries(found: Mapping[int, Sequence[LaunchSamples]]) -> CanaryGolden:
+    return lease_canaries(launch for samples in found.values() for launch in samples)
+
+
 def shuffled(measurement_ids: Sequence[int], lease_token: str, launch_no: int) -> list[int]:
     """The order of one launch: by chance, but the same again for the same lease and launch."""
     order = sorted(measurement_ids)
     random.Random(f"{lease_token}:{launch_no}").shuffle(order)
     return order
-
-
-def launch_request(
-    grant: LeaseGrant,
-    items: Sequence[PreparedItem],
-    canary: Canary,
-    *,
-    launch_no: int = 0,
-    asks_precision: bool = False,
-) -> dict[str, Any]:
-    """The runner contract's request, less the limits that the board adds.
-
-    asks_precision: the runner is to tell what each workload is computed in; one that does not know of it tells nothing.
-    """
-    platform = grant.platform
-    return {
-        "contract": CONTRACT,
-        "engine": platform.engine.name,
-        "precision": str(platform.precision),
-        "threads": platform.operating_point.threads,
-        "cores": list(platform.operating_point.cores),
-        "options": dict(platform.engine.options),
-        "protocol": protocol_parameters(grant.protocol),
-        "canaries": {
-            "sgemm": SGEMM_CANARY,
-            "mobilenet": {"artifact": str(canary.artifact), "inputs": list(canary.inputs), "edges": canary.edges},
-        },
-        "visits": _visits(items, launch_no),
-        "asks_precision": asks_precision,
-    }
-
-
-def protocol_parameters(protocol: Protocol) -> dict[str, int | str]:
-    """The part of a protocol that a runner needs."""
-    return {name: getattr(protocol, name) for name in _PROTOCOL_FIELDS} | {"purpose": purpose_of(protocol)}
 
 
 def why_ended(record: LaunchRecord, ended: LaunchExit) -> tuple[FailureCode, str]:
@@ -345,147 +333,6 @@ def why_ended(record: LaunchRecord, ended: LaunchExit) -> tuple[FailureCode, str
     how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
     last = plain_text(" ".join(ended.stderr_tail.strip().splitlines()[-1:]))
     return FailureCode.RUNNER_DIED, f"the runner ended with {how} {last}".strip()[:300]
-
-
-def launch_evidence(
-    launch_no: int, record: LaunchRecord, ended: LaunchExit, before: Conditions, after: Conditions
-) -> list[LaunchEvidence]:
-    """The facts of one process; none when it never got ready."""
-    ready = record.ready
-    if ready is None:
-        return []
-    return [
-        LaunchEvidence(
-            launch_no=launch_no,
-            began_unix_s=ended.began_unix_s,
-            first_block_unix_s=record.end.first_block_unix_s if record.end else None,
-            ended_unix_s=ended.ended_unix_s,
-            engine_version=ready.engine_version,
-            precision=ready.precision,
-            threads=ready.threads,
-            threads_observed=ready.threads_observed,
-            affinity=ready.affinity,
-            confinement=ready.confinement,
-            witness_cost_ns=ready.witness_cost_ns,
-            import_ms=ready.import_ms,
-            canary_open_ms=ready.canary_open_ms,
-            wall_ms=ended.wall_ms,
-            timed_ms=_total_ms(samples.timed_ms for samples in record.samples.values()),
-            canary_ms=_total_ms(samples.canary_ms for samples in record.samples.values()),
-            open_ms=_total_ms(samples.open_ms for samples in record.samples.values()),
-            peak_rss_bytes=record.end.peak_rss_bytes if record.end else 0,
-            load_1m_before=before.load_1m,
-            freq_khz_observed=after.freq_khz,
-            governor=after.governor,
-            temperature_c_before=before.temperature_c,
-            temperature_c_after=after.temperature_c,
-            throttled=_throttled(before, after),
-            gpu=record.end.gpu if record.end else None,
-            twin_relative_l2=record.end.twin_relative_l2 if record.end else None,
-            clock=_clock(ended.clock, before, after),
-            ungated=ready.ungated,
-        )
-    ]
-
-
-def merged(parts: Sequence[LaunchEvidence]) -> list[LaunchEvidence]:
-    """One piece of evidence for a launch that took several processes: times add up, facts are the last one's."""
-    if not parts:
-        return []
-    shares = ("wall_ms", "timed_ms", "canary_ms", "open_ms")
-    sums = {name: _total_ms(getattr(part, name) for part in parts) for name in shares}
-    firsts = [part.first_block_unix_s for part in parts if part.first_block_unix_s is not None]
-    whole = {
-        "began_unix_s": parts[0].began_unix_s,
-        "first_block_unix_s": firsts[0] if firsts else None,
-        "peak_rss_bytes": max(part.peak_rss_bytes for part in parts),
-        "throttled": any(part.throttled for part in parts) or parts[-1].throttled,
-        "clock": _joined([part.clock for part in parts]),
-        "twin_relative_l2": max((p.twin_relative_l2 for p in parts if p.twin_relative_l2 is not None), default=None),
-    }
-    return [parts[-1].model_copy(update=sums | whole)]
-
-
-def _joined(clocks: Sequence[ClockEvidence | None]) -> ClockEvidence | None:
-    """What was seen of the clock over several processes: the worst of each. One unseen proves nothing."""
-    known = [clock for clock in clocks if clock is not None]
-    residencies = [clock.residency for clock in known if clock.residency is not None]
-    events = [clock.throttle_events for clock in known if clock.throttle_events is not None]
-    lost = any(clock.cores_lost for clock in known)
-    if len(known) < len(clocks):
-        return ClockEvidence(throttle_events=sum(events), cores_lost=lost) if any(events) or lost else None
-    return ClockEvidence(
-        asked_khz=known[-1].asked_khz,
-        residency=min(residencies) if len(residencies) == len(known) else None,
-        watched_s=sum(clock.watched_s for clock in known),
-        samples=sum(clock.samples for clock in known),
-        samples_off=sum(clock.samples_off for clock in known),
-        throttle_events=sum(events) if events else None,
-        cores_lost=lost,
-    )
-
-
-def _total_ms(shares: Iterable[float]) -> float:
-    """A runner may claim the most for every visit; evidence carries no more than that for all of them."""
-    return min(sum(shares), MS_MAX)
-
-
-def _throttles(before: Conditions, after: Conditions) -> int | None:
-    if before.throttle_count is None or after.throttle_count is None:
-        return None
-    return max(0, after.throttle_count - before.throttle_count)
-
-
-def _throttled(before: Conditions, after: Conditions) -> bool | None:
-    count = _throttles(before, after)
-    return None if count is None else count > 0
-
-
-def _clock(seen: ClockEvidence | None, before: Conditions, after: Conditions) -> ClockEvidence | None:
-    """What was seen of the clock; where nobody watched it, how often the board's own counters say it slowed down."""
-    count = _throttles(before, after)
-    return seen if seen is not None or not count else ClockEvidence(throttle_events=count)
-
-
-def _visits(items: Sequence[PreparedItem], launch_no: int) -> list[dict[str, Any]]:
-    """A visit for each item, but one for all items of a carrier, at the place of the first."""
-    wanted, taken = {item.measurement_id for item in items}, set[int]()
-    visits = []
-    for item in items:
-        if item.measurement_id not in taken:
-            numbers = [
-                (site.name, site.measurement_id if site.measurement_id in wanted else None) for site in item.sites
-            ]
-            carried = [number for _, number in numbers if number is not None]
-            taken.update(carried)
-            sites = {"sites": [{"name": name, "visit": number} for name, number in numbers]} if carried else {}
-            number = carried[0] if carried else item.measurement_id
-            visits.append(_visit(item) | _beside(item, launch_no) | _twice(item) | {"visit": number} | sites)
-    return visits
-
-
-def _visit(item: PreparedItem) -> dict[str, Any]:
-    return {
-        "visit": item.measurement_id,
-        "artifact": str(item.artifact),
-        "format": item.format,
-        "inputs": list(item.inputs),
-        "edges": item.edges,
-        "gates": item.gates,
-    }
-
-
-def _beside(item: PreparedItem, launch_no: int) -> dict[str, Any]:
-    """The b side of a pair. Sides take turns in being opened first, which gives one of them the better memory."""
-    if item.beside is None:
-        return {}
-    side = _visit(item.beside.item) | {"precision": item.beside.precision, "options": item.beside.options}
-    return {"beside": side | {"opens_first": launch_no % 2 == 1}}
-
-
-def _twice(item: PreparedItem) -> dict[str, Any]:
-    """By difference, the carrier that holds the kernel once more."""
-    return {} if item.twice is None else {"twice": _visit(item.twice)}
 
 
 def _failure(measurement_id: int, code: FailureCode, detail: str, subject: str = "") -> MeasurementResult:

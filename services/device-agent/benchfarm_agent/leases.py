@@ -24,6 +24,7 @@ from benchfarm_agent.spool import LeaseSpool, Spool
 from benchfarm_core.agent_protocol import BatchItem, LeaseGrant, ReleaseReason, ReleaseRequest
 from benchfarm_core.errors import BenchfarmError, LeaseLost, NotFound, TransientDeviceError
 from benchfarm_core.failures import FailureCode
+from benchfarm_core.leases import ailment_by
 from benchfarm_core.measurements import MeasurementResult
 from benchfarm_core.platforms import Platform
 
@@ -33,10 +34,6 @@ _T = TypeVar("_T")
 GATE_LOOK_S: Final = 0.05
 GATE_LOOK_AFAR_S: Final = 0.5
 """Looking is work for the board itself."""
-BOARD_AT_FAULT: Final = frozenset(
-    {FailureCode.PIN_NOT_VERIFIED, FailureCode.RUNNER_DIED, FailureCode.RUNNER_GARBAGE, FailureCode.DISK_FULL}
-)
-"""What is held against a board where no workload was visited. Not `BOARD_LOST`, which is also another agent's lock."""
 DRAIN_PATIENCE_S: Final = 2.0
 ORPHAN_PATIENCE_S: Final = 5.0
 AFTER_RESTART: Final = ReleaseRequest(reason="error", detail="the agent was killed and has started again")
@@ -124,6 +121,7 @@ class LeaseWork:
         """Whether the farm said with the end of this lease that it saw the board drift."""
         self._waits_on = False  # at the gate, in its next lease
         self._conversion_ms = 0.0
+        self._gate_ms = 0.0
         self._stops: set[asyncio.Task[None]] = set()
 
     async def run(self) -> ReleaseReason:
@@ -187,9 +185,7 @@ class LeaseWork:
         """
         if self._launches is not None and self._launches.came_to_a_visit:
             return ""
-        codes = {result.failure for result in self._results}
-        at_fault = [str(code) for code in BOARD_AT_FAULT if code in codes]
-        return at_fault[0] if at_fault and codes <= BOARD_AT_FAULT else None
+        return ailment_by(result.failure for result in self._results)
 
     def _halt(self) -> None:
         """Stops the board now."""
@@ -282,6 +278,7 @@ class LeaseWork:
             self._waits_on = not self._must_end()
             return _Ending("gate", why) if self._waits_on else self._ending()
         self._on_gate(None)
+        self._lab.reports.waited(self._grant.lease_token, self._gate_ms)
         try:
             await self._board.prepare(self._grant.lease_token)
             return await self._pinned(items, canary)
@@ -323,13 +320,14 @@ class LeaseWork:
             launches.give_up(code, f"the runner could not be started: {error.strerror}")
         except Exception as fault:  # boundary: whatever a runner breaks here is paid for, or it would return for ever
             logger.exception("the launches of a lease end with a fault of the agent")
-            launches.give_up(FailureCode.RUNNER_DIED, _after(fault).detail)
+            launches.break_off(FailureCode.RUNNER_DIED, _after(fault).detail)
         self._results += launches.results()
 
     async def _gate(self) -> str | None:
         """Waits for good conditions; None when they are there, else why they did not come in time."""
         wait_s = self._board.gate_wait_s
-        until_s = boottime_s() + (self._lab.settings.gate_wait_s if wait_s is None else wait_s)
+        begun_s = boottime_s()
+        until_s = begun_s + (self._lab.settings.gate_wait_s if wait_s is None else wait_s)
         pause_s = GATE_LOOK_S if self._board.on_this_host else GATE_LOOK_AFAR_S
         while (why := await self._board.gate(self._grant.platform.operating_point)) is not None:
             self._on_gate(why)
@@ -337,6 +335,7 @@ class LeaseWork:
                 return why
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._halted.wait(), timeout=pause_s)
+            self._gate_ms = (boottime_s() - begun_s) * 1000
         return None
 
     async def _hand_in(self, ending: _Ending) -> ReleaseReason:
@@ -391,6 +390,7 @@ class LeaseWork:
             detail=ending.detail[:300],
             conversion_ms=self._conversion_ms,
             lease_wall_ms=(boottime_s() - self._begun_s) * 1000,
+            gate_ms=self._gate_ms,
         )
 
     def _must_end(self) -> bool:

@@ -33,6 +33,11 @@ class PreparedItem:
     twice: "PreparedItem | None" = None
 
     @property
+    def is_in_situ(self) -> bool:
+        """Whether a carrier runs in its visits, by a profiler or by difference."""
+        return bool(self.sites) or self.twice is not None
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All that a launch opens, those of a pair's b side and of a second carrier too."""
         files = tuple(path for path in (self.artifact, self.reference, self.twin) if path is not None)

@@ -21,7 +21,8 @@ OVER_S: Final = 2.0
 
 @dataclass
 class _Told:
-    """One lease: visits that have begun since its last report, in order; `alone`: it has a single measurement."""
+    """One lease: visits that have begun since its last report, in order, and what it waited at its gate; `alone`: it
+    has a single measurement."""
 
     keeper: LeaseKeeper
     on_lost: Callable[[], None]
@@ -29,6 +30,7 @@ class _Told:
     waiting: dict[int, None] = field(default_factory=dict)
     has_noted: bool = False
     is_over: bool = False
+    gate_ms: float = 0.0
 
 
 class Reports:
@@ -78,6 +80,12 @@ class Reports:
         self._something.set()
         if told.alone:
             self._at_once.set()
+
+    def waited(self, lease_token: str, gate_ms: float) -> None:
+        """A lease got through its gate. That it waited there is told with its visits."""
+        told = self._leases.get(lease_token)
+        if told is not None:
+            told.gate_ms = gate_ms
 
     async def over(self, lease_token: str) -> None:
         """Says that nothing of a lease runs any more. Tried once and for a short time: the results are waiting."""
@@ -162,4 +170,5 @@ def _report_of(lease_token: str, told: _Told) -> LeaseReport | None:
     ids, is_over = tuple(told.waiting), told.is_over
     told.waiting.clear()
     told.is_over = False
-    return LeaseReport(lease_token=lease_token, measurement_ids=ids, over=is_over, renew=told.keeper.wants_renewal())
+    renew = told.keeper.wants_renewal()
+    return LeaseReport(lease_token=lease_token, measurement_ids=ids, over=is_over, renew=renew, gate_ms=told.gate_ms)

@@ -74,6 +74,7 @@ class EndLine(_Line):
     first_block_unix_s: float | None = Field(default=None, ge=0)
     gpu: GpuEvidence | None = None
     twin_relative_l2: float | None = Field(default=None, ge=0)
+    waited_ms: Ms = 0
 
 
 class VisitFailure(NamedTuple):
@@ -218,6 +219,7 @@ def _samples(content: dict[str, Any], launch_no: int) -> LaunchSamples:
         known["beside"] = {name: beside[name] for name in SideSamples.model_fields if name in beside}
     samples = LaunchSamples.model_validate({**known, "launch_no": launch_no})
     _expect(len(set(samples.lengths)) == 1, "blocks_ns, delays_ns and switches differ in length")
+    _expect(not samples.has_stray_canaries, "a canary ran behind more blocks than there are")
     pairs = None if samples.beside is None else sum(samples.beside.rounds)
     _expect(pairs in (None, len(samples.blocks_ns)), "the rounds are not all pairs")
     return samples

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 from benchfarm_core.adapting import (
     FIRST_SHARE,
     LAPSE_S,
-    ROWS_MIN,
     WAITS_FOR_BOARDS,
     AdaptationMeasured,
     AdaptationState,
@@ -33,6 +32,8 @@ from benchfarm_core.errors import BenchfarmError, Unavailable
 from benchfarm_core.measurements import Purpose
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore
 from benchfarm_core.profilers import in_situ_by
+from benchfarm_core.publishing import ROWS_MIN
+from benchfarm_core.workloads import workload_id
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, fusions, host_leases, training_rows
 from benchfarm_store.adaptation_donors import find_donors
@@ -144,7 +145,7 @@ def _declare(context: Context) -> list[Costed]:
         *asking.holdout_kernels(request),
     ]
     judging = [(adaptation_items.costed(map(Ask, workloads), platform), count) for workloads, count in drawn]
-    probes = adaptation_items.costed(asking.probes(platform, request.unseen_spaces), platform)
+    probes = adaptation_items.costed(asking.probes(platform, request), platform)
     with context.database.transaction() as tx:
         adaptation_items.prepare(tx, context.whose, [*chain.from_iterable(asks for asks, _ in judging), *probes])
     for asks, count in judging:
@@ -190,7 +191,7 @@ def _look(context: Context) -> None:
             adaptations.release(tx, one)
             return
     is_probing = one.state == AdaptationState.PROBING
-    probes = asking.probes(one.platform, one.request.unseen_spaces) if is_probing else []
+    probes = asking.probes(one.platform, one.request) if is_probing else []
     costed = adaptation_items.costed(probes, one.platform)
     with _held(context) as tx:
         if costed and _want_probes(tx, context, costed):
@@ -226,6 +227,8 @@ class Seen(NamedTuple):
     board_s: float
     curve: Sequence[CurvePoint]
     measured: AdaptationMeasured
+    held: frozenset[str]
+    """Workloads that judge it."""
 
 
 def _see(context: Context) -> Seen:
@@ -239,7 +242,8 @@ def _see(context: Context) -> Seen:
         board_s, curve = adaptation_budgets.spent(tx, one.id).board_s, adaptations.curve(tx, one.id)
         measured = adaptation_items.measured(tx, one.id)
     own, others = training_rows.told(found), lent(context.database, donors)
-    return Seen(Known.of(own, held, others, one.request.unseen_spaces), rules, board_s, curve, measured)
+    known = Known.of(own, held, others, one.request.unseen_spaces)
+    return Seen(known, rules, board_s, curve, measured, frozenset(held))
 
 
 class _Learnt(NamedTuple):
@@ -293,7 +297,15 @@ def _learn(context: Context) -> _Learnt:
     # where none was named it is for all, and rows of one say nothing of the next
     apart = [expected(fit, [name]) for name in asking.judged_spaces(asked)]
     standing = Standing(
-        asked.target, asked.budget_s, seen.board_s, one.round, scores, apart, True, is_hopeless=hopeless
+        asked.target,
+        asked.budget_s,
+        seen.board_s,
+        one.round,
+        scores,
+        apart,
+        is_more=True,
+        is_hopeless=hopeless,
+        is_given=bool(asked.architectures),
     )
     asks = _next_round(context, seen, fit) if why_stop(standing) is None else []
     if asks:
@@ -319,8 +331,10 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
         times_in_situ=in_situ_by(one.platform.engine.name, one.platform.precision) is not None,
         whole_models=sum(space in one.request.spaces for space in seen.known.rows.models.spaces),
     )
-    seconds = round_s(one.request.budget_s, seen.board_s, number)
-    asks = asking.next_asks(one.request, mix, number, seconds, seen.rules)
+    seconds = round_s(one.request.budget_s, seen.board_s, number, is_given=bool(one.request.architectures))
+    offered = asking.next_asks(one.request, mix, number, seconds, seen.rules)
+    # what judges is not measured for this, so that nothing is told by it of what is like it
+    asks = [([ask for ask in each if workload_id(ask.workload) not in seen.held], share_s) for each, share_s in offered]
     ordered = [(most_informative(each, fit, seen.known, seen.rules), share_s) for each, share_s in asks]
     return [(adaptation_items.costed(each, one.platform), share_s) for each, share_s in ordered]
 
@@ -347,7 +361,7 @@ def _judge(context: Context) -> None:
         seen = _see(context)
     one = keeping.adaptation
     told_s = 0.0
-    for subject in [WHOLE_MODEL, *kernel_types(seen.known)]:
+    for subject in [WHOLE_MODEL, *([] if one.request.architectures else kernel_types(seen.known))]:
         if _rests(context._replace(adaptation=one)):
             return
         with context.database.transaction() as tx:

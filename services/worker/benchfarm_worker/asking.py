@@ -1,10 +1,11 @@
 """What an adaptation asks boards for: hold-outs, probes, architectures of its spaces, kernels as the spaces have them.
+Where architectures were given, these alone.
 
 Everything is drawn from texts, so that a step that is taken twice asks for the same.
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
 from math import log
 from typing import Final, TypeVar
@@ -45,14 +46,25 @@ def _named(request: AdaptationRequest) -> tuple[str, ...]:
 
 
 def holdout_architectures(request: AdaptationRequest) -> list[tuple[list[ArchitectureWorkload], int]]:
-    """Of each space, architectures that may judge, and how many do; without named spaces they share the count."""
+    """Of each space, architectures that may judge, and how many do; without named spaces they share the count. Where
+    architectures were given, some of them and no other."""
+    if request.architectures:
+        judging = _given(request)[request.judging]
+        return [(judging, len(judging))]
     names = judged_spaces(request)
     count = request.holdouts if _named(request) else -(-request.holdouts // len(names))
     return [(_drawn(name, f"holdout/{request.seed}", SPARE * count), count) for name in names]
 
 
+def _given(request: AdaptationRequest) -> list[ArchitectureWorkload]:
+    return [space(one.space).workload(one.genes) for one in request.architectures]
+
+
 def holdout_kernels(request: AdaptationRequest) -> list[tuple[list[KernelWorkload], int]]:
-    """Of each large kernel type, kernels that may judge and how many of them do."""
+    """Of each large kernel type, kernels that may judge and how many of them do; none where architectures were given,
+    which make no predictor of kernels."""
+    if request.architectures:
+        return []
     found = _frequencies(judged_spaces(request), f"holdout/{request.seed}", FusionRules())
     return [
         (_ordered([found[name]], f"holdout/{request.seed}", SPARE * HOLDOUT_KERNELS), HOLDOUT_KERNELS)
@@ -61,9 +73,12 @@ def holdout_kernels(request: AdaptationRequest) -> list[tuple[list[KernelWorkloa
     ]
 
 
-def probes(platform: Platform, unseen: Collection[str] = ()) -> list[Ask]:
-    """The probe set, what is learnt from most first: networks, of none of the ``unseen`` spaces, then kernels in situ,
-    then alone."""
+def probes(platform: Platform, request: AdaptationRequest) -> list[Ask]:
+    """The probe set, what is learnt from most first: networks, of none of the unseen spaces, then kernels in situ, then
+    alone. None where architectures were given."""
+    if request.architectures:
+        return []
+    unseen = request.unseen_spaces
     wanted = probe_set().wanted_on(platform)
     alone = sorted(wanted.get(Timing.ALONE, ()), key=lambda one: isinstance(one, KernelWorkload))
     networks = [Ask(one) for one in alone if isinstance(one, ArchitectureWorkload) and one.space not in unseen]
@@ -76,6 +91,8 @@ def next_asks(
     request: AdaptationRequest, mix: Mix, round_no: int, limit_s: float, rules: FusionRules
 ) -> list[tuple[list[Ask], float]]:
     """What a round may measure, the best first, each kind with the seconds that it may take."""
+    if request.architectures:
+        return [([Ask(one) for one in _given(request)], limit_s)]
     seed = f"train/{request.seed}/{round_no}"
     asks: list[tuple[list[Ask], float]] = []
     if mix.architectures and request.spaces:

@@ -42,7 +42,7 @@ _DELIVERY = {
     "task_create_missing_queues": False,
     "task_default_queue": QUEUES[Task.SWEEP],
     # An unacknowledged message comes back by wall clock while its first run may be alive: far above the
-    # hard limit it never does. No task uses an ETA or countdown, which loop when longer than this.
+    # hard limit it never does. What is asked for ahead loops when it lies farther ahead than this: `AHEAD_MAX_S`.
     "broker_transport_options": {
         "visibility_timeout": 7200,
         # The shortest visibility timeout of any application on the broker wins: keep to our own keys.

@@ -1,12 +1,12 @@
 """Makes one predictor, judges it beside what answers now, and publishes it: it answers only if it is better."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from benchfarm_core.adapting import AdaptedPredictor
 from benchfarm_core.predictors import HoldoutScore, PredictorState, TrainingRows
-from benchfarm_core.publishing import Verdict, verdict
+from benchfarm_core.publishing import Compared, Verdict, verdict
 from benchfarm_core.refreshing import JUDGES_MIN, judges_since, rows_of
 from benchfarm_predictor.training.platform_fit import PlatformFit
 from benchfarm_store import adaptation_budgets, adaptation_items, adaptations, predictors, training_rows
@@ -64,7 +64,10 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
             return
         active = predictors.answering(tx, one.platform_id, subject)
         own_found = training_rows.find_rows(tx, one.platform_id, subject)
-        judging = find_judging(tx, one.platform_id, adaptation_items.holdout_workloads(tx, one.id))
+        declared = adaptation_items.holdout_workloads(tx, one.id)
+        # what was picked by what answers is no fair judge of it alone: all hold-outs of the platform judge beside it
+        picked = declared if one.request.architectures else []
+        judging = find_judging(tx, one.platform_id, None if one.request.architectures else declared)
         donors = find_donors(tx, one.platform_id, one.platform, one.request.donors, MAX_DONORS, subject)
     own = training_rows.told(own_found)
     found = judges(judging_rows(judging), own, subject, None if active is None else active.made_at)
@@ -85,7 +88,7 @@ def publish_for(database: Database, adaptation: Adaptation, subject: str) -> Non
             adaptations.keep_predictor(tx, one, made)
         return made is not None
 
-    if isinstance(fit, str) or not publish(database, one.platform_id, subject, fit, found.rows, take):
+    if isinstance(fit, str) or not publish(database, one.platform_id, subject, fit, found.rows, take, picked):
         why = fit if isinstance(fit, str) else f"what answers changed {TRIES} times while it was judged"
         with database.transaction() as tx:
             take(tx, why)
@@ -131,14 +134,17 @@ def publish(
     fit: PlatformFit,
     rows: TrainingRows,
     take: Callable[[Transaction, Judged], bool],
+    picked: Collection[str] = (),
 ) -> bool:
     """Judge a predictor beside what answers and have it taken; again where another one answers by then. Whether it was
-    taken."""
+    taken. `picked`: see `judge`; whatever was given to adaptations since what answers was made is picked, too, whoever
+    makes the new one."""
     for _ in range(TRIES):
         with database.transaction() as tx:
             active = predictors.answering(tx, platform_id, subject)
+            given = [] if active is None else adaptation_items.given_since(tx, platform_id, active.made_at)
             networks = {} if active is None or active.rules is None else training_rows.find_networks(tx, rows)
-        judged = judge(fit, rows, active, networks)
+        judged = judge(fit, rows, active, networks, {*picked, *given})
         with database.transaction() as tx:
             if take(tx, judged):
                 return True
@@ -146,13 +152,18 @@ def publish(
 
 
 def judge(
-    fit: PlatformFit, rows: TrainingRows, active: Answering | None, networks: Mapping[str, str] | None = None
+    fit: PlatformFit,
+    rows: TrainingRows,
+    active: Answering | None,
+    networks: Mapping[str, str] | None = None,
+    picked: Collection[str] = (),
 ) -> Judged:
     """Score new and active on the same rows, each with their kernels by the rules of fusion that it learnt by, as it
     answers. Where what answers is not to be read, what it scored when it was made speaks for it.
 
     Args:
         networks: the rows' whole models as they are stored, where those rules are kept.
+        picked: workloads among the rows that somebody picked by what is predicted of them.
     """
     file = fit.file()
     holdout = fitting.score(file, rows)
@@ -164,8 +175,24 @@ def judge(
     gains: list[float] = []
     if holdout is not None and before is not None:
         gains = fitting.gains(file, active.file, rows, theirs)
-    found = verdict(holdout, before, has_active=True, gains=gains, recorded=active.holdout)
+    is_any_picked = any(row.workload_id in picked for row in rows.every)
+    drawn = _compared(file, active.file, _without(rows, picked), _without(theirs, picked)) if is_any_picked else None
+    found = verdict(holdout, before, has_active=True, gains=gains, recorded=active.holdout, drawn=drawn)
     return Judged(fit, file, holdout, before, found, active.id)
+
+
+def _compared(file: bytes, before: bytes, rows: TrainingRows, rows_before: TrainingRows) -> Compared | None:
+    """Two versions on the same rows, each as it takes them; None where there are none, or one is not to be read."""
+    new, old = fitting.score(file, rows), fitting.score(before, rows_before)
+    if new is None or old is None:
+        return None
+    return Compared(new, old, fitting.gains(file, before, rows, rows_before))
+
+
+def _without(rows: TrainingRows, workload_ids: Collection[str]) -> TrainingRows:
+    kernels = tuple(row for row in rows.kernels if row.workload_id not in workload_ids)
+    models = tuple(row for row in rows.models if row.workload_id not in workload_ids)
+    return rows.model_copy(update={"kernels": kernels, "models": models})
 
 
 def keep(

@@ -104,7 +104,7 @@ def _are_wanted(due: Due) -> bool:
     return due.wanted_at is not None and due.wanted_at > due.made_at
 
 
-class _Lesson(NamedTuple):
+class _Source(NamedTuple):
     """A platform's own rows, and those of others that lend to it."""
 
     own: TrainingRows
@@ -116,7 +116,7 @@ class _Case(NamedTuple):
     little, everything. `judges_from`: until when the board was another one, where that was seen now."""
 
     judges: Judges
-    lessons: tuple[_Lesson, ...]
+    sources: tuple[_Source, ...]
     judges_from: datetime | None = None
 
 
@@ -168,12 +168,12 @@ def _case(due: Due, reason: RefreshReason, own: TrainingRows, seen: _Seen, other
     declared = publishing.judging_rows(seen.judging)
     judges = publishing.judges(declared, own, due.subject, None if due.since.is_first else due.made_at)
     former = told(seen.former)
-    everything = _Lesson(own, [_former(former), *others] if former.every else others)
+    everything = _Source(own, [_former(former), *others] if former.every else others)
     if reason in (RefreshReason.GENERATION, RefreshReason.FUSION):
         return _Case(judges, (everything,))
     if seen.again and is_another_board(told(seen.first), declared, due.subject):
         before, since = parted(own, due.made_at)
-        return _Case(judges, (_Lesson(since, [_former(before), *others]), everything), due.made_at)
+        return _Case(judges, (_Source(since, [_former(before), *others]), everything), due.made_at)
     if reason is RefreshReason.DRIFT:  # what it misses is of a kind that no hold-out is
         judges = judges.beside(judges_since(own, due.subject, due.made_at))
     return _Case(judges, (everything,))
@@ -185,8 +185,8 @@ def _former(rows: TrainingRows) -> TrainingRows:
 
 
 def _fit(case: _Case, subject: str) -> PlatformFit | None:
-    for lesson in case.lessons:
-        fit = fitting.fit_or_why(Known.of(lesson.own, case.judges.held, lesson.others), subject)
+    for source in case.sources:
+        fit = fitting.fit_or_why(Known.of(source.own, case.judges.held, source.others), subject)
         if not isinstance(fit, str):
             return fit
     return None

@@ -35,7 +35,8 @@ def sender(celery: Celery, redis_url: str) -> Callable[[Sequence[Message]], None
 
 def _send(celery: Celery, message: TaskMessage) -> None:
     queue = QUEUES[message.task]
-    celery.send_task(message.task.value, args=message.args, queue=queue, expires=message.expires_s)
+    name, after_s = message.task.value, message.after_s or None
+    celery.send_task(name, args=message.args, queue=queue, expires=message.expires_s, countdown=after_s)
 
 
 def _queues(messages: Sequence[Message]) -> set[str]:

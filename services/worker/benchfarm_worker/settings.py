@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     benchfarm_renew_s: float = Field(default=15.0, gt=0)
     """Agents are told to renew this often, with jitter."""
     benchfarm_retry_s: float = Field(default=5.0, ge=0, le=3600)
-    """A board leaves what a loud moment made inconclusive alone this long, then six and 24 times as long; 0: not."""
+    """A board leaves what a loud moment made inconclusive alone this long, then six and 24 times as long; 0: not. So do
+    all boards with what failed where no launch could begin. A board whose lease was noisy as a whole rests altogether,
+    twice as long."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

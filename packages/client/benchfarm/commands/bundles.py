@@ -5,17 +5,26 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from benchfarm.calls import checked
+from benchfarm.client import Client
 from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, KERNEL_EXAMPLE, grouped, seconds_of
+from benchfarm.commands.output_files import check_file
 from benchfarm.commands.session import Json, Session
-from benchfarm.commands.tables import cell, facts, table
+from benchfarm.commands.tables import cell, facts, printable, table
 from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel
-from benchfarm_core.bundles import BundleContents, BundleOrder, BundleRequest, BundleView
-from benchfarm_core.errors import InvalidRequest
+from benchfarm_core.bundles import (
+    FAILURE_CHARS,
+    BundleContents,
+    BundleFailure,
+    BundleOrder,
+    BundleRequest,
+    BundleView,
+)
+from benchfarm_core.errors import BenchfarmError, InvalidRequest
 from benchfarm_core.platforms import Precision
 from benchfarm_core.workloads import ArchitectureRequest, GeneratedModelRequest, KernelRequest
 
@@ -85,29 +94,60 @@ def create(
 ) -> None:
     """Pack measurements, runner and packages into one file. Needs the agent's distribution on this machine."""
     session = Session.of(context)
+    check_file(out, field="out")
     if out.exists():
         raise InvalidRequest(f"{out} is there already: choose another name", field="out")
     request = checked(BundleRequest, {"target": target, **bundled.request_fields()})
     with session.client(patient=True) as client:
         order = client.bundles.create(request)
         session.say(f"packing {len(order.items)} measurements as {order.bundle_id}")
-        view = client.bundles.seal(order.bundle_id, _packed(context, order, out))
+        packed = _packed(order, out)
+        if packed.contents is None:
+            _tell_failure(session, client, order.bundle_id, packed.said)
+            context.exit(packed.exit_code)
+        view = client.bundles.seal(order.bundle_id, packed.contents)
     session.show(view, lambda: f"{out}: on the machine, python3 {out.name} run; then benchfarm bundle import")
 
 
 app.command()(create)
 
 
-def _packed(context: typer.Context, order: BundleOrder, out: Path) -> BundleContents:
-    """Let the agent's own command make the file: it brings what builds and converts models. Ends as that ends."""
+class _Packed(NamedTuple):
+    """How packing ended: what it packed, or None and the last that it said of why not."""
+
+    exit_code: int
+    contents: BundleContents | None
+    said: str
+
+
+def _packed(order: BundleOrder, out: Path) -> _Packed:
+    """Let the agent's own command make the file: it brings what builds and converts models. What it says is told."""
+    said = ""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "order.json"
         path.write_text(order.model_dump_json())
         argv = [sys.executable, "-m", "benchfarm", "agent", "pack", str(path), "--out", str(out)]
-        done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        context.exit(done.returncode)
-    return checked(BundleContents, {"contents_sha256": done.stdout.strip()})
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # converters write to it too, and not all of them text
+        with subprocess.Popen(argv, errors="replace", **pipes) as packing:
+            assert packing.stdout is not None
+            assert packing.stderr is not None
+            for line in packing.stderr:
+                sys.stderr.write(line)
+                said = line.strip() or said
+            sha256 = packing.stdout.read().strip()  # one line, which no pipe is too small for
+    if packing.returncode != 0:
+        return _Packed(packing.returncode, None, said or f"packing ended with exit code {packing.returncode}")
+    return _Packed(0, checked(BundleContents, {"contents_sha256": sha256}), said)
+
+
+def _tell_failure(session: Session, client: Client, bundle_id: str, said: str) -> None:
+    """The farm shows why it was not packed. That it cannot be told must not hide the reason itself."""
+    reason = printable(said.removeprefix("the bundle cannot be packed: "))[:FAILURE_CHARS]
+    try:
+        client.bundles.fail(bundle_id, BundleFailure(reason=reason))
+    except BenchfarmError as error:
+        session.say(f"the farm was not told that {bundle_id} is not packed: {error.detail}")
 
 
 def _option(text: str) -> tuple[str, int | bool | str]:
@@ -148,6 +188,8 @@ def list_bundles(context: typer.Context, _json: Json = False) -> None:
 
 
 def _standing(bundle: BundleView) -> str:
+    if bundle.failure:
+        return f"packing failed: {bundle.failure}"
     if bundle.contents_sha256 is None:
         return "never packed to its end"
     return f"{sum(run.results for run in bundle.runs)} of {len(bundle.runs)} runs" if bundle.runs else "none yet"

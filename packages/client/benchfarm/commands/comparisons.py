@@ -13,8 +13,8 @@ from benchfarm.commands.options import (
     DIMS,
     PLATFORM_HELP,
     AnyRequest,
-    dims_of,
     grouped,
+    numbers_by_upload,
     seconds_of,
     told_as_typed,
     uploaded,
@@ -84,7 +84,7 @@ def compare(
     with session.client(patient=True) as client, told_as_typed(TYPED):
         texts = {"a": a, "b": b}
         files = [name for name, text in texts.items() if _is_file(text)]
-        dims = dims_of(dim or [], files, set(texts) - set(files))
+        dims = numbers_by_upload(dim or [], files, set(texts) - set(files), field="dims")
         sides = [_side(client, text, dims.get(name)) for name, text in texts.items()]
         fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
         if max_age_s is not None:
@@ -122,6 +122,8 @@ def _side(client: Client, text: str, dims: dict[str, int] | None) -> AnyRequest:
         return parse_architecture(text)
     if os.path.isdir(text):
         raise InvalidRequest(f"{text} is a folder: name a file in it, .onnx or .tflite", field="path")
+    if os.sep in text:
+        raise InvalidRequest(f"there is no file {text[:200]}", field="path")
     return parse_kernel(text)
 
 

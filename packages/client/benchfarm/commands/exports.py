@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchfarm.commands.options import seconds_of
 from benchfarm.commands.output_files import check_file, write_whole
 from benchfarm.commands.platforms import PlatformText
 from benchfarm.commands.session import Json, Session
@@ -33,14 +34,18 @@ def export_table(
         list[str] | None,
         typer.Option(metavar="NAME=VALUES", help="Values that a gene may have: hw=160,192,224. Repeatable."),
     ] = None,
+    max_age: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Make one anew that was made longer ago: 12h, 7d.")
+    ] = None,
     _json: Json = False,
 ) -> None:
     """Have the table of a search space made with what predicts on a platform, and write it to a file."""
     session = Session.of(context)
     check_file(out, field="out")
     genes = dict(_gene(each) for each in gene or ())
+    max_age_s = seconds_of(max_age, "--max-age")
     with session.client(patient=True) as client:
-        found = client.exports.table(platform, space, version=version, genes=genes)
+        found = client.exports.table(platform, space, version=version, genes=genes, max_age_s=max_age_s)
         data = client.exports.file(found.id) if out is not None else None
     if out is not None and data is not None:
         write_whole(out, data, field="out")

@@ -36,6 +36,8 @@ def upload(
             "ints": parse_numbers(ints or [], field="ints"),
         }
         model = client.upload_model(path, name=name, **numbers)
+    if model.name != (name or path.name):
+        session.say(f"you have these bytes already, as {model.name}: that name stays")
     session.show(model, lambda: _facts(model))
 
 

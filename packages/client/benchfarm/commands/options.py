@@ -6,7 +6,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 
@@ -23,12 +23,13 @@ KERNEL_EXAMPLE = "conv-bn-act hw=56 cin=64 cout=64 k=3 s=1 batch=1"
 ARCHITECTURE_EXAMPLE: Final = "bert layers=2 hidden=128 seq=64 intermediate=512 heads=2"
 
 DIMS: Final = "--dim"
+_HAS: Final = {"dims": "dimensions", "ints": "inputs"}
 Dims = Annotated[
     list[str] | None, typer.Option(DIMS, help="A number for a dimension of the upload: batch=1. Repeatable.")
 ]
 Ints = Annotated[
     list[str] | None,
-    typer.Option(help="An input of the uploads that takes integers below a limit: token_ids=30522. Repeatable."),
+    typer.Option(help="An input of the upload that takes integers below a limit: token_ids=30522. Repeatable."),
 ]
 PLATFORM_HELP: Final = "A platform's id, key or alias; `platforms --help` says how a key names options."
 Reason = Annotated[str, typer.Option(help="Why; stands in the board's history.")]
@@ -65,7 +66,13 @@ class WorkloadOptions:
             DIMS, help="A number for a dimension of all uploads: batch=1; of one: model.onnx:batch=1. Repeatable."
         ),
     ] = None
-    ints: Ints = None
+    ints: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An input of all uploads that takes integers below a limit: token_ids=30522; of one: "
+            "model.onnx:token_ids=30522. Repeatable."
+        ),
+    ] = None
 
     @property
     def labels(self) -> list[str]:
@@ -78,9 +85,10 @@ class WorkloadOptions:
         named += [parse_generated_model(text) for text in self.model]
         named += [parse_architecture(text) for text in self.architecture]
         named += [UploadRequest(model_id=model_id) for model_id in self.model_id]
-        dims = dims_of(self.dim or [], [str(path) for path in self.upload])
-        ints = parse_numbers(self.ints or [], field="ints")
-        return named + [uploaded(client, path, dims=dims[str(path)], ints=ints) for path in self.upload]
+        paths = [str(path) for path in self.upload]
+        dims = numbers_by_upload(self.dim or [], paths, field="dims")
+        ints = numbers_by_upload(self.ints or [], paths, field="ints")
+        return named + [uploaded(client, path, dims=dims[str(path)], ints=ints[str(path)]) for path in self.upload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +137,22 @@ def uploaded(
         raise
 
 
-def dims_of(texts: Sequence[str], uploads: Collection[str], others: Collection[str] = ()) -> dict[str, dict[str, int]]:
-    """By upload its numbers for dimensions: those of all uploads (``batch=1``) and its own (``model.onnx:batch=1``).
+def numbers_by_upload(
+    texts: Sequence[str], uploads: Collection[str], others: Collection[str] = (), *, field: Literal["dims", "ints"]
+) -> dict[str, dict[str, int]]:
+    """By upload its numbers for dimensions, or for inputs that take integers (`field`): those of all uploads
+    (``batch=1``) and its own (``model.onnx:batch=1``).
 
-    Whether a file has such a dimension, the farm says. `others` could be named too and are no uploads. Raises
+    Whether a file has such a dimension or input, the farm says. `others` could be named too and are no uploads. Raises
     InvalidRequest for what is no number, what is given twice for an upload, and what no upload takes.
     """
     split = [(text, *_split(text, {*uploads, *others})) for text in texts]
     for text, named, _ in split:
         if not uploads or named in others:
             whose = "nothing" if named is None else f"{named} is no file: nothing"
-            raise InvalidRequest(f"{text}: {whose} is uploaded that has dimensions", field="dims")
+            raise InvalidRequest(f"{text}: {whose} is uploaded that has {_HAS[field]}", field=field)
     return {
-        upload: parse_numbers((number for _, named, number in split if named in (None, upload)), field="dims")
+        upload: parse_numbers((number for _, named, number in split if named in (None, upload)), field=field)
         for upload in uploads
     }
 

@@ -127,7 +127,7 @@ def submit(
     with session.client(patient=wait) as client, told_as_typed(options.typed):
         listed = body.get("workloads", [])
         if not listed and not workloads.labels:
-            known = "--kernel, --model, --model-id, --upload, or a file"
+            known = "--kernel, --model, --architecture, --model-id, --upload, or a file"
             raise InvalidRequest(f"name what to measure: {known}", field="workloads")
         request = checked(JobRequest, {**fields, "workloads": [*listed, *workloads.requests(client)]})
         if dry_run:

@@ -12,26 +12,39 @@ constexpr int64_t delay_floor_ns = 20'000;
 constexpr int64_t undisturbed_ns = 20'000;
 constexpr int64_t wall_share = 4;
 constexpr double block_margin = 1.05;
-constexpr int canary_runs = 3, tries_per_run = 3;
+constexpr int canary_runs = 3, clock_runs = 1, tries_per_run = 3;
+constexpr const char* clock_canary = "sgemm";
+// Blocks between two points last at least as long as so many runs of the product, of which two stand at each: where it
+// is slow, points would else take longer than the blocks.
+constexpr int64_t clock_runs_per_row = 12;
 
 }  // namespace
 
 void Canaries::sample(CanaryList& samples, int64_t block_index) {
     const int64_t begun = now_ns();
-    for (const auto& [name, run] : runs_) {
-        run();  // untimed: the measured work has pushed the canary out of the caches
-        auto taken = std::find_if(samples.begin(), samples.end(), [&n = name](const auto& one) { return one.name == n; });
-        if (taken == samples.end()) taken = samples.insert(samples.end(), CanarySamples{name, {}});
-        for (int number = 0; number < canary_runs; ++number) {
-            const int64_t ns = undisturbed(run);
-            if (ns > 0) taken->runs.emplace_back(block_index, ns);
-        }
-    }
+    for (const auto& [name, run] : runs_) take(name, run, canary_runs, samples, block_index);
     spent_ns += now_ns() - begun;
 }
 
+void Canaries::clock(CanaryList& samples, int64_t block_index) {
+    const int64_t begun = now_ns();
+    for (const auto& [name, run] : runs_)
+        if (name == clock_canary) take(name, run, clock_runs, samples, block_index);
+    spent_ns += now_ns() - begun;
+}
+
+void Canaries::take(const std::string& name, const Run& run, int runs, CanaryList& samples, int64_t block_index) const {
+    run();  // untimed: the measured work has pushed the canary out of the caches
+    auto taken = std::find_if(samples.begin(), samples.end(), [&](const auto& one) { return one.name == name; });
+    if (taken == samples.end()) taken = samples.insert(samples.end(), CanarySamples{name, {}});
+    for (int number = 0; number < runs; ++number) {
+        const int64_t ns = undisturbed(run);
+        if (ns > 0) taken->runs.emplace_back(block_index, ns);
+    }
+}
+
 // What decides is the witness alone, never the time. 0 when every try was disturbed.
-int64_t Canaries::undisturbed(const std::function<void()>& run) const {
+int64_t Canaries::undisturbed(const Run& run) const {
     for (int number = 0; number < tries_per_run; ++number) {
         const Reading before = witness_.read();
         const int64_t begun = now_ns();
@@ -79,6 +92,14 @@ int64_t iterations_for(int64_t fastest_ns, int64_t block_min_us) {
     if (fastest_ns >= block_min_us * 1000) return 1;
     return static_cast<int64_t>(
         std::ceil(static_cast<double>(block_min_us * 1000) * block_margin / static_cast<double>(fastest_ns)));
+}
+
+int64_t row_ns(const CanaryList& taken, const Protocol& protocol) {
+    const int64_t every = protocol.clock_every_ms * 1'000'000;
+    for (const CanarySamples& canary : taken)
+        if (canary.name == clock_canary && !canary.runs.empty())
+            return std::max(every, clock_runs_per_row * canary.runs.back().second);
+    return every;
 }
 
 bool enough_blocks(int64_t blocks, int64_t clean_ns, int64_t wall_ns, const Protocol& protocol) {

@@ -216,6 +216,7 @@ Protocol read_protocol(const Reader& reader) {
     protocol.warmup_min_runs = reader.whole("warmup_min_runs", 1, 100'000);
     protocol.warmup_min_ms = reader.whole("warmup_min_ms", 0, 1'000'000);
     protocol.canary_every_ms = reader.whole("canary_every_ms", 1, 1'000'000);
+    if (reader.has("clock_every_ms")) protocol.clock_every_ms = reader.whole("clock_every_ms", 1, 1'000'000);
     protocol.visit_timeout_s = reader.number("visit_timeout_s");
     protocol.purpose = reader.find("purpose") == nullptr ? "latency" : reader.text("purpose");
     if (purposes.count(protocol.purpose) == 0)

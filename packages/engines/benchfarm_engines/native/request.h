@@ -83,6 +83,7 @@ struct Beside {
 struct Protocol {
     int64_t block_min_us = 0, visit_ms = 0, blocks_min = 0, blocks_max = 0;
     int64_t warmup_min_runs = 0, warmup_min_ms = 0, canary_every_ms = 0;
+    int64_t clock_every_ms = 0;  // 0: no clock points
     double visit_timeout_s = 0;
     std::string purpose;
 };

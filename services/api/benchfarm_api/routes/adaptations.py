@@ -9,9 +9,11 @@ from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import conflict, forbidden, not_found, quota
 from benchfarm_api.routes import PageQuery, new_router
 from benchfarm_api.routes.platforms import PlatformName
-from benchfarm_core.adapting import AdaptationRequest, AdaptationsWanted, AdaptationView
+from benchfarm_core.access import sees_all_accounts
+from benchfarm_core.adapting import AdaptationRequest, AdaptationsWanted, AdaptationView, as_told
 from benchfarm_core.jobs import Page
 from benchfarm_store import adaptations
+from benchfarm_store.tokens import Caller
 
 router = new_router("adaptations")
 
@@ -39,18 +41,26 @@ def start_adaptation(
 
 
 @router.get("/adaptations")
-def list_adaptations(parts: PartsDep, query: Annotated[AdaptationsQuery, Query()]) -> Page[AdaptationView]:
-    """Adaptations, newest first."""
+def list_adaptations(
+    caller: CallerDep, parts: PartsDep, query: Annotated[AdaptationsQuery, Query()]
+) -> Page[AdaptationView]:
+    """Adaptations, newest first; the architectures that other accounts gave are left out."""
     wanted = AdaptationsWanted(platform=query.platform, state=query.state)
     with parts.database.transaction(read_only=True) as tx:
-        return adaptations.list_adaptations(tx, wanted, cursor=query.cursor, limit=query.limit)
+        page = adaptations.list_adaptations(tx, wanted, cursor=query.cursor, limit=query.limit)
+    return page.model_copy(update={"items": [_told(view, caller) for view in page.items]})
 
 
 @router.get("/adaptations/{adaptation_id}", responses=not_found())
-def get_adaptation(adaptation_id: AdaptationId, parts: PartsDep) -> AdaptationView:
-    """One adaptation with its whole story: what was measured, at what cost, from which donors, how good it became."""
+def get_adaptation(adaptation_id: AdaptationId, caller: CallerDep, parts: PartsDep) -> AdaptationView:
+    """One adaptation with its whole story: what was measured, at what cost, from which donors, how good it became. The
+    architectures that another account gave are left out."""
     with parts.database.transaction(read_only=True) as tx:
-        return adaptations.get_adaptation(tx, adaptation_id)
+        return _told(adaptations.get_adaptation(tx, adaptation_id), caller)
+
+
+def _told(view: AdaptationView, caller: Caller) -> AdaptationView:
+    return as_told(view, is_own=view.author == caller.account or sees_all_accounts(caller.role))
 
 
 @router.post("/adaptations/{adaptation_id}/cancel", responses=not_found() | conflict() | forbidden())

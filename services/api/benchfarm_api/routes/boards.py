@@ -73,7 +73,7 @@ def get_board(board_id: BoardId, caller: CallerDep, parts: PartsDep) -> BoardVie
 def explain_board(board_id: BoardId, parts: PartsDep) -> BoardUse:
     """Why a board is not used now: the first filter that removes it, its last lease, what it can be set to."""
     with parts.database.transaction(read_only=True) as tx:
-        return why.explain_board(tx, board_id)
+        return why.explain_board(tx, board_id, retry_s=parts.settings.benchfarm_retry_s)
 
 
 @router.get("/boards/{board_id}/history", responses=not_found())

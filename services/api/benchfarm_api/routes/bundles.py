@@ -8,7 +8,15 @@ from benchfarm_api.access import CallerDep
 from benchfarm_api.parts import PartsDep
 from benchfarm_api.problems import conflict, not_found
 from benchfarm_api.routes import PageParameters, new_router
-from benchfarm_core.bundles import BundleContents, BundleImported, BundleOrder, BundleRequest, BundleResults, BundleView
+from benchfarm_core.bundles import (
+    BundleContents,
+    BundleFailure,
+    BundleImported,
+    BundleOrder,
+    BundleRequest,
+    BundleResults,
+    BundleView,
+)
 from benchfarm_core.jobs import Page
 from benchfarm_store import bundles
 
@@ -43,6 +51,13 @@ def seal_bundle(bundle_id: BundleId, contents: BundleContents, parts: PartsDep) 
     """Say what the bundle was packed to: results of any other contents are refused."""
     with parts.database.transaction() as tx:
         return bundles.seal_bundle(tx, bundle_id, contents)
+
+
+@router.put("/bundles/{bundle_id}/failure", responses=not_found() | conflict())
+def fail_bundle(bundle_id: BundleId, failure: BundleFailure, parts: PartsDep) -> BundleView:
+    """Say why the bundle could not be packed: nobody is to wait for it."""
+    with parts.database.transaction() as tx:
+        return bundles.fail_bundle(tx, bundle_id, failure)
 
 
 @router.post("/bundles/{bundle_id}/results", responses=not_found() | conflict())

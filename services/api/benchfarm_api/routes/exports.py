@@ -22,7 +22,8 @@ IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 def create_export(request: ExportRequest, caller: CallerDep, parts: PartsDep) -> ExportView:
     """Make the table of a search space on a platform, with what answers there or a version of it.
 
-    The same table asked for again is the one that is there. `genes` names the values that genes may have where a table
+    The same table asked for again is the one that is there; one that was made longer than `max_age_s` ago is made and
+    signed anew, with the same numbers under its old id. `genes` names the values that genes may have where a table
     of the whole space would be too large.
     """
     return exporting.export(parts.database, parts.exporting, request, caller)

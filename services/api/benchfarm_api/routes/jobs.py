@@ -167,7 +167,7 @@ def retry_job(
 def explain_job(job_id: JobId, caller: CallerDep, parts: PartsDep) -> WhyView:
     """Why the job is not further: per platform, what stands in the way."""
     with parts.database.transaction(read_only=True) as tx:
-        return jobs.explain(tx, str(job_id), caller)
+        return jobs.explain(tx, str(job_id), caller, retry_s=parts.settings.benchfarm_retry_s)
 
 
 @router.get("/jobs/{job_id}/items", responses=not_found())

@@ -51,7 +51,8 @@ async def upload_model(
 ) -> ModelView:
     """Upload an ONNX or TFLite file as the raw body. It is opened in a limited process; its verdict is the answer.
 
-    Nothing is kept of a file that is refused. The same bytes with the same dimensions are the same model.
+    Nothing is kept of a file that is refused. The same bytes with the same dimensions are the same model,
+    under its first name.
     """
     sizes = _pairs("dims", query.dims)
     fills: dict[str, Fill] = {
@@ -122,6 +123,7 @@ def _pairs(field: str, texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         match = _PAIR.fullmatch(text)
         if match is None or match[1] in pairs:
-            raise InvalidRequest(f"{field}={text[:100]}: write name:number, each name once", field=field)
+            form = "name:number, a whole number from 1 on of at most ten digits, each name once"
+            raise InvalidRequest(f"{field}={text[:100]}: write {form}", field=field)
         pairs[match[1]] = int(match[2])
     return pairs

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final
 
 from benchfarm_agent.boards.simulated_profile import SimulatedProfile
+from benchfarm_core.quiet_blocks import CLOCK_RUNS_PER_ROW
 from benchfarm_core.workloads import Cost
 
 SGEMM_SIZE: Final = 192
@@ -128,6 +129,8 @@ class Visiting:
         run_ns = self.speed.run_ns(work)
         seen, lasts_ns = self._side(run_ns, protocol, _blocks(run_ns, protocol))
         canaries, canary_ns = self._canaries(protocol, seen["blocks_ns"])
+        if protocol["purpose"] == "latency" and "sites" not in visit and protocol.get("clock_every_ms"):
+            canary_ns += self._clock_points(protocol, seen["blocks_ns"], canaries["sgemm"])
         profiled = {"nodes": [self._node(work, run_ns)]} if protocol["purpose"] == "profile" else {}
         fields = {**seen, "canaries": canaries, "canary_ms": canary_ns / 1e6, **profiled}
         return VisitSamples(fields, (lasts_ns + _CANARIES_RUN_TWICE * canary_ns) / 1e9)
@@ -179,6 +182,23 @@ class Visiting:
             typical_ns = self.speed.run_ns(work)
             found[name] = [[place, round(typical_ns * (1 + abs(chance.gauss(0, sigma))))] for place in places]
         return found, sum(ns for samples in found.values() for _, ns in samples)
+
+    def _clock_points(self, protocol: Mapping[str, Any], blocks_ns: list[int], taken: list[list[int]]) -> float:
+        """Adds the clock's canary between the blocks, and behind the last, to those before them; its time in ns."""
+        typical_ns = self.speed.run_ns(SGEMM)
+        row_ns = max(protocol["clock_every_ms"] * 1e6, CLOCK_RUNS_PER_ROW * typical_ns)
+        known = {place for place, _ in taken}
+        since_ns, places = 0.0, [len(blocks_ns)]
+        for place, block_ns in enumerate(blocks_ns):
+            if since_ns >= row_ns or place in known:
+                places += [] if place in known else [place]
+                since_ns = 0.0
+            since_ns += block_ns
+        sigma, chance = self.profile.noise.block_sigma, self.chance
+        added = [[place, round(typical_ns * (1 + abs(chance.gauss(0, sigma))))] for place in sorted(places)]
+        taken += added
+        taken.sort()
+        return float(sum(ns for _, ns in added))
 
     def _pair(self, a: Work, a_speed: Speed, b: Work, b_speed: Speed, protocol: Mapping[str, Any]) -> VisitSamples:
         """Both sides in turn, over rounds that open them anew."""
