@@ -151,7 +151,7 @@ def running(farm: FarmProcess) -> set[Ran]:
 def fates_of(farm: FarmProcess, client: Client, job: JobView) -> list[Fate]:
     """Each item of the job, as the API shows it and with what the database knows of its deliveries."""
     items = list(client.items(job.id))
-    delivered = _delivered(farm, [item.measurement_id for item in items if item.measurement_id is not None])
+    delivered, answers = _delivered(farm, [item.measurement_id for item in items if item.measurement_id is not None])
     return [
         Fate(
             item=(item.workload_id, item.platform_id),
@@ -160,26 +160,34 @@ def fates_of(farm: FarmProcess, client: Client, job: JobView) -> list[Fate]:
             failure=item.failure,
             has_result=item.summary is not None,
             attempts=0 if item.measurement_id is None else client.measurement(item.measurement_id).attempts,
-            delivered=delivered.get(item.measurement_id or 0, ()),
+            delivered=tuple(delivered.get(item.measurement_id or 0, {}).values()),
+            answered_by=delivered.get(item.measurement_id or 0, {}).get(answers.get(item.measurement_id or 0, 0)),
         )
         for item in items
     ]
 
 
-def _delivered(farm: FarmProcess, measurement_ids: list[int]) -> dict[int, tuple[str, ...]]:
-    """The outcome of every delivery, of all leases that a measurement was in."""
+def _delivered(farm: FarmProcess, measurement_ids: list[int]) -> tuple[dict[int, dict[int, str]], dict[int, int]]:
+    """The outcome of every delivery, by measurement and lease, and the lease that each result names."""
     database = Database(farm.database_url)
     try:
         with database.transaction(read_only=True) as tx:
             rows = tx.execute(_DELIVERED, {"ids": measurement_ids}).all()
+            answers = tx.execute(_ANSWERS, {"ids": measurement_ids}).all()
     finally:
         database.dispose()
-    return {row.measurement_id: tuple(row.outcomes) for row in rows}
+    outcomes: dict[int, dict[int, str]] = {}
+    for row in rows:
+        outcomes.setdefault(row.measurement_id, {})[row.lease_id] = row.outcome
+    return outcomes, {row.measurement_id: row.lease_id for row in answers}
 
 
 _DELIVERED = text("""
-    SELECT measurement_id, array_agg(outcome ORDER BY finished_at) AS outcomes FROM lease_items
-    WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND outcome IS NOT NULL GROUP BY measurement_id
+    SELECT measurement_id, lease_id, outcome FROM lease_items
+    WHERE measurement_id = ANY(CAST(:ids AS bigint[])) AND outcome IS NOT NULL ORDER BY finished_at
+""")
+_ANSWERS = text("""
+    SELECT measurement_id, lease_id FROM results WHERE measurement_id = ANY(CAST(:ids AS bigint[]))
 """)
 
 

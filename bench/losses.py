@@ -11,13 +11,17 @@ from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.measurements import MAX_INCONCLUSIVE
 
+KEPT_CODES = frozenset({FailureCode.NOISY, FailureCode.CONTENDED, FailureCode.CANARY_DRIFT})
+"""What a try that is kept may have come to."""
+
 Ran = tuple[str, int]
 """A lease by its token, and the measurement that ran in it when its agent was killed."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """One item at the end. `delivered` holds the outcome of every delivery of its measurement, of all its leases."""
+    """One item at the end. `delivered` holds the outcome of every delivery of its measurement, of all its leases,
+    `answered_by` that of the delivery which its result names."""
 
     item: tuple[str, str]
     measurement_id: int | None
@@ -26,23 +30,26 @@ class Fate:
     has_result: bool
     attempts: int
     delivered: tuple[str, ...]
+    answered_by: str | None
 
     @property
     def is_inconclusive(self) -> bool:
         """Failed by bad conditions, each time on the record: an outcome with its reason, not a loss."""
-        proved = len(self.counted) == MAX_INCONCLUSIVE and INCONCLUSIVE_CODES.issuperset(self.counted)
-        return self.failure == FailureCode.INCONCLUSIVE and proved and not self.has_result
+        return self.failure == FailureCode.INCONCLUSIVE and self._is_proved and not self.has_result
 
     @property
-    def is_answered_by_noise(self) -> bool:
-        """Succeeded by a noisy answer that had been given up: no better one came, each time on the record."""
-        proved = len(self.counted) == MAX_INCONCLUSIVE and INCONCLUSIVE_CODES.issuperset(self.counted)
-        return self.state is ItemState.SUCCEEDED and proved and len(self.delivered) > len(self.counted)
+    def is_answered_by_kept_try(self) -> bool:
+        """Succeeded by an answer that had been given up (noise, or a moment's canary): no better one came, each time on
+        the record."""
+        return self.state is ItemState.SUCCEEDED and self._is_proved and self.answered_by in KEPT_CODES
 
     @property
-    def counted(self) -> tuple[str, ...]:
-        """Deliveries that count as tries: noise costs none."""
-        return tuple(outcome for outcome in self.delivered if outcome != FailureCode.NOISY)
+    def _is_proved(self) -> bool:
+        """Whether bad conditions were met as often as it takes, and nothing else but what is tried again for free
+        (noise) or is an attempt paid for a death, which `unjust_payments` judges."""
+        met = [outcome for outcome in self.delivered if outcome in INCONCLUSIVE_CODES - {FailureCode.NOISY}]
+        others = set(self.delivered) - INCONCLUSIVE_CODES - {FailureCode.LEASE_LOST, FailureCode.BOARD_LOST}
+        return len(met) == MAX_INCONCLUSIVE and not others
 
 
 def losses(fates: Sequence[Fate], *, kernels: int, inconclusive_max: int) -> list[str]:
@@ -87,6 +94,8 @@ def _results(fates: Sequence[Fate]) -> Iterator[str]:
     for fate in fates:
         if fate.is_inconclusive:
             continue
-        results = fate.delivered.count("ok") + fate.is_answered_by_noise
+        results = fate.delivered.count("ok") + fate.is_answered_by_kept_try
         if fate.state is not ItemState.SUCCEEDED or not fate.has_result or results != 1:
             yield f"measurement {fate.measurement_id} {fate.state} ({fate.failure}) with {results} results delivered"
+        elif not fate.is_answered_by_kept_try and fate.answered_by != "ok":
+            yield f"measurement {fate.measurement_id} is answered by a try that came to {fate.answered_by}"

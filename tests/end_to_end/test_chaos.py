@@ -44,7 +44,7 @@ def test_every_process_killed_five_times_loses_nothing(tmp_path: Path, farm_home
     with FarmProcess(farm_home(tmp_path), env=SHORT_RESTS) as farm:
         outcome = chaos.run(farm, seed=SEED, kernels=KERNELS)
     assert outcome.kills == Counter(dict.fromkeys(chaos.VICTIMS, 5)), outcome
-    assert outcome.lost_nothing, outcome
+    assert outcome.lost_nothing, (outcome.breaches, outcome.job.state, outcome)
 
 
 @pytest.mark.chaos
@@ -80,12 +80,18 @@ def fate(number: int, **changes: Any) -> Fate:
         has_result=True,
         attempts=0,
         delivered=("ok",),
+        answered_by="ok",
     )
     return replace(good, **changes)
 
 
 GOOD = [fate(number) for number in range(1, 41)]
-NO_RESULT: dict[str, Any] = {"state": ItemState.FAILED, "failure": "inconclusive", "has_result": False}
+NO_RESULT: dict[str, Any] = {
+    "state": ItemState.FAILED,
+    "failure": "inconclusive",
+    "has_result": False,
+    "answered_by": None,
+}
 INCONCLUSIVE = fate(1, **NO_RESULT, delivered=("contended", "canary_drift", "contended"))
 RAN = {("l_a", 1), ("l_b", 1), ("l_b", 2)}
 
@@ -97,7 +103,12 @@ RAN = {("l_a", 1), ("l_b", 1), ("l_b", 2)}
         [fate(1, attempts=2, delivered=("board_lost", "contended", "ok")), fate(2, attempts=1), *GOOD[2:]],
         [INCONCLUSIVE, *GOOD[1:]],
         [replace(INCONCLUSIVE, delivered=("noisy", "contended", "canary_drift", "noisy", "contended")), *GOOD[1:]],
-        [fate(1, delivered=("contended", "noisy", "canary_drift", "contended")), *GOOD[1:]],
+        [fate(1, delivered=("contended", "noisy", "canary_drift", "contended"), answered_by="noisy"), *GOOD[1:]],
+        [fate(1, delivered=("contended", "canary_drift", "contended"), answered_by="canary_drift"), *GOOD[1:]],
+        [
+            fate(1, attempts=1, delivered=("noisy", "board_lost", *("contended",) * 3), answered_by="noisy"),
+            *GOOD[1:],
+        ],
     ],
 )
 def test_what_nobody_lost_is_no_loss(fates: list[Fate]) -> None:
@@ -114,7 +125,10 @@ def test_what_nobody_lost_is_no_loss(fates: list[Fate]) -> None:
         ([fate(1, delivered=("ok", "ok"))], "measurement 1 succeeded .* with 2 results"),
         ([fate(1, delivered=())], "measurement 1 succeeded .* with 0 results"),
         ([fate(1, delivered=("contended",) * 3)], "measurement 1 succeeded .* with 0 results"),
+        ([fate(1, delivered=("contended",) * 3, answered_by=None)], "measurement 1 succeeded .* with 0 results"),
         ([fate(1, delivered=("noisy", "contended"))], "measurement 1 succeeded .* with 0 results"),
+        ([fate(1, delivered=("noisy", "contended"), answered_by="noisy")], "measurement 1 succeeded .* with 0 results"),
+        ([fate(1, delivered=("noisy", "ok"), answered_by="noisy")], "measurement 1 is answered by a try .* noisy"),
         ([fate(1, has_result=False)], "measurement 1 succeeded"),
         ([fate(1, state=ItemState.PENDING, has_result=False, delivered=())], "measurement 1 pending"),
         ([fate(1, **NO_RESULT, delivered=("contended",))], "measurement 1 failed .inconclusive. with 0 results"),

@@ -62,6 +62,18 @@ def test_what_was_noisy_is_the_answer_where_no_other_came(
     assert farm.scalar(outcomes) == sorted([code, "noisy"]), "tries are told as they were"
 
 
+def test_the_support_matrix_knows_a_kept_answer_as_one(farm, agent, job, ok_result, failed_result):
+    """Else a family whose only answers were kept would have none there."""
+    before = farm.scalar("SELECT coalesce(sum(count), 0) FROM support_outcomes WHERE code = 'ok'")
+    try_once(farm, agent, lambda id_: ok_result(id_, neighbours=1.2).model_copy(update={"effective_precision": "fp32"}))
+    for _ in range(MAX_INCONCLUSIVE):
+        try_once(farm, agent, lambda id_: failed_result(id_, "contended"))
+    told = "SELECT coalesce(sum(count), 0) FROM support_outcomes WHERE code = 'ok'"
+    assert farm.scalar(told) == before + 2
+    error = "SELECT max(relative_l2_last) FROM support_outcomes WHERE code = 'ok' AND effective_precision = 'fp32'"
+    assert farm.scalar(error) is not None, "with what its gate saw"
+
+
 def test_the_latest_of_noisy_tries_is_kept(farm, ann, agent, job, ok_result, failed_result):
     for run_ns in (3_000_000, 4_000_000)[:MAX_NOISY]:
         try_once(farm, agent, lambda id_, ns=run_ns: ok_result(id_, neighbours=1.2, run_ns=ns))

@@ -18,7 +18,7 @@ from benchfarm_core.leases import is_expired
 from benchfarm_core.measurements import (
     MAX_NOISY,
     MOMENTARY_CODES,
-    MeasurementResult,
+    LaunchSamples,
     MeasurementState,
     Timing,
 )
@@ -42,6 +42,7 @@ from benchfarm_store import (
 from benchfarm_store.database import Prepared, Transaction
 from benchfarm_store.encodings import lease_column, precisions_text, rows_json
 from benchfarm_store.judging import Bad, Good, Held, Lease, judge
+from benchfarm_store.kept_tries import Answered
 from benchfarm_store.measurements import OF_LEASE
 from benchfarm_store.pairs import IS_UPLOAD
 from benchfarm_store.summaries import summary_columns
@@ -117,7 +118,7 @@ def take_in(
     orphaned = [r for r in fresh if not items[r.measurement_id].is_leased]
     orphans.keep(tx, held.row.agent_id, held.row.token, orphaned)
     good, bad = judge(tx, lease, live, noisy_max)
-    _write(tx, lease, good, bad, ends=ends)
+    answered = _write(tx, lease, good, bad, ends=ends)
     if board is not None and _may_fail_pins(request) and _pins_failed(tx, board) >= MAX_FAILED_PINS:
         boards.suspect(tx, board, f"pin_not_verified on {MAX_FAILED_PINS} leases of this generation")
     answer = ResultsAnswer(
@@ -126,7 +127,7 @@ def take_in(
         orphaned=[r.measurement_id for r in orphaned],
     )
     # the sides of a pair are attempts of their own, elsewhere
-    attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad)
+    attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad, answered)
     outcomes = [item.outcome for item in items.values() if item.outcome is not None]  # of earlier chunks
     outcomes += [one.code for one in bad] + ["ok"] * len(good)
     again = [one.verdict for one in bad if one.code in MOMENTARY_CODES and one.verdict.state == MeasurementState.WANTED]
@@ -182,40 +183,47 @@ _ITEMS = Prepared(
 )
 
 
-def _attempts(held: Held, good: Sequence[Good], bad: Sequence[Bad]) -> list[support.Attempt]:
+def _attempts(
+    held: Held, good: Sequence[Good], bad: Sequence[Bad], answered: Sequence[Answered]
+) -> list[support.Attempt]:
     """What the support matrix learns: errors of the gate also where the numbers did not count.
 
     Nothing of a carrier that failed: nobody knows which of its kernels it was. Nor of what an engine computed within
-    another operator: that is no failure of the family.
+    another operator: that is no failure of the family. A kept try that answers is told anew, as the answer it is.
     """
-    attempts = [(one.result, OK, "") for one in good]
-    attempts += [(b.result, b.code, b.result.subject) for b in bad if b.code not in UNTOLD]
-    return [
-        support.Attempt(
-            measurement_id=result.measurement_id,
-            code=code,
-            family=held.items[result.measurement_id].family,
-            needs_profiler=_needs_profiler(held, result),
-            subject=subject,
-            relative_l2=_error_of_itself(held, result),
-            seconds=visit_s(result.launches),
-            effective_precision=(result.effective_precision or "") if code == OK else "",
-        )
-        for result, code, subject in attempts
-    ]
+    results = [one.result for one in good]
+    oks = [Answered(one.measurement_id, one.effective_precision, one.launches) for one in results]
+    attempts = [_ok(held, one) for one in [*oks, *answered]]
+    for one in bad:
+        if one.code not in UNTOLD:
+            result, is_ok = one.result, one.result.outcome == "ok"
+            found = _attempt(held, result.measurement_id, result.launches, one.code, is_ok=is_ok)
+            attempts.append(found._replace(subject=result.subject))
+    return attempts
 
 
-def _error_of_itself(held: Held, result: MeasurementResult) -> float | None:
-    """In situ the gate looked at a whole carrier, whose error is not the family's."""
-    in_situ = held.items[result.measurement_id].timing == Timing.IN_SITU
-    return None if in_situ else largest_relative_l2(result.launches)
+def _ok(held: Held, one: Answered) -> support.Attempt:
+    found = _attempt(held, one.measurement_id, one.launches, OK, is_ok=True)
+    return found._replace(effective_precision=one.effective_precision or "")
 
 
-def _needs_profiler(held: Held, result: MeasurementResult) -> bool:
-    """By difference a kernel needs none, but where it fails nobody knows whether its neighbours did."""
-    timing = Timing(held.items[result.measurement_id].timing)
-    told = way_of(timing, held.platform) == "difference" and result.outcome == "ok"
-    return (timing == Timing.IN_SITU and not told) or held.protocol.name == PROFILE
+def _attempt(
+    held: Held, measurement_id: int, launches: Sequence[LaunchSamples], code: str, *, is_ok: bool
+) -> support.Attempt:
+    """`is_ok`: it has numbers, which may not have counted."""
+    item = held.items[measurement_id]
+    timing = Timing(item.timing)
+    # by difference a kernel needs no profiler, but where it fails nobody knows whether its neighbours did
+    told = way_of(timing, held.platform) == "difference" and is_ok
+    return support.Attempt(
+        measurement_id=measurement_id,
+        code=code,
+        family=item.family,
+        needs_profiler=(timing == Timing.IN_SITU and not told) or held.protocol.name == PROFILE,
+        # in situ the gate looked at a whole carrier, whose error is not the family's
+        relative_l2=None if timing == Timing.IN_SITU else largest_relative_l2(launches),
+        seconds=visit_s(launches),
+    )
 
 
 def check(request: ResultsRequest) -> None:
@@ -246,7 +254,8 @@ _PINS_FAILED = text("""
 """)
 
 
-def _write(tx: Transaction, lease: Lease, good: Sequence[Good], bad: Sequence[Bad], *, ends: bool) -> None:
+def _write(tx: Transaction, lease: Lease, good: Sequence[Good], bad: Sequence[Bad], *, ends: bool) -> list[Answered]:
+    """Write what was judged; the kept tries that became answers."""
     _finish_items(tx, lease.row.id, good, bad)
     if good:
         _write_good(tx, lease, good)
@@ -255,13 +264,14 @@ def _write(tx: Transaction, lease: Lease, good: Sequence[Good], bad: Sequence[Ba
     jobs += [progress.Finished(measurement_id=g.result.measurement_id, state=ItemState.SUCCEEDED) for g in good]
     answered = [one.result.measurement_id for one in bad if one.verdict.state == MeasurementState.DONE]
     jobs += [progress.Finished(measurement_id=id_, state=ItemState.SUCCEEDED) for id_ in answered]
-    kept_tries.answer(tx, answered)
+    told = kept_tries.answer(tx, answered)
     waiting = [one for one in bad if one.verdict.state == MeasurementState.WANTED]
     kept_tries.keep(tx, lease.row.id, [one.kept for one in waiting if one.kept is not None])
     _write_bad(tx, lease, bad)
     if ends:  # no earlier: every lease of a job waits for its row
         progress.lock_jobs_of(tx, list(lease.held.items))
     progress.advance(tx, jobs, are_jobs_held=ends)
+    return told
 
 
 def _finish_items(tx: Transaction, lease_id: int, good: Sequence[Good], bad: Sequence[Bad]) -> None:

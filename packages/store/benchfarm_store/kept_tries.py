@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import text
 
-from benchfarm_core.measurements import MeasurementResult
+from benchfarm_core.measurements import LaunchSamples, MeasurementResult
 from benchfarm_core.summaries import Summary
+from benchfarm_store import sample_codec
 from benchfarm_store.database import Transaction
 from benchfarm_store.encodings import precisions_text, rows_json
 from benchfarm_store.summaries import summary_columns
@@ -86,10 +87,20 @@ _ANSWERING = text("""
 """)
 
 
-def answer(tx: Transaction, measurement_ids: Sequence[int]) -> None:
-    """Make kept tries the results of their measurements, which the caller holds and ends."""
-    if measurement_ids:
-        tx.execute(_ANSWER, {"ids": list(measurement_ids)})
+class Answered(NamedTuple):
+    """A try that has become a result."""
+
+    measurement_id: int
+    effective_precision: str | None
+    launches: Sequence[LaunchSamples]
+
+
+def answer(tx: Transaction, measurement_ids: Sequence[int]) -> list[Answered]:
+    """Make kept tries the results of their measurements, which the caller holds and ends; what was written."""
+    if not measurement_ids:
+        return []
+    rows = tx.execute(_ANSWER, {"ids": list(measurement_ids)})
+    return [Answered(r.measurement_id, r.effective_precision, sample_codec.decode(bytes(r.data))) for r in rows]
 
 
 _COLUMNS: Final = summaries.c.keys()
@@ -103,10 +114,12 @@ _ANSWER = text(f"""
             k.effective_precision
         FROM kept k JOIN leases l ON l.id = k.lease_id JOIN measurements m ON m.id = k.measurement_id),
     packed AS (
-        INSERT INTO samples (measurement_id, data) SELECT measurement_id, data FROM kept)
-    INSERT INTO summaries ({", ".join(_COLUMNS)})
-    SELECT {", ".join(f"s.{name}" for name in _COLUMNS)}
-    FROM kept k CROSS JOIN LATERAL jsonb_populate_record(NULL::summaries, k.summary) s
+        INSERT INTO samples (measurement_id, data) SELECT measurement_id, data FROM kept),
+    summarised AS (
+        INSERT INTO summaries ({", ".join(_COLUMNS)})
+        SELECT {", ".join(f"s.{name}" for name in _COLUMNS)}
+        FROM kept k CROSS JOIN LATERAL jsonb_populate_record(NULL::summaries, k.summary) s)
+    SELECT measurement_id, effective_precision, data FROM kept ORDER BY measurement_id
 """)
 
 
