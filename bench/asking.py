@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from bench.asked_farm import SPACE, Asking, Item, Row, Taken, asked_farm, percentile, whole_model
+from bench.asked_farm import JSON, SPACE, Asking, Item, Row, Taken, asked_farm, percentile, whole_model
 from bench.predicting import HEADER, kernel_lists, some_trees
 from bench.report import options, tell
 from benchfarm_predictor.composition import KernelSum
@@ -62,14 +62,14 @@ def laid_out_us() -> float:
 
 
 def cold_and_warm(
-    asking: Asking, count: int, keys: Sequence[str], warm: Sequence[Item] | None = None
+    asking: Asking, count: int, keys: Sequence[str], warm: Sequence[Item] | None = None, accept: str = JSON
 ) -> dict[str, Taken]:
     """The best of some processes, which never saw these architectures; `warm`: those of the second question."""
     found: dict[str, list[Taken]] = {"cold": [], "warm": []}
     for _ in range(REPEATS):
         asking.restart()
-        found["cold"].append(asking.ask(asking.fresh(count), keys))
-        found["warm"].append(asking.ask(asking.fresh(count) if warm is None else warm, keys))
+        found["cold"].append(asking.ask(asking.fresh(count), keys, accept))
+        found["warm"].append(asking.ask(asking.fresh(count) if warm is None else warm, keys, accept))
     return {kind: min(times) for kind, times in found.items()}
 
 

@@ -118,10 +118,12 @@ def test_peers_say_the_same_called_one_by_one_and_batched(farm: Asking, monkeypa
         assert len(set(said.tolist())) > 6
         for is_once in (False, True):
             assert asking_peers.batched(calls, kernels, len(items), is_once=is_once) == pytest.approx(said, rel=1e-4)
-    rows = asking_peers.compared(items, {"cold": Taken(2e-3, 1e-3), "warm": Taken(1e-3, 1e-3)})
-    assert len(rows) == 2 + 2 * 3
-    assert rows[1]["times REST, warm"] == pytest.approx(1.0)
-    assert [row["goal"] for row in rows] == ["", "", ">= 100", ">= 3", "", ">= 100", ">= 3", ""]
+    times = {"cold": Taken(2e-3, 1e-3), "warm": Taken(1e-3, 1e-3)}
+    rows = asking_peers.compared(items, {"columns": times, "rows": {**times, "warm": Taken(4e-3, 1e-3)}})
+    assert len(rows) == 2 * 2 + 2 * 3
+    of_rest = [(row["times REST, warm, columns"], row["times REST, warm, rows"]) for row in rows[:4]]
+    assert of_rest == [pytest.approx(pair) for pair in ((2, 0.5), (1, 0.25), (2, 0.5), (4, 1))]
+    assert [row["goal"] for row in rows] == ["", "", "", "", ">= 100", ">= 3", "", ">= 100", ">= 3", ""]
 
 
 def test_the_layers_by_numpy_are_the_predictor_s_own(farm: Asking) -> None:
@@ -135,9 +137,10 @@ def test_the_layers_by_numpy_are_the_predictor_s_own(farm: Asking) -> None:
 
 @pytest.mark.parametrize(("each_us", "met"), [(100.0, True), (99.0, False)])
 def test_a_peer_is_held_to_its_goal(each_us: float, met: bool) -> None:
-    row = asking_peers.peer_row("a peer", 10, Taken(each_us * 1e-5, 0.0), 1.0, 100.0)
+    ours = asking_peers.Ours(columns_us=1.0, rows_us=2.0)
+    row = asking_peers.peer_row("a peer", 10, Taken(each_us * 1e-5, 0.0), ours, 100.0)
     assert row["met"] == met
-    assert asking_peers.peer_row("a peer", 10, Taken(1.0, 0.0), 1.0, None)["met"] == ""
+    assert asking_peers.peer_row("a peer", 10, Taken(1.0, 0.0), ours, None)["met"] == ""
 
 
 def test_a_missed_goal_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
