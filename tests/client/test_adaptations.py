@@ -1,5 +1,6 @@
 """`benchfarm adapt` and `benchfarm adaptations`: asked for, followed to the end, shown with the whole story."""
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -95,9 +96,27 @@ def test_without_waiting_it_is_asked_for_and_looked_at_later(farm: Any, logged_i
     assert logged_in("adaptations", "watch", made).code == ExitCode.JOB_FAILED
 
 
+BERTS = tuple(f"bert layers={layers} hidden=128 seq=64 intermediate=512 heads=2" for layers in (1, 2, 3))
+
+
+def test_the_winners_of_a_search_can_be_given(logged_in: Any, platform: str) -> None:
+    """What a search found fast teaches the predictor that it asked; each names its space."""
+    given = [part for text in BERTS for part in ("--architecture", text)]
+    asked = logged_in("adapt", platform, "--no-wait", "--json", "--holdouts", "5", *given)
+    assert asked.code == 0, asked.err
+    request = asked.document["request"]
+    assert [one["genes"]["layers"] for one in request["architectures"]] == [1, 2, 3]
+    assert request["spaces"] == ["bert"]
+    shown = logged_in("adaptations", "show", asked.document["id"]).out
+    assert re.search(r"given architectures\s+3\b", shown), shown
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (("--architecture", "bert layers=two"), "layers=two"),
+        (("--architecture", "nowhere layers=2"), "nowhere"),
+        (("--architecture", BERTS[0], "--unseen-space", "autoformer"), "unseen"),
         (("--budget", "soon"), "--budget"),
         (("--target", "perfect"), "--target"),
         (("--space", "nowhere"), "nowhere"),

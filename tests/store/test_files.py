@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import time
 
 import pytest
@@ -78,6 +79,14 @@ def test_a_real_full_disk(files):
         file.write(b"x")
     assert refused.value.errno == errno.ENOSPC
     target.unlink()
+
+
+def test_a_folder_that_went_away_is_no_fault_of_who_uploads(files):
+    """A disk that is not mounted any more: another try will do, and nobody is told that the farm broke."""
+    shutil.rmtree(files.root)
+    with pytest.raises(Unavailable) as refused:
+        files.receive([b"abc"], 100)
+    assert refused.value.code == "unavailable"
 
 
 def test_names_that_are_no_hash_reach_no_file(files):

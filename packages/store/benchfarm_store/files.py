@@ -14,6 +14,10 @@ from typing import Final, NamedTuple
 from benchfarm_core.errors import NotFound, TooLarge, Unavailable
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_AWAY: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENODEV}
+)
+"""What a disk says that is not mounted, or not as it was."""
 
 
 class ReceivedFile(NamedTuple):
@@ -33,7 +37,8 @@ class Files:
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def receive(self, chunks: Iterable[bytes], limit_bytes: int) -> ReceivedFile:
-        """Stream to a temporary file, counting. Raises TooLarge, Unavailable (`disk_full`); keeps nothing then."""
+        """Stream to a temporary file, counting. Raises TooLarge, Unavailable (`disk_full` where that is why); keeps
+        nothing then."""
         path = self._incoming / secrets.token_hex(16)
         try:
             with _room():
@@ -131,6 +136,8 @@ def _room() -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise Unavailable("the farm has no room for this file; nothing was kept", code="disk_full") from error
+        if error.errno in _AWAY:
+            raise Unavailable("the farm's folder of files cannot be written now; nothing was kept") from error
         raise
 
 

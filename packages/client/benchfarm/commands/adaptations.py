@@ -9,11 +9,12 @@ from rich.console import RenderableType
 
 from benchfarm.calls import checked
 from benchfarm.client import Client
-from benchfarm.commands.options import PLATFORM_HELP, grouped, seconds_of, told_as_typed
+from benchfarm.commands.options import ARCHITECTURE_EXAMPLE, PLATFORM_HELP, grouped, seconds_of, told_as_typed
 from benchfarm.commands.session import Json, Session
 from benchfarm.commands.tables import facts, table
 from benchfarm.durations import duration_text, parse_duration_s
 from benchfarm.exit_codes import ExitCode
+from benchfarm.workload_text import parse_architecture
 from benchfarm_core.adapting import (
     AdaptationRequest,
     AdaptationState,
@@ -49,14 +50,24 @@ class AdaptationOptions:
     holdouts: Annotated[int, typer.Option(min=5, help="Architectures of each space that judge.")] = 20
     donors: Annotated[DonorChoice, typer.Option(help="From which platforms it may start.")] = DonorChoice.ANY
     seed: Annotated[str, typer.Option(help="What is drawn follows from it.")] = "0"
+    architecture: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TEXT",
+            help="One that teaches or judges instead of what would be drawn, the best first, such as the winners of a"
+            f" search; lists with commas: '{ARCHITECTURE_EXAMPLE}'. Repeatable.",
+        ),
+    ] = field(default_factory=list)
 
     @property
     def request(self) -> AdaptationRequest:
-        """As the farm takes it. Raises InvalidRequest."""
+        """As the farm takes it; given architectures bring their spaces along. Raises InvalidRequest."""
+        given = tuple(map(parse_architecture, self.architecture))
         wanted = {
+            "architectures": given,
             "budget_s": parse_duration_s(self.budget, field="budget_s"),
             "target": parse_target(self.target),
-            "spaces": tuple(self.space),
+            "spaces": tuple(dict.fromkeys([*self.space, *(one.space for one in given)])),
             "unseen_spaces": tuple(self.unseen_space),
             "holdouts": self.holdouts,
             "donors": self.donors,
@@ -85,7 +96,7 @@ def adapt(
     What answers already stays unless the new one is better on the same hold-outs.
     """
     session = Session.of(context)
-    names = {"budget_s": "--budget", "target": "--target", "spaces": "--space", "unseen_spaces": "--unseen-space"}
+    names = {"budget_s": "--budget", "target": "--target", "spaces": "--space", "unseen_spaces": "--unseen-space", "architectures": "--architecture"}
     with told_as_typed(names):
         request = options.request
     timeout_s = seconds_of(timeout, "--timeout")
@@ -199,6 +210,7 @@ def _facts(found: AdaptationView) -> RenderableType:
             "asked for": f"{request.target.text} within {duration_text(request.budget_s)}",
             "spaces": list(request.spaces) or "kernels alone",
             "unseen spaces": list(request.unseen_spaces),
+            "given architectures": len(request.architectures) or None,
             "board time": duration_text(found.board_s),
             "of hold-outs": duration_text(found.holdout_board_s),
             "known before": duration_text(found.known_board_s),
