@@ -77,6 +77,16 @@ def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Clie
         assert alone == {**among, "item_no": 0, "field": place}
 
 
+def test_columns_of_predictions_alone_say_what_rows_say(alice: httpx2.Client, published: Any) -> None:
+    """They are made column by column; beside anything else row by row."""
+    drawn = [{**TINY, "genes": one.genes} for one in spaces.draws("bert", "alone", 8)]
+    items = [*drawn, drawn[3]]
+    pin = asked(alice, *items).json()["pin"]
+    columns = LatencyColumns.of(msgpack.unpackb(asked(alice, *items, pin=pin, headers=COLUMNS).content))
+    assert list(columns.answers()) == [LatencyAnswer.model_validate(one) for one in ask(alice, *items, pin=pin)]
+    assert {one.source for one in columns.answers()} == {"predicted"}
+
+
 def test_measured_architectures_stand_among_predicted_ones(
     alice: httpx2.Client, lab: "Lab", published: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

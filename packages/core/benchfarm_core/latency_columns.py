@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from math import isnan, nan
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.latency import AnswerRow, LatencyAnswer
@@ -120,6 +120,50 @@ def columns_of(answers: Iterable[AnswerRow]) -> dict[str, Any]:
         "coded": {name: _written(codes.pop(name)) for name in CODED},
         "values": {name: [_plain(value) for value in each] for name, each in known.items()},
     }
+
+
+class ColumnPart(NamedTuple):
+    """What is said of all items on one platform. `like`: the fields that its answers have in common. `own`: the others
+    by name, a value for each item; none of its numbers is None."""
+
+    like: AnswerRow
+    own: Mapping[str, Sequence[Any]]
+
+
+def columns_of_parts(parts: Sequence[ColumnPart], count: int) -> dict[str, Any]:
+    """The same document of `count` items on the platforms of `parts`, column by column, which takes a fraction."""
+    return {
+        "format": FORMAT,
+        "count": count * len(parts),
+        "numbers": {name: _written(_number_column(name, parts, count)) for name in NUMBERS},
+        **_coded_columns(parts, count),
+    }
+
+
+def _number_column(name: str, parts: Sequence[ColumnPart], count: int) -> "array[float]":
+    column = array("d", bytes(8 * count * len(parts)))
+    for place, part in enumerate(parts):
+        own = part.own.get(name)
+        common = part.like[name]
+        values = array("d", [nan if common is None else common]) * count if own is None else array("d", own)
+        column[place :: len(parts)] = values
+    return column
+
+
+def _coded_columns(parts: Sequence[ColumnPart], count: int) -> dict[str, Any]:
+    coded, values = {}, {}
+    for name in CODED:
+        known: dict[Any, int] = {}
+        column = array("i", bytes(4 * count * len(parts)))
+        for place, part in enumerate(parts):
+            own = part.own.get(name)
+            told = [part.like[name]] if own is None else own
+            codes = {one: NONE if one is None else known.setdefault(one, len(known)) for one in dict.fromkeys(told)}
+            found = array("i", map(codes.__getitem__, told))
+            column[place :: len(parts)] = found * count if own is None else found
+        coded[name] = _written(column)
+        values[name] = [_plain(value) for value in known]
+    return {"coded": coded, "values": values}
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from benchfarm_api.predicting import Answered
-from benchfarm_core.latency_columns import COLUMNS_TYPES, columns_of
+from benchfarm_core.latency_columns import COLUMNS_TYPES
 
 JSON_TYPE: Final = "application/json"
 ROWS_AT_ONCE: Final = 500
@@ -134,7 +134,7 @@ def packed(document: dict[str, Any]) -> Iterator[bytes]:
 def _document(answered: Answered) -> dict[str, Any]:
     measuring = answered.measuring
     return {
-        **columns_of(answered.rows()),
+        **answered.columns(),
         "pin": answered.pin.model_dump(mode="json"),
         "measuring": None if measuring is None else measuring.model_dump(mode="json"),
     }

@@ -1,13 +1,16 @@
-"""What one version says of many items on a platform: as rows one by one, or as JSON many at once."""
+"""What one version says of many items on a platform: as rows one by one, as JSON many at once, or as columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic_core import to_json
 
 from benchfarm_core.latency import AnswerRow
+from benchfarm_core.latency_columns import ColumnPart
+
+T = TypeVar("T")
 
 _OWN: Final = frozenset(
     {"item_no", "median_ms", "low_ms", "high_ms", "normalised_ms", "coverage", "unknown_kernels", "outside"}
@@ -63,6 +66,21 @@ class PredictedRows:
         }
         return map(self._form.__mod__, zip(*(own[name] for name in self.like if name in own), strict=True))
 
+    def columns(self, numbers: Sequence[int]) -> ColumnPart:
+        """The same of all items that there are, as columns."""
+        at = [*map(self.rows.__getitem__, numbers)]
+        ms = _chosen(self.ms, at)
+        own = {
+            "median_ms": ms,
+            "low_ms": _chosen(self.low_ms, at),
+            "high_ms": _chosen(self.high_ms, at),
+            "normalised_ms": ms,
+            "coverage": _chosen(self.coverage, at),
+            "unknown_kernels": _chosen(self.unknown, at),
+            "outside": _chosen(self.outside, at),
+        }
+        return ColumnPart(self.like, own)
+
     @cached_property
     def _form(self) -> str:
         """A row with a place for each value of its own."""
@@ -78,12 +96,16 @@ def json_text(value: Any) -> str:
     return to_json(value, inf_nan_mode="null").decode()
 
 
+def _chosen(values: Sequence[T], at: Sequence[int]) -> list[T]:
+    return [*map(values.__getitem__, at)]
+
+
 def _numbers(values: Sequence[float], at: Sequence[int]) -> list[str]:
-    return json_text([*map(values.__getitem__, at)])[1:-1].split(",")
+    return json_text(_chosen(values, at))[1:-1].split(",")
 
 
 def _lists(values: Sequence[tuple[str, ...]], at: Sequence[int]) -> list[str]:
     """Thousands of rows say the same."""
-    chosen = [*map(values.__getitem__, at)]
+    chosen = _chosen(values, at)
     written = {one: json_text(one) for one in {*chosen}}
     return [*map(written.__getitem__, chosen)]

@@ -30,6 +30,7 @@ from benchfarm_core.latency import (
     summed,
     unanswered,
 )
+from benchfarm_core.latency_columns import columns_of, columns_of_parts
 from benchfarm_core.matching import why_not_opened
 from benchfarm_core.measurements import Timing
 from benchfarm_core.predictors import WHOLE_MODEL
@@ -102,6 +103,19 @@ class Answered:
         rows = self.asked.rows(self._rest)
         return rows if self.tolerance is None else map(self._held_to_it, rows)
 
+    def columns(self) -> dict[str, Any]:
+        """All rows as the document of columns (`benchfarm_core.latency_columns`)."""
+        numbers = self.asked.numbers
+        found = None if self._tells_more else [one.rows_of(numbers) for one in self.said]
+        if found is None or None in found:
+            return columns_of(self.rows())
+        return columns_of_parts([rows.columns(numbers) for rows in found if rows is not None], len(numbers))
+
+    @property
+    def _tells_more(self) -> bool:
+        """Whether rows tell more than what versions say."""
+        return self.tolerance is not None or bool(self.misses.job_ids)
+
     def texts(self, items: range) -> Iterator[str]:
         """The rows of some items that stand one behind the other, each as JSON."""
         places = range(len(self.said))
@@ -110,7 +124,7 @@ class Answered:
     def _texts(self, items: range, place: int) -> Iterable[str]:
         """On one platform; most questions have nothing but predictions of one version there."""
         numbers = self.asked.numbers[items.start : items.stop]
-        if self.tolerance is None and not self.misses.job_ids:
+        if not self._tells_more:
             rows = self.said[place].rows_of(numbers)
             if rows is not None:
                 return rows.texts(items.start, numbers)

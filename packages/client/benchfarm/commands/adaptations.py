@@ -96,7 +96,13 @@ def adapt(
     What answers already stays unless the new one is better on the same hold-outs.
     """
     session = Session.of(context)
-    names = {"budget_s": "--budget", "target": "--target", "spaces": "--space", "unseen_spaces": "--unseen-space", "architectures": "--architecture"}
+    names = {
+        "budget_s": "--budget",
+        "target": "--target",
+        "spaces": "--space",
+        "unseen_spaces": "--unseen-space",
+        "architectures": "--architecture",
+    }
     with told_as_typed(names):
         request = options.request
     timeout_s = seconds_of(timeout, "--timeout")
