@@ -6,12 +6,13 @@ The witness of who ran is not the farm: it is the agent's own note, read while t
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from benchfarm_core.failures import INCONCLUSIVE_CODES, FailureCode
 from benchfarm_core.jobs import ItemState
 from benchfarm_core.measurements import MAX_INCONCLUSIVE
 
-KEPT_CODES = frozenset({FailureCode.NOISY, FailureCode.CONTENDED, FailureCode.CANARY_DRIFT})
+KEPT_CODES: Final = frozenset({FailureCode.NOISY, FailureCode.CONTENDED, FailureCode.CANARY_DRIFT})
 """What a try that is kept may have come to."""
 
 Ran = tuple[str, int]

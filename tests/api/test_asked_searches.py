@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from sqlalchemy import text
 
-from benchfarm_api import latency_answers
+from benchfarm_api import latency_answers, predicting
 from benchfarm_core.latency import LatencyAnswer
 from benchfarm_core.latency_columns import LatencyColumns
 from benchfarm_predictor.kernels import Kernels
@@ -77,8 +77,11 @@ def test_architectures_at_once_are_answered_as_each_by_itself(alice: httpx2.Clie
         assert alone == {**among, "item_no": 0, "field": place}
 
 
-def test_columns_of_predictions_alone_say_what_rows_say(alice: httpx2.Client, published: Any) -> None:
+def test_columns_of_predictions_alone_say_what_rows_say(
+    alice: httpx2.Client, published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are made column by column; beside anything else row by row."""
+    monkeypatch.setattr(predicting, "columns_of", None)
     drawn = [{**TINY, "genes": one.genes} for one in spaces.draws("bert", "alone", 8)]
     items = [*drawn, drawn[3]]
     pin = asked(alice, *items).json()["pin"]

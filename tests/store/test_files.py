@@ -81,12 +81,29 @@ def test_a_real_full_disk(files):
     target.unlink()
 
 
-def test_a_folder_that_went_away_is_no_fault_of_who_uploads(files):
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_folder_that_went_away_is_no_fault_of_who_uploads(files, is_file):
     """A disk that is not mounted any more: another try will do, and nobody is told that the farm broke."""
+    received = files.receive([b"kept"], 100)
     shutil.rmtree(files.root)
-    with pytest.raises(Unavailable) as refused:
+    if is_file:  # clearing up behind it is refused as well
+        files.root.write_bytes(b"")
+    for write in (lambda: files.receive([b"abc"], 100), lambda: files.keep(received)):
+        with pytest.raises(Unavailable) as refused:
+            write()
+        assert refused.value.code == "unavailable"
+    files.discard(received)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO])
+def test_a_disk_that_fails_says_so_whatever_clearing_up_says(files, monkeypatch, code):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr("pathlib.Path.unlink", fail)
+    with pytest.raises(Unavailable, match=os.strerror(code)):
         files.receive([b"abc"], 100)
-    assert refused.value.code == "unavailable"
 
 
 def test_names_that_are_no_hash_reach_no_file(files):

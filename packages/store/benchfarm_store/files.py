@@ -7,16 +7,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchfarm_core.errors import NotFound, TooLarge, Unavailable
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_AWAY: Final = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENODEV}
-)
+_AWAY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)
 """What a disk says that is not mounted, or not as it was."""
 
 
@@ -41,10 +39,10 @@ class Files:
         nothing then."""
         path = self._incoming / secrets.token_hex(16)
         try:
-            with _room():
+            with room():
                 return self._write(path, chunks, limit_bytes)
         except BaseException:  # boundary: whatever ended the stream, its half of a file goes with it
-            path.unlink(missing_ok=True)
+            _remove(path)
             raise
 
     def _write(self, path: Path, chunks: Iterable[bytes], limit_bytes: int) -> ReceivedFile:
@@ -65,7 +63,7 @@ class Files:
     def keep(self, received: ReceivedFile) -> Path:
         """Make a received file permanent under its SHA-256; the same content twice is one file."""
         target = self._place(received.sha256)
-        with _room():
+        with room():
             target.parent.mkdir(mode=0o700, exist_ok=True)
             with _held(target.parent) as folder:
                 os.utime(received.path)  # its age counts from here, see `remove_aged`
@@ -82,7 +80,7 @@ class Files:
 
     def discard(self, received: ReceivedFile) -> None:
         """Forget a received file; after `keep`, or twice, this changes nothing."""
-        received.path.unlink(missing_ok=True)
+        _remove(received.path)
 
     def aged(self, first_byte: int, older_than_s: float, now_s: float) -> list[str]:
         """Kept files in one of the 256 folders that were last adopted so long ago; times as `time.time` counts."""
@@ -129,15 +127,23 @@ def _is_older(path: Path, age_s: float, now_s: float) -> bool:
         return False
 
 
+def _remove(path: Path) -> None:
+    """A disk that went away says so again here, which would hide why; what stays on it is swept."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
+    """Says of the farm's disk what it says: Unavailable, `disk_full` where it is full."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise Unavailable("the farm has no room for this file; nothing was kept", code="disk_full") from error
         if error.errno in _AWAY:
-            raise Unavailable("the farm's folder of files cannot be written now; nothing was kept") from error
+            why = error.strerror or "its disk is away"
+            raise Unavailable(f"the farm's folder of files cannot be used now ({why}); nothing was kept") from error
         raise
 
 

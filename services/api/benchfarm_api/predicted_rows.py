@@ -1,6 +1,6 @@
 """What one version says of many items on a platform: as rows one by one, as JSON many at once, or as columns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -12,10 +12,7 @@ from benchfarm_core.latency_columns import ColumnPart
 
 T = TypeVar("T")
 
-_OWN: Final = frozenset(
-    {"item_no", "median_ms", "low_ms", "high_ms", "normalised_ms", "coverage", "unknown_kernels", "outside"}
-)
-"""What rows do not have in common."""
+_LISTS: Final = frozenset({"unknown_kernels", "outside"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,57 +32,49 @@ class PredictedRows:
     unknown: tuple[tuple[str, ...], ...]
     outside: tuple[tuple[str, ...], ...]
 
+    @cached_property
+    def _own(self) -> dict[str, Sequence[Any]]:
+        """What rows do not have in common, beside the item's number, by the names of an answer's fields."""
+        return {
+            "median_ms": self.ms,
+            "low_ms": self.low_ms,
+            "high_ms": self.high_ms,
+            "normalised_ms": self.ms,
+            "coverage": self.coverage,
+            "unknown_kernels": self.unknown,
+            "outside": self.outside,
+        }
+
     def row(self, item_no: int, number: int) -> AnswerRow:
         """One row."""
         at = self.rows[number]
-        return {
-            **self.like,
-            "item_no": item_no,
-            "median_ms": self.ms[at],
-            "low_ms": self.low_ms[at],
-            "high_ms": self.high_ms[at],
-            "normalised_ms": self.ms[at],
-            "coverage": self.coverage[at],
-            "unknown_kernels": self.unknown[at],
-            "outside": self.outside[at],
-        }
+        return {**self.like, "item_no": item_no, **{name: values[at] for name, values in self._own.items()}}
 
     def texts(self, first_item: int, numbers: Sequence[int]) -> Iterator[str]:
         """The rows of items that stand one behind the other, each as JSON."""
-        at = [*map(self.rows.__getitem__, numbers)]
-        ms = _numbers(self.ms, at)
-        own = {
-            "item_no": range(first_item, first_item + len(at)),
-            "median_ms": ms,
-            "low_ms": _numbers(self.low_ms, at),
-            "high_ms": _numbers(self.high_ms, at),
-            "normalised_ms": ms,
-            "coverage": _numbers(self.coverage, at),
-            "unknown_kernels": _lists(self.unknown, at),
-            "outside": _lists(self.outside, at),
+        at = self._places(numbers)
+        # the same list under two names is written once
+        written = {
+            id(values): (_lists if name in _LISTS else _numbers)(values, at) for name, values in self._own.items()
         }
-        return map(self._form.__mod__, zip(*(own[name] for name in self.like if name in own), strict=True))
+        own = {name: written[id(values)] for name, values in self._own.items()}
+        told: dict[str, Iterable[Any]] = {"item_no": range(first_item, first_item + len(at)), **own}
+        return map(self._form.__mod__, zip(*(told[name] for name in self.like if name in told), strict=True))
 
     def columns(self, numbers: Sequence[int]) -> ColumnPart:
         """The same of all items that there are, as columns."""
-        at = [*map(self.rows.__getitem__, numbers)]
-        ms = _chosen(self.ms, at)
-        own = {
-            "median_ms": ms,
-            "low_ms": _chosen(self.low_ms, at),
-            "high_ms": _chosen(self.high_ms, at),
-            "normalised_ms": ms,
-            "coverage": _chosen(self.coverage, at),
-            "unknown_kernels": _chosen(self.unknown, at),
-            "outside": _chosen(self.outside, at),
-        }
-        return ColumnPart(self.like, own)
+        at = self._places(numbers)
+        return ColumnPart(self.like, {name: _chosen(values, at) for name, values in self._own.items()})
+
+    def _places(self, numbers: Sequence[int]) -> list[int]:
+        return [*map(self.rows.__getitem__, numbers)]
 
     @cached_property
     def _form(self) -> str:
         """A row with a place for each value of its own."""
+        own = {"item_no", *self._own}
         parts = (
-            json_text(name) + ":" + ("%s" if name in _OWN else json_text(value).replace("%", "%%"))
+            json_text(name) + ":" + ("%s" if name in own else json_text(value).replace("%", "%%"))
             for name, value in self.like.items()
         )
         return "{" + ",".join(parts) + "}"

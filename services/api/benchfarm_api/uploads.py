@@ -22,7 +22,7 @@ from benchfarm_core.errors import InvalidRequest, QuotaExceeded, Unavailable
 from benchfarm_core.views import ModelView
 from benchfarm_core.workloads import Fill, ModelFormat
 from benchfarm_store import models
-from benchfarm_store.files import ReceivedFile
+from benchfarm_store.files import ReceivedFile, room
 from benchfarm_store.models import NewModel
 from benchfarm_store.tokens import Caller
 from benchfarm_workloads.inspection import Inspection, inspect_upload
@@ -69,11 +69,16 @@ async def inspect_and_keep(parts: Parts, file: ReceivedFile, by: Caller, name: s
 
 
 def _inspect_and_keep(parts: Parts, file: ReceivedFile, by: Caller, name: str, bound: Bound) -> ModelView:
-    with tempfile.TemporaryDirectory(dir=file.path.parent) as folder:
+    with _folder(file.path.parent) as folder:
         inspection = inspect_upload(
             file.path, out_dir=Path(folder), dims=bound.dims, fills=bound.fills, named=bound.format
         )
         return _keep(parts, file, by, name, inspection)
+
+
+def _folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    with room():
+        return tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)  # what stays is swept
 
 
 def _keep(parts: Parts, file: ReceivedFile, by: Caller, name: str, inspection: Inspection) -> ModelView:
