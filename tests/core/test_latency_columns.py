@@ -22,12 +22,12 @@ OWN: dict[str, list[Any]] = {
 
 def part(key: str, own: dict[str, list[Any]], **common: Any) -> ColumnPart:
     like = {**vars(unanswered(0, key, Timing.ALONE, "", "")), "error": None, "detail": None, "source": "predicted"}
-    return ColumnPart({**like, **common}, own)
+    return ColumnPart({**like, **common}, own.get)
 
 
 def rows_of(parts: list[ColumnPart], count: int) -> list[dict[str, Any]]:
     return [
-        {**part.like, "item_no": number, **{name: values[number] for name, values in part.own.items()}}
+        {**part.like, "item_no": number, **{name: values[number] for name in OWN if (values := part.own(name))}}
         for number in range(count)
         for part in parts
     ]

@@ -8,7 +8,7 @@ number of the answer over the number of platforms, which are `values.platform` i
 
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -123,11 +123,12 @@ def columns_of(answers: Iterable[AnswerRow]) -> dict[str, Any]:
 
 
 class ColumnPart(NamedTuple):
-    """What is said of all items on one platform. `like`: the fields that its answers have in common. `own`: the others
-    by name, a value for each item; none of its numbers is None."""
+    """What is said of all items on one platform. `like`: the fields that its answers have in common. `own`: of each
+    other one, by its name, a value for each item, none of the numbers None; None of those in common. It is asked for a
+    column when that is made, so that no two are held."""
 
     like: AnswerRow
-    own: Mapping[str, Sequence[Any]]
+    own: Callable[[str], Sequence[Any] | None]
 
 
 def columns_of_parts(parts: Sequence[ColumnPart], count: int) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def columns_of_parts(parts: Sequence[ColumnPart], count: int) -> dict[str, Any]:
 def _number_column(name: str, parts: Sequence[ColumnPart], count: int) -> "array[float]":
     column = array("d", bytes(8 * count * len(parts)))
     for place, part in enumerate(parts):
-        own = part.own.get(name)
+        own = part.own(name)
         common = part.like[name]
         values = array("d", [nan if common is None else common]) * count if own is None else array("d", own)
         column[place :: len(parts)] = values
@@ -156,7 +157,7 @@ def _coded_columns(parts: Sequence[ColumnPart], count: int) -> dict[str, Any]:
         known: dict[Any, int] = {}
         column = array("i", bytes(4 * count * len(parts)))
         for place, part in enumerate(parts):
-            own = part.own.get(name)
+            own = part.own(name)
             told = [part.like[name]] if own is None else own
             codes = {one: NONE if one is None else known.setdefault(one, len(known)) for one in dict.fromkeys(told)}
             found = array("i", map(codes.__getitem__, told))

@@ -64,7 +64,11 @@ class PredictedRows:
     def columns(self, numbers: Sequence[int]) -> ColumnPart:
         """The same of all items that there are, as columns."""
         at = self._places(numbers)
-        return ColumnPart(self.like, {name: _chosen(values, at) for name, values in self._own.items()})
+
+        def own(name: str) -> list[Any] | None:
+            return _chosen(self._own[name], at) if name in self._own else None
+
+        return ColumnPart(self.like, own)
 
     def _places(self, numbers: Sequence[int]) -> list[int]:
         return [*map(self.rows.__getitem__, numbers)]
