@@ -21,8 +21,10 @@ from typing import Final, cast
 from bench import corpus_measure, corpus_tables
 from bench.corpus_generations import read
 from bench.corpus_kept import Kept
+from bench.corpus_plan import KINDS, Chosen
 from bench.corpus_rows import DATA, PlatformCorpus, read_generations
 from bench.report import command_run, write_section
+from benchfarm_workloads.spaces import spaces
 
 PREDICTOR: Final = Path(__file__).resolve().parents[1] / "docs" / "predictor.md"
 
@@ -45,6 +47,10 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=Path, required=True, help="the farm's folder; the same one is the same clock")
     parser.add_argument("--minutes", type=float, default=30.0, help="no portion is begun that would end later")
     parser.add_argument("--platform", action="append", default=[], help="ENGINE:PRECISION; by default six of them")
+    parser.add_argument("--kind", action="append", default=[], choices=KINDS, help="these lists alone, and the bridge")
+    parser.add_argument(
+        "--space", action="append", default=[], choices=[one.name for one in spaces()], help="lists of these alone"
+    )
     parser.add_argument("--one-by-one", action="store_true", help="all of a platform before the next one")
     parser.add_argument("--train-s", type=float, default=60.0, help="of boards, for what teaches of one space")
     parser.add_argument("--kernels-s", type=float, default=20.0, help="of boards, for a space's kernels of one timing")
@@ -60,7 +66,8 @@ def _measure(given: argparse.Namespace) -> int:
     limits = corpus_measure.Limits(given.minutes, given.train_s, given.kernels_s)
     try:
         kept = Kept(given.keep.absolute(), read_generations(given.rows))
-        done = corpus_measure.measure(kept, given.platform, limits, given.rows, one_by_one=given.one_by_one)
+        chosen = Chosen(tuple(given.kind), tuple(given.space), given.one_by_one)
+        done = corpus_measure.measure(kept, given.platform, limits, given.rows, chosen)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

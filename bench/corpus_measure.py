@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from bench.corpus_generations import generation_name, hardware_key
 from bench.corpus_kept import Board, Kept
-from bench.corpus_plan import SEED, WANTED_PLATFORMS, Portion, schedule, short, stage_name
+from bench.corpus_plan import SEED, WANTED_PLATFORMS, Chosen, Portion, short, stage_name
 from bench.corpus_rows import (
     LICENCE,
     Fused,
@@ -70,7 +70,7 @@ class Limits(NamedTuple):
     kernels_s: float
 
 
-def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, one_by_one: bool) -> int:
+def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, chosen: Chosen) -> int:
     """Measure until all is done or the time is over; how many portions came. The rows are written as they come.
 
     Raises ValueError where the rows would be more than is committed.
@@ -85,8 +85,7 @@ def measure(kept: Kept, wanted: Sequence[str], limits: Limits, rows: Path, *, on
         if any(map(is_single_use, board.keys)):
             print("this machine is marked: what it measures lends to nobody, so no table with donors is made of it")
         pack(kept, rows)  # what an earlier run measured and could not write any more
-        portions = list(schedule(list(board.keys), one_by_one=one_by_one))
-        return measure_on(client, kept, board, portions, Run(limits, until_s, rows))
+        return measure_on(client, kept, board, chosen.of(list(board.keys)), Run(limits, until_s, rows))
 
 
 def _stop(number: int, _frame: object) -> None:

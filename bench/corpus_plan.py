@@ -201,6 +201,22 @@ def schedule(keys: Sequence[str], *, one_by_one: bool = False) -> Iterator[Porti
     )
 
 
+class Chosen(NamedTuple):
+    """What a run is to measure beside the bridge: of all lists where none is named."""
+
+    kinds: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ()
+    one_by_one: bool = False
+
+    def of(self, keys: Sequence[str]) -> list[Portion]:
+        """The portions of some platforms, in order."""
+        return [each for each in schedule(keys, one_by_one=self.one_by_one) if each.is_bridge or self._has(each)]
+
+    def _has(self, portion: Portion) -> bool:
+        kinds, spaces = self.kinds or (portion.kind,), self.spaces or (portion.space,)
+        return portion.kind in kinds and portion.space in spaces
+
+
 def _names(kind: Kind, key: str) -> tuple[str, ...]:
     platform = parse_platform_key(key)
     if kind == "probe":

@@ -17,7 +17,7 @@ from bench.corpus_cells import (
     picked_elsewhere,
     planned_holdouts,
 )
-from bench.corpus_plan import Kind, holdouts, kernels_of, portions, schedule, teachers
+from bench.corpus_plan import BRIDGE, Chosen, Kind, holdouts, kernels_of, portions, schedule, teachers
 from bench.corpus_rows import PlatformCorpus, write
 from bench.corpus_tables import pooled
 from benchfarm_core.measurements import Timing
@@ -105,6 +105,12 @@ def test_a_stage_of_all_platforms_comes_before_the_next_and_each_family_before_a
     assert families == sorted(families), "they take turns"
     keys = [portion.platform for portion in schedule([ORT, NCNN], one_by_one=True)]
     assert keys == sorted(keys, key=[ORT, NCNN].index)
+
+
+def test_lists_that_are_named_are_measured_alone_and_the_bridge() -> None:
+    found = Chosen(kinds=("train", "alone"), spaces=(MOBILE,)).of([ORT])
+    assert {(one.kind, one.space) for one in found} == {BRIDGE, ("train", MOBILE), ("alone", MOBILE)}
+    assert Chosen().of([ORT, NCNN]) == list(schedule([ORT, NCNN]))
 
 
 def test_in_situ_only_where_it_is_timed() -> None:
