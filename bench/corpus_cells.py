@@ -15,6 +15,7 @@ from benchfarm_core.adapting import mix_of
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, TrainingRows, may_lend
+from benchfarm_core.profilers import in_situ_by
 from benchfarm_core.shares import inclusive
 from benchfarm_core.workloads import ArchitectureWorkload, workload_id
 from benchfarm_predictor import predictor_file
@@ -164,7 +165,9 @@ def picked(corpus: PlatformCorpus, name: str, limit_s: float) -> list[Row]:
     """What an adaptation to one space would measure: architectures, and with few of them kernels in situ too."""
     every, in_situ = corpus.listed("train", name), corpus.listed("in_situ", name)
     models = first_within(every, limit_s)
-    mix = mix_of(round_no=1, has_spaces=True, times_in_situ=bool(in_situ), whole_models=len(models))
+    platform = parse_platform_key(corpus.key)
+    way = in_situ_by(platform.engine.name, platform.precision) if in_situ else None
+    mix = mix_of(round_no=1, has_spaces=True, in_situ_by=way, whole_models=len(models))
     return [*first_within(every, mix.architectures * limit_s), *first_within(in_situ, mix.in_situ * limit_s)]
 
 

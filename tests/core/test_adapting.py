@@ -44,6 +44,7 @@ from benchfarm_core.adapting import (
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import parse_platform_key
 from benchfarm_core.predictors import HoldoutScore
+from benchfarm_core.profilers import InSituBy
 from benchfarm_core.publishing import HOPELESS, UNJUDGED
 from benchfarm_core.workloads import ArchitectureRequest
 
@@ -237,14 +238,15 @@ def test_hold_outs_of_all_spaces_together_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("has_spaces", [True, False])
-@pytest.mark.parametrize("times_in_situ", [True, False])
+@pytest.mark.parametrize("way", ["profiler", "difference", None])
 @pytest.mark.parametrize("round_no", [1, 2, 7])
 def test_every_mix_uses_the_whole_round_and_asks_for_nothing_that_cannot_be_had(
-    has_spaces: bool, times_in_situ: bool, round_no: int
+    has_spaces: bool, way: InSituBy | None, round_no: int
 ) -> None:
-    mix = mix_of(round_no=round_no, has_spaces=has_spaces, times_in_situ=times_in_situ, whole_models=12)
+    mix = mix_of(round_no=round_no, has_spaces=has_spaces, in_situ_by=way, whole_models=12)
     assert sum(mix) == pytest.approx(1)
-    assert times_in_situ or mix.in_situ == 0
+    assert way or mix.in_situ == 0
+    assert (mix.in_situ > 0) == (way is not None if not has_spaces else way == "profiler" and round_no == 1)
     assert (mix.architectures > 0) == has_spaces
 
 

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from benchfarm_core.errors import InvalidRequest
 from benchfarm_core.platforms import Platform
 from benchfarm_core.predictors import WHOLE_MODEL, HoldoutScore, Subject
+from benchfarm_core.profilers import InSituBy
 from benchfarm_core.publishing import UNFIT
 from benchfarm_core.values import Answer, Value
 from benchfarm_core.workloads import ArchitectureRequest
@@ -411,15 +412,18 @@ class Mix(NamedTuple):
     alone: float
 
 
-def mix_of(*, round_no: int, has_spaces: bool, times_in_situ: bool, whole_models: int) -> Mix:
+def mix_of(*, round_no: int, has_spaces: bool, in_situ_by: InSituBy | None, whole_models: int) -> Mix:
     """What a round measures.
 
     Inside a space that may be drawn from, whole models teach most for their time from some forty on; before that
-    kernels in situ help. Without a space, kernels are all that there is.
+    kernels in situ help where a profiler tells many of them at once. By difference one costs as much as some networks.
+    Without a space, kernels are all that there is.
+
+    in_situ_by: how the platform's engine times in situ.
     """
     if not has_spaces:
-        return Mix(0.0, 0.6, 0.4) if times_in_situ else Mix(0.0, 0.0, 1.0)
-    if times_in_situ and round_no == 1 and whole_models < 40:
+        return Mix(0.0, 0.6, 0.4) if in_situ_by else Mix(0.0, 0.0, 1.0)
+    if in_situ_by == "profiler" and round_no == 1 and whole_models < 40:
         return Mix(0.75, 0.25, 0.0)
     return Mix(1.0, 0.0, 0.0)
 

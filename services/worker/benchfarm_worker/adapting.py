@@ -328,7 +328,7 @@ def _next_round(context: Context, seen: Seen, fit: PlatformFit | None) -> list[t
     mix = mix_of(
         round_no=number,
         has_spaces=bool(one.request.spaces),
-        times_in_situ=in_situ_by(one.platform.engine.name, one.platform.precision) is not None,
+        in_situ_by=in_situ_by(one.platform.engine.name, one.platform.precision),
         whole_models=sum(space in one.request.spaces for space in seen.known.rows.models.spaces),
     )
     seconds = round_s(one.request.budget_s, seen.board_s, number, is_given=bool(one.request.architectures))
