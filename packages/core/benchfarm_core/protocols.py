@@ -112,7 +112,7 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
     COMPARE: _PLAIN.model_copy(
         update={
             "name": COMPARE,
-            "version": 1,
+            "version": 2,
             "launches_min": 3,
             "launches_max": 16,
             "visit_ms": 200,

@@ -3,7 +3,8 @@
 Whatever changes the machine's speed for longer than a block (the clock, a neighbour) then changes both sides alike,
 and their ratio stays. What does not cancel is luck with memory: where a model's buffers lie is worth up to two percent
 and stays for as long as it is open. So a visit opens both models anew in every *round*, which draws that luck again.
-In pairs of even number a's block comes first, in the others b's: A B B A A B B A.
+Within a round the sides take turns as to whose block comes first, A B B A A B B A, and rounds take turns as to who
+begins: whatever the first blocks behind a canary pay beside all others, each side pays as often.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.blocks import BlockSamples, iterations_for, warm_up
-from benchfarm_engines.canary import Canaries, CanarySamples
+from benchfarm_engines.canary import CanarySamples
 from benchfarm_engines.engine import EngineFailure, OpenRequest, Session
 from benchfarm_engines.engine_options import InvalidOption, OptionValue, check_options
 from benchfarm_engines.gate import Array, load_reference
@@ -146,18 +147,22 @@ def _round(
     bench: Bench,
     opened: ExitStack,
 ) -> list[Session]:
-    """Opens both sides, times them in turn; `opened` closes them. The sessions of a and b."""
+    """Opens both sides, times them in turn; `opened` closes them. The sessions of a and b.
+
+    Rounds are each other's mirror images: in whatever is done to one side before the other (opening, for the memory
+    that is handed out first may be the better one, checking, warming up, timing) they take turns.
+    """
     ways = list(in_step(sides, (samples.a, samples.b)))
-    # the memory that is handed out first may be the better one: the sides take turns in that too
-    sessions = [open_side(side, found, request, bench, opened) for side, found in (reversed(ways) if b_first else ways)]
     if b_first:
-        sessions.reverse()
+        ways.reverse()
+    sessions = [open_side(side, found, request, bench, opened) for side, found in ways]
     check_sides(sessions, ways)
     bench.witness.refresh()
     bench.shares.first_block_unix_s = bench.shares.first_block_unix_s or time.time()
-    time_round(sessions[0].run, sessions[1].run, samples, request.protocol, bench.witness, bench.canaries)
+    runs = [session.run for session in sessions]
+    time_round(list(in_step(runs, [found.blocks for _, found in ways])), samples, request.protocol, bench)
     check_sides(sessions, ways)
-    return sessions
+    return sessions[::-1] if b_first else sessions
 
 
 def open_side(side: Side, found: SideSamples, request: LaunchRequest, bench: Bench, opened: ExitStack) -> Session:
@@ -206,25 +211,23 @@ def _check_precision(session: Session, side: Side, request: LaunchRequest, bench
 
 
 def time_round(
-    run_a: Callable[[], None],
-    run_b: Callable[[], None],
+    ways: Sequence[tuple[Callable[[], None], BlockSamples]],
     samples: PairSamples,
     protocol: ProtocolParameters,
-    witness: Witness,
-    canaries: Canaries,
+    bench: Bench,
 ) -> None:
-    """Adds a round of two opened workloads in turn. The first one fixes the blocks' lengths for all."""
-    fastest_a, fastest_b = (
-        warm_side(run, side.blocks, protocol) for run, side in ((run_a, samples.a), (run_b, samples.b))
-    )
+    """Adds a round of two opened workloads in turn, the first of `ways` before the other. The first round fixes the
+    blocks' lengths for all."""
+    fastest = [warm_side(run, blocks, protocol) for run, blocks in ways]
     if not samples.rounds:
-        of_a, of_b = pair_iterations(fastest_a, fastest_b, protocol.block_min_us)
-        samples.a.blocks.iterations, samples.b.blocks.iterations = of_a, of_b
-    turns = _Turn(run_a, samples.a.blocks, fastest_a), _Turn(run_b, samples.b.blocks, fastest_b)
+        lengths = pair_iterations(fastest[0], fastest[1], protocol.block_min_us)
+        for (_, blocks), iterations in in_step(ways, lengths):
+            blocks.iterations = iterations
+    first, second = (_Turn(run, blocks, ns) for (run, blocks), ns in in_step(ways, fastest))
     before, round_ns = samples.pairs, protocol.visit_ms * 1_000_000 // ROUNDS
     while samples.pairs < before + _pairs_min(protocol) or round_ns > 0:
-        canaries.sample(samples.canaries, samples.pairs)
-        round_ns -= _stretch(turns, samples, before, round_ns, protocol, witness)
+        bench.canaries.sample(samples.canaries, samples.pairs)
+        round_ns -= _stretch((first, second), samples, before, round_ns, protocol, bench.witness)
         if samples.pairs >= protocol.blocks_max:
             break
     samples.rounds.append(samples.pairs - before)
@@ -238,7 +241,7 @@ def warm_side(run: Callable[[], None], blocks: BlockSamples, protocol: ProtocolP
 
 
 def pair_iterations(fastest_a_ns: int, fastest_b_ns: int, block_min_us: int) -> tuple[int, int]:
-    """Runs per block of a and b: at least `block_min_us` each, and about as long as the other side's block."""
+    """Runs per block of both sides: at least `block_min_us` each, and about as long as the other side's block."""
     block_ns = max(block_min_us * 1000, fastest_a_ns, fastest_b_ns)
     of_a, of_b = (max(iterations_for(ns, block_min_us), round(block_ns / ns)) for ns in (fastest_a_ns, fastest_b_ns))
     return of_a, of_b
@@ -258,7 +261,12 @@ class _Turn:
             self.run()
 
     def lead_in(self) -> None:
-        """One untimed block after a canary. It is mostly a's turn then: whatever a canary costs, b would not pay it."""
+        """After a canary, as many untimed runs as any other first block has of its side before it.
+
+        One run less, and the first block behind a canary takes up to a fifth longer than the others where two models do
+        not fit into the caches together.
+        """
+        self.settle()
         for _ in repeat(None, self.blocks.iterations):
             self.run()
 
@@ -281,12 +289,15 @@ def _stretch(
     protocol: ProtocolParameters,
     witness: Witness,
 ) -> int:
-    """Pairs without a canary between them, to the end of the round at most; returns their time in ns."""
+    """Pairs without a canary between them, to the end of the round at most; returns their time in ns.
+
+    The first of `turns` begins the round.
+    """
     witness.refresh()
     left_ns, spent_ns = protocol.canary_every_ms * 1_000_000, 0
-    turns[samples.pairs % 2].lead_in()
+    turns[(samples.pairs - round_begin) % 2].lead_in()
     while spent_ns < left_ns and samples.pairs < protocol.blocks_max:
-        first, second = turns if samples.pairs % 2 == 0 else turns[::-1]
+        first, second = turns if (samples.pairs - round_begin) % 2 == 0 else turns[::-1]
         spent_ns += first.block(witness)
         second.settle()
         spent_ns += second.block(witness)

@@ -87,17 +87,17 @@ private:
         return rounds < rounds_min || pairs() < protocol_.blocks_min || timed_ns() < protocol_.visit_ms * 1'000'000;
     }
 
-    // The memory that is handed out first may be the better one: the sides take turns in that too.
+    // Rounds are each other's mirror images: in whatever is done to one side before the other (opening, for the memory
+    // that is handed out first may be the better one, checking, warming up, timing) they take turns.
     void round(bool b_first) {
-        open(b_first ? b_ : a_);
-        open(b_first ? a_ : b_);
-        a_.check();
-        b_.check();
+        Side& first = b_first ? b_ : a_;
+        Side& second = b_first ? a_ : b_;
+        for (Side* side : {&first, &second}) open(*side);
+        for (Side* side : {&first, &second}) side->check();
         bench_.witness.refresh();
         if (!bench_.shares.first_block_unix_s) bench_.shares.first_block_unix_s = unix_s();
-        time_round();
-        a_.check();
-        b_.check();
+        time_round(first, second);
+        for (Side* side : {&first, &second}) side->check();
     }
 
     void open(Side& side) {
@@ -136,33 +136,40 @@ private:
         }
     }
 
-    void time_round() {
-        warm(a_);
-        warm(b_);
+    void time_round(Side& first, Side& second) {
+        warm(first);
+        warm(second);
         if (rounds_.empty()) fix_lengths();
         const int64_t before = pairs();
         int64_t round_ns = protocol_.visit_ms * 1'000'000 / rounds_max;
         while (pairs() < before + pairs_min() || round_ns > 0) {
             bench_.canaries.sample(canaries_, pairs());
-            round_ns -= stretch(before, round_ns);
+            round_ns -= stretch(first, second, before, round_ns);
             if (pairs() >= protocol_.blocks_max) break;
         }
         rounds_.push_back(pairs() - before);
     }
 
+    // One untimed run: back into the caches after the other side.
+    static void settle(Side& side) {
+        if (side.fastest_ns < rewarm_below_ns) side.session->run();
+    }
+
     // Pairs without a canary between them, to the end of the round at most; returns their time in ns.
-    int64_t stretch(int64_t round_begin, int64_t round_ns) {
+    int64_t stretch(Side& begins, Side& follows, int64_t round_begin, int64_t round_ns) {
         bench_.witness.refresh();
         const int64_t left = protocol_.canary_every_ms * 1'000'000;
         int64_t spent = 0;
-        Side& next = pairs() % 2 == 0 ? a_ : b_;
-        block_ns([&] { next.session->run(); }, next.blocks.iterations);  // untimed, after the canary
+        const auto is_even = [&] { return (pairs() - round_begin) % 2 == 0; };
+        Side& next = is_even() ? begins : follows;
+        settle(next);  // untimed: as many runs as any other first block has of its side before it
+        block_ns([&] { next.session->run(); }, next.blocks.iterations);
         while (spent < left && pairs() < protocol_.blocks_max) {
-            const bool a_first = pairs() % 2 == 0;
-            Side& first = a_first ? a_ : b_;
-            Side& second = a_first ? b_ : a_;
+            const bool even = is_even();
+            Side& first = even ? begins : follows;
+            Side& second = even ? follows : begins;
             spent += first.block(bench_.witness);
-            if (second.fastest_ns < rewarm_below_ns) second.session->run();  // untimed: back into the caches
+            settle(second);
             spent += second.block(bench_.witness);
             if (spent >= round_ns && pairs() >= round_begin + pairs_min()) break;
         }
