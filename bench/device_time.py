@@ -8,8 +8,10 @@ process each, bound to the same core; board time is from the start of the first 
 Kernels are timed decade by decade, so that each decade's time is read off and not shared out. Within a decade both
 sides take turns (ours, fixed, fixed, ours, ...), so that drift counts alike on both. Equal spread: as many fixed
 launches as bring the standard deviation of the fixed value between repeats, in the median over the decade's kernels,
-down to ours. That is asked twice: with neither side's values divided by a canary, and with both divided by the same
-one, ours of the turn, whose runs cost the fixed side nothing. Either way is held to the goal.
+down to ours. That is asked twice: with what both sides' clocks said and no canary in either's values (ours: the mean
+of the two lowest floors of launches), and with the farm's value, in which each block is held to the canaries around it,
+and the fixed one both divided by the same canary, ours of the turn, whose runs cost the fixed side nothing. Either way
+is held to the goal.
 """
 
 import argparse
@@ -28,7 +30,15 @@ from bench.report import command_run, write_section
 from benchfarm_core.measurements import MAX_NOISY, LaunchSamples
 from benchfarm_core.platforms import ClockProof
 from benchfarm_core.protocols import PROTOCOLS
-from benchfarm_core.quality import CanaryGolden, canary_floors, is_noisy, lease_canaries, summarise
+from benchfarm_core.quality import (
+    FLOORS_CONFIRMED,
+    CanaryGolden,
+    canary_floors,
+    is_noisy,
+    judged_floors,
+    lease_canaries,
+    summarise,
+)
 from benchfarm_core.summaries import Grade, Summary, as_noisy
 from benchfarm_engines.launch import launch_environment
 from benchfarm_workloads.draws import draw_mixed
@@ -49,8 +59,10 @@ Side = Sequence[Mapping[int, float]]
 
 
 class Ours(NamedTuple):
-    """One repeat of ours: floors in ms and grades by position, the canary's floor in ns, seconds of the board."""
+    """One repeat of ours: by position the farm's values in ms, floors that no canary touched, and grades; the canary's
+    floor in ns, seconds of the board."""
 
+    values_ms: Mapping[int, float]
     floors_ms: Mapping[int, float]
     grades: Mapping[int, Grade]
     canary_ns: int
@@ -158,8 +170,15 @@ def _ours(files: Files, batch: Sequence[Ready], target: Target, repeat: int) -> 
         )
         found |= {numbers[place]: launches for place, launches in anew.items()}
         wall_s += more_s
-    floors_ms, grades, canary_ns = judged(found)
-    return Ours(floors_ms, grades, canary_ns, wall_s)
+    values_ms, grades, canary_ns = judged(found)
+    floors_ms = {number: raw_floor_ms(found[number]) for number in values_ms}
+    return Ours(values_ms, floors_ms, grades, canary_ns, wall_s)
+
+
+def raw_floor_ms(launches: Sequence[LaunchSamples]) -> float:
+    """The mean of the two lowest floors of launches in ms: no value of theirs is divided by a canary."""
+    floors_ns = judged_floors(launches, PROTOCOLS["kernel"])[:FLOORS_CONFIRMED]
+    return mean(floors_ns) / 1e6
 
 
 def noisy(found: Mapping[int, Sequence[LaunchSamples]]) -> list[int]:
@@ -169,14 +188,14 @@ def noisy(found: Mapping[int, Sequence[LaunchSamples]]) -> list[int]:
 
 
 def judged(found: Mapping[int, Sequence[LaunchSamples]]) -> tuple[dict[int, float], dict[int, Grade], int]:
-    """Floors in ms and grades by position, as the farm judges a lease, and the clock canary's floor in ns.
+    """The farm's values in ms and grades by position, as it judges a lease, and the clock canary's floor in ns.
 
     Raises ValueError where no canary ran: nothing could be divided by it.
     """
     floors = canary_floors([launch for samples in found.values() for launch in samples])
     if "sgemm" not in floors:
         raise ValueError("no canary ran beside the kernels")
-    # the reference is the canary's own floor: a normalised time is then the floor as it was
+    # the reference is the canary's own floor: a normalised time is then the one at the lease's own clock
     beside = CanaryGolden(sgemm_ns=floors["sgemm"], mobilenet_ns=floors.get("mobilenet"))
     protocol, proof = PROTOCOLS["kernel"], ClockProof.UNPINNED
     summaries = {
@@ -185,8 +204,8 @@ def judged(found: Mapping[int, Sequence[LaunchSamples]]) -> tuple[dict[int, floa
     }
     loud = set(noisy(found))
     good = {n: as_noisy(one) if n in loud else one for n, one in summaries.items() if isinstance(one, Summary)}
-    floors_ms = {number: one.normalised_ms for number, one in good.items() if one.normalised_ms}
-    return floors_ms, {number: one.grade for number, one in good.items()}, floors["sgemm"]
+    values_ms = {number: one.normalised_ms for number, one in good.items() if one.normalised_ms}
+    return values_ms, {number: one.grade for number, one in good.items()}, floors["sgemm"]
 
 
 def _fixed(folder: Path, batch: Sequence[Ready], target: Target) -> tuple[dict[int, float], float]:
@@ -207,7 +226,7 @@ def _fixed(folder: Path, batch: Sequence[Ready], target: Target) -> tuple[dict[i
 
 def decade_row(name: str, mine: Sequence[Ours], theirs: Sequence[Fixed]) -> Row:
     """Both sides of a decade, as they are and over the canary. Judged are the kernels that each repeat of ours has."""
-    common = sorted(set.intersection(*(set(one.floors_ms) for one in mine)))
+    common = sorted(set.intersection(*(set(one.values_ms) for one in mine)))
     ours_s, launch_s = _mean_s(mine), _mean_s(theirs)
     row: Row = {
         "decade": name,
@@ -230,7 +249,7 @@ def decade_row(name: str, mine: Sequence[Ours], theirs: Sequence[Fixed]) -> Row:
 
 def _sides(mine: Sequence[Ours], theirs: Sequence[Fixed], *, divided: bool) -> tuple[Side, Side]:
     return (
-        [_over(one.floors_ms, one.canary_ns if divided else 1) for one in mine],
+        [_over(one.values_ms, one.canary_ns) if divided else one.floors_ms for one in mine],
         [_over(one.means_ms, one.canary_ns if divided else 1) for one in theirs],
     )
 

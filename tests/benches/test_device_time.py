@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.device_time import WAYS, Fixed, Ours, decade_row, judged, noisy, table, turns
+from bench.device_time import WAYS, Fixed, Ours, decade_row, judged, noisy, raw_floor_ms, table, turns
 from benchfarm_core.summaries import Grade
 from tests.core.test_quiet_blocks import pointed, quiet
 
@@ -21,9 +21,10 @@ def test_sides_take_turns_and_neither_is_always_first(launches: int) -> None:
 def ours(factors: list[float], spread: float = 0.001, wall_s: float = 1.0, grade: Grade = Grade.A) -> list[Ours]:
     """Repeats of two kernels, each slowed by a factor with its canary, and `spread` of their own."""
     own = (1 - spread, 1 + spread, 1 + spread, 1 - spread)
+    values = [{0: factor * here, 1: 5 * factor * here} for factor, here in zip(factors, own, strict=True)]
     return [
-        Ours({0: factor * here, 1: 5 * factor * here}, {0: grade, 1: grade}, round(1e6 * factor), wall_s)
-        for factor, here in zip(factors, own, strict=True)
+        Ours(values_ms, values_ms, {0: grade, 1: grade}, round(1e6 * factor), wall_s)
+        for values_ms, factor in zip(values, factors, strict=True)
     ]
 
 
@@ -91,7 +92,7 @@ def test_a_goal_that_only_one_way_meets_is_missed() -> None:
 
 def test_a_decade_without_a_kernel_that_every_repeat_has_is_told_and_the_goal_missed() -> None:
     name, mine, theirs = decade(0.1, 1.0)
-    half = [one._replace(floors_ms={number % 2: 1.0}) for number, one in enumerate(mine)]
+    half = [one._replace(values_ms={number % 2: 1.0}) for number, one in enumerate(mine)]
     empty, full, every = table([(name, half, theirs), (name, mine, theirs)])
     assert (empty["kernels"], empty["judged"], full["judged"]) == (2, 0, 2)
     assert (every["ours / fixed"], every["met"]) == (full["ours / fixed"], False)
@@ -104,3 +105,21 @@ def test_what_met_nothing_quiet_is_measured_again_and_no_good_number() -> None:
     assert noisy(found) == [1]
     _, grades, _ = judged(found)
     assert grades == {0: Grade.A, 1: Grade.D}
+
+
+def test_what_stands_as_it_is_was_touched_by_no_canary() -> None:
+    """The farm's value holds each block to the canaries beside it, also where the lease itself is its reference."""
+    calm = [quiet(number) for number in range(3)]
+    slower = [launch.model_copy(update={"canaries": _later_slower(launch.canaries)}) for launch in calm]
+    (before, after), (raw_before, raw_after) = (
+        (judged({0: one})[0][0] for one in (calm, slower)),
+        (raw_floor_ms(one) for one in (calm, slower)),
+    )
+    assert after < before * 0.99
+    assert raw_after == raw_before
+
+
+def _later_slower(canaries: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+    """The clock's canary 5 % slower everywhere but at its first place: what is between was measured at a slow clock."""
+    first = canaries["sgemm"][0]
+    return {**canaries, "sgemm": [first, *((place, ns * 105 // 100) for place, ns in canaries["sgemm"][1:])]}

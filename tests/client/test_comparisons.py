@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from benchfarm import ComparisonVerdict, Conflict, InvalidRequest, JobKind, Results
-from benchfarm.commands.comparisons import _table
+from benchfarm.commands.comparisons import _table, exit_code_of
 from benchfarm.exit_codes import ExitCode
 from benchfarm.workload_text import parse_kernel
-from benchfarm_core.jobs import JobState
+from benchfarm_core.jobs import ItemView, JobState
 from benchfarm_core.workloads import PairWorkload
 from benchfarm_workloads.artifacts import build
 from benchfarm_workloads.kernels import kernel_type
@@ -117,6 +117,22 @@ def test_what_could_not_be_compared_says_why(farm: Any, logged_in: Any) -> None:
         ended = logged_in("compare", farm.kernels[0], farm.kernels[1], "--platform", PLATFORM)
     assert ended.code == ExitCode.JOB_FAILED
     assert "out_of_memory: needs 3 GB" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "code"),
+    [
+        ("inconclusive", JobState.FAILED, ExitCode.INCONCLUSIVE),
+        ("wrong_result", JobState.FAILED, ExitCode.JOB_FAILED),
+        (None, JobState.CANCELLED, ExitCode.JOB_FAILED),
+    ],
+)
+def test_a_board_that_nobody_left_alone_is_not_a_model_that_fails(
+    failure: str | None, state: JobState, code: ExitCode
+) -> None:
+    """A gate tells noise from a broken model: neither has a comparison."""
+    item = ItemView.model_construct(comparison=None, failure=failure)
+    assert exit_code_of(item, state, fail_if_slower=True) == code
 
 
 def test_a_job_that_was_cancelled_before_it_was_planned_compares_nothing(farm: Any, logged_in: Any) -> None:

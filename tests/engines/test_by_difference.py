@@ -218,6 +218,20 @@ def test_a_round_goes_on_until_enough_was_undisturbed(calm: int, pairs: int) -> 
     assert samples.rounds == [pairs]
 
 
+@pytest.mark.parametrize("blocks_min", [5, 100, 1000])
+def test_where_nobody_leaves_the_board_alone_a_visit_keeps_to_its_blocks(blocks_min: int) -> None:
+    """What a line carries is bounded by `blocks_max`; so is what the farm reads of it."""
+    samples, protocol, witness = PairSamples(), parameters(blocks_min=blocks_min, blocks_max=1000), SwitchingWitness(3)
+    sides: list[Any] = [Counted(), Counted()]
+    for side in sides:
+        side.takes_ns = 200_000  # blocks of one run
+    while wants_round(samples, protocol):
+        time_round(sides, samples, protocol, witness, lambda: None)
+    witness.close()
+    assert ROUNDS_MIN <= len(samples.rounds) <= ROUNDS
+    assert sum(samples.rounds) <= protocol.blocks_max
+
+
 @pytest.mark.parametrize(
     ("changes", "block_ns", "rounds"),
     [

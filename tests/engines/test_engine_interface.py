@@ -157,10 +157,11 @@ def unfit(engine: Engine) -> set[FailureCode]:
     return {FailureCode.INVALID_WORKLOAD} | ({FailureCode.CONVERSION_FAILED} if has_converter(engine.name) else set())
 
 
-def test_an_unknown_operator_has_its_own_code(engine: Engine, write_model: Any) -> None:
+def test_an_unknown_operator_has_its_own_code_and_is_named(engine: Engine, write_model: Any) -> None:
     for name, domain in (("Nope", ""), ("Foo", "my.domain")):
         workload = write_model(f"unknown-{name}", one_node(name, domain), [X])
-        assert refusal(engine, workload).code is FailureCode.UNSUPPORTED_OPERATOR
+        refused = refusal(engine, workload)
+        assert (refused.code, refused.subject) == (FailureCode.UNSUPPORTED_OPERATOR, name)
 
 
 def test_files_that_are_no_model_are_invalid(engine: Engine, write_model: Any, workloads: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """The visit of a pair as the agent sees it: a real process, real engines, what it finds judged by the rule."""
 
+import time
 from itertools import accumulate, pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,8 +13,18 @@ from benchfarm_core.comparing import round_changes
 from benchfarm_core.measurements import LaunchSamples
 from benchfarm_core.protocols import PAIR_ROUNDS, PAIR_ROUNDS_MIN
 from benchfarm_core.protocols import ROUND_PAIRS_MIN as PAIRS_OF_A_ROUND
-from benchfarm_engines.pair_visit import ROUND_PAIRS_MIN, ROUNDS, ROUNDS_MIN, pair_iterations
+from benchfarm_engines.launch_request import ProtocolParameters
+from benchfarm_engines.pair_visit import (
+    ROUND_PAIRS_MIN,
+    ROUNDS,
+    ROUNDS_MIN,
+    PairSamples,
+    pair_iterations,
+    time_round,
+)
 from benchfarm_engines.registry import engine_names
+from benchfarm_engines.visit import Bench
+from benchfarm_engines.witness import Witness
 from tests.engines.conftest import PROTOCOL
 
 CHAINS = {"one": 1, "two": 2}
@@ -99,6 +111,48 @@ def test_many_pairs_make_longer_rounds_and_not_more(launch: Any, both: dict[str,
     assert 1 <= len(beside["rounds"]) <= ROUNDS
     assert min(beside["rounds"]) >= 1
     assert min(protocol["blocks_min"], protocol["blocks_max"]) <= sum(beside["rounds"]) <= protocol["blocks_max"]
+
+
+class Logged:
+    """A side that writes its name down whenever it runs, and takes a fixed time."""
+
+    def __init__(self, name: str, log: list[str], takes_ns: int) -> None:
+        self.name, self.log, self.takes_ns = name, log, takes_ns
+
+    def __call__(self) -> None:
+        self.log.append(self.name)
+        end = time.perf_counter_ns() + self.takes_ns
+        while time.perf_counter_ns() < end:
+            pass
+
+
+def rounds_of_runs(takes_ns: int) -> list[str]:
+    """Who ran when in two rounds, of which b begins the second; `|` stands for a canary."""
+    samples, found = PairSamples(), []
+    limits = {**PROTOCOL, "warmup_min_runs": 2, "warmup_min_ms": 0, "visit_ms": 1, "blocks_min": 12, "blocks_max": 100}
+    limits["canary_every_ms"] = 10_000
+    for order in ("ab", "ba"):
+        log: list[str] = []
+        canaries = SimpleNamespace(sample=lambda *_, log=log: log.append("|"))
+        sides = {"a": samples.a.blocks, "b": samples.b.blocks}
+        ways = [(Logged(name, log, takes_ns), sides[name]) for name in order]
+        witness = Witness()
+        bench = cast(Bench, SimpleNamespace(canaries=canaries, witness=witness))
+        time_round(ways, samples, ProtocolParameters(**limits), bench)
+        witness.close()
+        found.append("".join(log))
+    return found
+
+
+@pytest.mark.parametrize(("takes_ns", "runs"), [(1_000_000, "aabb|aaabbbaaabbbaa"), (6_000_000, "aabb|aabbaabba")])
+def test_rounds_are_mirror_images(takes_ns: int, runs: str) -> None:
+    """What one side pays for its place, the other one pays in the next round: a model beside itself takes as long.
+
+    Behind a canary the first block has as many runs of its side before it as any other first one.
+    """
+    first, second = rounds_of_runs(takes_ns)
+    assert second == first.translate(str.maketrans("ab", "ba"))
+    assert first == runs
 
 
 def test_sides_may_differ_in_precision_and_options(launch: Any, both: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from benchfarm_core.protocols import PROTOCOLS
 from benchfarm_core.quality import CanaryGolden, summarise
 from benchfarm_core.summaries import Summary
 from benchfarm_engines.engine import NodeTime
-from benchfarm_engines.profile_visit import node_medians
-from benchfarm_engines.run_watch import RunWatch
+from benchfarm_engines.profile_visit import node_medians, undisturbed
+from benchfarm_engines.run_watch import RunWatch, Step
 from benchfarm_engines.witness import Reading, Witness
 from tests.engines.conftest import PROTOCOL
 
@@ -102,6 +102,13 @@ def test_operators_of_one_name_are_one_row_with_their_sum() -> None:
     inference = [NodeTime("a", "Conv", 5), NodeTime("b", "Relu", 7), NodeTime("a", "Conv", 3)]
     rows = node_medians([inference] * 3)
     assert [(row["name"], row["ns"]) for row in rows] == [("a", 8), ("b", 7)]
+
+
+def test_operators_are_told_of_undisturbed_inferences() -> None:
+    calm, disturbed = Step(0, 0, disturbed=False), Step(50_000, 1, disturbed=True)
+    seen = [[NodeTime("a", "Conv", ns)] for ns in (5, 90, 80)]
+    assert undisturbed(seen, [calm, disturbed, disturbed]) == seen[:1]
+    assert undisturbed(seen, [disturbed] * 3) == seen
 
 
 class Pushed:

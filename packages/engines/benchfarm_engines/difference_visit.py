@@ -98,6 +98,14 @@ def _round_pairs(protocol: ProtocolParameters) -> int:
     return max(ROUND_PAIRS, -(-protocol.blocks_min // ROUNDS))
 
 
+def _pairs_left(samples: PairSamples, protocol: ProtocolParameters) -> int:
+    """How many pairs a round may have where nobody leaves the board alone: `blocks_max` are for all rounds together,
+    in equal shares for those without which nothing can be told."""
+    first = len(samples.rounds) < ROUNDS_MIN
+    share = protocol.blocks_max // ROUNDS_MIN if first else protocol.blocks_max - samples.pairs
+    return max(ROUND_PAIRS, share)
+
+
 def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> Session:
     """Opens both carriers, the one with two copies first in every other round; `opened` closes them. The session of the
     one with one copy."""
@@ -133,7 +141,8 @@ def time_round(
             found.blocks.iterations = iterations_for(fastest_ns, protocol.block_min_us)
     witness.refresh()
     wanted, before, undisturbed = _round_pairs(protocol), samples.pairs, 0
-    while samples.pairs < before + WALL_SHARE * wanted and not is_over(undisturbed, samples.pairs - before, wanted):
+    most = before + min(WALL_SHARE * wanted, _pairs_left(samples, protocol))
+    while samples.pairs < most and not is_over(undisturbed, samples.pairs - before, wanted):
         in_turn = turns if samples.pairs % 2 == 0 else turns[::-1]
         quiet = [_block(session, found, witness, displace) for session, found in in_turn]
         undisturbed += all(quiet)

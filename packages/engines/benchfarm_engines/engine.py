@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -173,7 +174,14 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:DETAIL_LENGTH]
 
 
-def failure_without_paths(code: FailureCode, error: BaseException, artifact: Path) -> EngineFailure:
-    """An engine's own message as a failure, without the board's file names."""
+def failure_without_paths(
+    code: FailureCode, error: BaseException, artifact: Path, lacking: Iterable[re.Pattern[str]] = ()
+) -> EngineFailure:
+    """An engine's own message as a failure, without the board's file names.
+
+    lacking: how the engine says which operator (`op`) it has none of, which is what the failure is then about.
+    """
     text = str(error) or type(error).__name__
-    return EngineFailure(code, text.replace(str(artifact), "the model"))
+    found = [sign.search(text) for sign in lacking] if code == FailureCode.UNSUPPORTED_OPERATOR else []
+    subject = next((one["op"] for one in found if one is not None), "")
+    return EngineFailure(code, text.replace(str(artifact), "the model"), subject=subject)

@@ -63,6 +63,8 @@ class Mnn:
             session = _MnnSession(request, outputs)
         except EngineFailure:
             raise
+        except MemoryError as error:
+            raise failure_without_paths(FailureCode.OUT_OF_MEMORY, error, request.artifact) from error
         except Exception as error:  # boundary: the extension raises nothing more exact
             raise failure_without_paths(FailureCode.CONVERSION_FAILED, error, request.artifact) from error
         self._pool |= thread_ids() - before
@@ -188,6 +190,8 @@ class _MnnSession:
 def _interpreter(request: OpenRequest) -> Any:
     try:
         return mnn.Interpreter(str(request.artifact))
+    except MemoryError:
+        raise
     except Exception as error:  # boundary: the extension raises nothing more exact
         raise failure_without_paths(FailureCode.INVALID_WORKLOAD, error, request.artifact) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -41,6 +42,11 @@ _TYPES: Final = {"float32": "float", "float64": "double"}
 """ONNX Runtime's names of element types where they are not numpy's."""
 _ERRORS_ONLY: Final = 3
 _UNSUPPORTED_SIGNS: Final = ("not a registered function/op", "No Op registered for", "opset", "NOT_IMPLEMENTED")
+_LACKING: Final = (
+    re.compile(r"No Op registered for (?P<op>\w+) "),
+    re.compile(r"(?P<op>\w+)\(-?\d+\) is not a registered function/op"),
+    re.compile(r"find an implementation for (?P<op>\w+)\("),
+)
 _MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate memory", "bad allocation")
 
 # The native errors share no base of their own.
@@ -237,7 +243,7 @@ def _computes_in_8_bits(request: OpenRequest) -> bool:
 
 
 def _failure(error: Exception, request: OpenRequest) -> EngineFailure:
-    return failure_without_paths(_code(error), error, request.artifact)
+    return failure_without_paths(_code(error), error, request.artifact, _LACKING)
 
 
 def _code(error: Exception) -> FailureCode:

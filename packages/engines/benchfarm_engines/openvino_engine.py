@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ _NS_PER_US: Final = 1000
 _LAYERS: Final = "originalLayersNames"
 _NAMES: Final = {ov.Type.f32: "fp32", ov.Type.bf16: "bf16", ov.Type.f16: "fp16"}
 _UNSUPPORTED_SIGNS: Final = ("No conversion rule found", "does not support", "Unsupported operation", "not implemented")
+_LACKING: Final = (re.compile(r"No conversion rule found for operations: (?:\w+\.)*(?P<op>\w+)"),)
 _MEMORY_SIGNS: Final = ("bad_alloc", "Failed to allocate", "out of memory", "Cannot allocate")
 _ERRORS: Final = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 
@@ -75,7 +77,7 @@ class OpenVino:
             return kind(_compiled(self._opened_core(), request), request)
         except _ERRORS as error:  # of a graph that others run: two dense layers in a row of which one is 1 by 1, say
             code = _code(error, otherwise=FailureCode.CONVERSION_FAILED)
-            raise failure_without_paths(code, error, request.artifact) from error
+            raise failure_without_paths(code, error, request.artifact, _LACKING) from error
 
     def _opened_core(self) -> Any:
         if self._core is None:

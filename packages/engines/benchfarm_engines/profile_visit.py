@@ -19,7 +19,7 @@ from benchfarm_engines.engine import EngineFailure, NodeTime, OpenRequest, Profi
 from benchfarm_engines.gate import load_reference
 from benchfarm_engines.in_step import in_step
 from benchfarm_engines.launch_request import LaunchRequest, Visit
-from benchfarm_engines.run_watch import RunWatch
+from benchfarm_engines.run_watch import RunWatch, Step
 from benchfarm_engines.visit import Bench, artifact_inputs, check_session, told_precision
 
 RUNS_MIN: Final = 5
@@ -111,8 +111,14 @@ def _profiled(session: ProfilingSession, request: LaunchRequest, bench: Bench) -
         "warmup_runs": warmup_runs,
         "timed_ms": sum(blocks_ns) / 1e6,
         "canary_ms": (bench.canaries.spent_ns - canary_before_ns) / 1e6,
-        "nodes": node_medians(inferences),
+        "nodes": node_medians(undisturbed(inferences, watch.steps)),
     }
+
+
+def undisturbed(inferences: Sequence[list[NodeTime]], steps: Sequence[Step]) -> list[list[NodeTime]]:
+    """Those inferences in which the witness saw nobody; all of them where it saw somebody in each."""
+    calm = [nodes for nodes, step in in_step(inferences, steps) if not step.disturbed]
+    return calm or list(inferences)
 
 
 def node_medians(inferences: Sequence[Sequence[NodeTime]]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def take_in(
         repeated=[r.measurement_id for r in request.results if items[r.measurement_id].outcome is not None],
         orphaned=[r.measurement_id for r in orphaned],
     )
-    # the sides of a pair are attempts of their own, elsewhere
+    # the matrix is of workloads by themselves: of a pair nobody knows which side an attempt speaks of
     attempts = [] if is_comparison(lease.protocol) else _attempts(held, good, bad, answered)
     outcomes = [item.outcome for item in items.values() if item.outcome is not None]  # of earlier chunks
     outcomes += [one.code for one in bad] + ["ok"] * len(good)

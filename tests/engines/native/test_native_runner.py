@@ -217,6 +217,34 @@ def test_a_wrong_result_is_no_number(native: Any, workloads: dict[str, Any]) -> 
     assert outcome_beside_a_good_one(native, workloads, bad) == "wrong_result"
 
 
+def test_each_output_is_held_to_its_own_reference_as_by_python(
+    native: Any, launch: Any, write_model: Any, references: Any, batch_folder: Path
+) -> None:
+    """A wrong output that is small beside the others is a wrong result all the same."""
+    content = graph(
+        [
+            helper.make_node("Relu", ["x"], ["large"]),
+            helper.make_node("Mul", ["x", "tiny"], ["small"]),
+        ],
+        {"x": [1, 4, 8, 8]},
+        ["large", "small"],
+        {"tiny": np.array(1e-5, np.float32)},
+    )
+    workload = write_model("two-outputs", content, [normal([1, 4, 8, 8])])
+    [answer] = references([(workload.artifact, workload.inputs, workload.reference)])
+    assert answer["ok"], answer
+    made = made_for(ENGINE, workload).part_of_visit()
+    [(ours, theirs)] = both(native, launch, [workload.visit(0, **made)])
+    assert (ours["outcome"], theirs["outcome"]) == ("ok", "ok")
+    with np.load(workload.reference) as kept:
+        spoilt = batch_folder / "two-outputs-spoilt.npz"
+        np.savez(spoilt, out0=kept["out0"], out1=-kept["out1"])
+    bad = workload.visit(0, **made, gates=[{"reference": str(spoilt), "max_relative_l2": 1e-3}])
+    [(ours, theirs)] = both(native, launch, [bad])
+    assert (ours["code"], theirs["code"]) == ("wrong_result", "wrong_result")
+    assert "of output 1 by itself" in ours["detail"]
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00", None])
 def test_a_bad_reference_is_the_farms_fault(
     native: Any, workloads: dict[str, Any], batch_folder: Path, content: bytes | None

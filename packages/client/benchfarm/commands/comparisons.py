@@ -26,9 +26,10 @@ from benchfarm.commands.watching import watch
 from benchfarm.comparisons import comparison_fields, comparison_text, is_slower, nothing_planned
 from benchfarm.exit_codes import ExitCode, exit_code_of_job
 from benchfarm.workload_text import parse_architecture, parse_generated_model, parse_kernel
-from benchfarm_core.comparing import Comparison, ComparisonVerdict
+from benchfarm_core.comparing import ComparisonVerdict
 from benchfarm_core.errors import InvalidRequest
-from benchfarm_core.jobs import ItemView, JobRequest
+from benchfarm_core.failures import FailureCode
+from benchfarm_core.jobs import ItemView, JobRequest, JobState
 from benchfarm_core.support import precision_text
 from benchfarm_core.workloads import PairWorkload, UploadRequest
 
@@ -97,8 +98,7 @@ def compare(
         session.show(job, lambda: nothing_planned(job))
         context.exit(exit_code_of_job(job.state))
     session.show(item, lambda: _table(item, a, b))
-    failed = item.comparison is None
-    context.exit(exit_code_of_job(job.state) if failed else _exit_code(item.comparison, fail_if_slower))
+    context.exit(exit_code_of(item, job.state, fail_if_slower=fail_if_slower))
 
 
 def _is_file(text: str) -> bool:
@@ -127,8 +127,11 @@ def _side(client: Client, text: str, dims: dict[str, int] | None) -> AnyRequest:
     return parse_kernel(text)
 
 
-def _exit_code(found: Comparison | None, fail_if_slower: bool) -> ExitCode:
-    assert found is not None
+def exit_code_of(item: ItemView, state: JobState, *, fail_if_slower: bool) -> ExitCode:
+    """Of a pair for which the board was never left alone there is no comparison: nobody can tell."""
+    found = item.comparison
+    if found is None:
+        return ExitCode.INCONCLUSIVE if item.failure == FailureCode.INCONCLUSIVE else exit_code_of_job(state)
     if found.verdict == ComparisonVerdict.INCONCLUSIVE:
         return ExitCode.INCONCLUSIVE
     return ExitCode.SLOWER if fail_if_slower and is_slower(found) else ExitCode.OK

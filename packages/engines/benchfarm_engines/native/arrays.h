@@ -37,11 +37,16 @@ void to_workload(std::vector<Array>& outputs, const std::optional<Edges>& edges,
 // The arrays out0, out1, ... of an .npz. Throws VisitFailure (engine_error): the farm's fault, not the workload's.
 std::vector<Array> load_reference(const std::string& path);
 
-// ||outputs - reference|| / ||reference|| with all outputs as one vector. Throws VisitFailure (wrong_result) where a
-// shape differs or an output is not finite.
-double relative_l2(const std::vector<Array>& outputs, const std::vector<Array>& reference);
+// ||output - reference|| / ||reference|| of each output by itself; of one that must be 0 throughout, beside all of them.
+// As `gate.distances` has it. Throws VisitFailure (wrong_result) where a shape differs or an output is not finite.
+std::vector<double> distances(const std::vector<Array>& outputs, const std::vector<Array>& reference);
 
-// The relative L2, which is at most `limit`. Throws VisitFailure (wrong_result).
+// The largest relative L2 of an output, which is at most `limit`. Throws VisitFailure (wrong_result).
 double check_outputs(const std::vector<Array>& outputs, const std::vector<Array>& reference, double limit);
+
+// An output that is farther from its twin than `limit` is wrong, unless it is as near to the workload's own reference
+// as the twin. Throws VisitFailure (wrong_result).
+void check_beside_twin(const std::vector<Array>& outputs, const std::vector<Array>& reference,
+                       const std::vector<Array>& twin, double limit);
 
 }  // namespace benchfarm
