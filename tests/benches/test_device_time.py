@@ -1,10 +1,15 @@
 """How the two protocols' seconds are set against each other at equal spread."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from bench.device_time import WAYS, Fixed, Ours, decade_row, judged, noisy, raw_floor_ms, table, turns
+from benchfarm_core.quality import CanaryName
 from benchfarm_core.summaries import Grade
 from tests.core.test_quiet_blocks import pointed, quiet
+
+CanaryRuns = tuple[tuple[int, int], ...]
 
 PLAIN, DIVIDED = WAYS
 
@@ -119,7 +124,7 @@ def test_what_stands_as_it_is_was_touched_by_no_canary() -> None:
     assert raw_after == raw_before
 
 
-def _later_slower(canaries: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+def _later_slower(canaries: Mapping[CanaryName, CanaryRuns]) -> dict[CanaryName, CanaryRuns]:
     """The clock's canary 5 % slower everywhere but at its first place: what is between was measured at a slow clock."""
     first = canaries["sgemm"][0]
-    return {**canaries, "sgemm": [first, *((place, ns * 105 // 100) for place, ns in canaries["sgemm"][1:])]}
+    return {**canaries, "sgemm": (first, *((place, ns * 105 // 100) for place, ns in canaries["sgemm"][1:]))}

@@ -131,7 +131,7 @@ def test_a_board_that_nobody_left_alone_is_not_a_model_that_fails(
     failure: str | None, state: JobState, code: ExitCode
 ) -> None:
     """A gate tells noise from a broken model: neither has a comparison."""
-    item = ItemView.model_construct(comparison=None, failure=failure)
+    item = ItemView.model_construct(**dict[str, Any](comparison=None, failure=failure))
     assert exit_code_of(item, state, fail_if_slower=True) == code
 
 

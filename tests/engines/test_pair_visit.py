@@ -129,7 +129,14 @@ class Logged:
 def rounds_of_runs(takes_ns: int) -> list[str]:
     """Who ran when in two rounds, of which b begins the second; `|` stands for a canary."""
     samples, found = PairSamples(), []
-    limits = {**PROTOCOL, "warmup_min_runs": 2, "warmup_min_ms": 0, "visit_ms": 1, "blocks_min": 12, "blocks_max": 100}
+    limits: dict[str, Any] = {
+        **PROTOCOL,
+        "warmup_min_runs": 2,
+        "warmup_min_ms": 0,
+        "visit_ms": 1,
+        "blocks_min": 12,
+        "blocks_max": 100,
+    }
     limits["canary_every_ms"] = 10_000
     for order in ("ab", "ba"):
         log: list[str] = []
