@@ -198,11 +198,17 @@ def adapt_and_compare(client: Client, platform: str, console: Console) -> None:
         why = done.reason or str(done.state)
         console.print(escape(f"No predictor of whole models came of it: {why}. {_too_busy()}"))
         return
-    donors = ", ".join(done.donors) or "none, for the pool has no other family that is alike"
+    donors = ", ".join(done.donors) or _no_donors(client, platform)
     console.print(escape(f"Donors: {donors}."))
     spent, judged = duration_text(done.board_s), duration_text(done.holdout_board_s)
     console.print(escape(f"Predictors after {spent} of board time, {judged} of hold-outs beside it: {done.reason}."))
     compare(client, platform, f"held out from {done.id}", console)
+
+
+def _no_donors(client: Client, platform: str) -> str:
+    if any(client.pool.matrix(target=platform, subject=WHOLE_MODEL)):
+        return "none, for the pool has no other family that is alike"
+    return "none, for too few networks of the probe set were measured to tell whether any is alike"
 
 
 def _adapted(client: Client, platform: str, console: Console) -> AdaptationView:

@@ -18,6 +18,7 @@ from benchfarm_core.pool_files import (
 )
 from benchfarm_core.pool_rows import pack
 from benchfarm_core.predictors import KernelRow, ModelRow, TrainingRows
+from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.summaries import Grade
 from benchfarm_core.workloads import Cost, workload_id
 from benchfarm_workloads.fusing import FusionRules
@@ -57,7 +58,7 @@ def made_rows(
         platform=key,
         kernels=tuple(sorted(found, key=lambda row: (row.workload_id, row.timing))),
         models=tuple(sorted(models, key=lambda row: row.workload_id)),
-        rule_version=6,
+        rule_version=RULE_VERSION,
         data_hash="0" * 32,
     )
 

@@ -6,10 +6,13 @@ import pytest
 
 from bench import starter_pool
 from bench.corpus_cells import held_out
-from bench.corpus_rows import PlatformCorpus, write
+from bench.corpus_generations import read as read_rows
+from bench.corpus_rows import DATA, PlatformCorpus, write
 from benchfarm_core.pool_files import MAX_POOL_BYTES, open_entries, read
 from benchfarm_core.predictors import WHOLE_MODEL
+from benchfarm_core.quality import RULE_VERSION
 from benchfarm_predictor import predictor_file
+from benchfarm_store.starter_pool import FILE
 from benchfarm_workloads.kernels import CATALOGUE_VERSION
 from benchfarm_workloads.own_kernels import OwnKernels
 from tests.benches.made_corpus import HOST, Lists, made_corpus, made_generation
@@ -30,6 +33,15 @@ LISTS: Lists = {
 @pytest.fixture(scope="module")
 def corpus() -> PlatformCorpus:
     return made_corpus("onnxruntime", Platform(1), LISTS)
+
+
+def test_the_pool_that_ships_is_of_the_rows_beside_it_and_of_todays_rules() -> None:
+    """A farm that is upgraded says nothing of a pool that teaches nobody: this does, before it ships."""
+    sources = {each.key: starter_pool.source_of(each) for each in read_rows(DATA)}
+    opened = open_entries(FILE.read_bytes(), OwnKernels(), CATALOGUE_VERSION, predictor_file.read)
+    assert {one.entry.platform.key: one.entry.source for one in opened} == sources
+    assert all(one.left_out == () for one in opened)
+    assert {one.rows.rule_version for one in opened} == {RULE_VERSION}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

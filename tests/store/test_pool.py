@@ -17,6 +17,7 @@ from benchfarm_core.pool import Likeness, PoolExport
 from benchfarm_core.pool_files import open_entries, part_hash, read, write
 from benchfarm_core.predictor_headers import Lineage
 from benchfarm_core.predictors import WHOLE_MODEL, PredictorEvidence
+from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.workloads import KernelRequest
 from benchfarm_store import latency, likenesses, pool, pool_entries, predictors
 from benchfarm_store.adaptation_donors import FoundDonor, find_donors, lent, told_donors
@@ -220,6 +221,16 @@ def test_an_entry_is_read_packed_and_lends_the_same_when_it_is_unpacked_outside(
     with pytest.raises(InvalidRequest):
         foreign.unpacked()
     assert told_donors([FoundDonor(foreign, WHOLE_MODEL)]) == []
+
+
+def test_times_of_other_rules_teach_nobody(farm, lab):
+    """What this farm stores is derived anew under new rules; what others packed cannot be."""
+    older = made_rows().model_copy(update={"rule_version": RULE_VERSION - 1})
+    (entry_id,) = lab.bring(made_file(older)).entries
+    with farm.transaction() as tx:
+        found = pool.find_donor_rows(tx, entry_id, WHOLE_MODEL)
+    assert found.unpacked() == older, "it can be read"
+    assert told_donors([FoundDonor(found, WHOLE_MODEL), FoundDonor(found, CONV)]) == []
 
 
 def test_what_was_cancelled_as_a_hold_out_lends_all_the_same(farm, lab, probing):

@@ -63,6 +63,18 @@ def test_a_predictor_with_a_good_header_and_nothing_behind_it_is_refused(
     assert first.scalar("SELECT count(*) FROM pool_entries") == 0
 
 
+def test_a_database_that_is_away_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named(made_file(), tmp_path, monkeypatch)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    told = tmp_path / "told.json"
+    assert run(monkeypatch, "--told", str(told)) == 1
+    said = capsys.readouterr()
+    assert (said.out, told.exists()) == ("", False)
+    assert said.err
+
+
 def test_without_a_database_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert run(monkeypatch) == 2

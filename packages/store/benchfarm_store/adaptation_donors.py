@@ -11,6 +11,7 @@ from benchfarm_core.measurements import Timing
 from benchfarm_core.platforms import Platform
 from benchfarm_core.pool_files import PoolEntry
 from benchfarm_core.predictors import WHOLE_MODEL, TrainingRows
+from benchfarm_core.quality import RULE_VERSION
 from benchfarm_core.refreshing import is_other_version
 from benchfarm_store import pool, pool_entries, predictors
 from benchfarm_store.database import Transaction
@@ -84,7 +85,7 @@ def _find(tx: Transaction, donor: str, subject: str) -> FoundDonor | None:
 
 def told_donors(found: Sequence[FoundDonor]) -> list[ToldDonor]:
     """The rows with the kernels of whole models; no transaction is needed for what takes seconds. Entries whose kernels
-    are of another catalogue are left out."""
+    are of another catalogue, or whose times are of other rules, are left out: nothing here can derive them anew."""
     known = (_told(one) for one in found)
     return [one for one in known if one is not None]
 
@@ -93,9 +94,10 @@ def _told(found: FoundDonor) -> ToldDonor | None:
     if isinstance(found.rows, FoundRows):
         return ToldDonor(told(found.rows), found.subject, None)
     try:
-        return ToldDonor(found.rows.unpacked(), found.subject, found.rows.entry)
+        rows = found.rows.unpacked()
     except InvalidRequest:
         return None
+    return ToldDonor(rows, found.subject, found.rows.entry) if rows.rule_version == RULE_VERSION else None
 
 
 def lent(tx: Transaction, known: Sequence[ToldDonor]) -> list[TrainingRows]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from benchfarm_core.access import Role
-from benchfarm_core.errors import BenchfarmError, NotFound
+from benchfarm_core.errors import BenchfarmError, NotFound, Unavailable
 from benchfarm_core.pool_files import OpenedEntry, open_entries
 from benchfarm_core.values import Value
 from benchfarm_store import pool_entries
@@ -57,7 +57,7 @@ def load(
     """Take the file in, unless `before` says that it was; a file that is refused keeps no farm from starting.
 
     What was taken in before is remembered meanwhile: an operator may have deleted it. `read_predictor` looks at each
-    predictor's file, as `pool_files.open_entries` has it: the store reads headers alone.
+    predictor's file, as `pool_files.open_entries` has it: the store reads headers alone. Raises Unavailable.
     """
     if file is None:
         return before.model_copy(update={"donors": (), "why": ""})
@@ -70,6 +70,8 @@ def load(
         opened = open_entries(data, OwnKernels(), CATALOGUE_VERSION, read_predictor)
         with database.transaction() as tx:
             return _taken_in(tx, opened, sha256)
+    except Unavailable:
+        raise  # nothing was wrong with the file
     except (BenchfarmError, OSError) as error:
         why = error.detail if isinstance(error, BenchfarmError) else str(error.strerror)
         return before.model_copy(update={"donors": (), "why": why})
