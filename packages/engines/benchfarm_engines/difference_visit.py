@@ -99,11 +99,10 @@ def _round_pairs(protocol: ProtocolParameters) -> int:
 
 
 def _pairs_left(samples: PairSamples, protocol: ProtocolParameters) -> int:
-    """How many pairs a round may have where nobody leaves the board alone: `blocks_max` are for all rounds together,
-    in equal shares for those without which nothing can be told."""
-    first = len(samples.rounds) < ROUNDS_MIN
-    share = protocol.blocks_max // ROUNDS_MIN if first else protocol.blocks_max - samples.pairs
-    return max(ROUND_PAIRS, share)
+    """How many pairs a round may have where nobody leaves the board alone: `blocks_max` are for all rounds together, and
+    those without which nothing can be told are left `ROUND_PAIRS` each."""
+    to_come = max(0, ROUNDS_MIN - 1 - len(samples.rounds))
+    return max(ROUND_PAIRS, protocol.blocks_max - samples.pairs - to_come * ROUND_PAIRS)
 
 
 def _round(samples: PairSamples, shared: _Setting, opened: ExitStack) -> Session:
