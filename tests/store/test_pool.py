@@ -229,6 +229,7 @@ def test_times_of_other_rules_teach_nobody(farm, lab):
     (entry_id,) = lab.bring(made_file(older)).entries
     with farm.transaction() as tx:
         found = pool.find_donor_rows(tx, entry_id, WHOLE_MODEL)
+    assert isinstance(found, pool_entries.FoundEntry)
     assert found.unpacked() == older, "it can be read"
     assert told_donors([FoundDonor(found, WHOLE_MODEL), FoundDonor(found, CONV)]) == []
 

@@ -99,8 +99,8 @@ def _round_pairs(protocol: ProtocolParameters) -> int:
 
 
 def _pairs_left(samples: PairSamples, protocol: ProtocolParameters) -> int:
-    """How many pairs a round may have where nobody leaves the board alone: `blocks_max` are for all rounds together, and
-    those without which nothing can be told are left `ROUND_PAIRS` each."""
+    """How many pairs a round may have where nobody leaves the board alone: `blocks_max` are for all rounds, and those
+    without which nothing can be told are left `ROUND_PAIRS` each."""
     to_come = max(0, ROUNDS_MIN - 1 - len(samples.rounds))
     return max(ROUND_PAIRS, protocol.blocks_max - samples.pairs - to_come * ROUND_PAIRS)
 
