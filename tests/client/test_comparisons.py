@@ -207,6 +207,21 @@ def test_a_dimension_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, 
     assert [side["inputs"][0]["shape"][0] for side in sides] == [1, 4], ended.err
 
 
+def test_a_limit_of_integers_is_that_of_both_files_or_of_one(farm: Any, logged_in: Any, tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "open.onnx"
+    path.write_bytes(_open(8))
+    name = onnx.load(str(path)).graph.input[0].name
+    asked = ("compare", path, path, "--platform", PLATFORM, "--dim", "batch=1")
+    with lab(farm):
+        ended = logged_in(*asked, "--ints", f"a:{name}=7", "--ints", f"b:{name}=9", "--json")
+    fills = [ended.document["workload"][side]["inputs"][0]["fill"]["below"] for side in ("a", "b")]
+    assert (ended.code, fills) == (0, [7, 9]), ended.err
+    refused = logged_in(*asked, "--ints", "nobody=7")
+    assert (refused.code, "nobody" in refused.err) == (ExitCode.USAGE, True), refused.err
+
+
 @pytest.mark.parametrize(
     ("b", "dims", "text"),
     [

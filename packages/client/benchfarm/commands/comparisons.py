@@ -1,6 +1,7 @@
 """`benchfarm compare`: which of two workloads is slower, as a person's question or as a gate in CI."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -53,6 +54,23 @@ def add_to(app: typer.Typer) -> None:
     app.command()(compare)
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the files leave open."""
+
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(DIMS, help="A number for a dimension of both files: batch=1; of one: a:batch=1. Repeatable."),
+    ] = None
+    ints: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An input of both files that takes integers below a limit: token_ids=30522; of one: "
+            "a:token_ids=30522. Repeatable."
+        ),
+    ] = None
+
+
 @grouped
 def compare(
     context: typer.Context,
@@ -73,10 +91,7 @@ def compare(
         str | None, typer.Option(metavar="DURATION", help="Oldest stored answer to take; 0 measures anew.")
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Stop waiting after this.")] = None,
-    dim: Annotated[
-        list[str] | None,
-        typer.Option(DIMS, help="A number for a dimension of both files: batch=1; of one: a:batch=1. Repeatable."),
-    ] = None,
+    numbers: Numbers,
     _json: Json = False,
 ) -> None:
     """Whether B takes longer than A, less long, or as long within a tolerance. Ends with 13 where nobody can tell."""
@@ -85,8 +100,10 @@ def compare(
     with session.client(patient=True) as client, told_as_typed(TYPED):
         texts = {"a": a, "b": b}
         files = [name for name, text in texts.items() if _is_file(text)]
-        dims = numbers_by_upload(dim or [], files, set(texts) - set(files), field="dims")
-        sides = [_side(client, text, dims.get(name)) for name, text in texts.items()]
+        others = set(texts) - set(files)
+        dims = numbers_by_upload(numbers.dim or [], files, others, field="dims")
+        limits = numbers_by_upload(numbers.ints or [], files, others, field="ints")
+        sides = [_side(client, text, dims.get(name), limits.get(name)) for name, text in texts.items()]
         fields = comparison_fields(sides[0], sides[1], platform, b_platform=b_platform, tolerance_percent=tolerance)
         if max_age_s is not None:
             fields["max_age_s"] = max_age_s
@@ -106,13 +123,13 @@ def _is_file(text: str) -> bool:
     return text.endswith((".onnx", ".tflite")) or os.path.isfile(text)
 
 
-def _side(client: Client, text: str, dims: dict[str, int] | None) -> AnyRequest:
+def _side(client: Client, text: str, dims: dict[str, int] | None, ints: dict[str, int] | None) -> AnyRequest:
     """What a text means: a file, an upload's id, a model, an architecture or a kernel. Raises InvalidRequest.
 
-    dims: of a file, None of all else.
+    dims, ints: of a file, None of all else.
     """
     if dims is not None:
-        return uploaded(client, Path(text), dims=dims)
+        return uploaded(client, Path(text), dims=dims, ints=ints)
     if text.startswith(MODEL_ID):
         return UploadRequest(model_id=text)
     head = text.split()[:1]
