@@ -98,7 +98,12 @@ def _rejected(run: Run, names: Collection[str]) -> str:
     """Which share of the names was not accepted, and why."""
     reasons = Counter(run.rejected[name] for name in names if name in run.rejected)
     share = sum(reasons.values()) / len(names) if names else 0.0
-    return " ".join([f"{share:.1%}", *(f"({reason} {count})" for reason, count in reasons.most_common())])
+    return " ".join(
+        [
+            f"{share:.1%}",
+            *(f"({reason} {count})" for reason, count in sorted(reasons.items(), key=lambda one: (-one[1], one[0]))),
+        ]
+    )
 
 
 def beside_load(quiet: Mapping[str, Run], loaded: Mapping[str, Run]) -> list[Row]:

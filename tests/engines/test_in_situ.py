@@ -70,8 +70,11 @@ def test_every_kernel_of_a_carrier_has_its_own_time(launch: Any, carrier_visit: 
     events = [(line["event"], line["visit"]) for line in said.lines if "visit" in line]
     assert events == [(event, number) for number in (10, 11, 12) for event in ("started", "done")]
     conv, wide, pool = (said.done[number] for number in (10, 11, 12))
-    assert 2.5 < run_ns(wide) / run_ns(conv) < 7
-    assert 0 < run_ns(pool) < run_ns(wide)
+    # beside other tests all blocks of one kernel may meet a neighbour, and an engine that tells means has him in each
+    again = [said, *(launch([carrier_visit([CONV, WIDE, POOL])], engine=engine) for _ in range(2))]
+    conv_ns, wide_ns, pool_ns = (min(run_ns(one.done[number]) for one in again) for number in (10, 11, 12))
+    assert 2.5 < wide_ns / conv_ns < 7
+    assert 0 < pool_ns < wide_ns
     for line in (conv, wide, pool):
         found = samples(line)
         assert found.gate_relative_l2 is not None
