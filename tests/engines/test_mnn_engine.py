@@ -14,7 +14,7 @@ from onnx import helper
 from benchfarm_core.failures import FailureCode
 from benchfarm_engines.engine import EngineFailure, OpenRequest
 from benchfarm_engines.mnn_convert import _converted
-from benchfarm_engines.mnn_engine import ENGINE, _MnnSession
+from benchfarm_engines.mnn_engine import ENGINE, _MnnSession, _unready
 from benchfarm_engines.sealed_file import seal
 from tests.engines.catalogue import (
     CONV,
@@ -173,3 +173,9 @@ def test_inputs_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
         with pytest.raises(EngineFailure) as caught:
             ENGINE.open(OpenRequest(artifact, inputs, "fp32", 1, {}))
         assert caught.value.code is FailureCode.INVALID_WORKLOAD
+
+
+def test_a_session_without_memory_is_no_failed_conversion() -> None:
+    # made up: what MNN says where its memory ends while it sizes a session cannot be brought about from outside
+    assert _unready(1).code == FailureCode.OUT_OF_MEMORY
+    assert _unready(2).code == _unready(None).code == FailureCode.CONVERSION_FAILED

@@ -1,8 +1,11 @@
 """The starter pool: taken in once, paid for by the first account, and no reason not to start."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from benchfarm_core.pool_files import read
+from benchfarm_core.pool_files import MAX_POOL_BYTES, read
 from benchfarm_core.predictor_headers import read_header
 from benchfarm_store import pool, pool_entries, starter_pool
 from benchfarm_store.bootstrap import bootstrap
@@ -52,6 +55,18 @@ def test_a_file_that_is_refused_is_told_and_keeps_no_farm_from_starting(first, t
     assert (told.donors, told.sha256) == ((), "")
     assert "part" in told.why
     assert keys(first) == []
+
+
+def test_what_is_no_ordinary_file_or_too_large_is_refused_before_it_is_read_whole(first, tmp_path):
+    pipe, large = tmp_path / "pipe", tmp_path / "large.pool"
+    os.mkfifo(pipe)
+    with large.open("wb") as opened:
+        opened.truncate(2**40)  # sparse: read whole, no machine would hold it
+    for path in (Path("/dev/zero"), pipe, tmp_path):
+        assert load(first.database, path, StarterPool(), read_header).why == "the starter pool is no ordinary file"
+    assert str(MAX_POOL_BYTES) in load(first.database, large, StarterPool(), read_header).why
+    missing = load(first.database, tmp_path / "missing", StarterPool(), read_header)
+    assert (missing.why, keys(first)) == ("No such file or directory", [])
 
 
 def test_the_file_is_the_shipped_one_another_one_or_none(file, tmp_path, monkeypatch):

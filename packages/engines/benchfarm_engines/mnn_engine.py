@@ -29,6 +29,8 @@ from benchfarm_engines.task_threads import thread_ids
 _RESIZE_STATUS: Final = 3
 _THREAD_NUMBER: Final = 4
 """MNN's codes of what a session tells about itself."""
+_NEEDS_MEMORY: Final = 1
+"""Of its status behind sizing: shapes are known, and memory for them was not to be had."""
 _FAILURES: Final = {
     1: (FailureCode.OUT_OF_MEMORY, "MNN had no memory left"),
     2: (FailureCode.UNSUPPORTED_OPERATOR, "MNN has no kernel for an operator of the model"),
@@ -97,8 +99,10 @@ class _MnnSession:
         self._net = _interpreter(request)
         how = {"backend": "CPU", "numThread": request.threads, "precision": "high"}
         self._session = self._net.createSession(how)
-        if self._session is None or _whole(self._net, self._session, _RESIZE_STATUS) != 0:
-            raise EngineFailure(FailureCode.CONVERSION_FAILED, "MNN cannot work out the shapes of the model")
+        if self._session is None:
+            raise _unready(None)
+        if status := _whole(self._net, self._session, _RESIZE_STATUS):
+            raise _unready(status)
         self.threads = _whole(self._net, self._session, _THREAD_NUMBER)
         self._fed = self._fed_inputs(request)
         found = self._net.getSessionOutputAll(self._session)
@@ -211,6 +215,13 @@ def _whole(net: Any, session: Any, code: int) -> int:
     """A number that MNN writes as an int and its binding reads as a float of the same four bytes."""
     number: int = struct.unpack("i", struct.pack("f", net.getSessionInfo(session, code)))[0]
     return number
+
+
+def _unready(status: int | None) -> EngineFailure:
+    """Why a session cannot run. status: what MNN says once it has worked out the shapes, None where it made none."""
+    if status == _NEEDS_MEMORY:
+        return EngineFailure(FailureCode.OUT_OF_MEMORY, "MNN had no memory left for the model's tensors")
+    return EngineFailure(FailureCode.CONVERSION_FAILED, "MNN cannot work out the shapes of the model")
 
 
 def _failure(code: int) -> EngineFailure:

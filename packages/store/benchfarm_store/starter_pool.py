@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from benchfarm_core.access import Role
 from benchfarm_core.errors import BenchfarmError, NotFound, Unavailable
-from benchfarm_core.pool_files import OpenedEntry, open_entries
+from benchfarm_core.pool_files import MAX_POOL_BYTES, OpenedEntry, open_entries
 from benchfarm_core.values import Value
 from benchfarm_store import pool_entries
 from benchfarm_store.bootstrap import FIRST_ACCOUNT
@@ -62,7 +62,7 @@ def load(
     if file is None:
         return before.model_copy(update={"donors": (), "why": ""})
     try:
-        data = file.read_bytes()
+        data = _read(file)
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 == before.sha256:
             with database.transaction(read_only=True) as tx:
@@ -75,6 +75,15 @@ def load(
     except (BenchfarmError, OSError) as error:
         why = error.detail if isinstance(error, BenchfarmError) else str(error.strerror)
         return before.model_copy(update={"donors": (), "why": why})
+
+
+def _read(file: Path) -> bytes:
+    """No more than tells that a file is too large: its path is an operator's, who may name anything. Raises NotFound
+    for what is no ordinary file (reading a pipe would wait for its writer), OSError."""
+    if file.exists() and not file.is_file():
+        raise NotFound("the starter pool is no ordinary file")
+    with file.open("rb") as opened:
+        return opened.read(MAX_POOL_BYTES + 1)
 
 
 def _taken_in(tx: Transaction, opened: list[OpenedEntry], sha256: str) -> StarterPool:
