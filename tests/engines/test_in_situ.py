@@ -214,11 +214,13 @@ def test_disturbed_runs_share_no_block_with_others() -> None:
     assert [node.ns for node in blocks[0].nodes] == [2 * node.ns for node in calm.nodes]
 
 
-def test_means_are_taken_over_all_undisturbed_blocks() -> None:
-    blocks = evened([block(-200), block(600), block(9000, switches=1, disturbed=True), block(200)])
-    assert [each.nodes[2].ns for each in blocks] == [200, 200, 9000, 200]
-    lost = [block(1, disturbed=True)]
-    assert evened(lost) == lost
+def test_means_are_taken_over_all_undisturbed_blocks_and_over_all_others() -> None:
+    lost = [block(9000, switches=1, disturbed=True), block(-1000, switches=1, disturbed=True)]
+    blocks = evened([block(-200), block(600), *lost, block(200)])
+    assert [each.nodes[2].ns for each in blocks] == [200, 200, 4000, 4000, 200]
+    assert [each.disturbed for each in blocks] == [False, False, True, True, False]
+    assert [each.nodes[2].ns for each in evened(lost)] == [4000, 4000]
+    assert evened([]) == []
 
 
 @pytest.mark.parametrize(

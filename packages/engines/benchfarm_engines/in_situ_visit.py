@@ -157,10 +157,16 @@ def without_profiler(blocks: Sequence[Block], cost_ns: float) -> list[Block]:
 
 
 def evened(blocks: Sequence[Block]) -> list[Block]:
-    """The mean of all undisturbed blocks in each of them: by itself one is known to many steps of the clock only."""
-    clean = [block.nodes for block in blocks if not block.disturbed]
-    mean = [node._replace(ns=node.ns // len(clean)) for node in summed(clean)]
-    return [block if block.disturbed else replace(block, nodes=mean) for block in blocks]
+    """The mean of all undisturbed blocks in each of them, and that of all others in each of those.
+
+    By itself a block is known to many steps of the clock only, and may be below zero: it must not become a floor
+    where every block counts.
+    """
+    means = {}
+    for disturbed in (False, True):
+        alike = [block.nodes for block in blocks if block.disturbed is disturbed]
+        means[disturbed] = [node._replace(ns=node.ns // len(alike)) for node in summed(alike)]
+    return [replace(block, nodes=means[block.disturbed]) for block in blocks]
 
 
 def grouped(runs: Sequence[Block], size: int) -> list[Block]:
