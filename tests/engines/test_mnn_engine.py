@@ -178,4 +178,4 @@ def test_inputs_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
 def test_a_session_without_memory_is_no_failed_conversion() -> None:
     # made up: what MNN says where its memory ends while it sizes a session cannot be brought about from outside
     assert _unready(1).code == FailureCode.OUT_OF_MEMORY
-    assert _unready(2).code == _unready(None).code == FailureCode.CONVERSION_FAILED
+    assert _unready(2).code == _unready(-1).code == FailureCode.CONVERSION_FAILED

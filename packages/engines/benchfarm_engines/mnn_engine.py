@@ -31,6 +31,8 @@ _THREAD_NUMBER: Final = 4
 """MNN's codes of what a session tells about itself."""
 _NEEDS_MEMORY: Final = 1
 """Of its status behind sizing: shapes are known, and memory for them was not to be had."""
+_NO_SESSION: Final = -1
+"""Ours, in place of that status where no session was made."""
 _FAILURES: Final = {
     1: (FailureCode.OUT_OF_MEMORY, "MNN had no memory left"),
     2: (FailureCode.UNSUPPORTED_OPERATOR, "MNN has no kernel for an operator of the model"),
@@ -100,7 +102,7 @@ class _MnnSession:
         how = {"backend": "CPU", "numThread": request.threads, "precision": "high"}
         self._session = self._net.createSession(how)
         if self._session is None:
-            raise _unready(None)
+            raise _unready(_NO_SESSION)
         if status := _whole(self._net, self._session, _RESIZE_STATUS):
             raise _unready(status)
         self.threads = _whole(self._net, self._session, _THREAD_NUMBER)
@@ -217,8 +219,8 @@ def _whole(net: Any, session: Any, code: int) -> int:
     return number
 
 
-def _unready(status: int | None) -> EngineFailure:
-    """Why a session cannot run. status: what MNN says once it has worked out the shapes, None where it made none."""
+def _unready(status: int) -> EngineFailure:
+    """Why a session cannot run. status: what MNN says of it once it has worked out the shapes."""
     if status == _NEEDS_MEMORY:
         return EngineFailure(FailureCode.OUT_OF_MEMORY, "MNN had no memory left for the model's tensors")
     return EngineFailure(FailureCode.CONVERSION_FAILED, "MNN cannot work out the shapes of the model")
